@@ -1,0 +1,3 @@
+"""hub."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""masking."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""objectives."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""phrases."""
+
+from __future__ import annotations
