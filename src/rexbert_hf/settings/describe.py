@@ -1,0 +1,118 @@
+"""What `--help` prints: every dotted key with its type, default and description.
+
+A description is the field's `metadata={"help": ...}`, else its line under `Attributes:` in the class docstring, else
+the string or comment beside the field in the source.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+from rexbert_hf.settings.convert import join, to_dict
+from rexbert_hf.settings.kinds import (
+    MISSING,
+    field_default,
+    field_types,
+    is_list,
+    is_mapping,
+    is_record,
+    members,
+    type_name,
+)
+
+
+def _attribute_lines(cls: type) -> dict[str, str]:
+    _, found, section = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
+    section = re.split(r"\n\S", section)[0] if found else ""
+    entries = re.findall(r"^    (\w+)(?: \([^)]*\))?: (.*(?:\n {8,}.*)*)", section, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
+def _source_lines(cls: type) -> dict[str, str]:
+    try:
+        source = textwrap.dedent(inspect.getsource(cls))
+    except (OSError, TypeError):
+        return {}
+    lines = source.splitlines()
+    body = ast.parse(source).body[0]
+    found: dict[str, str] = {}
+    previous: str | None = None
+    for statement in body.body if isinstance(body, ast.ClassDef) else ():
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            previous = statement.target.id
+            tail = lines[(statement.end_lineno or 1) - 1][statement.end_col_offset or 0 :].strip()
+            above = lines[statement.lineno - 2].strip()
+            comment = tail if tail.startswith("#") else above if above.startswith("#:") else ""
+            if comment:
+                found[previous] = comment.lstrip("#: ")
+        elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and previous:
+            found[previous] = " ".join(str(statement.value.value).split())
+    return found
+
+
+def descriptions(cls: type) -> dict[str, str]:
+    """Description of each field of a dataclass that has one, inherited ones included.
+
+    >>> @dataclasses.dataclass
+    ... class Run:
+    ...     seed: int = dataclasses.field(default=0, metadata={"help": "seed of everything random"})
+    >>> descriptions(Run)
+    {'seed': 'seed of everything random'}
+    """
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        if dataclasses.is_dataclass(base):
+            found |= _source_lines(base) | _attribute_lines(base)
+    helps = {field.name: field.metadata["help"] for field in dataclasses.fields(cls) if "help" in field.metadata}
+    return found | helps
+
+
+def all_keys(cls: type, prefix: str = "", base: Any = None, seen: tuple[type, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield (dotted key, type, default, description) of every key; `N` stands for a list index, `NAME` for a dict key.
+
+    >>> @dataclasses.dataclass
+    ... class Run:
+    ...     seed: int = 0  # seed of everything random
+    >>> list(all_keys(Run))[0][:3]
+    ('seed', 'int', '0')
+    """
+    helps = descriptions(cls)
+    for name, kind in field_types(cls).items():
+        key, default = join(prefix, name), field_default(cls, name, base)
+        below = None
+        for member in members(kind):
+            args = get_args(member)
+            if is_record(member):
+                below = (member, key, default)
+            elif is_list(member) and args and is_record(args[0]):
+                below = (args[0], join(key, "N"), None)
+            elif is_mapping(member) and args and is_record(args[1]):
+                below = (args[1], join(key, "NAME"), None)
+        if below is None or below[0] in seen:
+            text = "required" if default is MISSING else str(to_dict(default))
+            yield key, type_name(kind), text, helps.get(name, "")
+        else:
+            yield from all_keys(*below, (*seen, cls))
+
+
+def help_text(cls: type, program: Path, default_config: Path | None) -> str:
+    """Render the help page of a recipe."""
+    title = inspect.cleandoc(cls.__doc__ or "").partition("\n")[0]
+    lines = [f"usage: python {program} [CONFIG.yaml] [--dotted.key value ...]"]
+    if default_config is not None:
+        lines.append(f"default configuration: {default_config}")
+    lines += ["", title if not title.startswith(f"{cls.__name__}(") else "keys and their defaults", ""]
+    for key, kind, default, description in all_keys(cls):
+        lines.append(
+            f"  --{key}  {kind} (default: {default})" if default != "required" else f"  --{key}  {kind} (required)"
+        )
+        lines += textwrap.wrap(description, 110, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    lines += ["", "Counts may be written 1e6, 1_000_000, 35M, 250B or 1.7T. List items: by index or by name."]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,39 @@
+"""How a recipe ends: status 0 when the work is done, else one line on stderr.
+
+Status 2 is a configuration that cannot be used, 1 is bad input met on the way, 130 an interrupt.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from rexbert_hf.settings.tree import SettingsError, one_line
+
+
+def run_recipe(main: Callable[[], Any]) -> NoReturn:
+    """Run a recipe's `main` and leave the process with its status.
+
+    `SettingsError` gives status 2; `ValueError` and `OSError` (bad data, a full disk) give status 1; both print one
+    line `error: ...`. Other exceptions are defects and keep their traceback. `REXBERT_DEBUG=1` keeps all tracebacks.
+
+    Args:
+        main: returns None or 0 when done, or another exit status.
+
+    Raises:
+        SystemExit: always.
+    """
+    try:
+        status = main()
+    except (ValueError, OSError) as error:
+        if os.environ.get("REXBERT_DEBUG") == "1":
+            raise
+        where = "" if isinstance(error, SettingsError) else " (REXBERT_DEBUG=1 shows where)"
+        sys.stderr.write(f"error: {one_line(error)}{where}\n")
+        raise SystemExit(2 if isinstance(error, SettingsError) else 1) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("error: interrupted\n")
+        raise SystemExit(130) from None
+    raise SystemExit(status if isinstance(status, int) else 0)
