@@ -1,0 +1,489 @@
+"""Attention over a flat batch of documents: the only file that knows back-ends.
+
+Every function takes queries, keys and values of T tokens in D documents, `[T, N, E]` (N heads of width E), and a
+`Layout` that says where documents begin. One document never sees another; a local layer sees |q - k| <= window.
+
+* CUDA, half precision: one variable-length flash kernel (flash-attn 2/3 where installed, else torch's own).
+* Everywhere else ("sdpa"): documents are sorted by length once per batch, so that each group of equal length is a
+  view `[n, s, N, E]` of the flat tensor, with no padding, no mask and no copy; long local layers go in blocks.
+* "eager": padded softmax, for attention maps.
+* Inside torch.compile or torch.export a padded batch stays padded ("dense"): shapes may not depend on data.
+
+Travels to the Hub as remote code: imports torch and transformers only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+LOCAL_BLOCK = 128
+"""Queries a block in local layers: each reads LOCAL_BLOCK + 2 * window keys."""
+
+DENSE_LOCAL_LENGTH = 320
+"""Up to this document length one banded mask is cheaper than blocks."""
+
+
+@dataclass
+class Layout:
+    """Where the documents of a flat batch lie, and how to get back to the caller's shape.
+
+    Attributes:
+        position_ids: `[T]`, position of each token in its document.
+        shape: the caller's batch and sequence sizes.
+        cu_seqlens: int32 `[D + 1]`, document borders in the flat batch (None in a dense batch).
+        max_length: length of the longest document.
+        groups: (documents, length) of each run of equal length, in flat order; set for the sdpa back-end.
+        token_index: `[T]`, place of each flat token in the caller's `[B * S]`; None where flat order is theirs.
+        padding_mask: bool `[B, S]`, True on tokens: set in a dense batch only, where padding stays in.
+    """
+
+    position_ids: torch.Tensor
+    shape: tuple[int, int]
+    cu_seqlens: torch.Tensor | None = None
+    max_length: int = 0
+    groups: list[tuple[int, int]] | None = None
+    token_index: torch.Tensor | None = None
+    padding_mask: torch.Tensor | None = None
+    _masks: dict[Any, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the flat batch is a padded one, row after row."""
+        return self.cu_seqlens is None and self.groups is None
+
+    def restore(self, flat: torch.Tensor) -> torch.Tensor:
+        """Flat `[T, ...]` to the caller's `[B, S, ...]`, zeros at padding."""
+        if self.token_index is not None:
+            full = flat.new_zeros((self.shape[0] * self.shape[1], *flat.shape[1:]))
+            flat = full.index_copy(0, self.token_index, flat)
+        return flat.view(*self.shape, *flat.shape[1:])
+
+    def flatten(self, padded: torch.Tensor) -> torch.Tensor:
+        """The caller's `[B, S, ...]` to flat `[T, ...]`."""
+        flat = padded.reshape(self.shape[0] * self.shape[1], *padded.shape[2:])
+        return flat if self.token_index is None else flat.index_select(0, self.token_index)
+
+    def flat_index(self, places: torch.Tensor) -> torch.Tensor:
+        """Flat indexes of the tokens at `places` of the caller's `[B * S]`."""
+        if self.token_index is None:
+            return places
+        inverse = torch.zeros(self.shape[0] * self.shape[1], dtype=torch.long, device=places.device)
+        inverse[self.token_index] = torch.arange(len(self.token_index), device=places.device)
+        return inverse[places]
+
+    def dense_mask(self, window: int | None) -> torch.Tensor | None:
+        """Boolean `[B or 1, 1, S or 1, S]` mask of a dense batch, True where attention may look; None: everywhere."""
+        if window not in self._masks:
+            mask = None if self.padding_mask is None else self.padding_mask[:, None, None, :]
+            if window is not None:
+                position = torch.arange(self.shape[1], device=self.position_ids.device)
+                band = ((position[:, None] - position[None, :]).abs() <= window)[None, None]
+                mask = band if mask is None else mask & band
+            self._masks[window] = mask
+        return self._masks[window]
+
+    def band(self, queries: int, keys: int, offset: int, window: int, like: torch.Tensor) -> torch.Tensor:
+        """Additive `[queries, keys]` mask of |q + offset - k| <= window, kept for the rest of the batch."""
+        key = (queries, keys, offset, window)
+        if key not in self._masks:
+            distance = torch.arange(queries)[:, None] + offset - torch.arange(keys)[None, :]
+            mask = torch.zeros(queries, keys).masked_fill_(distance.abs() > window, -math.inf)
+            self._masks[key] = mask.to(device=like.device, dtype=like.dtype)
+        return self._masks[key]
+
+
+def uses_varlen(implementation: str, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a variable-length flash kernel runs on this device and dtype."""
+    if implementation in ("flash_attention_2", "flash_attention_3"):
+        return True
+    return implementation == "sdpa" and device.type == "cuda" and dtype in (torch.float16, torch.bfloat16)
+
+
+def make_layout(
+    shape: tuple[int, int],
+    device: torch.device,
+    attention_mask: torch.Tensor | None = None,
+    position_ids: torch.Tensor | None = None,
+    cu_seqlens: torch.Tensor | None = None,
+    max_length: int | None = None,
+    varlen: bool = False,
+) -> Layout:
+    """Layout of a call, from whatever the caller gave.
+
+    `cu_seqlens` (flat batch), else `position_ids` of one row (its zeros are the borders), else `attention_mask`
+    (padded batch), else rows of equal length.
+
+    Raises:
+        ValueError: if the arguments contradict each other or the shape.
+    """
+    batch, length = shape
+    if cu_seqlens is None and batch == 1 and position_ids is not None and not torch.compiler.is_compiling():
+        cu_seqlens = _borders(position_ids.reshape(-1))
+    if cu_seqlens is not None:
+        return _flat_layout(shape, device, attention_mask, position_ids, cu_seqlens, max_length, varlen)
+    if attention_mask is not None and attention_mask.dim() != 2:
+        raise ValueError(
+            f"attention_mask has {attention_mask.dim()} dimensions: give [batch, length] with ones on tokens, or a"
+            " flat batch with cu_seq_lens_q"
+        )
+    if attention_mask is not None and tuple(attention_mask.shape) != (batch, length):
+        raise ValueError(f"attention_mask is {list(attention_mask.shape)}, but the input is {[batch, length]}")
+    rows = torch.arange(length, device=device).expand(batch, length) if position_ids is None else position_ids
+    rows = rows.expand(batch, length)
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        padding_mask = None if attention_mask is None else attention_mask.bool()
+        return Layout(rows.reshape(-1), shape, padding_mask=padding_mask)
+    if attention_mask is None or bool(attention_mask.all()):
+        cu = torch.arange(0, (batch + 1) * length, max(length, 1), dtype=torch.int32, device=device)[: batch + 1]
+        return Layout(rows.reshape(-1), shape, cu, length, groups=[(batch, length)])
+    mask = attention_mask.bool()
+    token_index = mask.reshape(-1).nonzero().squeeze(1)
+    lengths = mask.sum(1)
+    lengths = lengths[lengths > 0]
+    return _ragged(shape, rows.reshape(-1)[token_index], lengths, token_index, varlen)
+
+
+def _borders(position_ids: torch.Tensor) -> torch.Tensor | None:
+    """Document borders `[D + 1]` from restarting positions `[T]`; None for a single document."""
+    starts = (position_ids == 0).nonzero().squeeze(1)
+    if len(starts) < 2 or int(starts[0]) != 0:
+        return None
+    return torch.cat([starts, starts.new_tensor([len(position_ids)])]).to(torch.int32)
+
+
+def _flat_layout(
+    shape: tuple[int, int],
+    device: torch.device,
+    attention_mask: torch.Tensor | None,
+    position_ids: torch.Tensor | None,
+    cu_seqlens: torch.Tensor,
+    max_length: int | None,
+    varlen: bool,
+) -> Layout:
+    total = shape[1]
+    if shape[0] != 1:
+        raise ValueError(f"a flat batch is [1, tokens], got {list(shape)} together with cu_seq_lens_q")
+    if attention_mask is not None and attention_mask.dim() == 2 and not bool(attention_mask.all()):
+        raise ValueError("a flat batch has no padding: leave attention_mask out where cu_seq_lens_q is given")
+    if varlen and position_ids is not None and max_length is not None:
+        # Nothing here may wait for the device: lengths stay on it.
+        return Layout(position_ids.reshape(-1), shape, cu_seqlens.to(device, torch.int32), int(max_length))
+    host = cu_seqlens.to("cpu", torch.long)
+    if int(host[0]) != 0 or int(host[-1]) != total or bool((host.diff() < 0).any()):
+        raise ValueError(
+            f"cu_seq_lens_q must rise from 0 to the number of tokens {total}, got {host[:4].tolist()} ...,"
+            f" {int(host[-1])} (accelerate's dispatch_batches=True cuts it: set it to False)"
+        )
+    lengths = host.diff()
+    lengths = lengths[lengths > 0].to(device)
+    if position_ids is None:
+        starts = torch.repeat_interleave(lengths.cumsum(0) - lengths, lengths)
+        position_ids = torch.arange(total, device=device) - starts
+    return _ragged(shape, position_ids.reshape(-1), lengths, None, varlen)
+
+
+def _ragged(
+    shape: tuple[int, int],
+    position_ids: torch.Tensor,
+    lengths: torch.Tensor,
+    token_index: torch.Tensor | None,
+    varlen: bool,
+) -> Layout:
+    """Layout of documents one after the other; for sdpa sorted by length, so that equal ones are neighbours."""
+    if varlen:
+        cu = F.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+        longest = int(lengths.max()) if len(lengths) else 0
+        return Layout(position_ids, shape, cu, longest, token_index=token_index)
+    ordered, order = lengths.sort(stable=True)
+    if bool((order[1:] < order[:-1]).any()):
+        starts = (lengths.cumsum(0) - lengths)[order]
+        within = torch.arange(len(position_ids), device=lengths.device)
+        within = within - torch.repeat_interleave(ordered.cumsum(0) - ordered, ordered)
+        move = torch.repeat_interleave(starts, ordered) + within
+        position_ids = position_ids[move]
+        token_index = move if token_index is None else token_index[move]
+    values, counts = torch.unique_consecutive(ordered, return_counts=True)
+    groups = list(zip(counts.tolist(), values.tolist(), strict=True))
+    cu = F.pad(ordered.cumsum(0), (1, 0)).to(torch.int32)
+    return Layout(position_ids, shape, cu, groups[-1][1] if groups else 0, groups=groups, token_index=token_index)
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary embedding of `[T, ..., E]` with float32 `cos` and `sin` `[T, E / 2]`, computed in float32.
+
+    Element i turns with element i + E / 2, as in stock ModernBERT.
+    """
+    half = x.shape[-1] // 2
+    cos, sin = (table.view(len(table), *[1] * (x.dim() - 2), half) for table in (cos, sin))
+    first, second = x[..., :half], x[..., half:]
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
+
+
+def attend(
+    qkv: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    layout: Layout,
+    window: int | None,
+    implementation: str,
+    dropout: float = 0.0,
+    deterministic: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Self-attention of every document over itself.
+
+    Args:
+        qkv: projections `[T, 3, N, E]`, before rotation.
+        cos: rotary table `[T, E / 2]`, float32.
+        sin: likewise.
+        layout: the batch's layout.
+        window: local layers look at |q - k| <= window; None: at the whole document.
+        implementation: "sdpa", "eager", "flash_attention_2" or "flash_attention_3".
+        dropout: probability of dropping an attention weight.
+        deterministic: deterministic backward pass of the flash kernels.
+
+    Returns:
+        Outputs `[T, N * E]` and, for "eager", the weights `[B, N, S, S]` in the caller's shape.
+    """
+    if implementation == "eager":
+        return _eager(qkv, cos, sin, layout, window, dropout)
+    if layout.is_dense:
+        return _dense(qkv, cos, sin, layout, window, dropout), None
+    if uses_varlen(implementation, qkv.device, qkv.dtype):
+        return _varlen(qkv, cos, sin, layout, window, implementation, dropout, deterministic), None
+    assert layout.groups is not None
+    if qkv.device.type == "cpu" and dropout == 0.0 and qkv.dtype != torch.float64:
+        out: torch.Tensor = _GroupedAttention.apply(qkv, cos, sin, layout, window)
+        return out, None
+    return _grouped(qkv, cos, sin, layout, window, dropout), None
+
+
+def _dense(
+    qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, layout: Layout, window: int | None, dropout: float
+) -> torch.Tensor:
+    batch, length = layout.shape
+    qk = rotate(qkv[:, :2], cos, sin)
+    query, key = (qk[:, i].view(batch, length, *qkv.shape[2:]).transpose(1, 2) for i in (0, 1))
+    value = qkv[:, 2].view(batch, length, *qkv.shape[2:]).transpose(1, 2)
+    mask = layout.dense_mask(window)
+    if mask is not None and layout.padding_mask is not None:
+        # A row without any key would be NaN: padding queries may look at themselves.
+        mask = mask | torch.eye(length, dtype=torch.bool, device=mask.device)
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+    return out.transpose(1, 2).reshape(len(qkv), -1)
+
+
+def _eager(
+    qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, layout: Layout, window: int | None, dropout: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Softmax attention written out, padded to the longest document; weights come back in the caller's rows."""
+    qk = rotate(qkv[:, :2], cos, sin)
+    query, key, value = qk[:, 0], qk[:, 1], qkv[:, 2]
+    if layout.is_dense:
+        documents, length = layout.shape
+        place = torch.arange(documents * length, device=qkv.device)
+        valid = layout.padding_mask
+        valid = place.new_ones((documents, length), dtype=torch.bool) if valid is None else valid
+    else:
+        assert layout.cu_seqlens is not None
+        lengths = layout.cu_seqlens.diff().long()
+        documents, length = len(lengths), layout.max_length
+        valid = torch.arange(length, device=qkv.device)[None, :] < lengths[:, None]
+        place = valid.reshape(-1).nonzero().squeeze(1)
+
+    def pad(x: torch.Tensor) -> torch.Tensor:
+        full = x.new_zeros((documents * length, *x.shape[1:])).index_copy(0, place, x)
+        return full.view(documents, length, *x.shape[1:]).transpose(1, 2)
+
+    mask = valid[:, None, None, :]
+    if window is not None:
+        position = torch.arange(length, device=qkv.device)
+        mask = mask & ((position[:, None] - position[None, :]).abs() <= window)
+    mask = mask | torch.eye(length, dtype=torch.bool, device=qkv.device)
+    scores = pad(query) @ pad(key).transpose(-1, -2) * qkv.shape[-1] ** -0.5
+    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
+    weights = F.dropout(weights, dropout, training=dropout > 0)
+    out = (weights @ pad(value)).transpose(1, 2).reshape(documents * length, -1)
+    return out.index_select(0, place), _restore_weights(weights, valid, layout)
+
+
+def _restore_weights(weights: torch.Tensor, valid: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """Attention maps of documents `[D, N, S, S]` to the caller's rows `[B, N, S, S]`; a flat batch keeps documents."""
+    batch, length = layout.shape
+    if layout.is_dense or layout.token_index is None or batch == 1:
+        return weights
+    assert layout.cu_seqlens is not None
+    rows = layout.token_index[layout.cu_seqlens[:-1].long()] // length
+    columns = (layout.token_index % length).split(layout.cu_seqlens.diff().tolist())
+    full = weights.new_zeros(batch, weights.shape[1], length, length)
+    for document, (row, column) in enumerate(zip(rows.tolist(), columns, strict=True)):
+        size = len(column)
+        block = weights[document, :, :size, :size]
+        full[row, :, column[:, None], column[None, :]] = block
+    return full
+
+
+def _grouped(
+    qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, layout: Layout, window: int | None, dropout: float
+) -> torch.Tensor:
+    """The sdpa back-end through autograd: any device, dtype and dropout."""
+    qk = rotate(qkv[:, :2], cos, sin)
+    assert layout.groups is not None
+    sizes = [count * length for count, length in layout.groups]
+    parts = []
+    for (count, length), q_k, v in zip(layout.groups, qk.split(sizes), qkv[:, 2].split(sizes), strict=True):
+        query, key, value = (
+            x.reshape(count, length, *qkv.shape[2:]).transpose(1, 2) for x in (q_k[:, 0], q_k[:, 1], v)
+        )
+        blocks = []
+        for q0, q1, k0, k1 in _blocks(length, window):
+            mask = _block_mask(layout, (q0, q1, k0, k1), window, query)
+            blocks.append(
+                F.scaled_dot_product_attention(
+                    query[:, :, q0:q1], key[:, :, k0:k1], value[:, :, k0:k1], attn_mask=mask, dropout_p=dropout
+                )
+            )
+        out = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=2)
+        parts.append(out.transpose(1, 2).reshape(count * length, -1))
+    return torch.cat(parts) if parts else qkv.new_zeros(0, qkv.shape[2] * qkv.shape[3])
+
+
+def _blocks(length: int, window: int | None) -> list[tuple[int, int, int, int]]:
+    """(first query, end, first key, end) of each block of a document."""
+    if window is None or length <= max(DENSE_LOCAL_LENGTH, window + 1):
+        return [(0, length, 0, length)]
+    starts = range(0, length, LOCAL_BLOCK)
+    return [
+        (q0, min(q0 + LOCAL_BLOCK, length), max(q0 - window, 0), min(q0 + LOCAL_BLOCK + window, length))
+        for q0 in starts
+    ]
+
+
+def _block_mask(
+    layout: Layout, block: tuple[int, int, int, int], window: int | None, like: torch.Tensor
+) -> torch.Tensor | None:
+    q0, q1, k0, k1 = block
+    if window is None or max(q1 - 1 - k0, k1 - 1 - q0) <= window:
+        return None
+    return layout.band(q1 - q0, k1 - k0, q0 - k0, window, like)
+
+
+class _GroupedAttention(torch.autograd.Function):
+    """The sdpa back-end on CPU, with torch's flash kernels called directly on views.
+
+    Autograd would write a zero-filled full-size gradient for each slice; here every block adds into one buffer, and
+    the rotation is undone in place.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        qkv: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        layout: Layout,
+        window: int | None,
+    ) -> torch.Tensor:
+        total, _, heads, width = qkv.shape
+        scale = width**-0.5
+        qk = rotate(qkv[:, :2], cos, sin)
+        out = qkv.new_empty(total, heads, width)
+        logsumexps = []
+        for views, block in _views(layout, window, qk[:, 0], qk[:, 1], qkv[:, 2], out):
+            query, key, value, target = views
+            mask = _block_mask(layout, block, window, query)
+            result, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                query, key, value, 0.0, False, attn_mask=mask, scale=scale
+            )
+            target.copy_(result)
+            logsumexps.append(logsumexp)
+        ctx.save_for_backward(qkv, qk, out, cos, sin)
+        ctx.layout, ctx.window, ctx.scale, ctx.logsumexps = layout, window, scale, logsumexps
+        return out.view(total, heads * width)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        qkv, qk, out, cos, sin = ctx.saved_tensors
+        grad_out = grads[0].reshape(out.shape)
+        grad = torch.empty_like(qkv)
+        blocked = ctx.window is not None and ctx.layout.max_length > max(DENSE_LOCAL_LENGTH, ctx.window + 1)
+        if blocked:
+            grad[:, 1:].zero_()
+        tensors = (qk[:, 0], qk[:, 1], qkv[:, 2], out, grad_out, grad[:, 0], grad[:, 1], grad[:, 2])
+        pieces = _views(ctx.layout, ctx.window, *tensors)
+        for (views, block), logsumexp in zip(pieces, ctx.logsumexps, strict=True):
+            query, key, value, result, grad_result, grad_query, grad_key, grad_value = views
+            mask = _block_mask(ctx.layout, block, ctx.window, query)
+            d_query, d_key, d_value = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                grad_result, query, key, value, result, logsumexp, 0.0, False, attn_mask=mask, scale=ctx.scale
+            )
+            grad_query.copy_(d_query)
+            if blocked:
+                grad_key.add_(d_key)
+                grad_value.add_(d_value)
+            else:
+                grad_key.copy_(d_key)
+                grad_value.copy_(d_value)
+        grad[:, :2] = rotate(grad[:, :2], cos, -sin)
+        return grad, None, None, None, None
+
+
+def _views(layout: Layout, window: int | None, *tensors: torch.Tensor) -> Any:
+    """Views `[n, N, block, E]` of flat tensors, block by block: queries (first, and from the fourth two) and keys.
+
+    The order of `tensors` is query, key, value, output[, grad output, grad query, grad key, grad value].
+    """
+    takes_keys = (False, True, True, False, False, False, True, True)
+    start = 0
+    for count, length in layout.groups or []:
+        stop = start + count * length
+        group = [x[start:stop].view(count, length, *x.shape[1:]).transpose(1, 2) for x in tensors]
+        for block in _blocks(length, window):
+            q0, q1, k0, k1 = block
+            views = [x[:, :, k0:k1] if keys else x[:, :, q0:q1] for x, keys in zip(group, takes_keys, strict=False)]
+            yield views, block
+        start = stop
+
+
+def _varlen(
+    qkv: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    layout: Layout,
+    window: int | None,
+    implementation: str,
+    dropout: float,
+    deterministic: bool,
+) -> torch.Tensor:
+    """One variable-length flash kernel for the whole batch."""
+    qk = rotate(qkv[:, :2], cos, sin)
+    query, key, value = qk[:, 0], qk[:, 1], qkv[:, 2]
+    cu, longest = layout.cu_seqlens, layout.max_length
+    span = (-1, -1) if window is None else (window, window)
+    if implementation == "flash_attention_3":
+        try:
+            from flash_attn_interface import flash_attn_varlen_func as flash3
+        except ImportError as error:
+            raise ImportError("attn_implementation='flash_attention_3' needs flash-attn 3; use 'sdpa'") from error
+        out = flash3(query, key, value, cu, cu, longest, longest, window_size=span, deterministic=deterministic)
+        out = out[0] if isinstance(out, tuple) else out
+    elif implementation == "flash_attention_2":
+        try:
+            from flash_attn import flash_attn_varlen_func as flash2
+        except ImportError as error:
+            raise ImportError("attn_implementation='flash_attention_2' needs flash-attn; use 'sdpa'") from error
+        out = flash2(
+            query, key, value, cu, cu, longest, longest, dropout_p=dropout, window_size=span,
+            deterministic=deterministic,
+        )  # fmt: skip
+    else:
+        out = torch.ops.aten._flash_attention_forward(
+            query, key, value, cu, cu, longest, longest, dropout, False, False,
+            scale=query.shape[-1] ** -0.5, window_size_left=span[0], window_size_right=span[1],
+        )[0]  # fmt: skip
+    return out.reshape(len(qkv), -1)

@@ -1,0 +1,94 @@
+"""RexBERT configuration: ModernBERT's fields, the published sizes, and what the flat encoder adds.
+
+Travels to the Hub as remote code: imports transformers and its siblings only.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import ModernBertConfig
+
+SIZES: dict[str, dict[str, int]] = {
+    "micro": {"num_hidden_layers": 7, "hidden_size": 256, "intermediate_size": 384, "num_attention_heads": 4},
+    "mini": {"num_hidden_layers": 19, "hidden_size": 512, "intermediate_size": 768, "num_attention_heads": 8},
+    "base": {"num_hidden_layers": 22, "hidden_size": 768, "intermediate_size": 1152, "num_attention_heads": 12},
+    "large": {"num_hidden_layers": 28, "hidden_size": 1024, "intermediate_size": 2624, "num_attention_heads": 16},
+}
+"""Published sizes (reference: the Hub's parameter counts); `intermediate_size` is one half of the GLU."""
+
+AUTO_MAP = {
+    "AutoConfig": "configuration_rexbert.RexBertConfig",
+    "AutoModel": "modeling_rexbert.RexBertModel",
+    "AutoModelForMaskedLM": "modeling_rexbert.RexBertForMaskedLM",
+    "AutoModelForPreTraining": "modeling_rexbert.RexBertForPreTraining",
+    "AutoModelForSequenceClassification": "modeling_rexbert.RexBertForSequenceClassification",
+    "AutoModelForTokenClassification": "modeling_rexbert.RexBertForTokenClassification",
+    "AutoModelForQuestionAnswering": "modeling_rexbert.RexBertForQuestionAnswering",
+    "AutoModelForMultipleChoice": "modeling_rexbert.RexBertForMultipleChoice",
+}
+"""Every class a saved checkpoint can be opened with by `trust_remote_code=True`, whatever head it was saved with."""
+
+
+@strict
+class RexBertConfig(ModernBertConfig):
+    """Configuration of every RexBERT class; any ModernBERT configuration is a valid one.
+
+    Attributes:
+        attention_output_dropout: dropout after the attention output projection (the published recipe trains with
+            0.1); the ModernBERT form has no such field, and needs none: dropout is off at inference.
+        truncate_dim: pooling and heads read only the first `truncate_dim` dimensions (Matryoshka sub-model);
+            `last_hidden_state` keeps its full width. None: all of them.
+        npr_weight: weight of neighbour product reconstruction in `RexBertForPreTraining`.
+        npr_margin: margin of its triplet loss (E-BERT, equation 12).
+        npr_normalize: divide its distances by length and width.
+
+    Example:
+        >>> config = RexBertConfig.from_size("micro")
+        >>> config.num_hidden_layers, config.hidden_size, config.layer_types[:4]
+        (7, 256, ['full_attention', 'sliding_attention', 'sliding_attention', 'full_attention'])
+    """
+
+    model_type = "rexbert"
+
+    classifier_pooling: Literal["cls", "mean"] = "mean"
+    attention_output_dropout: float | int = 0.0
+    truncate_dim: int | None = None
+    npr_weight: float | int = 1.0
+    npr_margin: float | int = 1.0
+    npr_normalize: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if self.truncate_dim is not None and not 1 <= self.truncate_dim <= self.hidden_size:
+            raise ValueError(f"truncate_dim={self.truncate_dim} must be between 1 and hidden_size={self.hidden_size}")
+        self.auto_map = dict(AUTO_MAP)
+
+    @classmethod
+    def from_size(cls, name: str, **overrides: Any) -> RexBertConfig:
+        """Configuration of a published size.
+
+        Args:
+            name: "micro" (16.9 M parameters), "mini" (68.5 M), "base" (149.7 M) or "large" (395.9 M).
+            overrides: any other field, for instance `vocab_size`.
+
+        Raises:
+            ValueError: if there is no such size.
+        """
+        if name not in SIZES:
+            raise ValueError(f"no RexBERT size '{name}': choose one of {', '.join(SIZES)}")
+        return cls(**{**SIZES[name], **overrides})
+
+    @classmethod
+    def get_config_dict(cls, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read a configuration; one of stock ModernBERT becomes a RexBERT one without a warning."""
+        config_dict, kwargs = super().get_config_dict(*args, **kwargs)
+        if config_dict.get("model_type") == "modernbert":
+            config_dict = {**config_dict, "model_type": cls.model_type}
+            names = config_dict.get("architectures") or []
+            config_dict["architectures"] = [name.replace("ModernBert", "RexBert") for name in names]
+        return config_dict, kwargs
+
+
+__all__ = ["RexBertConfig"]

@@ -1,0 +1,873 @@
+"""RexBERT: ModernBERT's parameters, run over flat batches of documents without padding.
+
+Names and shapes of all parameters are stock ModernBERT's, so checkpoints load both ways. A padded call is unpadded
+at the door and padded again at the exit; a flat call (`cu_seq_lens_q`, or `position_ids` that restart at 0) runs as it
+is. The masked-LM head computes its loss from bounded slices of the labelled positions (see losses_rexbert.py).
+
+Shape letters: B rows, S columns of the caller's input; T tokens of the flat batch; H width; M labelled tokens; V
+vocabulary. Travels to the Hub as remote code: imports torch, transformers and its siblings only.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import (
+    BaseModelOutput,
+    MaskedLMOutput,
+    MultipleChoiceModelOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils.generic import can_return_tuple
+
+from .attention_rexbert import Layout, attend, make_layout, uses_varlen
+from .configuration_rexbert import AUTO_MAP, RexBertConfig
+from .losses_rexbert import masked_cross_entropy, neighbor_reconstruction_loss
+from .modernbert import save_modernbert
+
+REMOTE_FILES = (
+    "configuration_rexbert.py",
+    "attention_rexbert.py",
+    "losses_rexbert.py",
+    "modernbert.py",
+    "modeling_rexbert.py",
+)
+
+
+@dataclass
+class FlatOutput:
+    """What the encoder hands to a head: `hidden` `[T, H]` in flat order, and the way back."""
+
+    hidden: torch.Tensor
+    layout: Layout
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class RexBertMaskedLMOutput(MaskedLMOutput):
+    """Masked-LM output.
+
+    Attributes:
+        loss: summed cross entropy over the number of labelled tokens (of the global step, where the trainer gave
+            `num_items_in_batch`).
+        logits: `[B, S, V]` without labels or with `return_logits="all"`; `[M, V]` in order of the labelled positions
+            with "masked"; else None.
+        correct: number of labelled tokens whose label scores highest, int64 scalar.
+        num_labels: number of labelled tokens, int64 scalar.
+        label_ranks: `[M]`, how many tokens score higher than the label, with `return_ranks=True`.
+    """
+
+    correct: torch.Tensor | None = None
+    num_labels: torch.Tensor | None = None
+    label_ranks: torch.Tensor | None = None
+
+
+@dataclass
+class RexBertForPreTrainingOutput(RexBertMaskedLMOutput):
+    """Masked-LM output plus `mlm_loss` and `npr_loss`, the parts of `loss`."""
+
+    mlm_loss: torch.Tensor | None = None
+    npr_loss: torch.Tensor | None = None
+
+
+class RexBertEmbeddings(nn.Module):
+    """Token embeddings, normalised."""
+
+    def __init__(self, config: RexBertConfig) -> None:
+        super().__init__()
+        self.tok_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+        self.drop = nn.Dropout(config.embedding_dropout)
+
+    def forward(self, input_ids: torch.Tensor | None = None, inputs_embeds: torch.Tensor | None = None) -> torch.Tensor:
+        if inputs_embeds is None:
+            inputs_embeds = self.tok_embeddings(input_ids)
+        return self.drop(self.norm(inputs_embeds))
+
+
+class RexBertMLP(nn.Module):
+    """Gated linear unit: Wo(act(a) * b), with a and b the halves of Wi(x)."""
+
+    def __init__(self, config: RexBertConfig) -> None:
+        super().__init__()
+        self.Wi = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=config.mlp_bias)
+        self.act = ACT2FN[config.hidden_activation]
+        self.drop = nn.Dropout(config.mlp_dropout)
+        self.Wo = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        value, gate = self.Wi(hidden).chunk(2, dim=-1)
+        return self.Wo(self.drop(self.act(value) * gate))
+
+
+class RexBertAttention(nn.Module):
+    """Self-attention of each document of the flat batch over itself."""
+
+    def __init__(self, config: RexBertConfig, layer_idx: int) -> None:
+        super().__init__()
+        if config.hidden_size % config.num_attention_heads:
+            raise ValueError(
+                f"hidden_size={config.hidden_size} is not a multiple of"
+                f" num_attention_heads={config.num_attention_heads}"
+            )
+        self.config = config
+        self.layer_idx = layer_idx
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.is_causal = False
+        local = config.layer_types[layer_idx] == "sliding_attention"
+        self.window = config.local_attention // 2 if local else None
+        self.Wqkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=config.attention_bias)
+        self.Wo = nn.Linear(config.hidden_size, config.hidden_size, bias=config.attention_bias)
+        self.out_drop = nn.Dropout(max(config.attention_dropout, config.attention_output_dropout))
+
+    def forward(
+        self, hidden: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor], layout: Layout
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        qkv = self.Wqkv(hidden).view(len(hidden), 3, -1, self.head_dim)
+        out, weights = attend(
+            qkv,
+            *rope,
+            layout,
+            self.window,
+            self.config._attn_implementation or "sdpa",
+            dropout=self.config.attention_dropout if self.training else 0.0,
+            deterministic=self.config.deterministic_flash_attn,
+        )
+        return self.out_drop(self.Wo(out)), weights
+
+
+class RexBertEncoderLayer(GradientCheckpointingLayer):
+    """Pre-norm attention and gated linear unit; the first layer's attention norm is the embeddings' own."""
+
+    def __init__(self, config: RexBertConfig, layer_idx: int) -> None:
+        super().__init__()
+        norm = functools.partial(nn.LayerNorm, config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+        self.attn_norm = nn.Identity() if layer_idx == 0 else norm()
+        self.attn = RexBertAttention(config, layer_idx)
+        self.mlp_norm = norm()
+        self.mlp = RexBertMLP(config)
+        self.attention_type = config.layer_types[layer_idx]
+
+    def forward(
+        self, hidden: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor], layout: Layout
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        attended, weights = self.attn(self.attn_norm(hidden), rope, layout)
+        hidden = hidden + attended
+        return hidden + self.mlp(self.mlp_norm(hidden)), weights
+
+
+class RexBertPredictionHead(nn.Module):
+    """Dense, activation, norm; over the first `truncate_dim` dimensions where the config says so."""
+
+    def __init__(self, config: RexBertConfig) -> None:
+        super().__init__()
+        self.truncate_dim = config.truncate_dim
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size, config.classifier_bias)
+        self.act = ACT2FN[config.classifier_activation]
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        if self.truncate_dim is None:
+            return self.norm(self.act(self.dense(hidden)))
+        d = self.truncate_dim
+        bias = None if self.dense.bias is None else self.dense.bias[:d]
+        hidden = self.act(F.linear(hidden[..., :d], self.dense.weight[:d, :d], bias))
+        norm_bias = None if self.norm.bias is None else self.norm.bias[:d]
+        return F.layer_norm(hidden, (d,), self.norm.weight[:d], norm_bias, self.norm.eps)
+
+
+class RexBertPreTrainedModel(PreTrainedModel):
+    """Weight initialisation, saving as remote code, and what transformers needs to know of the family."""
+
+    config: RexBertConfig
+    config_class = RexBertConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["RexBertEmbeddings", "RexBertEncoderLayer"]
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = False
+    _supports_attention_backend = True
+
+    def __init__(self, config: RexBertConfig, *args: Any, **kwargs: Any) -> None:
+        # `from_pretrained(..., num_hidden_layers=k)` overrides one field after the config has checked itself.
+        if config.layer_types is not None and len(config.layer_types) > config.num_hidden_layers:
+            config.layer_types = config.layer_types[: config.num_hidden_layers]
+        super().__init__(config, *args, **kwargs)
+        # The layers that such a cut leaves out are no surprise.
+        self._keys_to_ignore_on_load_unexpected = [
+            rf"layers\.(?!(?:{'|'.join(str(i) for i in range(config.num_hidden_layers))})\.)\d+\."
+        ]
+
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        """Back-ends are chosen at each call by `attend`, so they may change at any time."""
+        return True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Truncated normal as in ModernBERT: outputs of residual branches shrink with depth (Megatron)."""
+        super()._init_weights(module)
+        config = self.config
+        spread_in, spread_out = (
+            config.initializer_range,
+            config.initializer_range / math.sqrt(2.0 * config.num_hidden_layers),
+        )
+        pairs: list[tuple[nn.Linear | nn.Embedding, float]] = []
+        if isinstance(module, RexBertEmbeddings):
+            pairs = [(module.tok_embeddings, spread_in)]
+        elif isinstance(module, RexBertMLP):
+            pairs = [(module.Wi, spread_in), (module.Wo, spread_out)]
+        elif isinstance(module, RexBertAttention):
+            pairs = [(module.Wqkv, spread_in), (module.Wo, spread_out)]
+        elif isinstance(module, RexBertPredictionHead):
+            pairs = [(module.dense, spread_out)]
+        elif isinstance(module, RexBertForMaskedLM):
+            pairs = [(module.decoder, spread_out)]
+        elif isinstance(getattr(module, "classifier", None), nn.Linear):
+            pairs = [(module.classifier, config.hidden_size**-0.5)]  # type: ignore[list-item]
+        cutoff = 3.0 if config.initializer_cutoff_factor is None else config.initializer_cutoff_factor
+        for layer, std in pairs:
+            init.trunc_normal_(layer.weight, mean=0.0, std=std, a=-cutoff * std, b=cutoff * std)
+            if isinstance(layer, nn.Linear) and layer.bias is not None:
+                init.zeros_(layer.bias)
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """Save weights, configuration and the model code, so that `trust_remote_code=True` opens it anywhere."""
+        self.config.auto_map = dict(AUTO_MAP)
+        super().save_pretrained(save_directory, *args, **kwargs)
+        here = Path(__file__).resolve().parent
+        for name in REMOTE_FILES:
+            target = Path(save_directory) / name
+            if not (target.exists() and target.samefile(here / name)):
+                shutil.copyfile(here / name, target)
+
+    def set_rope_theta(self, global_theta: float | None = None, local_theta: float | None = None) -> None:
+        """Change the base of the rotary embedding (context extension); takes effect with the next forward pass.
+
+        Args:
+            global_theta: base of the global layers; None leaves it.
+            local_theta: base of the local layers; None leaves it.
+        """
+        for name, theta in (("full_attention", global_theta), ("sliding_attention", local_theta)):
+            if theta is not None:
+                self.config.rope_parameters[name]["rope_theta"] = float(theta)
+
+    def submodel(self, num_hidden_layers: int | None = None, truncate_dim: int | None = None) -> RexBertPreTrainedModel:
+        """A copy that keeps the first layers and reads the first dimensions: stands alone, saves and loads.
+
+        Args:
+            num_hidden_layers: layers to keep; None keeps all.
+            truncate_dim: dimensions that pooling and heads read; None reads all.
+
+        Raises:
+            ValueError: if there are fewer layers or dimensions than asked for.
+        """
+        layers = self.config.num_hidden_layers if num_hidden_layers is None else num_hidden_layers
+        if not 1 <= layers <= self.config.num_hidden_layers:
+            raise ValueError(f"num_hidden_layers={layers} must be between 1 and {self.config.num_hidden_layers}")
+        fields = self.config.to_dict()
+        fields["num_hidden_layers"], fields["layer_types"] = layers, self.config.layer_types[:layers]
+        fields["truncate_dim"] = self.config.truncate_dim if truncate_dim is None else truncate_dim
+        config = RexBertConfig.from_dict(fields)
+        config._attn_implementation = self.config._attn_implementation
+        model = type(self)(config).to(dtype=self.dtype, device=self.device)
+        state = {name: tensor for name, tensor in self.state_dict().items() if _layer_of(name) < layers}
+        model.load_state_dict(state)
+        return model.train(self.training)
+
+    def save_modernbert(self, save_directory: str | Path) -> None:
+        """Save as a stock ModernBERT checkpoint, which transformers, TEI, vLLM and ONNX tools open as it is.
+
+        Raises:
+            ValueError: if the model has no ModernBERT form.
+        """
+        save_modernbert(self, save_directory)
+
+
+def _layer_of(name: str) -> int:
+    found = re.search(r"(?:^|\.)layers\.(\d+)\.", name)
+    return int(found.group(1)) if found else -1
+
+
+@functools.lru_cache(maxsize=16)
+def _inverse_frequencies(theta: float, width: int, device: torch.device) -> torch.Tensor:
+    exponent = torch.arange(0, width, 2, dtype=torch.float) / width
+    return (1.0 / theta**exponent).to(device)
+
+
+class RexBertModel(RexBertPreTrainedModel):
+    """The encoder: last hidden states of documents.
+
+    Example:
+        >>> model = RexBertModel(RexBertConfig.from_size("micro", vocab_size=64, pad_token_id=0)).eval()
+        >>> flat = model(torch.tensor([[1, 2, 3, 1, 2]]), cu_seq_lens_q=torch.tensor([0, 3, 5]))
+        >>> alone = model(torch.tensor([[1, 2]]))
+        >>> bool(torch.allclose(flat.last_hidden_state[0, 3:], alone.last_hidden_state[0], atol=1e-5))
+        True
+    """
+
+    def __init__(self, config: RexBertConfig) -> None:
+        super().__init__(config)
+        self.embeddings = RexBertEmbeddings(config)
+        self.layers = nn.ModuleList([RexBertEncoderLayer(config, i) for i in range(config.num_hidden_layers)])
+        self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Return the token embedding."""
+        return self.embeddings.tok_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the token embedding."""
+        self.embeddings.tok_embeddings = value
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        cu_seq_lens_q: torch.Tensor | None = None,
+        max_length_q: int | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+        return_flat: bool = False,
+        **kwargs: Any,
+    ) -> BaseModelOutput | tuple[torch.Tensor, ...] | FlatOutput:
+        """Encode a padded or a flat batch.
+
+        Args:
+            input_ids: `[B, S]`, or `[1, T]` for a flat batch.
+            attention_mask: `[B, S]`, ones on tokens; not for flat batches.
+            position_ids: positions; in a flat batch they restart at 0 with each document and are enough by
+                themselves to mark the borders.
+            inputs_embeds: `[B, S, H]` instead of `input_ids`.
+            cu_seq_lens_q: `[D + 1]`, document borders of a flat batch.
+            max_length_q: length of its longest document.
+            output_hidden_states: also return the embeddings' and every layer's output, the last one normed.
+            output_attentions: also return attention maps (attn_implementation="eager" only).
+            return_dict: False returns a tuple.
+            return_flat: return a `FlatOutput` (for heads).
+            kwargs: other keys of a flat batch (`cu_seq_lens_k`, `max_length_k`) and the trainer's, not used here.
+
+        Raises:
+            ValueError: if neither or both of `input_ids` and `inputs_embeds` are given, or the borders do not fit.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        config = self.config
+        output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        output_attentions = config.output_attentions if output_attentions is None else output_attentions
+        source = input_ids if input_ids is not None else inputs_embeds
+        assert source is not None
+        layout = self._layout(source, attention_mask, position_ids, cu_seq_lens_q, max_length_q)
+        if input_ids is not None:
+            hidden = self.embeddings(input_ids=layout.flatten(input_ids))
+        else:
+            hidden = self.embeddings(inputs_embeds=layout.flatten(source))
+        flat = self._encode(hidden, layout, bool(output_hidden_states), bool(output_attentions))
+        if return_flat:
+            return flat
+        hidden_states = flat.hidden_states
+        output = BaseModelOutput(
+            last_hidden_state=layout.restore(flat.hidden),
+            hidden_states=None if hidden_states is None else tuple(layout.restore(h) for h in hidden_states),
+            attentions=flat.attentions,
+        )
+        use_dict = getattr(config, "return_dict", True) if return_dict is None else return_dict
+        return output if use_dict else output.to_tuple()
+
+    def _layout(
+        self,
+        source: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        position_ids: torch.Tensor | None,
+        cu_seqlens: torch.Tensor | None,
+        max_length: int | None,
+    ) -> Layout:
+        dtype = self.embeddings.norm.weight.dtype
+        if torch.is_autocast_enabled(source.device.type):
+            dtype = torch.get_autocast_dtype(source.device.type)
+        varlen = uses_varlen(self.config._attn_implementation or "sdpa", source.device, dtype)
+        shape = (source.shape[0], source.shape[1])
+        return make_layout(shape, source.device, attention_mask, position_ids, cu_seqlens, max_length, varlen)
+
+    def _encode(self, hidden: torch.Tensor, layout: Layout, keep_hidden: bool, keep_attentions: bool) -> FlatOutput:
+        ropes = {name: self._rope(name, layout.position_ids) for name in set(self.config.layer_types)}
+        states, maps = [hidden], []
+        for layer in self.layers:
+            hidden, weights = layer(hidden, rope=ropes[layer.attention_type], layout=layout)
+            if keep_hidden:
+                states.append(hidden)
+            if keep_attentions and weights is not None:
+                maps.append(weights)
+        hidden = self.final_norm(hidden)
+        return FlatOutput(
+            hidden,
+            layout,
+            (*states[:-1], hidden) if keep_hidden else None,
+            tuple(maps) if keep_attentions else None,
+        )
+
+    def _rope(self, layer_type: str, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosine and sine tables `[T, E / 2]` in float32."""
+        parameters = self.config.rope_parameters[layer_type]
+        scale = 1.0
+        if parameters["rope_type"] == "default":
+            width = self.config.hidden_size // self.config.num_attention_heads
+            frequencies = _inverse_frequencies(float(parameters["rope_theta"]), width, position_ids.device)
+        else:
+            build = ROPE_INIT_FUNCTIONS[parameters["rope_type"]]
+            frequencies, scale = build(self.config, position_ids.device, layer_type=layer_type)
+        angles = position_ids[:, None].float() * frequencies
+        return angles.cos() * scale, angles.sin() * scale
+
+
+class RexBertForMaskedLM(RexBertPreTrainedModel):
+    """Masked language modelling; without labels full logits, with labels the loss from bounded slices.
+
+    Example:
+        >>> model = RexBertForMaskedLM(RexBertConfig.from_size("micro", vocab_size=64, pad_token_id=0))
+        >>> ids = torch.tensor([[1, 5, 2]])
+        >>> model(ids).logits.shape
+        torch.Size([1, 3, 64])
+        >>> out = model(ids, labels=torch.tensor([[-100, 6, -100]]))
+        >>> out.logits is None, int(out.num_labels)
+        (True, 1)
+    """
+
+    _tied_weights_keys = {"decoder.weight": "model.embeddings.tok_embeddings.weight"}
+
+    def __init__(self, config: RexBertConfig) -> None:
+        super().__init__(config)
+        self.model = RexBertModel(config)
+        self.head = RexBertPredictionHead(config)
+        self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=config.decoder_bias)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """Return the decoder."""
+        return self.decoder
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        """Replace the decoder."""
+        self.decoder = new_embeddings
+
+    def _decode(self, hidden: torch.Tensor) -> torch.Tensor:
+        return F.linear(self.head(hidden), self._decoder_weight(), self.decoder.bias)
+
+    def _decoder_weight(self) -> torch.Tensor:
+        d = self.config.truncate_dim
+        return self.decoder.weight if d is None else self.decoder.weight[:, :d]
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        return_logits: str | None = None,
+        return_ranks: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> RexBertMaskedLMOutput:
+        """Loss or logits.
+
+        Args:
+            input_ids: `[B, S]`, or `[1, T]` for a flat batch (see `RexBertModel.forward`).
+            attention_mask: `[B, S]`.
+            position_ids: `[B, S]`.
+            inputs_embeds: `[B, S, H]`.
+            labels: `[B, S]`, -100 where nothing is predicted.
+            return_logits: with labels, "masked" returns logits at labelled positions, "all" at every position.
+            return_ranks: return the rank of each label.
+            num_items_in_batch: labelled tokens of the whole global step; the loss is divided by it.
+            kwargs: keys of a flat batch, `output_hidden_states`, `output_attentions`.
+
+        Raises:
+            ValueError: if `return_logits` is another word.
+        """
+        if return_logits not in (None, "masked", "all"):
+            raise ValueError(f"return_logits={return_logits!r} must be None, 'masked' or 'all'")
+        kwargs.pop("return_dict", None)
+        flat: FlatOutput = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            return_flat=True,
+            **kwargs,
+        )
+        output = RexBertMaskedLMOutput(**_restored(flat))
+        if labels is None or return_logits == "all":
+            output.logits = flat.layout.restore(self._decode(flat.hidden))
+        if labels is not None:
+            self._add_loss(output, flat, labels, return_logits == "masked", return_ranks, num_items_in_batch)
+        return output
+
+    def _add_loss(
+        self,
+        output: RexBertMaskedLMOutput,
+        flat: FlatOutput,
+        labels: torch.Tensor,
+        with_logits: bool,
+        return_ranks: bool,
+        num_items: torch.Tensor | int | None,
+    ) -> None:
+        places = (labels.reshape(-1) != -100).nonzero().squeeze(1)
+        hidden = flat.hidden.index_select(0, flat.layout.flat_index(places))
+        targets = labels.reshape(-1)[places]
+        hidden = self.head(hidden)
+        total, correct, ranks = masked_cross_entropy(
+            hidden, self._decoder_weight(), self.decoder.bias, targets, return_ranks=return_ranks
+        )
+        count = torch.tensor(len(places), device=total.device)
+        divisor = count.clamp_min(1) if num_items is None else torch.as_tensor(num_items, device=total.device)
+        output.loss = total / divisor
+        output.correct, output.num_labels, output.label_ranks = correct, count, ranks
+        if with_logits:
+            output.logits = F.linear(hidden, self._decoder_weight(), self.decoder.bias)
+
+
+def _restored(flat: FlatOutput) -> dict[str, Any]:
+    states = flat.hidden_states
+    return {
+        "hidden_states": None if states is None else tuple(flat.layout.restore(h) for h in states),
+        "attentions": flat.attentions,
+    }
+
+
+class RexBertForPreTraining(RexBertForMaskedLM):
+    """Masked language modelling plus neighbour product reconstruction (E-BERT).
+
+    The batch holds each product once; `triplets` names its documents. Both losses are returned, weighted by
+    `config.npr_weight`.
+    """
+
+    @can_return_tuple
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        triplets: torch.Tensor | None = None,
+        content_mask: torch.Tensor | None = None,
+        return_logits: str | None = None,
+        return_ranks: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> RexBertForPreTrainingOutput:
+        """Masked-LM loss, neighbour reconstruction loss, or both.
+
+        Args:
+            input_ids: as in `RexBertForMaskedLM.forward`, and so are the arguments not named here.
+            attention_mask: `[B, S]`.
+            position_ids: `[B, S]`.
+            inputs_embeds: `[B, S, H]`.
+            labels: `[B, S]`.
+            triplets: int64 `[P, 3]`, documents of the batch (rows, or documents of a flat batch): product, neighbour,
+                unrelated product.
+            content_mask: bool `[B, S]`, True on the tokens that take part in reconstruction; default: every token but
+                those of the config's special ids.
+            return_logits: as in `RexBertForMaskedLM.forward`.
+            return_ranks: likewise.
+            num_items_in_batch: likewise; the reconstruction loss is a mean over the triplets.
+            kwargs: likewise.
+
+        Raises:
+            ValueError: if `triplets` is given without `input_ids` or `content_mask`.
+        """
+        kwargs.pop("return_dict", None)
+        flat: FlatOutput = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            return_flat=True,
+            **kwargs,
+        )
+        output = RexBertForPreTrainingOutput(**_restored(flat))
+        if labels is None or return_logits == "all":
+            output.logits = flat.layout.restore(self._decode(flat.hidden))
+        if labels is not None:
+            self._add_loss(output, flat, labels, return_logits == "masked", return_ranks, num_items_in_batch)
+            output.mlm_loss = output.loss
+        if triplets is not None:
+            output.npr_loss = self._reconstruction(flat, input_ids, attention_mask, content_mask, triplets, kwargs)
+            weighted = self.config.npr_weight * output.npr_loss
+            output.loss = weighted if output.loss is None else output.loss + weighted
+        return output
+
+    def _reconstruction(
+        self,
+        flat: FlatOutput,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        content_mask: torch.Tensor | None,
+        triplets: torch.Tensor,
+        kwargs: dict[str, Any],
+    ) -> torch.Tensor:
+        if content_mask is None:
+            if input_ids is None:
+                raise ValueError("neighbour reconstruction needs input_ids or content_mask to leave special tokens out")
+            config = self.config
+            names = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
+            special = {value for name in names if isinstance(value := getattr(config, name, None), int)}
+            content_mask = ~torch.isin(input_ids, torch.tensor(sorted(special), device=input_ids.device))
+            if attention_mask is not None:
+                content_mask = content_mask & attention_mask.bool()
+        hidden = flat.layout.restore(flat.hidden)
+        borders = kwargs.get("cu_seq_lens_q")
+        if borders is not None:
+            lengths = borders.diff()
+            place = torch.arange(int(lengths.max()), device=hidden.device)[None, :] + borders[:-1, None]
+            inside = place < borders[1:, None]
+            place = place.clamp_max(hidden.shape[1] - 1).long()
+            hidden, content_mask = hidden[0][place], content_mask[0][place] & inside
+        rows, masks = [hidden[triplets[:, i]] for i in range(3)], [content_mask[triplets[:, i]] for i in range(3)]
+        return neighbor_reconstruction_loss(
+            *rows, *masks, margin=self.config.npr_margin, normalize=self.config.npr_normalize
+        )
+
+
+class _RexBertForClassification(RexBertPreTrainedModel):
+    """Encoder, prediction head and a linear classifier: what the four task heads share."""
+
+    num_outputs: int | None = None
+
+    def __init__(self, config: RexBertConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.model = RexBertModel(config)
+        self.head = RexBertPredictionHead(config)
+        self.drop = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(config.hidden_size, self.num_outputs or config.num_labels)
+        self.post_init()
+
+    def _classify(self, hidden: torch.Tensor) -> torch.Tensor:
+        d = self.config.truncate_dim
+        weight = self.classifier.weight if d is None else self.classifier.weight[:, :d]
+        return F.linear(self.drop(self.head(hidden)), weight, self.classifier.bias)
+
+    def _encode(self, kwargs: dict[str, Any]) -> FlatOutput:
+        kwargs.pop("return_dict", None)
+        flat: FlatOutput = self.model(return_flat=True, **kwargs)
+        return flat
+
+    def _pool(self, flat: FlatOutput, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """One vector `[B or D, H]` a row, or a document of a flat batch: its first token or the mean of its tokens."""
+        layout = flat.layout
+        if layout.is_dense:
+            hidden = layout.restore(flat.hidden)
+            mask = torch.ones(layout.shape, device=hidden.device) if attention_mask is None else attention_mask
+            if self.config.classifier_pooling == "cls":
+                return hidden[torch.arange(len(hidden), device=hidden.device), mask.int().argmax(1)]
+            return (hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
+        assert layout.cu_seqlens is not None
+        starts, lengths = layout.cu_seqlens[:-1].long(), layout.cu_seqlens.diff().long()
+        if self.config.classifier_pooling == "cls":
+            pooled = flat.hidden[starts]
+        else:
+            document = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+            sums = flat.hidden.new_zeros(len(lengths), flat.hidden.shape[1]).index_add(0, document, flat.hidden)
+            pooled = sums / lengths[:, None]
+        return pooled if layout.token_index is None else pooled[_document_order(layout, starts)]
+
+
+def _document_order(layout: Layout, starts: torch.Tensor) -> torch.Tensor:
+    """Order that brings the documents of a sorted batch back to the caller's."""
+    assert layout.token_index is not None
+    return layout.token_index[starts].argsort()
+
+
+class RexBertForSequenceClassification(_RexBertForClassification):
+    """Single-label, multi-label classification or regression over a pooled vector."""
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutput:
+        """Logits `[B, num_labels]` (`[D, num_labels]` for a flat batch) and, with labels, the loss.
+
+        Args:
+            input_ids: see `RexBertModel.forward`, as for the other inputs.
+            attention_mask: `[B, S]`.
+            position_ids: `[B, S]`.
+            inputs_embeds: `[B, S, H]`.
+            labels: `[B]` class ids, `[B, num_labels]` of 0/1 floats, or floats, as `config.problem_type` says.
+            kwargs: keys of a flat batch, `output_hidden_states`, `output_attentions`.
+        """
+        names = {"input_ids": input_ids, "position_ids": position_ids, "inputs_embeds": inputs_embeds}
+        flat = self._encode({**names, "attention_mask": attention_mask, **kwargs})
+        logits = self._classify(self._pool(flat, attention_mask))
+        loss = None
+        if labels is not None:
+            loss = self._loss(logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits, **_restored(flat))
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if self.config.problem_type is None:
+            if self.num_labels == 1:
+                self.config.problem_type = "regression"
+            elif labels.dtype in (torch.long, torch.int):
+                self.config.problem_type = "single_label_classification"
+            else:
+                self.config.problem_type = "multi_label_classification"
+        if self.config.problem_type == "regression":
+            return F.mse_loss(logits.squeeze(), labels.squeeze().to(logits.dtype))
+        if self.config.problem_type == "single_label_classification":
+            return F.cross_entropy(logits.view(-1, self.num_labels), labels.view(-1))
+        return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+
+
+class RexBertForTokenClassification(_RexBertForClassification):
+    """A label for each token."""
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> TokenClassifierOutput:
+        """Logits `[B, S, num_labels]` and, with labels `[B, S]` (-100 left out), the loss.
+
+        Args:
+            input_ids: see `RexBertModel.forward`, as for the other inputs.
+            attention_mask: `[B, S]`.
+            position_ids: `[B, S]`.
+            inputs_embeds: `[B, S, H]`.
+            labels: `[B, S]`.
+            kwargs: keys of a flat batch, `output_hidden_states`, `output_attentions`.
+        """
+        names = {"input_ids": input_ids, "position_ids": position_ids, "inputs_embeds": inputs_embeds}
+        flat = self._encode({**names, "attention_mask": attention_mask, **kwargs})
+        logits = flat.layout.restore(self._classify(flat.hidden))
+        loss = None
+        if labels is not None:
+            loss = F.cross_entropy(logits.view(-1, self.num_labels), labels.view(-1))
+        return TokenClassifierOutput(loss=loss, logits=logits, **_restored(flat))
+
+
+class RexBertForQuestionAnswering(_RexBertForClassification):
+    """Start and end of an answer span in each row."""
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        start_positions: torch.Tensor | None = None,
+        end_positions: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> QuestionAnsweringModelOutput:
+        """Start and end logits `[B, S]` and, with positions `[B]`, the loss.
+
+        Args:
+            input_ids: see `RexBertModel.forward`, as for the other inputs.
+            attention_mask: `[B, S]`.
+            position_ids: `[B, S]`.
+            inputs_embeds: `[B, S, H]`.
+            start_positions: `[B]`.
+            end_positions: `[B]`.
+            kwargs: `output_hidden_states`, `output_attentions`.
+        """
+        names = {"input_ids": input_ids, "position_ids": position_ids, "inputs_embeds": inputs_embeds}
+        loss_kwargs = {"num_items_in_batch": kwargs.pop("num_items_in_batch", None)}
+        flat = self._encode({**names, "attention_mask": attention_mask, **kwargs})
+        start_logits, end_logits = flat.layout.restore(self._classify(flat.hidden)).unbind(-1)
+        start_logits, end_logits = start_logits.contiguous(), end_logits.contiguous()
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            loss = self.loss_function(start_logits, end_logits, start_positions, end_positions, **loss_kwargs)
+        return QuestionAnsweringModelOutput(
+            loss=loss, start_logits=start_logits, end_logits=end_logits, **_restored(flat)
+        )
+
+
+class RexBertForMultipleChoice(_RexBertForClassification):
+    """One score a choice."""
+
+    num_outputs = 1
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> MultipleChoiceModelOutput:
+        """Logits `[B, C]` of C choices and, with labels `[B]`, the loss.
+
+        Args:
+            input_ids: `[B, C, S]`.
+            attention_mask: `[B, C, S]`.
+            position_ids: `[B, C, S]`.
+            inputs_embeds: `[B, C, S, H]`.
+            labels: `[B]`.
+            kwargs: `output_hidden_states`, `output_attentions`.
+        """
+        source = input_ids if input_ids is not None else inputs_embeds
+        if source is None:
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        choices = source.shape[1]
+
+        def rows(x: torch.Tensor | None) -> torch.Tensor | None:
+            return None if x is None else x.reshape(-1, *x.shape[2:])
+
+        names = {"input_ids": rows(input_ids), "position_ids": rows(position_ids), "inputs_embeds": rows(inputs_embeds)}
+        mask = rows(attention_mask)
+        flat = self._encode({**names, "attention_mask": mask, **kwargs})
+        logits = self._classify(self._pool(flat, mask)).view(-1, choices)
+        loss = None if labels is None else F.cross_entropy(logits, labels)
+        return MultipleChoiceModelOutput(loss=loss, logits=logits, **_restored(flat))
+
+
+__all__ = [
+    "RexBertPreTrainedModel",
+    "RexBertModel",
+    "RexBertForMaskedLM",
+    "RexBertForPreTraining",
+    "RexBertForSequenceClassification",
+    "RexBertForTokenClassification",
+    "RexBertForQuestionAnswering",
+    "RexBertForMultipleChoice",
+]
