@@ -1,3 +1,50 @@
-"""catalog."""
+"""Records, readers of public formats, the one held-out split, and the built-in sample shop.
+
+What comes out of here is a `datasets.Dataset`, whatever went in.
+"""
 
 from __future__ import annotations
+
+from .records import (
+    ASSOCIATION,
+    LABELS,
+    PRODUCT,
+    PRODUCT_FIELDS,
+    QUERY,
+    QUERY_PRODUCT,
+    QUESTION,
+    RECORDS,
+    REVIEW,
+    SEARCH_EVENT,
+    SENTIMENTS,
+    WEB_PAGE,
+    product_text,
+)
+from .sample import SAMPLE_KINDS, SAMPLE_SIZE, load_sample
+from .split import HELD_OUT, SPLITS, deduplicate, normalize_text, split_dataset, split_of, text_digests
+
+__all__ = [
+    "ASSOCIATION",
+    "HELD_OUT",
+    "LABELS",
+    "PRODUCT",
+    "PRODUCT_FIELDS",
+    "QUERY",
+    "QUERY_PRODUCT",
+    "QUESTION",
+    "RECORDS",
+    "REVIEW",
+    "SAMPLE_KINDS",
+    "SAMPLE_SIZE",
+    "SEARCH_EVENT",
+    "SENTIMENTS",
+    "SPLITS",
+    "WEB_PAGE",
+    "deduplicate",
+    "load_sample",
+    "normalize_text",
+    "product_text",
+    "split_dataset",
+    "split_of",
+    "text_digests",
+]
