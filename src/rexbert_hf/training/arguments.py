@@ -1,0 +1,73 @@
+"""Training arguments with the defaults that flat batches, exact resume and honest errors need.
+
+Everything else is the Trainer's own. What the plan decides (steps, accumulation, learning rate) is not set here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainingArguments
+
+
+@dataclass
+class CurriculumArguments(TrainingArguments):
+    """`TrainingArguments` for `CurriculumTrainer`.
+
+    Attributes:
+        betas: of StableAdamW.
+        decouple_lr: weight decay relative to the peak rate, as ModernBERT and Ettin (their 1e-5 means that).
+        keep_phase_checkpoints: the checkpoint at each phase's end is kept whatever `save_total_limit` says.
+        evaluate_phases: evaluate on the held-out data before and after each phase.
+        eval_seq_length: longest document of the held-out evaluation; None for the phase's own length.
+        eval_batch_tokens: tokens of an evaluation batch, padding counted.
+        eval_max_tokens: held-out tokens to use; None for all.
+        eval_mlm_probability: share masked in evaluation, whatever the phase masks.
+        measure_mfu: measure the matmul peak at the start and report the share of it that is used.
+
+    Raises:
+        ValueError: for options of the Trainer that a curriculum cannot honour.
+    """
+
+    remove_unused_columns: bool = False
+    prediction_loss_only: bool = True
+    logging_nan_inf_filter: bool = False
+    max_grad_norm: float = 1.0
+    weight_decay: float = 1e-5
+    adam_epsilon: float = 1e-6
+    num_train_epochs: float = 1.0
+    per_device_train_batch_size: int = 1
+    per_device_eval_batch_size: int = 1
+    report_to: str | list[str] | None = "none"
+    logging_steps: float = 10
+    save_steps: float = 1000
+    save_total_limit: int | None = 2
+    average_tokens_across_devices: bool = True
+    ddp_find_unused_parameters: bool | None = False
+    ddp_broadcast_buffers: bool | None = False
+    accelerator_config: Any = field(
+        default_factory=lambda: {"dispatch_batches": False, "split_batches": False, "even_batches": False}
+    )
+    betas: tuple[float, float] = (0.9, 0.98)
+    decouple_lr: bool = True
+    keep_phase_checkpoints: bool = True
+    evaluate_phases: bool = True
+    eval_seq_length: int | None = None
+    eval_batch_tokens: int = 8192
+    eval_max_tokens: int | None = None
+    eval_mlm_probability: float = 0.15
+    measure_mfu: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.load_best_model_at_end:
+            raise ValueError("load_best_model_at_end is not supported: a curriculum ends with its last phase")
+        if self.push_to_hub:
+            raise ValueError("push_to_hub belongs to the recipe, after training; leave it out of the arguments")
+        if self.ignore_data_skip:
+            raise ValueError("ignore_data_skip would train on the first samples again: leave it off")
+        if self.num_train_epochs != 1:
+            raise ValueError("num_train_epochs must stay 1: set max_tokens or epochs of the phases")
+        if self.save_only_model:
+            raise ValueError("save_only_model makes checkpoints that cannot be resumed: leave it off")

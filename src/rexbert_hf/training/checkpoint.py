@@ -1,0 +1,221 @@
+"""Checkpoints that exist whole or not at all.
+
+A checkpoint is written in a staging folder beside its final place, every file is synced, a marker with the sizes and
+checksums of all files is written last, and one rename makes it `checkpoint-{step}`. A folder without the marker, or
+whose files do not match it, is reported and passed over: the previous complete one is used.
+
+The optimizer's state inside is torch's own format, which the Trainer reads with `weights_only=True` (no code can run);
+model weights are safetensors. No file of random-generator states is needed: they are a function of the step.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+MARKER = "checkpoint_complete.json"
+"""The file that makes a folder a checkpoint."""
+FORMAT_VERSION = 1
+STAGING, DOOMED = ".staging-", ".deleting-"
+_NAME = re.compile(r"checkpoint-(\d+)\Z")
+
+
+class CheckpointError(OSError):
+    """A checkpoint could not be written; earlier ones are untouched."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint.
+
+    Attributes:
+        path: its folder.
+        step: global steps done.
+        info: what the writer put into the marker (plan, phase, ...).
+    """
+
+    path: Path
+    step: int
+    info: dict[str, Any]
+
+
+def checksum(path: Path) -> int:
+    """CRC-32 of a file, read in pieces of 4 MiB."""
+    value = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            value = zlib.crc32(block, value)
+    return value
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MARKER)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def seal(folder: Path, step: int, info: Mapping[str, Any] | None = None) -> None:
+    """Sync all files of a folder and write the completion marker.
+
+    Args:
+        folder: holds the finished files.
+        step: global steps done.
+        info: JSON values to keep beside the file list.
+    """
+    entries = {}
+    for path in _files(folder):
+        _sync(path)
+        entries[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "crc32": checksum(path)}
+    marker = {"format_version": FORMAT_VERSION, "step": step, "info": dict(info or {}), "files": entries}
+    with (folder / MARKER).open("w", encoding="utf-8") as file:
+        json.dump(marker, file, indent=1, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+    _sync(folder)
+
+
+def publish(staged: Path, final: Path) -> None:
+    """Move a sealed folder to its final name in one rename.
+
+    A complete checkpoint that already has the name stays, because the run that wrote it did the same work; a damaged
+    one is replaced.
+
+    Args:
+        staged: the sealed folder, on the same file system.
+        final: `OUTPUT/checkpoint-{step}`.
+    """
+    if final.exists():
+        try:
+            verify(final)
+        except ValueError:
+            delete(final)
+        else:
+            shutil.rmtree(staged)
+            return
+    staged.rename(final)
+    _sync(final.parent)
+
+
+def delete(folder: Path) -> None:
+    """Remove a checkpoint so that a kill half-way leaves nothing that looks like one."""
+    doomed = folder.with_name(DOOMED + folder.name)
+    shutil.rmtree(doomed, ignore_errors=True)
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def staging_folder(output_dir: Path, step: int) -> Path:
+    """Where the checkpoint of a step is written before it has its name."""
+    return output_dir / f"{STAGING}{step}"
+
+
+def remove_leftovers(output_dir: Path) -> list[str]:
+    """Remove staging and half-deleted folders that a killed run left; return their names."""
+    names = []
+    for path in sorted(output_dir.glob(".*")):
+        if path.name.startswith((STAGING, DOOMED)) and path.is_dir():
+            shutil.rmtree(path)
+            names.append(path.name)
+    if names:
+        logger.warning("%s: removed what an interrupted write left: %s", output_dir, ", ".join(names))
+    return names
+
+
+def verify(folder: Path) -> Checkpoint:
+    """Check a checkpoint against its marker.
+
+    Raises:
+        ValueError: with one line that says what is wrong with which file.
+    """
+    try:
+        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        version, step, entries = marker["format_version"], int(marker["step"]), marker["files"].items()
+    except FileNotFoundError:
+        raise ValueError(f"{folder}: no {MARKER}: it was not finished") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{folder / MARKER}: not readable") from None
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{folder / MARKER}: format {version}, this version reads {FORMAT_VERSION}")
+    for name, entry in entries:
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"{path}: missing")
+        if path.stat().st_size != entry["size"]:
+            raise ValueError(f"{path}: {path.stat().st_size} bytes, {entry['size']} were written")
+        if checksum(path) != entry["crc32"]:
+            raise ValueError(f"{path}: contents changed since they were written (CRC-32 differs)")
+    return Checkpoint(folder, step, marker["info"])
+
+
+def checkpoint_folders(output_dir: Path) -> list[Path]:
+    """Folders named `checkpoint-{step}`, newest step first, complete or not."""
+    if not output_dir.is_dir():
+        return []
+    found = [(int(match[1]), path) for path in output_dir.iterdir() if (match := _NAME.match(path.name))]
+    return [path for _, path in sorted(found, reverse=True) if path.is_dir()]
+
+
+def last_complete_checkpoint(output_dir: str | Path) -> Checkpoint | None:
+    """Find the newest checkpoint that is whole; report and pass over the others.
+
+    Args:
+        output_dir: a run's folder; it need not exist.
+
+    Example:
+        >>> import tempfile
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for step in (5, 10):
+        ...     (root / f"checkpoint-{step}").mkdir()
+        >>> seal(root / "checkpoint-5", 5)
+        >>> last_complete_checkpoint(root).step
+        5
+    """
+    for folder in checkpoint_folders(Path(output_dir)):
+        try:
+            return verify(folder)
+        except (ValueError, OSError) as error:
+            logger.warning("checkpoint passed over: %s", error)
+    return None
+
+
+def rotate(output_dir: Path, limit: int | None, keep: str | None = None) -> list[str]:
+    """Delete the oldest checkpoints beyond `limit`; call it after a new one is in place.
+
+    Args:
+        output_dir: the run's folder.
+        limit: checkpoints that may stay; None or 0 keeps all.
+        keep: a checkpoint whose `info` has a true value under this key stays, and is not counted.
+
+    Returns:
+        Names of what was deleted.
+    """
+    if not limit or limit < 1:
+        return []
+    counted = [folder for folder in checkpoint_folders(output_dir) if not _kept(folder, keep)]
+    for folder in counted[limit:]:
+        delete(folder)
+    return [folder.name for folder in counted[limit:]]
+
+
+def _kept(folder: Path, key: str | None) -> bool:
+    try:
+        info = json.loads((folder / MARKER).read_text(encoding="utf-8"))["info"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return key is not None and bool(info.get(key))

@@ -1,0 +1,125 @@
+"""One collator for the whole run: it hands each micro-batch to the collator of its phase and counts what is in it.
+
+The counts travel beside the tensors under `STATS` and are taken out again by the trainer before the model sees the
+batch. Counting here keeps it in the loader's workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from rexbert_hf.data.rows import RowBatch
+from rexbert_hf.masking import GuidedMLMCollator, MLMCollator
+from rexbert_hf.training.flops import visible_pairs
+from rexbert_hf.training.phases import MaskingConfig
+from rexbert_hf.training.plan import PhasePlan, Plan
+
+STATS = "batch_stats"
+"""Key of the counts in a collated batch."""
+
+Collator = Callable[[RowBatch], dict[str, Any]]
+Builder = Callable[[MaskingConfig, PhasePlan, PreTrainedTokenizerBase, bool, int], Collator]
+
+
+def _mlm(
+    masking: MaskingConfig, phase: PhasePlan, tokenizer: PreTrainedTokenizerBase, flat: bool, seed: int
+) -> Collator:
+    return MLMCollator(
+        tokenizer,
+        mlm_probability=masking.mlm_probability,
+        whole_word=masking.whole_word,
+        flat=flat,
+        seed=seed,
+        **masking.options,
+    )
+
+
+def _guided(
+    masking: MaskingConfig, phase: PhasePlan, tokenizer: PreTrainedTokenizerBase, flat: bool, seed: int
+) -> Collator:
+    tokens = masking.guidance_tokens
+    return GuidedMLMCollator(
+        tokenizer,
+        mlm_probability=masking.mlm_probability,
+        flat=flat,
+        seed=seed,
+        first_step=phase.first_step,
+        guidance_start=masking.guidance_start,
+        guidance_end=masking.guidance_end,
+        guidance_steps=phase.num_steps if tokens is None else max(1, phase.steps_for(tokens)),
+        **masking.options,
+    )
+
+
+MASKINGS: dict[str, Builder] = {"mlm": _mlm, "guided": _guided}
+
+
+def register_masking(kind: str, build: Builder) -> None:
+    """Make a masking scheme available to `MaskingConfig.kind`.
+
+    Args:
+        kind: its name.
+        build: `(masking, phase, tokenizer, flat, seed) -> collator`.
+    """
+    MASKINGS[kind] = build
+
+
+class PhaseCollator:
+    """Dispatch a `RowBatch` to the collator of its phase; add counts of its tokens.
+
+    Args:
+        plan: gives each phase's masking, and the capacity that `slots` reports.
+        tokenizer: of the run.
+        flat: emit flat batches; False for models that take padded ones only.
+        window: largest distance of a query-key pair in a local layer, for the count of local pairs; None for none.
+
+    Raises:
+        ValueError: if a phase asks for an unknown kind of masking.
+    """
+
+    def __init__(
+        self, plan: Plan, tokenizer: PreTrainedTokenizerBase, flat: bool = True, window: int | None = None
+    ) -> None:
+        self.plan = plan
+        self.window = window
+        self.collators: list[Collator] = []
+        for phase in plan.phases:
+            masking = phase.phase.masking
+            if masking.kind not in MASKINGS:
+                raise ValueError(
+                    f"phase '{phase.name}': unknown masking '{masking.kind}': use one of {', '.join(MASKINGS)}"
+                )
+            self.collators.append(MASKINGS[masking.kind](masking, phase, tokenizer, flat, plan.seed))
+        self._special_ids = np.array(sorted(tokenizer.all_special_ids), dtype=np.int64)
+
+    def __call__(self, rows: RowBatch | Sequence[RowBatch]) -> dict[str, Any]:
+        """Mask and batch one micro-batch.
+
+        Args:
+            rows: what the data set's `__getitems__` returned.
+        """
+        batch = rows if isinstance(rows, RowBatch) else rows[0]
+        out = self.collators[batch.phase](batch)
+        out[STATS] = self._count(batch)
+        return out
+
+    def _count(self, batch: RowBatch) -> dict[str, int]:
+        lengths = batch.lengths
+        special = (
+            int((batch.word_ids < 0).sum())
+            if batch.word_ids is not None
+            else int(np.isin(batch.input_ids, self._special_ids).sum())
+        )
+        step = batch.step or 0
+        return {
+            "tokens": len(batch.input_ids),
+            "real_tokens": len(batch.input_ids) - special,
+            "documents": len(lengths),
+            "slots": self.plan.phases[batch.phase].micro_capacity(step),
+            "global_pairs": visible_pairs(lengths),
+            "local_pairs": visible_pairs(lengths, self.window) if self.window is not None else 0,
+        }

@@ -1,0 +1,167 @@
+"""Masked-token loss and accuracy on held-out documents, with masks that never change.
+
+Sums are divided by counts at the very end, so batches, ranks and padding do not weight the result. Documents are cut
+into pieces of `seq_length` as in training, sorted by length and batched by padded size; flat and padded models thus
+see the same masks.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedTokenizerBase
+
+from rexbert_hf.data.loader import evaluation_batches
+from rexbert_hf.data.store import TokenisedDataset
+from rexbert_hf.masking import MLMCollator
+
+
+def accepts_flat(model: nn.Module) -> bool:
+    """Whether a model takes flat batches: only RexBERT classes keep packed documents apart on every back-end.
+
+    Args:
+        model: any model.
+
+    Example:
+        >>> accepts_flat(torch.nn.Linear(1, 1))
+        False
+    """
+    return getattr(getattr(model, "config", None), "model_type", "") == "rexbert"
+
+
+def length_batches(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
+    """Indices of pieces, longest first, in batches of bounded padded size.
+
+    Args:
+        lengths: tokens of each piece.
+        batch_tokens: most tokens of a batch, padding counted (a longer piece is a batch of its own).
+
+    Example:
+        >>> [batch.tolist() for batch in length_batches(np.array([2, 9, 3, 2]), batch_tokens=8)]
+        [[1], [2, 0], [3]]
+    """
+    order = np.argsort(-lengths.astype(np.int64), kind="stable")
+    start = 0
+    while start < len(order):
+        size = max(1, batch_tokens // max(1, int(lengths[order[start]])))
+        yield order[start : start + size]
+        start += size
+
+
+def _pieces(store: TokenisedDataset, seq_length: int, max_tokens: int | None) -> list[np.ndarray]:
+    """Row, start, stop and length of each piece, in document order, up to `max_tokens`."""
+    batches = evaluation_batches(store, seq_length, max(seq_length, 1 << 20))
+    rows, starts, stops = (np.concatenate(column) for column in zip(*batches, strict=True))
+    lengths = np.minimum(stops, store.lengths[rows] - store.num_special) - starts + store.num_special
+    count = len(rows)
+    if max_tokens is not None:
+        count = max(1, int(np.searchsorted(np.cumsum(lengths, dtype=np.int64), max_tokens, side="right")))
+    return [column[:count] for column in (rows, starts, stops, lengths)]
+
+
+@torch.no_grad()
+def evaluate_masked(
+    model: nn.Module,
+    store: TokenisedDataset,
+    tokenizer: PreTrainedTokenizerBase,
+    mlm_probability: float = 0.15,
+    seed: int = 0,
+    batch_tokens: int = 8192,
+    seq_length: int = 1024,
+    max_tokens: int | None = None,
+    position_edges: Sequence[int] | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    reduce: Callable[[list[float]], list[float]] | None = None,
+) -> dict[str, float]:
+    """Evaluate a masked-LM model on held-out documents.
+
+    Args:
+        model: any Hugging Face masked-LM model; left in the mode (train or eval) it came in.
+        store: the documents.
+        tokenizer: of the documents.
+        mlm_probability: share of tokens that is masked.
+        seed: of the masks.
+        batch_tokens: most tokens of a batch, padding counted.
+        seq_length: longest piece of a document.
+        max_tokens: use the first documents up to this many tokens; None for all.
+        position_edges: report accuracy by position too, between these edges, for instance (0, 1024, 8192).
+        rank: this process evaluates every `world_size`-th batch.
+        world_size: processes that share the work.
+        reduce: sums a list over them.
+
+    Returns:
+        `loss` (nats a masked token), `accuracy`, `masked_tokens`, and `accuracy_{low}_{high}` for each bucket seen.
+
+    Raises:
+        ValueError: if the store is empty or no token was masked.
+    """
+    if not len(store):
+        raise ValueError("the held-out data is empty")
+    edges = list(position_edges or [])
+    collator = MLMCollator(tokenizer, mlm_probability=mlm_probability, flat=accepts_flat(model), seed=seed)
+    rows, starts, stops, lengths = _pieces(store, seq_length, max_tokens)
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    sums = np.zeros(3 + 2 * max(0, len(edges) - 1))
+    try:
+        for number, at in enumerate(length_batches(lengths, batch_tokens)):
+            if number % world_size == rank:
+                batch = collator(store.take(rows[at], starts[at], stops[at], step=number))
+                sums += _score(
+                    model, {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}, edges
+                )
+    finally:
+        model.train(was_training)
+    return _summary(reduce(sums.tolist()) if reduce is not None else sums.tolist(), edges)
+
+
+def _summary(totals: list[float], edges: list[int]) -> dict[str, float]:
+    loss, correct, count = totals[:3]
+    if not count:
+        raise ValueError("no token of the held-out data was masked: give it more text")
+    out = {"loss": loss / count, "accuracy": correct / count, "masked_tokens": count}
+    for i, (low, high) in enumerate(pairwise(edges)):
+        right, seen = totals[3 + 2 * i : 5 + 2 * i]
+        if seen:
+            out[f"accuracy_{low}_{high}"] = right / seen
+    return out
+
+
+def _score(model: nn.Module, batch: dict[str, Any], edges: list[int]) -> np.ndarray:
+    """Loss sum, correct, count, then (correct, count) of each position bucket."""
+    masked = batch["labels"] != -100
+    count = int(masked.sum())
+    if not count:
+        return np.zeros(3 + 2 * max(0, len(edges) - 1))
+    loss, right = _predict(model, batch, masked)
+    sums = [loss, float(right.sum()), float(count)]
+    if edges:
+        positions = batch.get("position_ids")
+        if positions is None:
+            positions = torch.arange(masked.shape[1], device=masked.device).expand_as(masked)
+        positions = positions[masked]
+        for low, high in pairwise(edges):
+            inside = (positions >= low) & (positions < high)
+            sums += [float((right & inside).sum()), float(inside.sum())]
+    return np.array(sums)
+
+
+def _predict(model: nn.Module, batch: dict[str, Any], masked: Tensor) -> tuple[float, Tensor]:
+    """Summed loss, and whether each masked token's label scores highest, `[M]`."""
+    targets = batch["labels"][masked]
+    if "return_ranks" in inspect.signature(model.forward).parameters:
+        output = model(**batch, return_ranks=True)
+        return float(output.loss) * len(targets), output.label_ranks == 0
+    logits = model(**batch).logits
+    if logits.ndim == 3:  # `sparse_prediction` of ModernBERT returns the masked positions only
+        logits = logits[masked]
+    return float(cross_entropy(logits.float(), targets, reduction="sum")), logits.argmax(-1) == targets

@@ -1,0 +1,187 @@
+"""What a curriculum is, as plain dataclasses that a recipe's YAML fills; `plan.py` turns one into steps.
+
+Budgets are in real tokens, special ones included (epochs are accepted and become tokens once the data is known). The
+defaults of a phase follow Ettin's first one.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from rexbert_hf.training.schedules import SCHEDULES
+
+
+@dataclass
+class MaskingConfig:
+    """How a phase masks.
+
+    Attributes:
+        kind: "mlm" or "guided", or a name registered with `collation.register_masking`.
+        mlm_probability: expected share of the non-special tokens that is predicted.
+        whole_word: mask all tokens of a word together (guided masking always does).
+        guidance_start: strength of the guide at the first step of the phase (guided masking).
+        guidance_end: strength at the end.
+        guidance_tokens: tokens over which it rises; None for the whole phase.
+        options: further keyword arguments of the collator.
+    """
+
+    kind: str = "mlm"
+    mlm_probability: float = 0.30
+    whole_word: bool = False
+    guidance_start: float = 0.0
+    guidance_end: float = 1.0
+    guidance_tokens: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.mlm_probability < 1:
+            raise ValueError(f"mlm_probability must lie between 0 and 1; got {self.mlm_probability}")
+
+
+@dataclass
+class ScheduleConfig:
+    """How a phase's learning rate moves.
+
+    Attributes:
+        name: one of `schedules.SCHEDULES`.
+        warmup_tokens: tokens of linear warm-up.
+        decay_tokens: tokens of the final decay, for warmup_stable_decay; the other names decay all the way.
+        alpha_f: factor on the learning rate at the end of the decay.
+    """
+
+    name: str = "warmup_stable_decay"
+    warmup_tokens: int = 0
+    decay_tokens: int = 0
+    alpha_f: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.name not in SCHEDULES:
+            raise ValueError(f"unknown schedule '{self.name}': use one of {', '.join(SCHEDULES)}")
+        if self.warmup_tokens < 0 or self.decay_tokens < 0:
+            raise ValueError("warmup_tokens and decay_tokens must not be negative")
+
+
+@dataclass
+class Phase:
+    """One stretch of a run with its own data, masking, length and learning rate.
+
+    Attributes:
+        name: shown in logs and results.
+        mixture: weight of each source of tokens, or [start, end]: the weight then moves linearly over the phase.
+        max_tokens: budget; exactly one of this and `epochs` is set.
+        epochs: passes over the tokens of all sources of the mixture together.
+        seq_length: longest piece of a document.
+        batch_tokens: tokens of a global step, over all ranks and all accumulation.
+        batch_warmup_tokens: tokens over which the batch grows to `batch_tokens`.
+        batch_warmup_start: share of `batch_tokens` that it starts with (ModernBERT: 768 of 4,608).
+        learning_rate: peak of the phase.
+        schedule: how the rate moves.
+        masking: how tokens are chosen for prediction.
+        global_rope_theta: RoPE base of the global layers from this phase on; None keeps the model's.
+        local_rope_theta: RoPE base of the local layers.
+        objectives: names of the losses.
+    """
+
+    name: str
+    mixture: dict[str, float | list[float]]
+    max_tokens: int | None = None
+    epochs: float | None = None
+    seq_length: int = 1024
+    batch_tokens: int = 4608 * 1024
+    batch_warmup_tokens: int = 0
+    batch_warmup_start: float = 1 / 6
+    learning_rate: float = 8e-4
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    global_rope_theta: float | None = None
+    local_rope_theta: float | None = None
+    objectives: list[str] = field(default_factory=lambda: ["mlm"])
+
+    def __post_init__(self) -> None:
+        if (self.max_tokens is None) == (self.epochs is None):
+            raise ValueError(f"phase '{self.name}': set exactly one of max_tokens and epochs")
+        if (self.max_tokens or self.epochs or 0) <= 0:
+            raise ValueError(f"phase '{self.name}': max_tokens and epochs must be positive")
+        if self.seq_length < 8:
+            raise ValueError(f"phase '{self.name}': seq_length must be at least 8; got {self.seq_length}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"phase '{self.name}': learning_rate must be positive; got {self.learning_rate}")
+        if not 0 < self.batch_warmup_start <= 1:
+            raise ValueError(f"phase '{self.name}': batch_warmup_start must lie in (0, 1]")
+        self.weights()
+
+    def weights(self) -> dict[str, tuple[float, float]]:
+        """Weight of each source at the first and at the last step.
+
+        Raises:
+            ValueError: if there is no source, a weight is negative, or all are zero at one end.
+
+        Example:
+            >>> Phase("anneal", {"general": [1, 0], "shop": [0, 1]}, max_tokens=1000).weights()
+            {'general': (1.0, 0.0), 'shop': (0.0, 1.0)}
+        """
+        ends: dict[str, tuple[float, float]] = {}
+        for source, weight in self.mixture.items():
+            pair = weight if isinstance(weight, list | tuple) else [weight, weight]
+            if len(pair) != 2 or min(pair) < 0:
+                raise ValueError(
+                    f"phase '{self.name}': mixture.{source} must be a weight >= 0 or [start, end]; got {weight}"
+                )
+            ends[source] = (float(pair[0]), float(pair[1]))
+        if any(sum(pair[end] for pair in ends.values()) <= 0 for end in (0, 1)):
+            raise ValueError(f"phase '{self.name}': mixture needs a source with a positive weight at both ends")
+        return ends
+
+    def scaled(self, scale: float) -> Phase:
+        """The phase with its budget and all warm-ups and decays multiplied; batch and rates stay."""
+        phase = copy.deepcopy(self)
+        if phase.max_tokens is not None:
+            phase.max_tokens = max(1, round(phase.max_tokens * scale))
+        if phase.epochs is not None:
+            phase.epochs *= scale
+        phase.batch_warmup_tokens = round(phase.batch_warmup_tokens * scale)
+        phase.schedule.warmup_tokens = round(phase.schedule.warmup_tokens * scale)
+        phase.schedule.decay_tokens = round(phase.schedule.decay_tokens * scale)
+        if phase.masking.guidance_tokens is not None:
+            phase.masking.guidance_tokens = round(phase.masking.guidance_tokens * scale)
+        return phase
+
+
+@dataclass
+class Curriculum:
+    """Phases that one run goes through, with one step counter.
+
+    Attributes:
+        phases: in order.
+        seed: of the order of samples, masks and dropout.
+        micro_batch_tokens: most tokens that one forward pass on one device may hold.
+
+    Example:
+        >>> half = Curriculum([Phase("one", {"shop": 1.0}, max_tokens=1000)]).scaled(0.5)
+        >>> half.phases[0].max_tokens
+        500
+    """
+
+    phases: list[Phase]
+    seed: int = 0
+    micro_batch_tokens: int = 16384
+
+    def __post_init__(self) -> None:
+        if not self.phases:
+            raise ValueError("a curriculum needs at least one phase")
+        names = [phase.name for phase in self.phases]
+        if len(set(names)) < len(names):
+            raise ValueError(f"phase names must differ; got {', '.join(names)}")
+
+    def scaled(self, scale: float) -> Curriculum:
+        """The curriculum with all token budgets, warm-ups and decays multiplied by `scale`.
+
+        Raises:
+            ValueError: if the scale is not positive.
+        """
+        if scale <= 0:
+            raise ValueError(f"scale must be positive; got {scale}")
+        return dataclasses.replace(self, phases=[phase.scaled(scale) for phase in self.phases])

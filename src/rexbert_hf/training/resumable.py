@@ -1,0 +1,147 @@
+"""The part of the trainer that starts, resumes and saves: complete checkpoints only, and only of the same plan."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import Trainer
+
+from rexbert_hf.training import checkpoint as ckpt
+from rexbert_hf.training.arguments import CurriculumArguments
+from rexbert_hf.training.plan import Plan, differences, fingerprint
+
+logger = logging.getLogger(__name__)
+
+_SHOWN_DIFFERENCES = 8
+
+
+class ResumableTrainer(Trainer):
+    """A `Trainer` whose checkpoints exist whole or not at all, and which continues the run its folder holds."""
+
+    args: CurriculumArguments
+    plan: Plan
+    model: Any  # transformers annotates it as optional
+    _extra_description: dict[str, Any]
+    _staging: Path | None = None
+
+    @property
+    def output_dir(self) -> Path:
+        """The run's folder."""
+        return Path(self.args.output_dir or ".")
+
+    def description(self) -> dict[str, Any]:
+        """What decides the weights of this run, as dotted keys."""
+        args = self.args
+        own = {
+            "optimizer.betas": list(args.betas),
+            "optimizer.eps": args.adam_epsilon,
+            "optimizer.weight_decay": args.weight_decay,
+            "optimizer.decouple_lr": args.decouple_lr,
+            "optimizer.max_grad_norm": args.max_grad_norm,
+            "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else str(next(self.model.parameters()).dtype),
+        }
+        return as_json(self.plan.description() | own | self._extra_description)
+
+    def find_checkpoint(self, resume: str | bool | None) -> ckpt.Checkpoint | None:
+        """The checkpoint that `train(resume)` continues, after removing what a killed run left half-written.
+
+        Args:
+            resume: a checkpoint's folder; None or True for the last complete one; False for none.
+
+        Raises:
+            ValueError: if it belongs to another plan, is damaged, or False was given for a folder with a run.
+        """
+        if self.args.should_save and self.output_dir.is_dir():
+            ckpt.remove_leftovers(self.output_dir)
+        self.accelerator.wait_for_everyone()
+        if isinstance(resume, str):
+            found: ckpt.Checkpoint | None = ckpt.verify(Path(resume))
+        else:
+            found = ckpt.last_complete_checkpoint(self.output_dir)
+        if found is None:
+            return None
+        if resume is False:
+            raise ValueError(f"{self.output_dir} holds a run (step {found.step}): choose another output_dir")
+        self._check_plan(found)
+        return found
+
+    def _check_plan(self, found: ckpt.Checkpoint) -> None:
+        changed = differences(found.info.get("description", {}), self.description())
+        if changed:
+            more = len(changed) - _SHOWN_DIFFERENCES
+            shown = "; ".join(changed[:_SHOWN_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
+            raise ValueError(
+                f"{found.path} belongs to a run with another plan ({shown}): undo the change, or choose another "
+                "output_dir"
+            )
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging) if self._staging is not None else super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Let the stock Trainer write into a staging folder, then seal it and give it its name."""
+        step = self.state.global_step
+        self._staging = ckpt.staging_folder(self.output_dir, step)
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                self._publish(self._staging, step)
+        except Exception as error:
+            raise self._write_error(step, error) from error
+        finally:
+            self._staging = None
+        self.accelerator.wait_for_everyone()
+
+    def _write_error(self, step: int, error: Exception) -> ckpt.CheckpointError:
+        if self.args.should_save:
+            ckpt.remove_leftovers(self.output_dir)
+        last = ckpt.last_complete_checkpoint(self.output_dir)
+        kept = f"{last.path.name} is complete and will be resumed" if last else "there is no earlier one"
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return ckpt.CheckpointError(
+            f"checkpoint-{step} could not be written to {self.output_dir} ({reason}); {kept}: "
+            "make room, then start again"
+        )
+
+    def _publish(self, staging: Path, step: int) -> None:
+        phase = self.plan.phase_at(step - 1)
+        description = self.description()
+        info = {
+            "phase": phase.name,
+            "phase_end": step == phase.last_step + 1,
+            "plan": fingerprint(description),
+            "description": description,
+        }
+        folder = staging / f"checkpoint-{step}"
+        ckpt.seal(folder, step, info)
+        ckpt.publish(folder, self.output_dir / folder.name)
+        staging.rmdir()
+        keep = "phase_end" if self.args.keep_phase_checkpoints else None
+        ckpt.rotate(self.output_dir, self.args.save_total_limit, keep=keep)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:  # a pickle that nothing here reads; the marker and run.json hold the settings
+            (Path(output_dir or self.output_dir) / "training_args.bin").unlink(missing_ok=True)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Save nothing: the generators are seeded from the step."""
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Load nothing."""
+
+
+def as_json(description: Mapping[str, Any]) -> dict[str, Any]:
+    """A description as it comes back from a JSON file.
+
+    Example:
+        >>> as_json({"betas": (0.9, 0.98)})
+        {'betas': [0.9, 0.98]}
+    """
+    return json.loads(json.dumps(description, default=str))
