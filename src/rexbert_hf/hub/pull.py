@@ -1,0 +1,127 @@
+"""From "a folder or a name on the Hub" to a folder, with the bytes checked.
+
+huggingface_hub checks the length of what it downloads; here the hash is checked too, once, for files that are new in
+the cache: a flipped bit in a weight file would otherwise go unnoticed for ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE
+from huggingface_hub.errors import RevisionNotFoundError
+
+from .trouble import chain, explain, with_retries
+
+
+def resolve(
+    path_or_repo: str | os.PathLike[str],
+    revision: str | None = None,
+    allow_patterns: str | Sequence[str] | None = None,
+    *,
+    repo_type: str = "model",
+    token: str | None = None,
+    endpoint: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Path:
+    """Return a local folder for a folder or for a repository on the Hub.
+
+    Args:
+        path_or_repo: a folder, returned as it is, or "user/name".
+        revision: a branch, tag or commit of the repository.
+        allow_patterns: download only files that match.
+        repo_type: "model" or "dataset".
+        token: a read token; by default the one of this machine.
+        endpoint: another Hub's address.
+        cache_dir: where downloads are kept; huggingface_hub's cache by default.
+
+    Raises:
+        FileNotFoundError: no such folder, repository or revision.
+        NotADirectoryError: the path is a file.
+        ValueError: a revision of a local folder, a name that the Hub does not allow.
+        PermissionError: private or gated.
+        ConnectionError: offline or the Hub is in trouble, and nothing complete is in the cache.
+        OSError: a downloaded file does not have the hash that the Hub promised; it has been removed.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> resolve(folder) == Path(folder)
+        True
+    """
+    path = Path(path_or_repo).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise ValueError(f"{path} is a local folder and has no revision {revision}: leave the revision out")
+        return path
+    if path.exists():
+        raise NotADirectoryError(f"{path} is a file: give its folder")
+    name = os.fspath(path_or_repo)
+    if name.startswith((".", "~", os.sep)) or name.count("/") > 1 or "\\" in name:
+        raise FileNotFoundError(f"{path} does not exist")
+    cache = Path(cache_dir or HF_HUB_CACHE)
+    folder = cache / f"{repo_type}s--{name.replace('/', '--')}"
+    known = _blobs(folder)
+    patterns = [allow_patterns] if isinstance(allow_patterns, str) else allow_patterns
+
+    def download() -> str:
+        return snapshot_download(
+            name,
+            repo_type=repo_type,
+            revision=revision,
+            allow_patterns=list(patterns) if patterns is not None else None,
+            token=token,
+            endpoint=endpoint,
+            cache_dir=cache,
+        )
+
+    try:
+        found = with_retries(download, f"pulling {name}")
+    except Exception as error:
+        what = f"cannot get {repo_type} {name}{f' at {revision}' if revision else ''} from {endpoint or ENDPOINT}"
+        remedy = "check the name (there is no folder of that name either), or log in if it is private"
+        if any(isinstance(cause, RevisionNotFoundError) for cause in chain(error)):
+            remedy = f"it has {_revisions(HfApi(endpoint=endpoint, token=token), name, repo_type)}"
+        explained = explain(error, what, remedy)
+        if explained is None:
+            raise
+        raise explained from None
+    _check_hashes(folder, _blobs(folder) - known, name)
+    return Path(found)
+
+
+def _revisions(api: HfApi, name: str, repo_type: str) -> str:
+    refs = api.list_repo_refs(name, repo_type=repo_type)
+    return ", ".join(ref.name for ref in [*refs.branches, *refs.tags])
+
+
+def _blobs(folder: Path) -> set[str]:
+    blobs = folder / "blobs"
+    return {path.name for path in blobs.iterdir()} if blobs.is_dir() else set()
+
+
+def _check_hashes(folder: Path, names: set[str], repo: str) -> None:
+    """In the cache a blob is named by its hash: sha256 for large files, git's for the others."""
+    for name in sorted(names):
+        path = folder / "blobs" / name
+        if not re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{40}", name) or not path.exists():
+            continue
+        large = len(name) == 64
+        digest = hashlib.sha256() if large else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+        with path.open("rb") as handle:
+            while block := handle.read(2**20):
+                digest.update(block)
+        if digest.hexdigest() == name:
+            continue
+        links = [
+            link for link in folder.glob("snapshots/**/*") if link.is_symlink() and link.resolve() == path.resolve()
+        ]
+        for bad in [*links, path.resolve(), path]:
+            bad.unlink(missing_ok=True)
+        files = ", ".join(sorted({link.name for link in links})) or name
+        raise OSError(f"{files} of {repo} arrived damaged (hash {digest.hexdigest()[:12]}, not {name[:12]}); try again")

@@ -1,0 +1,267 @@
+"""Pushing a finished run, or a dataset: whole, in one commit, or with one line that says what to do next.
+
+What goes up is a list of what a model needs, not everything but a list of what it does not: checkpoints, optimizer
+states, logs and whatever else lies in a run's folder stay here. One commit holds all of it, so that nobody ever pulls
+half a model. The Hub's passing troubles (429, 5xx, lost connections) are waited out.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import logging
+import os
+import shlex
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+from .card import card_of_run
+from .readme import merge_card, split_card
+from .run_file import RUN_FILE, portable, read_run, redact
+from .trouble import explain, with_retries
+
+logger = logging.getLogger(__name__)
+
+ROOT_FILES = (
+    *("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "*_rexbert.py"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
+    *("vocab.txt", "merges.txt", "*.spm", "*.model", "chat_template.jinja"),
+    *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"),
+    *("README.md", RUN_FILE, "results.json", "LICENSE", "NOTICE", "*.png", "*.svg"),
+)
+"""What is pushed of a run's folder itself."""
+
+SUB_FOLDERS = {
+    "modernbert": ROOT_FILES,
+    "[0-9]*_*": ("*.safetensors", "*.json"),
+    "plots": ("*.png", "*.svg"),
+    "onnx": ("*.onnx", "*.onnx_data", "*.json"),
+}
+"""What is pushed of its sub-folders: the stock form, sentence-transformers modules, plots, exports."""
+
+
+def push_run(
+    output_dir: str | os.PathLike[str],
+    repo_id: str,
+    *,
+    token: str | None = None,
+    private: bool | None = None,
+    commit_message: str | None = None,
+    endpoint: str | None = None,
+    revision: str | None = None,
+    tag: str | None = None,
+) -> str:
+    """Push the model, tokenizer, card and run file of a finished run, in one commit.
+
+    The card is rendered anew with the repository's name; text that somebody wrote into the README here or on the Hub
+    is kept (`merge_card`). Weight files that an earlier push left on the Hub and this one does not have are removed in
+    the same commit, because loaders would prefer them.
+
+    Args:
+        output_dir: the run's folder.
+        repo_id: "user/name"; made when missing.
+        token: a write token; by default the one that `hf auth login` or HF_TOKEN gave. Never logged, never written.
+        private: whether a new repository is private; None leaves it to the account's default.
+        commit_message: the title of the commit.
+        endpoint: another Hub's address.
+        revision: the branch to push to; made when missing.
+        tag: a name for the pushed commit. One that exists is an error: tags don't move.
+
+    Returns:
+        The repository's address.
+
+    Raises:
+        FileNotFoundError: when the folder holds no finished model.
+        ValueError: for a truncated weight file, a bad repository name, an existing tag, a card that cannot be read.
+        PermissionError: when the token may not write there.
+        ConnectionError: when the Hub stays unreachable or in trouble; the message holds the command to try again.
+    """
+    folder = Path(output_dir)
+    files = files_of_run(folder)
+    _check_weights(folder, files)
+    api = HfApi(endpoint=endpoint, token=token)
+    title = commit_message or f"Push {split_name(repo_id)} from rexbert_hf"
+
+    def attempt() -> str:
+        url = api.create_repo(repo_id, private=private, exist_ok=True)
+        if revision and revision != "main":
+            api.create_branch(url.repo_id, branch=revision, exist_ok=True)
+        operations = _operations(api, url.repo_id, revision, folder, files)
+        commit = api.create_commit(url.repo_id, operations, commit_message=title, revision=revision)
+        if tag:
+            api.create_tag(url.repo_id, tag=tag, revision=commit.oid, exist_ok=True)
+        return str(url)
+
+    try:
+        if tag:
+            with_retries(lambda: _check_tag(api, repo_id, tag), "asking for tags")
+        url = with_retries(attempt, f"pushing to {repo_id}")
+    except Exception as error:
+        command = f"python -m rexbert_hf.hub push {shlex.quote(str(output_dir))} {shlex.quote(repo_id)}"
+        command += "".join(f" --{k} {shlex.quote(v)}" for k, v in (("revision", revision), ("tag", tag)) if v)
+        command += " --private" if private else ""
+        safe = f"the model is safe in {output_dir}; to try again: {command}"
+        explained = explain(error, f"{repo_id} was not pushed to {api.endpoint}", safe)
+        if explained is None:
+            raise
+        raise explained from None
+    logger.info("pushed %d files to %s", len(files), url)
+    return url
+
+
+def split_name(repo_id: str) -> str:
+    """The name of a repository without its owner."""
+    return repo_id.rsplit("/", 1)[-1]
+
+
+def files_of_run(folder: Path) -> dict[str, Path]:
+    """What `push_run` pushes of a folder: path in the repository -> file here, sorted.
+
+    Args:
+        folder: the run's folder. Links that lead out of it are left out.
+
+    Raises:
+        FileNotFoundError: when there is no finished model.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted([*folder.glob("*"), *folder.glob("*/*")]):
+        parent = path.parent.name if path.parent != folder else ""
+        patterns = next((p for name, p in SUB_FOLDERS.items() if parent and fnmatch.fnmatchcase(parent, name)), ())
+        wanted = any(fnmatch.fnmatchcase(path.name, pattern) for pattern in (patterns if parent else ROOT_FILES))
+        if wanted and path.is_file() and path.resolve().is_relative_to(folder.resolve()):
+            found[path.relative_to(folder).as_posix()] = path
+    missing = [] if "config.json" in found else ["config.json"]
+    missing += [] if any(p.endswith(".safetensors") and "/" not in p for p in found) else ["*.safetensors"]
+    if missing:
+        raise FileNotFoundError(f"{folder} holds no finished model ({' and '.join(missing)} missing): nothing to push")
+    return found
+
+
+def _check_weights(folder: Path, files: dict[str, Path]) -> None:
+    """No half-written weights leave this machine."""
+    from safetensors import SafetensorError, safe_open
+
+    for name, path in files.items():
+        if name.endswith(".safetensors"):
+            try:
+                with safe_open(path, framework="numpy"):
+                    pass
+            except SafetensorError as error:
+                raise ValueError(f"{path} is damaged ({error}): save the model again, then push") from None
+        elif name.endswith(".safetensors.index.json"):
+            shards = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+            if lost := sorted(shard for shard in shards if not (path.parent / shard).is_file()):
+                raise FileNotFoundError(f"{path} names {', '.join(lost)}, not in {folder}: save the model again")
+
+
+def _operations(
+    api: HfApi, repo_id: str, revision: str | None, folder: Path, files: dict[str, Path]
+) -> list[CommitOperationAdd | CommitOperationDelete]:
+    """The commit's content; made anew for each attempt, because an operation may be used once."""
+    sources: dict[str, Any] = {name: str(path) for name, path in files.items()}
+    if RUN_FILE in files:
+        run = portable(redact(read_run(files[RUN_FILE])), folder)
+        sources[RUN_FILE] = (json.dumps(run, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+    readme = merge_card(_remote_readme(api, repo_id, "model", revision), card_of_run(folder, repo_id))
+    if readme.strip():
+        sources["README.md"] = readme.encode("utf-8")
+    remote = api.list_repo_files(repo_id, revision=revision)
+    weights = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
+    stale = [
+        name
+        for name in remote
+        if name not in sources
+        and name.removeprefix("modernbert/").count("/") == 0
+        and any(fnmatch.fnmatchcase(name, pattern) for pattern in weights)
+    ]
+    additions = [CommitOperationAdd(name, source) for name, source in sources.items()]
+    return [*additions, *(CommitOperationDelete(name) for name in stale)]
+
+
+def _remote_readme(api: HfApi, repo_id: str, repo_type: str, revision: str | None) -> str | None:
+    with tempfile.TemporaryDirectory() as cache:
+        try:
+            path = api.hf_hub_download(repo_id, "README.md", repo_type=repo_type, revision=revision, cache_dir=cache)
+        except EntryNotFoundError as error:
+            if not isinstance(error, HfHubHTTPError):  # "not in the cache": the Hub did not answer
+                raise ConnectionError(f"cannot read {repo_id}/README.md") from error
+            return None
+        return Path(path).read_text(encoding="utf-8")
+
+
+def _check_tag(api: HfApi, repo_id: str, tag: str) -> None:
+    if api.repo_exists(repo_id) and any(ref.name == tag for ref in api.list_repo_refs(repo_id).tags):
+        raise ValueError(f"{repo_id} has a tag {tag} already, and tags don't move: choose another")
+
+
+def push_dataset(
+    dataset: Any,
+    repo_id: str,
+    config_name: str = "default",
+    *,
+    card: str | None = None,
+    token: str | None = None,
+    private: bool | None = None,
+    commit_message: str | None = None,
+    revision: str | None = None,
+    **options: Any,
+) -> str:
+    """Push a dataset as Parquet and bring its card along, without touching what somebody wrote into the README.
+
+    Args:
+        dataset: a `datasets` Dataset, DatasetDict or IterableDataset.
+        repo_id: "user/name"; made when missing.
+        config_name: the configuration (subset) to write; others stay.
+        card: a rendered card (`render_dataset_card`). The metadata that `datasets` wrote (features, sizes, files) is
+            kept beside it.
+        token: a write token; by default the one of this machine. Never logged, never written.
+        private: whether a new repository is private.
+        commit_message: the title of the data's commit.
+        revision: the branch to push to.
+        options: further arguments of the dataset's own `push_to_hub` (`split`, `max_shard_size`, `num_proc`, ...).
+
+    Returns:
+        The repository's address.
+
+    Raises:
+        PermissionError: when the token may not write there.
+        ConnectionError: when the Hub stays unreachable or in trouble.
+        ValueError: for a card or an existing README whose metadata cannot be read.
+    """
+    api = HfApi(token=token)  # datasets has no endpoint argument: both go where HF_ENDPOINT points
+    if card is not None:
+        split_card(card)
+
+    def push_data() -> None:
+        dataset.push_to_hub(
+            repo_id,
+            config_name,
+            token=token,
+            private=private,
+            commit_message=commit_message,
+            revision=revision,
+            **options,
+        )
+
+    def push_card() -> None:
+        there = _remote_readme(api, repo_id, "dataset", revision)
+        merged = merge_card(there, card or "")
+        if merged != there:
+            operation = CommitOperationAdd("README.md", merged.encode("utf-8"))
+            message = "Update the card"
+            api.create_commit(repo_id, [operation], commit_message=message, repo_type="dataset", revision=revision)
+
+    try:
+        with_retries(push_data, f"pushing to {repo_id}")
+        if card is not None:
+            with_retries(push_card, f"pushing the card of {repo_id}")
+    except Exception as error:
+        explained = explain(error, f"dataset {repo_id} was not pushed to {api.endpoint}", "push it again")
+        if explained is None:
+            raise
+        raise explained from None
+    return f"{api.endpoint}/datasets/{repo_id}"

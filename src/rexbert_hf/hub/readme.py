@@ -1,0 +1,103 @@
+"""Reading and merging README files with a metadata block, as the Hub keeps them.
+
+The text between two marks belongs to the renderer and is replaced by the next rendering; everything outside the
+marks, and metadata that the renderer does not know, belongs to whoever wrote it and is kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+BEGIN = "<!-- rexbert_hf:begin (rendered from run.json: edits between these marks are overwritten) -->"
+END = "<!-- rexbert_hf:end -->"
+_BLOCK = re.compile(r"\A\s*---[ \t]*\r?\n(?P<metadata>.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
+_GENERATED = re.compile(r"<!-- rexbert_hf:begin\b.*?<!-- rexbert_hf:end -->", re.DOTALL)
+
+
+def split_card(text: str) -> tuple[dict[str, Any], str]:
+    r"""Metadata and body of a card.
+
+    Args:
+        text: the README; without a metadata block all of it is body.
+
+    Raises:
+        ValueError: when the block is not a YAML mapping; the line is named.
+
+    Example:
+        >>> split_card("---\nlicense: mit\n---\n# Hello\n")
+        ({'license': 'mit'}, '# Hello\n')
+    """
+    found = _BLOCK.match(text.removeprefix("\ufeff"))
+    if not found:
+        return {}, text
+    try:
+        metadata = yaml.safe_load(found["metadata"])
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 2}" if mark else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise ValueError(f"README.md{where}: the metadata block is not valid YAML ({problem}); fix it there") from None
+    if metadata is not None and not isinstance(metadata, dict):
+        raise ValueError("README.md: the metadata block is not a mapping; write it as 'key: value' lines")
+    return metadata or {}, text.removeprefix("\ufeff")[found.end() :]
+
+
+def merge_card(existing: str | None, rendered: str) -> str:
+    r"""Bring a fresh card into a README that somebody may have edited.
+
+    Their text stays: only the marked part is replaced, and a README without marks keeps its whole body. Their
+    metadata stays too: lists are joined, keys that they set keep their value, measured results (`model-index`) are
+    replaced where task and dataset agree.
+
+    Args:
+        existing: the README that is there, or None.
+        rendered: the new card.
+
+    Raises:
+        ValueError: when the existing metadata cannot be read.
+
+    Example:
+        >>> print(merge_card("---\nlicense: mit\n---\nMine.\n", "---\nlicense: x\ntags: [a]\n---\nNew.\n"))
+        ---
+        license: mit
+        tags:
+        - a
+        ---
+        Mine.
+        <BLANKLINE>
+    """
+    if existing is None or not existing.strip():
+        return rendered
+    old, old_body = split_card(existing)
+    new, new_body = split_card(rendered)
+    merged = {**new, **old}
+    for key in new.keys() & old.keys():
+        if key == "model-index":
+            merged[key] = _merge_index(old[key], new[key])
+        elif isinstance(new[key], list) and isinstance(old[key], (list, str)):
+            theirs = [old[key]] if isinstance(old[key], str) else old[key]
+            merged[key] = theirs + [item for item in new[key] if item not in theirs]
+    ours = _GENERATED.search(new_body)
+    if ours and _GENERATED.search(old_body):
+        body = _GENERATED.sub(lambda _: ours[0], old_body, count=1)
+    else:
+        body = old_body if old_body.strip() else new_body
+    metadata = yaml.safe_dump(merged, sort_keys=False, allow_unicode=True, width=1000)
+    return f"---\n{metadata}---\n{body}"
+
+
+def _merge_index(old: Any, new: Any) -> Any:
+    if not (isinstance(old, list) and old and isinstance(old[0], dict) and isinstance(new, list) and new):
+        return new
+
+    def where(result: Mapping[str, Any]) -> str:
+        dataset = {k: (result.get("dataset") or {}).get(k) for k in ("type", "config", "split")}
+        return str([(result.get("task") or {}).get("type"), dataset])
+
+    fresh = {where(result) for result in new[0].get("results") or []}
+    kept = [result for result in old[0].get("results") or [] if where(result) not in fresh]
+    return [{**old[0], **new[0], "results": (new[0].get("results") or []) + kept}, *old[1:]]

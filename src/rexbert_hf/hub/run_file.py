@@ -1,0 +1,235 @@
+"""`run.json`: what a run was asked, what it measured, and on what; written whole or not at all.
+
+Secrets never reach the file: they are recognised by the name of their key and by the look of their value, so that a
+token pasted into the wrong field does not travel to the Hub with the card.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+RUN_FILE = "run.json"
+REDACTED = "<redacted>"
+PACKAGES = ("rexbert-hf", "torch", "transformers", "datasets", "tokenizers", "accelerate", "huggingface-hub", "numpy")
+
+_ALWAYS_SECRET = re.compile(r"secret|passw(or)?d|passphrase|api_?key|access_?key|private_?key|credential|authorization")
+# Names about text tokens, taken out of a key before it is asked whether it still says "token".
+_TEXT_TOKENS = re.compile(
+    r"tokeni[sz]\w*|tokens|token_(type|class|id|budget|count|drop|acc|loss|weight|embed)\w*"
+    r"|(mask|cls|sep|pad|unk|bos|eos|special|extra|word|query|image)_token"
+)
+_LOOKS_SECRET = re.compile(
+    r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[A-Z0-9]{16})\b"
+)
+_URL_LOGIN = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
+
+
+def redact(value: Any, key: str = "") -> Any:
+    """Replace secrets in nested data by a fixed mark; counts of text tokens stay.
+
+    Args:
+        value: mappings and lists of plain values.
+        key: the name under which the value stood.
+
+    Example:
+        >>> redact({"hub_token": "abc", "max_tokens": 5, "tokenizer": "t", "mask_token": "[MASK]"})
+        {'hub_token': '<redacted>', 'max_tokens': 5, 'tokenizer': 't', 'mask_token': '[MASK]'}
+    """
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key).lower().replace("-", "_")
+    if value is None or isinstance(value, bool):
+        return value
+    if _ALWAYS_SECRET.search(name):
+        return REDACTED
+    if isinstance(value, Mapping):
+        return {k: redact(v, str(k)) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [redact(item, key) for item in value]
+    if isinstance(value, str):
+        if "token" in _TEXT_TOKENS.sub("", name):
+            return REDACTED
+        return _URL_LOGIN.sub(REDACTED, _LOOKS_SECRET.sub(REDACTED, value))
+    return value
+
+
+def portable(value: Any, folder: str | os.PathLike[str] | None = None) -> Any:
+    """Write a run's own folder as "." and the home folder as "~", for what leaves this machine.
+
+    Args:
+        value: nested data.
+        folder: the run's folder.
+
+    Example:
+        >>> portable({"output_dir": "/data/runs/a", "plot": "/data/runs/a/loss.png"}, "/data/runs/a")
+        {'output_dir': '.', 'plot': './loss.png'}
+    """
+    if isinstance(value, Mapping):
+        return {k: portable(v, folder) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [portable(item, folder) for item in value]
+    if not isinstance(value, str):
+        return value
+    for prefix, mark in ((folder and os.path.abspath(folder), "."), (os.path.expanduser("~"), "~")):
+        if prefix and prefix not in ("/", "~"):
+            value = re.sub(re.escape(str(prefix)) + r"(?=/|\\|$)", mark, value)
+    return value
+
+
+def plain(value: Any) -> Any:
+    """Turn dataclasses, paths and numpy or torch scalars into what JSON holds; NaN and infinities become strings."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return [plain(item) for item in sorted(value, key=str)]
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy and torch
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that decide a result, without importing them."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package.replace("-", "_")] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> str:
+    """One line: processor, cores, memory and the GPUs that torch sees."""
+    parts = [f"{_cpu_model()}, {os.cpu_count()} cores"]
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        parts.append(f"{memory / 2**30:.0f} GiB memory")
+    except (ValueError, OSError, AttributeError):
+        pass  # not on this platform
+    import torch
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        parts += [f"{names.count(name)} x {name}" for name in dict.fromkeys(names)]
+    return ", ".join(parts)
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def git_commit(folder: str | os.PathLike[str] = ".") -> str | None:
+    """The commit checked out in a folder, with "-dirty" when tracked files differ; None outside git."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def write_run(
+    directory: str | os.PathLike[str],
+    *,
+    config: Any,
+    results: Any,
+    resumed_from_step: int | None = None,
+    **extra: Any,
+) -> Path:
+    """Write `run.json` into a run's folder, replacing an older one in a single step.
+
+    `versions`, `hardware`, `date` (UTC) and `git_commit` (of the working folder) are added; secrets are redacted.
+
+    Args:
+        directory: the run's folder; made when missing.
+        config: the resolved configuration (mapping or dataclass).
+        results: what was measured; `phases` is a list of mappings with `name`, `tokens`, `steps`,
+            `masked_accuracy_before`, `masked_accuracy_after`, `tokens_per_second`, `loss`.
+        resumed_from_step: the global step at which this run went on, None for a fresh one.
+        extra: further keys, such as `data` (a list of mappings with `name`, `revision` or `fingerprint`,
+            `documents`, `tokens`, and `repo_id` when it is on the Hub).
+
+    Raises:
+        OSError: when the file cannot be written; the older one is still whole.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> path = write_run(folder, config={"hub_token": "x"}, results={"loss": 2.0})
+        >>> run = read_run(folder)
+        >>> run["config"], run["results"], "torch" in run["versions"]
+        ({'hub_token': '<redacted>'}, {'loss': 2.0}, True)
+    """
+    run = {"config": config, "results": results, "resumed_from_step": resumed_from_step, "versions": versions()}
+    run |= {"hardware": hardware(), "git_commit": git_commit()}
+    run |= {"date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), **extra}
+    text = json.dumps(redact(plain(run)), indent=2, ensure_ascii=False) + "\n"
+    path = Path(directory) / RUN_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text.encode("utf-8"))
+    return path
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that a reader (or a crash) sees the old bytes or the new ones."""
+    staged = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:
+            staged = Path(handle.name)
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        staged.chmod(0o644)
+        staged.replace(path)
+    except OSError as error:
+        if staged is not None:
+            staged.unlink(missing_ok=True)
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror}; what was there is unchanged") from error
+
+
+def read_run(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the `run.json` of a run's folder (or the file itself).
+
+    Args:
+        directory: the folder, or the path of the file.
+
+    Raises:
+        FileNotFoundError: when there is none.
+        ValueError: when it is not JSON or not a mapping; file and line are named.
+    """
+    path = Path(directory)
+    path = path / RUN_FILE if path.is_dir() else path
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} does not exist: a finished run writes it; is this a run's folder?") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}: not JSON ({error.msg}); restore it or run again") from None
+    if not isinstance(run, dict):
+        raise ValueError(f"{path}: a mapping with config, results, ... is expected, not a {type(run).__name__}")
+    return run

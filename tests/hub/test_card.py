@@ -1,0 +1,240 @@
+"""Cards hold what was measured and nothing else, and their metadata is what the Hub reads."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import DatasetCard, ModelCard
+
+from rexbert_hf.hub import merge_card, render_dataset_card, render_model_card, split_card
+from rexbert_hf.hub.card import DATASET_FIELDS, MODEL_FIELDS
+from rexbert_hf.hub.readme import BEGIN, END
+
+RUN: dict[str, Any] = {
+    "config": {"model": {"size": "micro"}, "hub_token": "s3cr3t", "max_tokens": 10},
+    "results": {
+        "phases": [
+            {"name": "general", "tokens": 20_000_000, "steps": 250, "masked_accuracy_before": 0.001, "loss": 3.51234}
+            | {"masked_accuracy_after": 0.28, "tokens_per_second": 3312.4},
+            {"name": "anneal", "tokens": 8_000_000, "steps": 100, "masked_accuracy_before": 0.28}
+            | {"masked_accuracy_after": 0.371, "tokens_per_second": 3300},
+        ],
+        "seconds": 8484,
+        "num_parameters": 16_913_600,
+    },
+    "data": [
+        {"name": "text/shop", "fingerprint": "f00d", "documents": 1234, "tokens": 5000},
+        {"name": "reviews", "repo_id": "me/reviews", "revision": "abc123"},
+    ],
+    "versions": {"python": "3.11.7", "torch": "2.13.0"},
+    "hardware": "Some CPU, 2 cores",
+    "date": "2026-11-20T00:00:00Z",
+    "git_commit": "c0ffee",
+    "resumed_from_step": 120,
+}
+
+
+def test_the_whole_card():
+    card = ModelCard(
+        render_model_card(RUN, repo_id="me/shop-bert", loss_plot="loss.png", license="mit", language=["en"])
+    )
+    assert card.validate is not None
+    data = card.data
+    assert (data.license, data.language, data.library_name) == ("mit", ["en"], "transformers")
+    assert (data.pipeline_tag, data.datasets) == ("fill-mask", ["me/reviews"])
+    assert {"rexbert", "e-commerce", "modernbert"} <= set(data.tags)
+    assert data.model_name == "shop-bert"
+    (result,) = data.eval_results
+    assert (result.task_type, result.metric_value) == ("fill-mask", 0.371)
+    assert result.dataset_name == "held-out text of text/shop, reviews"
+    for expected in (
+        "# shop-bert",
+        "16,913,600 parameters",
+        "| phase | tokens | steps | held-out accuracy before | held-out accuracy after | training loss | tokens/s |",
+        "| general | 20,000,000 | 250 | 0.1 % | 28.0 % | 3.512 | 3,312 |",
+        "| anneal | 8,000,000 | 100 | 28.0 % | 37.1 % |  | 3,300 |",
+        "![Training loss and held-out accuracy over tokens](loss.png)",
+        "Cost: 28,000,000 tokens; 2.4 h; Some CPU, 2 cores.",
+        "Date: 2026-11-20T00:00:00Z.",
+        "git commit `c0ffee`",
+        "Resumed from step 120",
+        "python 3.11.7, torch 2.13.0.",
+        "| text/shop | f00d | 1,234 | 5,000 |",
+        "| reviews | abc123 |  |  |",
+        'AutoModel.from_pretrained("me/shop-bert", trust_remote_code=True)',
+        'AutoModelForMaskedLM.from_pretrained("me/shop-bert", subfolder="modernbert")',
+        'pipeline("fill-mask", model="me/shop-bert", trust_remote_code=True)',
+        'SentenceTransformer("me/shop-bert", trust_remote_code=True)',
+        "## Intended use and limits",
+    ):
+        assert expected in card.text, expected
+    config = yaml.safe_load(re.search(r"<details>.*?```yaml\n(.*?)```", card.text, re.DOTALL)[1])
+    assert config == {"model": {"size": "micro"}, "hub_token": "<redacted>", "max_tokens": 10}
+
+
+def test_absent_numbers_are_left_out_not_invented():
+    card = ModelCard(render_model_card({}))
+    assert card.data.eval_results is None
+    for key in ("license", "language", "datasets", "base_model"):
+        assert getattr(card.data, key, None) is None, key
+    for absent in ("## Measured", "| phase", "![", "Cost:", "parameters", "<details>", "Versions", "None", "| ---"):
+        assert absent not in card.text, absent
+    partial = render_model_card({"results": {"phases": [{"name": "a", "tokens": 5, "loss": 1.0}, {"name": "b"}]}})
+    assert "| phase | tokens | training loss |" in partial
+    assert "| b |  |  |" in partial
+    assert "Cost" not in partial  # the tokens of one phase are not those of the run
+    assert "model-index" not in partial
+
+
+def test_code_blocks_are_python():
+    blocks = re.findall(r"```python\n(.*?)```", render_model_card(RUN, repo_id="a/b"), re.DOTALL)
+    assert len(blocks) == 4
+    for block in [*blocks, *re.findall(r"```python\n(.*?)```", render_dataset_card(repo_id="a/b"), re.DOTALL)]:
+        compile(block, "card", "exec")
+
+
+def test_only_what_is_on_the_hub_is_linked(tmp_path):
+    assert ModelCard(render_model_card({}, base_model="org/base")).data.base_model == "org/base"
+    for local in (str(tmp_path), "./here", "C:\\models\\x", "runs"):
+        assert ModelCard(render_model_card({}, base_model=local)).data.base_model is None
+    assert ModelCard(render_model_card({"data": [{"name": "text/shop"}]})).data.datasets is None
+
+
+def test_metrics_of_a_run_reach_the_model_index():
+    metric = {"task_type": "text-classification", "dataset_type": "glue", "dataset_name": "SST-2"}
+    metric |= {"metric_type": "accuracy", "metric_value": 0.9}
+    text = render_model_card({"results": {"metrics": [metric]}})
+    assert ModelCard(text).data.eval_results[0].dataset_name == "SST-2"
+    assert "| text-classification | SST-2 | accuracy | 0.9 |" in text
+    with pytest.raises(ValueError, match=r"results.metrics has an entry"):
+        render_model_card({"results": {"metrics": [{**metric, "bleu": 1}]}})
+
+
+def test_a_run_brings_fields_of_its_own_and_unknown_ones_are_errors():
+    run = {"card": {"license": "mit", "summary": "Shoes."}}
+    assert ModelCard(render_model_card(run)).data.license == "mit"
+    assert ModelCard(render_model_card(run, license="gpl-3.0")).data.license == "gpl-3.0"
+    assert "Shoes." in render_model_card(run)
+    with pytest.raises(ValueError, match="does not know licence; it takes repo_id"):
+        render_model_card({}, licence="mit")
+    with pytest.raises(ValueError, match="does not know rows"):
+        render_dataset_card(rows=1)
+
+
+def test_hostile_names_do_not_break_the_card():
+    name = "a|b\n<script>\n---\n"
+    run = {
+        "results": {"phases": [{"name": name, "tokens": 1}]},
+        "data": [{"name": name}],
+        "config": {"x": "```\n{{ 1 }}"},
+    }
+    card = ModelCard(render_model_card(run, repo_id="a/b"))
+    assert "| a\\|b &lt;script> --- | 1 |" in card.text
+    assert "<script>" not in card.text
+    fenced = re.search(r"^(`{4,})yaml\n(.*?)^\1$", card.text, re.DOTALL | re.MULTILINE)
+    assert yaml.safe_load(fenced[2]) == {"x": "```\n{{ 1 }}"}
+
+
+def test_every_field_has_its_place():
+    """A field that no template reads would be a dead option."""
+    for render, fields in ((render_model_card, MODEL_FIELDS), (render_dataset_card, DATASET_FIELDS)):
+        run = () if render is render_dataset_card else (RUN,)
+        rows = [{"name": "zzz", "rows": 1, "meaning": "m"}]
+        values: dict[str, Any] = {
+            **dict.fromkeys(fields, "zzz"),
+            "base_model": "z/z",
+            "example": "zzz {mask}",
+            "stock_subfolder": "zzz",
+            "remote_code": False,
+            "config": {"zzz": 1},
+            "versions": {"zzz": "1"},
+            **{key: ["zzz"] for key in ("limits", "tags", "language", "task_categories")},
+            **dict.fromkeys(("configs", "columns", "sources", "steps"), rows),
+        }
+        for key in set(fields) - {"folder"}:
+            assert render(*run, **{key: values[key]}) != render(*run), key
+
+
+def test_the_dataset_card():
+    text = render_dataset_card(
+        repo_id="me/corpus",
+        summary="Shop pages.",
+        license="odc-by",
+        configs=[{"name": "hobby", "rows": 1200, "fingerprint": "f1"}],
+        columns=[{"name": "text", "meaning": "the page"}],
+        sources=[{"name": "web", "revision": "r1", "license": "odc-by"}],
+        steps=[{"name": "dedup", "kept": 5, "dropped": 2}],
+        config={"api_key": "s3cr3t"},
+    )
+    card = DatasetCard(text)
+    assert (card.data.license, card.data.pretty_name) == ("odc-by", "corpus")
+    for expected in (
+        'load_dataset("me/corpus", "hobby"',
+        "| hobby | 1,200 |  | f1 |",
+        "| dedup | 5 | 2 |",
+        "Shop pages.",
+    ):
+        assert expected in card.text
+    assert "s3cr3t" not in text
+
+
+def card(metadata: str, body: str) -> str:
+    return f"---\n{metadata}\n---\n{body}"
+
+
+def test_merging_keeps_what_people_wrote():
+    ours = card("license: x\ntags: [a, b]\nlibrary_name: t", f"{BEGIN}\nnew\n{END}\n")
+    assert merge_card(None, ours) == ours
+    assert merge_card(" \n", ours) == ours
+    merged, body = split_card(merge_card(card("license: mit\ntags: [c, a]\nmine: 1", "# Theirs\n"), ours))
+    assert merged == {"license": "mit", "tags": ["c", "a", "b"], "library_name": "t", "mine": 1}
+    assert body == "# Theirs\n"
+    _, body = split_card(merge_card(card("a: 1", f"Before.\n{BEGIN}\nold \\1\n{END}\nAfter.\n"), ours))
+    assert body == f"Before.\n{BEGIN}\nnew\n{END}\nAfter.\n"
+    assert split_card(merge_card("No metadata.\n", ours))[1] == "No metadata.\n"
+    assert split_card(merge_card(card("a: 1", ""), ours))[1] == f"{BEGIN}\nnew\n{END}\n"
+
+
+def test_merging_replaces_our_results_and_keeps_others():
+    def index(name: str, *results: tuple[str, float]) -> str:
+        rows = [
+            {"task": {"type": t}, "dataset": {"type": "d", "name": "D"}, "metrics": [{"type": "accuracy", "value": v}]}
+            for t, v in results
+        ]
+        return card(yaml.safe_dump({"model-index": [{"name": name, "results": rows}]}).rstrip(), "x\n")
+
+    merged, _ = split_card(merge_card(index("m", ("fill-mask", 0.1), ("other", 0.5)), index("m", ("fill-mask", 0.2))))
+    found = {r["task"]["type"]: r["metrics"][0]["value"] for r in merged["model-index"][0]["results"]}
+    assert found == {"fill-mask": 0.2, "other": 0.5}
+
+
+def test_merging_twice_is_merging_once():
+    ours = render_model_card(RUN, repo_id="a/b")
+    once = merge_card(card("license: mit", "Mine.\n"), ours)
+    assert merge_card(once, ours) == once
+    again = merge_card(ours, ours)
+    assert split_card(again) == split_card(ours)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("---\na: 1\nb: [\n---\nx", r"README.md, line \d: the metadata block is not valid YAML"),
+        ("---\njust text\n---\nx", "is not a mapping"),
+    ],
+)
+def test_unreadable_metadata_is_named(text: str, message: str):
+    with pytest.raises(ValueError, match=message):
+        split_card(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "no block", "---\n---\nx", "--- \nno end", "\ufeff---\na: 1\n---\nx", "a\n---\nb: 1\n---\n"]
+)
+def test_odd_readmes_are_read(text: str):
+    metadata, body = split_card(text)
+    assert metadata in ({}, {"a": 1})
+    assert body in (text, "x")

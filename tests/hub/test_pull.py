@@ -1,0 +1,100 @@
+"""A folder or a name becomes a folder with the right bytes, or one line says why not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hub_server import TOKEN, HubServer
+from huggingface_hub import HfApi, constants
+
+from rexbert_hf.hub import resolve, trouble
+
+WEIGHTS = b"x" * 1000
+
+
+@pytest.fixture
+def repo(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(trouble, "RETRIES", 1)
+    api = HfApi(endpoint=hub.endpoint, token=TOKEN)
+    api.create_repo("tester/m")
+    api.upload_file(path_or_fileobj=b"{}", path_in_repo="config.json", repo_id="tester/m")
+    api.create_tag("tester/m", tag="v1")
+    api.upload_file(path_or_fileobj=WEIGHTS, path_in_repo="m.safetensors", repo_id="tester/m")
+    return "tester/m"
+
+
+def pull(hub: HubServer, name: str, cache: Path, **options: object) -> Path:
+    return resolve(name, **{"token": TOKEN, "endpoint": hub.endpoint, "cache_dir": cache, **options})
+
+
+def test_a_folder_is_returned_as_it_is(tmp_path: Path):
+    assert resolve(tmp_path) == tmp_path
+    with pytest.raises(ValueError, match="is a local folder and has no revision v1"):
+        resolve(tmp_path, revision="v1")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="file is a file: give its folder"):
+        resolve(tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["./none", "/none/at/all", "~/none", "a/b/c"])
+def test_what_looks_like_a_path_is_not_asked_from_the_hub(name: str):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        resolve(name, endpoint="http://127.0.0.1:9")
+
+
+def test_a_repository_comes_down_whole_or_in_part_or_of_old(hub: HubServer, repo: str, tmp_path: Path):
+    assert (pull(hub, repo, tmp_path) / "m.safetensors").read_bytes() == WEIGHTS
+    old = pull(hub, repo, tmp_path, revision="v1")
+    assert sorted(os.listdir(old)) == [".gitattributes", "config.json"]
+    some = pull(hub, repo, tmp_path / "other", allow_patterns="*.json")
+    assert os.listdir(some) == ["config.json"]
+
+
+def test_the_hub_may_be_gone_once_the_cache_is_full(hub: HubServer, repo: str, tmp_path: Path):
+    first = pull(hub, repo, tmp_path)
+    hub.close()
+    assert pull(hub, repo, tmp_path) == first
+
+
+def test_unknown_names_say_what_there_is(hub: HubServer, repo: str, tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"cannot get model tester/none from http.*: no such repository; check"):
+        pull(hub, "tester/none", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"tester/m at v9 .*no such revision; it has main, v1"):
+        pull(hub, repo, tmp_path, revision="v9")
+    with pytest.raises(ValueError, match="tester/a--b"):
+        pull(hub, "tester/a--b", tmp_path)
+
+
+def test_a_hub_in_trouble_is_asked_again_and_then_named(hub: HubServer, repo: str, tmp_path: Path):
+    hub.fail(status=503, path="/api/models/")
+    pull(hub, repo, tmp_path)
+    hub.fail(status=503, times=2, path="/api/models/")
+    with pytest.raises(ConnectionError, match="answered 503"):
+        pull(hub, repo, tmp_path / "empty")
+    hub.close()
+    with pytest.raises(ConnectionError, match="refused"):
+        pull(hub, repo, tmp_path / "empty")
+
+
+def test_offline_is_said(hub: HubServer, repo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ConnectionError, match="HF_HUB_OFFLINE is set"):
+        pull(hub, repo, tmp_path)
+
+
+def test_damaged_bytes_are_found_and_removed(hub: HubServer, repo: str, tmp_path: Path):
+    hub.fail("corrupt", method="GET", path="/cdn/")
+    with pytest.raises(OSError, match=r"m.safetensors of tester/m arrived damaged .*try again"):
+        pull(hub, repo, tmp_path)
+    assert (pull(hub, repo, tmp_path) / "m.safetensors").read_bytes() == WEIGHTS
+    hub.fail("corrupt", method="GET", path="resolve/.*/config.json")
+    with pytest.raises(OSError, match=r"config.json of tester/m arrived damaged"):
+        pull(hub, repo, tmp_path / "other")
+
+
+def test_a_cut_download_is_taken_up_again(hub: HubServer, repo: str, tmp_path: Path):
+    fault = hub.fail("cut", method="GET", path="/cdn/")
+    assert (pull(hub, repo, tmp_path) / "m.safetensors").read_bytes() == WEIGHTS
+    assert fault.times == 0

@@ -1,0 +1,222 @@
+"""What is pushed of a run, what is not, and what the user hears when the Hub is in trouble."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hub_server import TOKEN, HubServer
+from huggingface_hub import HfApi, ModelCard
+
+from rexbert_hf.hub import push_run, trouble
+from rexbert_hf.hub.__main__ import main
+
+PUSHED = {
+    ".gitattributes",
+    "README.md",
+    "config.json",
+    "model.safetensors",
+    "modernbert/config.json",
+    "modernbert/model.safetensors",
+    "run.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
+
+
+def push(folder: Path, hub: HubServer, repo_id: str = "tester/tiny", **options: object) -> str:
+    return push_run(folder, repo_id, **{"token": TOKEN, "endpoint": hub.endpoint, **options})
+
+
+def commits(hub: HubServer, repo_id: str = "tester/tiny") -> int:
+    return len(HfApi(endpoint=hub.endpoint, token=TOKEN).list_repo_commits(repo_id))
+
+
+def test_a_run_goes_up_in_one_commit_without_its_litter(hub: HubServer, tiny_run: Path):
+    assert push(tiny_run, hub) == f"{hub.endpoint}/tester/tiny"
+    files = hub.files("tester/tiny")
+    assert set(files) == PUSHED
+    assert files["model.safetensors"] == (tiny_run / "model.safetensors").read_bytes()
+    assert commits(hub) == 2  # the Hub's own first one, and this
+
+
+def test_neither_paths_nor_tokens_reach_the_hub(hub: HubServer, tiny_run: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.DEBUG)
+    push(tiny_run, hub)
+    for name, data in hub.files("tester/tiny").items():
+        assert str(tiny_run).encode() not in data, name
+        assert TOKEN.encode() not in data, name
+        assert b"hf_aaaa" not in data, name
+    assert TOKEN not in caplog.text
+    run = json.loads(hub.files("tester/tiny")["run.json"])
+    assert run["config"] == {"output_dir": ".", "hub_token": "<redacted>", "max_tokens": 1000}
+
+
+def test_pushing_twice_changes_nothing(hub: HubServer, tiny_run: Path):
+    push(tiny_run, hub)
+    push(tiny_run, hub)
+    assert commits(hub) == 2
+
+
+def test_the_card_names_the_repository_and_shows_what_was_measured(hub: HubServer, tiny_run: Path):
+    push(tiny_run, hub)
+    card = ModelCard(hub.files("tester/tiny")["README.md"].decode())
+    assert 'from_pretrained("tester/tiny", subfolder="modernbert")' in card.text
+    assert card.data.eval_results[0].metric_value == 0.125
+    assert "trust_remote_code" not in card.text  # no model code lies in this folder
+    assert "![" not in card.text  # and no plot
+
+
+def test_what_people_wrote_on_the_hub_stays(hub: HubServer, tiny_run: Path):
+    push(tiny_run, hub)
+    api = HfApi(endpoint=hub.endpoint, token=TOKEN)
+    text = hub.files("tester/tiny")["README.md"].decode().replace("---\n<!--", "license: mit\n---\nOur note.\n<!--")
+    edited = text.replace("| 12.5 % |", "| 99 % |")
+    assert edited.count("Our note.") == 1
+    assert "| 99 % |" in edited
+    api.upload_file(path_or_fileobj=edited.encode(), path_in_repo="README.md", repo_id="tester/tiny")
+    push(tiny_run, hub)
+    card = ModelCard(hub.files("tester/tiny")["README.md"].decode())
+    assert card.data.license == "mit"
+    assert "Our note." in card.text
+    assert "| 12.5 % |" in card.text  # the rendered part is rendered anew
+
+
+def test_weights_of_an_earlier_push_do_not_stay_beside_the_new_ones(
+    hub: HubServer, copy_of_run: Callable[[], Path], tiny_run: Path
+):
+    push(tiny_run, hub)
+    folder = copy_of_run()
+    shard = "model-00001-of-00001.safetensors"
+    (folder / "model.safetensors").rename(folder / shard)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": shard}}))
+    push(folder, hub)
+    names = set(hub.files("tester/tiny"))
+    assert {shard, "model.safetensors.index.json", "modernbert/model.safetensors"} <= names
+    assert "model.safetensors" not in names
+
+
+def test_revision_and_tag(hub: HubServer, tiny_run: Path):
+    push(tiny_run, hub, revision="stable", tag="v1")
+    assert set(hub.files("tester/tiny", revision="v1")) == PUSHED
+    assert set(hub.files("tester/tiny", revision="stable")) == PUSHED
+    assert set(hub.files("tester/tiny")) == {".gitattributes"}
+    with pytest.raises(ValueError, match="tester/tiny has a tag v1 already"):
+        push(tiny_run, hub, tag="v1")
+
+
+def test_private_repositories_are_private(hub: HubServer, tiny_run: Path):
+    push(tiny_run, hub, private=True)
+    assert HfApi(endpoint=hub.endpoint, token=TOKEN).model_info("tester/tiny").private
+    assert not HfApi(endpoint=hub.endpoint, token=False).repo_exists("tester/tiny")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/api/repos/create", 429),
+        ("POST", "/preupload/", 503),
+        ("POST", "/commit/", 500),
+        ("GET", "/tree/", 502),
+    ],
+)
+def test_passing_trouble_is_waited_out(hub: HubServer, tiny_run: Path, method: str, path: str, status: int):
+    fault = hub.fail(status=status, method=method, path=path)
+    push(tiny_run, hub)
+    assert fault.times == 0
+    assert set(hub.files("tester/tiny")) == PUSHED
+    assert commits(hub) == 2
+
+
+def test_cut_uploads_are_repeated_and_the_bytes_are_right(hub: HubServer, tiny_run: Path):
+    faults = [hub.fail("cut", method="PUT"), hub.fail("cut", path="/commit/")]
+    push(tiny_run, hub)
+    assert [fault.times for fault in faults] == [0, 0]
+    assert hub.files("tester/tiny")["model.safetensors"] == (tiny_run / "model.safetensors").read_bytes()
+
+
+def test_a_hub_that_stays_in_trouble_leaves_one_line_and_no_half_push(
+    hub: HubServer, tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(trouble, "RETRIES", 2)
+    hub.fail(status=503, times=3, path="/commit/")
+    with pytest.raises(ConnectionError) as caught:
+        push(tiny_run, hub, tag="v2")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "503" in message
+    assert f"the model is safe in {tiny_run}" in message
+    assert f"python -m rexbert_hf.hub push {tiny_run} tester/tiny --tag v2" in message
+    assert set(hub.files("tester/tiny")) == {".gitattributes"}
+
+
+def test_a_hub_that_is_not_there(tiny_run: Path, hub: HubServer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(trouble, "RETRIES", 1)
+    hub.close()
+    with pytest.raises(ConnectionError, match=r"tester/tiny was not pushed .* \(.*refused.*safe in"):
+        push(tiny_run, hub)
+
+
+def test_a_silent_hub_does_not_hang_the_job(hub: HubServer, tiny_run: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(trouble, "REQUEST_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(trouble, "RETRIES", 0)
+    hub.fail("hang", path="/commit/")
+    with pytest.raises(ConnectionError, match="ReadTimeout"):
+        push(tiny_run, hub)
+
+
+def test_a_token_that_may_not_write_is_not_tried_again(hub: HubServer, tiny_run: Path):
+    with pytest.raises(PermissionError, match=r"401.*hf auth login.*safe in") as caught:
+        push(tiny_run, hub, token="hf_" + "w" * 30)
+    assert "wwww" not in str(caught.value)
+    assert sum(path == "/api/repos/create" for _, path, _ in hub.requests) == 1
+
+
+def test_what_is_not_a_finished_model_is_not_pushed(hub: HubServer, copy_of_run: Callable[[], Path], tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"config.json and \*.safetensors missing"):
+        push(tmp_path, hub)
+    folder = copy_of_run()
+    weights = (folder / "modernbert" / "model.safetensors").read_bytes()
+    (folder / "modernbert" / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(ValueError, match=r"modernbert/model.safetensors is damaged .*save the model again"):
+        push(folder, hub)
+    shutil.copy(folder / "model.safetensors", folder / "modernbert")
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"w": "model-7.safetensors"}}')
+    with pytest.raises(FileNotFoundError, match=r"names model-7.safetensors"):
+        push(folder, hub)
+    assert hub.requests == []
+
+
+def test_links_out_of_the_folder_are_not_followed(hub: HubServer, copy_of_run: Callable[[], Path], tmp_path: Path):
+    (tmp_path / "secret.png").write_text("secret")
+    folder = copy_of_run()
+    (folder / "loss.png").symlink_to(tmp_path / "secret.png")
+    push(folder, hub)
+    assert set(hub.files("tester/tiny")) == PUSHED
+
+
+def test_a_bad_repository_name_and_a_bad_card_are_one_line(hub: HubServer, copy_of_run: Callable[[], Path]):
+    folder = copy_of_run()
+    with pytest.raises(ValueError, match=r"tester/a--b"):
+        push(folder, hub, "tester/a--b")
+    (folder / "README.md").write_text("---\ntags: [a\nb: c\n---\ntext")
+    with pytest.raises(ValueError, match=r"README.md, line \d: the metadata block is not valid YAML"):
+        push(folder, hub)
+
+
+def test_the_command_line_says_what_went_wrong_and_returns_it(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    assert main(["push", str(tmp_path), "tester/tiny"]) == 1
+    assert "holds no finished model" in caplog.text
+
+
+def test_the_command_line_renders_a_card(copy_of_run: Callable[[], Path]):
+    folder = copy_of_run()
+    (folder / "README.md").write_text("Mine.\n")
+    assert main(["card", str(folder), "--repo_id", "a/b"]) == 0
+    text = (folder / "README.md").read_text()
+    assert text.endswith("---\nMine.\n")
+    assert "pipeline_tag: fill-mask" in text
