@@ -5,6 +5,8 @@ What comes out of here is a `datasets.Dataset`, whatever went in.
 
 from __future__ import annotations
 
+from .columns import ColumnSpec
+from .readers import read_records
 from .records import (
     ASSOCIATION,
     LABELS,
@@ -20,11 +22,13 @@ from .records import (
     WEB_PAGE,
     product_text,
 )
+from .report import ReadReport
 from .sample import SAMPLE_KINDS, SAMPLE_SIZE, load_sample
 from .split import HELD_OUT, SPLITS, deduplicate, normalize_text, split_dataset, split_of, text_digests
 
 __all__ = [
     "ASSOCIATION",
+    "ColumnSpec",
     "HELD_OUT",
     "LABELS",
     "PRODUCT",
@@ -34,6 +38,7 @@ __all__ = [
     "QUESTION",
     "RECORDS",
     "REVIEW",
+    "ReadReport",
     "SAMPLE_KINDS",
     "SAMPLE_SIZE",
     "SEARCH_EVENT",
@@ -44,6 +49,7 @@ __all__ = [
     "load_sample",
     "normalize_text",
     "product_text",
+    "read_records",
     "split_dataset",
     "split_of",
     "text_digests",

@@ -1,0 +1,244 @@
+"""From located rows to Arrow batches: map the columns, convert the values, count what does not fit.
+
+The types are settled by the first source and hold for all that follow: `features` where the caller gave them, else what
+Parquet and Hub datasets say, else text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+from datasets import Features, Value
+from datasets.features.features import generate_from_arrow_type
+
+from .columns import ColumnMap, ColumnSpec, converter_to
+from .delimited import Located
+from .formats import Rows
+from .report import ReadReport, Tally, Tolerance
+
+BATCH_ROWS = 1_000
+_COLUMNS_SEEN_BY = 10_000
+"""A column that no object of a JSON file had by this row is missing."""
+
+
+class RowPacker:
+    """Turns the rows of one source after the other into Arrow batches of one schema.
+
+    Args:
+        columns: the mapping; None takes the columns of the first source as they are.
+        features: types of our columns; None takes them from the first source.
+        tolerance: what happens to bad rows.
+        report: filled in.
+        encoding: named when a row does not decode.
+
+    Raises:
+        ValueError: if the mapping names a column that `features` lacks.
+    """
+
+    def __init__(
+        self,
+        columns: Mapping[str, ColumnSpec] | None,
+        features: Features | None,
+        tolerance: Tolerance,
+        report: ReadReport,
+        encoding: str = "utf-8",
+    ):
+        self.report = report
+        self._tolerance, self._encoding = tolerance, encoding
+        if columns is None and features is not None:
+            columns = {name: name for name in features}
+        self._columns = None if columns is None else ColumnMap(columns)
+        self._features: Features | None = None
+        self._keeps_null = features is not None
+        if features is not None and self._columns is not None:
+            unknown = next((name for name in self._columns.ours if name not in features), None)
+            if unknown:
+                raise ValueError(f"column '{unknown}' is not one of the record's: {', '.join(features)}")
+            self._settle(features)
+
+    @property
+    def needed(self) -> tuple[str, ...] | None:
+        """Their columns that matter; None while that is not known, hence all."""
+        return None if self._columns is None else self._columns.needed
+
+    @property
+    def features(self) -> Features:
+        """Types of the batches, known once the first has come out.
+
+        Raises:
+            ValueError: before that.
+        """
+        if self._features is None:
+            raise ValueError("the features are known when the first batch is")
+        return self._features
+
+    def batches(self, name: str, rows: Rows) -> Iterator[pa.RecordBatch]:
+        """Map, convert and check the rows of one source.
+
+        Raises:
+            ValueError: if a mapped column is missing or too many rows are bad.
+        """
+        self.report.files.append(name)
+        located = self._open(name, rows)
+        tally = Tally(name, rows.unit, self._tolerance, self.report)
+        records: list[dict[str, Any]] = []
+        numbers: list[int] = []
+        for number, row in located:
+            tally.rows += 1
+            record = self._record(row)
+            if isinstance(record, str):
+                tally.bad(number, record)
+            elif record is None:
+                tally.rows -= 1
+                self.report.empty += 1
+            else:
+                records.append(record)
+                numbers.append(number)
+            if len(records) == BATCH_ROWS:
+                yield self._pack(records, numbers, tally)
+                records, numbers = [], []
+        if records:
+            yield self._pack(records, numbers, tally)
+        tally.judge()
+
+    def _open(self, name: str, rows: Rows) -> Iterator[Located]:
+        """Check the columns of a source, and settle mapping and types if it is the first."""
+        located, columns = rows.rows, rows.columns
+        if columns is None:
+            if self._columns is None:
+                located, columns = _with_first_keys(located)
+            else:
+                located = _watch_columns(name, located, set(self._columns.needed))
+        if self._columns is None:
+            self._columns = ColumnMap({column: column for column in columns or ["text"]})
+        if columns is not None:
+            _require(name, [column for column in self._columns.needed if column not in columns], columns)
+        if self._features is None:
+            self._settle(_features_of(self._columns, rows.schema))
+        return located
+
+    def _settle(self, features: Features) -> None:
+        assert self._columns is not None
+        self._features, self._schema = features, features.arrow_schema
+        kinds = {name: self._schema.field(name).type for name in features}
+        self._columns.keep_lists(name for name, kind in kinds.items() if pa.types.is_list(kind))
+        self._converters = {ours: converter_to(kinds[ours]) for ours in self._columns.ours}
+
+    def _record(self, row: dict[str, Any] | str) -> dict[str, Any] | str | None:
+        """The record of a row; or the reason why there is none; or None if the row is empty."""
+        if isinstance(row, str):
+            return row
+        assert self._columns is not None
+        if all(_is_empty(row.get(name)) for name in self._columns.needed):
+            return None
+        mapped = self._columns.apply(row)
+        record: dict[str, Any] = {}
+        for ours, convert in self._converters.items():
+            try:
+                value = convert(mapped[ours])
+            except (ValueError, RecursionError) as error:
+                return f"does not fit column '{ours}' ({error})"
+            if isinstance(value, str):
+                flaw = _flaw_of(value, self._encoding)
+                if flaw:
+                    return flaw
+            record[ours] = value
+        return record
+
+    def _pack(self, records: list[dict[str, Any]], numbers: list[int], tally: Tally) -> pa.RecordBatch:
+        if not self._keeps_null:
+            texts = [name for name, kind in self.features.items() if kind == Value("string")]
+            for record in records:
+                record.update((name, "") for name in texts if record[name] is None)
+        try:
+            return pa.RecordBatch.from_pylist(records, schema=self._schema)
+        except _MISFITS:
+            return self._pack_the_fitting(records, numbers, tally)
+
+    def _pack_the_fitting(self, records: list[dict[str, Any]], numbers: list[int], tally: Tally) -> pa.RecordBatch:
+        fitting = []
+        for number, record in zip(numbers, records, strict=True):
+            try:
+                pa.RecordBatch.from_pylist([record], schema=self._schema)
+            except _MISFITS as error:
+                tally.bad(number, f"does not fit the columns' types ({error})")
+            else:
+                fitting.append(record)
+        return pa.RecordBatch.from_pylist(fitting, schema=self._schema)
+
+
+_MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError)
+
+
+def _features_of(columns: ColumnMap, schema: pa.Schema | None) -> Features:
+    """Types of mapped columns: those of the source where it has any and one column becomes one, else text."""
+    types = {}
+    for ours in columns.ours:
+        theirs = columns.direct.get(ours)
+        types[ours] = Value("string") if schema is None or theirs is None else _feature_of(schema.field(theirs).type)
+    return Features(types)
+
+
+def _feature_of(kind: pa.DataType) -> Any:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind):
+        return Value("string")
+    return generate_from_arrow_type(kind)
+
+
+def _require(name: str, missing: list[str], columns: list[str]) -> None:
+    if missing:
+        listed = ", ".join(columns) or "none"
+        raise ValueError(f"{name}: no column '{missing[0]}'; it has {listed}: correct the column mapping")
+
+
+def _with_first_keys(located: Iterator[Located]) -> tuple[Iterator[Located], list[str]]:
+    """The columns of JSON rows that nobody mapped are those of the first object."""
+    passed: list[Located] = []
+    keys: list[str] = []
+    for number, row in located:
+        passed.append((number, row))
+        if isinstance(row, dict):
+            keys = list(row)
+            break
+
+    def everything() -> Iterator[Located]:
+        yield from passed
+        yield from located
+
+    return everything(), keys
+
+
+def _watch_columns(name: str, located: Iterator[Located], missing: set[str]) -> Iterator[Located]:
+    """Objects may lack a key here and there; a key that none of them has is an error."""
+    keys: dict[str, None] = {}
+    count = 0
+    for count, (number, row) in enumerate(located, 1):
+        if isinstance(row, dict) and missing:
+            missing.difference_update(row)
+            keys.update(dict.fromkeys(row))
+            if count >= _COLUMNS_SEEN_BY:
+                _require(name, sorted(missing), list(keys))
+        yield number, row
+    if keys:  # without any object the bad rows are the better message
+        _require(name, sorted(missing), list(keys))
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, list) and not value)
+
+
+def _flaw_of(text: str, encoding: str) -> str | None:
+    """What makes a text unfit to be stored: bytes that do not decode (see `formats`), or NUL."""
+    if "\0" in text:
+        return "holds a NUL byte"
+    if text.isascii():
+        return None
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return f"is not {encoding} (byte {ord(text[error.start]) & 0xFF:#04x} at character {error.start + 1})"
+    return None

@@ -1,0 +1,158 @@
+"""Column mappings: our column from one of theirs, from several joined, or from a template.
+
+A template names columns in braces and nothing more: no attribute access and no format codes, since the mapping comes
+from a recipe that somebody may have sent you.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from string import Formatter
+from typing import Any
+
+import pyarrow as pa
+
+ColumnSpec = str | Sequence[str]
+"""A column's name, a list of names to join with " . ", or a template as "{title} . {description}"."""
+
+JOINER = " . "
+"""Stands between the parts of a joined column; empty parts leave nothing behind."""
+
+
+class ColumnMap:
+    """A parsed mapping `{our column: ColumnSpec}`.
+
+    Args:
+        columns: the mapping.
+
+    Raises:
+        ValueError: if a template or a list is malformed.
+
+    Example:
+        >>> mapping = ColumnMap({"text": "{title}, {price} $", "id": "uid", "all": ["title", "note"]})
+        >>> mapping.needed
+        ('title', 'price', 'uid', 'note')
+        >>> mapping.apply({"title": "Mug", "price": 3, "uid": 7, "note": ""})
+        {'text': 'Mug, 3 $', 'id': 7, 'all': 'Mug'}
+    """
+
+    def __init__(self, columns: Mapping[str, ColumnSpec]):
+        if not columns:
+            raise ValueError("the column mapping is empty: give at least one {our_name: their_name}")
+        parsed = {ours: _parse(ours, spec) for ours, spec in columns.items()}
+        self.direct = {ours: spec for ours, spec in columns.items() if isinstance(spec, str) and "{" not in spec}
+        self.needed = tuple(dict.fromkeys(name for names, _ in parsed.values() for name in names))
+        self._makers = {ours: maker for ours, (_, maker) in parsed.items()}
+        self._lists = {ours: tuple(spec) for ours, spec in columns.items() if not isinstance(spec, str)}
+
+    @property
+    def ours(self) -> tuple[str, ...]:
+        """Names of the columns that come out."""
+        return tuple(self._makers)
+
+    def keep_lists(self, names: Iterable[str]) -> None:
+        """Let these columns, when mapped from a list of names, hold the list of values instead of the joined text."""
+        for ours in set(names) & set(self._lists):
+            self._makers[ours] = _list_maker(self._lists[ours])
+
+    def apply(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Map one row; an absent value counts as None."""
+        return {ours: make(row) for ours, make in self._makers.items()}
+
+
+_Maker = Callable[[Mapping[str, Any]], Any]
+
+
+def _parse(ours: str, spec: ColumnSpec) -> tuple[tuple[str, ...], _Maker]:
+    if isinstance(spec, str):
+        if "{" in spec:
+            return _parse_template(ours, spec)
+        return (spec,), lambda row: row.get(spec)
+    names = tuple(spec)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"column '{ours}': a list must hold column names, got {spec!r}")
+    return names, lambda row: JOINER.join(filter(None, (as_text(row.get(name)).strip() for name in names)))
+
+
+def _list_maker(names: tuple[str, ...]) -> _Maker:
+    return lambda row: [as_text(row[name]) for name in names if row.get(name) not in (None, "")]
+
+
+def _parse_template(ours: str, template: str) -> tuple[tuple[str, ...], _Maker]:
+    try:
+        pieces = list(Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(f"column '{ours}': bad template {template!r}: {error}") from None
+    # "{a:b}" is the column "a:b": names are looked up, never formatted.
+    parts = [
+        (
+            literal,
+            None if name is None else name + (f"!{conversion}" if conversion else "") + (f":{code}" if code else ""),
+        )
+        for literal, name, code, conversion in pieces
+    ]
+    names = tuple(name for _, name in parts if name is not None)
+    if not names or not all(names):
+        raise ValueError(f"column '{ours}': template {template!r} must name its columns, as {{title}}")
+
+    def make(row: Mapping[str, Any]) -> str:
+        return "".join(literal + (as_text(row.get(name)) if name else "") for literal, name in parts).strip()
+
+    return names, make
+
+
+def as_text(value: Any) -> str:
+    """Text of any value: None is empty, lists and objects become JSON."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (list, tuple, dict)):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
+
+
+_TRUE, _FALSE = frozenset(("true", "yes", "1", "t", "y")), frozenset(("false", "no", "0", "f", "n"))
+
+
+def _as_bool(text: str) -> bool:
+    if text.lower() in _TRUE:
+        return True
+    if text.lower() in _FALSE:
+        return False
+    raise ValueError(f"{text!r} is neither true nor false")
+
+
+def converter_to(kind: pa.DataType) -> Callable[[Any], Any]:
+    """How a value of a file becomes one that Arrow stores as `kind`; text is parsed, an empty one is null.
+
+    Example:
+        >>> converter_to(pa.float32())(" 2.5 "), converter_to(pa.list_(pa.string()))('["a"]')
+        (2.5, ['a'])
+    """
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return lambda value: None if value is None else as_text(value)
+    parse = _text_parser(kind)
+
+    def convert(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return parse(value.strip()) if value.strip() else None
+
+    return convert
+
+
+def _text_parser(kind: pa.DataType) -> Callable[[str], Any]:
+    if pa.types.is_integer(kind):
+        return int
+    if pa.types.is_floating(kind):
+        return float
+    if pa.types.is_boolean(kind):
+        return _as_bool
+    if pa.types.is_timestamp(kind):
+        return datetime.fromisoformat
+    if pa.types.is_nested(kind):
+        return json.loads
+    return lambda text: text

@@ -1,0 +1,113 @@
+"""CSV and TSV rows with their line numbers; one stray quote costs one row, never the rest of the file.
+
+`csv.reader` swallows everything from an unbalanced quote on. So a record that never ends, or that spans lines and has
+the wrong number of fields, gives up its first line only, and reading goes on at the second.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from typing import Any
+
+from .sources import FileOptions, Source
+
+MAX_RECORD_LINES = 2_000
+"""A quoted CSV field that goes on for more lines than this was never closed."""
+
+_MAX_FIELD = 1 << 30
+
+Located = tuple[int, dict[str, Any] | str]
+"""A row's number and the row, or the reason why there is none."""
+
+
+class _Lines:
+    """Physical lines for `csv.reader`: remembers those of the current record, so that they can be read again."""
+
+    def __init__(self, lines: Iterator[str]):
+        self._lines = lines
+        self._again: list[str] = []
+        self.number = 0  # lines handed out for good
+        self.taken: list[str] = []
+        self.ran_out = False
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        if len(self.taken) >= MAX_RECORD_LINES:
+            self.ran_out = True
+            raise StopIteration
+        try:
+            line = self._again.pop() if self._again else next(self._lines)
+        except StopIteration:
+            self.ran_out = True
+            raise
+        self.taken.append(line)
+        return line
+
+    def begin(self) -> int:
+        """Start a record: its line number."""
+        self.number += len(self.taken)
+        self.taken, self.ran_out = [], False
+        return self.number + 1
+
+    def give_back(self) -> None:
+        """Give up the first line of the record and offer the others again."""
+        self._again.extend(reversed(self.taken[1:]))
+        del self.taken[1:]
+
+
+def delimited_rows(source: Source, lines: Iterator[str], options: FileOptions) -> tuple[list[str], Iterator[Located]]:
+    """Names of the columns, and the rows that follow the header.
+
+    Raises:
+        ValueError: if two columns of the header have the same name.
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), _MAX_FIELD))  # product pages outgrow the default of 128 KiB
+    quotechar = options.quotechar if options.quotechar is not None else {"csv": '"', "tsv": ""}[source.format]
+    style: dict[str, Any] = {"delimiter": options.delimiter or {"csv": ",", "tsv": "\t"}[source.format]}
+    style |= {"quotechar": quotechar} if quotechar else {"quoting": csv.QUOTE_NONE}
+    feed = _Lines(lines)
+    records = _delimited_records(feed, style)
+    if options.header is not None:
+        names = list(options.header)
+    else:
+        names = next((fields for _, fields in records if isinstance(fields, list)), [])
+    names = [name.strip() for name in names]
+    repeated = {name for name in names if names.count(name) > 1 and name}
+    if repeated:
+        raise ValueError(f"{source.name}: column '{repeated.pop()}' stands twice in the header; pass header=[...]")
+    return names, _checked_records(records, names, feed)
+
+
+def _delimited_records(feed: _Lines, style: dict[str, Any]) -> Iterator[tuple[int, list[str] | str]]:
+    reader = csv.reader(feed, **style)
+    while True:
+        number = feed.begin()
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            feed.give_back()
+            yield number, f"is not CSV ({error})"
+            continue
+        if feed.ran_out:  # a complete record never asks for more lines
+            feed.give_back()
+            yield number, "opens a quote that is never closed"
+        elif fields:
+            yield number, fields
+
+
+def _checked_records(
+    records: Iterator[tuple[int, list[str] | str]], names: list[str], feed: _Lines
+) -> Iterator[Located]:
+    for number, fields in records:
+        if isinstance(fields, str):
+            yield number, fields
+        elif len(fields) == len(names):
+            yield number, dict(zip(names, fields, strict=True))
+        else:
+            feed.give_back()  # a stray quote may have swallowed good lines
+            yield number, f"has {len(fields)} fields where {len(names)} are expected"

@@ -1,0 +1,83 @@
+"""What reading leaves behind: counts of good, bad and empty rows, the first reasons, and when to refuse a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+REPORTED = 5
+"""So many reasons for bad rows are kept and logged."""
+
+_EARLY = 1_000
+"""A file with this many bad rows is judged before its end."""
+
+
+@dataclass(slots=True)
+class ReadReport:
+    """What was read and what was not.
+
+    Attributes:
+        rows: rows that came out.
+        bad: rows that were skipped because they could not be read.
+        empty: rows without a value in any mapped column; they are skipped too, and not counted as bad.
+        files: names of the sources, in order.
+        reasons: where and why, for the first few bad rows.
+    """
+
+    rows: int = 0
+    bad: int = 0
+    empty: int = 0
+    files: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        text = f"{self.rows:,} rows from {len(self.files)} file(s), {self.bad:,} bad, {self.empty:,} empty"
+        return f"{text}: {'; '.join(self.reasons)}" if self.reasons else text
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """What happens to bad rows.
+
+    Attributes:
+        errors: "skip" or "raise".
+        max_bad_share: the share of a file's rows that may be bad before the file is refused.
+    """
+
+    errors: str = "skip"
+    max_bad_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.errors not in ("skip", "raise"):
+            raise ValueError(f"errors is 'skip' or 'raise', got {self.errors!r}")
+        if not 0.0 <= self.max_bad_share <= 1.0:
+            raise ValueError(f"max_bad_share is a share in [0, 1], got {self.max_bad_share}")
+
+
+class Tally:
+    """Counts the rows of one source, and stops when too many of them are bad."""
+
+    def __init__(self, name: str, unit: str, tolerance: Tolerance, report: ReadReport):
+        self._name, self._unit, self._tolerance, self._report = name, unit, tolerance, report
+        self.rows = 0
+        self._bad = 0
+
+    def bad(self, number: int, reason: str) -> None:
+        """Count a bad row; where and why goes to the report, or into an error."""
+        where = f"{self._name} {self._unit} {number:,} {reason}"
+        if self._tolerance.errors == "raise":
+            raise ValueError(f"{where}; correct it, or pass errors='skip'")
+        self._bad += 1
+        self._report.bad += 1
+        if len(self._report.reasons) < REPORTED:
+            self._report.reasons.append(where)
+        if self._bad >= _EARLY:
+            self.judge(where)
+
+    def judge(self, example: str = "") -> None:
+        """Refuse the source if the share of bad rows is too large."""
+        if self._bad > self._tolerance.max_bad_share * self.rows:
+            example = example or next((why for why in self._report.reasons if why.startswith(self._name)), "")
+            raise ValueError(
+                f"{self._name}: {self._bad:,} of {self.rows:,} rows are bad ({example}); check format, encoding and "
+                f"delimiter, or raise max_bad_share={self._tolerance.max_bad_share:g}"
+            )

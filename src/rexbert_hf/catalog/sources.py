@@ -1,0 +1,141 @@
+"""Where rows come from: files, folders, globs and zip members, each with its format.
+
+Zip members are read as streams and never unpacked, so their names cannot lead anywhere.
+"""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+FORMATS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".json": "json",
+    ".txt": "text",
+    ".text": "text",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+"""Format of a file by its suffix, looked up below .gz and inside .zip."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileOptions:
+    """How to read files; None means what the format usually does.
+
+    Attributes:
+        format: one of the values of `FORMATS`, for files whose suffix does not say it.
+        encoding: of text formats; a byte order mark is dropped.
+        delimiter: of CSV and TSV.
+        quotechar: "" for none. CSV has the double quote; TSV has none, as the format is defined.
+        header: names of the columns of a CSV or TSV that has no header line.
+    """
+
+    format: str | None = None
+    encoding: str = "utf-8"
+    delimiter: str | None = None
+    quotechar: str | None = None
+    header: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.format is not None and self.format not in FORMATS.values():
+            raise ValueError(
+                f"unknown format '{self.format}': choose one of {', '.join(sorted(set(FORMATS.values())))}"
+            )
+        try:
+            "".encode(self.encoding)
+        except LookupError:
+            raise ValueError(f"unknown encoding '{self.encoding}'") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file, or one member of a zip file."""
+
+    name: str
+    format: str
+    open: Callable[[], IO[bytes]]
+
+
+def find_sources(paths: str | Path | Sequence[str | Path], options: FileOptions) -> list[Source]:
+    """List what there is to read behind paths, globs and folders, in a fixed order.
+
+    Raises:
+        FileNotFoundError: if a path or glob leads nowhere.
+        ValueError: if a format is unknown, or a folder or a zip file holds nothing readable.
+    """
+    if isinstance(paths, (str, Path)):
+        paths = [paths]
+    return [source for path in paths for file in _expand(path) for source in _sources_of(file, options)]
+
+
+def _expand(path: str | Path) -> list[Path]:
+    found = Path(path).expanduser()
+    if found.is_dir():
+        files = sorted(file for file in found.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(found)))
+        files = [file for file in files if file.suffix == ".zip" or _format_of(file.name)]
+        if not files:
+            raise ValueError(
+                f"{path}: the folder holds no file to read (wanted {', '.join(FORMATS)}, plain, .gz or .zip)"
+            )
+        return files
+    if found.exists():
+        return [found]
+    if glob.has_magic(str(path)):
+        files = sorted(Path(name) for name in glob.glob(str(found), recursive=True) if Path(name).is_file())
+        if files:
+            return files
+        raise FileNotFoundError(f"{path}: no file matches; check the pattern and the working directory")
+    raise FileNotFoundError(f"{path}: no such file or folder; check the path and the working directory")
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in path.parts)
+
+
+def _format_of(name: str) -> str | None:
+    path = Path(name.lower())
+    return FORMATS.get(Path(path.stem).suffix if path.suffix == ".gz" else path.suffix)
+
+
+def _sources_of(file: Path, options: FileOptions) -> list[Source]:
+    if file.suffix.lower() == ".zip":
+        return _zip_sources(file, options)
+    form = options.format or _format_of(file.name)
+    if form is None:
+        known = ", ".join(FORMATS)
+        raise ValueError(
+            f"{file}: cannot tell the format from the name; pass format=..., or rename it to one of {known}"
+        )
+    return [Source(str(file), form, lambda: _unpack(file.open("rb"), file.name))]
+
+
+def _unpack(stream: IO[bytes], name: str) -> IO[bytes]:
+    return gzip.open(stream, "rb") if name.lower().endswith(".gz") else stream  # type: ignore[return-value]
+
+
+def _zip_sources(file: Path, options: FileOptions) -> list[Source]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = [info.filename for info in archive.infolist() if not info.is_dir()]
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{file}: not a readable zip file ({error}); fetch it again") from None
+    wanted = [name for name in names if not _is_hidden(Path(name)) and (options.format or _format_of(name))]
+    if not wanted:
+        raise ValueError(
+            f"{file}: nothing readable inside (it holds {', '.join(names[:5]) or 'nothing'}); pass format=..."
+        )
+
+    def opener(name: str) -> Callable[[], IO[bytes]]:
+        return lambda: _unpack(zipfile.ZipFile(file).open(name), name)
+
+    return [Source(f"{file}!{name}", options.format or _format_of(name) or "", opener(name)) for name in wanted]
