@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -44,13 +44,13 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         yield server
 
 
-def run_client(script: str, hub: HubServer, home: Path, *arguments: str, package: bool = False) -> str:
-    """Run a script against a Hub in a fresh process, by default one that cannot import rexbert_hf."""
-    code = script if package else WITHOUT_PACKAGE + script
-    command = [sys.executable, "-c", code, *arguments]
+def run_client(name: str, hub: HubServer, home: Path, *arguments: str, package: bool) -> None:
+    """Run a script of this folder against a Hub in a process of its own, with or without rexbert_hf."""
+    script = str(Path(__file__).with_name(name))
+    start = f"import runpy, sys\nsys.argv[0] = {script!r}\nrunpy.run_path({script!r}, run_name='__main__')\n"
+    command = [sys.executable, "-c", start if package else WITHOUT_PACKAGE + start, *arguments]
     done = subprocess.run(command, env=hub.environment(home), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-6000:]
-    return done.stdout
 
 
 @pytest.fixture(scope="session")
@@ -125,11 +125,4 @@ def save_tokenizer(folder: Path) -> None:
 @pytest.fixture
 def copy_of_run(tiny_run: Path, tmp_path: Path) -> Callable[[], Path]:
     """Copies of the finished run, for tests that change it."""
-    import shutil
-
     return lambda: Path(shutil.copytree(tiny_run, tmp_path / "copy"))
-
-
-def loads(text: str) -> dict[str, object]:
-    """The last line of a client's output, as JSON."""
-    return json.loads(text.strip().splitlines()[-1])

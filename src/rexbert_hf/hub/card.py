@@ -159,7 +159,7 @@ def card_of_run(folder: str | os.PathLike[str], repo_id: str | None = None, **fi
     found = {
         "loss_plot": LOSS_PLOT if (folder / LOSS_PLOT).is_file() else None,
         "stock_subfolder": "modernbert" if (folder / "modernbert" / "config.json").is_file() else None,
-        "remote_code": any(folder.glob("*_rexbert.py")),
+        "remote_code": any(folder.glob("*.py")),
         "folder": folder,
     }
     return merge_card(local, render_model_card(read_run(folder), repo_id=repo_id, **{**found, **fields}))

@@ -27,7 +27,7 @@ from .trouble import explain, with_retries
 logger = logging.getLogger(__name__)
 
 ROOT_FILES = (
-    *("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "*_rexbert.py"),
+    *("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "*.py"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
     *("vocab.txt", "merges.txt", "*.spm", "*.model", "chat_template.jinja"),
     *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"),
@@ -83,6 +83,7 @@ def push_run(
     folder = Path(output_dir)
     files = files_of_run(folder)
     _check_weights(folder, files)
+    _check_code(files)
     api = HfApi(endpoint=endpoint, token=token)
     title = commit_message or f"Push {split_name(repo_id)} from rexbert_hf"
 
@@ -156,6 +157,16 @@ def _check_weights(folder: Path, files: dict[str, Path]) -> None:
             shards = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
             if lost := sorted(shard for shard in shards if not (path.parent / shard).is_file()):
                 raise FileNotFoundError(f"{path} names {', '.join(lost)}, not in {folder}: save the model again")
+
+
+def _check_code(files: dict[str, Path]) -> None:
+    """Whoever pulls without this package needs the modules that `auto_map` names."""
+    config = json.loads(files["config.json"].read_text(encoding="utf-8"))
+    targets = [str(target) for target in (config.get("auto_map") or {}).values()]
+    modules = {f"{target.split('.')[0]}.py" for target in targets if "--" not in target}  # else: in another repository
+    if lost := sorted(modules - set(files)):
+        path = files["config.json"]
+        raise FileNotFoundError(f"{path} names {', '.join(lost)}, not there: save the model with save_pretrained")
 
 
 def _operations(
