@@ -52,11 +52,15 @@ def to_modernbert(model: PreTrainedModel) -> PreTrainedModel:
     name = STOCK_CLASS.get(type(model).__name__)
     if name is None:
         raise ValueError(f"{type(model).__name__} has no ModernBERT form; these have: {', '.join(STOCK_CLASS)}")
+    assert isinstance(model.config, ModernBertConfig)
+    config = modernbert_config(model.config)
     with torch.device("meta"):
-        stock: PreTrainedModel = getattr(transformers, name)(modernbert_config(model.config))
+        stock: PreTrainedModel = getattr(transformers, name)(config)
     state = model.state_dict()
     stock.load_state_dict({key: state[key] for key in stock.state_dict()}, assign=True)
     stock.tie_weights()
+    # The rotary tables are in no checkpoint: built on meta they would have no values.
+    stock.base_model.rotary_emb = type(stock.base_model.rotary_emb)(config, device=model.device)
     return stock.eval()
 
 
