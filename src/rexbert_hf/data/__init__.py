@@ -15,6 +15,7 @@ from rexbert_hf.data.order import Draw, PhaseOrder, source_tokens
 from rexbert_hf.data.pack import PackingReport, pack
 from rexbert_hf.data.rows import SPAN_KINDS, RowBatch, offsets_of
 from rexbert_hf.data.store import TokenisedDataset
+from rexbert_hf.data.tokenise import tokenise
 
 __all__ = [
     "SPAN_KINDS",
@@ -31,4 +32,5 @@ __all__ = [
     "offsets_of",
     "pack",
     "source_tokens",
+    "tokenise",
 ]

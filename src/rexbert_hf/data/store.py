@@ -146,6 +146,7 @@ class TokenisedDataset:
         """Write the rows as a folder that `load` opens (one shard; the manifest is written last)."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
+        (directory / MANIFEST).unlink(missing_ok=True)
         write_shard(directory / "data-00000.arrow", self._table)
         write_manifest(
             directory,
@@ -324,7 +325,12 @@ def write_shard(path: Path, table: pa.Table) -> None:
 
 
 def write_manifest(directory: Path, shards: list[str], **fields: Any) -> None:
-    """Write the manifest, which makes the folder loadable."""
+    """Write the manifest, which makes the folder loadable (by `datasets.load_from_disk` too)."""
+    files = [{"filename": name} for name in shards]
+    state: dict[str, Any] = {"_data_files": files, "_fingerprint": directory.name}
+    state |= {"_format_columns": None, "_format_kwargs": {}, "_format_type": None, "_output_all_columns": False}
+    (directory / "state.json").write_text(json.dumps({**state, "_split": None}), encoding="utf-8")
+    (directory / "dataset_info.json").write_text("{}", encoding="utf-8")
     manifest = {"format_version": FORMAT_VERSION, "shards": shards, **fields}
     staged = directory / f"{MANIFEST}.partial"
     staged.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")

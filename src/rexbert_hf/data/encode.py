@@ -1,0 +1,216 @@
+"""Texts to Arrow rows: token ids, word ids, and guide spans mapped from characters to tokens.
+
+Everything that needs text happens here, once. Words are what the tokenizer's pre-tokenizer says; a tokenizer without
+one (some SentencePiece conversions see a text as a single word) gets words from white space instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+from tokenizers import Encoding, Tokenizer
+
+from rexbert_hf.data.rows import SPAN_KINDS, offsets_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+CharSpan: TypeAlias = tuple[int, int, float, str]
+Guide: TypeAlias = Callable[[list[str]], Sequence[Sequence[CharSpan]]]
+"""Marks spans in texts: (first character, one past the last, score in [0, 1], kind)."""
+
+SKIP_REASONS = ("not text", "empty", "too short")
+_KIND_INDEX = {name: i for i, name in enumerate(SPAN_KINDS)}
+_WORD = re.compile(r"\S+")
+
+
+@dataclass
+class TextEncoder:
+    """What turns texts into rows; travels to worker processes.
+
+    Attributes:
+        tokenizer_json: the tokenizer without truncation and padding.
+        special_ids: ids that get word id -1 wherever they stand.
+        guides: callables that mark spans.
+        min_tokens: shorter documents (special tokens included) are skipped.
+        num_prefix: special tokens before the text.
+        num_suffix: special tokens after it.
+    """
+
+    tokenizer_json: str
+    special_ids: tuple[int, ...]
+    guides: tuple[Guide, ...] = ()
+    min_tokens: int = 3
+    num_prefix: int = 0
+    num_suffix: int = 0
+    _backend: Tokenizer | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_tokenizer(
+        cls, tokenizer: PreTrainedTokenizerBase, guides: Sequence[Guide] = (), min_tokens: int = 3
+    ) -> TextEncoder:
+        """Copy what is needed of a fast tokenizer.
+
+        Raises:
+            ValueError: if the tokenizer is a slow (Python) one.
+        """
+        if not getattr(tokenizer, "is_fast", False):
+            raise ValueError(
+                f"{type(tokenizer).__name__} is a slow (Python) tokenizer without word boundaries and offsets: load "
+                "the fast one (a folder or repository with tokenizer.json)"
+            )
+        backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        backend.no_truncation()
+        backend.no_padding()
+        prefix, suffix = _special_counts(backend)
+        special = tuple(sorted(tokenizer.all_special_ids))
+        return cls(backend.to_str(), special, tuple(guides), min_tokens, prefix, suffix)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_backend": None}
+
+    @property
+    def tokenizer_fingerprint(self) -> str:
+        """A hash of the tokenizer."""
+        return hashlib.sha256(self.tokenizer_json.encode()).hexdigest()[:16]
+
+    @property
+    def backend(self) -> Tokenizer:
+        """The tokenizer, built on first use in each process."""
+        if self._backend is None:
+            self._backend = Tokenizer.from_str(self.tokenizer_json)
+        return self._backend
+
+    def schema(self) -> pa.Schema:
+        """Columns of the rows."""
+        fields = [("input_ids", pa.list_(pa.int32())), ("word_ids", pa.list_(pa.int32()))]
+        if self.guides:
+            fields += [("span_start", pa.list_(pa.int32())), ("span_end", pa.list_(pa.int32()))]
+            fields += [("span_score", pa.list_(pa.float32())), ("span_kind", pa.list_(pa.int8()))]
+        return pa.schema(fields)
+
+    def encode(self, texts: Sequence[Any]) -> tuple[pa.RecordBatch, Counter[str]]:
+        """Rows of the texts that are kept, and how many were skipped for which reason."""
+        skipped: Counter[str] = Counter()
+        kept: list[str] = []
+        for text in texts:
+            if not isinstance(text, str):
+                skipped["not text"] += 1
+            elif not text.strip():
+                skipped["empty"] += 1
+            else:
+                kept.append(text)
+        kept, encodings = self._encode_batch(kept)
+        long = [len(encoding) >= self.min_tokens for encoding in encodings]
+        skipped["too short"] += len(kept) - sum(long)
+        kept = [text for text, keep in zip(kept, long, strict=True) if keep]
+        return self._rows(kept, [e for e, keep in zip(encodings, long, strict=True) if keep]), +skipped
+
+    def _encode_batch(self, texts: list[str]) -> tuple[list[str], list[Encoding]]:
+        try:
+            return texts, self.backend.encode_batch(texts)
+        except (UnicodeEncodeError, TypeError):
+            # Lone surrogates have no UTF-8 form; each becomes "?", so that character positions stay.
+            texts = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+            return texts, self.backend.encode_batch(texts)
+
+    def _rows(self, texts: list[str], encodings: list[Encoding]) -> pa.RecordBatch:
+        offsets = offsets_of(np.array([len(encoding) for encoding in encodings], dtype=np.int64))
+        total = int(offsets[-1])
+        ids = np.fromiter(chain.from_iterable(e.ids for e in encodings), dtype=np.int32, count=total)
+        chars = None
+        if self.guides or self.backend.pre_tokenizer is None:
+            flat = chain.from_iterable(chain.from_iterable(e.offsets for e in encodings))
+            chars = np.fromiter(flat, dtype=np.int64, count=2 * total).reshape(-1, 2)
+        words = self._word_ids(texts, encodings, offsets, chars)
+        words[np.isin(ids, self.special_ids)] = -1
+        columns = [_lists(offsets, ids), _lists(offsets, words)]
+        if self.guides and chars is not None:
+            columns += self._spans(texts, offsets, chars)
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema())
+
+    def _word_ids(
+        self, texts: list[str], encodings: list[Encoding], offsets: np.ndarray, chars: np.ndarray | None
+    ) -> np.ndarray:
+        if self.backend.pre_tokenizer is not None:
+            flat = (-1 if word is None else word for word in chain.from_iterable(e.word_ids for e in encodings))
+            return np.fromiter(flat, dtype=np.int32, count=int(offsets[-1]))
+        words = np.full(int(offsets[-1]), -1, dtype=np.int32)
+        for text, first, end in zip(texts, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+            body = slice(first + self.num_prefix, end - self.num_suffix)
+            starts = np.array([match.start() for match in _WORD.finditer(text)])
+            # The last character decides: a token like "_lamp" may begin with the space before its word.
+            words[body] = np.maximum(np.searchsorted(starts, chars[body, 1] - 1, side="right") - 1, 0)  # type: ignore[index]
+        return words
+
+    def _spans(self, texts: list[str], offsets: np.ndarray, chars: np.ndarray) -> list[pa.Array]:
+        """The four span columns: each span covers every token that it touches."""
+        found = _guide_spans(texts, self.guides)
+        document, begin, end, score, kind = found
+        # One line of characters for all texts, so that all spans are looked up at once. Special tokens are left out.
+        text_start = offsets_of(np.array([len(text) + 1 for text in texts], dtype=np.int64))[:-1]
+        bodies = np.diff(offsets) - self.num_prefix - self.num_suffix
+        owner = np.repeat(np.arange(len(texts)), bodies)
+        body_offsets = offsets_of(bodies)
+        position = np.arange(body_offsets[-1]) - body_offsets[owner] + self.num_prefix
+        body = position + offsets[owner]
+        token_begin = np.maximum.accumulate(chars[body, 0] + text_start[owner])
+        token_end = np.maximum.accumulate(chars[body, 1] + text_start[owner])
+        first = np.searchsorted(token_end, begin + text_start[document], side="right")
+        last = np.searchsorted(token_begin, end + text_start[document], side="left")
+        keep = np.flatnonzero(first < last)
+        keep = keep[np.lexsort((last[keep], first[keep]))]
+        document, shift = document[keep], self.num_prefix - body_offsets[document[keep]]
+        rows = offsets_of(np.bincount(document, minlength=len(texts)))
+        return [
+            _lists(rows, (first[keep] + shift).astype(np.int32)),
+            _lists(rows, (last[keep] + shift).astype(np.int32)),
+            _lists(rows, score[keep].astype(np.float32)),
+            _lists(rows, kind[keep].astype(np.int8)),
+        ]
+
+
+def _lists(offsets: np.ndarray, values: np.ndarray) -> pa.ListArray:
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))
+
+
+def _special_counts(backend: Tokenizer) -> tuple[int, int]:
+    """Special tokens that the post-processor puts before and after a text."""
+    parts = backend.encode("a").sequence_ids
+    inside = [i for i, sequence in enumerate(parts) if sequence is not None]
+    if not inside:
+        raise ValueError("the tokenizer makes no token of the text 'a'; is its vocabulary empty?")
+    return inside[0], len(parts) - 1 - inside[-1]
+
+
+def _guide_spans(texts: list[str], guides: Sequence[Guide]) -> tuple[np.ndarray, ...]:
+    """Document, begin, end, score and kind of all spans, checked."""
+    documents: list[int] = []
+    spans: list[tuple[int, int, float, int]] = []
+    for guide in guides:
+        marked = guide(texts)
+        name = type(guide).__name__
+        if len(marked) != len(texts):
+            raise ValueError(f"guide {name} answered {len(marked)} lists for {len(texts)} texts")
+        for document, found in enumerate(marked):
+            for begin, end, score, kind in found:
+                if kind not in _KIND_INDEX:
+                    raise ValueError(f"guide {name}: unknown kind '{kind}'; known are {', '.join(SPAN_KINDS)}")
+                if not (0 <= begin < end <= len(texts[document]) and 0 <= score <= 1):
+                    raise ValueError(
+                        f"guide {name}: span {(begin, end, score)} needs 0 <= start < end <= {len(texts[document])} "
+                        "and a score in [0, 1]"
+                    )
+                documents.append(document)
+                spans.append((begin, end, score, _KIND_INDEX[kind]))
+    table = np.array(spans, dtype=np.float64).reshape(-1, 4)
+    where = np.array(documents, dtype=np.int64)
+    return where, table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2], table[:, 3]
