@@ -108,8 +108,8 @@ def test_a_broken_span_is_named(span):
 
 
 def test_a_broken_span_of_a_later_row_is_counted_in_its_row():
-    with pytest.raises(ValueError, match=r"row 1 of the batch: span \[2, 2\)"):
-        resolve(row([0, 1], (0, 1, 0.5, 0)), row([0, 1, 2], (2, 2, 0.5, 0)))
+    with pytest.raises(ValueError, match=r"row 1 of the batch: span \[0, 0\)"):
+        resolve(row([0, 1], (0, 1, 0.5, 0)), row([0, 1, 2], (0, 0, 0.5, 0)))
 
 
 def test_a_score_that_is_no_number_is_named():
@@ -141,6 +141,17 @@ def test_word_starts_by_hand():
     assert starts.astype(int).tolist() == [1, 1, 0, 1, 1, 1, 1, 1, 0, 1, 1, 0]
     assert number_units(starts).tolist() == [0, 1, 1, 2, 3, 4, 5, 6, 6, 7, 8, 8]
     assert row_starts(batch).astype(int).tolist() == [1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0]
+
+
+def test_a_special_token_cuts_a_word():
+    batch = RowBatch.from_rows([{"input_ids": [9, 3, 9, 9], "word_ids": [0, 0, 0, 0]}])
+    assert word_starts(batch, batch.input_ids != 3).tolist() == [True, True, True, False]
+
+
+def test_empty_rows_start_nothing():
+    rows = [{"input_ids": ids, "word_ids": words} for ids, words in (([], []), ([9, 9], [0, 0]), ([], []))]
+    batch = RowBatch.from_rows(rows)
+    assert word_starts(batch, np.ones(2, dtype=bool)).tolist() == [True, False]
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5)), max_size=12))

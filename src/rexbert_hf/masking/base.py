@@ -112,7 +112,7 @@ class MaskingCollator:
         self._special[tokenizer.all_special_ids] = True
         # Added tokens flagged special but without a role (<|padding|>, <|endoftext|>) are no replacement either.
         roleless = [i for i, token in tokenizer.added_tokens_decoder.items() if token.special]
-        self._replacements = np.setdiff1d(vocabulary[~self._special[vocabulary]], roleless)
+        self._replacements = np.setdiff1d(vocabulary, [*tokenizer.all_special_ids, *roleless])
         if not len(self._replacements):
             raise ValueError("the tokenizer's vocabulary holds special tokens only: nothing can replace a token")
 

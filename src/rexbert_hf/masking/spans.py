@@ -87,11 +87,13 @@ def _within_text(spans: Spans, batch: RowBatch, eligible: np.ndarray) -> np.ndar
 
 def _to_word_borders(spans: Spans, starts: np.ndarray) -> Spans:
     """Grow spans that begin or end inside a word to the word's border."""
-    begins_inside = np.flatnonzero(~starts[spans.start])
-    ends_inside = np.flatnonzero(~np.append(starts, True)[spans.end])
-    if not len(begins_inside) and not len(ends_inside):
+    begins_whole = starts.take(spans.start)
+    # A span at the end of the batch may look cut here; its end is then found to be a border below.
+    ends_whole = starts.take(spans.end, mode="clip")
+    if begins_whole.all() and ends_whole.all():
         return spans
     start, end = spans.start.copy(), spans.end.copy()
+    begins_inside, ends_inside = np.flatnonzero(~begins_whole), np.flatnonzero(~ends_whole)
     borders = np.append(np.flatnonzero(starts), len(starts))
     start[begins_inside] = borders[np.searchsorted(borders, start[begins_inside]) - 1]
     end[ends_inside] = borders[np.searchsorted(borders, end[ends_inside])]
