@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rexbert_hf.data.rows import RowBatch
-from rexbert_hf.masking.units import expand_ranges, row_starts, running_count
+from rexbert_hf.masking.units import expand_ranges, row_starts
 
 
 class Spans(NamedTuple):
@@ -23,8 +23,8 @@ class Spans(NamedTuple):
     kind: np.ndarray
 
     def subset(self, index: np.ndarray) -> Spans:
-        """The spans that a mask or an index array names."""
-        return Spans(self.start[index], self.end[index], self.score[index], self.kind[index])
+        """The spans with these indexes, in their order."""
+        return Spans(self.start.take(index), self.end.take(index), self.score.take(index), self.kind.take(index))
 
 
 def whole_spans(batch: RowBatch, starts: np.ndarray, eligible: np.ndarray) -> tuple[Spans, int]:
@@ -48,15 +48,15 @@ def whole_spans(batch: RowBatch, starts: np.ndarray, eligible: np.ndarray) -> tu
     spans = _read(batch)
     if not len(spans.start):
         return spans, 0
-    allowed = _within_text(spans, batch, eligible)
-    left_out = len(allowed) - np.count_nonzero(allowed)
+    allowed = np.flatnonzero(_within_text(spans, batch, eligible))
+    left_out = len(spans.start) - len(allowed)
     if left_out:
         spans = spans.subset(allowed)
     spans = _to_word_borders(spans, starts)
     if (spans.start[1:] < spans.start[:-1]).any():
         spans = spans.subset(np.argsort(spans.start, kind="stable"))
-    keep = disjoint_spans(spans.start, spans.end, spans.score)
-    return (spans if keep.all() else spans.subset(keep)), int(left_out)
+    keep = np.flatnonzero(disjoint_spans(spans.start, spans.end, spans.score))
+    return (spans if len(keep) == len(spans.start) else spans.subset(keep)), left_out
 
 
 def _read(batch: RowBatch) -> Spans:
@@ -81,8 +81,9 @@ def _within_text(spans: Spans, batch: RowBatch, eligible: np.ndarray) -> np.ndar
     """Spans within one row and without special tokens, bool `[N]`."""
     barriers = row_starts(batch)
     barriers |= ~eligible
-    passed = running_count(barriers)
-    return (passed[spans.start] == passed[spans.end - 1]) & eligible[spans.start]
+    places = np.flatnonzero(barriers)  # few, and spans ascend: cheaper than a running count over all tokens
+    passed = np.searchsorted(places, spans.start, side="right")
+    return (passed == np.searchsorted(places, spans.end)) & eligible.take(spans.start)
 
 
 def _to_word_borders(spans: Spans, starts: np.ndarray) -> Spans:

@@ -54,19 +54,10 @@ def number_units(starts: np.ndarray) -> np.ndarray:
         >>> number_units(np.array([True, False, True])).tolist()
         [0, 0, 1]
     """
-    index = running_count(starts)
+    # torch's cumsum takes a third of the time of numpy's.
+    index = torch.cumsum(torch.from_numpy(starts), 0).numpy()
     index -= 1
     return index
-
-
-def running_count(flags: np.ndarray) -> np.ndarray:
-    """Inclusive running count of True, int64 `[T]`; torch's cumsum takes a third of the time of numpy's.
-
-    Example:
-        >>> running_count(np.array([True, False, True])).tolist()
-        [1, 1, 2]
-    """
-    return torch.cumsum(torch.from_numpy(flags), 0).numpy()
 
 
 def expand_ranges(first: np.ndarray, counts: np.ndarray) -> np.ndarray:
