@@ -61,9 +61,13 @@ class RexBertConfig(ModernBertConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+        self.check_truncate_dim()
+        self.auto_map = dict(AUTO_MAP)
+
+    def check_truncate_dim(self) -> None:
+        """Refuse a `truncate_dim` outside 1 to hidden_size (models ask again: overrides arrive after this class)."""
         if self.truncate_dim is not None and not 1 <= self.truncate_dim <= self.hidden_size:
             raise ValueError(f"truncate_dim={self.truncate_dim} must be between 1 and hidden_size={self.hidden_size}")
-        self.auto_map = dict(AUTO_MAP)
 
     @classmethod
     def from_size(cls, name: str, **overrides: Any) -> RexBertConfig:
@@ -88,6 +92,8 @@ class RexBertConfig(ModernBertConfig):
             config_dict = {**config_dict, "model_type": cls.model_type}
             names = config_dict.get("architectures") or []
             config_dict["architectures"] = [name.replace("ModernBert", "RexBert") for name in names]
+            # A field that a stock configuration leaves out has the stock default.
+            config_dict.setdefault("classifier_pooling", "cls")
         return config_dict, kwargs
 
 

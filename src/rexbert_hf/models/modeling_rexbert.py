@@ -14,6 +14,7 @@ import functools
 import math
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,12 +53,19 @@ REMOTE_FILES = (
 
 @dataclass
 class FlatOutput:
-    """What the encoder hands to a head: `hidden` `[T, H]` in flat order, and the way back."""
+    """What the encoder hands to a head: `hidden` `[T, H]` in flat order, and the way back.
+
+    `hidden_states` and `attentions` are in the caller's shape already.
+    """
 
     hidden: torch.Tensor
     layout: Layout
-    hidden_states: tuple[torch.Tensor, ...] | None = None
+    hidden_states: tuple[torch.Tensor | None, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
+
+    def extras(self) -> dict[str, Any]:
+        """What every head passes on."""
+        return {"hidden_states": self.hidden_states, "attentions": self.attentions}
 
 
 @dataclass
@@ -98,8 +106,23 @@ class RexBertEmbeddings(nn.Module):
 
     def forward(self, input_ids: torch.Tensor | None = None, inputs_embeds: torch.Tensor | None = None) -> torch.Tensor:
         if inputs_embeds is None:
+            assert input_ids is not None
+            if input_ids.device.type == "cpu" and not torch.compiler.is_compiling():
+                _check_ids(input_ids, self.tok_embeddings.num_embeddings, "input_ids")
             inputs_embeds = self.tok_embeddings(input_ids)
         return self.drop(self.norm(inputs_embeds))
+
+
+def _check_ids(ids: torch.Tensor, size: int, name: str) -> None:
+    """Name the token that the vocabulary lacks; on CPU only: an accelerator would have to be waited for."""
+    if ids.numel() == 0:
+        return
+    low, high = (int(x) for x in ids.aminmax())
+    if low < 0 or high >= size:
+        raise ValueError(
+            f"{name} holds token id {low if low < 0 else high}, but the embedding has {size} rows (0 to {size - 1}):"
+            " use the tokenizer of this checkpoint, or call model.resize_token_embeddings(len(tokenizer))"
+        )
 
 
 class RexBertMLP(nn.Module):
@@ -131,7 +154,7 @@ class RexBertAttention(nn.Module):
         self.layer_idx = layer_idx
         self.head_dim = config.hidden_size // config.num_attention_heads
         self.is_causal = False
-        local = config.layer_types[layer_idx] == "sliding_attention"
+        local = _layer_types(config)[layer_idx] == "sliding_attention"
         self.window = config.local_attention // 2 if local else None
         self.Wqkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=config.attention_bias)
         self.Wo = nn.Linear(config.hidden_size, config.hidden_size, bias=config.attention_bias)
@@ -163,7 +186,7 @@ class RexBertEncoderLayer(GradientCheckpointingLayer):
         self.attn = RexBertAttention(config, layer_idx)
         self.mlp_norm = norm()
         self.mlp = RexBertMLP(config)
-        self.attention_type = config.layer_types[layer_idx]
+        self.attention_type: str = _layer_types(config)[layer_idx]
 
     def forward(
         self, hidden: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor], layout: Layout
@@ -178,15 +201,15 @@ class RexBertPredictionHead(nn.Module):
 
     def __init__(self, config: RexBertConfig) -> None:
         super().__init__()
-        self.truncate_dim = config.truncate_dim
+        self.config = config
         self.dense = nn.Linear(config.hidden_size, config.hidden_size, config.classifier_bias)
         self.act = ACT2FN[config.classifier_activation]
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        if self.truncate_dim is None:
+        d = self.config.truncate_dim
+        if d is None:
             return self.norm(self.act(self.dense(hidden)))
-        d = self.truncate_dim
         bias = None if self.dense.bias is None else self.dense.bias[:d]
         hidden = self.act(F.linear(hidden[..., :d], self.dense.weight[:d, :d], bias))
         norm_bias = None if self.norm.bias is None else self.norm.bias[:d]
@@ -205,11 +228,14 @@ class RexBertPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flex_attn = False
     _supports_attention_backend = True
+    # What the encoder can return; it collects them itself, hooks would see flat tensors.
+    _can_record_outputs = {"hidden_states": RexBertEncoderLayer, "attentions": RexBertAttention}
 
     def __init__(self, config: RexBertConfig, *args: Any, **kwargs: Any) -> None:
         # `from_pretrained(..., num_hidden_layers=k)` overrides one field after the config has checked itself.
         if config.layer_types is not None and len(config.layer_types) > config.num_hidden_layers:
             config.layer_types = config.layer_types[: config.num_hidden_layers]
+        config.check_truncate_dim()
         super().__init__(config, *args, **kwargs)
         # The layers that such a cut leaves out are no surprise.
         self._keys_to_ignore_on_load_unexpected = [
@@ -266,9 +292,12 @@ class RexBertPreTrainedModel(PreTrainedModel):
             global_theta: base of the global layers; None leaves it.
             local_theta: base of the local layers; None leaves it.
         """
-        for name, theta in (("full_attention", global_theta), ("sliding_attention", local_theta)):
-            if theta is not None:
-                self.config.rope_parameters[name]["rope_theta"] = float(theta)
+        parameters = self.config.rope_parameters
+        assert parameters is not None
+        if global_theta is not None:
+            parameters["full_attention"]["rope_theta"] = float(global_theta)
+        if local_theta is not None:
+            parameters["sliding_attention"]["rope_theta"] = float(local_theta)
 
     def submodel(self, num_hidden_layers: int | None = None, truncate_dim: int | None = None) -> RexBertPreTrainedModel:
         """A copy that keeps the first layers and reads the first dimensions: stands alone, saves and loads.
@@ -284,13 +313,16 @@ class RexBertPreTrainedModel(PreTrainedModel):
         if not 1 <= layers <= self.config.num_hidden_layers:
             raise ValueError(f"num_hidden_layers={layers} must be between 1 and {self.config.num_hidden_layers}")
         fields = self.config.to_dict()
-        fields["num_hidden_layers"], fields["layer_types"] = layers, self.config.layer_types[:layers]
+        fields["num_hidden_layers"], fields["layer_types"] = layers, _layer_types(self.config)[:layers]
         fields["truncate_dim"] = self.config.truncate_dim if truncate_dim is None else truncate_dim
         config = RexBertConfig.from_dict(fields)
         config._attn_implementation = self.config._attn_implementation
-        model = type(self)(config).to(dtype=self.dtype, device=self.device)
-        state = {name: tensor for name, tensor in self.state_dict().items() if _layer_of(name) < layers}
-        model.load_state_dict(state)
+        state = {name: tensor.clone() for name, tensor in self.state_dict().items() if _layer_of(name) < layers}
+        build: type[RexBertPreTrainedModel] = type(self)
+        with torch.device("meta"):
+            model = build(config)
+        model.load_state_dict(state, assign=True)
+        model.tie_weights()
         return model.train(self.training)
 
     def save_modernbert(self, save_directory: str | Path) -> None:
@@ -302,6 +334,12 @@ class RexBertPreTrainedModel(PreTrainedModel):
         save_modernbert(self, save_directory)
 
 
+def _layer_types(config: RexBertConfig) -> list[str]:
+    """The layer types, which the config fills in when it is made."""
+    assert config.layer_types is not None
+    return config.layer_types
+
+
 def _layer_of(name: str) -> int:
     found = re.search(r"(?:^|\.)layers\.(\d+)\.", name)
     return int(found.group(1)) if found else -1
@@ -311,6 +349,53 @@ def _layer_of(name: str) -> int:
 def _inverse_frequencies(theta: float, width: int, device: torch.device) -> torch.Tensor:
     exponent = torch.arange(0, width, 2, dtype=torch.float) / width
     return (1.0 / theta**exponent).to(device)
+
+
+class RexBertRotaryEmbedding(nn.Module):
+    """Rotary tables from positions. Holds no tensors: it reads the config at each call, so a theta may change."""
+
+    def __init__(self, config: RexBertConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def frequencies(
+        self, layer_type: str, device: torch.device, length: int | None = None
+    ) -> tuple[torch.Tensor, float]:
+        """Inverse frequencies `[E / 2]` of a layer type and the factor on its tables.
+
+        Args:
+            layer_type: "full_attention" or "sliding_attention".
+            device: where they are needed.
+            length: longest document, for the rope types that depend on it.
+        """
+        parameters: Any = self.config.rope_parameters
+        rope_type = parameters[layer_type]["rope_type"]
+        if rope_type == "default":
+            width = self.config.hidden_size // self.config.num_attention_heads
+            return _inverse_frequencies(float(parameters[layer_type]["rope_theta"]), width, device), 1.0
+        inverse, scale = ROPE_INIT_FUNCTIONS[rope_type](self.config, device, seq_len=length, layer_type=layer_type)
+        return inverse, float(scale)
+
+    @property
+    def full_attention_inv_freq(self) -> torch.Tensor:
+        """Inverse frequencies of global layers."""
+        return self.frequencies("full_attention", torch.device("cpu"))[0]
+
+    @property
+    def sliding_attention_inv_freq(self) -> torch.Tensor:
+        """Inverse frequencies of local layers."""
+        return self.frequencies("sliding_attention", torch.device("cpu"))[0]
+
+    def forward(
+        self, x: torch.Tensor, position_ids: torch.Tensor, layer_type: str
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosine and sine tables `[..., E / 2]` in float32 of `position_ids` `[...]`, on the device of `x`."""
+        parameters: Any = self.config.rope_parameters
+        by_length = parameters[layer_type]["rope_type"] in ("dynamic", "longrope") and position_ids.numel() > 0
+        length = int(position_ids.max()) + 1 if by_length else None
+        inverse, scale = self.frequencies(layer_type, x.device, length)
+        angles = position_ids[..., None].float() * inverse.to(x.device)
+        return angles.cos() * scale, angles.sin() * scale
 
 
 class RexBertModel(RexBertPreTrainedModel):
@@ -329,6 +414,7 @@ class RexBertModel(RexBertPreTrainedModel):
         self.embeddings = RexBertEmbeddings(config)
         self.layers = nn.ModuleList([RexBertEncoderLayer(config, i) for i in range(config.num_hidden_layers)])
         self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+        self.rotary_emb = RexBertRotaryEmbedding(config)
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -336,8 +422,9 @@ class RexBertModel(RexBertPreTrainedModel):
         """Return the token embedding."""
         return self.embeddings.tok_embeddings
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the token embedding."""
+        assert isinstance(value, nn.Embedding)
         self.embeddings.tok_embeddings = value
 
     def forward(
@@ -348,7 +435,7 @@ class RexBertModel(RexBertPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         cu_seq_lens_q: torch.Tensor | None = None,
         max_length_q: int | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: bool | int | list[int] | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
         return_flat: bool = False,
@@ -364,7 +451,8 @@ class RexBertModel(RexBertPreTrainedModel):
             inputs_embeds: `[B, S, H]` instead of `input_ids`.
             cu_seq_lens_q: `[D + 1]`, document borders of a flat batch.
             max_length_q: length of its longest document.
-            output_hidden_states: also return the embeddings' and every layer's output, the last one normed.
+            output_hidden_states: also return the embeddings' and every layer's output, the last one normed; an index
+                or a list of indexes keeps those and puts None for the others.
             output_attentions: also return attention maps (attn_implementation="eager" only).
             return_dict: False returns a tuple.
             return_flat: return a `FlatOutput` (for heads).
@@ -385,15 +473,16 @@ class RexBertModel(RexBertPreTrainedModel):
             hidden = self.embeddings(input_ids=layout.flatten(input_ids))
         else:
             hidden = self.embeddings(inputs_embeds=layout.flatten(source))
-        flat = self._encode(hidden, layout, bool(output_hidden_states), bool(output_attentions))
+        keep = _kept_states(output_hidden_states, config.num_hidden_layers)
+        flat = self._encode(hidden, layout, keep, bool(output_attentions))
         if return_flat:
             return flat
-        hidden_states = flat.hidden_states
-        output = BaseModelOutput(
-            last_hidden_state=layout.restore(flat.hidden),
-            hidden_states=None if hidden_states is None else tuple(layout.restore(h) for h in hidden_states),
-            attentions=flat.attentions,
-        )
+        last = layout.restore(flat.hidden)
+        states: Any = flat.hidden_states
+        if states is not None and states[-1] is not None:
+            states = (*states[:-1], last)
+        attentions: Any = flat.attentions
+        output = BaseModelOutput(last_hidden_state=last, hidden_states=states, attentions=attentions)
         use_dict = getattr(config, "return_dict", True) if return_dict is None else return_dict
         return output if use_dict else output.to_tuple()
 
@@ -412,35 +501,45 @@ class RexBertModel(RexBertPreTrainedModel):
         shape = (source.shape[0], source.shape[1])
         return make_layout(shape, source.device, attention_mask, position_ids, cu_seqlens, max_length, varlen)
 
-    def _encode(self, hidden: torch.Tensor, layout: Layout, keep_hidden: bool, keep_attentions: bool) -> FlatOutput:
-        ropes = {name: self._rope(name, layout.position_ids) for name in set(self.config.layer_types)}
-        states, maps = [hidden], []
-        for layer in self.layers:
+    def _encode(self, hidden: torch.Tensor, layout: Layout, keep: set[int] | None, keep_attentions: bool) -> FlatOutput:
+        """Run the layers; the states that `keep` names come back in the caller's shape, None for the others."""
+        ropes = {name: self.rotary_emb(hidden, layout.position_ids, name) for name in set(_layer_types(self.config))}
+        states: list[torch.Tensor | None] = []
+        maps = []
+        for index, layer in enumerate(self.layers):
+            assert isinstance(layer, RexBertEncoderLayer)
+            if keep is not None:
+                hidden = _keep(states, hidden, layout, index in keep)
             hidden, weights = layer(hidden, rope=ropes[layer.attention_type], layout=layout)
-            if keep_hidden:
-                states.append(hidden)
             if keep_attentions and weights is not None:
                 maps.append(weights)
         hidden = self.final_norm(hidden)
+        if keep is not None:
+            hidden = _keep(states, hidden, layout, len(self.layers) in keep)
         return FlatOutput(
-            hidden,
-            layout,
-            (*states[:-1], hidden) if keep_hidden else None,
-            tuple(maps) if keep_attentions else None,
+            hidden, layout, None if keep is None else tuple(states), tuple(maps) if keep_attentions else None
         )
 
-    def _rope(self, layer_type: str, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosine and sine tables `[T, E / 2]` in float32."""
-        parameters = self.config.rope_parameters[layer_type]
-        scale = 1.0
-        if parameters["rope_type"] == "default":
-            width = self.config.hidden_size // self.config.num_attention_heads
-            frequencies = _inverse_frequencies(float(parameters["rope_theta"]), width, position_ids.device)
-        else:
-            build = ROPE_INIT_FUNCTIONS[parameters["rope_type"]]
-            frequencies, scale = build(self.config, position_ids.device, layer_type=layer_type)
-        angles = position_ids[:, None].float() * frequencies
-        return angles.cos() * scale, angles.sin() * scale
+
+def _kept_states(wanted: bool | int | list[int] | None, layers: int) -> set[int] | None:
+    """Indexes of the hidden states (0 = embeddings, `layers` = the last) to return; None for none."""
+    if wanted is None or wanted is False:
+        return None
+    total = layers + 1
+    if wanted is True:
+        return set(range(total))
+    chosen = [wanted] if isinstance(wanted, int) else list(wanted)
+    return {i % total for i in chosen if -total <= i < total}
+
+
+def _keep(states: list[torch.Tensor | None], hidden: torch.Tensor, layout: Layout, keep: bool) -> torch.Tensor:
+    """Append a state in the caller's shape, and go on from it, so that its gradient can be asked for."""
+    if not keep:
+        states.append(None)
+        return hidden
+    state = layout.restore(hidden)
+    states.append(state)
+    return layout.flatten(state)
 
 
 class RexBertForMaskedLM(RexBertPreTrainedModel):
@@ -491,6 +590,8 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
         return_logits: str | None = None,
         return_ranks: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
+        output_hidden_states: bool | int | list[int] | None = None,
+        output_attentions: bool | None = None,
         **kwargs: Any,
     ) -> RexBertMaskedLMOutput:
         """Loss or logits.
@@ -504,7 +605,9 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
             return_logits: with labels, "masked" returns logits at labelled positions, "all" at every position.
             return_ranks: return the rank of each label.
             num_items_in_batch: labelled tokens of the whole global step; the loss is divided by it.
-            kwargs: keys of a flat batch, `output_hidden_states`, `output_attentions`.
+            output_hidden_states: see `RexBertModel.forward`.
+            output_attentions: see `RexBertModel.forward`.
+            kwargs: keys of a flat batch.
 
         Raises:
             ValueError: if `return_logits` is another word.
@@ -517,46 +620,42 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
             attention_mask=attention_mask,
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
             return_flat=True,
             **kwargs,
         )
-        output = RexBertMaskedLMOutput(**_restored(flat))
-        if labels is None or return_logits == "all":
-            output.logits = flat.layout.restore(self._decode(flat.hidden))
-        if labels is not None:
-            self._add_loss(output, flat, labels, return_logits == "masked", return_ranks, num_items_in_batch)
-        return output
+        fields = self._predict(flat, labels, return_logits, return_ranks, num_items_in_batch)
+        return RexBertMaskedLMOutput(**fields, **flat.extras())
 
-    def _add_loss(
+    def _predict(
         self,
-        output: RexBertMaskedLMOutput,
         flat: FlatOutput,
-        labels: torch.Tensor,
-        with_logits: bool,
+        labels: torch.Tensor | None,
+        return_logits: str | None,
         return_ranks: bool,
         num_items: torch.Tensor | int | None,
-    ) -> None:
+    ) -> dict[str, Any]:
+        """Fields of the output: loss, logits and counts."""
+        fields: dict[str, Any] = {}
+        if labels is None or return_logits == "all":
+            fields["logits"] = flat.layout.restore(self._decode(flat.hidden))
+        if labels is None:
+            return fields
         places = (labels.reshape(-1) != -100).nonzero().squeeze(1)
         hidden = flat.hidden.index_select(0, flat.layout.flat_index(places))
         targets = labels.reshape(-1)[places]
+        if targets.device.type == "cpu" and not torch.compiler.is_compiling():
+            _check_ids(targets, self.decoder.out_features, "labels")
         hidden = self.head(hidden)
         total, correct, ranks = masked_cross_entropy(
             hidden, self._decoder_weight(), self.decoder.bias, targets, return_ranks=return_ranks
         )
         count = torch.tensor(len(places), device=total.device)
         divisor = count.clamp_min(1) if num_items is None else torch.as_tensor(num_items, device=total.device)
-        output.loss = total / divisor
-        output.correct, output.num_labels, output.label_ranks = correct, count, ranks
-        if with_logits:
-            output.logits = F.linear(hidden, self._decoder_weight(), self.decoder.bias)
-
-
-def _restored(flat: FlatOutput) -> dict[str, Any]:
-    states = flat.hidden_states
-    return {
-        "hidden_states": None if states is None else tuple(flat.layout.restore(h) for h in states),
-        "attentions": flat.attentions,
-    }
+        if return_logits == "masked":
+            fields["logits"] = F.linear(hidden, self._decoder_weight(), self.decoder.bias)
+        return {**fields, "loss": total / divisor, "correct": correct, "num_labels": count, "label_ranks": ranks}
 
 
 class RexBertForPreTraining(RexBertForMaskedLM):
@@ -567,7 +666,7 @@ class RexBertForPreTraining(RexBertForMaskedLM):
     """
 
     @can_return_tuple
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -579,6 +678,8 @@ class RexBertForPreTraining(RexBertForMaskedLM):
         return_logits: str | None = None,
         return_ranks: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
+        output_hidden_states: bool | int | list[int] | None = None,
+        output_attentions: bool | None = None,
         **kwargs: Any,
     ) -> RexBertForPreTrainingOutput:
         """Masked-LM loss, neighbour reconstruction loss, or both.
@@ -596,6 +697,8 @@ class RexBertForPreTraining(RexBertForMaskedLM):
             return_logits: as in `RexBertForMaskedLM.forward`.
             return_ranks: likewise.
             num_items_in_batch: likewise; the reconstruction loss is a mean over the triplets.
+            output_hidden_states: likewise.
+            output_attentions: likewise.
             kwargs: likewise.
 
         Raises:
@@ -607,20 +710,19 @@ class RexBertForPreTraining(RexBertForMaskedLM):
             attention_mask=attention_mask,
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
             return_flat=True,
             **kwargs,
         )
-        output = RexBertForPreTrainingOutput(**_restored(flat))
-        if labels is None or return_logits == "all":
-            output.logits = flat.layout.restore(self._decode(flat.hidden))
-        if labels is not None:
-            self._add_loss(output, flat, labels, return_logits == "masked", return_ranks, num_items_in_batch)
-            output.mlm_loss = output.loss
+        fields = self._predict(flat, labels, return_logits, return_ranks, num_items_in_batch)
+        fields["mlm_loss"] = fields.get("loss")
         if triplets is not None:
-            output.npr_loss = self._reconstruction(flat, input_ids, attention_mask, content_mask, triplets, kwargs)
-            weighted = self.config.npr_weight * output.npr_loss
-            output.loss = weighted if output.loss is None else output.loss + weighted
-        return output
+            npr_loss = self._reconstruction(flat, input_ids, attention_mask, content_mask, triplets, kwargs)
+            weighted = self.config.npr_weight * npr_loss
+            fields["npr_loss"] = npr_loss
+            fields["loss"] = weighted if labels is None else fields["loss"] + weighted
+        return RexBertForPreTrainingOutput(**fields, **flat.extras())
 
     def _reconstruction(
         self,
@@ -648,9 +750,16 @@ class RexBertForPreTraining(RexBertForMaskedLM):
             inside = place < borders[1:, None]
             place = place.clamp_max(hidden.shape[1] - 1).long()
             hidden, content_mask = hidden[0][place], content_mask[0][place] & inside
-        rows, masks = [hidden[triplets[:, i]] for i in range(3)], [content_mask[triplets[:, i]] for i in range(3)]
+        anchor, neighbor, negative = triplets.unbind(1)
         return neighbor_reconstruction_loss(
-            *rows, *masks, margin=self.config.npr_margin, normalize=self.config.npr_normalize
+            hidden[anchor],
+            hidden[neighbor],
+            hidden[negative],
+            content_mask[anchor],
+            content_mask[neighbor],
+            content_mask[negative],
+            margin=self.config.npr_margin,
+            normalize=self.config.npr_normalize,
         )
 
 
@@ -661,11 +770,11 @@ class _RexBertForClassification(RexBertPreTrainedModel):
 
     def __init__(self, config: RexBertConfig) -> None:
         super().__init__(config)
-        self.num_labels = config.num_labels
+        self.num_labels: int = config.num_labels or 1
         self.model = RexBertModel(config)
         self.head = RexBertPredictionHead(config)
         self.drop = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.hidden_size, self.num_outputs or config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, self.num_outputs or self.num_labels)
         self.post_init()
 
     def _classify(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -715,6 +824,9 @@ class RexBertForSequenceClassification(_RexBertForClassification):
         position_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        output_hidden_states: bool | int | list[int] | None = None,
+        output_attentions: bool | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
         """Logits `[B, num_labels]` (`[D, num_labels]` for a flat batch) and, with labels, the loss.
@@ -725,17 +837,19 @@ class RexBertForSequenceClassification(_RexBertForClassification):
             position_ids: `[B, S]`.
             inputs_embeds: `[B, S, H]`.
             labels: `[B]` class ids, `[B, num_labels]` of 0/1 floats, or floats, as `config.problem_type` says.
-            kwargs: keys of a flat batch, `output_hidden_states`, `output_attentions`.
+            num_items_in_batch: labels of the whole global step; the loss is divided by it.
+            output_hidden_states: see `RexBertModel.forward`.
+            output_attentions: see `RexBertModel.forward`.
+            kwargs: keys of a flat batch.
         """
         names = {"input_ids": input_ids, "position_ids": position_ids, "inputs_embeds": inputs_embeds}
-        flat = self._encode({**names, "attention_mask": attention_mask, **kwargs})
+        wanted = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        flat = self._encode({**names, **wanted, "attention_mask": attention_mask, **kwargs})
         logits = self._classify(self._pool(flat, attention_mask))
-        loss = None
-        if labels is not None:
-            loss = self._loss(logits, labels)
-        return SequenceClassifierOutput(loss=loss, logits=logits, **_restored(flat))
+        loss = None if labels is None else self._loss(logits, labels, num_items_in_batch)
+        return SequenceClassifierOutput(loss=loss, logits=logits, **flat.extras())
 
-    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor, num_items: torch.Tensor | int | None) -> torch.Tensor:
         if self.config.problem_type is None:
             if self.num_labels == 1:
                 self.config.problem_type = "regression"
@@ -744,10 +858,22 @@ class RexBertForSequenceClassification(_RexBertForClassification):
             else:
                 self.config.problem_type = "multi_label_classification"
         if self.config.problem_type == "regression":
-            return F.mse_loss(logits.squeeze(), labels.squeeze().to(logits.dtype))
+            return _reduced(F.mse_loss, logits.squeeze(), labels.squeeze().to(logits.dtype), num_items)
         if self.config.problem_type == "single_label_classification":
-            return F.cross_entropy(logits.view(-1, self.num_labels), labels.view(-1))
-        return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+            return _reduced(F.cross_entropy, logits.view(-1, self.num_labels), labels.view(-1), num_items)
+        return _reduced(F.binary_cross_entropy_with_logits, logits, labels.to(logits.dtype), num_items)
+
+
+def _reduced(
+    loss: Callable[..., torch.Tensor],
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    num_items: torch.Tensor | int | None,
+) -> torch.Tensor:
+    """Mean loss; or the sum over the labels of the whole global step, where the trainer counted them."""
+    if num_items is None:
+        return loss(logits, labels)
+    return loss(logits, labels, reduction="sum") / torch.as_tensor(num_items, device=logits.device)
 
 
 class RexBertForTokenClassification(_RexBertForClassification):
@@ -761,6 +887,9 @@ class RexBertForTokenClassification(_RexBertForClassification):
         position_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        output_hidden_states: bool | int | list[int] | None = None,
+        output_attentions: bool | None = None,
         **kwargs: Any,
     ) -> TokenClassifierOutput:
         """Logits `[B, S, num_labels]` and, with labels `[B, S]` (-100 left out), the loss.
@@ -771,19 +900,28 @@ class RexBertForTokenClassification(_RexBertForClassification):
             position_ids: `[B, S]`.
             inputs_embeds: `[B, S, H]`.
             labels: `[B, S]`.
-            kwargs: keys of a flat batch, `output_hidden_states`, `output_attentions`.
+            num_items_in_batch: labels of the whole global step; the loss is divided by it.
+            output_hidden_states: see `RexBertModel.forward`.
+            output_attentions: see `RexBertModel.forward`.
+            kwargs: keys of a flat batch.
         """
         names = {"input_ids": input_ids, "position_ids": position_ids, "inputs_embeds": inputs_embeds}
-        flat = self._encode({**names, "attention_mask": attention_mask, **kwargs})
+        wanted = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        flat = self._encode({**names, **wanted, "attention_mask": attention_mask, **kwargs})
         logits = flat.layout.restore(self._classify(flat.hidden))
         loss = None
         if labels is not None:
-            loss = F.cross_entropy(logits.view(-1, self.num_labels), labels.view(-1))
-        return TokenClassifierOutput(loss=loss, logits=logits, **_restored(flat))
+            loss = _reduced(F.cross_entropy, logits.view(-1, self.num_labels), labels.view(-1), num_items_in_batch)
+        return TokenClassifierOutput(loss=loss, logits=logits, **flat.extras())
 
 
 class RexBertForQuestionAnswering(_RexBertForClassification):
     """Start and end of an answer span in each row."""
+
+    def __init__(self, config: RexBertConfig) -> None:
+        if config.num_labels != 2:
+            raise ValueError(f"question answering needs num_labels=2 (start and end), got {config.num_labels}")
+        super().__init__(config)
 
     @can_return_tuple
     def forward(
@@ -794,6 +932,9 @@ class RexBertForQuestionAnswering(_RexBertForClassification):
         inputs_embeds: torch.Tensor | None = None,
         start_positions: torch.Tensor | None = None,
         end_positions: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        output_hidden_states: bool | int | list[int] | None = None,
+        output_attentions: bool | None = None,
         **kwargs: Any,
     ) -> QuestionAnsweringModelOutput:
         """Start and end logits `[B, S]` and, with positions `[B]`, the loss.
@@ -805,18 +946,22 @@ class RexBertForQuestionAnswering(_RexBertForClassification):
             inputs_embeds: `[B, S, H]`.
             start_positions: `[B]`.
             end_positions: `[B]`.
-            kwargs: `output_hidden_states`, `output_attentions`.
+            num_items_in_batch: labels of the whole global step; the loss is divided by it.
+            output_hidden_states: see `RexBertModel.forward`.
+            output_attentions: see `RexBertModel.forward`.
+            kwargs: anything else; not used.
         """
         names = {"input_ids": input_ids, "position_ids": position_ids, "inputs_embeds": inputs_embeds}
-        loss_kwargs = {"num_items_in_batch": kwargs.pop("num_items_in_batch", None)}
-        flat = self._encode({**names, "attention_mask": attention_mask, **kwargs})
+        wanted = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        flat = self._encode({**names, **wanted, "attention_mask": attention_mask, **kwargs})
         start_logits, end_logits = flat.layout.restore(self._classify(flat.hidden)).unbind(-1)
         start_logits, end_logits = start_logits.contiguous(), end_logits.contiguous()
         loss = None
         if start_positions is not None and end_positions is not None:
-            loss = self.loss_function(start_logits, end_logits, start_positions, end_positions, **loss_kwargs)
+            positions = (start_positions, end_positions)
+            loss = self.loss_function(start_logits, end_logits, *positions, num_items_in_batch=num_items_in_batch)
         return QuestionAnsweringModelOutput(
-            loss=loss, start_logits=start_logits, end_logits=end_logits, **_restored(flat)
+            loss=loss, start_logits=start_logits, end_logits=end_logits, **flat.extras()
         )
 
 
@@ -833,6 +978,9 @@ class RexBertForMultipleChoice(_RexBertForClassification):
         position_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        output_hidden_states: bool | int | list[int] | None = None,
+        output_attentions: bool | None = None,
         **kwargs: Any,
     ) -> MultipleChoiceModelOutput:
         """Logits `[B, C]` of C choices and, with labels `[B]`, the loss.
@@ -843,7 +991,10 @@ class RexBertForMultipleChoice(_RexBertForClassification):
             position_ids: `[B, C, S]`.
             inputs_embeds: `[B, C, S, H]`.
             labels: `[B]`.
-            kwargs: `output_hidden_states`, `output_attentions`.
+            num_items_in_batch: labels of the whole global step; the loss is divided by it.
+            output_hidden_states: see `RexBertModel.forward`.
+            output_attentions: see `RexBertModel.forward`.
+            kwargs: anything else; not used.
         """
         source = input_ids if input_ids is not None else inputs_embeds
         if source is None:
@@ -855,10 +1006,11 @@ class RexBertForMultipleChoice(_RexBertForClassification):
 
         names = {"input_ids": rows(input_ids), "position_ids": rows(position_ids), "inputs_embeds": rows(inputs_embeds)}
         mask = rows(attention_mask)
-        flat = self._encode({**names, "attention_mask": mask, **kwargs})
+        wanted = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        flat = self._encode({**names, **wanted, "attention_mask": mask, **kwargs})
         logits = self._classify(self._pool(flat, mask)).view(-1, choices)
-        loss = None if labels is None else F.cross_entropy(logits, labels)
-        return MultipleChoiceModelOutput(loss=loss, logits=logits, **_restored(flat))
+        loss = None if labels is None else _reduced(F.cross_entropy, logits, labels, num_items_in_batch)
+        return MultipleChoiceModelOutput(loss=loss, logits=logits, **flat.extras())
 
 
 __all__ = [
