@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset, IterableDataset
-from sentence_transformers import SentenceTransformer, models
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from rexbert_hf import RexBertConfig, RexBertForMaskedLM, RexBertForPreTraining
@@ -70,8 +71,8 @@ def main(stock_run: Path, work: Path) -> None:
     push_dataset(rows, "tester/shop", "hobby", card=card)
     push_dataset(rows.select(range(2)), "tester/shop", "news", card=card)
 
-    transformer = models.Transformer(str(stock_run))
-    encoder = SentenceTransformer(modules=[transformer, models.Pooling(16)], device="cpu")
+    transformer = Transformer(str(stock_run))
+    encoder = SentenceTransformer(modules=[transformer, Pooling(16)], device="cpu")
     encoder.push_to_hub("tester/encoder")
     expected["vectors"] = encoder.encode(TEXTS)
     np.savez(work / "expected.npz", **expected)

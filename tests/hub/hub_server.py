@@ -20,6 +20,7 @@ import os
 import re
 import socket
 import threading
+import traceback
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -38,7 +39,8 @@ class Fault:
     """What goes wrong with the next `times` requests that match.
 
     kind: "status" (answer `status` with `headers`), "hang" (no answer for `seconds`, then a closed connection),
-    "cut" (half of the body is read or sent, then the connection closes), "corrupt" (one byte of the answer differs).
+    "cut" (half of the body is read or sent, then the connection closes), "lost" (the work is done, the answer is not
+    sent), "corrupt" (one byte of the answer differs).
     """
 
     kind: str
@@ -162,6 +164,9 @@ class _Handler(Pages, BaseHTTPRequestHandler):
             self.send_json({"error": str(error)}, error.status, headers)
         except (BrokenPipeError, ConnectionResetError):
             self.drop()
+        except Exception as error:  # a defect of this server: say so instead of leaving the client in silence
+            traceback.print_exc()
+            self.send_json({"error": f"{type(error).__name__}: {error}"}, 500)
 
     def dispatch(self, method: str, path: str) -> None:
         for verb, pattern, name in ROUTES:
@@ -190,6 +195,8 @@ class _Handler(Pages, BaseHTTPRequestHandler):
         self.send_bytes(json.dumps(value).encode(), status, {"Content-Type": "application/json", **(headers or {})})
 
     def send_bytes(self, data: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        if self.fault and self.fault.kind == "lost":
+            return self.drop()
         self.hub.requests.append((self.command, self.path, status))
         if self.fault and self.fault.kind == "corrupt" and data:
             middle = len(data) // 2

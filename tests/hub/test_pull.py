@@ -48,6 +48,7 @@ def test_a_repository_comes_down_whole_or_in_part_or_of_old(hub: HubServer, repo
     assert (pull(hub, repo, tmp_path) / "m.safetensors").read_bytes() == WEIGHTS
     old = pull(hub, repo, tmp_path, revision="v1")
     assert sorted(os.listdir(old)) == [".gitattributes", "config.json"]
+    assert resolve(repo, token=TOKEN, endpoint=hub.endpoint).is_relative_to(constants.HF_HUB_CACHE)
     some = pull(hub, repo, tmp_path / "other", allow_patterns="*.json")
     assert os.listdir(some) == ["config.json"]
 

@@ -7,12 +7,14 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import datasets
 import pytest
 from hub_server import TOKEN, HubServer
-from huggingface_hub import HfApi, ModelCard
+from huggingface_hub import DatasetCard, HfApi, ModelCard, constants
 
-from rexbert_hf.hub import push_run, trouble
+from rexbert_hf.hub import push_dataset, push_run, render_dataset_card, trouble
 from rexbert_hf.hub.__main__ import main
 
 PUSHED = {
@@ -90,6 +92,9 @@ def test_weights_of_an_earlier_push_do_not_stay_beside_the_new_ones(
     hub: HubServer, copy_of_run: Callable[[], Path], tiny_run: Path
 ):
     push(tiny_run, hub)
+    api = HfApi(endpoint=hub.endpoint, token=TOKEN)
+    for other in ("adapter.safetensors", "modernbert/old/model.safetensors", "notes.bin"):
+        api.upload_file(path_or_fileobj=b"mine", path_in_repo=other, repo_id="tester/tiny")
     folder = copy_of_run()
     shard = "model-00001-of-00001.safetensors"
     (folder / "model.safetensors").rename(folder / shard)
@@ -98,6 +103,7 @@ def test_weights_of_an_earlier_push_do_not_stay_beside_the_new_ones(
     names = set(hub.files("tester/tiny"))
     assert {shard, "model.safetensors.index.json", "modernbert/model.safetensors"} <= names
     assert "model.safetensors" not in names
+    assert {"adapter.safetensors", "modernbert/old/model.safetensors", "notes.bin"} <= names
 
 
 def test_revision_and_tag(hub: HubServer, tiny_run: Path):
@@ -137,6 +143,47 @@ def test_cut_uploads_are_repeated_and_the_bytes_are_right(hub: HubServer, tiny_r
     push(tiny_run, hub)
     assert [fault.times for fault in faults] == [0, 0]
     assert hub.files("tester/tiny")["model.safetensors"] == (tiny_run / "model.safetensors").read_bytes()
+
+
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(hub: HubServer, tiny_run: Path):
+    fault = hub.fail("lost", path="/commit/")
+    push(tiny_run, hub, tag="v1")
+    assert fault.times == 0
+    assert commits(hub) == 2
+    assert set(hub.files("tester/tiny", revision="v1")) == PUSHED
+
+
+def test_the_wait_is_the_one_that_the_hub_asks_for(
+    hub: HubServer, tiny_run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(trouble, "LONGEST_WAIT_SECONDS", 0.25)
+    waits: list[float] = []
+    monkeypatch.setattr(trouble, "time", SimpleNamespace(sleep=waits.append))
+    hub.fail(status=429, path="/api/repos/create", headers={"Retry-After": "0.125"})
+    hub.fail(status=500, path="/api/repos/create")
+    hub.fail(status=429, path="/api/repos/create", headers={"Retry-After": "3600"})
+    push(tiny_run, hub)
+    assert waits == [0.125, 0.02, 0.25]
+    assert "pushing to tester/tiny: HfHubHTTPError; trying again" in caplog.text
+
+
+def test_what_the_hub_refuses_is_the_users_to_mend(hub: HubServer, copy_of_run: Callable[[], Path]):
+    folder = copy_of_run()
+    (folder / "README.md").write_text("---\nlicense: {a: 1}\n---\ntext")
+    with pytest.raises(ValueError, match=r'refused it \(status 400: .*"license" must be a string\); the model is safe'):
+        push(folder, hub)
+
+
+def test_code_that_the_configuration_names_must_be_there(hub: HubServer, copy_of_run: Callable[[], Path]):
+    folder = copy_of_run()
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoModel": "modeling_x.Model", "AutoConfig": "other/repo--configuration_y.Config"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(FileNotFoundError, match=r"config.json names modeling_x.py, not there: save the model with"):
+        push(folder, hub)
+    (folder / "modeling_x.py").write_text("")
+    push(folder, hub)
+    assert "modeling_x.py" in hub.files("tester/tiny")
 
 
 def test_a_hub_that_stays_in_trouble_leaves_one_line_and_no_half_push(
@@ -220,3 +267,64 @@ def test_the_command_line_renders_a_card(copy_of_run: Callable[[], Path]):
     text = (folder / "README.md").read_text()
     assert text.endswith("---\nMine.\n")
     assert "pipeline_tag: fill-mask" in text
+
+
+@pytest.fixture
+def default_hub(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> HubServer:
+    """The Hub of this test as the one that HF_ENDPOINT would have named: `datasets` takes no endpoint."""
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub.endpoint)
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    return hub
+
+
+ROWS = datasets.Dataset.from_dict({"text": ["a", "b"]})
+CARD = render_dataset_card(repo_id="tester/d", license="odc-by", summary="Ours.")
+
+
+def readme(hub: HubServer) -> DatasetCard:
+    return DatasetCard(hub.files("tester/d", "dataset")["README.md"].decode())
+
+
+def test_a_dataset_and_its_card_go_up_and_again_without_a_change(default_hub: HubServer):
+    for _ in range(2):
+        assert push_dataset(ROWS, "tester/d", card=CARD, token=TOKEN) == f"{default_hub.endpoint}/datasets/tester/d"
+    assert readme(default_hub).data.license == "odc-by"
+    assert "Ours." in readme(default_hub).text
+    assert readme(default_hub).data.configs[0]["config_name"] == "default"
+    commits = api_of(default_hub).list_repo_commits("tester/d", repo_type="dataset")
+    assert [commit.title for commit in commits].count("Update the card") == 1
+
+
+def test_what_people_wrote_about_a_dataset_stays(default_hub: HubServer):
+    push_dataset(ROWS, "tester/d", token=TOKEN)
+    mine = readme(default_hub)
+    mine.text = "\n# Mine\n"
+    mine.data.license = "mit"
+    api = api_of(default_hub)
+    upload = {"path_in_repo": "README.md", "repo_id": "tester/d", "repo_type": "dataset"}
+    api.upload_file(path_or_fileobj=str(mine).encode(), **upload)
+    push_dataset(ROWS, "tester/d", "more", card=CARD, token=TOKEN)
+    assert readme(default_hub).text.strip() == "# Mine"
+    assert readme(default_hub).data.license == "mit"
+    assert readme(default_hub).data.tags == ["rexbert", "e-commerce"]
+    assert {config["config_name"] for config in readme(default_hub).data.configs} == {"default", "more"}
+
+
+def test_a_dataset_waits_trouble_out_and_names_what_stays(default_hub: HubServer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(trouble, "RETRIES", 1)
+    default_hub.fail(status=500, path="/commit/")
+    push_dataset(ROWS, "tester/d", card=CARD, token=TOKEN)
+    assert readme(default_hub).data.license == "odc-by"
+    default_hub.fail(status=503, path="/commit/", times=2)
+    with pytest.raises(
+        ConnectionError, match=r"dataset tester/d was not pushed to http.* answered 503 .*push it again"
+    ):
+        push_dataset(ROWS, "tester/d", "more", token=TOKEN)
+    with pytest.raises(PermissionError, match="401"):
+        push_dataset(ROWS, "tester/new", token="hf_wrong")
+
+
+def api_of(hub: HubServer) -> HfApi:
+    return HfApi(endpoint=hub.endpoint, token=TOKEN)

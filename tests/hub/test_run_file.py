@@ -57,6 +57,14 @@ def test_secrets_are_known_by_their_look_wherever_they_stand():
     assert "host/v1" in text
 
 
+def test_secrets_on_command_lines_are_known_by_their_flag():
+    pieces = ["pretrain.py", "--hub_token", "s3cr3t", "--phases.0.max_tokens", "1e6", "--tokenizer", "a/b"]
+    clean = ["pretrain.py", "--hub_token", REDACTED, "--phases.0.max_tokens", "1e6", "--tokenizer", "a/b"]
+    assert redact({"argv": pieces}) == {"argv": clean}
+    assert redact({"command": " ".join(pieces)}) == {"command": " ".join(clean)}
+    assert redact(["--hub.token=s3cr3t", "--lr=1e-3"]) == [f"--hub.token={REDACTED}", "--lr=1e-3"]
+
+
 def test_whole_secret_sections_go():
     assert redact({"secrets": {"hub": "abc"}, "phases": {"secrets": 1}}) == {
         "secrets": REDACTED,

@@ -39,10 +39,8 @@ def loss_plot(
         The path, or None when matplotlib is missing or the history holds no loss.
 
     Example:
-        >>> import tempfile
-        >>> entries = [{"tokens": 1000 * i, "loss": 9 / i} for i in range(1, 9)]
-        >>> loss_plot(entries, tempfile.mkdtemp() + "/loss.png").name  # doctest: +SKIP
-        'loss.png'
+        >>> loss_plot([], "nothing_to_draw.png") is None
+        True
     """
     axis = "tokens" if all("tokens" in entry for entry in history if _points([entry], "step", "loss")) else "step"
     losses = _points(history, axis, "loss")

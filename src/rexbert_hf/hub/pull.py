@@ -12,8 +12,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE
+from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import RevisionNotFoundError
 
 from .trouble import chain, explain, with_retries
@@ -64,7 +63,7 @@ def resolve(
     name = os.fspath(path_or_repo)
     if name.startswith((".", "~", os.sep)) or name.count("/") > 1 or "\\" in name:
         raise FileNotFoundError(f"{path} does not exist")
-    cache = Path(cache_dir or HF_HUB_CACHE)
+    cache = Path(cache_dir or constants.HF_HUB_CACHE)
     folder = cache / f"{repo_type}s--{name.replace('/', '--')}"
     known = _blobs(folder)
     patterns = [allow_patterns] if isinstance(allow_patterns, str) else allow_patterns
@@ -83,7 +82,8 @@ def resolve(
     try:
         found = with_retries(download, f"pulling {name}")
     except Exception as error:
-        what = f"cannot get {repo_type} {name}{f' at {revision}' if revision else ''} from {endpoint or ENDPOINT}"
+        wanted = f"{repo_type} {name}{f' at {revision}' if revision else ''}"
+        what = f"cannot get {wanted} from {endpoint or constants.ENDPOINT}"
         remedy = "check the name (there is no folder of that name either), or log in if it is private"
         if any(isinstance(cause, RevisionNotFoundError) for cause in chain(error)):
             remedy = f"it has {_revisions(HfApi(endpoint=endpoint, token=token), name, repo_type)}"

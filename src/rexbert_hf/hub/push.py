@@ -43,6 +43,12 @@ SUB_FOLDERS = {
 }
 """What is pushed of its sub-folders: the stock form, sentence-transformers modules, plots, exports."""
 
+LOADED_FIRST = (
+    *("model*.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model*.bin", "pytorch_model.bin.index.json"),
+)
+"""Weight files that a loader picks up by their name."""
+
 
 def push_run(
     output_dir: str | os.PathLike[str],
@@ -85,7 +91,7 @@ def push_run(
     _check_weights(folder, files)
     _check_code(files)
     api = HfApi(endpoint=endpoint, token=token)
-    title = commit_message or f"Push {split_name(repo_id)} from rexbert_hf"
+    title = commit_message or f"Push {repo_id.rsplit('/', 1)[-1]} from rexbert_hf"
 
     def attempt() -> str:
         url = api.create_repo(repo_id, private=private, exist_ok=True)
@@ -114,11 +120,6 @@ def push_run(
     return url
 
 
-def split_name(repo_id: str) -> str:
-    """The name of a repository without its owner."""
-    return repo_id.rsplit("/", 1)[-1]
-
-
 def files_of_run(folder: Path) -> dict[str, Path]:
     """What `push_run` pushes of a folder: path in the repository -> file here, sorted.
 
@@ -127,6 +128,13 @@ def files_of_run(folder: Path) -> dict[str, Path]:
 
     Raises:
         FileNotFoundError: when there is no finished model.
+
+    Example:
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> names = ["config.json", "model.safetensors", "optimizer.pt", "trainer_state.json"]
+        >>> _ = [(folder / name).touch() for name in names]
+        >>> list(files_of_run(folder))
+        ['config.json', 'model.safetensors']
     """
     found: dict[str, Path] = {}
     for path in sorted([*folder.glob("*"), *folder.glob("*/*")]):
@@ -181,13 +189,17 @@ def _operations(
     if readme.strip():
         sources["README.md"] = readme.encode("utf-8")
     remote = api.list_repo_files(repo_id, revision=revision)
-    weights = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
+    weights = (
+        "model*.safetensors",
+        "model.safetensors.index.json",
+        "pytorch_model*.bin",
+        "pytorch_model.bin.index.json",
+    )
     stale = [
         name
         for name in remote
         if name not in sources
-        and name.removeprefix("modernbert/").count("/") == 0
-        and any(fnmatch.fnmatchcase(name, pattern) for pattern in weights)
+        and any(fnmatch.fnmatchcase(name.removeprefix("modernbert/"), pattern) for pattern in weights)
     ]
     additions = [CommitOperationAdd(name, source) for name, source in sources.items()]
     return [*additions, *(CommitOperationDelete(name) for name in stale)]

@@ -33,6 +33,7 @@ _TEXT_TOKENS = re.compile(
 _LOOKS_SECRET = re.compile(
     r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[A-Z0-9]{16})\b"
 )
+_FLAG = re.compile(r"(--?[A-Za-z][\w.-]*)([= ])([^\s-]\S*)")
 _URL_LOGIN = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
 
 
@@ -55,10 +56,13 @@ def redact(value: Any, key: str = "") -> Any:
     if isinstance(value, Mapping):
         return {k: redact(v, str(k)) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [redact(item, key) for item in value]
+        # A command line in pieces: "--hub_token" names what follows it.
+        flags = [v.lstrip("-") if isinstance(v, str) and v.startswith("--") and "=" not in v else key for v in value]
+        return [redact(item, flag) for item, flag in zip(value, [key, *flags], strict=False)]
     if isinstance(value, str):
         if "token" in _TEXT_TOKENS.sub("", name):
             return REDACTED
+        value = _FLAG.sub(lambda m: f"{m[1]}{m[2]}{redact(m[3], m[1].lstrip('-'))}", value)
         return _URL_LOGIN.sub(REDACTED, _LOOKS_SECRET.sub(REDACTED, value))
     return value
 

@@ -32,6 +32,7 @@ WAIT_SECONDS = 2.0
 LONGEST_WAIT_SECONDS = 60.0
 REQUEST_TIMEOUT_SECONDS = 300.0
 PASSING_STATUS = frozenset({408, 429, 500, 502, 503, 504})
+REFUSED_STATUS = frozenset({400, 413, 422})
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -54,7 +55,12 @@ def status_of(error: BaseException) -> int | None:
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether trying again may help: 408, 429, 5xx, a lost or refused connection, a timeout."""
+    """Whether trying again may help: 408, 429, 5xx, a lost or refused connection, a timeout.
+
+    Example:
+        >>> is_passing(TimeoutError()), is_passing(ValueError())
+        (True, False)
+    """
     if any(isinstance(cause, OfflineModeIsEnabled) for cause in chain(error)):
         return False
     status = status_of(error)
@@ -81,6 +87,12 @@ def explain(error: Exception, what: str, remedy: str) -> Exception | None:
         error: what was raised.
         what: what did not happen.
         remedy: what is safe, and what to do.
+
+    Example:
+        >>> explain(ConnectionResetError("reset by peer"), "a/b was not pushed", "try again")
+        ConnectionError('a/b was not pushed: ConnectionResetError (reset by peer); try again')
+        >>> explain(ZeroDivisionError(), "a/b was not pushed", "try again") is None
+        True
     """
     status = status_of(error)
     causes = list(chain(error))
@@ -98,6 +110,9 @@ def explain(error: Exception, what: str, remedy: str) -> Exception | None:
         return PermissionError(f"{what}: no valid token (status 401); `hf auth login` or HF_TOKEN; {remedy}")
     if status == 403:
         return PermissionError(f"{what}: the token may not do this (status 403); {remedy}")
+    if status in REFUSED_STATUS:
+        text = " ".join(str(error).split())[:300]
+        return ValueError(f"{what}: the Hub refused it (status {status}: {text}); {remedy}")
     if status is not None:
         return ConnectionError(f"{what}: the Hub answered {status} ({_server_message(causes)}); {remedy}")
     transport = next((c for c in causes if isinstance(c, (HTTPError, ConnectionError, TimeoutError))), None)
