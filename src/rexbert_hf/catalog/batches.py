@@ -7,6 +7,7 @@ Parquet and Hub datasets say, else text.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -108,11 +109,11 @@ class RowPacker:
         located, columns = rows.rows, rows.columns
         if columns is None:
             if self._columns is None:
-                located, columns = _with_first_keys(located)
+                located, columns = _with_first_keys(name, located)
             else:
                 located = _watch_columns(name, located, set(self._columns.needed))
         if self._columns is None:
-            self._columns = ColumnMap({column: column for column in columns or ["text"]})
+            self._columns = ColumnMap({column: column for column in columns or ()})
         if columns is not None:
             _require(name, [column for column in self._columns.needed if column not in columns], columns)
         if self._features is None:
@@ -124,6 +125,7 @@ class RowPacker:
         self._features, self._schema = features, features.arrow_schema
         kinds = {name: self._schema.field(name).type for name in features}
         self._columns.keep_lists(name for name, kind in kinds.items() if pa.types.is_list(kind))
+        self._texts = [name for name, kind in features.items() if kind == Value("string")]
         self._converters = {ours: converter_to(kinds[ours]) for ours in self._columns.ours}
 
     def _record(self, row: dict[str, Any] | str) -> dict[str, Any] | str | None:
@@ -149,9 +151,10 @@ class RowPacker:
 
     def _pack(self, records: list[dict[str, Any]], numbers: list[int], tally: Tally) -> pa.RecordBatch:
         if not self._keeps_null:
-            texts = [name for name, kind in self.features.items() if kind == Value("string")]
             for record in records:
-                record.update((name, "") for name in texts if record[name] is None)
+                for name in self._texts:
+                    if record[name] is None:
+                        record[name] = ""
         try:
             return pa.RecordBatch.from_pylist(records, schema=self._schema)
         except _MISFITS:
@@ -195,21 +198,17 @@ def _require(name: str, missing: list[str], columns: list[str]) -> None:
         raise ValueError(f"{name}: no column '{missing[0]}'; it has {listed}: correct the column mapping")
 
 
-def _with_first_keys(located: Iterator[Located]) -> tuple[Iterator[Located], list[str]]:
+def _with_first_keys(name: str, located: Iterator[Located]) -> tuple[Iterator[Located], list[str]]:
     """The columns of JSON rows that nobody mapped are those of the first object."""
     passed: list[Located] = []
-    keys: list[str] = []
     for number, row in located:
         passed.append((number, row))
         if isinstance(row, dict):
-            keys = list(row)
+            return chain(passed, located), list(row)
+        if number >= _COLUMNS_SEEN_BY:
             break
-
-    def everything() -> Iterator[Located]:
-        yield from passed
-        yield from located
-
-    return everything(), keys
+    reason = f"; row {passed[0][0]} {passed[0][1]}" if passed else ""
+    raise ValueError(f"{name}: holds no JSON objects, one a line or in one array{reason}")
 
 
 def _watch_columns(name: str, located: Iterator[Located], missing: set[str]) -> Iterator[Located]:
@@ -240,5 +239,8 @@ def _flaw_of(text: str, encoding: str) -> str | None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        return f"is not {encoding} (byte {ord(text[error.start]) & 0xFF:#04x} at character {error.start + 1})"
+        code = ord(text[error.start])
+        if 0xDC80 <= code <= 0xDCFF:  # what `surrogateescape` makes of a byte
+            return f"is not {encoding} (byte {code & 0xFF:#04x} at character {error.start + 1})"
+        return f"holds half a surrogate pair at character {error.start + 1}"
     return None

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any
+from itertools import chain
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,7 +39,8 @@ class Rows:
     rows: Iterator[Located]
 
 
-def open_rows(source: Source, options: FileOptions, needed: Sequence[str] | None) -> Rows:
+@contextmanager
+def open_rows(source: Source, options: FileOptions, needed: Sequence[str] | None) -> Iterator[Rows]:
     """Open a source and say what it holds; rows are read as they are asked for.
 
     Args:
@@ -48,17 +51,22 @@ def open_rows(source: Source, options: FileOptions, needed: Sequence[str] | None
     Raises:
         ValueError: if the file is empty or its head is unreadable.
     """
-    stream = io.BufferedReader(source.open())  # type: ignore[type-var]
-    head = stream.peek(4)[:4]
-    if not head:
-        raise ValueError(f"{source.name}: the file is empty; remove it from the list")
-    if source.format == "parquet":
-        return _parquet_rows(stream, needed)
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff") and options.encoding.lower().startswith("utf-8"):
-        raise ValueError(f"{source.name}: starts with a UTF-16 mark; pass encoding='utf-16'")
-    newline = "" if source.format in ("csv", "tsv") else "\n"
-    # What cannot be decoded becomes lone surrogates, so that the row is lost and not the file.
-    text = io.TextIOWrapper(stream, encoding=options.encoding, errors="surrogateescape", newline=newline)
+    with io.BufferedReader(source.open()) as stream:  # type: ignore[type-var]
+        head = stream.peek(4)[:4]
+        if not head:
+            raise ValueError(f"{source.name}: the file is empty; remove it from the list")
+        if source.format == "parquet":
+            yield _parquet_rows(stream, needed)
+            return
+        if head[:2] in (b"\xff\xfe", b"\xfe\xff") and options.encoding.lower().startswith("utf-8"):
+            raise ValueError(f"{source.name}: starts with a UTF-16 mark; pass encoding='utf-16'")
+        newline = "" if source.format in ("csv", "tsv") else "\n"
+        # What cannot be decoded becomes lone surrogates, so that the row is lost and not the file.
+        with io.TextIOWrapper(stream, encoding=options.encoding, errors="surrogateescape", newline=newline) as text:
+            yield _text_rows(source, text, options)
+
+
+def _text_rows(source: Source, text: io.TextIOWrapper, options: FileOptions) -> Rows:
     lines = _without_mark(text)
     if source.format == "text":
         return Rows(["text"], None, "line", ((i, {"text": line.rstrip("\r\n")}) for i, line in enumerate(lines, 1)))
@@ -68,14 +76,14 @@ def open_rows(source: Source, options: FileOptions, needed: Sequence[str] | None
     return Rows(names, None, "line", rows)
 
 
-def _without_mark(lines: Iterable[str]) -> Iterator[str]:
-    for i, line in enumerate(lines):
-        yield line.removeprefix("\ufeff") if i == 0 else line
+def _without_mark(lines: Iterator[str]) -> Iterator[str]:
+    first = next(lines, None)
+    return lines if first is None else chain([first.removeprefix("\ufeff")], lines)
 
 
-def _parquet_rows(stream: IO[bytes], needed: Sequence[str] | None) -> Rows:
+def _parquet_rows(stream: io.BufferedReader[Any], needed: Sequence[str] | None) -> Rows:
     # Parquet is read from its end, which streams of .gz and .zip cannot do in reasonable time.
-    seekable = stream if isinstance(getattr(stream, "raw", None), io.FileIO) else pa.BufferReader(stream.read())
+    seekable = stream if isinstance(stream.raw, io.FileIO) else pa.BufferReader(stream.read())
     file = pq.ParquetFile(seekable)
     schema = file.schema_arrow
     columns = None if needed is None else [name for name in needed if name in schema.names]
@@ -109,7 +117,7 @@ def _json_object(line: str) -> dict[str, Any] | str:
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
-        return f"is not JSON ({error.msg} at column {error.colno})"
+        return f"is not JSON ({error.msg.removesuffix(' at')} at column {error.colno})"
     except (ValueError, RecursionError) as error:
         return f"is not JSON ({error})"
     return value if isinstance(value, dict) else f"holds {type(value).__name__}, not an object"

@@ -14,6 +14,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -140,16 +141,19 @@ def _batches(
     if not sources:
         raise ValueError("the list of files is empty: name at least one")
     for file in sources:
-        yield from packer.batches(file.name, _open_file(file, options, packer.needed))
+        with _open(file, options, packer.needed) as rows:
+            yield from packer.batches(file.name, rows)
 
 
-def _open_file(file: Source, options: FileOptions, needed: Sequence[str] | None) -> Rows:
-    try:
-        rows = open_rows(file, options, needed)
-    except _FILE_ERRORS as error:
-        raise _file_error(file.name, error) from error
-    rows.rows = _guarded(file.name, rows.rows)
-    return rows
+@contextmanager
+def _open(file: Source, options: FileOptions, needed: Sequence[str] | None) -> Iterator[Rows]:
+    with ExitStack() as stack:
+        try:
+            rows = stack.enter_context(open_rows(file, options, needed))
+        except _FILE_ERRORS as error:
+            raise _file_error(file.name, error) from error
+        rows.rows = _guarded(file.name, rows.rows)
+        yield rows
 
 
 _FILE_ERRORS = (EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowException, OSError, RuntimeError, UnicodeError)

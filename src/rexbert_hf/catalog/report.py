@@ -63,7 +63,8 @@ class Tally:
 
     def bad(self, number: int, reason: str) -> None:
         """Count a bad row; where and why goes to the report, or into an error."""
-        where = f"{self._name} {self._unit} {number:,} {reason}"
+        place = f":{number}" if self._unit == "line" else f" {self._unit} {number}"
+        where = f"{self._name}{place} {reason}"
         if self._tolerance.errors == "raise":
             raise ValueError(f"{where}; correct it, or pass errors='skip'")
         self._bad += 1

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import glob
 import gzip
+import io
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -99,7 +101,7 @@ def _expand(path: str | Path) -> list[Path]:
 
 
 def _is_hidden(path: Path) -> bool:
-    return any(part.startswith((".", "__MACOSX")) for part in path.parts)
+    return any(part.startswith((".", "__MACOSX")) and part not in (".", "..") for part in path.parts)
 
 
 def _format_of(name: str) -> str | None:
@@ -116,11 +118,18 @@ def _sources_of(file: Path, options: FileOptions) -> list[Source]:
         raise ValueError(
             f"{file}: cannot tell the format from the name; pass format=..., or rename it to one of {known}"
         )
-    return [Source(str(file), form, lambda: _unpack(file.open("rb"), file.name))]
+    return [Source(str(file), form, partial(_open_file, file))]
 
 
-def _unpack(stream: IO[bytes], name: str) -> IO[bytes]:
-    return gzip.open(stream, "rb") if name.lower().endswith(".gz") else stream  # type: ignore[return-value]
+def _open_file(file: Path) -> IO[bytes]:
+    if file.suffix.lower() == ".gz":
+        return gzip.open(file, "rb")  # type: ignore[return-value]
+    return io.FileIO(file)  # unbuffered: `formats` buffers, and looks whether there is a plain file below
+
+
+def _open_member(file: Path, name: str) -> IO[bytes]:
+    member = zipfile.ZipFile(file).open(name)  # noqa: SIM115 - the reader closes it
+    return gzip.open(member, "rb") if name.lower().endswith(".gz") else member  # type: ignore[return-value]
 
 
 def _zip_sources(file: Path, options: FileOptions) -> list[Source]:
@@ -135,7 +144,7 @@ def _zip_sources(file: Path, options: FileOptions) -> list[Source]:
             f"{file}: nothing readable inside (it holds {', '.join(names[:5]) or 'nothing'}); pass format=..."
         )
 
-    def opener(name: str) -> Callable[[], IO[bytes]]:
-        return lambda: _unpack(zipfile.ZipFile(file).open(name), name)
-
-    return [Source(f"{file}!{name}", options.format or _format_of(name) or "", opener(name)) for name in wanted]
+    return [
+        Source(f"{file}!{name}", options.format or _format_of(name) or "", partial(_open_member, file, name))
+        for name in wanted
+    ]

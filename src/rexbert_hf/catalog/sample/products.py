@@ -12,6 +12,9 @@ from typing import Any
 
 from .vocabulary import Brand, Leaf, attribute_sentence, brands, favourite, is_plural, leaves, with_article
 
+PRODUCTS_A_LEAF = 3
+"""At least so many."""
+
 BRAND_LOYALTY = 0.45
 """Chance that an attribute takes the brand's favourite value."""
 
@@ -57,11 +60,12 @@ class SampleProduct:
 
 
 def make_products(seed: int, size: int) -> list[SampleProduct]:
-    """Draw `size` products; every leaf has one as soon as there are enough of them."""
+    """Draw `size` products, at least three a leaf: a small shop has fewer leaves rather than nothing to compare."""
     rng = random.Random(f"products {seed}")
-    tree = list(leaves().values())
+    tree = list(leaves().values())[: max(1, size // PRODUCTS_A_LEAF)]
     weights = [1 + favourite(leaf.name, "popularity", 4) for leaf in tree]
-    chosen = tree[:size] + rng.choices(tree, weights, k=max(0, size - len(tree)))
+    sure = (tree * PRODUCTS_A_LEAF)[:size]
+    chosen = sure + rng.choices(tree, weights, k=size - len(sure))
     rng.shuffle(chosen)
     return [_make_product(rng, leaf, f"P{i:06d}") for i, leaf in enumerate(chosen, 1)]
 

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import gzip
+import json
+import zipfile
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import Dataset, DatasetDict, Features, List, Value
+
+from rexbert_hf.catalog import RECORDS, ReadReport, load_sample, read_records
+
+ROWS = [
+    {"uid": "7", "title": 'Pan, 24 cm "Ember"', "note": "caf\u00e9"},
+    {"uid": "8", "title": "Two\nlines", "note": ""},
+    {"uid": "9", "title": "Mug", "note": "blue"},
+]
+CSV = 'uid,title,note\n7,"Pan, 24 cm ""Ember""",caf\u00e9\n8,"Two\nlines",\n9,Mug,blue\n'
+JSON_LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    """A file as its suffix says: .gz packed, and .zip with one member named as the file without .zip."""
+    data = content.encode() if isinstance(content, str) else content
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(data))
+    elif path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(path.stem, data)
+    else:
+        path.write_bytes(data)
+    return path
+
+
+def parquet_bytes(rows) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows), sink)
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize("packing", ["", ".gz", ".zip"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("shop.csv", CSV),
+        ("shop.jsonl", JSON_LINES),
+        ("shop.json", json.dumps(ROWS, indent=1)),
+        ("shop.parquet", parquet_bytes(ROWS)),
+    ],
+)
+def test_each_format_plain_and_packed(tmp_path, name, content, packing):
+    path = write(tmp_path / (name + packing), content)
+    assert read_records(path).to_list() == ROWS
+
+
+def test_tsv_takes_quotes_literally(tmp_path):
+    path = write(tmp_path / "pairs.tsv", 'q\tp\n5" pipe\t"a"\nx\t"\n')
+    assert read_records(path).to_list() == [{"q": '5" pipe', "p": '"a"'}, {"q": "x", "p": '"'}]
+    quoted = write(tmp_path / "quoted.tsv", 'q\tp\n"a\tb"\tc\n')
+    assert read_records(quoted, quotechar='"').to_list() == [{"q": "a\tb", "p": "c"}]
+
+
+def test_text_is_one_document_a_line(tmp_path):
+    # Only \n ends a document: \u2028, form feeds and lone carriage returns occur inside real ones.
+    path = write(tmp_path / "docs.txt", "first\u2028still first\r\n\n  \nsecond\rsame\x0csame\nlast")
+    report = ReadReport()
+    rows = read_records(path, report=report)
+    assert rows["text"][:] == ["first\u2028still first", "second\rsame\x0csame", "last"]
+    assert (report.rows, report.empty, report.bad) == (3, 2, 0)
+
+
+def test_columns_are_renamed_joined_and_filled_in(tmp_path):
+    path = write(tmp_path / "shop.csv", CSV)
+    mapping = {"product_id": "uid", "text": ["title", "note"], "line": "{title} ({note}), {{{uid}}}"}
+    assert read_records(path, mapping).to_list()[1:] == [
+        {"product_id": "8", "text": "Two\nlines", "line": "Two\nlines (), {8}"},
+        {"product_id": "9", "text": "Mug . blue", "line": "Mug (blue), {9}"},
+    ]
+
+
+def test_templates_look_up_names_and_nothing_else(tmp_path):
+    path = write(tmp_path / "odd.csv", "a:b,c.real,d!r\n1,2,3\n")
+    assert read_records(path, {"text": "{a:b}-{c.real}-{d!r}"})["text"][:] == ["1-2-3"]
+    with pytest.raises(ValueError, match=r"no column 'a:b\.__class__'"):
+        read_records(path, {"text": "{a:b.__class__}"})
+
+
+def test_features_give_types_lists_and_nulls(tmp_path):
+    path = write(
+        tmp_path / "pairs.csv", 'q,id,grade,day,ok,ids,l1,l2\nred mug,7, 2.5 ,2026-01-02,yes,"[1, 2]",a,b\nx,,,,,,c,\n'
+    )
+    features = Features(
+        {
+            "query": Value("string"), "n": Value("int64"), "relevance": Value("float32"),
+            "time": Value("timestamp[ms]"), "ok": Value("bool"), "ids": List(Value("int64")),
+            "path": List(Value("string")), "more": Value("string"),
+        }
+    )  # fmt: skip
+    names = {"query": "q", "n": "id", "relevance": "grade", "time": "day", "ok": "ok", "ids": "ids"}
+    rows = read_records(path, names | {"path": ["l1", "l2"]}, features=features)
+    assert rows.features == features
+    assert rows.to_list() == [
+        {"query": "red mug", "n": 7, "relevance": 2.5, "time": datetime(2026, 1, 2), "ok": True, "ids": [1, 2],
+         "path": ["a", "b"], "more": None},
+        {"query": "x", "n": None, "relevance": None, "time": None, "ok": None, "ids": None, "path": ["c"],
+         "more": None},
+    ]  # fmt: skip
+
+
+def test_records_come_back_from_json_lines(tmp_path):
+    for kind in ("products", "query_products", "reviews", "questions"):
+        rows = load_sample(kind, size=5)
+        path = tmp_path / f"{kind}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        back = read_records(path, features=RECORDS[kind])
+        assert back.features == RECORDS[kind]
+        assert back.to_list() == rows.to_list()
+
+
+def test_json_values_become_text_without_features(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"a": 1, "b": ["x"], "c": true}\n{"a": "z", "b": {"k": "\u00e9"}}\n')
+    assert read_records(path).to_list() == [
+        {"a": "1", "b": '["x"]', "c": "True"},
+        {"a": "z", "b": '{"k": "\u00e9"}', "c": ""},
+    ]
+
+
+def test_json_array_larger_than_the_buffer(tmp_path, monkeypatch):
+    monkeypatch.setattr("rexbert_hf.catalog.formats._CHUNK", 7)
+    rows = [{"id": str(i), "text": 'a "]" , [{' * (i % 5)} for i in range(40)]
+    rows[17]["text"] = "long " * 500
+    path = write(tmp_path / "a.json", "\n [" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+    assert read_records(path).to_list() == rows
+
+
+def test_parquet_keeps_its_types(tmp_path):
+    table = pa.table(
+        {
+            "id": pa.array([1, 2], pa.int32()),
+            "name": pa.array(["a", None], pa.large_string()),
+            "kind": pa.array(["x", "x"]).dictionary_encode(),
+            "tags": pa.array([["u"], None]),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    rows = read_records(tmp_path / "a.parquet")
+    assert rows.features == Features(
+        {"id": Value("int32"), "name": Value("string"), "kind": Value("string"), "tags": List(Value("string"))}
+    )
+    assert rows.to_list()[0] == {"id": 1, "name": "a", "kind": "x", "tags": ["u"]}
+    assert read_records(tmp_path / "a.parquet", {"t": "{name} {id}"})["t"][:] == ["a 1", "2"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+def test_encodings_and_byte_order_marks(tmp_path, encoding):
+    for name in ("a.csv", "a.jsonl", "a.txt"):
+        content = {"a.csv": "text\ncaf\u00e9\n", "a.jsonl": '{"text": "caf\u00e9"}\n', "a.txt": "caf\u00e9\n"}[name]
+        path = write(tmp_path / name, content.encode(encoding))
+        told = "utf-8" if encoding == "utf-8-sig" else encoding
+        assert read_records(path, encoding=told)["text"][:] == ["caf\u00e9"]
+
+
+def test_header_delimiter_and_format_can_be_told(tmp_path):
+    path = write(tmp_path / "offers.dat", "1;Mug\n2;Pan\n")
+    rows = read_records(path, {"title": "name"}, format="csv", delimiter=";", header=["id", "name"])
+    assert rows["title"][:] == ["Mug", "Pan"]
+
+
+def test_long_fields_are_fine(tmp_path):
+    path = write(tmp_path / "a.csv", f'id,text\n1,"{"x" * 300_000}"\n')
+    assert len(read_records(path)[0]["text"]) == 300_000
+
+
+def test_folders_globs_and_lists(tmp_path):
+    folder = tmp_path / "many"
+    (folder / "sub").mkdir(parents=True)
+    write(folder / "b.txt", "b\n")
+    write(folder / "sub" / "a.txt.gz", "a\n")
+    write(folder / "c.zip", b"")
+    with zipfile.ZipFile(folder / "c.zip", "w") as archive:
+        archive.writestr("../../escape.txt", "c\n")
+        archive.writestr("inner.txt.gz", gzip.compress(b"d\n"))
+        archive.writestr("README", "not data")
+        archive.writestr("__MACOSX/._x.txt", "not data")
+    write(folder / ".hidden.txt", "no\n")
+    write(folder / "notes.pdf", "no\n")
+    report = ReadReport()
+    assert read_records(folder, report=report)["text"][:] == ["b", "c", "d", "a"]
+    assert len(report.files) == 4
+    assert not (tmp_path.parent / "escape.txt").exists()
+    assert sorted(path.name for path in folder.iterdir()) == [".hidden.txt", "b.txt", "c.zip", "notes.pdf", "sub"]
+    assert read_records(str(tmp_path / "**" / "*.txt*"))["text"][:] == ["b", "a"]
+    assert read_records([folder / "sub", folder / "b.txt"])["text"][:] == ["a", "b"]
+
+
+def test_names_with_brackets_are_files_first(tmp_path):
+    path = write(tmp_path / "a[1].txt", "x\n")
+    assert read_records(path)["text"][:] == ["x"]
+
+
+def test_several_batches_keep_the_order_and_limit_stops(tmp_path):
+    texts = [f"row {i}" for i in range(3_456)]
+    path = write(tmp_path / "a.txt", "\n".join(texts))
+    assert read_records(path)["text"][:] == texts
+    for limit in (1, 1_000, 1_001, 3_456, 9_999):
+        report = ReadReport()
+        assert read_records(path, limit=limit, report=report)["text"][:] == texts[:limit]
+        assert report.rows == min(limit, 3_456)
+
+
+def test_cache_dir_maps_a_file_and_leaves_nothing_behind_on_failure(tmp_path):
+    path = write(tmp_path / "shop.csv", CSV)
+    rows = read_records(path, cache_dir=tmp_path / "cache")
+    assert rows.to_list() == ROWS
+    assert [Path(file["filename"]).parent for file in rows.cache_files] == [tmp_path / "cache"]
+    bad = write(tmp_path / "bad.txt", "good\n" * 1_500 + "\0\n" * 1_500)
+    with pytest.raises(ValueError, match="rows are bad"):
+        read_records(bad, cache_dir=tmp_path / "other")
+    assert list((tmp_path / "other").iterdir()) == []
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A Hub of one data set; tests against real HTTP live in tests/hub."""
+    calls = []
+
+    def load_dataset(name, config, revision, split):
+        calls.append((name, config, revision, split))
+        if name != "shop/offers":
+            raise FileNotFoundError(f"Dataset '{name}' doesn't exist on the Hub")
+        return DatasetDict({"train": Dataset.from_list(ROWS), "test": Dataset.from_list(ROWS[:1])})[split]
+
+    monkeypatch.setattr("rexbert_hf.catalog.readers.load_dataset", load_dataset)
+    return calls
+
+
+def test_hub_names_with_configuration_and_revision(hub):
+    assert read_records("shop/offers").to_list() == ROWS
+    rows = read_records("shop/offers:small@v1.0", {"text": "{title}|{uid}"}, split="test")
+    assert rows["text"][:] == ['Pan, 24 cm "Ember"|7']
+    assert read_records("shop/offers@refs/pr/1", {"id": "uid"})["id"][:] == ["7", "8", "9"]
+    assert hub == [
+        ("shop/offers", None, None, "train"),
+        ("shop/offers", "small", "v1.0", "test"),
+        ("shop/offers", None, "refs/pr/1", "train"),
+    ]
+
+
+def test_hub_misses_are_explained(hub):
+    with pytest.raises(FileNotFoundError, match=r"'data/shop' is neither a file or folder here nor a readable Hub"):
+        read_records("data/shop")
+    with pytest.raises(ValueError, match=r"shop/offers: no column 'name'; it has uid, title, note"):
+        read_records("shop/offers", {"text": "name"})
