@@ -3,6 +3,7 @@
 Ours is the whole path: `TokenisedDataset.take` on an Arrow table, then the collator, to a flat batch of tensors. The
 peer gets its best case: rows ready as Python objects and, for `whole_word_mask` (which raises on unequal lengths),
 padded beforehand; the faster of its torch and numpy forms counts. Only real tokens count on either side.
+Times are processor time of the process (one thread), so that other jobs on the machine stay out of them.
 
     python benchmarks/collate.py [--quick]
 
@@ -110,13 +111,13 @@ def tokenised_rows(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list
 
 
 def median_seconds(run: Callable[[], None], repeats: int) -> float:
-    """Median wall time of `repeats` runs after one that warms up."""
+    """Median processor time of `repeats` runs after one that warms up."""
     run()
     times = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         run()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return statistics.median(times)
 
 
