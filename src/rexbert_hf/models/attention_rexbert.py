@@ -61,7 +61,10 @@ class Layout:
         if self.token_index is not None:
             full = flat.new_zeros((self.shape[0] * self.shape[1], *flat.shape[1:]))
             flat = full.index_copy(0, self.token_index, flat)
-        return flat.view(*self.shape, *flat.shape[1:])
+        rows = flat.view(*self.shape, *flat.shape[1:])
+        if self.padding_mask is None:
+            return rows
+        return rows.masked_fill(~self.padding_mask.view(*self.shape, *[1] * (rows.dim() - 2)), 0)
 
     def flatten(self, padded: torch.Tensor) -> torch.Tensor:
         """The caller's `[B, S, ...]` to flat `[T, ...]`."""
@@ -76,15 +79,31 @@ class Layout:
         inverse[self.token_index] = torch.arange(len(self.token_index), device=places.device)
         return inverse[places]
 
+    def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Place `[T]` of each flat token in padded rows, and True on their tokens `[rows, length]`.
+
+        The rows are the caller's, or the documents of a flat batch that holds several.
+        """
+        device = self.position_ids.device
+        if self.cu_seqlens is not None and self.shape[0] == 1 and len(self.cu_seqlens) > 2:
+            lengths = self.cu_seqlens.diff()
+            valid = torch.arange(self.max_length, device=device)[None, :] < lengths[:, None]
+            return valid.view(-1).nonzero().squeeze(1), valid
+        total = self.shape[0] * self.shape[1]
+        if self.token_index is None:
+            valid = torch.ones(self.shape, dtype=torch.bool, device=device)
+            return torch.arange(total, device=device), valid if self.padding_mask is None else self.padding_mask
+        valid = torch.zeros(total, dtype=torch.bool, device=device).index_fill(0, self.token_index, True)
+        return self.token_index, valid.view(self.shape)
+
     def dense_mask(self, window: int | None) -> torch.Tensor | None:
         """Boolean `[B or 1, 1, S or 1, S]` mask of a dense batch, True where attention may look; None: everywhere."""
+        if window is None:
+            return None if self.padding_mask is None else self.padding_mask[:, None, None, :]
         if window not in self._masks:
-            mask = None if self.padding_mask is None else self.padding_mask[:, None, None, :]
-            if window is not None:
-                position = torch.arange(self.shape[1], device=self.position_ids.device)
-                band = ((position[:, None] - position[None, :]).abs() <= window)[None, None]
-                mask = band if mask is None else mask & band
-            self._masks[window] = mask
+            position = torch.arange(self.shape[1], device=self.position_ids.device)
+            band = ((position[:, None] - position[None, :]).abs() <= window)[None, None]
+            self._masks[window] = band if self.padding_mask is None else self.padding_mask[:, None, None, :] & band
         return self._masks[window]
 
     def band(self, queries: int, keys: int, offset: int, window: int, like: torch.Tensor) -> torch.Tensor:
@@ -122,7 +141,8 @@ def make_layout(
         ValueError: if the arguments contradict each other or the shape.
     """
     batch, length = shape
-    if cu_seqlens is None and batch == 1 and position_ids is not None and not torch.compiler.is_compiling():
+    tracing = torch.compiler.is_exporting() or torch.jit.is_tracing()
+    if cu_seqlens is None and batch == 1 and position_ids is not None and not tracing:
         cu_seqlens = _borders(position_ids.reshape(-1))
     if cu_seqlens is not None:
         return _flat_layout(shape, device, attention_mask, position_ids, cu_seqlens, max_length, varlen)
@@ -142,6 +162,9 @@ def make_layout(
         cu = torch.arange(0, (batch + 1) * length, max(length, 1), dtype=torch.int32, device=device)[: batch + 1]
         return Layout(rows.reshape(-1), shape, cu, length, groups=[(batch, length)])
     mask = attention_mask.bool()
+    if bool(((mask[:, 1:] & ~mask[:, :-1]).sum(1) + mask[:, 0] > 1).any()):
+        # Masked tokens inside a row keep their place: closing the gap would bring its sides nearer to each other.
+        return Layout(rows.reshape(-1), shape, padding_mask=mask)
     token_index = mask.reshape(-1).nonzero().squeeze(1)
     lengths = mask.sum(1)
     lengths = lengths[lengths > 0]
@@ -280,52 +303,26 @@ def _dense(
 def _eager(
     qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, layout: Layout, window: int | None, dropout: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Softmax attention written out, padded to the longest document; weights come back in the caller's rows."""
+    """Softmax attention written out, over padded rows (see `Layout.rows`); weights are zero at padding."""
     qk = rotate(qkv[:, :2], cos, sin)
-    query, key, value = qk[:, 0], qk[:, 1], qkv[:, 2]
-    if layout.is_dense:
-        documents, length = layout.shape
-        place = torch.arange(documents * length, device=qkv.device)
-        valid = layout.padding_mask
-        valid = place.new_ones((documents, length), dtype=torch.bool) if valid is None else valid
-    else:
-        assert layout.cu_seqlens is not None
-        lengths = layout.cu_seqlens.diff().long()
-        documents, length = len(lengths), layout.max_length
-        valid = torch.arange(length, device=qkv.device)[None, :] < lengths[:, None]
-        place = valid.reshape(-1).nonzero().squeeze(1)
+    place, valid = layout.rows()
+    count, length = valid.shape
 
     def pad(x: torch.Tensor) -> torch.Tensor:
-        full = x.new_zeros((documents * length, *x.shape[1:])).index_copy(0, place, x)
-        return full.view(documents, length, *x.shape[1:]).transpose(1, 2)
+        full = x.new_zeros((count * length, *x.shape[1:])).index_copy(0, place, x)
+        return full.view(count, length, *x.shape[1:]).transpose(1, 2)
 
     mask = valid[:, None, None, :]
     if window is not None:
         position = torch.arange(length, device=qkv.device)
         mask = mask & ((position[:, None] - position[None, :]).abs() <= window)
     mask = mask | torch.eye(length, dtype=torch.bool, device=qkv.device)
-    scores = pad(query) @ pad(key).transpose(-1, -2) * qkv.shape[-1] ** -0.5
+    scores = pad(qk[:, 0]) @ pad(qk[:, 1]).transpose(-1, -2) * qkv.shape[-1] ** -0.5
     scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
+    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype) * valid[:, None, :, None]
     weights = F.dropout(weights, dropout, training=dropout > 0)
-    out = (weights @ pad(value)).transpose(1, 2).reshape(documents * length, -1)
-    return out.index_select(0, place), _restore_weights(weights, valid, layout)
-
-
-def _restore_weights(weights: torch.Tensor, valid: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """Attention maps of documents `[D, N, S, S]` to the caller's rows `[B, N, S, S]`; a flat batch keeps documents."""
-    batch, length = layout.shape
-    if layout.is_dense or layout.token_index is None or batch == 1:
-        return weights
-    assert layout.cu_seqlens is not None
-    rows = layout.token_index[layout.cu_seqlens[:-1].long()] // length
-    columns = (layout.token_index % length).split(layout.cu_seqlens.diff().tolist())
-    full = weights.new_zeros(batch, weights.shape[1], length, length)
-    for document, (row, column) in enumerate(zip(rows.tolist(), columns, strict=True)):
-        size = len(column)
-        block = weights[document, :, :size, :size]
-        full[row, :, column[:, None], column[None, :]] = block
-    return full
+    out = (weights @ pad(qkv[:, 2])).transpose(1, 2).reshape(count * length, -1)
+    return out.index_select(0, place), weights
 
 
 def _grouped(
