@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,16 +12,22 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import run_client
+from filelock import FileLock
 from hub_server import TOKEN, HubServer
 from huggingface_hub import DatasetCard, HfApi, ModelCard
 
 
 @pytest.fixture(scope="module")
 def trip(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    work = tmp_path_factory.mktemp("trip")
+    # Two processes that import everything: once a test run, however many workers share it.
+    base = tmp_path_factory.getbasetemp()
+    work = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "trip"
+    work.mkdir(exist_ok=True)
+    with FileLock(work / "lock"), HubServer(work / "hub") as hub:
+        if not (work / "found.json").exists():
+            run_client("client_push.py", hub, work / "pusher", str(tiny_run), str(work), package=True)
+            run_client("client_pull.py", hub, work / "puller", str(work), package=False)
     with HubServer(work / "hub") as hub:
-        run_client("client_push.py", hub, work / "pusher", str(tiny_run), str(work), package=True)
-        run_client("client_pull.py", hub, work / "puller", str(work), package=False)
         yield SimpleNamespace(
             hub=hub,
             expected=dict(np.load(work / "expected.npz")),
