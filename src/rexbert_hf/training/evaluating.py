@@ -45,7 +45,7 @@ class EvaluatingTrainer(ResumableTrainer):
             out |= {f"{prefix}_{name}_{key}" if name else f"{prefix}_{key}": value for key, value in result.items()}
         return out
 
-    def evaluate(  # type: ignore[override]
+    def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Masked loss and accuracy on held-out documents, with fixed masks; every `eval_steps` if asked for.

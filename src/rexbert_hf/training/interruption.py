@@ -7,6 +7,8 @@ once.
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -67,7 +69,28 @@ class StopSignal:
         logger.warning("%s: saving a checkpoint after this step, then stopping", signal.Signals(signum).name)
 
 
-def ignore_in_worker(worker_id: int) -> None:
-    """Let loader workers survive a signal sent to the whole process group: the main process stops them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+class WorkerSignals:
+    """`worker_init_fn` that keeps loader workers alive through a signal sent to the whole process group.
+
+    `timeout`, Slurm and Ctrl-C signal every process of a job, but the step in progress may still need its batches. Only
+    after `release`, when training is over, does SIGTERM end a worker (Python's own exit handler sends one).
+
+    Args:
+        context: start method of the workers, as the `DataLoader` gets it.
+    """
+
+    def __init__(self, context: str | None = None) -> None:
+        self._over = multiprocessing.get_context(context).Event()
+
+    def __call__(self, worker_id: int) -> None:
+        """Install the handlers in a worker."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._terminate)
+
+    def _terminate(self, signum: int, frame: FrameType | None) -> None:
+        if self._over.is_set():
+            os._exit(0)
+
+    def release(self) -> None:
+        """Let the workers die of SIGTERM from now on."""
+        self._over.set()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 from transformers import Trainer
+from transformers.utils import logging as hf_logging
 
 from rexbert_hf.training import checkpoint as ckpt
 from rexbert_hf.training.arguments import CurriculumArguments
@@ -88,7 +90,8 @@ class ResumableTrainer(Trainer):
         step = self.state.global_step
         self._staging = ckpt.staging_folder(self.output_dir, step)
         try:
-            super()._save_checkpoint(model, trial)
+            with _no_progress_bars():
+                super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 self._publish(self._staging, step)
@@ -135,6 +138,18 @@ class ResumableTrainer(Trainer):
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Load nothing."""
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Keep `save_pretrained` from drawing a bar for each shard across the training bar."""
+    enabled = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            hf_logging.enable_progress_bar()
 
 
 def as_json(description: Mapping[str, Any]) -> dict[str, Any]:

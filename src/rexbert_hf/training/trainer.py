@@ -30,7 +30,7 @@ from rexbert_hf.training.collation import STATS, PhaseCollator
 from rexbert_hf.training.evaluating import EvaluatingTrainer
 from rexbert_hf.training.flops import FlopCounter, measure_matmul_peak
 from rexbert_hf.training.heldout import accepts_flat
-from rexbert_hf.training.interruption import StopSignal, TrainingInterrupted, ignore_in_worker
+from rexbert_hf.training.interruption import StopSignal, TrainingInterrupted, WorkerSignals
 from rexbert_hf.training.meter import StepMeter
 from rexbert_hf.training.optimizer import StableAdamW, parameter_groups
 from rexbert_hf.training.plan import Plan
@@ -103,6 +103,7 @@ class CurriculumTrainer(EvaluatingTrainer):
     def _reset_run(self) -> None:
         self.meter = StepMeter()
         self._stop = StopSignal()
+        self._workers: WorkerSignals | None = None
         self._stopping = 0
         self._phase_index = -1
         self._batches: list[dict[str, Any]] = []
@@ -132,7 +133,11 @@ class CurriculumTrainer(EvaluatingTrainer):
             torch.set_flush_denormal(True)  # decayed moments of rare tokens become denormal, which is 10 times slower
         with StopSignal() as self._stop:
             self.meter = self._make_meter()
-            output = super().train(resume_from_checkpoint=str(found.path) if found else None, **kwargs)
+            try:
+                output = super().train(resume_from_checkpoint=str(found.path) if found else None, **kwargs)
+            finally:
+                if self._workers is not None:
+                    self._workers.release()
         if self._stopping and self.state.global_step < self.state.max_steps:
             raise TrainingInterrupted(self._stopping, self.state.global_step)
         return output
@@ -152,11 +157,12 @@ class CurriculumTrainer(EvaluatingTrainer):
         workers = args.dataloader_num_workers
         options: dict[str, Any] = {}
         if workers:
+            self._workers = WorkerSignals(args.dataloader_multiprocessing_context)
             options = {
                 "persistent_workers": args.dataloader_persistent_workers,
                 "prefetch_factor": args.dataloader_prefetch_factor,
                 "multiprocessing_context": args.dataloader_multiprocessing_context,
-                "worker_init_fn": ignore_in_worker,
+                "worker_init_fn": self._workers,
             }
         return DataLoader(
             self.train_dataset,  # type: ignore[arg-type]

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from rexbert_hf.training import checkpoint as ckpt
+
+
+def write(root, step, info=None, text="weights"):
+    folder = root / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_text(text * 10)
+    (folder / "sub").mkdir()
+    (folder / "sub" / "part").write_text("more")
+    ckpt.seal(folder, step, info)
+    return folder
+
+
+def test_the_newest_complete_one_is_found(tmp_path):
+    for step in (5, 100, 20):
+        write(tmp_path, step, {"phase": "one"})
+    found = ckpt.last_complete_checkpoint(tmp_path)
+    assert (found.step, found.path.name, found.info) == (100, "checkpoint-100", {"phase": "one"})
+    assert ckpt.last_complete_checkpoint(tmp_path / "absent") is None
+
+
+def damage_marker(folder):
+    (folder / ckpt.MARKER).unlink()
+
+
+def damage_size(folder):
+    (folder / "model.safetensors").write_text("short")
+
+
+def damage_bytes(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(b"X" + path.read_bytes()[1:])
+
+
+def damage_file(folder):
+    (folder / "sub" / "part").unlink()
+
+
+def damage_json(folder):
+    (folder / ckpt.MARKER).write_text('{"format_version": 1, "st')
+
+
+def damage_version(folder):
+    marker = json.loads((folder / ckpt.MARKER).read_text())
+    (folder / ckpt.MARKER).write_text(json.dumps(marker | {"format_version": 99}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_marker, "it was not finished"),
+        (damage_size, "model.safetensors: 5 bytes, 70 were written"),
+        (damage_bytes, "CRC-32 differs"),
+        (damage_file, "part: missing"),
+        (damage_json, "not readable"),
+        (damage_version, "format 99"),
+    ],
+)
+def test_damaged_ones_are_reported_and_passed_over(tmp_path, caplog, damage, message):
+    write(tmp_path, 5)
+    damage(write(tmp_path, 10))
+    with caplog.at_level(logging.WARNING):
+        assert ckpt.last_complete_checkpoint(tmp_path).step == 5
+    assert message in caplog.text
+    assert "checkpoint-10" in caplog.text
+
+
+def test_rotation_keeps_the_newest_and_leaves_no_orphan(tmp_path):
+    for step in (5, 10, 15, 20):
+        write(tmp_path, step, {"phase_end": step == 5})
+    assert ckpt.rotate(tmp_path, None) == []
+    assert ckpt.rotate(tmp_path, 2, keep="phase_end") == ["checkpoint-10"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-15", "checkpoint-20", "checkpoint-5"]
+    assert ckpt.rotate(tmp_path, 1) == ["checkpoint-15", "checkpoint-5"]
+
+
+def test_leftovers_of_a_killed_run_are_removed_and_nothing_else(tmp_path, caplog):
+    write(ckpt.staging_folder(tmp_path, 10), 10)
+    write(tmp_path, 5).rename(tmp_path / f"{ckpt.DOOMED}checkpoint-5")
+    write(tmp_path, 7)
+    (tmp_path / ".hidden").mkdir()
+    assert ckpt.last_complete_checkpoint(tmp_path).step == 7
+    with caplog.at_level(logging.WARNING):
+        assert len(ckpt.remove_leftovers(tmp_path)) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "checkpoint-7"]
+
+
+def test_publishing_replaces_a_damaged_one_and_keeps_a_complete_one(tmp_path):
+    damage_size(write(tmp_path, 10))
+    staged = write(ckpt.staging_folder(tmp_path, 10), 10, {"which": "new"})
+    ckpt.publish(staged, tmp_path / "checkpoint-10")
+    assert ckpt.last_complete_checkpoint(tmp_path).info == {"which": "new"}
+    again = write(ckpt.staging_folder(tmp_path, 10), 10, {"which": "newer"})
+    ckpt.publish(again, tmp_path / "checkpoint-10")
+    assert ckpt.last_complete_checkpoint(tmp_path).info == {"which": "new"}
+    assert not again.exists()

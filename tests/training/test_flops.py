@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from torch.utils.flop_counter import FlopCounterMode
+from training_cases import make_model
+
+from rexbert_hf.training.flops import FlopCounter, visible_pairs
+
+
+@pytest.mark.parametrize("window", [None, 0, 1, 3, 64])
+def test_pairs_by_counting_them(window):
+    lengths = np.array([1, 2, 7, 30])
+    counted = sum(
+        window is None or abs(q - k) <= window for length in lengths for q in range(length) for k in range(length)
+    )
+    assert visible_pairs(lengths, window) == counted
+
+
+def test_forward_by_hand():
+    # H=4, I=6, V=10; 2 layers: per token and layer 8*16 + 6*24 = 272; 16 a pair; a prediction 2*16 + 2*40 = 112.
+    counter = FlopCounter(4, 6, 10, global_layers=1, local_layers=1, window=1)
+    assert counter.forward(tokens=5, global_pairs=25, local_pairs=13, predicted=2) == 5 * 2 * 272 + 16 * 38 + 2 * 112
+    assert counter.step(5, 25, 13, 2) == 3 * counter.forward(5, 25, 13, 2)
+
+
+def test_linear_part_equals_what_torch_counts():
+    """Matrix products of the forward pass; attention is left out, its kernels differ."""
+    import torch
+
+    model = make_model(dropout=0.0)
+    counter = FlopCounter.from_config(model.config)
+    assert (counter.global_layers, counter.local_layers, counter.window) == (1, 1, 4)
+    ids = torch.randint(5, 60, (1, 12))
+    model.eval()
+    with FlopCounterMode(display=False) as mode, torch.no_grad():
+        model(ids)  # all 12 positions are predicted
+    table = mode.get_flop_counts()["Global"]
+    linear = sum(count for op, count in table.items() if str(op) in ("aten.mm", "aten.addmm"))
+    assert counter.forward(tokens=12, global_pairs=0, local_pairs=0, predicted=12) == linear
+
+
+def test_other_encoders_count_as_global_layers_with_a_plain_mlp():
+    from transformers import BertConfig
+
+    counter = FlopCounter.from_config(BertConfig(hidden_size=12, intermediate_size=48, num_hidden_layers=3))
+    assert (counter.global_layers, counter.local_layers) == (3, 0)
+    assert counter.forward(1, 0, 0, 0) == 3 * (8 * 144 + 4 * 12 * 48)

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from training_cases import make_model, make_stock_model, make_store, make_tokenizer
+
+from rexbert_hf.data.store import TokenisedDataset
+from rexbert_hf.masking import MLMCollator
+from rexbert_hf.training import evaluate_masked
+from rexbert_hf.training.heldout import length_batches
+
+EDGES = (0, 8, 16, 64)
+
+
+@pytest.fixture(scope="module")
+def store():
+    return make_store(5, documents=40)
+
+
+def reference(model, store, batch_tokens):
+    """One document at a time through the full logits, with the masks of the evaluation's batches."""
+    collator = MLMCollator(make_tokenizer(), mlm_probability=0.15, flat=False, seed=0)
+    loss, right, buckets = 0.0, [], []
+    model.eval()
+    for number, at in enumerate(length_batches(store.lengths, batch_tokens)):
+        batch = collator(store.take(at, step=number))
+        for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
+            length = int(mask.sum())
+            places = (labels != -100).nonzero().squeeze(1)
+            with torch.no_grad():
+                logits = model(ids[None, :length]).logits[0, places]
+            loss += float(cross_entropy(logits, labels[places], reduction="sum"))
+            right += (logits.argmax(-1) == labels[places]).tolist()
+            buckets += places.tolist()
+    return loss / len(right), right, buckets
+
+
+def train_a_little(model):
+    """Give the model something to be right about: it then predicts the words w10 to w19."""
+    with torch.no_grad():
+        model.decoder.bias[10:20] += 1.0
+    return model
+
+
+@pytest.mark.parametrize("make", [make_model, make_stock_model])
+def test_equals_one_document_at_a_time(make, store):
+    model = train_a_little(make())
+    loss, right, places = reference(model, store, 256)
+    model.train()
+    result = evaluate_masked(model, store, make_tokenizer(), batch_tokens=256, seq_length=64, position_edges=EDGES)
+    assert result["masked_tokens"] == len(right)
+    assert result["loss"] == pytest.approx(loss, rel=1e-5)
+    assert result["accuracy"] == sum(right) / len(right) > 0
+    for low, high in pairwise(EDGES):
+        inside = [r for r, place in zip(right, places, strict=True) if low <= place < high]
+        assert result[f"accuracy_{low}_{high}"] == pytest.approx(sum(inside) / len(inside))
+    assert model.training, "the mode is restored"
+
+
+def test_ranks_add_up_to_the_whole(store):
+    model, tokenizer = train_a_little(make_model()), make_tokenizer()
+    whole = evaluate_masked(model, store, tokenizer, batch_tokens=128)
+    parts = []
+    for rank in range(2):
+        evaluate_masked(
+            model, store, tokenizer, batch_tokens=128, rank=rank, world_size=2, reduce=lambda s: parts.append(s) or s
+        )
+    loss, correct, count = (sum(column) for column in zip(*parts, strict=True))
+    assert count == whole["masked_tokens"]
+    assert correct / count == whole["accuracy"]
+    assert loss / count == pytest.approx(whole["loss"])
+
+
+def test_is_the_same_each_time_and_draws_nothing_from_the_generators(store):
+    model = make_model()
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    first = evaluate_masked(model, store, make_tokenizer())
+    assert torch.equal(state, torch.get_rng_state())
+    assert evaluate_masked(model, store, make_tokenizer()) == first
+    assert evaluate_masked(model, store, make_tokenizer(), seed=1) != first
+
+
+def test_long_documents_are_cut_and_none_is_lost(store):
+    short = evaluate_masked(make_model(), store, make_tokenizer(), seq_length=16, position_edges=(0, 16, 64))
+    assert "accuracy_16_64" not in short
+    bodies = float((store.lengths - 2).sum())
+    assert short["masked_tokens"] == pytest.approx(0.15 * bodies, rel=0.25)  # 4 standard deviations of a binomial
+
+
+def test_max_tokens_takes_the_first_documents(store):
+    few = evaluate_masked(make_model(), store, make_tokenizer(), max_tokens=int(store.lengths[:10].sum()))
+    same = TokenisedDataset.from_rows([store[i] for i in range(10)])
+    assert few == evaluate_masked(make_model(), same, make_tokenizer())
+
+
+def test_an_empty_store_is_an_error():
+    with pytest.raises(ValueError, match="held-out data is empty"):
+        evaluate_masked(make_model(), TokenisedDataset.from_rows([]), make_tokenizer())

@@ -1,0 +1,353 @@
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+
+import pytest
+import torch
+from safetensors import safe_open
+from training_cases import make_curriculum, make_model, make_stock_model, make_store, make_trainer, weights_of
+from transformers import TrainerCallback
+
+from rexbert_hf.training import CheckpointError, NonFiniteLossError, TrainingInterrupted, last_complete_checkpoint
+from rexbert_hf.training.callbacks import progress_line
+
+
+def gradients(trainer):
+    """Gradients of the first step, as the optimizer would see them without clipping."""
+
+    class Catch(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, **kwargs):
+            trainer.caught = [p.grad.clone() for p in trainer.model.parameters()]
+            raise KeyboardInterrupt
+
+    trainer.add_callback(Catch())
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    return trainer.caught
+
+
+def global_batch_gradients(trainer):
+    """Mean cross entropy over all labelled tokens of step 0, one backward pass over the joined micro-batches."""
+    model = make_model(dropout=0.0).train()
+    micros = [trainer.data_collator(trainer.train_dataset[0, i]) for i in range(trainer.plan.micro_batches)]
+    count = sum(int((batch["labels"] != -100).sum()) for batch in micros)
+    total = 0.0
+    for batch in micros:
+        batch.pop("batch_stats")
+        labels = batch.pop("labels")
+        logits = model(**batch).logits
+        total = total + torch.nn.functional.cross_entropy(logits[0], labels[0], reduction="sum")
+    (total / count).backward()
+    return [p.grad for p in model.parameters()]
+
+
+@pytest.mark.parametrize("micro_batch_tokens", [512, 128])
+def test_the_loss_is_the_mean_over_the_labelled_tokens_of_the_step(tmp_path, micro_batch_tokens):
+    """Micro-batches have unequal numbers of labels: a mean of means would differ."""
+    curriculum = make_curriculum(micro_batch_tokens=micro_batch_tokens)
+    if micro_batch_tokens == 128:
+        curriculum.phases[0].seq_length = 32
+    trainer = make_trainer(tmp_path, curriculum, make_model(dropout=0.0), max_grad_norm=0.0)
+    assert trainer.args.gradient_accumulation_steps == 512 // micro_batch_tokens
+    for got, expected in zip(gradients(trainer), global_batch_gradients(trainer), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_stock_models_train_on_padded_batches(tmp_path):
+    curriculum = make_curriculum(steps=(2, 2))
+    for phase in curriculum.phases:
+        phase.global_rope_theta = None
+    trainer = make_trainer(tmp_path, curriculum, make_stock_model())
+    before = weights_of(trainer.model)
+    trainer.train()
+    assert any(not torch.equal(value, before[name]) for name, value in weights_of(trainer.model).items())
+    batch = trainer.data_collator(trainer.train_dataset[0, 0])
+    assert "attention_mask" in batch
+    assert "cu_seq_lens_q" not in batch
+
+
+def test_a_run_learns_logs_and_saves_each_phase(tmp_path):
+    curriculum = make_curriculum(steps=(40, 6))
+    trainer = make_trainer(tmp_path, curriculum, held_out=True, save_steps=100, measure_mfu=True)
+    trainer.train()
+    results = trainer.held_out_results()
+    assert [(r["phase"], r["when"]) for r in results] == [
+        ("general", "before"),
+        ("general", "after"),
+        ("shop", "before"),
+        ("shop", "after"),
+    ]
+    assert results[1]["eval_loss"] < results[0]["eval_loss"] - 0.1
+    assert results[1]["step"] == results[2]["step"] == trainer.plan.phases[1].first_step
+    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert [entry["step"] for entry in logs] == list(range(1, trainer.plan.total_steps + 1))
+    assert [entry["phase"] for entry in logs] == [0] * 40 + [1] * 6
+    rates = [trainer.plan.learning_rate(step) for step in range(trainer.plan.total_steps)]
+    assert [entry["learning_rate"] for entry in logs] == pytest.approx(rates)
+    for entry in logs:
+        assert 0 <= entry["masked_accuracy"] <= 1
+        assert 0.5 < entry["fill"] <= 1
+        assert entry["tokens_per_second"] > 0
+        assert 0 < entry["mfu"] < 1
+    assert trainer.model.config.rope_parameters["full_attention"]["rope_theta"] == 160_000
+    ends = sorted(path.name for path in tmp_path.iterdir())
+    assert ends == ["checkpoint-40", "checkpoint-46"]
+    assert not list(tmp_path.rglob("training_args.bin"))
+
+
+def test_tokens_seen_are_the_real_ones(tmp_path):
+    trainer = make_trainer(tmp_path, make_curriculum(steps=(2, 2)))
+    trainer.train()
+    real = sum(
+        int((trainer.train_dataset[step, micro].word_ids >= 0).sum())
+        for step in range(trainer.plan.total_steps)
+        for micro in range(trainer.plan.micro_batches)
+    )
+    assert trainer.state.num_input_tokens_seen == real
+
+
+def test_workers_change_nothing(tmp_path):
+    alone = make_trainer(tmp_path / "alone", make_curriculum(steps=(3, 3)))
+    alone.train()
+    helped = make_trainer(
+        tmp_path / "helped",
+        make_curriculum(steps=(3, 3)),
+        dataloader_num_workers=2,
+        dataloader_persistent_workers=True,
+        dataloader_prefetch_factor=3,
+    )
+    helped.train()
+    for name, value in weights_of(alone.model).items():
+        assert torch.equal(value, helped.model.state_dict()[name]), name
+
+
+def test_a_finished_run_started_again_does_nothing(tmp_path):
+    make_trainer(tmp_path, make_curriculum(steps=(2, 2))).train()
+    again = make_trainer(tmp_path, make_curriculum(steps=(2, 2)))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    again.train()
+    assert again.resumed_from_step == again.state.global_step == 4
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_another_plan_in_the_folder_stops_with_the_keys(tmp_path):
+    make_trainer(tmp_path, make_curriculum(steps=(2, 2)), description={"data": "a"}).train()
+    other = make_curriculum(steps=(2, 2))
+    other.phases[1].learning_rate = 5e-4
+    with pytest.raises(ValueError, match="another plan") as caught:
+        make_trainer(tmp_path, other, description={"data": "b"}, weight_decay=0.5).train()
+    message = str(caught.value)
+    assert "phases.1.learning_rate: 0.001 -> 0.0005" in message
+    assert "optimizer.weight_decay: 1e-05 -> 0.5" in message
+    assert "data: a -> b" in message
+    assert "\n" not in message
+    with pytest.raises(ValueError, match="holds a run"):
+        make_trainer(tmp_path, make_curriculum(steps=(2, 2)), description={"data": "a"}).train(False)
+
+
+def test_nan_loss_stops_before_the_weights_and_keeps_the_batch(tmp_path):
+    trainer = make_trainer(tmp_path, make_curriculum(steps=(6, 2)), save_steps=2)
+    forward = trainer.model.forward
+
+    def poisoned(*args, **kwargs):
+        output = forward(*args, **kwargs)
+        if trainer.state.global_step == 4 and trainer._micro == 2:
+            output.loss = output.loss * float("nan")
+        return output
+
+    trainer.model.forward = poisoned
+    with pytest.raises(NonFiniteLossError, match=r"the loss is nan at step 5 \(phase 'general'\)") as caught:
+        trainer.train()
+    assert "\n" not in str(caught.value)
+    kept = last_complete_checkpoint(tmp_path)
+    assert kept.step == 4
+    with safe_open(kept.path / "model.safetensors", "pt") as saved:
+        for name in saved.keys():  # noqa: SIM118 - not a dict
+            assert torch.equal(saved.get_tensor(name), trainer.model.state_dict()[name])
+    with safe_open(tmp_path / "nonfinite-step-5-rank-0.safetensors", "pt") as batch:
+        expected = trainer.data_collator(trainer.train_dataset[4, 1])
+        assert torch.equal(batch.get_tensor("micro1.input_ids"), expected["input_ids"])
+        assert torch.equal(batch.get_tensor("micro1.labels"), expected["labels"])
+
+
+def test_an_infinite_gradient_stops_too(tmp_path):
+    trainer = make_trainer(tmp_path, make_curriculum(steps=(2, 2)))
+    trainer.model.head.dense.weight.register_hook(lambda grad: grad * float("inf"))
+    with pytest.raises(NonFiniteLossError, match=r"the gradient norm is \w+ at step 1"):
+        trainer.train()
+
+
+def test_a_full_disk_is_one_line_and_earlier_checkpoints_stay(tmp_path):
+    trainer = make_trainer(tmp_path, make_curriculum(steps=(6, 2)), save_steps=2)
+
+    class FillDisk(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 2:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # every larger write fails
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    trainer.add_callback(FillDisk())
+    try:
+        with pytest.raises(CheckpointError, match="checkpoint-4 could not be written") as caught:
+            trainer.train()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "checkpoint-2 is complete" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_leaves_with_its_status_then_resumes(tmp_path, signum):
+    trainer = make_trainer(tmp_path, make_curriculum(steps=(4, 2)), save_steps=100)
+    before = signal.getsignal(signum)
+
+    class Send(TrainerCallback):
+        def on_substep_end(self, args, state, control, **kwargs):
+            if state.global_step == 2:
+                os.kill(os.getpid(), signum)
+
+    trainer.add_callback(Send())
+    with pytest.raises(TrainingInterrupted) as caught:
+        trainer.train()
+    assert caught.value.code == 128 + signum
+    assert caught.value.step == last_complete_checkpoint(tmp_path).step == 3
+    assert signal.getsignal(signum) == before
+    resumed = make_trainer(tmp_path, make_curriculum(steps=(4, 2)), save_steps=100)
+    resumed.train()
+    assert resumed.resumed_from_step == 3
+    assert resumed.state.global_step == 6
+
+
+def test_a_signal_in_the_last_step_is_no_interruption(tmp_path):
+    trainer = make_trainer(tmp_path, make_curriculum(steps=(1, 1)))
+
+    class Send(TrainerCallback):
+        def on_substep_end(self, args, state, control, **kwargs):
+            if state.global_step == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    trainer.add_callback(Send())
+    trainer.train()
+    assert trainer.state.global_step == 2
+
+
+def test_loss_parts_are_divided_by_their_own_counts(tmp_path):
+    trainer = make_trainer(tmp_path, make_curriculum(steps=(1, 1)), make_model(dropout=0.0))
+    forward = trainer.model.forward
+
+    def with_parts(*args, **kwargs):
+        output = forward(*args, **kwargs)
+        output.loss_parts = {
+            "mlm": (output.loss * kwargs["num_items_in_batch"], 0),
+            "pairs": (output.loss * 0 + 3.0, 2),
+        }
+        return output
+
+    trainer.model.forward = with_parts
+    trainer.model.loss_weights = {"pairs": 0.5}
+    counts = trainer.loss_counts
+    trainer.loss_counts = lambda batch: {**counts(batch), "pairs": 2}
+    trainer.train()
+    plain = make_trainer(tmp_path / "plain", make_curriculum(steps=(1, 1)), make_model(dropout=0.0))
+    plain.train()
+    first, plain_first = (t.state.log_history[0]["loss"] for t in (trainer, plain))
+    assert first == pytest.approx(plain_first + 0.5 * (3.0 + 3.0) / (2 + 2))
+
+
+def test_a_part_without_a_count_is_an_error(tmp_path):
+    trainer = make_trainer(tmp_path)
+    forward = trainer.model.forward
+
+    def with_parts(*args, **kwargs):
+        output = forward(*args, **kwargs)
+        output.loss_parts = {"other": (output.loss, 1)}
+        return output
+
+    trainer.model.forward = with_parts
+    with pytest.raises(ValueError, match="loss parts without a count: other"):
+        trainer.train()
+
+
+def test_what_a_model_cannot_do_is_refused_at_the_start(tmp_path):
+    with pytest.raises(ValueError, match="ModernBertForMaskedLM cannot change its RoPE theta"):
+        make_trainer(tmp_path, model=make_stock_model())
+    curriculum = make_curriculum(micro_batch_tokens=512)
+    curriculum.phases[1].seq_length = 128
+    with pytest.raises(ValueError, match="seq_length=128 is beyond the model's max_position_embeddings=64"):
+        make_trainer(tmp_path, curriculum)
+    curriculum = make_curriculum()
+    curriculum.phases[0].masking.kind = "random"
+    with pytest.raises(ValueError, match="unknown masking 'random': use one of mlm, guided"):
+        make_trainer(tmp_path, curriculum)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"push_to_hub": True}, {"ignore_data_skip": True}, {"num_train_epochs": 2}, {"save_only_model": True}],
+)
+def test_arguments_that_a_curriculum_cannot_honour(tmp_path, arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        make_trainer(tmp_path, **arguments)
+
+
+def test_evaluation_every_few_steps(tmp_path):
+    trainer = make_trainer(
+        tmp_path,
+        make_curriculum(steps=(4, 2)),
+        held_out=True,
+        eval_strategy="steps",
+        eval_steps=3,
+        evaluate_phases=False,
+    )
+    trainer.train()
+    entries = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert [entry["step"] for entry in entries] == [3, 6]
+    assert trainer.held_out_results() == []
+
+
+def test_progress_without_a_terminal_is_a_line_a_record(tmp_path, capsys):
+    trainer = make_trainer(tmp_path, make_curriculum(steps=(2, 1)), held_out=True, disable_tqdm=False)
+    trainer.train()
+    shown = capsys.readouterr()
+    assert "step 1/3 general | loss " in shown.err
+    assert "step 3/3 shop | loss " in shown.err
+    assert "step 0/3 held-out: loss " in shown.err
+    assert not shown.out
+    assert progress_line({"masked_accuracy": 0.5}, "one") == "one | accuracy 50.0%"
+
+
+def test_a_checkpoint_holds_no_pickle_that_runs_code(tmp_path):
+    make_trainer(tmp_path, make_curriculum(steps=(1, 1))).train()
+    for path in last_complete_checkpoint(tmp_path).path.rglob("*"):
+        if path.suffix in (".pt", ".pth", ".bin"):
+            torch.load(path, weights_only=True)
+
+
+def test_resume_reports_a_damaged_checkpoint_and_takes_the_one_before(tmp_path, caplog):
+    whole = make_trainer(tmp_path / "whole", make_curriculum(steps=(4, 2)), save_steps=2)
+    whole.train()
+    broken = make_trainer(tmp_path / "broken", make_curriculum(steps=(4, 2)), save_steps=2, save_total_limit=9)
+    broken.train()
+    model = tmp_path / "broken" / "checkpoint-6" / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:-1])
+    with caplog.at_level(logging.WARNING):
+        again = make_trainer(tmp_path / "broken", make_curriculum(steps=(4, 2)), save_steps=2)
+        again.train()
+    assert again.resumed_from_step == 4
+    assert "checkpoint passed over" in caplog.text
+    for name, value in weights_of(whole.model).items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
+    assert last_complete_checkpoint(tmp_path / "broken").step == 6
+
+
+def test_held_out_documents_are_not_needed(tmp_path):
+    assert make_store(0).num_tokens > 0
+    trainer = make_trainer(tmp_path, make_curriculum(steps=(1, 1)))
+    trainer.train()
+    assert trainer.held_out_results() == []
