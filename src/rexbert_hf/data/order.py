@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rexbert_hf.data.batch_warmup import BatchWarmup
 from rexbert_hf.data.load_factor import calibrate
 from rexbert_hf.data.mixture import Mixture, Weight
 from rexbert_hf.data.pack import PackingReport, pack
 from rexbert_hf.data.pieces import BIN_STREAM, PieceIndex, ShuffledStream
 from rexbert_hf.data.rows import offsets_of
+from rexbert_hf.data.steps import BatchWarmup, StepPlan
 from rexbert_hf.data.store import TokenisedDataset
 
 logger = logging.getLogger(__name__)
@@ -102,10 +102,12 @@ class PhaseOrder:
             sources: tokenised data sets, or arrays of document lengths (special tokens included).
             mixture: weights of the sources; None takes each source by its size, so that all end an epoch together.
             seq_length: longest piece in tokens, special tokens included.
-            batch_tokens: token places of an optimizer step over all ranks and accumulation steps.
-            micro_batches: micro-batches of an optimizer step over all ranks; each holds
+            batch_tokens: token places of an optimizer step over all ranks and accumulation steps; the last two steps
+                share what is left of the budget (`micro_capacity` says how much).
+            micro_batches: micro-batches of an optimizer step over all ranks; each holds up to
                 `batch_tokens // micro_batches` tokens.
-            max_tokens: budget of the phase in real tokens; sources repeat until it is spent.
+            max_tokens: budget of the phase in real tokens; sources repeat until it is spent. One epoch's worth is
+                exactly one epoch.
             seed: of every random choice.
             phase: number of the phase; two phases over one source see it in different orders.
             batch_warmup_tokens: tokens over which the batch grows linearly to its full size.
@@ -132,15 +134,14 @@ class PhaseOrder:
         indexes = [_piece_index(name, source, seq_length, num_special) for name, source in sources.items()]
         self._streams = [ShuffledStream(index, seed, phase, i) for i, index in enumerate(indexes)]
         self.mixture = self._checked_mixture(mixture)
-        self._warmup = self._checked_warmup(batch_warmup_tokens, batch_warmup_start)
-        smallest = self._warmup.slots_of(0) // micro_batches
-        self.group_bins = max(GROUP_BINS, -(-GROUP_SEQUENCES * seq_length // smallest))
+        warmup = self._checked_warmup(batch_warmup_tokens, batch_warmup_start)
+        self.group_bins = max(GROUP_BINS, -(-GROUP_SEQUENCES * seq_length // (warmup.slots_of(0) // micro_batches)))
+        airless = StepPlan.fit(warmup, micro_batches, seq_length, self.max_tokens, load=1.0)
+        bins = min(self.group_bins, airless.num_steps * micro_batches)
+        size = self.capacity if airless.full_steps else airless.micro_capacity(0)
+        self.load, self._spread = calibrate(indexes, self.mixture, bins, size, (seed, phase))
+        self._plan = StepPlan.fit(warmup, micro_batches, seq_length, self.max_tokens, self.load)
         self._groups: OrderedDict[int, _Group] = OrderedDict()
-        few = int(np.ceil(self._warmup.step_at(self.max_tokens))) * micro_batches
-        bins = min(self.group_bins, max(few, 1))
-        self.load, self._spread = calibrate(indexes, self.mixture, bins, self.capacity, (seed, phase))
-        # Rounded up, and the last cursor is the budget itself: an epoch's worth of tokens is exactly one epoch.
-        self.num_steps = max(1, int(np.ceil(self._warmup.step_at(self.max_tokens / self.load) - 1e-9)))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_groups": OrderedDict()}
@@ -164,7 +165,7 @@ class PhaseOrder:
     def _checked_warmup(self, tokens: float, start: float) -> BatchWarmup:
         full = self.capacity * self.micro_batches
         warmup = BatchWarmup(full, tokens, start)
-        smallest = self.seq_length * self.micro_batches / full
+        smallest = self.seq_length / self.capacity
         if tokens and start < smallest:
             logger.warning(
                 "batch warm-up starts at %.3f of the batch instead of %.3f: a micro-batch must hold a full sequence of "
@@ -175,6 +176,11 @@ class PhaseOrder:
             )
             warmup = BatchWarmup(full, tokens, smallest)
         return warmup
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the phase."""
+        return self._plan.num_steps
 
     @property
     def num_groups(self) -> int:
@@ -189,8 +195,8 @@ class PhaseOrder:
     @property
     def fingerprint(self) -> str:
         """A hash of everything the order depends on; two orders with the same one give the same batches."""
-        parts = [self.names, self.mixture.start.tolist(), self.mixture.end.tolist(), self._warmup, self.micro_batches]
-        parts += [self.seq_length, self.max_tokens, self.seed, self.phase, self.load, self._spread]
+        parts = [self.names, self.mixture.start.tolist(), self.mixture.end.tolist(), self._plan]
+        parts += [self.max_tokens, self.seed, self.phase, self.load, self._spread]
         digest = hashlib.sha256(repr(parts).encode())
         for stream in self._streams:
             digest.update(stream.index.lengths.data)
@@ -198,11 +204,11 @@ class PhaseOrder:
 
     def micro_capacity(self, step: int) -> int:
         """Token places of each micro-batch of a step."""
-        return self._warmup.slots_of(step) // self.micro_batches
+        return self._plan.micro_capacity(step)
 
     def tokens_before(self, step: float) -> float:
         """Real tokens planned before a step (dropped ones count); the budget at `num_steps`."""
-        return self.max_tokens * self._warmup.slots_before(step) / self._warmup.slots_before(self.num_steps)
+        return self.max_tokens * self._plan.slots_before(step) / self._plan.slots
 
     def _cursors(self, slot: int) -> list[int]:
         """Stream position of each source before a slot."""
