@@ -151,6 +151,8 @@ def main() -> None:
     )  # fmt: skip
     tokenizer.save_pretrained(run.output_dir)
     measured = held_out[: run.held_out_documents]
+    is_plain = not (brands or types or run.class_tokens or run.split_digits)
+    plain = tokenizer if is_plain else train_tokenizer(train, run.vocab_size, **options)
     results = {
         "vocab_size": len(tokenizer),
         "brands": len(brands),
@@ -158,7 +160,7 @@ def main() -> None:
         "train_documents": len(train),
         "held_out_documents": len(measured),
         "bytes_per_token": bytes_per_token(tokenizer, measured),
-        "bytes_per_token_plain": bytes_per_token(train_tokenizer(train, run.vocab_size, **options), measured),
+        "bytes_per_token_plain": bytes_per_token(plain, measured),
         "seconds": time.perf_counter() - started,
     }
     print(f"vocabulary: {results['vocab_size']:,} entries, special ids {sorted(tokenizer.all_special_ids)}")
