@@ -937,7 +937,7 @@ class RexBertForQuestionAnswering(_RexBertForClassification):
         output_attentions: bool | None = None,
         **kwargs: Any,
     ) -> QuestionAnsweringModelOutput:
-        """Start and end logits `[B, S]` and, with positions `[B]`, the loss.
+        """Start and end logits `[B, S]`, lowest at padding, and, with positions `[B]`, the loss.
 
         Args:
             input_ids: see `RexBertModel.forward`, as for the other inputs.
@@ -950,12 +950,20 @@ class RexBertForQuestionAnswering(_RexBertForClassification):
             output_hidden_states: see `RexBertModel.forward`.
             output_attentions: see `RexBertModel.forward`.
             kwargs: anything else; not used.
+
+        Raises:
+            ValueError: if the batch is flat: an answer lies in one row.
         """
+        if kwargs.get("cu_seq_lens_q") is not None:
+            raise ValueError("question answering takes padded rows (input_ids, attention_mask), not a flat batch")
         names = {"input_ids": input_ids, "position_ids": position_ids, "inputs_embeds": inputs_embeds}
         wanted = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         flat = self._encode({**names, **wanted, "attention_mask": attention_mask, **kwargs})
-        start_logits, end_logits = flat.layout.restore(self._classify(flat.hidden)).unbind(-1)
-        start_logits, end_logits = start_logits.contiguous(), end_logits.contiguous()
+        logits = flat.layout.restore(self._classify(flat.hidden))
+        # An answer is never padding: its share of the softmax would change with the length of the other rows.
+        padding = ~flat.layout.rows()[1]
+        logits = logits.masked_fill(padding[:, :, None], torch.finfo(logits.dtype).min)
+        start_logits, end_logits = logits[..., 0].contiguous(), logits[..., 1].contiguous()
         loss = None
         if start_positions is not None and end_positions is not None:
             positions = (start_positions, end_positions)
