@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -235,7 +235,7 @@ class PhaseOrder:
             draws.append(Draw(self.names[source], *resolved))
         return draws
 
-    def report(self, groups: Any = None) -> PackingReport:
+    def report(self, groups: Iterable[int] | None = None) -> PackingReport:
         """Pack `groups` (numbers; default all of them) and say how well they filled."""
         total = PackingReport()
         for number in range(self.num_groups) if groups is None else groups:
