@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -160,6 +161,7 @@ def main(output_dir: str, options: str) -> None:
     torch.set_num_threads(1)
     chosen = json.loads(options)
     kill_after, pause_at = chosen.pop("kill_after", None), chosen.pop("pause_at", None)
+    terminate = chosen.pop("terminate_rank_1_after", None)
     micro_batch_tokens = chosen.pop("micro_batch_tokens", 256)
     dropout = chosen.pop("dropout", 0.1)
     steps = chosen.pop("steps", [6, 6])
@@ -174,6 +176,15 @@ def main(output_dir: str, options: str) -> None:
             if trainer.state.global_step == kill_after:
                 os.kill(os.getpid(), 9)
             inner(control)
+
+        trainer.finish_step = finish_step
+    if terminate is not None and trainer.args.process_index == 1:
+        inner = trainer.finish_step
+
+        def finish_step(control):
+            inner(control)
+            if trainer.state.global_step == terminate:
+                os.kill(os.getpid(), signal.SIGTERM)
 
         trainer.finish_step = finish_step
     trainer.train()

@@ -1,0 +1,94 @@
+"""The same global batch on one process, accumulated, and on two processes gives the same losses and gradients."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from training_cases import make_curriculum, make_model, make_trainer
+
+from rexbert_hf.training import last_complete_checkpoint
+
+SCRIPT = Path(__file__).with_name("training_cases.py")
+OPTIONS = '{"micro_batch_tokens": 256, "steps": [3, 3], "save_steps": 3}'
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def run_two_ranks(output_dir, options):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    command += ["--master_addr", "127.0.0.1", "--master_port", str(free_port()), str(SCRIPT), str(output_dir), options]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
+    )
+    return done
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    done = run_two_ranks(folder, OPTIONS)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder, torch.load(folder / "final.pt", weights_only=True)
+
+
+def single(folder, micro_batch_tokens):
+    """Losses and gradient norms of one process; dropout on, since it is seeded by micro-batch and not by rank."""
+    curriculum = make_curriculum((3, 3), micro_batch_tokens=micro_batch_tokens)
+    trainer = make_trainer(folder, curriculum, make_model(), save_steps=3)
+    trainer.train()
+    return trainer
+
+
+def logged(trainer, key):
+    return torch.tensor([entry[key] for entry in trainer.state.log_history if key in entry])
+
+
+def test_two_ranks_equal_accumulation(two_ranks, tmp_path):
+    trainer = single(tmp_path, 256)
+    assert trainer.args.gradient_accumulation_steps == 2
+    _, result = two_ranks
+    torch.testing.assert_close(torch.tensor(result["losses"]), logged(trainer, "loss"), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(torch.tensor(result["norms"]), logged(trainer, "grad_norm"), rtol=1e-4, atol=1e-6)
+    for name, value in trainer.model.state_dict().items():
+        torch.testing.assert_close(result["weights"][name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_two_ranks_leave_complete_checkpoints_that_one_process_continues(two_ranks):
+    folder, result = two_ranks
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint-3", "checkpoint-6", "final.pt"]
+    trainer = single(folder, 256)
+    assert trainer.resumed_from_step == 6
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(result["weights"][name], value), name
+
+
+def test_a_signal_on_one_rank_stops_all_after_the_same_step(tmp_path):
+    done = run_two_ranks(tmp_path, '{"steps": [3, 3], "save_steps": 100, "terminate_rank_1_after": 1}')
+    assert done.returncode != 0
+    assert "exitcode  : 143" in done.stderr
+    found = last_complete_checkpoint(tmp_path)
+    assert found.step == 2, "the step after the signal is the first that all ranks agree on"
+    assert not (tmp_path / "final.pt").exists()
+
+
+def test_a_plan_for_other_ranks_is_refused(tmp_path):
+    from training_cases import make_store, make_tokenizer
+
+    from rexbert_hf.data.loader import CurriculumDataset
+    from rexbert_hf.training import CurriculumArguments, CurriculumTrainer, resolve
+
+    stores = {"general": make_store(0), "shop": make_store(1)}
+    plan = resolve(make_curriculum(), stores, world_size=2)
+    args = CurriculumArguments(output_dir=str(tmp_path), use_cpu=True)
+    with pytest.raises(ValueError, match=r"the plan is for 2 process\(es\) but 1 run"):
+        CurriculumTrainer(make_model(), args, plan, CurriculumDataset(plan.orders, stores), make_tokenizer())
