@@ -32,7 +32,7 @@ def masked_cross_entropy(
         hidden: `[M, H]`, one row a labelled position.
         weight: `[V, H]` decoder weight.
         bias: `[V]` decoder bias, or None.
-        labels: `[M]` token ids.
+        labels: `[M]` token ids; rows with a negative one count for nothing.
         return_ranks: also return how many tokens score higher than each label.
 
     Returns:
@@ -68,7 +68,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         labels: torch.Tensor,
         return_ranks: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        needs_grad = any(ctx.needs_input_grad[:3])
         walk = _Walk(hidden, weight.to(hidden.dtype), bias, labels, needs_grad, return_ranks)
         walk.run()
         if needs_grad:
@@ -132,6 +132,7 @@ class _Walk:
     def _rows(self, rows: slice, buffers: list[torch.Tensor]) -> None:
         hidden, labels = self.hidden[rows], self.labels[rows]
         index = torch.arange(len(hidden), device=hidden.device)
+        counted = labels >= 0
         peaks, sums, exponentials = [], [], []
         target = torch.zeros(len(hidden), dtype=self.accumulate, device=hidden.device)
         tiles = [slice(a, min(a + self.columns, len(self.weight))) for a in range(0, len(self.weight), self.columns)]
@@ -151,10 +152,10 @@ class _Walk:
         peak = torch.stack(peaks).amax(0)
         shifts = [(p - peak).exp() for p in peaks]
         total = torch.stack([s * shift for s, shift in zip(sums, shifts, strict=True)]).sum(0)
-        self.loss += (total.log() + peak - target).sum()
-        self.correct += (target >= peak).sum()
+        self.loss += torch.where(counted, total.log() + peak - target, 0).sum()
+        self.correct += ((target >= peak) & counted).sum()
         if self.needs_grad:
-            self._gradients(rows, tiles, exponentials, [shift / total for shift in shifts])
+            self._gradients(rows, tiles, exponentials, [shift * counted / total for shift in shifts])
 
     def _logits(self, hidden: torch.Tensor, tile: slice, i: int, buffers: list[torch.Tensor]) -> torch.Tensor:
         """Logits of one tile, in a buffer that the next rows use again."""
@@ -170,6 +171,7 @@ class _Walk:
         self, rows: slice, tiles: list[slice], exponentials: list[torch.Tensor], factors: list[torch.Tensor]
     ) -> None:
         hidden, labels = self.hidden[rows], self.labels[rows]
+        counted, labels = (labels >= 0).to(self.accumulate), labels.clamp_min(0)
         grad_hidden = torch.zeros(hidden.shape, dtype=self.accumulate, device=hidden.device)
         for tile, exponential, factor in zip(tiles, exponentials, factors, strict=True):
             exponential = exponential.to(hidden.dtype)
@@ -180,10 +182,10 @@ class _Walk:
             else:
                 self.grad_weight[tile] += torch.mm(exponential.t(), scaled)
             self.grad_bias[tile] += torch.mv(exponential.t(), factor.to(hidden.dtype))
-        grad_hidden -= self.weight[labels]
+        grad_hidden -= self.weight[labels] * counted[:, None]
         self.grad_hidden[rows] = grad_hidden.to(hidden.dtype)
-        self.grad_weight.index_add_(0, labels, hidden.to(self.accumulate), alpha=-1)
-        self.grad_bias.index_add_(0, labels, torch.ones_like(labels, dtype=self.accumulate), alpha=-1)
+        self.grad_weight.index_add_(0, labels, hidden * counted[:, None], alpha=-1)
+        self.grad_bias.index_add_(0, labels, counted, alpha=-1)
 
 
 def neighbor_reconstruction_loss(
