@@ -1,0 +1,187 @@
+"""Masked cross entropy from tiles, against the full logits in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rexbert_hf.models import losses_rexbert, masked_cross_entropy
+
+ROWS, COLUMNS = 4, 8
+"""Tiles of the tests, small enough to cross every border."""
+
+
+@pytest.fixture(autouse=True)
+def _small_tiles(monkeypatch):
+    monkeypatch.setattr(losses_rexbert, "CPU_ROWS", ROWS)
+    monkeypatch.setattr(losses_rexbert, "CPU_COLUMNS", COLUMNS)
+
+
+def reference(hidden, weight, bias, labels):
+    """Loss, hits and ranks written out over the full logits; gradients come from autograd."""
+    logits = hidden @ weight.T if bias is None else hidden @ weight.T + bias
+    chosen = logits[torch.arange(len(labels)), labels]
+    loss = (logits.exp().sum(1).log() - chosen).sum()
+    return loss, (chosen >= logits.amax(1)).sum(), (logits > chosen[:, None]).sum(1)
+
+
+def problem(rows, vocabulary, width=5, bias=True, seed=0, dtype=torch.float64, scale=1.0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return (torch.randn(shape, generator=generator, dtype=torch.float64) * scale).to(dtype)
+
+    labels = torch.randint(0, vocabulary, (rows,), generator=generator)
+    return draw(rows, width), draw(vocabulary, width), draw(vocabulary) if bias else None, labels
+
+
+def leaves(*tensors):
+    return [None if x is None else x.detach().clone().requires_grad_() for x in tensors]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("vocabulary", [1, 7, 8, 9, 16, 21])
+@pytest.mark.parametrize("rows", [0, 1, 3, 4, 5, 8, 11])
+def test_float64_equals_the_transcription(rows, vocabulary, bias):
+    hidden, weight, offset, labels = problem(rows, vocabulary, bias=bias)
+    ours, theirs = leaves(hidden, weight, offset), leaves(hidden, weight, offset)
+    loss, correct, ranks = masked_cross_entropy(*ours, labels, return_ranks=True)
+    expected, hits, expected_ranks = reference(*theirs, labels)
+    torch.testing.assert_close(loss, expected, atol=1e-11, rtol=1e-11)
+    assert int(correct) == int(hits)
+    assert torch.equal(ranks, expected_ranks)
+    (3.0 * loss).backward()
+    (3.0 * expected).backward()
+    for mine, other in zip(ours, theirs, strict=True):
+        if mine is not None:
+            torch.testing.assert_close(mine.grad, other.grad, atol=1e-11, rtol=1e-11)
+
+
+def test_gradients_equal_finite_differences():
+    """Without the transcription: slopes of the loss itself (gradcheck would need a second backward)."""
+    hidden, weight, bias, labels = problem(6, 19)
+    arguments = leaves(hidden, weight, bias)
+    masked_cross_entropy(*arguments, labels)[0].backward()
+    generator = torch.Generator().manual_seed(7)
+    for i, argument in enumerate(arguments):
+        step = 1e-6 * torch.randn(argument.shape, generator=generator, dtype=torch.float64)
+        sides = []
+        for sign in (1, -1):
+            moved = [x.detach() + sign * step if j == i else x.detach() for j, x in enumerate(arguments)]
+            sides.append(masked_cross_entropy(*moved, labels)[0])
+        slope = float(sides[0] - sides[1]) / 2
+        assert float((argument.grad * step).sum()) == pytest.approx(slope, rel=1e-6)
+
+
+@pytest.mark.parametrize("trained", [(True, False), (False, True)], ids=["hidden_only", "weight_only"])
+def test_one_side_frozen(trained):
+    hidden, weight, bias, labels = problem(6, 19)
+    ours, theirs = leaves(hidden, weight, bias), leaves(hidden, weight, bias)
+    for arguments in (ours, theirs):
+        for tensor, flag in zip(arguments, trained, strict=False):
+            tensor.requires_grad_(flag)
+    masked_cross_entropy(*ours, labels)[0].backward()
+    reference(*theirs, labels)[0].backward()
+    for mine, other in zip(ours, theirs, strict=True):
+        assert (mine.grad is None) == (other.grad is None)
+        if mine.grad is not None:
+            torch.testing.assert_close(mine.grad, other.grad, atol=1e-11, rtol=1e-11)
+
+
+def test_only_the_bias_trains():
+    hidden, weight, bias, labels = problem(6, 19)
+    mine, other = leaves(bias), leaves(bias)
+    loss, _, _ = masked_cross_entropy(hidden, weight, mine[0], labels)
+    loss.backward()
+    reference(hidden, weight, other[0], labels)[0].backward()
+    torch.testing.assert_close(mine[0].grad, other[0].grad, atol=1e-11, rtol=1e-11)
+
+
+def test_without_gradients():
+    hidden, weight, bias, labels = problem(6, 19)
+    loss, correct, ranks = masked_cross_entropy(hidden, weight, bias, labels)
+    expected, hits, _ = reference(hidden, weight, bias, labels)
+    torch.testing.assert_close(loss, expected)
+    assert int(correct) == int(hits)
+    assert ranks is None
+    assert not loss.requires_grad
+
+
+def test_large_logits_do_not_overflow():
+    hidden, weight, bias, labels = problem(9, 21, scale=30.0, dtype=torch.float32)
+    ours = leaves(hidden, weight, bias)
+    loss, _, _ = masked_cross_entropy(*ours, labels)
+    loss.backward()
+    theirs = leaves(hidden.double(), weight.double(), bias.double())
+    expected = torch.nn.functional.cross_entropy(theirs[0] @ theirs[1].T + theirs[2], labels, reduction="sum")
+    expected.backward()
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-5)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert torch.isfinite(mine.grad).all()
+        torch.testing.assert_close(mine.grad.double(), other.grad, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_lower_precision_is_near_float64(dtype):
+    tolerance = {torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]
+    hidden, weight, bias, labels = problem(37, 50, width=16, dtype=dtype)
+    ours, theirs = leaves(hidden, weight, bias), leaves(hidden.double(), weight.double(), bias.double())
+    loss, correct, _ = masked_cross_entropy(*ours, labels)
+    expected, hits, _ = reference(*theirs, labels)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), rel=tolerance)
+    assert abs(int(correct) - int(hits)) <= (0 if dtype == torch.float32 else 2)
+    loss.backward()
+    expected.backward()
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.grad.dtype == dtype
+        error = (mine.grad.double() - other.grad).norm() / other.grad.norm()
+        assert float(error) < tolerance
+
+
+def test_autocast_computes_in_bfloat16_and_returns_full_precision_gradients():
+    hidden, weight, bias, labels = problem(37, 50, width=16, dtype=torch.float32)
+    inside, plain = leaves(hidden, weight, bias), leaves(hidden, weight, bias)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _, _ = masked_cross_entropy(*inside, labels)
+    loss.backward()
+    expected, _, _ = masked_cross_entropy(*plain, labels)
+    expected.backward()
+    assert loss.dtype == torch.float32
+    assert loss.item() != expected.item()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-2)
+    for mine, other in zip(inside, plain, strict=True):
+        assert mine.grad.dtype == torch.float32
+        assert float((mine.grad - other.grad).norm() / other.grad.norm()) < 2e-2
+
+
+def test_a_second_backward_is_refused():
+    """The saved gradients are scaled in place; scaling them again unnoticed would be wrong."""
+    hidden, weight, bias, labels = problem(6, 19)
+    loss, _, _ = masked_cross_entropy(*leaves(hidden, weight, bias), labels)
+    (2.0 * loss).backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="inplace"):
+        (2.0 * loss).backward()
+
+
+def test_ties_count_as_correct_and_rank_zero():
+    hidden, weight = torch.ones(2, 3), torch.ones(10, 3)
+    _, correct, ranks = masked_cross_entropy(hidden, weight, None, torch.tensor([0, 9]), return_ranks=True)
+    assert int(correct) == 2
+    assert ranks.tolist() == [0, 0]
+
+
+def test_the_published_tiles_give_the_same(monkeypatch):
+    """With the shipped tile sizes and a vocabulary over one tile."""
+    monkeypatch.undo()
+    assert losses_rexbert.CPU_COLUMNS > COLUMNS
+    vocabulary = losses_rexbert.CPU_COLUMNS + 100
+    hidden, weight, bias, labels = problem(30, vocabulary, width=8)
+    ours, theirs = leaves(hidden, weight, bias), leaves(hidden, weight, bias)
+    loss, _, _ = masked_cross_entropy(*ours, labels)
+    expected, _, _ = reference(*theirs, labels)
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(loss, expected)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine.grad, other.grad)
