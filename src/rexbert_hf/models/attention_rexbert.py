@@ -72,10 +72,10 @@ class Layout:
         return flat if self.token_index is None else flat.index_select(0, self.token_index)
 
     def flat_index(self, places: torch.Tensor) -> torch.Tensor:
-        """Flat indexes of the tokens at `places` of the caller's `[B * S]`."""
+        """Flat indexes of the tokens at `places` of the caller's `[B * S]`, -1 for padding."""
         if self.token_index is None:
             return places
-        inverse = torch.zeros(self.shape[0] * self.shape[1], dtype=torch.long, device=places.device)
+        inverse = torch.full((self.shape[0] * self.shape[1],), -1, dtype=torch.long, device=places.device)
         inverse[self.token_index] = torch.arange(len(self.token_index), device=places.device)
         return inverse[places]
 
