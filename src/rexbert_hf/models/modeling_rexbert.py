@@ -643,10 +643,14 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
         if labels is None:
             return fields
         places = (labels.reshape(-1) != -100).nonzero().squeeze(1)
-        hidden = flat.hidden.index_select(0, flat.layout.flat_index(places))
+        index = flat.layout.flat_index(places)
         targets = labels.reshape(-1)[places]
         if targets.device.type == "cpu" and not torch.compiler.is_compiling():
             _check_ids(targets, self.decoder.out_features, "labels")
+            if bool((index < 0).any()):
+                row, column = divmod(int(places[index < 0][0]), labels.shape[1])
+                raise ValueError(f"row {row} has a label at position {column}, which is padding: set it to -100")
+        hidden = flat.hidden.index_select(0, index)
         hidden = self.head(hidden)
         total, correct, ranks = masked_cross_entropy(
             hidden, self._decoder_weight(), self.decoder.bias, targets, return_ranks=return_ranks
