@@ -247,6 +247,27 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
 
 
+def _rotate_into(out: torch.Tensor, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
+    """`rotate` without autograd and with few passes over memory; `out` (float32) may not share memory with `x`."""
+    half = x.shape[-1] // 2
+    cos, sin = (table.view(len(table), *[1] * (x.dim() - 2), half) for table in (cos, sin))
+    first, second = x[..., :half], x[..., half:]
+    torch.mul(first, cos, out=out[..., :half]).addcmul_(second, sin, value=-1)
+    torch.mul(second, cos, out=out[..., half:]).addcmul_(first, sin)
+
+
+def spare_rows(total: int, device: torch.device, dtype: torch.dtype) -> int:
+    """Rows to append to a flat batch of `total` tokens so that few different sizes occur.
+
+    bfloat16 products on CPU are compiled for each size (tens of milliseconds each, many a layer), and flat batches
+    all differ by a few tokens; a sixteenth of spare rows at most costs less than that.
+    """
+    if device.type != "cpu" or dtype != torch.bfloat16 or total < 64:
+        return 0
+    step = 1 << (total.bit_length() - 5)
+    return -total % step
+
+
 def attend(
     qkv: torch.Tensor,
     cos: torch.Tensor,
@@ -260,7 +281,7 @@ def attend(
     """Self-attention of every document over itself.
 
     Args:
-        qkv: projections `[T, 3, N, E]`, before rotation.
+        qkv: projections `[T, 3, N, E]`, before rotation; rows after the layout's tokens are spare and come back zero.
         cos: rotary table `[T, E / 2]`, float32.
         sin: likewise.
         layout: the batch's layout.
@@ -272,6 +293,10 @@ def attend(
     Returns:
         Outputs `[T, N * E]` and, for "eager", the weights `[B, N, S, S]` in the caller's shape.
     """
+    tokens = len(layout.position_ids)
+    if len(qkv) > tokens and not (implementation == "sdpa" and dropout == 0.0):
+        out, weights = attend(qkv[:tokens], cos, sin, layout, window, implementation, dropout, deterministic)
+        return F.pad(out, (0, 0, 0, len(qkv) - tokens)), weights
     if implementation == "eager":
         return _eager(qkv, cos, sin, layout, window, dropout)
     if layout.is_dense:
@@ -280,8 +305,8 @@ def attend(
         return _varlen(qkv, cos, sin, layout, window, implementation, dropout, deterministic), None
     assert layout.groups is not None
     if qkv.device.type == "cpu" and dropout == 0.0 and qkv.dtype != torch.float64:
-        out: torch.Tensor = _GroupedAttention.apply(qkv, cos, sin, layout, window)
-        return out, None
+        fast: torch.Tensor = _GroupedAttention.apply(qkv, cos, sin, layout, window)
+        return fast, None
     return _grouped(qkv, cos, sin, layout, window, dropout), None
 
 
@@ -371,10 +396,10 @@ def _block_mask(
 
 
 class _GroupedAttention(torch.autograd.Function):
-    """The sdpa back-end on CPU, with torch's flash kernels called directly on views.
+    """The sdpa back-end on CPU, with torch's flash kernels called directly on views, in float32.
 
-    Autograd would write a zero-filled full-size gradient for each slice; here every block adds into one buffer, and
-    the rotation is undone in place.
+    Autograd would write a zero-filled full-size gradient for each slice; here every block adds into one buffer. The
+    kernels run in float32 whatever the dtype: their bfloat16 form is compiled anew for every document length.
     """
 
     @staticmethod
@@ -386,38 +411,44 @@ class _GroupedAttention(torch.autograd.Function):
         layout: Layout,
         window: int | None,
     ) -> torch.Tensor:
-        total, _, heads, width = qkv.shape
-        scale = width**-0.5
-        qk = rotate(qkv[:, :2], cos, sin)
-        out = qkv.new_empty(total, heads, width)
+        rows, _, heads, width = qkv.shape
+        total, scale = len(layout.position_ids), width**-0.5
+        value = qkv[:total, 2].float()
+        qk = torch.empty(total, 2, heads, width)
+        _rotate_into(qk, qkv[:total, :2], cos, sin)
+        out = torch.empty(rows, heads, width)
+        out[total:] = 0
         logsumexps = []
-        for views, block in _views(layout, window, qk[:, 0], qk[:, 1], qkv[:, 2], out):
-            query, key, value, target = views
+        for views, block in _views(layout, window, qk[:, 0], qk[:, 1], value, out):
+            query, key, values, target = views
             mask = _block_mask(layout, block, window, query)
             result, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                query, key, value, 0.0, False, attn_mask=mask, scale=scale
+                query, key, values, 0.0, False, attn_mask=mask, scale=scale
             )
             target.copy_(result)
             logsumexps.append(logsumexp)
-        ctx.save_for_backward(qkv, qk, out, cos, sin)
+        ctx.save_for_backward(value, qk, out, cos, sin)
         ctx.layout, ctx.window, ctx.scale, ctx.logsumexps = layout, window, scale, logsumexps
-        return out.view(total, heads * width)
+        return out.view(rows, heads * width).to(qkv.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        qkv, qk, out, cos, sin = ctx.saved_tensors
-        grad_out = grads[0].reshape(out.shape)
-        grad = torch.empty_like(qkv)
+        value, qk, out, cos, sin = ctx.saved_tensors
+        total = len(value)
+        grad_out = grads[0].float().reshape(out.shape)
+        grad, rotated = torch.empty(len(out), 3, *out.shape[1:]), torch.empty_like(qk)
+        grad[total:] = 0
         blocked = ctx.window is not None and ctx.layout.max_length > max(DENSE_LOCAL_LENGTH, ctx.window + 1)
         if blocked:
-            grad[:, 1:].zero_()
-        tensors = (qk[:, 0], qk[:, 1], qkv[:, 2], out, grad_out, grad[:, 0], grad[:, 1], grad[:, 2])
+            rotated[:, 1].zero_()
+            grad[:total, 2].zero_()
+        tensors = (qk[:, 0], qk[:, 1], value, out, grad_out, rotated[:, 0], rotated[:, 1], grad[:, 2])
         pieces = _views(ctx.layout, ctx.window, *tensors)
         for (views, block), logsumexp in zip(pieces, ctx.logsumexps, strict=True):
-            query, key, value, result, grad_result, grad_query, grad_key, grad_value = views
+            query, key, values, result, grad_result, grad_query, grad_key, grad_value = views
             mask = _block_mask(ctx.layout, block, ctx.window, query)
             d_query, d_key, d_value = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                grad_result, query, key, value, result, logsumexp, 0.0, False, attn_mask=mask, scale=ctx.scale
+                grad_result, query, key, values, result, logsumexp, 0.0, False, attn_mask=mask, scale=ctx.scale
             )
             grad_query.copy_(d_query)
             if blocked:
@@ -426,8 +457,8 @@ class _GroupedAttention(torch.autograd.Function):
             else:
                 grad_key.copy_(d_key)
                 grad_value.copy_(d_value)
-        grad[:, :2] = rotate(grad[:, :2], cos, -sin)
-        return grad, None, None, None, None
+        _rotate_into(grad[:total, :2], rotated, cos, -sin)
+        return grad.to(grads[0].dtype), None, None, None, None
 
 
 def _views(layout: Layout, window: int | None, *tensors: torch.Tensor) -> Any:

@@ -37,7 +37,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
-from .attention_rexbert import Layout, attend, make_layout, uses_varlen
+from .attention_rexbert import Layout, attend, make_layout, spare_rows, uses_varlen
 from .configuration_rexbert import AUTO_MAP, RexBertConfig
 from .losses_rexbert import masked_cross_entropy, neighbor_reconstruction_loss
 from .modernbert import save_modernbert
@@ -494,9 +494,7 @@ class RexBertModel(RexBertPreTrainedModel):
         cu_seqlens: torch.Tensor | None,
         max_length: int | None,
     ) -> Layout:
-        dtype = self.embeddings.norm.weight.dtype
-        if torch.is_autocast_enabled(source.device.type):
-            dtype = torch.get_autocast_dtype(source.device.type)
+        dtype = _compute_dtype(self.embeddings.norm.weight)
         varlen = uses_varlen(self.config._attn_implementation or "sdpa", source.device, dtype)
         shape = (source.shape[0], source.shape[1])
         return make_layout(shape, source.device, attention_mask, position_ids, cu_seqlens, max_length, varlen)
@@ -506,6 +504,9 @@ class RexBertModel(RexBertPreTrainedModel):
         ropes = {name: self.rotary_emb(hidden, layout.position_ids, name) for name in set(_layer_types(self.config))}
         states: list[torch.Tensor | None] = []
         maps = []
+        tokens, dtype = len(hidden), _compute_dtype(hidden)
+        if keep is None and not torch.compiler.is_compiling():
+            hidden = F.pad(hidden, (0, 0, 0, spare_rows(tokens, hidden.device, dtype)))
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, RexBertEncoderLayer)
             if keep is not None:
@@ -513,12 +514,17 @@ class RexBertModel(RexBertPreTrainedModel):
             hidden, weights = layer(hidden, rope=ropes[layer.attention_type], layout=layout)
             if keep_attentions and weights is not None:
                 maps.append(weights)
-        hidden = self.final_norm(hidden)
+        hidden = self.final_norm(hidden[:tokens])
         if keep is not None:
             hidden = _keep(states, hidden, layout, len(self.layers) in keep)
         return FlatOutput(
             hidden, layout, None if keep is None else tuple(states), tuple(maps) if keep_attentions else None
         )
+
+
+def _compute_dtype(x: torch.Tensor) -> torch.dtype:
+    """Dtype of a product with `x`, autocast considered."""
+    return torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
 
 
 def _kept_states(wanted: bool | int | list[int] | None, layers: int) -> set[int] | None:
@@ -651,11 +657,15 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
                 row, column = divmod(int(places[index < 0][0]), labels.shape[1])
                 raise ValueError(f"row {row} has a label at position {column}, which is padding: set it to -100")
         hidden = flat.hidden.index_select(0, index)
+        labelled = len(targets)
+        spare = spare_rows(labelled, hidden.device, _compute_dtype(hidden))
+        hidden, targets = F.pad(hidden, (0, 0, 0, spare)), F.pad(targets, (0, spare), value=-100)
         hidden = self.head(hidden)
         total, correct, ranks = masked_cross_entropy(
             hidden, self._decoder_weight(), self.decoder.bias, targets, return_ranks=return_ranks
         )
-        count = torch.tensor(len(places), device=total.device)
+        hidden, ranks = hidden[:labelled], None if ranks is None else ranks[:labelled]
+        count = torch.tensor(labelled, device=total.device)
         divisor = count.clamp_min(1) if num_items is None else torch.as_tensor(num_items, device=total.device)
         if return_logits == "masked":
             fields["logits"] = F.linear(hidden, self._decoder_weight(), self.decoder.bias)

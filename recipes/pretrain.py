@@ -1,0 +1,40 @@
+"""Pre-train a RexBERT through its phases, or continue any masked-LM checkpoint on your own text.
+
+    accelerate launch recipes/pretrain.py recipes/configs/quickstart.yaml [--phases.general.max_tokens 1e6 ...]
+    accelerate launch recipes/pretrain.py recipes/configs/continue.yaml --sources.catalog.path my_catalogue.csv
+
+Starting again on the same `--output_dir` resumes the run. `--help` lists every key.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from rexbert_hf.pretraining import PretrainSettings, pretrain
+from rexbert_hf.settings import parse_args, run_recipe
+
+DEFAULT = Path(__file__).parent / "configs" / "quickstart.yaml"
+
+
+def main() -> None:
+    """Parse, run, print."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "httpx2", "datasets", "huggingface_hub", "filelock", "fsspec"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    settings = parse_args(PretrainSettings, default_config=DEFAULT)
+    results = pretrain(settings)
+    for phase in results["phases"]:
+        before, after = phase.get("masked_accuracy_before"), phase.get("masked_accuracy_after")
+        if before is not None and after is not None:
+            print(f"{phase['name']}: held-out masked accuracy {before:.2%} -> {after:.2%}")
+    for name, baseline in results.get("baselines", {}).items():
+        model = results["phases"][-1].get(f"masked_accuracy_after_{name}", float("nan"))
+        print(f"{name}: model {model:.2%}, neighbour counts {baseline['neighbours']:.2%}", end="")
+        print(f", most frequent token {baseline['unigram']:.2%}")
+    print(f"model, card and run.json in {settings.output_dir}")
+
+
+if __name__ == "__main__":
+    run_recipe(main)

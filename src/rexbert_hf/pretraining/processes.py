@@ -1,0 +1,55 @@
+"""Did this run get the processes and the hardware that it was asked to use?"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import torch
+
+
+def asked_processes() -> int | None:
+    """Processes that the launcher was asked for: its environment, or the command line of `accelerate launch`.
+
+    `accelerate launch --cpu --num_processes 2` starts one process and says nothing; its children can only see it in
+    the parent's command line. None where neither tells.
+    """
+    if "WORLD_SIZE" in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    try:
+        arguments = Path(f"/proc/{os.getppid()}/cmdline").read_text().split("\0")
+    except OSError:
+        return None
+    if not any(Path(argument).name.startswith("accelerate") for argument in arguments[:3]):
+        return None
+    found = re.search(r"--num[_-]processes[= ](\d+)", " ".join(arguments))
+    return int(found.group(1)) if found else None
+
+
+def check_processes(running: int, wanted: int | None) -> None:
+    """Stop a run that did not get its processes.
+
+    Args:
+        running: processes that really run.
+        wanted: the recipe's own demand; None asks the launcher.
+
+    Raises:
+        ValueError: if the numbers differ.
+    """
+    wanted = asked_processes() if wanted is None else wanted
+    if wanted is not None and wanted != running:
+        raise ValueError(
+            f"asked for {wanted} processes, but {running} run: on CPU (where accelerate launch starts only one) use"
+            f" 'torchrun --nproc_per_node {wanted} ... --trainer.use_cpu true'"
+        )
+
+
+def fast_bfloat16(use_cpu: bool) -> bool:
+    """Whether bfloat16 multiplies faster than float32 here: recent GPUs, and CPUs with AMX."""
+    if torch.cuda.is_available() and not use_cpu:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False

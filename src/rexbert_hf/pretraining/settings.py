@@ -1,0 +1,207 @@
+"""What a pre-training recipe may say: one dataclass tree, filled from YAML and the command line.
+
+Only what differs from the defaults needs to be written. Paths are relative to the working directory, or to `data_dir`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rexbert_hf.training.phases import Curriculum, Phase
+
+
+@dataclass
+class ModelSettings:
+    """Which encoder is trained.
+
+    Attributes:
+        size: a published size for a new model.
+        init_from: continue this masked-LM checkpoint (folder or Hub id; RexBERT, ModernBERT or any other architecture).
+        revision: of `init_from` on the Hub.
+        grow_from: initialise the new model of `size` from this smaller checkpoint by tiling from the middle.
+        overrides: other fields of the configuration of a new model, e.g. attention_output_dropout.
+        attn_implementation: attention back-end; None lets the model choose.
+    """
+
+    size: Literal["micro", "mini", "base", "large"] = "micro"
+    init_from: str | None = None
+    revision: str | None = None
+    grow_from: str | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)
+    attn_implementation: str | None = None
+
+
+@dataclass
+class TokenizerSettings:
+    """Which tokenizer is used: a given one, the checkpoint's, or a byte-level BPE trained on the sources.
+
+    Attributes:
+        path: folder or Hub id of any fast tokenizer; None takes the checkpoint's, or trains one.
+        vocab_size: of a trained one, a multiple of 64.
+        max_documents: documents of each source to train on.
+    """
+
+    path: str | None = None
+    vocab_size: int = 50368
+    max_documents: int = 100_000
+
+
+@dataclass
+class SourceSettings:
+    """Where the text of one source comes from; exactly one of `sample` and `path`.
+
+    Attributes:
+        sample: a text of the built-in sample shop: general_text, shop_text or long_text.
+        sample_size: products of the sample shop.
+        path: file, folder, glob, a list of them, or a `datasets` name on the Hub.
+        columns: {"text": their column, a list of columns to join, or a template such as "{title} . {description}"}.
+        format: of the files, where the name does not say it.
+        encoding: of text files.
+        split: of a Hub dataset.
+        max_documents: read so many at most.
+        join_words: join neighbouring documents until they have this many words (long documents for long contexts).
+        evaluate: keep held-out documents of this source for evaluation.
+    """
+
+    sample: str | None = None
+    sample_size: int | None = None
+    path: str | list[str] | None = None
+    columns: dict[str, str | list[str]] | None = None
+    format: str | None = None
+    encoding: str = "utf-8"
+    split: str = "train"
+    max_documents: int | None = None
+    join_words: int | None = None
+    evaluate: bool = True
+
+    def __post_init__(self) -> None:
+        if (self.sample is None) == (self.path is None):
+            raise ValueError("a source needs exactly one of 'sample' and 'path'")
+
+
+@dataclass
+class GuideSettings:
+    """What guided masking looks for; spans are marked once, when the text is tokenised.
+
+    Attributes:
+        always: mark spans even if no phase masks with guidance (for evaluation by span).
+        regex: classes of regular expressions.
+        brands: a text file of brand names, one a line.
+        types: a text file of product types, one a line.
+        sample_lexicons: brands and types of the sample shop.
+        idf: weight tokens by inverse document frequency, from the training text.
+    """
+
+    always: bool = False
+    regex: list[str] = field(default_factory=lambda: ["price", "percent", "size", "dimension", "model", "sku"])
+    brands: str | None = None
+    types: str | None = None
+    sample_lexicons: bool = False
+    idf: bool = False
+
+
+@dataclass
+class TrainerSettings:
+    """How training runs; `extra` takes any other field of transformers' `TrainingArguments`.
+
+    Attributes:
+        bf16: bfloat16 autocast; "auto" where the GPU or the CPU (AMX) multiplies it faster than float32.
+        torch_compile: compile the encoder layers (falls back with one line where there is no compiler).
+        gradient_checkpointing: recompute activations.
+        weight_decay: not on norms and biases.
+        max_grad_norm: clip the gradient.
+        num_workers: processes that pack and mask.
+        logging_steps: steps between log records.
+        save_steps: steps between checkpoints; phases always end with one.
+        save_total_limit: checkpoints to keep beside those of phase ends.
+        report_to: tensorboard, trackio, wandb, ... or none.
+        use_cpu: stay off the GPU.
+        num_processes: stop unless exactly so many processes run (None: whatever the launcher started).
+        cpu_threads: torch threads; None leaves torch's choice.
+        extra: further training arguments.
+    """
+
+    bf16: bool | Literal["auto"] = "auto"
+    torch_compile: bool = False
+    gradient_checkpointing: bool = False
+    weight_decay: float = 1e-5
+    max_grad_norm: float = 1.0
+    num_workers: int = 0
+    logging_steps: int = 10
+    save_steps: int = 500
+    save_total_limit: int = 2
+    report_to: str = "none"
+    use_cpu: bool = False
+    num_processes: int | None = None
+    cpu_threads: int | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class EvaluationSettings:
+    """Held-out evaluation before and after each phase: masks .15 with a fixed seed, whatever a phase masks.
+
+    Attributes:
+        held_out: share of the documents that is never trained on (by the hash of the text).
+        max_tokens: held-out tokens of each source to use.
+        seq_length: longest document; None for the longest of all phases.
+        position_edges: report accuracy by position too, between these edges.
+        baselines: also report the most-frequent-token guess and a left/right-neighbour count model.
+        baseline_tokens: training tokens that the count models see.
+    """
+
+    held_out: float = 0.02
+    max_tokens: int | None = 200_000
+    seq_length: int | None = None
+    position_edges: list[int] = field(default_factory=lambda: [0, 1024, 8192])
+    baselines: bool = True
+    baseline_tokens: int = 20_000_000
+
+
+@dataclass
+class PretrainSettings:
+    """A whole pre-training run.
+
+    Attributes:
+        sources: texts by name; phases mix them.
+        phases: the curriculum.
+        output_dir: the run's folder; starting again on it resumes the run.
+        model: the encoder.
+        tokenizer: the tokenizer.
+        guides: what guided masking looks for.
+        trainer: how training runs.
+        evaluation: held-out evaluation.
+        data_dir: relative paths of sources start here.
+        cache_dir: tokenised data; None for `output_dir`/cache.
+        scale: multiplies all token budgets, warm-ups and decays.
+        seed: of everything.
+        micro_batch_tokens: most tokens of one forward pass on one device.
+        push_to_hub: "user/name" to push the finished run to.
+        private: whether a new repository is private.
+    """
+
+    sources: dict[str, SourceSettings]
+    phases: list[Phase]
+    output_dir: str = "output/pretrain"
+    model: ModelSettings = field(default_factory=ModelSettings)
+    tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
+    guides: GuideSettings = field(default_factory=GuideSettings)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    data_dir: str | None = None
+    cache_dir: str | None = None
+    scale: float = 1.0
+    seed: int = 0
+    micro_batch_tokens: int = 16384
+    push_to_hub: str | None = None
+    private: bool | None = None
+
+    def curriculum(self) -> Curriculum:
+        """The phases, scaled."""
+        return Curriculum(self.phases, self.seed, self.micro_batch_tokens).scaled(self.scale)
+
+    @property
+    def needs_guides(self) -> bool:
+        """Whether the text has to be searched for spans."""
+        return self.guides.always or any(phase.masking.kind == "guided" for phase in self.phases)
