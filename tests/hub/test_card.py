@@ -186,16 +186,16 @@ def card(metadata: str, body: str) -> str:
 
 
 def test_merging_keeps_what_people_wrote():
-    ours = card("license: x\ntags: [a, b]\nlibrary_name: t", f"{BEGIN}\nnew\n{END}\n")
+    ours = card("license: x\ntags: [a, b]\nlibrary_name: t", f"{BEGIN}\nnew \\1\n{END}\n")
     assert merge_card(None, ours) == ours
     assert merge_card(" \n", ours) == ours
     merged, body = split_card(merge_card(card("license: mit\ntags: [c, a]\nmine: 1", "# Theirs\n"), ours))
     assert merged == {"license": "mit", "tags": ["c", "a", "b"], "library_name": "t", "mine": 1}
     assert body == "# Theirs\n"
-    _, body = split_card(merge_card(card("a: 1", f"Before.\n{BEGIN}\nold \\1\n{END}\nAfter.\n"), ours))
-    assert body == f"Before.\n{BEGIN}\nnew\n{END}\nAfter.\n"
+    _, body = split_card(merge_card(card("a: 1", f"Before.\n{BEGIN}\nold\n{END}\nAfter.\n"), ours))
+    assert body == f"Before.\n{BEGIN}\nnew \\1\n{END}\nAfter.\n"
     assert split_card(merge_card("No metadata.\n", ours))[1] == "No metadata.\n"
-    assert split_card(merge_card(card("a: 1", ""), ours))[1] == f"{BEGIN}\nnew\n{END}\n"
+    assert split_card(merge_card(card("a: 1", ""), ours))[1] == f"{BEGIN}\nnew \\1\n{END}\n"
 
 
 def test_merging_replaces_our_results_and_keeps_others():
