@@ -42,7 +42,8 @@ def test_steps_are_the_axis_when_tokens_were_not_logged(tmp_path: Path, monkeypa
     kept = []
     monkeypatch.setattr(pyplot, "close", kept.append)
     loss_plot(
-        [{"step": 1, "loss": 2.0}, {"step": 2, "loss": float("nan")}, {"step": 3, "loss": 1.0}], tmp_path / "a.png"
+        [{"step": 1, "tokens": 10, "loss": 2.0}, {"step": 2, "loss": float("nan")}, {"step": 3, "loss": 1.0}],
+        tmp_path / "a.png",
     )
     assert kept[0].axes[0].lines[0].get_xydata().tolist() == [[1.0, 2.0], [3.0, 1.0]]
     assert kept[0].axes[0].get_xlabel() == "training steps"
