@@ -193,7 +193,7 @@ def _flat_layout(
         raise ValueError(f"a flat batch is [1, tokens], got {list(shape)} together with cu_seq_lens_q")
     if attention_mask is not None and attention_mask.dim() == 2 and not bool(attention_mask.all()):
         raise ValueError("a flat batch has no padding: leave attention_mask out where cu_seq_lens_q is given")
-    if varlen and position_ids is not None and max_length is not None:
+    if varlen and device.type != "cpu" and position_ids is not None and max_length is not None:
         # Nothing here may wait for the device: lengths stay on it.
         return Layout(position_ids.reshape(-1), shape, cu_seqlens.to(device, torch.int32), int(max_length))
     host = cu_seqlens.to("cpu", torch.long)
