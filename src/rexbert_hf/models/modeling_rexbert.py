@@ -495,7 +495,9 @@ class RexBertModel(RexBertPreTrainedModel):
         max_length: int | None,
     ) -> Layout:
         dtype = _compute_dtype(self.embeddings.norm.weight)
-        varlen = uses_varlen(self.config._attn_implementation or "sdpa", source.device, dtype)
+        implementation = self.config._attn_implementation or "sdpa"
+        # Eager keeps the caller's order too: its maps are returned document by document.
+        varlen = implementation == "eager" or uses_varlen(implementation, source.device, dtype)
         shape = (source.shape[0], source.shape[1])
         return make_layout(shape, source.device, attention_mask, position_ids, cu_seqlens, max_length, varlen)
 
