@@ -152,7 +152,7 @@ def test_quote_that_swallows_lines_and_closes(tmp_path):
     (tmp_path / "a.csv").write_text('a,b\n1,2\n3,"4\n5,6\n7,8\n9,10",x\n' + "11,12\n" * 30)
     table, report = read(tmp_path / "a.csv")
     assert table["a"][:4] == ["1", "5", "7", "11"]
-    assert report.bad == 2
+    assert [reason.split()[0] for reason in report.reasons] == [f"{tmp_path / 'a.csv'}:{line}" for line in (3, 6)]
 
 
 def test_quote_is_given_up_after_too_many_lines(tmp_path, monkeypatch):
@@ -193,6 +193,12 @@ def test_too_many_bad_rows(tmp_path):
     assert (len(table), report.bad) == (8, 2)
 
 
+def test_empty_rows_do_not_dilute_the_bad_ones(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\n" * 100 + b"good\n" * 5 + b"\xff\n")
+    with pytest.raises(ValueError, match="1 of 6 rows are bad"):
+        read_records(tmp_path / "a.txt")
+
+
 def test_the_share_is_judged_file_by_file(tmp_path):
     (tmp_path / "a.txt").write_text("good\n" * 1_000)
     (tmp_path / "b.txt").write_bytes(b"\xff\n" * 20)
@@ -221,6 +227,19 @@ def test_utf16_without_being_told(tmp_path):
 def test_repeated_column(tmp_path):
     (tmp_path / "a.csv").write_text("a,b,a\n1,2,3\n")
     with pytest.raises(ValueError, match="column 'a' stands twice"):
+        read_records(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b'a,"b\n1,2\n', "opens a quote that is never closed; this line must name the columns"),
+        (b"\xe9,b\n1,2\n", "is not utf-8; pass encoding="),
+    ],
+)
+def test_a_bad_header_is_not_skipped(tmp_path, content, why):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=f"a.csv:1 {why}"):
         read_records(tmp_path / "a.csv")
 
 
@@ -271,6 +290,12 @@ def test_pretty_printed_object_is_not_json_lines(tmp_path):
 
 def test_bad_options(tmp_path):
     (tmp_path / "a.txt").write_text("x\n")
-    for option in ({"errors": "ignore"}, {"max_bad_share": 1.5}, {"limit": 0}):
+    for option in (
+        {"errors": "ignore"},
+        {"max_bad_share": 1.5},
+        {"limit": 0},
+        {"delimiter": "::"},
+        {"quotechar": "ab"},
+    ):
         with pytest.raises(ValueError, match=next(iter(option)).split("_")[0]):
             read_records(tmp_path / "a.txt", **option)

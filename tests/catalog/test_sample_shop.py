@@ -150,6 +150,15 @@ def test_brands_have_habits():
     assert by_brand > by_leaf + 0.1
 
 
+def test_brands_are_strong_in_some_leaves_and_absent_from_others():
+    shares = defaultdict(Counter)
+    for product in make_products(0, 3_000):
+        shares[product.leaf.name][product.brand.name] += 1
+    # With nine equal brands and some 45 products a leaf, nearly every brand would be in every leaf.
+    absent = sum(9 - len(counts) for counts in shares.values())
+    assert absent > len(shares)
+
+
 def test_dearer_brands_and_values_cost_more():
     prices = defaultdict(list)
     for product in make_products(0, 3_000):
@@ -272,6 +281,14 @@ def test_shelves_draw_what_a_label_says():
     drawn = shelves.candidates(random.Random(0), intent, {"S": 2, "I": 3})
     assert Counter(label for _, label in drawn) == {"S": 2, "I": 3}
     assert all(label_of(intent, product) == label for product, label in drawn)
+
+
+def test_the_product_behind_a_query_is_always_judged():
+    shop = make_products(0, SIZE)
+    intent = make_queries(0, shop)[0]
+    rest = Shelves([product for product in shop if product is not intent.source])
+    drawn = rest.candidates(random.Random(0), intent, {"E": 99})
+    assert (intent.source, "E") in drawn
 
 
 # --- text ---

@@ -62,7 +62,7 @@ def delimited_rows(source: Source, lines: Iterator[str], options: FileOptions) -
     """Names of the columns, and the rows that follow the header.
 
     Raises:
-        ValueError: if two columns of the header have the same name.
+        ValueError: if the header cannot be read, or two of its columns have the same name.
     """
     csv.field_size_limit(max(csv.field_size_limit(), _MAX_FIELD))  # product pages outgrow the default of 128 KiB
     quotechar = options.quotechar if options.quotechar is not None else {"csv": '"', "tsv": ""}[source.format]
@@ -70,15 +70,22 @@ def delimited_rows(source: Source, lines: Iterator[str], options: FileOptions) -
     style |= {"quotechar": quotechar} if quotechar else {"quoting": csv.QUOTE_NONE}
     feed = _Lines(lines)
     records = _delimited_records(feed, style)
-    if options.header is not None:
-        names = list(options.header)
-    else:
-        names = next((fields for _, fields in records if isinstance(fields, list)), [])
-    names = [name.strip() for name in names]
-    repeated = {name for name in names if names.count(name) > 1 and name}
+    names = list(options.header) if options.header is not None else _header(source.name, records, options.encoding)
+    repeated = next((name for name in names if names.count(name) > 1 and name), None)
     if repeated:
-        raise ValueError(f"{source.name}: column '{repeated.pop()}' stands twice in the header; pass header=[...]")
+        raise ValueError(f"{source.name}: column '{repeated}' stands twice in the header; pass header=[...]")
     return names, _checked_records(records, names, feed)
+
+
+def _header(file: str, records: Iterator[tuple[int, list[str] | str]], encoding: str) -> list[str]:
+    number, fields = next(records, (1, "is missing"))
+    if isinstance(fields, str):
+        raise ValueError(f"{file}:{number} {fields}; this line must name the columns, or pass header=[...]")
+    try:
+        "".join(fields).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(f"{file}:{number} is not {encoding}; pass encoding=...") from None
+    return [name.strip() for name in fields]
 
 
 def _delimited_records(feed: _Lines, style: dict[str, Any]) -> Iterator[tuple[int, list[str] | str]]:

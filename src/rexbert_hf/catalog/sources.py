@@ -53,6 +53,9 @@ class FileOptions:
             raise ValueError(
                 f"unknown format '{self.format}': choose one of {', '.join(sorted(set(FORMATS.values())))}"
             )
+        for name, mark in (("delimiter", self.delimiter), ("quotechar", self.quotechar or None)):
+            if mark is not None and len(mark) != 1:
+                raise ValueError(f"{name} is one character, got {mark!r}")
         try:
             "".encode(self.encoding)
         except LookupError:

@@ -42,7 +42,7 @@ _OPENINGS = (
     "Arrived {soon} and well packed.",
 )
 _MIDDLES = (
-    "The {feature} works as advertised.",
+    "The {feature} did what the page says.",
     "It says {value} on the box and that is what you get.",
     "I like that it has {feature}.",
     "For {price} you cannot ask for more.",
@@ -121,7 +121,7 @@ def _write_review(rng: random.Random, product: SampleProduct, mood: str) -> tupl
 
 
 _QUESTIONS = (
-    "What is the {name} of this {type}?",
+    "What {be} the {name} of {this} {type}?",
     "Which {name} does the {brand} {series} have?",
     "Can you tell me the {name}?",
     "I need to know the {name} before ordering, what is it?",
@@ -169,7 +169,9 @@ def _make_question(rng: random.Random, product: SampleProduct, question_id: str)
     return {
         "question_id": question_id,
         "product_id": product.product_id,
-        "question": rng.choice(_QUESTIONS).format(name=asked, Name=asked.capitalize(), **slots),
+        "question": rng.choice(_QUESTIONS).format(
+            name=asked, Name=asked.capitalize(), be="are" if is_plural(asked) else "is", **slots
+        ),
         "context": context,
         "answers": [{"start": start, "text": value}],
     }

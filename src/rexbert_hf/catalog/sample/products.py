@@ -174,8 +174,8 @@ _FEATURES = (
     "You get {f}, {f2} and {f3}.",
     "Highlights include {f} and {f2}.",
     "{F} and {f3} come as standard.",
-    "The {f} makes the difference for {use}.",
-    "Thanks to the {f2}, {use} becomes simple.",
+    "The {f} will make the difference for {use}.",
+    "Thanks to the {f2}, you can forget the trouble with {use}.",
 )
 _CLOSINGS = (
     "Model {model}, SKU {sku}.",

@@ -148,14 +148,16 @@ ATTRIBUTE_SENTENCES = {
     "gender": ("Cut for {} sizes.", "A {} model."),
     "pattern": ("The pattern is {}.", "A {} print."),
 }
-_PLAIN_SENTENCES = ("The {name} is {{}}.", "{Name}: {{}}.", "With {{}} as its {name}.")
+_PLAIN_SENTENCES = ("The {name} {be} {{}}.", "{Name}: {{}}.", "With {{}} as its {name}.")
 
 
 def attribute_sentence(rng: random.Random, name: str) -> tuple[str, str]:
     """Draw how to say an attribute: the text before and after its value."""
     patterns = ATTRIBUTE_SENTENCES.get(name)
     if patterns is None:
-        pattern = rng.choice(_PLAIN_SENTENCES).format(name=name, Name=name.capitalize())
+        pattern = rng.choice(_PLAIN_SENTENCES).format(
+            name=name, Name=name.capitalize(), be="are" if is_plural(name) else "is"
+        )
     else:
         pattern = rng.choice(patterns)
     before, _, after = pattern.partition("{}")

@@ -137,7 +137,7 @@ def _guide(rng: random.Random, products: Sequence[SampleProduct]) -> str:
     leaf, slots = product.leaf, _product_slots(product)
     parts = ["How to choose {a_type}: a buying guide.".format(**slots)]
     for feature in rng.sample(leaf.features, 3):
-        parts.append(rng.choice(("Look for {f}.", "We would pay extra for {f}.", "{F} helps with {u}.")).format(
+        parts.append(rng.choice(("Look for {f}.", "We would pay extra for {f}.", "{F} will help with {u}.")).format(
             f=feature, F=feature[0].upper() + feature[1:], u=rng.choice(leaf.uses)
         ))  # fmt: skip
     name = rng.choice([name for name in leaf.attributes if name != "type"])
