@@ -178,7 +178,7 @@ def source_key(source: SourceSettings, data_dir: str | None, *parts: Any) -> str
 
 def tokenizer_key(tokenizer: PreTrainedTokenizerBase) -> str:
     """Name of a tokenizer's content."""
-    backend = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+    backend = tokenizer.backend_tokenizer
     return hashlib.sha256(backend.to_str().encode()).hexdigest()[:16]
 
 
@@ -198,19 +198,18 @@ def _prepare(
     manifest = folder / "prepared.json"
     if manifest.exists():
         report = json.loads(manifest.read_text())
-        stores = {part: TokenisedDataset.load(folder / place) for part, place in report["stores"].items()}
-        return Corpus(stores["train"], stores.get("validation"), report)
+        found = {part: TokenisedDataset.load(folder / place) for part, place in report["stores"].items()}
+        return Corpus(found["train"], found.get("validation"), report)
     reading = ReadReport()
     dataset, repeated = deduplicate(read_source(source, settings.data_dir, reading))
     parts = split_dataset(dataset, held_out=held_out)
     texts = {"train": parts["train"], "validation": parts["validation"]}
-    stores, places = {}, {}
+    stores: dict[str, TokenisedDataset] = {}
+    places: dict[str, str] = {}
     for part, split in texts.items():
         if len(split):
             mark = f"{key}-{part}"
-            stores[part] = tokenise(
-                split, tokenizer, folder, guides=guides, num_proc=num_proc, fingerprint=mark, min_tokens=3
-            )
+            stores[part] = tokenise(split, tokenizer, folder, guides=guides, num_proc=num_proc, fingerprint=mark)
             places[part] = next(p.name for p in folder.glob("tokenised-*") if p.name not in places.values())
     if "train" not in stores:
         raise ValueError(f"source '{name}': no document is left to train on ({len(dataset)} read)")

@@ -102,7 +102,9 @@ def load_model(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -
     kind = AutoConfig.from_pretrained(folder).model_type
     loader = RexBertForMaskedLM if kind in ("rexbert", "modernbert") else AutoModelForMaskedLM
     continued: PreTrainedModel = loader.from_pretrained(folder, **options)
-    rows = continued.get_input_embeddings().weight.shape[0]
+    embedding = continued.get_input_embeddings()
+    assert isinstance(embedding, torch.nn.Embedding)
+    rows = embedding.num_embeddings
     if len(tokenizer) > rows:
         raise ValueError(
             f"the tokenizer has {len(tokenizer)} tokens, the embedding of {wanted.init_from} {rows} rows: use the"

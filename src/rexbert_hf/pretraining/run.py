@@ -199,7 +199,7 @@ def _results(
             [corpus.train for corpus in corpora.values()],
             held_out,
             tokenizer,
-            trainer.args.eval_mlm_probability,  # type: ignore[attr-defined]
+            trainer.args.eval_mlm_probability,
             settings.evaluation.baseline_tokens,
             settings.evaluation.max_tokens,
         )
