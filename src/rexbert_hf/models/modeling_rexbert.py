@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,8 @@ from .attention_rexbert import Layout, attend, make_layout, spare_rows, uses_var
 from .configuration_rexbert import AUTO_MAP, RexBertConfig
 from .losses_rexbert import masked_cross_entropy, neighbor_reconstruction_loss
 from .modernbert import save_modernbert
+
+LayerT = TypeVar("LayerT", nn.Linear, nn.Embedding)
 
 REMOTE_FILES = (
     "configuration_rexbert.py",
@@ -95,12 +97,24 @@ class RexBertForPreTrainingOutput(RexBertMaskedLMOutput):
     npr_loss: torch.Tensor | None = None
 
 
+def _drawn(layer: LayerT, std: float) -> LayerT:
+    """`layer`, to be drawn from a truncated normal of this deviation (see `_init_weights`)."""
+    layer.__dict__["init_std"] = std
+    return layer
+
+
+def _residual_std(config: RexBertConfig) -> float:
+    """Deviation of the layers that write to the residual stream: shrinks with depth, as Megatron's."""
+    return config.initializer_range / math.sqrt(2.0 * config.num_hidden_layers)
+
+
 class RexBertEmbeddings(nn.Module):
     """Token embeddings, normalised."""
 
     def __init__(self, config: RexBertConfig) -> None:
         super().__init__()
-        self.tok_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        embedding = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.tok_embeddings = _drawn(embedding, config.initializer_range)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
         self.drop = nn.Dropout(config.embedding_dropout)
 
@@ -130,10 +144,10 @@ class RexBertMLP(nn.Module):
 
     def __init__(self, config: RexBertConfig) -> None:
         super().__init__()
-        self.Wi = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=config.mlp_bias)
+        self.Wi = _drawn(nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=config.mlp_bias), config.initializer_range)
         self.act = ACT2FN[config.hidden_activation]
         self.drop = nn.Dropout(config.mlp_dropout)
-        self.Wo = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
+        self.Wo = _drawn(nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias), _residual_std(config))
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         value, gate = self.Wi(hidden).chunk(2, dim=-1)
@@ -156,8 +170,9 @@ class RexBertAttention(nn.Module):
         self.is_causal = False
         local = _layer_types(config)[layer_idx] == "sliding_attention"
         self.window = config.local_attention // 2 if local else None
-        self.Wqkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=config.attention_bias)
-        self.Wo = nn.Linear(config.hidden_size, config.hidden_size, bias=config.attention_bias)
+        wide, width = 3 * config.hidden_size, config.hidden_size
+        self.Wqkv = _drawn(nn.Linear(width, wide, bias=config.attention_bias), config.initializer_range)
+        self.Wo = _drawn(nn.Linear(width, width, bias=config.attention_bias), _residual_std(config))
         self.out_drop = nn.Dropout(max(config.attention_dropout, config.attention_output_dropout))
 
     def forward(
@@ -202,7 +217,8 @@ class RexBertPredictionHead(nn.Module):
     def __init__(self, config: RexBertConfig) -> None:
         super().__init__()
         self.config = config
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size, config.classifier_bias)
+        dense = nn.Linear(config.hidden_size, config.hidden_size, config.classifier_bias)
+        self.dense = _drawn(dense, _residual_std(config))
         self.act = ACT2FN[config.classifier_activation]
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
 
@@ -249,31 +265,17 @@ class RexBertPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Truncated normal as in ModernBERT: outputs of residual branches shrink with depth (Megatron)."""
+        """Truncated normal as in ModernBERT, with the deviation that `_drawn` gave to each layer.
+
+        Each layer by itself: of a class outside transformers, modules without parameters of their own never come here.
+        """
         super()._init_weights(module)
-        config = self.config
-        spread_in, spread_out = (
-            config.initializer_range,
-            config.initializer_range / math.sqrt(2.0 * config.num_hidden_layers),
-        )
-        pairs: list[tuple[nn.Linear | nn.Embedding, float]] = []
-        if isinstance(module, RexBertEmbeddings):
-            pairs = [(module.tok_embeddings, spread_in)]
-        elif isinstance(module, RexBertMLP):
-            pairs = [(module.Wi, spread_in), (module.Wo, spread_out)]
-        elif isinstance(module, RexBertAttention):
-            pairs = [(module.Wqkv, spread_in), (module.Wo, spread_out)]
-        elif isinstance(module, RexBertPredictionHead):
-            pairs = [(module.dense, spread_out)]
-        elif isinstance(module, RexBertForMaskedLM):
-            pairs = [(module.decoder, spread_out)]
-        elif isinstance(getattr(module, "classifier", None), nn.Linear):
-            pairs = [(module.classifier, config.hidden_size**-0.5)]  # type: ignore[list-item]
-        cutoff = 3.0 if config.initializer_cutoff_factor is None else config.initializer_cutoff_factor
-        for layer, std in pairs:
-            init.trunc_normal_(layer.weight, mean=0.0, std=std, a=-cutoff * std, b=cutoff * std)
-            if isinstance(layer, nn.Linear) and layer.bias is not None:
-                init.zeros_(layer.bias)
+        std = getattr(module, "init_std", None)
+        if std is not None:
+            assert isinstance(module, nn.Linear | nn.Embedding)
+            factor = self.config.initializer_cutoff_factor
+            cutoff = 3.0 if factor is None else factor
+            init.trunc_normal_(module.weight, mean=0.0, std=std, a=-cutoff * std, b=cutoff * std)
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """Save weights, configuration and the model code, so that `trust_remote_code=True` opens it anywhere."""
@@ -569,7 +571,8 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
         super().__init__(config)
         self.model = RexBertModel(config)
         self.head = RexBertPredictionHead(config)
-        self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=config.decoder_bias)
+        decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=config.decoder_bias)
+        self.decoder = _drawn(decoder, _residual_std(config))
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Linear:
@@ -790,7 +793,8 @@ class _RexBertForClassification(RexBertPreTrainedModel):
         self.model = RexBertModel(config)
         self.head = RexBertPredictionHead(config)
         self.drop = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.hidden_size, self.num_outputs or self.num_labels)
+        classifier = nn.Linear(config.hidden_size, self.num_outputs or self.num_labels)
+        self.classifier = _drawn(classifier, config.hidden_size**-0.5)
         self.post_init()
 
     def _classify(self, hidden: torch.Tensor) -> torch.Tensor:
