@@ -242,7 +242,7 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     Element i turns with element i + E / 2, as in stock ModernBERT.
     """
     half = x.shape[-1] // 2
-    cos, sin = (table.view(len(table), *[1] * (x.dim() - 2), half) for table in (cos, sin))
+    cos, sin = (table.view(table.shape[0], *[1] * (x.dim() - 2), half) for table in (cos, sin))
     first, second = x[..., :half], x[..., half:]
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
 
@@ -250,7 +250,7 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
 def _rotate_into(out: torch.Tensor, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
     """`rotate` without autograd and with few passes over memory; `out` (float32) may not share memory with `x`."""
     half = x.shape[-1] // 2
-    cos, sin = (table.view(len(table), *[1] * (x.dim() - 2), half) for table in (cos, sin))
+    cos, sin = (table.view(table.shape[0], *[1] * (x.dim() - 2), half) for table in (cos, sin))
     first, second = x[..., :half], x[..., half:]
     torch.mul(first, cos, out=out[..., :half]).addcmul_(second, sin, value=-1)
     torch.mul(second, cos, out=out[..., half:]).addcmul_(first, sin)
@@ -293,10 +293,10 @@ def attend(
     Returns:
         Outputs `[T, N * E]` and, for "eager", the weights `[B, N, S, S]` in the caller's shape.
     """
-    tokens = len(layout.position_ids)
-    if len(qkv) > tokens and not (implementation == "sdpa" and dropout == 0.0):
+    tokens = layout.position_ids.shape[0]
+    if qkv.shape[0] > tokens and not (implementation == "sdpa" and dropout == 0.0):
         out, weights = attend(qkv[:tokens], cos, sin, layout, window, implementation, dropout, deterministic)
-        return F.pad(out, (0, 0, 0, len(qkv) - tokens)), weights
+        return F.pad(out, (0, 0, 0, qkv.shape[0] - tokens)), weights
     if implementation == "eager":
         return _eager(qkv, cos, sin, layout, window, dropout)
     if layout.is_dense:
@@ -322,7 +322,7 @@ def _dense(
         # A row without any key would be NaN: padding queries may look at themselves.
         mask = mask | torch.eye(length, dtype=torch.bool, device=mask.device)
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
-    return out.transpose(1, 2).reshape(len(qkv), -1)
+    return out.transpose(1, 2).reshape(qkv.shape[0], -1)
 
 
 def _eager(
@@ -514,4 +514,4 @@ def _varlen(
             query, key, value, cu, cu, longest, longest, dropout, False, False,
             scale=query.shape[-1] ** -0.5, window_size_left=span[0], window_size_right=span[1],
         )[0]  # fmt: skip
-    return out.reshape(len(qkv), -1)
+    return out.reshape(qkv.shape[0], -1)
