@@ -144,10 +144,11 @@ class RexBertMLP(nn.Module):
 
     def __init__(self, config: RexBertConfig) -> None:
         super().__init__()
-        self.Wi = _drawn(nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=config.mlp_bias), config.initializer_range)
+        half, width = config.intermediate_size, config.hidden_size
+        self.Wi = _drawn(nn.Linear(width, 2 * half, bias=config.mlp_bias), config.initializer_range)
         self.act = ACT2FN[config.hidden_activation]
         self.drop = nn.Dropout(config.mlp_dropout)
-        self.Wo = _drawn(nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias), _residual_std(config))
+        self.Wo = _drawn(nn.Linear(half, width, bias=config.mlp_bias), _residual_std(config))
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         value, gate = self.Wi(hidden).chunk(2, dim=-1)
@@ -178,7 +179,7 @@ class RexBertAttention(nn.Module):
     def forward(
         self, hidden: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor], layout: Layout
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        qkv = self.Wqkv(hidden).view(len(hidden), 3, -1, self.head_dim)
+        qkv = self.Wqkv(hidden).view(hidden.shape[0], 3, -1, self.head_dim)
         out, weights = attend(
             qkv,
             *rope,
@@ -508,7 +509,7 @@ class RexBertModel(RexBertPreTrainedModel):
         ropes = {name: self.rotary_emb(hidden, layout.position_ids, name) for name in set(_layer_types(self.config))}
         states: list[torch.Tensor | None] = []
         maps = []
-        tokens, dtype = len(hidden), _compute_dtype(hidden)
+        tokens, dtype = hidden.shape[0], _compute_dtype(hidden)
         if keep is None and not torch.compiler.is_compiling():
             hidden = F.pad(hidden, (0, 0, 0, spare_rows(tokens, hidden.device, dtype)))
         for index, layer in enumerate(self.layers):
@@ -814,7 +815,7 @@ class _RexBertForClassification(RexBertPreTrainedModel):
             hidden = layout.restore(flat.hidden)
             mask = torch.ones(layout.shape, device=hidden.device) if attention_mask is None else attention_mask
             if self.config.classifier_pooling == "cls":
-                return hidden[torch.arange(len(hidden), device=hidden.device), mask.int().argmax(1)]
+                return hidden[torch.arange(hidden.shape[0], device=hidden.device), mask.int().argmax(1)]
             return (hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
         assert layout.cu_seqlens is not None
         starts, lengths = layout.cu_seqlens[:-1].long(), layout.cu_seqlens.diff().long()
