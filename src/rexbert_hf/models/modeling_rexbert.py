@@ -375,7 +375,9 @@ class RexBertRotaryEmbedding(nn.Module):
         rope_type = parameters[layer_type]["rope_type"]
         if rope_type == "default":
             width = self.config.hidden_size // self.config.num_attention_heads
-            return _inverse_frequencies(float(parameters[layer_type]["rope_theta"]), width, device), 1.0
+            # The compiler traces through a cache anyway, with a warning.
+            compute = _inverse_frequencies.__wrapped__ if torch.compiler.is_compiling() else _inverse_frequencies
+            return compute(float(parameters[layer_type]["rope_theta"]), width, device), 1.0
         inverse, scale = ROPE_INIT_FUNCTIONS[rope_type](self.config, device, seq_len=length, layer_type=layer_type)
         return inverse, float(scale)
 
