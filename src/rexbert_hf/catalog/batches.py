@@ -45,7 +45,7 @@ class RowPacker:
         tolerance: Tolerance,
         report: ReadReport,
         encoding: str = "utf-8",
-    ):
+    ) -> None:
         self.report = report
         self._tolerance, self._encoding = tolerance, encoding
         if columns is None and features is not None:

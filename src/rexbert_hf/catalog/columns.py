@@ -38,7 +38,7 @@ class ColumnMap:
         {'text': 'Mug, 3 $', 'id': 7, 'all': 'Mug'}
     """
 
-    def __init__(self, columns: Mapping[str, ColumnSpec]):
+    def __init__(self, columns: Mapping[str, ColumnSpec]) -> None:
         if not columns:
             raise ValueError("the column mapping is empty: give at least one {our_name: their_name}")
         parsed = {ours: _parse(ours, spec) for ours, spec in columns.items()}

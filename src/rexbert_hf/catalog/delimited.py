@@ -24,7 +24,7 @@ Located = tuple[int, dict[str, Any] | str]
 class _Lines:
     """Physical lines for `csv.reader`: remembers those of the current record, so that they can be read again."""
 
-    def __init__(self, lines: Iterator[str]):
+    def __init__(self, lines: Iterator[str]) -> None:
         self._lines = lines
         self._again: list[str] = []
         self.number = 0  # lines handed out for good

@@ -56,7 +56,7 @@ class Tolerance:
 class Tally:
     """Counts the rows of one source, and stops when too many of them are bad."""
 
-    def __init__(self, name: str, unit: str, tolerance: Tolerance, report: ReadReport):
+    def __init__(self, name: str, unit: str, tolerance: Tolerance, report: ReadReport) -> None:
         self._name, self._unit, self._tolerance, self._report = name, unit, tolerance, report
         self.rows = 0
         self._bad = 0

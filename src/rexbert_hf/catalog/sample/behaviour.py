@@ -111,7 +111,7 @@ def _as_typed(rng: random.Random, text: str) -> str:
 class Shelves:
     """Products by leaf, type and department, to draw results and neighbours at a cost that the shop does not raise."""
 
-    def __init__(self, products: Sequence[SampleProduct]):
+    def __init__(self, products: Sequence[SampleProduct]) -> None:
         self.products = products
         self.by_leaf: dict[str, list[SampleProduct]] = defaultdict(list)
         self.by_type: dict[str, list[SampleProduct]] = defaultdict(list)

@@ -156,7 +156,7 @@ class Writer:
         True
     """
 
-    def __init__(self, rng: random.Random, domain: str):
+    def __init__(self, rng: random.Random, domain: str) -> None:
         self.rng = rng
         self.lexicon = _lexicon(domain)
         self.new_cast()

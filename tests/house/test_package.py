@@ -1,0 +1,63 @@
+"""The package as it is installed: what the wheel holds, what importing costs, that the lazy names exist."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from house_files import PACKAGE, ROOT
+
+import rexbert_hf
+
+HEAVY = ("datasets", "evaluate", "sentence_transformers", "matplotlib", "sklearn", "faiss", "fasttext", "pandas")
+
+
+def setuptools_version() -> tuple[int, ...]:
+    try:
+        from importlib.metadata import version
+
+        return tuple(int(part) for part in version("setuptools").split(".")[:1])
+    except ImportError:
+        return (0,)
+
+
+@pytest.mark.skipif(setuptools_version() < (77,), reason="the build backend, setuptools >= 77, is not installed")
+def test_wheel(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
+    build = ["wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(tmp_path), str(source)]
+    done = subprocess.run([sys.executable, "-m", "pip", *build], capture_output=True, text=True)
+    if "No module named pip" in done.stderr:
+        pytest.skip("this environment has no pip")
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    files = [path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert {path.relative_to(PACKAGE.parent).as_posix() for path in files} <= names
+    assert "rexbert_hf/py.typed" in names
+    assert any(name.startswith("rexbert_hf/hub/templates/") and name.endswith(".md") for name in names)
+    assert not [name for name in names if name.split("/")[0] not in ("rexbert_hf",) and ".dist-info" not in name]
+
+
+def test_import_is_light():
+    """`import rexbert_hf` loads the models and nothing that they do not need."""
+    code = f"import sys, rexbert_hf; print([name for name in {HEAVY} if name in sys.modules])"
+    code += "; print(sorted(name for name in sys.modules if name.startswith('rexbert_hf.') and name.count('.') == 1))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["[]", "['rexbert_hf.models']"]
+
+
+@pytest.mark.parametrize("name", rexbert_hf.__all__)
+def test_public_names_exist(name):
+    assert getattr(rexbert_hf, name) is not None
+
+
+def test_unknown_names_are_attribute_errors():
+    with pytest.raises(AttributeError, match="no attribute 'Reranker'"):
+        rexbert_hf.Reranker  # noqa: B018
