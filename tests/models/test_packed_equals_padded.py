@@ -256,21 +256,54 @@ def test_a_flat_batch_of_two_rows_is_refused():
         build(RexBertModel)(torch.arange(6).view(2, 3), cu_seq_lens_q=torch.tensor([0, 3]))
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.parametrize("backend", ["sdpa", "flash_attention_2", "flash_attention_3"])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_varlen_kernels_equal_float32_documents_alone(alone, backend, dtype):
+ON_CUDA = [
+    ("sdpa", torch.float32, 1e-4),
+    ("sdpa", torch.bfloat16, 0.1),
+    ("sdpa", torch.float16, 0.02),
+    ("flash_attention_2", torch.bfloat16, 0.1),
+    ("flash_attention_3", torch.bfloat16, 0.1),
+]
+
+
+def on_cuda(backend, dtype):
+    """The model, and the forms of one batch of `LENGTHS`."""
     module = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}.get(backend)
     if module:
         pytest.importorskip(module)
     docs = documents(LENGTHS)
     model = build(RexBertModel).to("cuda", dtype)
     model.config._attn_implementation = backend
-    batches = [flat_batch(docs), flat_batch(docs, "positions"), padded_batch(docs), padded_batch(docs, "left")]
-    for batch in batches:
-        on_device = {k: v.cuda() if torch.is_tensor(v) else v for k, v in batch.items()}
+    forms = [flat_batch(docs), flat_batch(docs, "positions"), padded_batch(docs), padded_batch(docs, "left")]
+    return docs, model, forms
+
+
+def moved(batch):
+    return {name: x.cuda() if torch.is_tensor(x) else x for name, x in batch.items()}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize(("backend", "dtype", "tolerance"), ON_CUDA)
+def test_cuda_kernels_equal_float32_documents_alone(alone, backend, dtype, tolerance):
+    docs, model, forms = on_cuda(backend, dtype)
+    for batch in forms:
         with torch.no_grad():
-            hidden = model(**on_device).last_hidden_state.float().cpu()
+            hidden = model(**moved(batch)).last_hidden_state.float().cpu()
         parts = split_padded(hidden, batch) if "attention_mask" in batch else split_flat(hidden, docs)
-        close(parts, [alone(d)[-1] for d in docs], 0.1 if dtype == torch.bfloat16 else 0.02)
+        close(parts, [alone(d)[-1] for d in docs], tolerance)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize(("backend", "dtype", "tolerance"), ON_CUDA)
+def test_cuda_gradients_point_where_float32_on_cpu_does(backend, dtype, tolerance):
+    docs, model, forms = on_cuda(backend, dtype)
+    generator = torch.Generator().manual_seed(3)
+    targets = [torch.randn(len(d), 32, generator=generator) for d in docs]
+    expected = gradients(build(RexBertModel), forms[0], targets)
+    there = [t.to("cuda", dtype) for t in targets]
+    for batch in forms:
+        found = gradients(model, moved(batch), there, moved(batch).get("attention_mask"))
+        for name, grad in expected.items():
+            angle = torch.cosine_similarity(found[name].float().cpu().flatten(), grad.flatten(), dim=0)
+            assert float(angle) > 1 - tolerance, name

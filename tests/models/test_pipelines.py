@@ -16,7 +16,23 @@ from rexbert_hf import (
     RexBertModel,
 )
 
-WORDS = ["red", "blue", "green", "shoe", "shirt", "phone", "case", "for", "kids", "men", "women", "cotton", "leather", "large", "small"]
+WORDS = [
+    "red",
+    "blue",
+    "green",
+    "shoe",
+    "shirt",
+    "phone",
+    "case",
+    "for",
+    "kids",
+    "men",
+    "women",
+    "cotton",
+    "leather",
+    "large",
+    "small",
+]
 SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
 TEXTS = ["red cotton shirt for kids", "blue shoe", "large green leather phone case for women"]
 

@@ -25,8 +25,9 @@ HEADS = [
 
 @pytest.mark.parametrize("layers", [1, 2, 3, 4])
 @pytest.mark.parametrize("form", [flat_batch, padded_batch])
-def test_a_submodel_is_the_final_norm_of_the_parents_hidden_state(layers, form):
-    parent = build(RexBertModel)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_submodel_is_the_final_norm_of_the_parents_hidden_state(layers, form, dtype):
+    parent = build(RexBertModel, dtype=dtype)
     batch = form(DOCS)
     with torch.no_grad():
         states = parent(**batch, output_hidden_states=True).hidden_states

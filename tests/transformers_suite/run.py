@@ -71,6 +71,7 @@ def main() -> int:
     arguments = parser.parse_args()
     fetch()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other
     outcomes = Outcomes()
     options = ["-o", "addopts=", "-q", "--no-header", "--tb=short", "-p", "no:cacheprovider", "--timeout=600"]
     options += ["-k", arguments.only] if arguments.only else []
