@@ -12,8 +12,11 @@ import logging
 import sys
 from pathlib import Path
 
+from transformers.utils import logging as transformers_logging
+
 from rexbert_hf.pretraining import PretrainSettings, pretrain
 from rexbert_hf.settings import parse_args, run_recipe
+from rexbert_hf.training import NonFiniteLossError
 
 DEFAULT = Path(__file__).parent / "configs" / "quickstart.yaml"
 
@@ -23,8 +26,12 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("httpx", "httpx2", "datasets", "huggingface_hub", "filelock", "fsspec"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    transformers_logging.disable_progress_bar()
     settings = parse_args(PretrainSettings, default_config=DEFAULT)
-    results = pretrain(settings)
+    try:
+        results = pretrain(settings)
+    except NonFiniteLossError as error:
+        raise ValueError(error) from error
     for phase in results["phases"]:
         before, after = phase.get("masked_accuracy_before"), phase.get("masked_accuracy_after")
         if before is not None and after is not None:
@@ -34,6 +41,8 @@ def main() -> None:
         print(f"{name}: model {model:.2%}, neighbour counts {baseline['neighbours']:.2%}", end="")
         print(f", most frequent token {baseline['unigram']:.2%}")
     print(f"model, card and run.json in {settings.output_dir}")
+    if "url" in results:
+        print(f"pushed to {results['url']}")
 
 
 if __name__ == "__main__":

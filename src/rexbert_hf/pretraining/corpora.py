@@ -1,22 +1,25 @@
 """From a recipe's sources to tokenised stores: read, deduplicate, hold out, tokenise; each source once.
 
 The result of a source lies in a folder named by everything that decides it, and is found again in milliseconds: a
-resumed run reads no text.
+resumed run reads no text. The manifest is written last, so what a killed run left is never taken for a result.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import glob
+import errno
 import hashlib
 import json
 import logging
 import os
+import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
@@ -26,12 +29,13 @@ from rexbert_hf.data import TokenisedDataset
 from rexbert_hf.data.tokenise import tokenise
 from rexbert_hf.hub.run_file import write_whole
 from rexbert_hf.phrases import Guide, LexiconGuide, RegexGuide
+from rexbert_hf.pretraining.baselines import batches_of
 from rexbert_hf.pretraining.settings import GuideSettings, PretrainSettings, SourceSettings
+from rexbert_hf.pretraining.sources import pinned, read_source, source_key, working_folder
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1
-"""Goes up when prepared sources of an older version must not be used."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -41,77 +45,12 @@ class Corpus:
     Attributes:
         train: documents to train on.
         held_out: documents never trained on; None if there are none.
-        report: what was read, dropped and kept; `fingerprint` names the content.
+        report: what was read, dropped and kept; `fingerprint` names the tokens to train on, wherever they came from.
     """
 
     train: TokenisedDataset
     held_out: TokenisedDataset | None
     report: dict[str, Any]
-
-
-def read_source(source: SourceSettings, data_dir: str | None = None, report: ReadReport | None = None) -> Dataset:
-    """Read a source into a data set with a `text` column.
-
-    Args:
-        source: where it is.
-        data_dir: relative paths start here.
-        report: filled with counts of bad rows.
-
-    Raises:
-        FileNotFoundError: if a path does not exist.
-        ValueError: if the text column is missing, or nothing is left.
-    """
-    if source.sample is not None:
-        dataset = load_sample(source.sample, size=source.sample_size)
-    else:
-        dataset = read_records(
-            _paths(source, data_dir),
-            source.columns,
-            format=source.format,
-            encoding=source.encoding,
-            split=source.split,
-            limit=source.max_documents,
-            report=report,
-        )
-    if "text" not in dataset.column_names:
-        raise ValueError(
-            f"{source.path or source.sample}: no column 'text' among {', '.join(dataset.column_names)}:"
-            " set the source's columns.text"
-        )
-    if source.max_documents is not None and len(dataset) > source.max_documents:
-        dataset = dataset.select(range(source.max_documents))
-    dataset = dataset.select_columns(["text"])
-    return dataset if source.join_words is None else _joined(dataset, source.join_words)
-
-
-def _paths(source: SourceSettings, data_dir: str | None) -> Any:
-    def place(path: str) -> str:
-        inside = os.path.join(data_dir, path) if data_dir else path
-        return inside if data_dir and (os.path.exists(inside) or glob.glob(inside) or not _may_be_hub(path)) else path
-
-    return [place(path) for path in source.path] if isinstance(source.path, list) else place(str(source.path))
-
-
-def _may_be_hub(path: str) -> bool:
-    return path.count("/") <= 1 and not any(mark in path for mark in "*?") and not Path(path).suffix
-
-
-def _joined(dataset: Dataset, words: int) -> Dataset:
-    """Neighbouring documents joined by line breaks until they have `words` words; the last one may be shorter."""
-
-    def join() -> Iterator[str]:
-        held: list[str] = []
-        count = 0
-        for text in dataset["text"]:
-            held.append(text)
-            count += text.count(" ") + 1
-            if count >= words:
-                yield "\n".join(held)
-                held, count = [], 0
-        if held:
-            yield "\n".join(held)
-
-    return Dataset.from_dict({"text": list(join())})
 
 
 def make_guides(settings: GuideSettings, data_dir: str | None = None) -> list[Guide]:
@@ -152,77 +91,147 @@ def prepare(
     Raises:
         FileNotFoundError: if a path does not exist.
         ValueError: if a source holds no text.
+        OSError: if there is no room for the tokens.
     """
     guides = make_guides(settings.guides, settings.data_dir) if settings.needs_guides else []
     used = {name for phase in settings.phases for name in phase.mixture}
     unused = sorted(set(settings.sources) - used)
     if unused:
         logger.info("no phase mixes %s: evaluated only", ", ".join(unused))
-    return {
-        name: _prepare(name, source, settings, tokenizer, guides, cache_dir, num_proc)
-        for name, source in settings.sources.items()
-    }
-
-
-def source_key(source: SourceSettings, data_dir: str | None, *parts: Any) -> str:
-    """Name of a source's content as far as it can be told without reading it: settings, file sizes and times."""
-    identity: list[Any] = [_FORMAT, dataclasses.asdict(source), parts]
-    if source.path is not None:
-        paths = _paths(source, data_dir)
-        for path in sorted(paths if isinstance(paths, list) else [paths]):
-            found = sorted(glob.glob(path)) or [path]
-            files = [f for p in found for f in (sorted(map(str, Path(p).rglob("*"))) if os.path.isdir(p) else [p])]
-            identity += [(f, os.stat(f).st_size, os.stat(f).st_mtime_ns) for f in files if os.path.isfile(f)]
-    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    corpora = {}
+    for name, source in settings.sources.items():
+        held_out = settings.evaluation.held_out if source.evaluate else 0.0
+        marks = [guide.fingerprint for guide in guides]
+        key = source_key(source, settings.data_dir, tokenizer_key(tokenizer), marks, held_out)
+        folder = cache_dir / f"{name}-{key}"
+        corpora[name] = _prepared(folder) or _prepare(
+            name, source, settings.data_dir, held_out, tokenizer, guides, folder, key, num_proc
+        )
+    return corpora
 
 
 def tokenizer_key(tokenizer: PreTrainedTokenizerBase) -> str:
     """Name of a tokenizer's content."""
     backend = tokenizer.backend_tokenizer
-    return hashlib.sha256(backend.to_str().encode()).hexdigest()[:16]
+    identity = [backend.to_str(), tokenizer.mask_token_id, sorted(tokenizer.all_special_ids)]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+
+
+def _prepared(folder: Path) -> Corpus | None:
+    """What an earlier run prepared; a folder that cannot be used is removed."""
+    manifest = folder / "prepared.json"
+    if not manifest.exists():
+        return None
+    try:
+        report = json.loads(manifest.read_text(encoding="utf-8"))
+        found = {part: TokenisedDataset.load(folder / place) for part, place in report["stores"].items()}
+        return Corpus(found["train"], found.get("validation"), report)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.warning("%s cannot be used (%s): preparing the source again", folder, error)
+        shutil.rmtree(folder)
+        return None
 
 
 def _prepare(
     name: str,
     source: SourceSettings,
-    settings: PretrainSettings,
+    data_dir: str | None,
+    held_out: float,
     tokenizer: PreTrainedTokenizerBase,
     guides: Sequence[Guide],
-    cache_dir: Path,
+    folder: Path,
+    key: str,
     num_proc: int,
 ) -> Corpus:
-    held_out = settings.evaluation.held_out if source.evaluate else 0.0
-    marks = [guide.fingerprint for guide in guides]
-    key = source_key(source, settings.data_dir, tokenizer_key(tokenizer), marks, held_out)
-    folder = cache_dir / f"{name}-{key}"
-    manifest = folder / "prepared.json"
-    if manifest.exists():
-        report = json.loads(manifest.read_text())
-        found = {part: TokenisedDataset.load(folder / place) for part, place in report["stores"].items()}
-        return Corpus(found["train"], found.get("validation"), report)
     reading = ReadReport()
-    dataset, repeated = deduplicate(read_source(source, settings.data_dir, reading))
-    parts = split_dataset(dataset, held_out=held_out)
-    texts = {"train": parts["train"], "validation": parts["validation"]}
+    source, revision = pinned(source, data_dir)
     stores: dict[str, TokenisedDataset] = {}
-    places: dict[str, str] = {}
-    for part, split in texts.items():
-        if len(split):
-            mark = f"{key}-{part}"
-            stores[part] = tokenise(split, tokenizer, folder, guides=guides, num_proc=num_proc, fingerprint=mark)
-            places[part] = next(p.name for p in folder.glob("tokenised-*") if p.name not in places.values())
-    if "train" not in stores:
-        raise ValueError(f"source '{name}': no document is left to train on ({len(dataset)} read)")
-    report = {
-        "name": name,
-        "fingerprint": key,
-        "documents": len(stores["train"]),
-        "tokens": stores["train"].num_tokens,
-        "held_out_documents": len(stores["validation"]) if "validation" in stores else 0,
-        "repeated_documents": repeated,
-        "bad_rows": reading.bad,
-        "stores": places,
-    }
-    write_whole(manifest, json.dumps(report, indent=2).encode())
+    with _room(name, folder), working_folder(folder) as work:
+        dataset, repeated = deduplicate(read_source(source, data_dir, reading, work))
+        parts = split_dataset(dataset, held_out=held_out)
+        for part in ("train", "validation"):
+            store = _tokenised(name, part, parts[part], tokenizer, folder, guides, num_proc, f"{key}-{part}")
+            if store is not None:
+                stores[part] = store
+        if held_out and "validation" not in stores:
+            logger.warning(
+                "source '%s': none of its %d documents is held out (evaluation.held_out=%g): it is not evaluated",
+                name,
+                len(dataset),
+                held_out,
+            )
+        skipped: Counter[str] = Counter()
+        for store in stores.values():
+            skipped.update(store.metadata.get("skipped", {}))
+        report = {
+            "name": name,
+            "fingerprint": content_fingerprint(stores["train"]),
+            **revision,
+            "documents": len(stores["train"]),
+            "tokens": stores["train"].num_tokens,
+            "held_out_documents": len(stores["validation"]) if "validation" in stores else 0,
+            "repeated_documents": repeated,
+            "bad_rows": reading.bad,
+            "empty_rows": reading.empty,
+            "skipped_documents": dict(skipped),
+            "stores": {part: store.path.name for part, store in stores.items() if store.path is not None},
+        }
+        write_whole(folder / "prepared.json", json.dumps(report, indent=2).encode())
     logger.info("source %s: %d documents, %d tokens", name, report["documents"], report["tokens"])
     return Corpus(stores["train"], stores.get("validation"), report)
+
+
+def _tokenised(
+    name: str,
+    part: str,
+    texts: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    guides: Sequence[Guide],
+    num_proc: int,
+    fingerprint: str,
+) -> TokenisedDataset | None:
+    """The tokens of one side of the split; None where nothing is held out."""
+    try:
+        if not len(texts):
+            raise ValueError("all documents are held out: lower evaluation.held_out")
+        return tokenise(texts, tokenizer, folder, guides=guides, num_proc=num_proc, fingerprint=fingerprint)
+    except ValueError as error:
+        if part == "validation":
+            return None
+        raise ValueError(f"source '{name}': no document to train on: {error}") from error
+
+
+@contextmanager
+def _room(name: str, folder: Path) -> Iterator[None]:
+    """Say where room is missing when the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise OSError(
+            f"source '{name}': no room for its tokens in {folder.parent} ({os.strerror(error.errno)}): make room or set"
+            " cache_dir to another disk, then start again"
+        ) from error
+
+
+def content_fingerprint(store: TokenisedDataset) -> str:
+    """Name of the tokens, words and spans of a store, in their order.
+
+    A file that was moved or touched keeps it, so its run is still resumed.
+
+    Args:
+        store: any store.
+
+    Example:
+        >>> one, two = (TokenisedDataset.from_rows([{"input_ids": [1, n, 2]}]) for n in (7, 8))
+        >>> content_fingerprint(one) == content_fingerprint(one), content_fingerprint(one) == content_fingerprint(two)
+        (True, False)
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for batch in batches_of(store):
+        spans = (batch.span_start, batch.span_end, batch.span_score, batch.span_kind)
+        for array in (batch.input_ids, batch.lengths, batch.word_ids, *spans):
+            digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from rexbert_hf.hub import resolve
+from rexbert_hf.catalog import split_of
+from rexbert_hf.hub import read_run, resolve
 from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM
-from rexbert_hf.pretraining.corpora import read_source, source_key
 from rexbert_hf.pretraining.settings import PretrainSettings
+from rexbert_hf.pretraining.sources import read_source, source_key, texts_of, working_folder
 
 logger = logging.getLogger(__name__)
 
@@ -47,33 +48,50 @@ def load_tokenizer(settings: PretrainSettings, cache_dir: Path) -> PreTrainedTok
 def _load(place: str, revision: str | None) -> PreTrainedTokenizerBase:
     folder = resolve(place, revision=revision, allow_patterns=["*.json", "*.txt", "*.model", "*.jinja"])
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{place}: no tokenizer can be loaded from it ({error}); set tokenizer.path") from error
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # of many kinds: a missing file, JSON that is cut off, an unknown class
+        raise ValueError(
+            f"{place}: no tokenizer can be loaded from it ({_first_line(error)}): set tokenizer.path to one"
+        ) from error
     return tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return text[0] if text else type(error).__name__
 
 
 def _trained(settings: PretrainSettings, cache_dir: Path) -> PreTrainedTokenizerBase:
     from rexbert_hf.data.vocabulary import train_tokenizer
 
     keys = [source_key(source, settings.data_dir) for source in settings.sources.values()]
-    identity = json.dumps([keys, settings.tokenizer.vocab_size, settings.tokenizer.max_documents])
+    chosen = settings.tokenizer
+    identity = json.dumps([keys, chosen.vocab_size, chosen.max_documents, settings.evaluation.held_out])
     folder = cache_dir / f"tokenizer-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     if not (folder / "tokenizer.json").exists():
-        logger.info("training a tokenizer of %d tokens on the sources", settings.tokenizer.vocab_size)
-        tokenizer = train_tokenizer(_texts(settings), settings.tokenizer.vocab_size)
-        staging = folder.with_name(folder.name + ".staging")
-        tokenizer.save_pretrained(staging)
-        staging.rename(folder)
+        logger.info("training a tokenizer of %d tokens on the sources", chosen.vocab_size)
+        with working_folder(cache_dir) as work:
+            tokenizer = train_tokenizer(_texts(settings, work), chosen.vocab_size)
+            tokenizer.save_pretrained(work / "tokenizer")
+            try:
+                (work / "tokenizer").rename(folder)
+            except OSError:  # another run was faster with the same one
+                if not (folder / "tokenizer.json").exists():
+                    raise
     return _load(str(folder), None)
 
 
-def _texts(settings: PretrainSettings) -> Iterator[str]:
-    """Documents of all sources, spread evenly over each."""
-    for source in settings.sources.values():
-        texts = read_source(source, settings.data_dir)["text"]
-        stride = max(1, len(texts) // settings.tokenizer.max_documents)
-        yield from texts[::stride][: settings.tokenizer.max_documents]
+def _texts(settings: PretrainSettings, work_dir: Path) -> Iterator[str]:
+    """Documents of all sources that are not held out, spread evenly over each source."""
+    most = settings.tokenizer.max_documents
+    for name, source in settings.sources.items():
+        place = work_dir / name
+        place.mkdir()
+        held_out = settings.evaluation.held_out if source.evaluate else 0.0
+        dataset = read_source(source, settings.data_dir, work_dir=place)
+        stride = max(1, len(dataset) // most)
+        chosen = dataset.select(range(0, len(dataset), stride)[:most])
+        yield from (text for text in texts_of(chosen) if split_of(text, held_out) == "train")
 
 
 def load_model(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -89,20 +107,34 @@ def load_model(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -
         FileNotFoundError: if there is no checkpoint at the path.
         ValueError: if the tokenizer has more tokens than the checkpoint's embedding has rows.
     """
+    torch.manual_seed(settings.seed)
+    model = _new(settings, tokenizer) if settings.model.init_from is None else _continued(settings, tokenizer)
+    # Tied weights are stored once: naming them keeps a resumed run from reporting the copies as missing.
+    model._keys_to_ignore_on_save = set(model.all_tied_weights_keys) or None
+    return model
+
+
+def _continued(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     wanted = settings.model
-    options: dict[str, Any] = {}
+    assert wanted.init_from is not None
+    # Half-precision checkpoints become float32: the optimizer's small steps vanish in bfloat16 weights.
+    options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False}
     if wanted.attn_implementation:
         options["attn_implementation"] = wanted.attn_implementation
-    if wanted.init_from is None:
-        model = _new(settings, tokenizer)
-        if wanted.attn_implementation:
-            model.set_attn_implementation(wanted.attn_implementation)
-        return model
     folder = resolve(wanted.init_from, revision=wanted.revision)
-    kind = AutoConfig.from_pretrained(folder).model_type
-    loader = RexBertForMaskedLM if kind in ("rexbert", "modernbert") else AutoModelForMaskedLM
-    continued: PreTrainedModel = loader.from_pretrained(folder, **options)
-    embedding = continued.get_input_embeddings()
+    try:
+        kind = AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type
+        if kind in ("rexbert", "modernbert"):
+            del options["trust_remote_code"]
+            model: PreTrainedModel = RexBertForMaskedLM.from_pretrained(folder, **options)
+        else:
+            model = AutoModelForMaskedLM.from_pretrained(folder, **options)
+    except Exception as error:  # of many kinds: a missing file, cut-off weights, another shape, another head
+        raise ValueError(
+            f"{wanted.init_from}: no masked-LM model can be loaded from it ({_first_line(error)}): set model.init_from"
+            " to a complete masked-LM checkpoint"
+        ) from error
+    embedding = model.get_input_embeddings()
     assert isinstance(embedding, torch.nn.Embedding)
     rows = embedding.num_embeddings
     if len(tokenizer) > rows:
@@ -110,30 +142,64 @@ def load_model(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -
             f"the tokenizer has {len(tokenizer)} tokens, the embedding of {wanted.init_from} {rows} rows: use the"
             " checkpoint's own tokenizer, or resize its embeddings first"
         )
-    return continued
+    _warn_of_second_warmup(settings, folder)
+    return model
+
+
+def _warn_of_second_warmup(settings: PretrainSettings, folder: Path) -> None:
+    """Warming up again from a checkpoint whose rate had decayed undoes part of what the decay won."""
+    first = settings.phases[0]
+    try:
+        last = read_run(folder)["config"]["phases"][-1]
+        schedule = last["schedule"]
+        flat = schedule["name"] == "constant" or (
+            schedule["name"] == "warmup_stable_decay" and not schedule["decay_tokens"]
+        )
+        end = last["learning_rate"] * (1.0 if flat else schedule["alpha_f"])
+    except (FileNotFoundError, ValueError, KeyError, IndexError, TypeError):
+        return  # not a run of ours
+    if first.schedule.warmup_tokens and not flat and first.learning_rate > end:
+        logger.warning(
+            "%s ended its run at a learning rate of %.2g; phase '%s' warms up to %.2g again, which undoes part of the"
+            " decay: continue from a checkpoint before the decay, or set schedule.warmup_tokens to 0",
+            settings.model.init_from,
+            end,
+            first.name,
+            first.learning_rate,
+        )
 
 
 def _new(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -> RexBertForMaskedLM:
-    torch.manual_seed(settings.seed)
     names = ("pad", "cls", "sep", "bos", "eos")
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in names}
     ids["bos_token_id"] = ids["cls_token_id"] if ids["bos_token_id"] is None else ids["bos_token_id"]
     ids["eos_token_id"] = ids["sep_token_id"] if ids["eos_token_id"] is None else ids["eos_token_id"]
     longest = max(phase.seq_length for phase in settings.phases)
+    small = None
+    if settings.model.grow_from is not None:
+        small = RexBertForMaskedLM.from_pretrained(resolve(settings.model.grow_from), dtype=torch.float32)
     fields: dict[str, Any] = {
-        "vocab_size": -(-len(tokenizer) // 64) * 64,
+        "vocab_size": small.config.vocab_size if small is not None else -(-len(tokenizer) // 64) * 64,
         "max_position_embeddings": max(8192, longest),
         **ids,
         **settings.model.overrides,
     }
     if fields["vocab_size"] < len(tokenizer):
         raise ValueError(
-            f"model.overrides.vocab_size={fields['vocab_size']} is smaller than the tokenizer's {len(tokenizer)} tokens"
+            f"the vocab_size of the model is {fields['vocab_size']}, smaller than the tokenizer's {len(tokenizer)}"
+            " tokens: raise model.overrides.vocab_size, or use the tokenizer of model.grow_from"
         )
-    config = RexBertConfig.from_size(settings.model.size, **fields)
-    if settings.model.grow_from is None:
-        return RexBertForMaskedLM(config)
-    from rexbert_hf.models.growth import grow
+    assert settings.model.size is not None
+    try:
+        config = RexBertConfig.from_size(settings.model.size, **fields)
+    except Exception as error:  # the strict configuration has exceptions of its own
+        raise ValueError(f"model.overrides: {_first_line(error)}") from error
+    if small is not None:
+        from rexbert_hf.models.growth import grow
 
-    small = RexBertForMaskedLM.from_pretrained(resolve(settings.model.grow_from))
-    return grow(small, config)
+        model = grow(small, config)
+    else:
+        model = RexBertForMaskedLM(config)
+    if settings.model.attn_implementation:
+        model.set_attn_implementation(settings.model.attn_implementation)
+    return model

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
+from itertools import pairwise
 from pathlib import Path
 
 import torch
+import yaml
 
 
 def asked_processes() -> int | None:
     """Processes that the launcher was asked for: its environment, or the command line of `accelerate launch`.
 
     `accelerate launch --cpu --num_processes 2` starts one process and says nothing; its children can only see it in
-    the parent's command line. None where neither tells.
+    the parent's command line, or in the configuration file that it names. None where nothing tells.
     """
     if "WORLD_SIZE" in os.environ:
         return int(os.environ["WORLD_SIZE"])
@@ -23,8 +24,30 @@ def asked_processes() -> int | None:
         return None
     if not any(Path(argument).name.startswith("accelerate") for argument in arguments[:3]):
         return None
-    found = re.search(r"--num[_-]processes[= ](\d+)", " ".join(arguments))
-    return int(found.group(1)) if found else None
+    return launched_with(arguments)
+
+
+def launched_with(arguments: list[str]) -> int | None:
+    """Processes that the words of an `accelerate launch` ask for.
+
+    Args:
+        arguments: the words of the command line.
+
+    Example:
+        >>> launched_with(["accelerate", "launch", "--cpu", "--num_processes=2", "train.py"])
+        2
+    """
+    words = [
+        word for argument in arguments for word in (argument.split("=", 1) if argument[:2] == "--" else [argument])
+    ]
+    options = {name.replace("-", "_").lstrip("_"): value for name, value in pairwise(words) if name.startswith("--")}
+    if options.get("num_processes", "").isdigit():
+        return int(options["num_processes"])
+    try:
+        found = yaml.safe_load(Path(options["config_file"]).read_text(encoding="utf-8"))["num_processes"]
+    except (KeyError, TypeError, OSError, yaml.YAMLError):
+        return None
+    return found if isinstance(found, int) else None
 
 
 def check_processes(running: int, wanted: int | None) -> None:

@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from huggingface_hub.utils import validate_repo_id
+
+from rexbert_hf.training.collation import MASKINGS
 from rexbert_hf.training.phases import Curriculum, Phase
 
 
@@ -16,7 +19,7 @@ class ModelSettings:
     """Which encoder is trained.
 
     Attributes:
-        size: a published size for a new model.
+        size: a published size for a new model; null where `init_from` must be given.
         init_from: continue this masked-LM checkpoint (folder or Hub id; RexBERT, ModernBERT or any other architecture).
         revision: of `init_from` on the Hub.
         grow_from: initialise the new model of `size` from this smaller checkpoint by tiling from the middle.
@@ -24,12 +27,27 @@ class ModelSettings:
         attn_implementation: attention back-end; None lets the model choose.
     """
 
-    size: Literal["micro", "mini", "base", "large"] = "micro"
+    size: Literal["micro", "mini", "base", "large"] | None = "micro"
     init_from: str | None = None
     revision: str | None = None
     grow_from: str | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
     attn_implementation: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.size is None and self.init_from is None:
+            raise ValueError(
+                "set --model.init_from to the masked-LM checkpoint to continue (folder or Hub id), or --model.size for"
+                " a new model"
+            )
+        if self.init_from is None and self.revision is not None:
+            raise ValueError("revision belongs to init_from, which is not set")
+        if self.init_from is not None and self.grow_from is not None:
+            raise ValueError("init_from continues a model, grow_from starts a new one: set only one of them")
+        if self.init_from is not None and self.overrides:
+            raise ValueError(
+                f"overrides ({', '.join(self.overrides)}) are for a new model: init_from brings its own configuration"
+            )
 
 
 @dataclass
@@ -77,7 +95,10 @@ class SourceSettings:
 
     def __post_init__(self) -> None:
         if (self.sample is None) == (self.path is None):
-            raise ValueError("a source needs exactly one of 'sample' and 'path'")
+            raise ValueError(
+                "a source needs exactly one of 'sample' (a text of the sample shop) and 'path' (file, folder, glob or"
+                " Hub dataset): set --sources.NAME.path"
+            )
 
 
 @dataclass
@@ -107,7 +128,7 @@ class TrainerSettings:
 
     Attributes:
         bf16: bfloat16 autocast; "auto" where the GPU or the CPU (AMX) multiplies it faster than float32.
-        torch_compile: compile the encoder layers (falls back with one line where there is no compiler).
+        torch_compile: compile the encoder's layers (goes on without, with one line, where there is no compiler).
         gradient_checkpointing: recompute activations.
         weight_decay: not on norms and biases.
         max_grad_norm: clip the gradient.
@@ -115,7 +136,7 @@ class TrainerSettings:
         logging_steps: steps between log records.
         save_steps: steps between checkpoints; phases always end with one.
         save_total_limit: checkpoints to keep beside those of phase ends.
-        report_to: tensorboard, trackio, wandb, ... or none.
+        report_to: tensorboard, trackio, wandb, ... (several with commas) or none.
         use_cpu: stay off the GPU.
         num_processes: stop unless exactly so many processes run (None: whatever the launcher started).
         cpu_threads: torch threads; None leaves torch's choice.
@@ -158,6 +179,12 @@ class EvaluationSettings:
     baselines: bool = True
     baseline_tokens: int = 20_000_000
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"held_out is a share of the documents, at least 0 and below 1; got {self.held_out}")
+        if sorted(set(self.position_edges)) != self.position_edges or len(self.position_edges) == 1:
+            raise ValueError(f"position_edges must rise, as [0, 1024, 8192], or be empty; got {self.position_edges}")
+
 
 @dataclass
 class PretrainSettings:
@@ -196,6 +223,23 @@ class PretrainSettings:
     micro_batch_tokens: int = 16384
     push_to_hub: str | None = None
     private: bool | None = None
+
+    def __post_init__(self) -> None:
+        for phase in self.phases:
+            for source in phase.mixture:
+                if source not in self.sources:
+                    raise ValueError(
+                        f"phase '{phase.name}': mixture names the source '{source}', which is not one of the sources"
+                        f" ({', '.join(self.sources) or 'none'}): add it, or correct the name"
+                    )
+            if phase.masking.kind not in MASKINGS:
+                raise ValueError(
+                    f"phase '{phase.name}': unknown masking.kind '{phase.masking.kind}': use one of"
+                    f" {', '.join(MASKINGS)}"
+                )
+        self.curriculum()
+        if self.push_to_hub is not None:
+            validate_repo_id(self.push_to_hub)
 
     def curriculum(self) -> Curriculum:
         """The phases, scaled."""

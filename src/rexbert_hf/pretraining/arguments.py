@@ -1,0 +1,108 @@
+"""The training arguments that a recipe's settings become; what a recipe cannot have is refused, never ignored."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+import torch
+from transformers.integrations.integration_utils import (
+    INTEGRATION_TO_CALLBACK,
+    get_available_reporting_integrations,
+)
+
+from rexbert_hf.pretraining.processes import fast_bfloat16
+from rexbert_hf.pretraining.settings import PretrainSettings
+from rexbert_hf.training import CurriculumArguments
+
+DECIDED = {
+    "learning_rate": "phases.NAME.learning_rate",
+    "lr_scheduler_type": "phases.NAME.schedule.name",
+    "warmup_steps": "phases.NAME.schedule.warmup_tokens",
+    "warmup_ratio": "phases.NAME.schedule.warmup_tokens",
+    "max_steps": "phases.NAME.max_tokens",
+    "num_train_epochs": "phases.NAME.epochs",
+    "per_device_train_batch_size": "phases.NAME.batch_tokens and micro_batch_tokens",
+    "gradient_accumulation_steps": "phases.NAME.batch_tokens and micro_batch_tokens",
+    "per_device_eval_batch_size": "micro_batch_tokens",
+    "torch_compile": "trainer.torch_compile",
+    "gradient_checkpointing": "trainer.gradient_checkpointing",
+    "push_to_hub": "push_to_hub",
+    "hub_model_id": "push_to_hub",
+}
+"""Training arguments that the curriculum or the recipe sets, and the key to write instead."""
+
+_WAIT_SECONDS = 7 * 24 * 3600
+"""The other ranks wait so long while the first one prepares the data; torch's default is half an hour."""
+
+
+def make_arguments(settings: PretrainSettings) -> CurriculumArguments:
+    """The training arguments of a recipe.
+
+    Args:
+        settings: the recipe.
+
+    Raises:
+        ValueError: if `trainer.extra` names an argument that does not exist or that the recipe decides itself, or
+            `trainer.report_to` a tracker that is unknown or not installed.
+    """
+    chosen, evaluation = settings.trainer, settings.evaluation
+    if chosen.cpu_threads is not None:
+        torch.set_num_threads(chosen.cpu_threads)
+    longest = max(phase.seq_length for phase in settings.phases)
+    use_cpu = chosen.use_cpu or not torch.cuda.is_available()
+    fields: dict[str, Any] = {
+        "output_dir": settings.output_dir,
+        "seed": settings.seed,
+        "bf16": fast_bfloat16(use_cpu) if chosen.bf16 == "auto" else chosen.bf16,
+        "weight_decay": chosen.weight_decay,
+        "max_grad_norm": chosen.max_grad_norm,
+        "dataloader_num_workers": chosen.num_workers,
+        "logging_steps": chosen.logging_steps,
+        "save_steps": chosen.save_steps,
+        "save_total_limit": chosen.save_total_limit,
+        "report_to": trackers(chosen.report_to),
+        "use_cpu": use_cpu,
+        "eval_max_tokens": evaluation.max_tokens,
+        "eval_seq_length": evaluation.seq_length or longest,
+        "eval_batch_tokens": max(settings.micro_batch_tokens, longest),
+    }
+    known = {field.name for field in dataclasses.fields(CurriculumArguments)}
+    for name in chosen.extra:
+        if name in DECIDED:
+            raise ValueError(f"trainer.extra.{name}: the recipe decides it: set {DECIDED[name]}")
+        if name not in known:
+            raise ValueError(f"trainer.extra.{name}: transformers' TrainingArguments has no such field")
+        if name in fields:
+            raise ValueError(f"trainer.extra.{name}: the recipe has its own key for it")
+    return CurriculumArguments(**{"ddp_timeout": _WAIT_SECONDS} | fields | chosen.extra)
+
+
+def trackers(report_to: str) -> list[str]:
+    """Names of the trackers to report to.
+
+    Args:
+        report_to: names with commas, or "none".
+
+    Raises:
+        ValueError: for an unknown tracker, or one that is not installed.
+
+    Example:
+        >>> trackers("none")
+        []
+    """
+    names = [name.strip() for name in report_to.split(",") if name.strip() not in ("", "none")]
+    for name in names:
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise ValueError(
+                f"trainer.report_to: unknown tracker '{name}': use one of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}"
+            )
+        if name not in get_available_reporting_integrations():
+            raise ValueError(f"trainer.report_to: {name} is not installed: pip install {name}, or choose another")
+    return names
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

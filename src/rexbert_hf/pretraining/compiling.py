@@ -1,0 +1,38 @@
+"""Compile the encoder's layers, if this machine can; else one line says why it goes on without."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from transformers import PreTrainedModel
+
+logger = logging.getLogger(__name__)
+
+
+def compile_layers(model: PreTrainedModel, device: torch.device) -> bool:
+    """Compile each layer of the encoder in place; shapes stay free, because batches differ in length.
+
+    A small function is compiled first: a missing C++ compiler or Triton shows there, and not in the first step.
+
+    Args:
+        model: its parameter names stay as they are.
+        device: where it will run.
+
+    Returns:
+        Whether the layers are compiled.
+    """
+    base = model.base_model
+    layers = getattr(base, "layers", None) or getattr(getattr(base, "encoder", None), "layer", None)
+    if layers is None:
+        logger.warning("torch_compile: %s has no list of layers to compile: goes on without", type(model).__name__)
+        return False
+    try:
+        torch.compile(lambda x: torch.sin(x) + x)(torch.ones(8, device=device))
+    except Exception as error:  # of many kinds: whatever the compiler lacks
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        logger.warning("torch_compile: nothing can be compiled here (%s): goes on without", reason)
+        return False
+    for layer in layers:
+        layer.compile(dynamic=True)
+    return True

@@ -1,0 +1,225 @@
+"""The end of a run: what was measured, the finished folder, the push; and whether a folder is finished already."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rexbert_hf.data import TokenisedDataset
+from rexbert_hf.hub import card_of_run, loss_plot, push_run, read_run, write_card, write_run
+from rexbert_hf.hub.run_file import plain, redact
+from rexbert_hf.models.modeling_rexbert import RexBertPreTrainedModel
+from rexbert_hf.pretraining.baselines import count_baselines
+from rexbert_hf.pretraining.corpora import Corpus
+from rexbert_hf.pretraining.settings import PretrainSettings
+from rexbert_hf.settings import to_dict
+from rexbert_hf.training import CurriculumTrainer, Plan, evaluate_masked
+
+logger = logging.getLogger(__name__)
+
+_NO_RESULT = ("push_to_hub", "private", "cache_dir", "trainer")
+"""Settings that a finished run may be started again with and still is finished; the plan's check sees the rest."""
+
+
+def finished_results(settings: PretrainSettings, trainer: CurriculumTrainer) -> dict[str, Any] | None:
+    """The results of a run that `output_dir` holds finished, with these settings; else None.
+
+    Args:
+        settings: the recipe.
+        trainer: before training.
+
+    Raises:
+        ValueError: if the folder holds a run with another plan.
+    """
+    output = Path(settings.output_dir)
+    needed = [output / name for name in ("run.json", "README.md", "config.json", "tokenizer_config.json")]
+    done = 0
+    run: dict[str, Any] = {}
+    if all(path.exists() for path in needed):
+        try:
+            run = read_run(output)
+        except ValueError as error:
+            logger.warning("%s: its results are measured again", error)
+        config = redact(plain(to_dict(settings)))
+        same = {**(run.get("config") or {}), **{name: config[name] for name in _NO_RESULT}} == config
+        found = trainer.find_checkpoint(None) if same else None
+        done = int(found is not None and found.step == trainer.plan.total_steps)
+    everywhere = int(trainer.sum_over_ranks([float(done)])[0]) == trainer.args.world_size
+    return run["results"] if everywhere else None
+
+
+def measure(
+    settings: PretrainSettings,
+    trainer: CurriculumTrainer,
+    plan: Plan,
+    corpora: Mapping[str, Corpus],
+    tokenizer: PreTrainedTokenizerBase,
+) -> dict[str, Any]:
+    """The `results` of `run.json`; every rank must call it.
+
+    Args:
+        settings: the recipe.
+        trainer: after training.
+        plan: of the run.
+        corpora: what it was trained on.
+        tokenizer: of the run.
+    """
+    results: dict[str, Any] = {"phases": [_phase(trainer, plan, index) for index in range(len(plan.phases))]}
+    held_out = {name: corpus.held_out for name, corpus in corpora.items() if corpus.held_out is not None}
+    if held_out and settings.evaluation.position_edges:
+        results["by_position"] = _by_position(settings, trainer, held_out, tokenizer)
+    if held_out and settings.evaluation.baselines and trainer.is_world_process_zero():
+        results["baselines"] = count_baselines(
+            [corpus.train for corpus in corpora.values()],
+            held_out,
+            tokenizer,
+            trainer.args.eval_mlm_probability,
+            settings.evaluation.baseline_tokens,
+            settings.evaluation.max_tokens,
+        )
+    return results
+
+
+def _phase(trainer: CurriculumTrainer, plan: Plan, index: int) -> dict[str, Any]:
+    phase = plan.phases[index]
+    logs = [entry for entry in trainer.state.log_history if entry.get("phase") == index and "loss" in entry]
+    report = phase.order.report(range(min(phase.order.num_groups, 8)))
+    found: dict[str, Any] = {
+        "name": phase.name,
+        "tokens": phase.max_tokens,
+        "steps": phase.num_steps,
+        "fill": round(report.fill, 5),
+        "dropped_share": round(report.dropped_share, 6),
+    }
+    speeds = [entry["tokens_per_second"] for entry in logs if "tokens_per_second" in entry]
+    shares = [entry["mfu"] for entry in logs if "mfu" in entry]
+    if logs:
+        found["loss"] = logs[-1]["loss"]
+    if speeds:
+        found["tokens_per_second"] = round(sum(speeds) / len(speeds), 1)
+    if shares:
+        found["mfu"] = round(sum(shares) / len(shares), 4)
+    for reading in trainer.held_out_results():
+        if reading["phase"] == phase.name:
+            found |= _accuracies(reading, reading["when"])
+    return found
+
+
+def _accuracies(reading: Mapping[str, Any], when: str) -> dict[str, Any]:
+    """Masked accuracy of each held-out set at one moment, and over all of them by masked tokens."""
+    names = [key[len("eval_") : -len("_accuracy")] for key in reading if key.endswith("_accuracy")]
+    found = {f"masked_accuracy_{when}_{name}": reading[f"eval_{name}_accuracy"] for name in names}
+    counts = {name: reading[f"eval_{name}_masked_tokens"] for name in names}
+    right = sum(reading[f"eval_{name}_accuracy"] * count for name, count in counts.items())
+    return {f"masked_accuracy_{when}": right / max(sum(counts.values()), 1), **found}
+
+
+def _by_position(
+    settings: PretrainSettings,
+    trainer: CurriculumTrainer,
+    held_out: Mapping[str, TokenisedDataset],
+    tokenizer: PreTrainedTokenizerBase,
+) -> dict[str, dict[str, float]]:
+    """Masked accuracy of the finished model by position in the document."""
+    args: Any = trainer.args
+    return {
+        name: evaluate_masked(
+            trainer.model,
+            store,
+            tokenizer,
+            mlm_probability=args.eval_mlm_probability,
+            batch_tokens=args.eval_batch_tokens,
+            seq_length=args.eval_seq_length,
+            max_tokens=args.eval_max_tokens,
+            position_edges=settings.evaluation.position_edges,
+            rank=args.process_index,
+            world_size=args.world_size,
+            reduce=trainer.sum_over_ranks,
+        )
+        for name, store in held_out.items()
+    }
+
+
+def finish(
+    settings: PretrainSettings,
+    trainer: CurriculumTrainer,
+    tokenizer: PreTrainedTokenizerBase,
+    corpora: Mapping[str, Corpus],
+    results: dict[str, Any],
+) -> None:
+    """Write the finished folder: model, tokenizer, loss plot, `run.json`, card.
+
+    Args:
+        settings: the recipe.
+        trainer: after training.
+        tokenizer: of the run.
+        corpora: what it was trained on.
+        results: measured.
+
+    Raises:
+        OSError: if the folder cannot be written; the last checkpoint holds the weights.
+    """
+    output = Path(settings.output_dir)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    try:
+        save_model(model, tokenizer, output)
+    except Exception as error:  # safetensors has an exception of its own for a full disk
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise OSError(
+            f"the model could not be written to {output} ({reason}); checkpoint-{trainer.state.global_step} holds its"
+            " weights: make room, then start again"
+        ) from error
+    phases = [{"name": phase["name"], "steps": phase["steps"]} for phase in results["phases"]]
+    loss_plot(_history(trainer), output / "loss.png", phases)
+    data = [{key: value for key, value in corpus.report.items() if key != "stores"} for corpus in corpora.values()]
+    write_run(
+        output,
+        config=to_dict(settings),
+        results=results,
+        resumed_from_step=trainer.resumed_from_step,
+        data=data,
+        num_parameters=model.num_parameters(),
+    )
+    write_card(output, card_of_run(output))
+
+
+def push(settings: PretrainSettings, results: dict[str, Any]) -> None:
+    """Push the finished folder where the recipe says so; `results` gets the address.
+
+    Args:
+        settings: the recipe.
+        results: of the run.
+    """
+    if settings.push_to_hub:
+        results["url"] = push_run(Path(settings.output_dir), settings.push_to_hub, private=settings.private)
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
+    """Save the model and its tokenizer; a RexBERT also in the stock form, in `modernbert/`.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer.
+        output: the folder.
+    """
+    model.save_pretrained(output)
+    tokenizer.save_pretrained(output)
+    if isinstance(model, RexBertPreTrainedModel):
+        model.save_modernbert(output / "modernbert")
+        tokenizer.save_pretrained(output / "modernbert")
+
+
+def _history(trainer: CurriculumTrainer) -> list[dict[str, Any]]:
+    """Log records with a held-out masked accuracy over all sets, for the plot."""
+    records = []
+    for entry in trainer.state.log_history:
+        if "loss" in entry:
+            records.append({"step": entry["step"], "loss": entry["loss"]})
+        elif "eval_phase" in entry:
+            accuracy = _accuracies(entry, "now")["masked_accuracy_now"]
+            records.append({"step": entry["step"], "eval_masked_accuracy": accuracy})
+    return records

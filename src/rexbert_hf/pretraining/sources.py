@@ -1,0 +1,203 @@
+"""One source of text: where it is, what names its content, and how it is read in bounded memory.
+
+Text on its way to the tokenizer lies in Arrow files that are mapped, in a working folder that is gone when the tokens
+are written; what killed runs left of it is removed by the next one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset
+from huggingface_hub import HfApi
+
+from rexbert_hf.catalog import load_sample, read_records
+from rexbert_hf.catalog.report import ReadReport
+from rexbert_hf.pretraining.settings import SourceSettings
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = 2
+"""Goes up when prepared sources of an older version must not be used."""
+_HUB_PATH = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?P<config>:[\w.-]+)?(?:@(?P<revision>[\w./-]+))?")
+_ROWS = 1_000
+
+
+def read_source(
+    source: SourceSettings,
+    data_dir: str | None = None,
+    report: ReadReport | None = None,
+    work_dir: Path | None = None,
+) -> Dataset:
+    """Read a source into a data set with a `text` column.
+
+    Args:
+        source: where it is.
+        data_dir: relative paths start here.
+        report: filled with counts of bad rows.
+        work_dir: text is written there and mapped; None keeps it in memory.
+
+    Raises:
+        FileNotFoundError: if a path does not exist.
+        ValueError: if the text column is missing, or nothing is left.
+    """
+    if source.sample is not None:
+        dataset = load_sample(source.sample, size=source.sample_size)
+    else:
+        dataset = read_records(
+            _paths(source, data_dir),
+            source.columns,
+            format=source.format,
+            encoding=source.encoding,
+            split=source.split,
+            limit=source.max_documents,
+            cache_dir=work_dir,
+            report=report,
+        )
+    if "text" not in dataset.column_names:
+        raise ValueError(
+            f"{source.path or source.sample}: no column 'text' among {', '.join(dataset.column_names)}:"
+            " set the source's columns.text"
+        )
+    if source.max_documents is not None and len(dataset) > source.max_documents:
+        dataset = dataset.select(range(source.max_documents))
+    dataset = dataset.select_columns(["text"])
+    return dataset if source.join_words is None else _joined(dataset, source.join_words, work_dir)
+
+
+def texts_of(dataset: Dataset, column: str = "text") -> Iterator[str]:
+    """The texts of a data set one after the other, read in batches.
+
+    Example:
+        >>> list(texts_of(Dataset.from_dict({"text": ["a", "b"]})))
+        ['a', 'b']
+    """
+    for batch in dataset.select_columns([column]).with_format("arrow").iter(batch_size=_ROWS):
+        yield from batch[column].to_pylist()
+
+
+def _joined(dataset: Dataset, words: int, work_dir: Path | None) -> Dataset:
+    """Neighbouring documents joined by line breaks until they have `words` words; the last one may be shorter."""
+
+    def documents() -> Iterator[str]:
+        held: list[str] = []
+        count = 0
+        for text in texts_of(dataset):
+            held.append(text)
+            count += text.count(" ") + 1
+            if count >= words:
+                yield "\n".join(held)
+                held, count = [], 0
+        if held:
+            yield "\n".join(held)
+
+    schema = pa.schema([("text", pa.large_string())])
+    batches = (pa.record_batch([pa.array([text], pa.large_string())], schema=schema) for text in documents())
+    if work_dir is None:
+        return Dataset(pa.Table.from_batches(batches, schema=schema))
+    path = work_dir / "joined.arrow"
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    return Dataset.from_file(str(path))
+
+
+def _paths(source: SourceSettings, data_dir: str | None) -> Any:
+    def place(path: str) -> str:
+        inside = os.path.join(data_dir, path) if data_dir else path
+        return inside if data_dir and (os.path.exists(inside) or glob.glob(inside) or not _may_be_hub(path)) else path
+
+    return [place(path) for path in source.path] if isinstance(source.path, list) else place(str(source.path))
+
+
+def _may_be_hub(path: str) -> bool:
+    return path.count("/") <= 1 and not any(mark in path for mark in "*?") and not Path(path).suffix
+
+
+def pinned(source: SourceSettings, data_dir: str | None) -> tuple[SourceSettings, dict[str, str]]:
+    """A Hub source held to the commit that its revision means now, and `repo_id` and `revision` for the record.
+
+    Files and samples come back as they are. Without an answer from the Hub the source is read as it is (the cache of
+    `datasets` may have it) and the record says nothing.
+
+    Args:
+        source: any source.
+        data_dir: relative paths start here.
+    """
+    path = _paths(source, data_dir) if source.path is not None else None
+    found = _HUB_PATH.fullmatch(path) if isinstance(path, str) and not os.path.exists(path) else None
+    if found is None or not _may_be_hub(found["name"]):
+        return source, {}
+    try:
+        commit = HfApi().dataset_info(found["name"], revision=found["revision"]).sha
+    except Exception as error:  # reading says what is wrong, if anything is
+        logger.warning("the revision of the data set %s is unknown (%s): not recorded", path, type(error).__name__)
+        return source, {"repo_id": found["name"]}
+    held = f"{found['name']}{found['config'] or ''}@{commit}"
+    return dataclasses.replace(source, path=held), {"repo_id": found["name"], "revision": str(commit)}
+
+
+def source_key(source: SourceSettings, data_dir: str | None, *parts: Any) -> str:
+    """Name of a source's content as far as it can be told without reading it: settings, file sizes and times.
+
+    Args:
+        source: any source.
+        data_dir: relative paths start here.
+        parts: what else decides the result.
+    """
+    identity: list[Any] = [_FORMAT, dataclasses.asdict(source), parts]
+    if source.sample is not None:
+        identity.append(importlib.metadata.version("rexbert-hf"))
+    if source.path is not None:
+        paths = _paths(source, data_dir)
+        for path in sorted(paths if isinstance(paths, list) else [paths]):
+            path = os.path.expanduser(path)
+            found = sorted(glob.glob(path, recursive=True)) or [path]
+            files = [f for p in found for f in (sorted(map(str, Path(p).rglob("*"))) if os.path.isdir(p) else [p])]
+            identity += [(f, os.stat(f).st_size, os.stat(f).st_mtime_ns) for f in files if os.path.isfile(f)]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def working_folder(parent: Path) -> Iterator[Path]:
+    """A folder of this process below `parent`, removed at the end; those of dead processes are removed at once.
+
+    Args:
+        parent: made if needed.
+    """
+    prefix = f".reading-{socket.gethostname()}-"
+    for left in parent.glob(f"{prefix}*"):
+        if not _is_alive(int(left.name.removeprefix(prefix))):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = parent / f"{prefix}{os.getpid()}"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    if pid == os.getpid():  # in containers a new run often has the number of the killed one
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
