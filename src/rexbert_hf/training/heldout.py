@@ -142,7 +142,8 @@ def _score(model: nn.Module, batch: dict[str, Any], edges: list[int]) -> np.ndar
     count = int(masked.sum())
     if not count:
         return np.zeros(3 + 2 * max(0, len(edges) - 1))
-    loss, right = _predict(model, batch, masked)
+    loss, ranks = predict_masked(model, batch, masked)
+    right = ranks == 0
     sums = [loss, float(right.sum()), float(count)]
     if edges:
         positions = batch.get("position_ids")
@@ -155,13 +156,23 @@ def _score(model: nn.Module, batch: dict[str, Any], edges: list[int]) -> np.ndar
     return np.array(sums)
 
 
-def _predict(model: nn.Module, batch: dict[str, Any], masked: Tensor) -> tuple[float, Tensor]:
-    """Summed loss, and whether each masked token's label scores highest, `[M]`."""
+def predict_masked(model: nn.Module, batch: dict[str, Any], masked: Tensor) -> tuple[float, Tensor]:
+    """Predict the masked tokens of a batch.
+
+    Args:
+        model: a masked-LM model, in evaluation mode.
+        batch: its inputs with `labels`, on its device.
+        masked: bool, the labelled places.
+
+    Returns:
+        The summed loss in nats, and how many entries score higher than each label `[M]` (0: it was guessed).
+    """
     targets = batch["labels"][masked]
     if "return_ranks" in inspect.signature(model.forward).parameters:
         output = model(**batch, return_ranks=True)
-        return float(output.loss) * len(targets), output.label_ranks == 0
+        return float(output.loss) * len(targets), output.label_ranks
     logits = model(**batch).logits
     if logits.ndim == 3:  # `sparse_prediction` of ModernBERT returns the masked positions only
         logits = logits[masked]
-    return float(cross_entropy(logits.float(), targets, reduction="sum")), logits.argmax(-1) == targets
+    own = logits.gather(1, targets[:, None])
+    return float(cross_entropy(logits.float(), targets, reduction="sum")), (logits > own).sum(1)

@@ -1,0 +1,168 @@
+"""One stage with one seed: how it is trained and measured. Papers add their own functions by name."""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForMaskedLM
+
+from rexbert_hf.data import TokenisedDataset
+from rexbert_hf.models import RexBertForMaskedLM
+from rexbert_hf.pretraining import PretrainSettings, make_arguments, pretrain
+from rexbert_hf.pretraining.corpora import Corpus, prepare
+from rexbert_hf.pretraining.encoder import load_tokenizer
+from rexbert_hf.reproduction.settings import Stage
+from rexbert_hf.training import last_complete_checkpoint, resolve
+from rexbert_hf.training.span_accuracy import evaluate_spans
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage with one seed, ready to run.
+
+    Attributes:
+        stage: what.
+        seed: which repetition.
+        recipe: its settings with seed, scale, folders, tokenizer and the model to start from.
+    """
+
+    stage: Stage
+    seed: int
+    recipe: PretrainSettings
+
+    @property
+    def folder(self) -> Path:
+        """Where its model lies."""
+        return Path(self.recipe.output_dir)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a run was.
+
+    Attributes:
+        tokens: tokens that went through the encoder in training, special ones included.
+        seconds: wall clock (after an interruption: of the last part).
+        tokens_per_second: while training; 0 if it is not known.
+    """
+
+    tokens: int
+    seconds: float
+    tokens_per_second: float
+
+
+Runner = Callable[[Job], Ran]
+Measurer = Callable[..., dict[str, float]]
+
+
+def run_pretrain(job: Job) -> Ran:
+    """Train by `rexbert_hf.pretraining`; goes on from its own checkpoints after an interruption.
+
+    Args:
+        job: what to train.
+    """
+    start = time.perf_counter()
+    pretrain(job.recipe)
+    seconds = time.perf_counter() - start
+    tokens, special = count_tokens(job.recipe, {name: corpus.train for name, corpus in corpora_of(job.recipe).items()})
+    real_share = (tokens - special) / max(tokens, 1)
+    return Ran(tokens, seconds, _logged_speed(job.folder) / real_share)
+
+
+def _logged_speed(folder: Path) -> float:
+    """Median of the logged tokens/s (special ones not counted) over the second half of a run."""
+    checkpoint = last_complete_checkpoint(folder)
+    if checkpoint is None:
+        return 0.0
+    history = json.loads((checkpoint.path / "trainer_state.json").read_text())["log_history"]
+    speeds = [entry["tokens_per_second"] for entry in history if "tokens_per_second" in entry]
+    return statistics.median(speeds[len(speeds) // 2 :]) if speeds else 0.0
+
+
+def corpora_of(recipe: PretrainSettings) -> dict[str, Corpus]:
+    """The tokenised sources of a recipe; found in its cache after the first time."""
+    cache = Path(recipe.cache_dir or recipe.output_dir)
+    return prepare(recipe, load_tokenizer(recipe, cache), cache)
+
+
+def count_tokens(recipe: PretrainSettings, stores: Mapping[str, TokenisedDataset]) -> tuple[int, int]:
+    """Tokens that a recipe sends through the encoder, from the batches themselves, and the special ones among them.
+
+    The budget is met in expectation only; this replays which pieces of which documents every step takes.
+
+    Args:
+        recipe: the run.
+        stores: its training data.
+    """
+    plan = resolve(recipe.curriculum(), stores)
+    tokens = special = 0
+    for phase in plan.phases:
+        for step in range(phase.num_steps):
+            for micro in range(plan.micro_batches):
+                for draw in phase.order.micro(step, micro):
+                    store = stores[draw.source]
+                    bodies = np.minimum(draw.stops, store.lengths[draw.indices] - store.num_special) - draw.starts
+                    tokens += int(bodies.sum()) + store.num_special * len(bodies)
+                    special += store.num_special * len(bodies)
+    return tokens, special
+
+
+def measure_spans(job: Job, source: str = "shop", **options: Any) -> dict[str, float]:
+    """Masked accuracy inside guided spans and outside them, on a source's held-out documents.
+
+    Args:
+        job: a finished run.
+        source: which source.
+        **options: of `evaluate_spans`.
+
+    Raises:
+        ValueError: if the source has no held-out documents.
+    """
+    held_out = corpora_of(job.recipe)[source].held_out
+    if held_out is None:
+        raise ValueError(f"source '{source}' has no held-out documents: raise evaluation.held_out")
+    args = make_arguments(job.recipe)
+    folder = job.folder
+    stock = json.loads((folder / "config.json").read_text()).get("model_type") not in ("rexbert", "modernbert")
+    loader: Any = AutoModelForMaskedLM if stock else RexBertForMaskedLM
+    model = loader.from_pretrained(folder).to(args.device)
+    tokenizer = load_tokenizer(job.recipe, folder)
+    precision = torch.autocast(args.device.type, torch.bfloat16) if args.bf16 else nullcontext()
+    with precision:
+        return evaluate_spans(model, held_out, tokenizer, **options)
+
+
+RUNS: dict[str, Runner] = {"pretrain": run_pretrain}
+MEASURES: dict[str, Measurer] = {"spans": measure_spans}
+
+
+def register_run(name: str, run: Runner) -> None:
+    """Make a way to train available to `Stage.run`.
+
+    Args:
+        name: its name.
+        run: trains a job into its folder; called again after an interruption.
+    """
+    RUNS[name] = run
+
+
+def register_measure(name: str, measure: Measurer) -> None:
+    """Make a measurement available to `Measure.kind`.
+
+    Args:
+        name: its name.
+        measure: `(job, **options) -> values by key`.
+    """
+    MEASURES[name] = measure

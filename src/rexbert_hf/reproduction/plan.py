@@ -1,0 +1,154 @@
+"""From minutes to tokens: what each stage costs on this machine, and the one scale that fits all rows and seeds.
+
+The calibration runs every stage for a few steps and every measure once, so a mistake in the last row shows in the
+first minute. The plan is kept: a resumed reproduction trains the same tokens whatever the clock says then.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rexbert_hf.hub.run_file import write_whole
+from rexbert_hf.pretraining import PretrainSettings
+from rexbert_hf.reproduction.settings import ReproductionSettings, written_tokens
+from rexbert_hf.settings import SettingsError, to_dict
+from rexbert_hf.training.plan import differences, flatten
+
+PLAN_FILE = "plan.json"
+
+_FREE = ("seeds", "rows", "columns", "claims", "title", "notes", "confidence", "output_dir", "base.output_dir")
+"""Keys that may change between two starts: more seeds or rows, and everything about the report."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a stage costs once.
+
+    Attributes:
+        tokens_per_second: while training.
+        overhead: seconds of loading and saving.
+        measuring: seconds of all measures; 0 for what is no row.
+    """
+
+    tokens_per_second: float
+    overhead: float
+    measuring: float = 0.0
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What is trained.
+
+    Attributes:
+        scale: factor on every written token budget.
+        tokens: budget of each stage.
+        steps: of the shortest phase.
+        costs: by stage.
+        seconds: expected, from here on.
+    """
+
+    scale: float
+    tokens: dict[str, int]
+    steps: int
+    costs: dict[str, Cost]
+    seconds: float
+
+    def lines(self, settings: ReproductionSettings) -> list[str]:
+        """The plan in words, a line a stage."""
+        out = []
+        for stage in settings.needed_stages():
+            cost = self.costs[stage.name]
+            name = stage.name + (f" after {stage.after}" if stage.after else "")
+            out.append(
+                f"{name}: {self.tokens[stage.name]:,} tokens a seed at {cost.tokens_per_second:,.0f} tokens/s"
+                f" + {cost.overhead:.0f} s, measured in {cost.measuring:.0f} s"
+            )
+        rows = settings.chosen_rows()
+        total = sum(self.tokens[stage.name] for stage in settings.chain(rows[0]))
+        out.append(
+            f"{len(rows)} rows x {len(settings.seeds)} seeds, {total:,} tokens through the encoder behind each row; "
+            f"about {self.seconds / 60:.1f} minutes from here"
+        )
+        return out
+
+
+def fit(
+    settings: ReproductionSettings,
+    recipes: Mapping[str, PretrainSettings],
+    costs: Mapping[str, Cost],
+    spent: float = 0.0,
+) -> RunPlan:
+    """Choose the scale that fits the budget, rounded down to whole steps of the shortest phase.
+
+    Args:
+        settings: the reproduction.
+        recipes: each stage's recipe as written.
+        costs: measured.
+        spent: seconds of the budget that are gone.
+
+    Raises:
+        SettingsError: if the budget does not allow `min_steps`; says which does.
+    """
+    seeds = len(settings.seeds)
+    written = {name: written_tokens(recipe) for name, recipe in recipes.items()}
+    fixed = seeds * sum(cost.overhead + cost.measuring for cost in costs.values())
+    training = seeds * sum(written[name] / cost.tokens_per_second for name, cost in costs.items())
+    budget = settings.budget * 60 * (1 - settings.spare)
+    phases = [phase for recipe in recipes.values() for phase in recipe.phases]
+    shortest = min(phases, key=lambda phase: (phase.max_tokens or 0) / phase.batch_tokens)
+    whole = (shortest.max_tokens or 0) / shortest.batch_tokens
+    steps = math.floor((budget - spent - fixed) / training * whole)
+    if steps < settings.min_steps:
+        needed = (settings.min_steps / whole * training + fixed + spent) / (1 - settings.spare) / 60
+        raise SettingsError(
+            f"a budget of {settings.budget:g} minutes allows {max(0, steps)} steps of phase '{shortest.name}', but"
+            f" min_steps is {settings.min_steps}: --budget {math.ceil(needed)} is needed on this machine"
+        )
+    scale = steps / whole
+    tokens = {name: round(count * scale) for name, count in written.items()}
+    return RunPlan(scale, tokens, steps, dict(costs), scale * training + fixed)
+
+
+def save_plan(plan: RunPlan, settings: ReproductionSettings, hardware: str) -> None:
+    """Keep a plan with what it was made for."""
+    content = {"plan": dataclasses.asdict(plan), "for": _identity(settings), "hardware": hardware}
+    write_whole(settings.output_dir / PLAN_FILE, json.dumps(content, indent=2).encode())
+
+
+def load_plan(settings: ReproductionSettings, names: Sequence[str]) -> RunPlan | None:
+    """The plan that the folder holds, or None.
+
+    Args:
+        settings: the reproduction.
+        names: stages that the plan must know.
+
+    Raises:
+        SettingsError: if the plan was made for other settings.
+    """
+    path: Path = settings.output_dir / PLAN_FILE
+    if not path.exists():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    changed = differences(content["for"], _identity(settings))
+    missing = [name for name in names if name not in content["plan"]["costs"]]
+    if changed or missing:
+        what = "; ".join(changed[:3]) or f"no stage {', '.join(missing)}"
+        raise SettingsError(
+            f"{settings.output_dir} holds a reproduction with another plan ({what}): choose another output_dir"
+        )
+    plan = content["plan"]
+    return RunPlan(**{**plan, "costs": {name: Cost(**cost) for name, cost in plan["costs"].items()}})
+
+
+def _identity(settings: ReproductionSettings) -> dict[str, Any]:
+    flat = flatten(to_dict(settings))
+    kept = {key: value for key, value in flat.items() if not key.startswith(tuple(f"{free}." for free in _FREE))}
+    kept = {key: value for key, value in kept.items() if key not in _FREE and not key.endswith(".label")}
+    plain: dict[str, Any] = json.loads(json.dumps(kept))
+    return plain

@@ -1,0 +1,240 @@
+"""Run a reproduction: calibrate, plan, train and measure every row with every seed, report. Starting again resumes.
+
+Seeds are the outer loop, so an interrupted reproduction has whole seeds to compare, and the report is rewritten after
+each row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rexbert_hf.catalog import read_records
+from rexbert_hf.hub.run_file import hardware, write_run, write_whole
+from rexbert_hf.phrases import LexiconGuide
+from rexbert_hf.pretraining import ModelSettings, PretrainSettings
+from rexbert_hf.pretraining.corpora import prepare
+from rexbert_hf.pretraining.encoder import load_tokenizer
+from rexbert_hf.reproduction.jobs import MEASURES, RUNS, Job, Ran
+from rexbert_hf.reproduction.plan import Cost, RunPlan, fit, load_plan, save_plan
+from rexbert_hf.reproduction.settings import ReproductionSettings, Stage, stage_recipe, with_overrides, written_tokens
+from rexbert_hf.reproduction.table import judge, render
+from rexbert_hf.settings import SettingsError, to_dict
+from rexbert_hf.training.checkpoint import checkpoint_folders
+
+logger = logging.getLogger(__name__)
+
+
+def reproduce(settings: ReproductionSettings, command: str = "") -> dict[str, Any]:
+    """Reproduce a paper's effects within a budget of minutes.
+
+    Writes `plan.json`, `results/STAGE-seedN.json`, `table.md` and `run.json` into `output_dir`; the models stay in
+    `seed-N/STAGE`.
+
+    Args:
+        settings: the reproduction.
+        command: command line, for the table.
+
+    Returns:
+        The `results` of `run.json`: rows, values by seed, claims, and `table` as Markdown.
+
+    Raises:
+        SettingsError: for settings that do not fit together, a plan that differs from the folder's, a small budget.
+        TrainingInterrupted: after a signal, once a checkpoint is written.
+    """
+    start = time.perf_counter()
+    settings.output_dir.mkdir(parents=True, exist_ok=True)
+    settings = _with_data(settings)
+    _check_names(settings)
+    recipes = {stage.name: stage_recipe(settings, stage) for stage in settings.needed_stages()}
+    settings.check_tokens({name: written_tokens(recipe) for name, recipe in recipes.items()})
+    shared = _shared(settings)
+    plan = load_plan(settings, list(recipes))
+    if plan is None:
+        costs = _calibrate(settings, recipes, shared)
+        plan = fit(settings, recipes, costs, time.perf_counter() - start)
+        save_plan(plan, settings, hardware())
+    for line in plan.lines(settings):
+        logger.info("plan: %s", line)
+    results: dict[str, Any] = {}
+    for seed in settings.seeds:
+        for stage in settings.needed_stages():
+            job = _job(settings, stage, seed, recipes[stage.name], shared, scale=plan.scale)
+            if _finish(settings, job) or stage is settings.needed_stages()[-1]:
+                results = _report(settings, plan, command, time.perf_counter() - start)
+    return results or _report(settings, plan, command, time.perf_counter() - start)
+
+
+def _with_data(settings: ReproductionSettings) -> ReproductionSettings:
+    """The settings, with their `without_data` where the real data is not there."""
+    folder = settings.base.data_dir
+    if folder is None or Path(folder).is_dir() or not settings.without_data:
+        return settings
+    logger.warning("no folder %s: the reproduction runs on the built-in sample, which shows little", folder)
+    base = with_overrides(settings.base, {"data_dir": "null", **settings.without_data}, "without_data")
+    return dataclasses.replace(settings, base=base, lexicons={})
+
+
+def _check_names(settings: ReproductionSettings) -> None:
+    for stage in settings.stages:
+        if stage.run not in RUNS:
+            raise SettingsError(f"stage '{stage.name}': no way to run '{stage.run}': use one of {', '.join(RUNS)}")
+    for measure in settings.measures:
+        if measure.kind not in MEASURES:
+            raise SettingsError(f"measure '{measure.name}': no kind '{measure.kind}': use one of {', '.join(MEASURES)}")
+
+
+def _shared(settings: ReproductionSettings) -> PretrainSettings:
+    """What all runs share: one cache, one tokenizer, the lexicons, and tokenised sources."""
+    cache = Path(settings.base.cache_dir or settings.output_dir / "cache")
+    base = dataclasses.replace(settings.base, cache_dir=str(cache))
+    if settings.lexicons:
+        brands, types = _lexicons(settings)
+        base = dataclasses.replace(base, guides=dataclasses.replace(base.guides, brands=brands, types=types))
+    folder = settings.output_dir / "tokenizer"
+    if not (folder / "tokenizer.json").exists():
+        load_tokenizer(base, cache).save_pretrained(folder)
+    base = dataclasses.replace(base, tokenizer=dataclasses.replace(base.tokenizer, path=str(folder)))
+    prepare(base, load_tokenizer(base, cache), cache)
+    return base
+
+
+def _lexicons(settings: ReproductionSettings) -> list[str]:
+    """Write brands and types of a catalogue as term files; returns the two paths."""
+    found = [settings.output_dir / f"{kind}.txt" for kind in ("brands", "types")]
+    if not all(path.exists() for path in found):
+        columns: dict[str, str | list[str]] = {k: v for k, v in settings.lexicons.items() if k != "path"}
+        place = Path(settings.base.data_dir or "") / settings.lexicons["path"]
+        guides = LexiconGuide.from_products(read_records(str(place), columns))
+        for path, guide in zip(found, guides, strict=True):
+            write_whole(path, "\n".join(guide.terms).encode())
+    return [str(path.resolve()) for path in found]
+
+
+def _job(
+    settings: ReproductionSettings,
+    stage: Stage,
+    seed: int,
+    recipe: PretrainSettings,
+    shared: PretrainSettings,
+    scale: float,
+    folder: str | None = None,
+) -> Job:
+    place = settings.output_dir / (folder or f"seed-{seed}")
+    model = recipe.model
+    if stage.after is not None:
+        model = ModelSettings(
+            init_from=str(place / stage.after), attn_implementation=model.attn_implementation
+        )  # the rest describes a new model
+    recipe = dataclasses.replace(
+        recipe,
+        output_dir=str(place / stage.name),
+        cache_dir=shared.cache_dir,
+        tokenizer=shared.tokenizer,
+        guides=dataclasses.replace(recipe.guides, brands=shared.guides.brands, types=shared.guides.types),
+        model=model,
+        scale=scale,
+        seed=seed,
+    )
+    return Job(stage, seed, recipe)
+
+
+def _calibrate(
+    settings: ReproductionSettings, recipes: Mapping[str, PretrainSettings], shared: PretrainSettings
+) -> dict[str, Cost]:
+    """Train each stage for a few full steps, measure each model once."""
+    place = settings.output_dir / "calibration"
+    shutil.rmtree(place, ignore_errors=True)
+    costs: dict[str, Cost] = {}
+    for stage in settings.needed_stages():
+        recipe = recipes[stage.name]
+        phases = [
+            dataclasses.replace(
+                phase, max_tokens=settings.calibration_steps * phase.batch_tokens, batch_warmup_tokens=0
+            )
+            for phase in recipe.phases
+        ]
+        recipe = dataclasses.replace(
+            recipe, phases=phases, trainer=dataclasses.replace(recipe.trainer, logging_steps=1)
+        )
+        job = _job(settings, stage, settings.seeds[0], recipe, shared, scale=1.0, folder="calibration")
+        ran = RUNS[stage.run](job)
+        speed = ran.tokens_per_second or ran.tokens / ran.seconds
+        start = time.perf_counter()
+        if stage.row:
+            _measure(settings, job)
+        costs[stage.name] = Cost(
+            speed, max(0.0, ran.seconds - ran.tokens / speed), time.perf_counter() - start if stage.row else 0.0
+        )
+        logger.info("calibration: %s at %.0f tokens/s", stage.name, speed)
+        gc.collect()
+    shutil.rmtree(place)
+    return costs
+
+
+def _measure(settings: ReproductionSettings, job: Job) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for measure in settings.measures:
+        found = MEASURES[measure.kind](job, **measure.options)
+        values |= {f"{measure.name}.{key}": value for key, value in found.items()}
+    return values
+
+
+def _result_file(settings: ReproductionSettings, stage: str, seed: int) -> Path:
+    return settings.output_dir / "results" / f"{stage}-seed{seed}.json"
+
+
+def _finish(settings: ReproductionSettings, job: Job) -> bool:
+    """Bring a job to its end; False if there was nothing left to do."""
+    path = _result_file(settings, job.stage.name, job.seed)
+    path.parent.mkdir(exist_ok=True)
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if found.get("done"):
+        logger.info("seed %d, %s: done before", job.seed, job.stage.name)
+        return False
+    if not found:
+        logger.info("seed %d, %s", job.seed, job.stage.name)
+        ran: Ran = RUNS[job.stage.run](job)
+        found = {"stage": job.stage.name, "seed": job.seed, **dataclasses.asdict(ran), "done": False}
+        write_whole(path, json.dumps(found, indent=2).encode())
+    for checkpoint in checkpoint_folders(job.folder):
+        shutil.rmtree(checkpoint)
+    gc.collect()
+    found["values"] = _measure(settings, job) if job.stage.row else {}
+    write_whole(path, json.dumps({**found, "done": True}, indent=2).encode())
+    return job.stage.row
+
+
+def _report(settings: ReproductionSettings, plan: RunPlan, command: str, seconds: float) -> dict[str, Any]:
+    """Gather what is done so far, and write `table.md` and `run.json`."""
+    rows: dict[str, dict[int, dict[str, Any]]] = {}
+    for stage in settings.chosen_rows():
+        rows[stage.name] = {}
+        for seed in settings.seeds:
+            files = [_result_file(settings, part.name, seed) for part in settings.chain(stage)]
+            if not all(path.exists() for path in files):
+                continue
+            parts = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+            if all(part["done"] for part in parts):
+                rows[stage.name][seed] = {**parts[-1]["values"], "tokens": sum(part["tokens"] for part in parts)}
+    results: dict[str, Any] = {
+        "rows": rows,
+        "claims": judge(settings, rows),
+        "tokens_per_row": {
+            row.name: sum(plan.tokens[s.name] for s in settings.chain(row)) for row in settings.chosen_rows()
+        },
+        "tokens_per_second": {name: round(cost.tokens_per_second) for name, cost in plan.costs.items()},
+        "seconds": round(seconds, 1),
+        "command": command,
+    }
+    results["table"] = render(settings, results)
+    write_whole(settings.output_dir / "table.md", results["table"].encode())
+    write_run(settings.output_dir, config=to_dict(settings), results=results)
+    return results
