@@ -1,0 +1,183 @@
+"""A whole run: what its folder holds, that the result loads, and what starting again does."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+import torch
+from pretraining_cases import assert_same_weights, copy_of_whole_run, run, whole_run
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
+
+from rexbert_hf import RexBertForMaskedLM
+from rexbert_hf.hub import read_run
+from rexbert_hf.models.modeling_rexbert import RexBertModel
+from rexbert_hf.pretraining import corpora, encoder
+
+
+def test_the_folder_holds_the_model_in_both_forms():
+    folder = whole_run()
+    config = json.loads((folder / "config.json").read_text())
+    assert config["model_type"] == "rexbert"
+    assert config["auto_map"]["AutoModelForMaskedLM"] == "modeling_rexbert.RexBertForMaskedLM"
+    for code in ("modeling", "attention", "configuration", "losses"):
+        assert (folder / f"{code}_rexbert.py").is_file()
+    stock = json.loads((folder / "modernbert" / "config.json").read_text())
+    assert stock["model_type"] == "modernbert"
+    assert "auto_map" not in stock
+    assert len(AutoTokenizer.from_pretrained(folder)) == len(AutoTokenizer.from_pretrained(folder / "modernbert"))
+    assert not list(folder.rglob("*.bin")) + list(folder.rglob("*.pkl"))
+
+
+def test_both_forms_give_the_same_numbers():
+    folder = whole_run()
+    encoder_alone = AutoModel.from_pretrained(folder)
+    assert type(encoder_alone) is RexBertModel
+    ours = AutoModelForMaskedLM.from_pretrained(folder).eval()
+    assert type(ours) is RexBertForMaskedLM
+    stock = AutoModelForMaskedLM.from_pretrained(folder / "modernbert").eval()
+    assert type(stock).__module__.startswith("transformers.")
+    batch = AutoTokenizer.from_pretrained(folder)(
+        ["red steel kettle", "a [MASK] lamp"], padding=True, return_tensors="pt"
+    )
+    with torch.no_grad():
+        token = batch["attention_mask"].bool()
+        a, b = ours(**batch).logits[token], stock(**batch).logits[token]
+    assert a.std() > 0.01
+    torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_run_json_says_what_was_done():
+    done = read_run(whole_run())
+    assert {"config", "results", "resumed_from_step", "versions", "git_commit", "data", "hardware"} <= done.keys()
+    assert done["resumed_from_step"] is None
+    assert done["config"]["phases"][0]["max_tokens"] == 6000
+    assert done["versions"]["torch"] == torch.__version__
+    phases = done["results"]["phases"]
+    assert [phase["name"] for phase in phases] == ["general", "extension", "anneal"]
+    assert [phase["tokens"] for phase in phases] == [6000, 2000, 6000]
+    for phase in phases:
+        assert phase["steps"] >= 2
+        assert 0 < phase["loss"] < 10
+        assert 0.8 < phase["fill"] <= 1
+        for when in ("before", "after"):
+            assert 0 <= phase[f"masked_accuracy_{when}"] <= 1
+            assert {f"masked_accuracy_{when}_{name}" for name in ("general", "shop")} <= phase.keys()
+    for earlier, later in pairwise(phases):
+        assert later["masked_accuracy_before"] == earlier["masked_accuracy_after"]
+    assert phases[-1]["masked_accuracy_after"] > phases[0]["masked_accuracy_before"]
+    held_out = {source["name"] for source in done["data"] if source["held_out_documents"]}
+    assert held_out >= {"general", "shop"}
+    assert done["results"]["baselines"].keys() == done["results"]["by_position"].keys() == held_out
+    for source in done["data"]:
+        assert source["documents"] > 0
+        assert source["tokens"] > 0
+        assert source["fingerprint"]
+    assert {source["name"] for source in done["data"]} == {"general", "long", "shop"}
+    assert done["num_parameters"] == sum(
+        p.numel() for p in RexBertForMaskedLM.from_pretrained(whole_run()).parameters()
+    )
+
+
+def test_the_card_holds_the_measured_numbers():
+    folder = whole_run()
+    card = (folder / "README.md").read_text()
+    for phase in read_run(folder)["results"]["phases"]:
+        assert f"{100 * phase['masked_accuracy_after']:.1f} %" in card
+        assert phase["name"] in card
+    assert read_run(folder)["git_commit"][:12] in card
+    assert str(folder) not in card
+
+
+def test_the_plot_is_there_where_matplotlib_is():
+    pytest.importorskip("matplotlib")
+    assert (whole_run() / "loss.png").read_bytes()[:4] == b"\x89PNG"
+    assert "loss.png" in (whole_run() / "README.md").read_text()
+
+
+def test_starting_a_finished_run_again_changes_nothing(tmp_path, monkeypatch):
+    folder = copy_of_whole_run(tmp_path / "again")
+    # The copy has another path than the run: the configuration must say so, as it would for a user.
+    text = (folder / "run.json").read_text().replace(str(whole_run()), str(folder))
+    (folder / "run.json").write_text(text)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    monkeypatch.setattr(corpora, "read_source", None)  # no source may be read
+    monkeypatch.setattr(encoder, "read_source", None)
+    results = run(
+        folder, evaluation__baselines="true", evaluation__position_edges="[0, 64, 256]", trainer__num_workers=1
+    )
+    assert results == read_run(whole_run())["results"]
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_other_evaluation_of_a_finished_run_is_measured_without_training(tmp_path):
+    folder = copy_of_whole_run(tmp_path / "again")
+    results = run(folder, evaluation__position_edges="[0, 32]")
+    assert results["by_position"]["shop"]["accuracy_0_32"] >= 0
+    assert read_run(folder)["resumed_from_step"] == sum(phase["steps"] for phase in results["phases"])
+    assert "seconds" not in results  # of the training it would be wrong
+    assert results["phases"] == read_run(whole_run())["results"]["phases"]
+    assert_same_weights(folder, whole_run())
+
+
+def test_another_plan_is_refused_and_named(tmp_path):
+    folder = copy_of_whole_run(tmp_path / "again")
+    with pytest.raises(ValueError, match="another plan") as caught:
+        run(folder, phases__anneal__learning_rate="1e-4", seed=3)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "seed: 0 -> 3" in message
+    assert "phases.2.learning_rate: 0.0015 -> 0.0001" in message
+    assert "output_dir" in message
+    assert_same_weights(folder, whole_run())
+
+
+def test_a_resumed_run_reads_no_source(tmp_path, monkeypatch):
+    """Everything up to the checkpoint is found, not made again; the first checkpoint after it is trained anew."""
+    folder = copy_of_whole_run(tmp_path / "again")
+    for name in ("run.json", "model.safetensors"):
+        (folder / name).unlink()
+    last = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    for path in last.iterdir():
+        path.unlink()
+    last.rmdir()
+
+    def refuse(*_, **__):
+        raise AssertionError("a source is read again")
+
+    monkeypatch.setattr(corpora, "read_source", refuse)
+    monkeypatch.setattr(encoder, "read_source", refuse)
+    monkeypatch.setattr(corpora, "tokenise", refuse)
+    run(folder)
+    assert 0 < read_run(folder)["resumed_from_step"] < int(last.name.split("-")[1])
+    assert_same_weights(folder, whole_run())
+
+
+def test_touched_files_do_not_make_another_plan(tmp_path):
+    """The identity of the data is its content: a moved or touched file is read again, and the run goes on."""
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"a red steel lamp number {i} for the kitchen table\n" for i in range(300)))
+    base = {"sources.general": f"{{path: {text}}}", "phases.extension.mixture": "{general: 1}"}
+    base |= {"phases.anneal.mixture": "{general: 1}"}
+    changes = {name.replace(".", "__"): value for name, value in base.items()}
+    changes |= {"sources__general__max_documents": 300, "sources__general__evaluate": "false"}
+    changes |= {"tokenizer__path": whole_run()}
+    run(tmp_path / "out", **changes)
+    first = read_run(tmp_path / "out")
+    text.touch()
+    run(tmp_path / "out", evaluation__position_edges="[0, 8]", **changes)
+    second = read_run(tmp_path / "out")
+    assert second["resumed_from_step"] == sum(phase["steps"] for phase in first["results"]["phases"])
+
+
+def test_tensorboard_gets_events(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    results = run(tmp_path / "out", trainer__report_to="tensorboard")
+    folder = next((tmp_path / "out").rglob("events.out.tfevents.*")).parent
+    events = EventAccumulator(str(folder)).Reload()
+    steps = sum(phase["steps"] for phase in results["phases"])
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(1, steps + 1))
+    assert "eval/shop_accuracy" in events.Tags()["scalars"]
