@@ -180,6 +180,24 @@ def test_unions_take_the_member_that_fits():
     assert "phases.0.rate.1: expected float, got 'x'" in fails("--phases.0.rate", "[1, x]")
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("{title}. {description}", "{title}. {description}"),
+        ("{title}", "{title}"),
+        ("[{brand}] {title}", "[{brand}] {title}"),
+        ("[title, description]", ["title", "description"]),
+        ("title", "title"),
+    ],
+)
+def test_a_text_in_brackets_is_a_text_where_nothing_else_fits(text, value):
+    @dataclass
+    class Source:
+        columns: dict[str, str | list[str]] | None = None
+
+    assert parse_args(Source, ["--columns.text", text]).columns == {"text": value}
+
+
 def test_list_items_by_index_and_by_name(tmp_path):
     config = write(tmp_path, "c.yaml", "phases: [{name: a}, {name: b, masking: guided}]")
     run = parse_args(Run, [str(config), "--phases.1.max_tokens", "1e6", "--phases.a.optimizer.eps", "1"])

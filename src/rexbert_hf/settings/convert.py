@@ -153,12 +153,30 @@ def _strictness(kind: Any, text: Any) -> int:
     return {bool: 1, int: 2, float: 3, Path: 5, str: 6}.get(kind, 0) if isinstance(kind, type) else 0
 
 
+def _bracketed(node: Node, present: list[Any]) -> Any:
+    """Value of a node; a command-line text in brackets is read as YAML where some member of the union has such a form.
+
+    A text like "{title}. {description}" is a template, where a text is allowed.
+    """
+    opening = str(node.value).lstrip()[:1]
+    if not node.raw or opening not in ("[", "{"):
+        return node.value
+    has_form = is_list if opening == "[" else lambda member: is_record(member) or is_mapping(member)
+    if str in present and not any(has_form(member) or member is Any for member in present):
+        return node.value
+    try:
+        return structured(node).value
+    except SettingsError:
+        if str not in present:
+            raise
+        return node.value
+
+
 def _convert_union(node: Node, kind: Any, alternatives: tuple[Any, ...], key: str, default: Any) -> Any:
     if type(None) in alternatives and _is_null(node):
         return None
     present = [member for member in alternatives if member is not type(None)]
-    bracketed = node.raw and str(node.value).lstrip().startswith(("[", "{"))
-    value = structured(node).value if bracketed else node.value
+    value = _bracketed(node, present)
     if isinstance(value, dict):
         candidates = [member for member in present if is_record(member) or is_mapping(member) or member is Any]
     elif isinstance(value, list):
