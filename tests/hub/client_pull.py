@@ -42,7 +42,8 @@ def pull_models() -> dict[str, Any]:
         found["classifier_hidden"] = classifier.base_model(**batch).last_hidden_state
         found["scores"] = classifier(**batch).logits
         pretraining = AutoModelForPreTraining.from_pretrained("tester/rex", **code).eval()
-        found["loss"] = pretraining(**batch, labels=batch["input_ids"], triplets=torch.tensor([[0, 1, 2]])).loss
+        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+        found["loss"] = pretraining(**batch, labels=labels, triplets=torch.tensor([[0, 1, 2]])).loss
         stock_form = AutoModelForMaskedLM.from_pretrained("tester/rex", subfolder="modernbert")
         assert type(stock_form).__module__.startswith("transformers.models.modernbert"), type(stock_form)
         found["stock_form_logits"] = stock_form(**batch).logits

@@ -45,7 +45,8 @@ def make_run(tokenizer_from: Path, folder: Path) -> dict[str, np.ndarray]:
     with torch.no_grad():
         logits = model(**batch).logits
         hidden = model.model(**batch).last_hidden_state
-        loss = pretraining(**batch, labels=batch["input_ids"], triplets=torch.tensor([[0, 1, 2]])).loss
+        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+        loss = pretraining(**batch, labels=labels, triplets=torch.tensor([[0, 1, 2]])).loss
     return {"logits": logits.numpy(), "hidden": hidden.numpy(), "loss": loss.numpy()}
 
 
