@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, Features, IterableDataset, Value
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import AutoModelForMaskedLM, AutoTokenizer
@@ -67,7 +67,8 @@ def main(stock_run: Path, work: Path) -> None:
     rows = Dataset.from_dict({"text": [f"text {i}" for i in range(10)], "label": list(range(10))})
     rows.push_to_hub("tester/rows")
     rows.select(range(3)).push_to_hub("tester/rows", "small", split="test")
-    IterableDataset.from_generator(lambda: ({"x": i} for i in range(4))).push_to_hub("tester/streamed")
+    features = Features({"x": Value("int64")})  # datasets 5.0 does not find them out by itself
+    IterableDataset.from_generator(lambda: ({"x": i} for i in range(4)), features).push_to_hub("tester/streamed")
     card = render_dataset_card(repo_id="tester/shop", license="odc-by", configs=[{"name": "hobby", "rows": 10}])
     push_dataset(rows, "tester/shop", "hobby", card=card)
     push_dataset(rows.select(range(2)), "tester/shop", "news", card=card)
