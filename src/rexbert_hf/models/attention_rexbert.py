@@ -15,6 +15,7 @@ Travels to the Hub as remote code: imports torch and transformers only.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -398,8 +399,9 @@ def _block_mask(
 class _GroupedAttention(torch.autograd.Function):
     """The sdpa back-end on CPU, with torch's flash kernels called directly on views, in float32.
 
-    Autograd would write a zero-filled full-size gradient for each slice; here every block adds into one buffer. The
-    kernels run in float32 whatever the dtype: their bfloat16 form is compiled anew for every document length.
+    Autograd would write a zero-filled full-size gradient for each slice; here every group's result is used once, in
+    one concatenation. The kernels run in float32 whatever the dtype: their bfloat16 form is compiled anew for every
+    document length.
     """
 
     @staticmethod
@@ -412,70 +414,80 @@ class _GroupedAttention(torch.autograd.Function):
         window: int | None,
     ) -> torch.Tensor:
         rows, _, heads, width = qkv.shape
-        total, scale = len(layout.position_ids), width**-0.5
-        value = qkv[:total, 2].float()
+        total = len(layout.position_ids)
         qk = torch.empty(total, 2, heads, width)
         _rotate_into(qk, qkv[:total, :2], cos, sin)
-        out = torch.empty(rows, heads, width)
-        out[total:] = 0
-        logsumexps = []
-        for views, block in _views(layout, window, qk[:, 0], qk[:, 1], value, out):
-            query, key, values, target = views
-            mask = _block_mask(layout, block, window, query)
-            result, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                query, key, values, 0.0, False, attn_mask=mask, scale=scale
-            )
-            target.copy_(result)
-            logsumexps.append(logsumexp)
+        value = qkv[:total, 2].float()
+        outputs, logsumexps = [], []
+        for length, (query, key, values) in _grouped_views(layout, qk[:, 0], qk[:, 1], value):
+            parts = []
+            for block in _blocks(length, window):
+                (q0, q1, k0, k1), mask = block, _block_mask(layout, block, window, query)
+                result, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                    query[:, :, q0:q1], key[:, :, k0:k1], values[:, :, k0:k1], 0.0, False,
+                    attn_mask=mask, scale=width**-0.5,
+                )  # fmt: skip
+                parts.append(result.transpose(1, 2))
+                logsumexps.append(logsumexp)
+            outputs.append(_join(parts))
+        out = torch.cat([*outputs, qkv.new_zeros(rows - total, heads, width, dtype=torch.float32)])
         ctx.save_for_backward(value, qk, out, cos, sin)
-        ctx.layout, ctx.window, ctx.scale, ctx.logsumexps = layout, window, scale, logsumexps
+        ctx.layout, ctx.window, ctx.logsumexps = layout, window, logsumexps
         return out.view(rows, heads * width).to(qkv.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         value, qk, out, cos, sin = ctx.saved_tensors
-        total = len(value)
-        grad_out = grads[0].float().reshape(out.shape)
-        grad, rotated = torch.empty(len(out), 3, *out.shape[1:]), torch.empty_like(qk)
+        total, width = len(value), value.shape[-1]
+        grad_out = grads[0].float().view(out.shape)
+        groups = _grouped_views(ctx.layout, qk[:, 0], qk[:, 1], value, out, grad_out)
+        logsumexps = iter(ctx.logsumexps)
+        pieces: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        for length, (query, key, values, result, grad_result) in groups:
+            blocks = _blocks(length, ctx.window)
+            parts = []
+            for block in blocks:
+                (q0, q1, k0, k1), mask = block, _block_mask(ctx.layout, block, ctx.window, query)
+                found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                    grad_result[:, :, q0:q1], query[:, :, q0:q1], key[:, :, k0:k1], values[:, :, k0:k1],
+                    result[:, :, q0:q1], next(logsumexps), 0.0, False, attn_mask=mask, scale=width**-0.5,
+                )  # fmt: skip
+                parts.append(tuple(x.transpose(1, 2) for x in found))
+            grad_key, grad_value = (_overlap([part[i] for part in parts], blocks, length) for i in (1, 2))
+            pieces.append((_join([part[0] for part in parts]), grad_key, grad_value))
+        grad = torch.empty(len(out), 3, *out.shape[1:])
         grad[total:] = 0
-        blocked = ctx.window is not None and ctx.layout.max_length > max(DENSE_LOCAL_LENGTH, ctx.window + 1)
-        if blocked:
-            rotated[:, 1].zero_()
-            grad[:total, 2].zero_()
-        tensors = (qk[:, 0], qk[:, 1], value, out, grad_out, rotated[:, 0], rotated[:, 1], grad[:, 2])
-        pieces = _views(ctx.layout, ctx.window, *tensors)
-        for (views, block), logsumexp in zip(pieces, ctx.logsumexps, strict=True):
-            query, key, values, result, grad_result, grad_query, grad_key, grad_value = views
-            mask = _block_mask(ctx.layout, block, ctx.window, query)
-            d_query, d_key, d_value = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                grad_result, query, key, values, result, logsumexp, 0.0, False, attn_mask=mask, scale=ctx.scale
-            )
-            grad_query.copy_(d_query)
-            if blocked:
-                grad_key.add_(d_key)
-                grad_value.add_(d_value)
-            else:
-                grad_key.copy_(d_key)
-                grad_value.copy_(d_value)
-        _rotate_into(grad[:total, :2], rotated, cos, -sin)
+        if pieces:
+            grad_query, grad_key, grad_value = (torch.cat(column) for column in zip(*pieces, strict=True))
+            _rotate_into(grad[:total, 0], grad_query, cos, -sin)
+            _rotate_into(grad[:total, 1], grad_key, cos, -sin)
+            grad[:total, 2] = grad_value
         return grad.to(grads[0].dtype), None, None, None, None
 
 
-def _views(layout: Layout, window: int | None, *tensors: torch.Tensor) -> Any:
-    """Views `[n, N, block, E]` of flat tensors, block by block: queries (first, and from the fourth two) and keys.
-
-    The order of `tensors` is query, key, value, output[, grad output, grad query, grad key, grad value].
-    """
-    takes_keys = (False, True, True, False, False, False, True, True)
+def _grouped_views(layout: Layout, *tensors: torch.Tensor) -> Iterator[tuple[int, list[torch.Tensor]]]:
+    """Length and views `[n, N, length, E]` of each group of flat `[T, N, E]` tensors."""
     start = 0
     for count, length in layout.groups or []:
         stop = start + count * length
-        group = [x[start:stop].view(count, length, *x.shape[1:]).transpose(1, 2) for x in tensors]
-        for block in _blocks(length, window):
-            q0, q1, k0, k1 = block
-            views = [x[:, :, k0:k1] if keys else x[:, :, q0:q1] for x, keys in zip(group, takes_keys, strict=False)]
-            yield views, block
+        yield length, [x[start:stop].view(count, length, *x.shape[1:]).transpose(1, 2) for x in tensors]
         start = stop
+
+
+def _join(parts: list[torch.Tensor]) -> torch.Tensor:
+    """Blocks `[n, block, N, E]` of a group as flat `[n * length, N, E]`."""
+    whole = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    return whole.reshape(-1, *whole.shape[2:])
+
+
+def _overlap(parts: list[torch.Tensor], blocks: list[tuple[int, int, int, int]], length: int) -> torch.Tensor:
+    """Sum of key gradients `[n, keys, N, E]` of overlapping blocks, as flat `[n * length, N, E]`."""
+    if len(parts) == 1:
+        return _join(parts)
+    total = parts[0].new_zeros(parts[0].shape[0], length, *parts[0].shape[2:])
+    for part, (_, _, k0, k1) in zip(parts, blocks, strict=True):
+        total[:, k0:k1] += part
+    return total.view(-1, *total.shape[2:])
 
 
 def _varlen(
