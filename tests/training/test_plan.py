@@ -68,9 +68,11 @@ def test_batch_warmup_grows_to_the_full_batch():
     growing = phase(max_tokens=51200, batch_warmup_tokens=10240, batch_warmup_start=0.5)
     one = resolve(Curriculum([growing], micro_batch_tokens=512), LENGTHS).phases[0]
     sizes = [one.micro_capacity(step) for step in range(one.num_steps)]
-    assert sizes == sorted(sizes)
-    assert 256 <= sizes[0] < 300
-    assert sizes[-1] == 512
+    growth, last_two = sizes[:-2], sizes[-2:]
+    assert growth == sorted(growth)
+    assert 256 <= growth[0] < 300
+    assert growth[-1] == 512
+    assert last_two[0] == last_two[1] <= 512  # they share what is left of the budget
     assert one.num_steps > resolve(Curriculum([phase(max_tokens=51200)]), LENGTHS).phases[0].num_steps
     assert one.tokens_before(one.num_steps) == pytest.approx(51200)
 
