@@ -9,8 +9,10 @@ Starting again on the same `--output_dir` resumes the run. `--help` lists every 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from transformers.utils import logging as transformers_logging
 
@@ -23,7 +25,8 @@ DEFAULT = Path(__file__).parent / "configs" / "quickstart.yaml"
 
 def main() -> None:
     """Parse, run, print."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that a launcher started
+    logging.basicConfig(level=logging.INFO if first else logging.WARNING, format="%(message)s", stream=sys.stderr)
     for noisy in ("httpx", "httpx2", "datasets", "huggingface_hub", "filelock", "fsspec"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     transformers_logging.disable_progress_bar()
@@ -32,6 +35,12 @@ def main() -> None:
         results = pretrain(settings)
     except NonFiniteLossError as error:
         raise ValueError(error) from error
+    if first:
+        report(results, settings.output_dir)
+
+
+def report(results: dict[str, Any], output_dir: str) -> None:
+    """Print what was measured and where the result lies."""
     for phase in results["phases"]:
         before, after = phase.get("masked_accuracy_before"), phase.get("masked_accuracy_after")
         if before is not None and after is not None:
@@ -40,7 +49,7 @@ def main() -> None:
         model = results["phases"][-1].get(f"masked_accuracy_after_{name}", float("nan"))
         print(f"{name}: model {model:.2%}, neighbour counts {baseline['neighbours']:.2%}", end="")
         print(f", most frequent token {baseline['unigram']:.2%}")
-    print(f"model, card and run.json in {settings.output_dir}")
+    print(f"model, card and run.json in {output_dir}")
     if "url" in results:
         print(f"pushed to {results['url']}")
 
