@@ -22,7 +22,18 @@ from rexbert_hf.training.plan import differences, flatten
 
 PLAN_FILE = "plan.json"
 
-_FREE = ("seeds", "rows", "columns", "claims", "title", "notes", "confidence", "output_dir", "base.output_dir")
+_FREE = (
+    "seeds",
+    "rows",
+    "columns",
+    "claims",
+    "title",
+    "notes",
+    "confidence",
+    "output_dir",
+    "base.output_dir",
+    "base.cache_dir",
+)
 """Keys that may change between two starts: more seeds or rows, and everything about the report."""
 
 

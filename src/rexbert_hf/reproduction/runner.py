@@ -7,7 +7,6 @@ each row.
 from __future__ import annotations
 
 import dataclasses
-import gc
 import json
 import logging
 import shutil
@@ -24,7 +23,14 @@ from rexbert_hf.pretraining.corpora import prepare
 from rexbert_hf.pretraining.encoder import load_tokenizer
 from rexbert_hf.reproduction.jobs import MEASURES, RUNS, Job, Ran
 from rexbert_hf.reproduction.plan import Cost, RunPlan, fit, load_plan, save_plan
-from rexbert_hf.reproduction.settings import ReproductionSettings, Stage, stage_recipe, with_overrides, written_tokens
+from rexbert_hf.reproduction.settings import (
+    LexiconSettings,
+    ReproductionSettings,
+    Stage,
+    stage_recipe,
+    with_overrides,
+    written_tokens,
+)
 from rexbert_hf.reproduction.table import judge, render
 from rexbert_hf.settings import SettingsError, to_dict
 from rexbert_hf.training.checkpoint import checkpoint_folders
@@ -79,7 +85,7 @@ def _with_data(settings: ReproductionSettings) -> ReproductionSettings:
         return settings
     logger.warning("no folder %s: the reproduction runs on the built-in sample, which shows little", folder)
     base = with_overrides(settings.base, {"data_dir": "null", **settings.without_data}, "without_data")
-    return dataclasses.replace(settings, base=base, lexicons={})
+    return dataclasses.replace(settings, base=base, lexicons=None)
 
 
 def _check_names(settings: ReproductionSettings) -> None:
@@ -96,8 +102,9 @@ def _shared(settings: ReproductionSettings) -> PretrainSettings:
     cache = Path(settings.base.cache_dir or settings.output_dir / "cache")
     base = dataclasses.replace(settings.base, cache_dir=str(cache))
     if settings.lexicons:
-        brands, types = _lexicons(settings)
-        base = dataclasses.replace(base, guides=dataclasses.replace(base.guides, brands=brands, types=types))
+        found = _lexicons(settings, settings.lexicons)
+        guides = dataclasses.replace(base.guides, brands=found.get("brands"), types=found.get("types"))
+        base = dataclasses.replace(base, guides=guides)
     folder = settings.output_dir / "tokenizer"
     if not (folder / "tokenizer.json").exists():
         load_tokenizer(base, cache).save_pretrained(folder)
@@ -106,16 +113,21 @@ def _shared(settings: ReproductionSettings) -> PretrainSettings:
     return base
 
 
-def _lexicons(settings: ReproductionSettings) -> list[str]:
-    """Write brands and types of a catalogue as term files; returns the two paths."""
-    found = [settings.output_dir / f"{kind}.txt" for kind in ("brands", "types")]
-    if not all(path.exists() for path in found):
-        columns: dict[str, str | list[str]] = {k: v for k, v in settings.lexicons.items() if k != "path"}
-        place = Path(settings.base.data_dir or "") / settings.lexicons["path"]
-        guides = LexiconGuide.from_products(read_records(str(place), columns))
-        for path, guide in zip(found, guides, strict=True):
-            write_whole(path, "\n".join(guide.terms).encode())
-    return [str(path.resolve()) for path in found]
+def _lexicons(settings: ReproductionSettings, wanted: LexiconSettings) -> dict[str, str]:
+    """Write brands and types of a catalogue as term files; returns the paths by kind, of those with a term."""
+    columns: dict[str, str | list[str]] = {"category_path": wanted.category_path}
+    if wanted.brand is not None:
+        columns["brand"] = wanted.brand
+    rows = read_records(str(Path(settings.base.data_dir or "") / wanted.path), columns, format=wanted.format)
+    guides = LexiconGuide.from_products(({"brand": None, **row} for row in rows), max_types=wanted.max_types)
+    found: dict[str, str] = {}
+    for kind, guide in zip(("brands", "types"), guides, strict=True):
+        path = settings.output_dir / f"{kind}.txt"
+        terms = [term for term in guide.terms if term not in wanted.exclude]
+        if terms:
+            write_whole(path, "\n".join(terms).encode())
+            found[kind] = str(path.resolve())
+    return found
 
 
 def _job(
@@ -174,7 +186,6 @@ def _calibrate(
             speed, max(0.0, ran.seconds - ran.tokens / speed), time.perf_counter() - start if stage.row else 0.0
         )
         logger.info("calibration: %s at %.0f tokens/s", stage.name, speed)
-        gc.collect()
     shutil.rmtree(place)
     return costs
 
@@ -206,7 +217,6 @@ def _finish(settings: ReproductionSettings, job: Job) -> bool:
         write_whole(path, json.dumps(found, indent=2).encode())
     for checkpoint in checkpoint_folders(job.folder):
         shutil.rmtree(checkpoint)
-    gc.collect()
     found["values"] = _measure(settings, job) if job.stage.row else {}
     write_whole(path, json.dumps({**found, "done": True}, indent=2).encode())
     return job.stage.row

@@ -84,6 +84,27 @@ class Claim:
 
 
 @dataclass
+class LexiconSettings:
+    """Where brands and product types come from.
+
+    Attributes:
+        path: a file of products or of category paths.
+        category_path: its column of category paths.
+        brand: its column of brands, if it has one.
+        format: of the file, where the name does not say it.
+        max_types: most product types taken.
+        exclude: terms that mostly mean something else in running text.
+    """
+
+    path: str
+    category_path: str = "category_path"
+    brand: str | None = None
+    format: str | None = None
+    max_types: int = 5000
+    exclude: list[str] = field(default_factory=list)
+
+
+@dataclass
 class ReproductionSettings:
     """The reproduction of one paper.
 
@@ -104,8 +125,7 @@ class ReproductionSettings:
         spare: share of the budget that is left unplanned.
         confidence: of the intervals that decide on the claims.
         equal_tokens: refuse rows with different token budgets.
-        lexicons: a catalogue whose brands and types guide: its `path` and the names of its columns, such as
-            {path: products.csv, brand: maker, category_path: path}.
+        lexicons: a catalogue or taxonomy whose brands and product types guide.
         without_data: dotted keys of the base recipe that replace it where `base.data_dir` does not exist.
         notes: lines under the table.
     """
@@ -126,7 +146,7 @@ class ReproductionSettings:
     spare: float = 0.1
     confidence: float = 0.95
     equal_tokens: bool = True
-    lexicons: dict[str, str] = field(default_factory=dict)
+    lexicons: LexiconSettings | None = None
     without_data: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 

@@ -74,8 +74,22 @@ def render(settings: ReproductionSettings, results: Mapping[str, Any]) -> str:
     heads = ["claim", "value", "difference", "interval", "by seed", "must exceed", "paper", "verdict"]
     lines += [_line(heads), _line(["---"] * len(heads))]
     lines += [_line(_claim_cells(settings, claim)) for claim in results["claims"]]
-    lines += ["", *(f"- {note}" for note in settings.notes)]
+    lines += ["", *_counts(settings, rows), *(f"- {note}" for note in settings.notes)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _counts(settings: ReproductionSettings, rows: Rows) -> list[str]:
+    """How many masked tokens a measure saw, where it says so."""
+    first: Mapping[str, Any] = next((values for found in rows.values() for values in found.values()), {})
+    lines = []
+    for measure in settings.measures:
+        total, guided = first.get(f"{measure.name}.count"), first.get(f"{measure.name}.count_guided")
+        if total:
+            lines.append(
+                f"- {measure.name}: {total:,.0f} masked tokens, {guided or 0:,.0f} of them in guided spans; the same"
+                " documents and masks for all rows and seeds"
+            )
+    return lines
 
 
 def _line(cells: list[str]) -> str:

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from reproduction_cases import paper, plan_ahead
+
+from rexbert_hf.hub.run_file import read_run
+from rexbert_hf.models.modeling_rexbert import RexBertModel
+from rexbert_hf.reproduction import Ran, jobs, register_measure, register_run, reproduce
+from rexbert_hf.settings import SettingsError
+from rexbert_hf.training import CurriculumTrainer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "recipes"))
+
+
+class KilledError(Exception):
+    """Stands for SIGKILL: nothing in the runner may catch it."""
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Tokenizer and tokenised sample of all tests."""
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def encoder_tokens(monkeypatch):
+    """Tokens that went through the encoder in training, in order of the runs."""
+    counted: list[int] = []
+    forward, train = RexBertModel.forward, CurriculumTrainer.train
+
+    @functools.wraps(forward)
+    def counting(self, input_ids=None, *args, **kwargs):
+        if self.training:
+            counted[-1] += input_ids.numel()
+        return forward(self, input_ids, *args, **kwargs)
+
+    def start(self, *args, **kwargs):
+        counted.append(0)
+        return train(self, *args, **kwargs)
+
+    monkeypatch.setattr(RexBertModel, "forward", counting)
+    monkeypatch.setattr(CurriculumTrainer, "train", start)
+    return counted
+
+
+def count_runs(monkeypatch):
+    runs = []
+    inner = jobs.RUNS["pretrain"]
+
+    def run(job):
+        runs.append((job.seed, job.stage.name))
+        return inner(job)
+
+    monkeypatch.setitem(jobs.RUNS, "pretrain", run)
+    return runs
+
+
+def test_rows_with_equal_tokens_and_a_table(tmp_path, cache, encoder_tokens, monkeypatch):
+    settings = paper(tmp_path, cache)
+    plan_ahead(settings)
+    results = reproduce(settings, command="the command")
+    # Two seeds of common, plain, guided: what is reported is what the encoder saw.
+    common, plain, guided = encoder_tokens[:3]
+    assert results["rows"]["plain"][0]["tokens"] == common + plain
+    assert results["rows"]["guided"][0]["tokens"] == common + guided
+    assert results["rows"]["guided"][1]["tokens"] == encoder_tokens[3] + encoder_tokens[5]
+    assert plain == guided, "the same documents in the same order"
+    assert common + plain == pytest.approx(2 * 6144, rel=0.03), "the plan's budget is met to the packing's rounding"
+    assert results["tokens_per_row"] == {"plain": 12288, "guided": 12288}
+
+    values = [results["rows"]["guided"][seed]["shop.accuracy_guided"] for seed in (0, 1)]
+    others = [results["rows"]["plain"][seed]["shop.accuracy_guided"] for seed in (0, 1)]
+    [claim] = results["claims"]
+    assert claim["differences"] == pytest.approx([a - b for a, b in zip(values, others, strict=True)])
+    assert claim["seeds"] == [0, 1]
+    table = (tmp_path / "table.md").read_text()
+    assert table == results["table"]
+    for part in ("the command", "| plain MLM | 2 |", "unpublished", "shop text 61.2", "seeds 0, 1", "undecided"):
+        assert part in table
+    run = read_run(tmp_path)
+    assert run["results"]["rows"]["plain"]["0"] == results["rows"]["plain"][0]
+    assert not list(tmp_path.glob("seed-*/*/checkpoint-*")), "checkpoints of finished rows are deleted"
+    assert (tmp_path / "seed-1" / "guided" / "model.safetensors").exists()
+
+    runs = count_runs(monkeypatch)
+    again = reproduce(settings)
+    assert runs == []
+    assert again["rows"] == results["rows"]
+    more = reproduce(paper(tmp_path, cache, seeds=[0, 1, 2], rows=["plain"]))
+    assert runs == [(2, "common"), (2, "plain")]
+    assert more["rows"]["plain"][1] == results["rows"]["plain"][1]
+    assert more["claims"] == [], "a claim needs both of its rows"
+
+
+def test_a_killed_row_goes_on_where_it_was(tmp_path, cache, monkeypatch):
+    settings = paper(tmp_path / "killed", cache, seeds=[0])
+    plan_ahead(settings)
+    finish = CurriculumTrainer.finish_step
+
+    def die(self, control):
+        finish(self, control)
+        if "guided" in self.args.output_dir and self.state.global_step == 5:
+            raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CurriculumTrainer, "finish_step", die)
+        with pytest.raises(KilledError):
+            reproduce(settings)
+    assert (tmp_path / "killed" / "results" / "plain-seed0.json").exists()
+    assert "| plain MLM | 1 |" in (tmp_path / "killed" / "table.md").read_text(), "what is done is reported"
+
+    runs = count_runs(monkeypatch)
+    results = reproduce(settings)
+    assert runs == [(0, "guided")]
+    assert read_run(tmp_path / "killed" / "seed-0" / "guided")["resumed_from_step"] == 4
+    whole = paper(tmp_path / "whole", cache, seeds=[0])
+    plan_ahead(whole)
+    assert reproduce(whole)["rows"] == results["rows"]
+
+
+def test_a_row_that_was_trained_but_not_measured_is_only_measured(tmp_path, cache, monkeypatch):
+    settings = paper(tmp_path, cache, seeds=[0], rows=["plain"])
+    plan_ahead(settings)
+    with monkeypatch.context() as patch:
+
+        def fail(job, **options):
+            raise KilledError
+
+        patch.setitem(jobs.MEASURES, "spans", fail)
+        with pytest.raises(KilledError):
+            reproduce(settings)
+    runs = count_runs(monkeypatch)
+    assert "shop.accuracy" in reproduce(settings)["rows"]["plain"][0]
+    assert runs == []
+
+
+def test_calibration_tries_every_stage_and_a_small_budget_is_one_line(tmp_path, cache, monkeypatch):
+    runs = count_runs(monkeypatch)
+    with pytest.raises(SettingsError, match=r"budget of 0.01 minutes allows 0 steps .* --budget \d+ is needed"):
+        reproduce(paper(tmp_path, cache, budget=0.01))
+    assert runs == [(0, "common"), (0, "plain"), (0, "guided")]
+    assert not (tmp_path / "plan.json").exists()
+    assert not (tmp_path / "calibration").exists()
+
+
+def test_papers_bring_their_own_runs_and_measures(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(jobs, "RUNS", jobs.RUNS)
+    monkeypatch.setitem(jobs.RUNS, "echo", None)
+    monkeypatch.setitem(jobs.MEASURES, "length", None)
+
+    def echo(job):
+        job.folder.mkdir(parents=True)
+        source = Path(job.recipe.model.init_from or "") / "text"
+        (job.folder / "text").write_text((source.read_text() if job.stage.after else "") + job.stage.name)
+        return Ran(tokens=100, seconds=0.1, tokens_per_second=0.0)
+
+    register_run("echo", echo)
+    register_measure("length", lambda job, factor: {"value": factor * len((job.folder / "text").read_text())})
+    changes = {f"stages.{i}.run": "echo" for i in range(3)}
+    changes |= {"measures": [{"name": "length", "kind": "length", "options": {"factor": 2}}], "claims": []}
+    settings = paper(tmp_path, cache, **changes, columns={"length.value": "length"}, budget=1.0)
+    results = reproduce(settings)
+    assert results["rows"]["guided"][1] == {"length.value": 2 * len("commonguided"), "tokens": 200}
+    plan = json.loads((tmp_path / "plan.json").read_text())["plan"]
+    assert plan["costs"]["plain"]["tokens_per_second"] == pytest.approx(1000)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stages.1.run": "pretran"}, "stage 'plain': no way to run 'pretran'"),
+        ({"measures.0.kind": "span"}, "measure 'shop': no kind 'span'"),
+    ],
+)
+def test_unknown_functions_are_errors_before_anything_runs(tmp_path, cache, changes, message):
+    with pytest.raises(SettingsError, match=message):
+        reproduce(paper(tmp_path, cache, **changes))
+
+
+def test_without_the_data_folder_the_sample_is_used(tmp_path, cache, caplog):
+    changes = {"base.data_dir": str(tmp_path / "nowhere"), "base.sources.shop": {"path": "shop.txt"}}
+    settings = paper(tmp_path / "out", cache, **changes, seeds=[0], rows=["plain"])
+    settings.without_data = {"sources.shop": {"sample": "shop_text", "sample_size": 300}}
+    from rexbert_hf.reproduction.runner import _with_data
+
+    plan_ahead(_with_data(settings))
+    assert "shop.accuracy" in reproduce(settings)["rows"]["plain"][0]
+    assert "built-in sample" in caplog.text
+
+
+def test_the_recipe_finds_the_paper(monkeypatch):
+    from reproduce import config_of
+
+    assert config_of(["--paper", "rexbert", "--budget", "3"]).name == "reproduce_rexbert.yaml"
+    assert config_of(["--paper=rexbert"]).is_file()
+    with pytest.raises(SettingsError, match=r"no paper 'bert': there is .*rexbert"):
+        config_of(["--paper", "bert"])

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from reproduction_cases import PAPER, paper
+
+from rexbert_hf.reproduction import ReproductionSettings
+from rexbert_hf.reproduction.plan import Cost, fit, load_plan, save_plan
+from rexbert_hf.reproduction.settings import stage_recipe, with_overrides, written_tokens
+from rexbert_hf.settings import SettingsError, load_settings
+
+CONFIGS = Path(__file__).resolve().parents[2] / "recipes" / "configs"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stages.1.settings": {"phases.anneal.maskin.kind": "guided"}}, "stage 'plain'.*maskin.*did you mean"),
+        ({"stages.1.settings": {"phases.anneal.learning_rate": "fast"}}, "stage 'plain'.*learning_rate: expected"),
+        ({"stages.1.settings": {"phases.aneal.seq_length": 32}}, "stage 'plain'.*did you mean 'anneal'"),
+        ({"stages.1.phases": ["aneal"]}, "stage 'plain': no phase 'aneal'; did you mean 'anneal'"),
+        ({"base.phases.1.max_tokens": None, "base.phases.1.epochs": 1}, "phase 'anneal' needs max_tokens"),
+    ],
+)
+def test_a_stage_that_does_not_fit_the_base_recipe_is_one_line(changes, message):
+    settings = paper(**changes)
+    with pytest.raises(SettingsError, match=message) as caught:
+        stage_recipe(settings, settings.stages[1])
+    assert "\n" not in str(caught.value)
+    assert "command line" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stages.1.lable": "x"}, "unknown key 'stages.1.lable'.*did you mean 'stages.1.label'"),
+        ({"stages.1.after": "comon"}, "'plain' comes after 'comon', which does not exist; did you mean 'common'"),
+        ({"stages.0.after": "guided"}, "'common' comes after 'guided'"),
+        ({"stages.1.name": "guided"}, "stages need different names"),
+        ({"rows": ["plane"]}, "rows: names 'plane', which does not exist; did you mean 'plain'"),
+        ({"rows": ["common"]}, "rows: names 'common'"),
+        ({"claims.0.than": "common"}, "claims.helps: names the row 'common'"),
+        ({"claims.0.value": "shpo.accuracy"}, "did you mean 'shop'"),
+        ({"columns": {"general.accuracy": "x"}}, "name the measure 'general'"),
+        ({"seeds": [1, 1]}, "seeds must be"),
+        ({"seeds": []}, "seeds must be"),
+        ({"budget": 0}, "budget must be positive"),
+    ],
+)
+def test_names_that_do_not_fit_are_errors(changes, message):
+    with pytest.raises(SettingsError, match=message):
+        paper(**changes)
+
+
+def test_an_override_replaces_a_mapping_and_leaves_the_base_alone():
+    settings = paper(**{"stages.1.settings": {"phases.anneal.mixture": {"general": 2}, "seed": 7}})
+    recipe = stage_recipe(settings, settings.stages[1])
+    assert [phase.name for phase in recipe.phases] == ["anneal"]
+    assert recipe.phases[0].mixture == {"general": 2}
+    assert recipe.seed == 7
+    assert settings.base.phases[1].mixture == {"shop": 1}
+    assert with_overrides(settings.base, {}, "here") == settings.base
+
+
+def test_rows_with_different_tokens_are_refused():
+    settings = paper(**{"stages.2.settings": {"phases.anneal.max_tokens": 2000}})
+    tokens = {stage.name: written_tokens(stage_recipe(settings, stage)) for stage in settings.stages}
+    with pytest.raises(SettingsError, match=r"different token budgets \(plain 12,288, guided 8,144\)"):
+        settings.check_tokens(tokens)
+    paper(**{"equal_tokens": False}).check_tokens(tokens)
+
+
+def test_only_the_chosen_rows_and_what_they_start_from_are_needed():
+    settings = paper(**{"rows": ["guided"]})
+    assert [stage.name for stage in settings.needed_stages()] == ["common", "guided"]
+    assert [stage.name for stage in settings.chain(settings.stages[2])] == ["common", "guided"]
+
+
+def recipes_and_costs(settings):
+    recipes = {stage.name: stage_recipe(settings, stage) for stage in settings.needed_stages()}
+    return recipes, {"common": Cost(100.0, 2.0), "plain": Cost(200.0, 3.0, 4.0), "guided": Cost(50.0, 3.0, 4.0)}
+
+
+def test_the_budget_is_spent_down_to_whole_steps():
+    settings = paper(budget=100.0)
+    recipes, costs = recipes_and_costs(settings)
+    plan = fit(settings, recipes, costs, spent=100.0)
+    # Two seeds of 6,144 tokens at 100, 200 and 50 tokens/s and of 16 fixed seconds; 5,400 s less 100 are there.
+    training = 2 * (6144 / 100 + 6144 / 200 + 6144 / 50)
+    exact = (5400 - 100 - 32) / training * 6
+    assert plan.steps == int(exact)
+    assert plan.scale == pytest.approx(plan.steps / 6)
+    assert plan.tokens == dict.fromkeys(recipes, round(6144 * plan.scale))
+    assert plan.seconds <= 5300 < plan.seconds + training / 6
+    more = fit(settings, recipes, costs, spent=0.0)
+    assert more.steps > plan.steps
+
+
+def test_a_budget_too_small_says_which_one_is_needed():
+    settings = paper(budget=1.0, min_steps=12)
+    recipes, costs = recipes_and_costs(settings)
+    with pytest.raises(SettingsError, match=r"1 minutes allows 0 steps of phase 'general'.*--budget 17 is") as caught:
+        fit(settings, recipes, costs)
+    assert "\n" not in str(caught.value)
+    assert fit(paper(budget=17.0, min_steps=12), recipes, costs).steps >= 12
+
+
+def test_a_plan_is_kept_and_belongs_to_its_settings(tmp_path):
+    settings = paper(tmp_path, budget=100.0)
+    assert load_plan(settings, ["common"]) is None
+    plan = fit(settings, *recipes_and_costs(settings))
+    save_plan(plan, settings, "a machine")
+    assert load_plan(settings, list(plan.costs)) == plan
+    assert load_plan(paper(tmp_path, budget=100.0, seeds=[0, 1, 2], title="New"), list(plan.costs)) == plan
+    with pytest.raises(SettingsError, match=r"another plan \(budget: 100.0 -> 50.0\)"):
+        load_plan(paper(tmp_path, budget=50.0), list(plan.costs))
+    with pytest.raises(SettingsError, match="no stage late"):
+        load_plan(settings, ["late"])
+
+
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("reproduce_*.yaml")), ids=lambda path: path.stem)
+def test_the_papers_in_the_repository_fit_together(config):
+    settings = load_settings(ReproductionSettings, config)
+    for base in (settings.base, with_overrides(settings.base, {"data_dir": "null", **settings.without_data}, "sample")):
+        settings.base = base
+        recipes = {stage.name: stage_recipe(settings, stage) for stage in settings.stages}
+        settings.rows = None
+        settings.check_tokens({name: written_tokens(recipe) for name, recipe in recipes.items()})
+    assert settings.base.sources["shop"].sample == "shop_text"
+    assert len(settings.seeds) >= 3
+
+
+def test_the_case_is_valid():
+    assert paper().stages[2].settings == PAPER["stages"][2]["settings"]
