@@ -45,12 +45,25 @@ def test_wheel(tmp_path):
     assert not [name for name in names if name.split("/")[0] not in ("rexbert_hf",) and ".dist-info" not in name]
 
 
-def test_import_is_light():
-    """`import rexbert_hf` loads the models and nothing that they do not need."""
-    code = f"import sys, rexbert_hf; print([name for name in {HEAVY} if name in sys.modules])"
-    code += "; print(sorted(name for name in sys.modules if name.startswith('rexbert_hf.') and name.count('.') == 1))"
+def loaded_by(statement: str) -> tuple[set[str], list[str]]:
+    """Heavy packages, and rooms of this one, that a statement loads in a fresh process."""
+    code = f"""import sys
+{statement}
+print(*[name for name in {HEAVY} if name in sys.modules])
+print(*sorted(name for name in sys.modules if name.startswith("rexbert_hf.") and name.count(".") == 1))"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\n")[:2] == ["[]", "['rexbert_hf.models']"]
+    heavy, rooms = done.stdout.split("\n")[:2]
+    return set(heavy.split()), rooms.split()
+
+
+def test_import_is_light():
+    """`import rexbert_hf` loads the models, and no package that a stock model class does not load too."""
+    heavy, rooms = loaded_by("import rexbert_hf")
+    assert rooms == ["rexbert_hf.models"]
+    if heavy:  # transformers 5.17 loads scikit-learn for every model, 5.23 does not
+        stock, _ = loaded_by("from transformers import AutoModelForMaskedLM, ModernBertForMaskedLM")
+        assert heavy <= stock
+    assert not heavy & {"datasets", "evaluate", "sentence_transformers", "matplotlib", "faiss", "fasttext"}
 
 
 @pytest.mark.parametrize("name", rexbert_hf.__all__)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import ast
 import os
 import re
-import runpy
 import shlex
 import subprocess
 import sys
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -48,6 +48,11 @@ TINY_PHASE = {"max_tokens": "2048", "seq_length": "128", "batch_tokens": "512", 
 def blocks(document: str, language: str) -> list[str]:
     text = (ROOT / document).read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def without_blocks(document: str) -> str:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def documents_with(language: str) -> list[str]:
@@ -100,7 +105,12 @@ def test_python_blocks_run(document, folder, quickstart):
 
 
 def commands() -> list[tuple[str, str]]:
+    """Document and line of each command: those of bash blocks, and those that stand in the text and its tables."""
     found = []
+    for document in DOCUMENTS:
+        text = without_blocks(document)
+        inline = re.findall(r"`((?:make|pip|accelerate|torchrun|\S*python) [^`\n]+)`", text)
+        found += [(document, line) for line in inline if line != "accelerate launch"]
     for document in documents_with("bash"):
         for block in blocks(document, "bash"):
             lines = block.replace("\\\n", " ").splitlines()
@@ -173,13 +183,27 @@ def check_script(words: list[str]) -> None:
         return
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     (parse,) = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "parse_args"]
-    namespace = runpy.run_path(str(script))
-    parse_args(namespace[ast.unparse(parse.args[0])], rest, default_config=namespace.get("DEFAULT"))
+    default = {keyword.arg: ast.unparse(keyword.value) for keyword in parse.keywords}.get("default_config", "None")
+    namespace = load_recipe(script)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(script), *rest])
+        config = eval(default, {**namespace, "sys": sys})  # the recipe's own expression
+    parse_args(namespace[ast.unparse(parse.args[0])], rest, default_config=config)
+
+
+def load_recipe(script: Path) -> dict[str, Any]:
+    """Names of a recipe; it stays in `sys.modules`, where its dataclasses look their types up."""
+    spec = spec_from_file_location(f"recipe_{script.stem}", script)
+    assert spec is not None
+    module = module_from_spec(spec)
+    sys.modules[module.__name__] = module
+    spec.loader.exec_module(module)
+    return vars(module)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_named_files_exist(document):
-    text = re.sub(r"^```.*?^```", "", (ROOT / document).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    text = without_blocks(document)
     named = re.findall(r"`((?:src|tests|recipes|docs|benchmarks|model_cards)/[\w./-]+)`", text)
     named += re.findall(r"\]\(([\w./-]+)\)", text)
     missing = [name for name in named if not (ROOT / name).exists()]
