@@ -50,6 +50,21 @@ def launched_with(arguments: list[str]) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def check_launcher() -> None:
+    """Stop where a launcher set only part of what processes need to find each other.
+
+    Raises:
+        ValueError: if `WORLD_SIZE` says more than one process, and another variable is missing.
+    """
+    if not os.environ.get("WORLD_SIZE", "1").isdigit() or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR") if name not in os.environ]
+        if missing:
+            raise ValueError(
+                f"asked for {os.environ['WORLD_SIZE']} processes (WORLD_SIZE), but {', '.join(missing)} is not set:"
+                " start with torchrun or accelerate launch, or unset WORLD_SIZE"
+            )
+
+
 def check_processes(running: int, wanted: int | None) -> None:
     """Stop a run that did not get its processes.
 

@@ -22,7 +22,7 @@ from rexbert_hf.pretraining.compiling import compile_layers
 from rexbert_hf.pretraining.corpora import Corpus, prepare, tokenizer_key
 from rexbert_hf.pretraining.encoder import load_model, load_tokenizer
 from rexbert_hf.pretraining.finish import finish, finished_results, measure, push, save_model
-from rexbert_hf.pretraining.processes import check_processes
+from rexbert_hf.pretraining.processes import check_launcher, check_processes
 from rexbert_hf.pretraining.settings import PretrainSettings
 from rexbert_hf.settings import to_dict
 from rexbert_hf.training import CurriculumTrainer, Plan, resolve
@@ -54,6 +54,7 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
     """
     start = time.perf_counter()
     output = Path(settings.output_dir)
+    check_launcher()
     args = make_arguments(settings)
     check_processes(args.world_size, settings.trainer.num_processes)
     output.mkdir(parents=True, exist_ok=True)
@@ -117,7 +118,7 @@ def _report(plan: Plan, stores: Mapping[str, TokenisedDataset], trainer: Curricu
                     phase.phase.seq_length,
                 )
     if trainer.eval_dataset is None:
-        logger.warning("no document is held out: no masked accuracy will be measured")
+        logger.warning("no document is held out: no masked accuracy will be measured; raise evaluation.held_out for one")
 
 
 @contextmanager
