@@ -1,0 +1,93 @@
+"""What a launcher was asked for, trackers, compiling: the small decisions before a run."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from pretraining_cases import settings, whole_run
+
+from rexbert_hf import RexBertForMaskedLM
+from rexbert_hf.pretraining import make_arguments
+from rexbert_hf.pretraining.compiling import compile_layers
+from rexbert_hf.pretraining.processes import asked_processes, check_launcher, check_processes, launched_with
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (["python", "/bin/accelerate", "launch", "--cpu", "--num_processes", "2", "train.py"], 2),
+        (["accelerate", "launch", "--num_processes=3", "train.py"], 3),
+        (["accelerate", "launch", "--num-processes", "4", "train.py"], 4),
+        (["accelerate", "launch", "train.py", "--trainer.num_processes", "2"], None),
+        (["accelerate", "launch", "train.py"], None),
+    ],
+)
+def test_words_of_accelerate(words, asked):
+    assert launched_with(words) == asked
+
+
+def test_the_configuration_file_of_accelerate(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("compute_environment: LOCAL_MACHINE\nnum_processes: 2\n")
+    assert launched_with(["accelerate", "launch", "--config_file", str(path), "train.py"]) == 2
+    assert launched_with(["accelerate", "launch", "--config_file", str(path), "--num_processes", "1", "t.py"]) == 1
+
+
+def test_without_a_launcher_nothing_is_asked(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert asked_processes() is None
+    check_processes(1, None)
+    check_launcher()
+
+
+def test_the_recipe_s_own_demand_counts(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    check_processes(2, None)
+    with pytest.raises(ValueError, match="asked for 4 processes, but 2 run"):
+        check_processes(2, 4)
+
+
+def test_half_a_launcher(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    for name in ("LOCAL_RANK", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match="LOCAL_RANK, MASTER_ADDR is not set"):
+        check_launcher()
+
+
+def test_extra_arguments_reach_the_trainer(tmp_path):
+    args = make_arguments(settings(tmp_path, trainer__extra="{adam_epsilon: 1e-7, ddp_timeout: 77}"))
+    assert (args.adam_epsilon, args.ddp_timeout) == (1e-7, 77)
+    assert make_arguments(settings(tmp_path)).ddp_timeout > 24 * 3600  # ranks wait for the data
+    for name, said in (("save_steps", "has its own key"), ("max_steps", "set phases"), ("sav_steps", "no such field")):
+        with pytest.raises(ValueError, match=said):
+            make_arguments(settings(tmp_path, trainer__extra=f"{{{name}: 1}}"))
+
+
+def test_layers_that_cannot_be_compiled_stay_as_they_are(monkeypatch, caplog):
+    model = RexBertForMaskedLM.from_pretrained(whole_run())
+
+    def broken(*_, **__):
+        raise RuntimeError("No working C++ compiler found\nand more")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with caplog.at_level(logging.WARNING):
+        assert compile_layers(model, torch.device("cpu")) is False
+    assert [record.message for record in caplog.records] == [
+        "torch_compile: nothing can be compiled here (No working C++ compiler found): goes on without"
+    ]
+    assert all(layer._compiled_call_impl is None for layer in model.model.layers)
+
+
+def test_layers_are_compiled_in_place(monkeypatch):
+    model = RexBertForMaskedLM.from_pretrained(whole_run())
+    names = list(model.state_dict())
+    calls = []
+    monkeypatch.setattr(torch, "compile", lambda function, **options: calls.append(options) or function)
+    assert compile_layers(model, torch.device("cpu")) is True
+    assert list(model.state_dict()) == names
+    assert all(layer._compiled_call_impl is not None for layer in model.model.layers)
+    assert calls[1:] == [{"dynamic": True}] * len(model.model.layers)
