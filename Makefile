@@ -47,6 +47,9 @@ $(MIN_VENV)/.installed: setup.cfg constraints-min.txt
 test-min: $(MIN_VENV)/.installed  ## all tests with the oldest versions that setup.cfg allows
 	$(MIN_VENV)/bin/python -m pytest -n 2
 
+test-transformers: $(STAMP)  ## transformers' own model tests, stock ModernBERT as the control (fetches its sdist)
+	$(BIN)/python tests/transformers_suite/run.py
+
 bench: $(STAMP)  ## run every benchmark; each ends with one JSON line
 	for script in train_step collate packing; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 

@@ -17,7 +17,8 @@ MEDIAN_FILE_LINES, MEDIAN_FUNCTION_LINES = 200, 14
 # Files that travel to the Hub must be flat siblings. The aim for the modelling file is 700 lines, for every other file
 # FILE_LINES; these two are longer, and may only shrink.
 LONG_FILES = {
-    "src/rexbert_hf/models/modeling_rexbert.py": 1100,
+    "src/rexbert_hf/models/modeling_rexbert.py": 600,
+    "src/rexbert_hf/models/encoder_rexbert.py": 540,
     "src/rexbert_hf/models/attention_rexbert.py": 540,
 }
 

@@ -1,73 +1,44 @@
-"""RexBERT: ModernBERT's parameters, run over flat batches of documents without padding.
+"""RexBERT with its heads: masked language modelling, pre-training, classification, question answering.
 
-Names and shapes of all parameters are stock ModernBERT's, so checkpoints load both ways. A padded call is unpadded
-at the door and padded again at the exit; a flat call (`cu_seq_lens_q`, or `position_ids` that restart at 0) runs as it
-is. The masked-LM head computes its loss from bounded slices of the labelled positions (see losses_rexbert.py).
+The masked-LM head computes its loss from bounded slices of the labelled positions (see losses_rexbert.py); every head
+works on the encoder's flat batch and restores the caller's shape at the end.
 
-Shape letters: B rows, S columns of the caller's input; T tokens of the flat batch; H width; M labelled tokens; V
-vocabulary. Travels to the Hub as remote code: imports torch, transformers and its siblings only.
+Shape letters: B rows, S columns of the caller's input; T tokens of the flat batch; D documents; H width; M labelled
+tokens; V vocabulary. Travels to the Hub as remote code: imports torch, transformers and its siblings only.
 """
 
 from __future__ import annotations
 
-import functools
-import math
-import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import initialization as init
-from transformers.activations import ACT2FN
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
-    BaseModelOutput,
     MaskedLMOutput,
     MultipleChoiceModelOutput,
     QuestionAnsweringModelOutput,
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
-from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
-from .attention_rexbert import Layout, attend, make_layout, spare_rows, uses_varlen
-from .configuration_rexbert import AUTO_MAP, RexBertConfig
-from .losses_rexbert import masked_cross_entropy, neighbor_reconstruction_loss
-from .modernbert import save_modernbert
-
-LayerT = TypeVar("LayerT", nn.Linear, nn.Embedding)
-
-REMOTE_FILES = (
-    "configuration_rexbert.py",
-    "attention_rexbert.py",
-    "losses_rexbert.py",
-    "modernbert.py",
-    "modeling_rexbert.py",
+from .attention_rexbert import Layout, spare_rows
+from .configuration_rexbert import RexBertConfig
+from .encoder_rexbert import (
+    REMOTE_FILES,
+    FlatOutput,
+    RexBertModel,
+    RexBertPredictionHead,
+    RexBertPreTrainedModel,
+    check_ids,
+    compute_dtype,
+    drawn,
+    residual_std,
 )
-
-
-@dataclass
-class FlatOutput:
-    """What the encoder hands to a head: `hidden` `[T, H]` in flat order, and the way back.
-
-    `hidden_states` and `attentions` are in the caller's shape already.
-    """
-
-    hidden: torch.Tensor
-    layout: Layout
-    hidden_states: tuple[torch.Tensor | None, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-
-    def extras(self) -> dict[str, Any]:
-        """What every head passes on."""
-        return {"hidden_states": self.hidden_states, "attentions": self.attentions}
+from .losses_rexbert import masked_cross_entropy, neighbor_reconstruction_loss
 
 
 @dataclass
@@ -97,464 +68,6 @@ class RexBertForPreTrainingOutput(RexBertMaskedLMOutput):
     npr_loss: torch.Tensor | None = None
 
 
-def _drawn(layer: LayerT, std: float) -> LayerT:
-    """`layer`, to be drawn from a truncated normal of this deviation (see `_init_weights`)."""
-    layer.__dict__["init_std"] = std
-    return layer
-
-
-def _residual_std(config: RexBertConfig) -> float:
-    """Deviation of the layers that write to the residual stream: shrinks with depth, as Megatron's."""
-    return config.initializer_range / math.sqrt(2.0 * config.num_hidden_layers)
-
-
-class RexBertEmbeddings(nn.Module):
-    """Token embeddings, normalised."""
-
-    def __init__(self, config: RexBertConfig) -> None:
-        super().__init__()
-        embedding = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
-        self.tok_embeddings = _drawn(embedding, config.initializer_range)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
-        self.drop = nn.Dropout(config.embedding_dropout)
-
-    def forward(self, input_ids: torch.Tensor | None = None, inputs_embeds: torch.Tensor | None = None) -> torch.Tensor:
-        if inputs_embeds is None:
-            assert input_ids is not None
-            if input_ids.device.type == "cpu" and not torch.compiler.is_compiling():
-                _check_ids(input_ids, self.tok_embeddings.num_embeddings, "input_ids")
-            inputs_embeds = self.tok_embeddings(input_ids)
-        return self.drop(self.norm(inputs_embeds))
-
-
-def _check_ids(ids: torch.Tensor, size: int, name: str) -> None:
-    """Name the token that the vocabulary lacks; on CPU only: an accelerator would have to be waited for."""
-    if ids.numel() == 0:
-        return
-    low, high = (int(x) for x in ids.aminmax())
-    if low < 0 or high >= size:
-        raise ValueError(
-            f"{name} holds token id {low if low < 0 else high}, but the embedding has {size} rows (0 to {size - 1}):"
-            " use the tokenizer of this checkpoint, or call model.resize_token_embeddings(len(tokenizer))"
-        )
-
-
-class RexBertMLP(nn.Module):
-    """Gated linear unit: Wo(act(a) * b), with a and b the halves of Wi(x)."""
-
-    def __init__(self, config: RexBertConfig) -> None:
-        super().__init__()
-        half, width = config.intermediate_size, config.hidden_size
-        self.Wi = _drawn(nn.Linear(width, 2 * half, bias=config.mlp_bias), config.initializer_range)
-        self.act = ACT2FN[config.hidden_activation]
-        self.drop = nn.Dropout(config.mlp_dropout)
-        self.Wo = _drawn(nn.Linear(half, width, bias=config.mlp_bias), _residual_std(config))
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        value, gate = self.Wi(hidden).chunk(2, dim=-1)
-        return self.Wo(self.drop(self.act(value) * gate))
-
-
-class RexBertAttention(nn.Module):
-    """Self-attention of each document of the flat batch over itself."""
-
-    def __init__(self, config: RexBertConfig, layer_idx: int) -> None:
-        super().__init__()
-        if config.hidden_size % config.num_attention_heads:
-            raise ValueError(
-                f"hidden_size={config.hidden_size} is not a multiple of"
-                f" num_attention_heads={config.num_attention_heads}"
-            )
-        self.config = config
-        self.layer_idx = layer_idx
-        self.head_dim = config.hidden_size // config.num_attention_heads
-        self.is_causal = False
-        local = _layer_types(config)[layer_idx] == "sliding_attention"
-        self.window = config.local_attention // 2 if local else None
-        wide, width = 3 * config.hidden_size, config.hidden_size
-        self.Wqkv = _drawn(nn.Linear(width, wide, bias=config.attention_bias), config.initializer_range)
-        self.Wo = _drawn(nn.Linear(width, width, bias=config.attention_bias), _residual_std(config))
-        self.out_drop = nn.Dropout(max(config.attention_dropout, config.attention_output_dropout))
-
-    def forward(
-        self, hidden: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor], layout: Layout
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        qkv = self.Wqkv(hidden).view(hidden.shape[0], 3, -1, self.head_dim)
-        out, weights = attend(
-            qkv,
-            *rope,
-            layout,
-            self.window,
-            self.config._attn_implementation or "sdpa",
-            dropout=self.config.attention_dropout if self.training else 0.0,
-            deterministic=self.config.deterministic_flash_attn,
-        )
-        return self.out_drop(self.Wo(out)), weights
-
-
-class RexBertEncoderLayer(GradientCheckpointingLayer):
-    """Pre-norm attention and gated linear unit; the first layer's attention norm is the embeddings' own."""
-
-    def __init__(self, config: RexBertConfig, layer_idx: int) -> None:
-        super().__init__()
-        norm = functools.partial(nn.LayerNorm, config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
-        self.attn_norm = nn.Identity() if layer_idx == 0 else norm()
-        self.attn = RexBertAttention(config, layer_idx)
-        self.mlp_norm = norm()
-        self.mlp = RexBertMLP(config)
-        self.attention_type: str = _layer_types(config)[layer_idx]
-
-    def forward(
-        self, hidden: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor], layout: Layout
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        attended, weights = self.attn(self.attn_norm(hidden), rope, layout)
-        hidden = hidden + attended
-        return hidden + self.mlp(self.mlp_norm(hidden)), weights
-
-
-class RexBertPredictionHead(nn.Module):
-    """Dense, activation, norm; over the first `truncate_dim` dimensions where the config says so."""
-
-    def __init__(self, config: RexBertConfig) -> None:
-        super().__init__()
-        self.config = config
-        dense = nn.Linear(config.hidden_size, config.hidden_size, config.classifier_bias)
-        self.dense = _drawn(dense, _residual_std(config))
-        self.act = ACT2FN[config.classifier_activation]
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        d = self.config.truncate_dim
-        if d is None:
-            return self.norm(self.act(self.dense(hidden)))
-        bias = None if self.dense.bias is None else self.dense.bias[:d]
-        hidden = self.act(F.linear(hidden[..., :d], self.dense.weight[:d, :d], bias))
-        norm_bias = None if self.norm.bias is None else self.norm.bias[:d]
-        return F.layer_norm(hidden, (d,), self.norm.weight[:d], norm_bias, self.norm.eps)
-
-
-class RexBertPreTrainedModel(PreTrainedModel):
-    """Weight initialisation, saving as remote code, and what transformers needs to know of the family."""
-
-    config: RexBertConfig
-    config_class = RexBertConfig
-    base_model_prefix = "model"
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["RexBertEmbeddings", "RexBertEncoderLayer"]
-    _supports_flash_attn = True
-    _supports_sdpa = True
-    _supports_flex_attn = False
-    _supports_attention_backend = True
-    # What the encoder can return; it collects them itself, hooks would see flat tensors.
-    _can_record_outputs = {"hidden_states": RexBertEncoderLayer, "attentions": RexBertAttention}
-
-    def __init__(self, config: RexBertConfig, *args: Any, **kwargs: Any) -> None:
-        # `from_pretrained(..., num_hidden_layers=k)` overrides one field after the config has checked itself.
-        if config.layer_types is not None and len(config.layer_types) > config.num_hidden_layers:
-            config.layer_types = config.layer_types[: config.num_hidden_layers]
-        config.check_truncate_dim()
-        super().__init__(config, *args, **kwargs)
-        # The layers that such a cut leaves out are no surprise.
-        self._keys_to_ignore_on_load_unexpected = [
-            rf"layers\.(?!(?:{'|'.join(str(i) for i in range(config.num_hidden_layers))})\.)\d+\."
-        ]
-
-    @classmethod
-    def _can_set_attn_implementation(cls) -> bool:
-        """Back-ends are chosen at each call by `attend`, so they may change at any time."""
-        return True
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        """Truncated normal as in ModernBERT, with the deviation that `_drawn` gave to each layer.
-
-        Each layer by itself: of a class outside transformers, modules without parameters of their own never come here.
-        """
-        super()._init_weights(module)
-        std = getattr(module, "init_std", None)
-        if std is not None:
-            assert isinstance(module, nn.Linear | nn.Embedding)
-            factor = self.config.initializer_cutoff_factor
-            cutoff = 3.0 if factor is None else factor
-            init.trunc_normal_(module.weight, mean=0.0, std=std, a=-cutoff * std, b=cutoff * std)
-
-    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """Save weights, configuration and the model code, so that `trust_remote_code=True` opens it anywhere."""
-        self.config.auto_map = dict(AUTO_MAP)
-        super().save_pretrained(save_directory, *args, **kwargs)
-        here = Path(__file__).resolve().parent
-        for name in REMOTE_FILES:
-            target = Path(save_directory) / name
-            if not (target.exists() and target.samefile(here / name)):
-                shutil.copyfile(here / name, target)
-
-    def set_rope_theta(self, global_theta: float | None = None, local_theta: float | None = None) -> None:
-        """Change the base of the rotary embedding (context extension); takes effect with the next forward pass.
-
-        Args:
-            global_theta: base of the global layers; None leaves it.
-            local_theta: base of the local layers; None leaves it.
-        """
-        parameters = self.config.rope_parameters
-        assert parameters is not None
-        if global_theta is not None:
-            parameters["full_attention"]["rope_theta"] = float(global_theta)
-        if local_theta is not None:
-            parameters["sliding_attention"]["rope_theta"] = float(local_theta)
-
-    def submodel(self, num_hidden_layers: int | None = None, truncate_dim: int | None = None) -> RexBertPreTrainedModel:
-        """A copy that keeps the first layers and reads the first dimensions: stands alone, saves and loads.
-
-        Args:
-            num_hidden_layers: layers to keep; None keeps all.
-            truncate_dim: dimensions that pooling and heads read; None reads all.
-
-        Raises:
-            ValueError: if there are fewer layers or dimensions than asked for.
-        """
-        layers = self.config.num_hidden_layers if num_hidden_layers is None else num_hidden_layers
-        if not 1 <= layers <= self.config.num_hidden_layers:
-            raise ValueError(f"num_hidden_layers={layers} must be between 1 and {self.config.num_hidden_layers}")
-        fields = self.config.to_dict()
-        fields["num_hidden_layers"], fields["layer_types"] = layers, _layer_types(self.config)[:layers]
-        fields["truncate_dim"] = self.config.truncate_dim if truncate_dim is None else truncate_dim
-        config = RexBertConfig.from_dict(fields)
-        config._attn_implementation = self.config._attn_implementation
-        state = {name: tensor.clone() for name, tensor in self.state_dict().items() if _layer_of(name) < layers}
-        build: type[RexBertPreTrainedModel] = type(self)
-        with torch.device("meta"):
-            model = build(config)
-        model.load_state_dict(state, assign=True)
-        model.tie_weights()
-        return model.train(self.training)
-
-    def save_modernbert(self, save_directory: str | Path) -> None:
-        """Save as a stock ModernBERT checkpoint, which transformers, TEI, vLLM and ONNX tools open as it is.
-
-        Raises:
-            ValueError: if the model has no ModernBERT form.
-        """
-        save_modernbert(self, save_directory)
-
-
-def _layer_types(config: RexBertConfig) -> list[str]:
-    """The layer types, which the config fills in when it is made."""
-    assert config.layer_types is not None
-    return config.layer_types
-
-
-def _layer_of(name: str) -> int:
-    found = re.search(r"(?:^|\.)layers\.(\d+)\.", name)
-    return int(found.group(1)) if found else -1
-
-
-@functools.lru_cache(maxsize=16)
-def _inverse_frequencies(theta: float, width: int, device: torch.device) -> torch.Tensor:
-    exponent = torch.arange(0, width, 2, dtype=torch.float) / width
-    return (1.0 / theta**exponent).to(device)
-
-
-class RexBertRotaryEmbedding(nn.Module):
-    """Rotary tables from positions. Holds no tensors: it reads the config at each call, so a theta may change."""
-
-    def __init__(self, config: RexBertConfig) -> None:
-        super().__init__()
-        self.config = config
-
-    def frequencies(
-        self, layer_type: str, device: torch.device, length: int | None = None
-    ) -> tuple[torch.Tensor, float]:
-        """Inverse frequencies `[E / 2]` of a layer type and the factor on its tables.
-
-        Args:
-            layer_type: "full_attention" or "sliding_attention".
-            device: where they are needed.
-            length: longest document, for the rope types that depend on it.
-        """
-        parameters: Any = self.config.rope_parameters
-        rope_type = parameters[layer_type]["rope_type"]
-        if rope_type == "default":
-            width = self.config.hidden_size // self.config.num_attention_heads
-            # The compiler traces through a cache anyway, with a warning.
-            compute = _inverse_frequencies.__wrapped__ if torch.compiler.is_compiling() else _inverse_frequencies
-            return compute(float(parameters[layer_type]["rope_theta"]), width, device), 1.0
-        inverse, scale = ROPE_INIT_FUNCTIONS[rope_type](self.config, device, seq_len=length, layer_type=layer_type)
-        return inverse, float(scale)
-
-    @property
-    def full_attention_inv_freq(self) -> torch.Tensor:
-        """Inverse frequencies of global layers."""
-        return self.frequencies("full_attention", torch.device("cpu"))[0]
-
-    @property
-    def sliding_attention_inv_freq(self) -> torch.Tensor:
-        """Inverse frequencies of local layers."""
-        return self.frequencies("sliding_attention", torch.device("cpu"))[0]
-
-    def forward(
-        self, x: torch.Tensor, position_ids: torch.Tensor, layer_type: str
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosine and sine tables `[..., E / 2]` in float32 of `position_ids` `[...]`, on the device of `x`."""
-        parameters: Any = self.config.rope_parameters
-        by_length = parameters[layer_type]["rope_type"] in ("dynamic", "longrope") and position_ids.numel() > 0
-        length = int(position_ids.max()) + 1 if by_length else None
-        inverse, scale = self.frequencies(layer_type, x.device, length)
-        angles = position_ids[..., None].float() * inverse.to(x.device)
-        return angles.cos() * scale, angles.sin() * scale
-
-
-class RexBertModel(RexBertPreTrainedModel):
-    """The encoder: last hidden states of documents.
-
-    Example:
-        >>> model = RexBertModel(RexBertConfig.from_size("micro", vocab_size=64, pad_token_id=0)).eval()
-        >>> flat = model(torch.tensor([[1, 2, 3, 1, 2]]), cu_seq_lens_q=torch.tensor([0, 3, 5]))
-        >>> alone = model(torch.tensor([[1, 2]]))
-        >>> bool(torch.allclose(flat.last_hidden_state[0, 3:], alone.last_hidden_state[0], atol=1e-5))
-        True
-    """
-
-    def __init__(self, config: RexBertConfig) -> None:
-        super().__init__(config)
-        self.embeddings = RexBertEmbeddings(config)
-        self.layers = nn.ModuleList([RexBertEncoderLayer(config, i) for i in range(config.num_hidden_layers)])
-        self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
-        self.rotary_emb = RexBertRotaryEmbedding(config)
-        self.gradient_checkpointing = False
-        self.post_init()
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        """Return the token embedding."""
-        return self.embeddings.tok_embeddings
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the token embedding."""
-        assert isinstance(value, nn.Embedding)
-        self.embeddings.tok_embeddings = value
-
-    def forward(
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        cu_seq_lens_q: torch.Tensor | None = None,
-        max_length_q: int | None = None,
-        output_hidden_states: bool | int | list[int] | None = None,
-        output_attentions: bool | None = None,
-        return_dict: bool | None = None,
-        return_flat: bool = False,
-        **kwargs: Any,
-    ) -> BaseModelOutput | tuple[torch.Tensor, ...] | FlatOutput:
-        """Encode a padded or a flat batch.
-
-        Args:
-            input_ids: `[B, S]`, or `[1, T]` for a flat batch.
-            attention_mask: `[B, S]`, ones on tokens; not for flat batches.
-            position_ids: positions; in a flat batch they restart at 0 with each document and are enough by
-                themselves to mark the borders.
-            inputs_embeds: `[B, S, H]` instead of `input_ids`.
-            cu_seq_lens_q: `[D + 1]`, document borders of a flat batch.
-            max_length_q: length of its longest document.
-            output_hidden_states: also return the embeddings' and every layer's output, the last one normed; an index
-                or a list of indexes keeps those and puts None for the others.
-            output_attentions: also return attention maps (attn_implementation="eager" only).
-            return_dict: False returns a tuple.
-            return_flat: return a `FlatOutput` (for heads).
-            kwargs: other keys of a flat batch (`cu_seq_lens_k`, `max_length_k`) and the trainer's, not used here.
-
-        Raises:
-            ValueError: if neither or both of `input_ids` and `inputs_embeds` are given, or the borders do not fit.
-        """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of input_ids and inputs_embeds")
-        config = self.config
-        output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        output_attentions = config.output_attentions if output_attentions is None else output_attentions
-        source = input_ids if input_ids is not None else inputs_embeds
-        assert source is not None
-        layout = self._layout(source, attention_mask, position_ids, cu_seq_lens_q, max_length_q)
-        if input_ids is not None:
-            hidden = self.embeddings(input_ids=layout.flatten(input_ids))
-        else:
-            hidden = self.embeddings(inputs_embeds=layout.flatten(source))
-        keep = _kept_states(output_hidden_states, config.num_hidden_layers)
-        flat = self._encode(hidden, layout, keep, bool(output_attentions))
-        if return_flat:
-            return flat
-        last = layout.restore(flat.hidden)
-        states: Any = flat.hidden_states
-        if states is not None and states[-1] is not None:
-            states = (*states[:-1], last)
-        attentions: Any = flat.attentions
-        output = BaseModelOutput(last_hidden_state=last, hidden_states=states, attentions=attentions)
-        use_dict = getattr(config, "return_dict", True) if return_dict is None else return_dict
-        return output if use_dict else output.to_tuple()
-
-    def _layout(
-        self,
-        source: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        position_ids: torch.Tensor | None,
-        cu_seqlens: torch.Tensor | None,
-        max_length: int | None,
-    ) -> Layout:
-        dtype = _compute_dtype(self.embeddings.norm.weight)
-        implementation = self.config._attn_implementation or "sdpa"
-        # Eager keeps the caller's order too: its maps are returned document by document.
-        varlen = implementation == "eager" or uses_varlen(implementation, source.device, dtype)
-        shape = (source.shape[0], source.shape[1])
-        return make_layout(shape, source.device, attention_mask, position_ids, cu_seqlens, max_length, varlen)
-
-    def _encode(self, hidden: torch.Tensor, layout: Layout, keep: set[int] | None, keep_attentions: bool) -> FlatOutput:
-        """Run the layers; the states that `keep` names come back in the caller's shape, None for the others."""
-        ropes = {name: self.rotary_emb(hidden, layout.position_ids, name) for name in set(_layer_types(self.config))}
-        states: list[torch.Tensor | None] = []
-        maps = []
-        tokens, dtype = hidden.shape[0], _compute_dtype(hidden)
-        if keep is None and not torch.compiler.is_compiling():
-            hidden = F.pad(hidden, (0, 0, 0, spare_rows(tokens, hidden.device, dtype)))
-        for index, layer in enumerate(self.layers):
-            assert isinstance(layer, RexBertEncoderLayer)
-            if keep is not None:
-                hidden = _keep(states, hidden, layout, index in keep)
-            hidden, weights = layer(hidden, rope=ropes[layer.attention_type], layout=layout)
-            if keep_attentions and weights is not None:
-                maps.append(weights)
-        hidden = self.final_norm(hidden[:tokens])
-        if keep is not None:
-            hidden = _keep(states, hidden, layout, len(self.layers) in keep)
-        return FlatOutput(
-            hidden, layout, None if keep is None else tuple(states), tuple(maps) if keep_attentions else None
-        )
-
-
-def _compute_dtype(x: torch.Tensor) -> torch.dtype:
-    """Dtype of a product with `x`, autocast considered."""
-    return torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-
-
-def _kept_states(wanted: bool | int | list[int] | None, layers: int) -> set[int] | None:
-    """Indexes of the hidden states (0 = embeddings, `layers` = the last) to return; None for none."""
-    if wanted is None or wanted is False:
-        return None
-    total = layers + 1
-    if wanted is True:
-        return set(range(total))
-    chosen = [wanted] if isinstance(wanted, int) else list(wanted)
-    return {i % total for i in chosen if -total <= i < total}
-
-
-def _keep(states: list[torch.Tensor | None], hidden: torch.Tensor, layout: Layout, keep: bool) -> torch.Tensor:
-    """Append a state in the caller's shape, and go on from it, so that its gradient can be asked for."""
-    if not keep:
-        states.append(None)
-        return hidden
-    state = layout.restore(hidden)
-    states.append(state)
-    return layout.flatten(state)
-
-
 class RexBertForMaskedLM(RexBertPreTrainedModel):
     """Masked language modelling; without labels full logits, with labels the loss from bounded slices.
 
@@ -575,7 +88,7 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
         self.model = RexBertModel(config)
         self.head = RexBertPredictionHead(config)
         decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=config.decoder_bias)
-        self.decoder = _drawn(decoder, _residual_std(config))
+        self.decoder = drawn(decoder, residual_std(config))
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Linear:
@@ -660,13 +173,13 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
         index = flat.layout.flat_index(places)
         targets = labels.reshape(-1)[places]
         if targets.device.type == "cpu" and not torch.compiler.is_compiling():
-            _check_ids(targets, self.decoder.out_features, "labels")
+            check_ids(targets, self.decoder.out_features, "labels")
             if bool((index < 0).any()):
                 row, column = divmod(int(places[index < 0][0]), labels.shape[1])
                 raise ValueError(f"row {row} has a label at position {column}, which is padding: set it to -100")
         hidden = flat.hidden.index_select(0, index)
         labelled = len(targets)
-        spare = spare_rows(labelled, hidden.device, _compute_dtype(hidden))
+        spare = spare_rows(labelled, hidden.device, compute_dtype(hidden))
         hidden, targets = F.pad(hidden, (0, 0, 0, spare)), F.pad(targets, (0, spare), value=-100)
         hidden = self.head(hidden)
         total, correct, ranks = masked_cross_entropy(
@@ -797,7 +310,7 @@ class _RexBertForClassification(RexBertPreTrainedModel):
         self.head = RexBertPredictionHead(config)
         self.drop = nn.Dropout(config.classifier_dropout)
         classifier = nn.Linear(config.hidden_size, self.num_outputs or self.num_labels)
-        self.classifier = _drawn(classifier, config.hidden_size**-0.5)
+        self.classifier = drawn(classifier, config.hidden_size**-0.5)
         self.post_init()
 
     def _classify(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -1045,6 +558,7 @@ class RexBertForMultipleChoice(_RexBertForClassification):
 
 
 __all__ = [
+    "REMOTE_FILES",
     "RexBertPreTrainedModel",
     "RexBertModel",
     "RexBertForMaskedLM",
