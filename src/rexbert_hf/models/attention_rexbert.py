@@ -142,7 +142,9 @@ def make_layout(
         ValueError: if the arguments contradict each other or the shape.
     """
     batch, length = shape
-    tracing = torch.compiler.is_exporting() or torch.jit.is_tracing()
+    # torch 2.11 says inside torch.compile that it exports; without this, documents would see each other there.
+    exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
+    tracing = exporting or torch.jit.is_tracing()
     if cu_seqlens is None and batch == 1 and position_ids is not None and not tracing:
         cu_seqlens = _borders(position_ids.reshape(-1))
     if cu_seqlens is not None:

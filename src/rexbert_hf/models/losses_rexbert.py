@@ -19,6 +19,7 @@ GPU_SLICE_ELEMENTS = 1 << 28
 """Logits held at once on an accelerator (rows x vocabulary): 1 GiB in float32."""
 
 
+@torch.compiler.disable  # torch 2.11 would compile it to zero gradients; tiles give a compiler nothing to do
 def masked_cross_entropy(
     hidden: torch.Tensor,
     weight: torch.Tensor,
