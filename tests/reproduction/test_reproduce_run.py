@@ -4,6 +4,7 @@ import functools
 import json
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from reproduction_cases import paper, plan_ahead
@@ -27,9 +28,16 @@ def cache(tmp_path_factory):
     return str(tmp_path_factory.mktemp("cache"))
 
 
-@pytest.fixture
-def encoder_tokens(monkeypatch):
-    """Tokens that went through the encoder in training, in order of the runs."""
+class Finished(NamedTuple):
+    """A reproduction with two seeds that ran to its end, and the tokens that each run sent through the encoder."""
+
+    folder: Path
+    results: dict
+    encoder_tokens: list[int]
+
+
+@pytest.fixture(scope="module")
+def finished(cache, tmp_path_factory):
     counted: list[int] = []
     forward, train = RexBertModel.forward, CurriculumTrainer.train
 
@@ -43,9 +51,14 @@ def encoder_tokens(monkeypatch):
         counted.append(0)
         return train(self, *args, **kwargs)
 
-    monkeypatch.setattr(RexBertModel, "forward", counting)
-    monkeypatch.setattr(CurriculumTrainer, "train", start)
-    return counted
+    folder = tmp_path_factory.mktemp("finished")
+    settings = paper(folder, cache)
+    plan_ahead(settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RexBertModel, "forward", counting)
+        patch.setattr(CurriculumTrainer, "train", start)
+        results = reproduce(settings, command="the command")
+    return Finished(folder, results, counted)
 
 
 def count_runs(monkeypatch):
@@ -60,45 +73,46 @@ def count_runs(monkeypatch):
     return runs
 
 
-def test_rows_with_equal_tokens_and_a_table(tmp_path, cache, encoder_tokens, monkeypatch):
-    settings = paper(tmp_path, cache)
-    plan_ahead(settings)
-    results = reproduce(settings, command="the command")
-    # Two seeds of common, plain, guided: what is reported is what the encoder saw.
-    common, plain, guided = encoder_tokens[:3]
-    assert results["rows"]["plain"][0]["tokens"] == common + plain
-    assert results["rows"]["guided"][0]["tokens"] == common + guided
-    assert results["rows"]["guided"][1]["tokens"] == encoder_tokens[3] + encoder_tokens[5]
+def test_rows_have_the_tokens_that_the_encoder_saw(finished):
+    # Two seeds of common, plain, guided.
+    rows, counted = finished.results["rows"], finished.encoder_tokens
+    common, plain, guided = counted[:3]
+    assert rows["plain"][0]["tokens"] == common + plain
+    assert rows["guided"][0]["tokens"] == common + guided
+    assert rows["guided"][1]["tokens"] == counted[3] + counted[5]
     assert plain == guided, "the same documents in the same order"
     assert common + plain == pytest.approx(2 * 6144, rel=0.03), "the plan's budget is met to the packing's rounding"
-    assert results["tokens_per_row"] == {"plain": 12288, "guided": 12288}
+    assert finished.results["tokens_per_row"] == {"plain": 12288, "guided": 12288}
 
-    values = [results["rows"]["guided"][seed]["shop.accuracy_guided"] for seed in (0, 1)]
-    others = [results["rows"]["plain"][seed]["shop.accuracy_guided"] for seed in (0, 1)]
-    [claim] = results["claims"]
-    assert claim["differences"] == pytest.approx([a - b for a, b in zip(values, others, strict=True)])
+
+def test_claims_pair_the_seeds_and_the_table_says_it_all(finished):
+    rows = finished.results["rows"]
+    values = [rows[row][seed]["shop.accuracy_guided"] for row in ("guided", "plain") for seed in (0, 1)]
+    [claim] = finished.results["claims"]
+    assert claim["differences"] == pytest.approx([values[0] - values[2], values[1] - values[3]])
     assert claim["seeds"] == [0, 1]
-    table = (tmp_path / "table.md").read_text()
-    assert table == results["table"]
-    for part in ("the command", "| plain MLM | 2 |", "unpublished", "shop text 61.2", "seeds 0, 1", "undecided"):
+    table = (finished.folder / "table.md").read_text()
+    assert table == finished.results["table"]
+    for part in ("the command", "| plain MLM | 2 |", "unpublished", "shop text 61.2", "seeds 0, 1", claim["verdict"]):
         assert part in table
-    run = read_run(tmp_path)
-    assert run["results"]["rows"]["plain"]["0"] == results["rows"]["plain"][0]
-    assert not list(tmp_path.glob("seed-*/*/checkpoint-*")), "checkpoints of finished rows are deleted"
-    assert (tmp_path / "seed-1" / "guided" / "model.safetensors").exists()
+    assert read_run(finished.folder)["results"]["rows"]["plain"]["0"] == rows["plain"][0]
 
+
+def test_a_finished_reproduction_keeps_models_and_is_not_run_again(finished, cache, monkeypatch):
+    assert not list(finished.folder.glob("seed-*/*/checkpoint-*")), "checkpoints of finished rows are deleted"
+    assert (finished.folder / "seed-1" / "guided" / "model.safetensors").exists()
     runs = count_runs(monkeypatch)
-    again = reproduce(settings)
+    again = reproduce(paper(finished.folder, cache))
     assert runs == []
-    assert again["rows"] == results["rows"]
-    more = reproduce(paper(tmp_path, cache, seeds=[0, 1, 2], rows=["plain"]))
+    assert again["rows"] == finished.results["rows"]
+    more = reproduce(paper(finished.folder, cache, seeds=[0, 1, 2], rows=["plain"]))
     assert runs == [(2, "common"), (2, "plain")]
-    assert more["rows"]["plain"][1] == results["rows"]["plain"][1]
+    assert more["rows"]["plain"][1] == finished.results["rows"]["plain"][1]
     assert more["claims"] == [], "a claim needs both of its rows"
 
 
-def test_a_killed_row_goes_on_where_it_was(tmp_path, cache, monkeypatch):
-    settings = paper(tmp_path / "killed", cache, seeds=[0])
+def test_a_killed_row_goes_on_where_it_was(tmp_path, cache, finished, monkeypatch):
+    settings = paper(tmp_path, cache, seeds=[0])
     plan_ahead(settings)
     finish = CurriculumTrainer.finish_step
 
@@ -111,16 +125,15 @@ def test_a_killed_row_goes_on_where_it_was(tmp_path, cache, monkeypatch):
         patch.setattr(CurriculumTrainer, "finish_step", die)
         with pytest.raises(KilledError):
             reproduce(settings)
-    assert (tmp_path / "killed" / "results" / "plain-seed0.json").exists()
-    assert "| plain MLM | 1 |" in (tmp_path / "killed" / "table.md").read_text(), "what is done is reported"
+    assert (tmp_path / "results" / "plain-seed0.json").exists()
+    assert "| plain MLM | 1 |" in (tmp_path / "table.md").read_text(), "what is done is reported"
 
     runs = count_runs(monkeypatch)
     results = reproduce(settings)
     assert runs == [(0, "guided")]
-    assert read_run(tmp_path / "killed" / "seed-0" / "guided")["resumed_from_step"] == 4
-    whole = paper(tmp_path / "whole", cache, seeds=[0])
-    plan_ahead(whole)
-    assert reproduce(whole)["rows"] == results["rows"]
+    assert read_run(tmp_path / "seed-0" / "guided")["resumed_from_step"] == 4
+    for row, found in results["rows"].items():
+        assert found[0] == finished.results["rows"][row][0], "as if nothing had happened"
 
 
 def test_a_row_that_was_trained_but_not_measured_is_only_measured(tmp_path, cache, monkeypatch):
@@ -145,6 +158,9 @@ def test_calibration_tries_every_stage_and_a_small_budget_is_one_line(tmp_path, 
         reproduce(paper(tmp_path, cache, budget=0.01))
     assert runs == [(0, "common"), (0, "plain"), (0, "guided")]
     assert not (tmp_path / "plan.json").exists()
+    with pytest.raises(SettingsError, match=r"budget of 0\.02 minutes"):
+        reproduce(paper(tmp_path, cache, budget=0.02))
+    assert len(runs) == 3, "another budget needs no other calibration"
     assert not (tmp_path / "calibration").exists()
 
 

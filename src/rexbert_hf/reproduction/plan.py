@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,10 @@ from rexbert_hf.reproduction.settings import ReproductionSettings, written_token
 from rexbert_hf.settings import SettingsError, to_dict
 from rexbert_hf.training.plan import differences, flatten
 
+logger = logging.getLogger(__name__)
+
 PLAN_FILE = "plan.json"
+COSTS_FILE = "calibration.json"
 
 _FREE = (
     "seeds",
@@ -119,11 +123,32 @@ def fit(
         needed = (settings.min_steps / whole * training + fixed + spent) / (1 - settings.spare) / 60
         raise SettingsError(
             f"a budget of {settings.budget:g} minutes allows {max(0, steps)} steps of phase '{shortest.name}', but"
-            f" min_steps is {settings.min_steps}: --budget {math.ceil(needed)} is needed on this machine"
+            f" min_steps is {settings.min_steps}: --budget {math.ceil(needed)} is needed on this machine, of which"
+            f" {fixed / 60:.1f} minutes load, save and measure"
         )
     scale = steps / whole
     tokens = {name: round(count * scale) for name, count in written.items()}
     return RunPlan(scale, tokens, steps, dict(costs), scale * training + fixed)
+
+
+def save_costs(costs: Mapping[str, Cost], settings: ReproductionSettings, hardware: str) -> None:
+    """Keep a calibration: another budget need not measure again."""
+    content = {"costs": {name: dataclasses.asdict(cost) for name, cost in costs.items()}, "hardware": hardware}
+    write_whole(settings.output_dir / COSTS_FILE, json.dumps(content | {"for": _identity(settings)}, indent=2).encode())
+
+
+def load_costs(settings: ReproductionSettings, names: Sequence[str], hardware: str) -> dict[str, Cost] | None:
+    """The calibration that the folder holds for these settings (whatever the budget) on this hardware, or None."""
+    path = settings.output_dir / COSTS_FILE
+    if not path.exists():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    changed = differences(content["for"], _identity(settings))
+    known = set(names) <= set(content["costs"]) and content["hardware"] == hardware
+    if not known or any(not line.startswith(("budget:", "min_steps:", "spare:")) for line in changed):
+        return None
+    logger.info("calibration: as measured before (delete %s to measure again)", path)
+    return {name: Cost(**content["costs"][name]) for name in names}
 
 
 def save_plan(plan: RunPlan, settings: ReproductionSettings, hardware: str) -> None:

@@ -22,7 +22,7 @@ from rexbert_hf.pretraining import ModelSettings, PretrainSettings
 from rexbert_hf.pretraining.corpora import prepare
 from rexbert_hf.pretraining.encoder import load_tokenizer
 from rexbert_hf.reproduction.jobs import MEASURES, RUNS, Job, Ran
-from rexbert_hf.reproduction.plan import Cost, RunPlan, fit, load_plan, save_plan
+from rexbert_hf.reproduction.plan import Cost, RunPlan, fit, load_costs, load_plan, save_costs, save_plan
 from rexbert_hf.reproduction.settings import (
     LexiconSettings,
     ReproductionSettings,
@@ -64,18 +64,19 @@ def reproduce(settings: ReproductionSettings, command: str = "") -> dict[str, An
     shared = _shared(settings)
     plan = load_plan(settings, list(recipes))
     if plan is None:
-        costs = _calibrate(settings, recipes, shared)
+        costs = load_costs(settings, list(recipes), hardware())
+        if costs is None:
+            costs = _calibrate(settings, recipes, shared)
+            save_costs(costs, settings, hardware())
         plan = fit(settings, recipes, costs, time.perf_counter() - start)
         save_plan(plan, settings, hardware())
     for line in plan.lines(settings):
         logger.info("plan: %s", line)
-    results: dict[str, Any] = {}
     for seed in settings.seeds:
         for stage in settings.needed_stages():
-            job = _job(settings, stage, seed, recipes[stage.name], shared, scale=plan.scale)
-            if _finish(settings, job) or stage is settings.needed_stages()[-1]:
-                results = _report(settings, plan, command, time.perf_counter() - start)
-    return results or _report(settings, plan, command, time.perf_counter() - start)
+            if _finish(settings, _job(settings, stage, seed, recipes[stage.name], shared, scale=plan.scale)):
+                _report(settings, plan, command, time.perf_counter() - start)
+    return _report(settings, plan, command, time.perf_counter() - start)
 
 
 def _with_data(settings: ReproductionSettings) -> ReproductionSettings:
@@ -185,7 +186,10 @@ def _calibrate(
         costs[stage.name] = Cost(
             speed, max(0.0, ran.seconds - ran.tokens / speed), time.perf_counter() - start if stage.row else 0.0
         )
-        logger.info("calibration: %s at %.0f tokens/s", stage.name, speed)
+        cost = costs[stage.name]
+        logger.info(
+            "calibration: %s at %.0f tokens/s, %.0f s + %.0f s", stage.name, speed, cost.overhead, cost.measuring
+        )
     shutil.rmtree(place)
     return costs
 
@@ -203,7 +207,7 @@ def _result_file(settings: ReproductionSettings, stage: str, seed: int) -> Path:
 
 
 def _finish(settings: ReproductionSettings, job: Job) -> bool:
-    """Bring a job to its end; False if there was nothing left to do."""
+    """Bring a job to its end; says whether that completed a row of the table."""
     path = _result_file(settings, job.stage.name, job.seed)
     path.parent.mkdir(exist_ok=True)
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
