@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
+import re
 import shutil
 import subprocess
 import sys
@@ -74,3 +76,24 @@ def test_public_names_exist(name):
 def test_unknown_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="no attribute 'Reranker'"):
         rexbert_hf.Reranker  # noqa: B018
+
+
+def bounds(names: str, pattern: str) -> dict[str, tuple[int, ...]]:
+    """Package names and versions, as numbers without trailing zeros, that a pattern finds in a text."""
+    found = re.findall(pattern, names, flags=re.MULTILINE)
+    numbers = {name: [int(part) for part in version.split(".")] for name, version in found}
+    return {name: tuple(parts[: max((i + 1 for i, part in enumerate(parts) if part), default=0)])
+            for name, parts in numbers.items()}  # fmt: skip
+
+
+def test_lower_bounds_are_the_tested_ones():
+    """What `make test-min` installs is what setup.cfg allows at least."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    declared = config["options"]["install_requires"] + config["options.extras_require"]["dev"]
+    lowest = bounds(declared, r"^([\w-]+)>=([\d.]+)")
+    tested = bounds((ROOT / "constraints-min.txt").read_text(), r"^([\w-]+)==([\d.]+)$")
+    tools = {"ruff", "mypy"}  # not part of the tests
+    assert {name: tested.get(name) for name in lowest if name not in tools} == {
+        name: version for name, version in lowest.items() if name not in tools
+    }

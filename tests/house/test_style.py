@@ -14,8 +14,8 @@ FILE_LINES = 400
 FUNCTION_LINES = 80
 # Aims, of all files and functions of src together.
 MEDIAN_FILE_LINES, MEDIAN_FUNCTION_LINES = 200, 14
-# Files that travel to the Hub must be flat siblings. The aim for the modelling file is 700 lines, for every other file
-# FILE_LINES; these two are longer, and may only shrink.
+# Files that travel to the Hub must be flat siblings. The aim for the modelling file is 700 lines, which it keeps; the
+# other two are longer than the FILE_LINES that they should have, and may only shrink.
 LONG_FILES = {
     "src/rexbert_hf/models/modeling_rexbert.py": 600,
     "src/rexbert_hf/models/encoder_rexbert.py": 540,
