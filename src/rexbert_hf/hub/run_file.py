@@ -14,6 +14,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -115,6 +116,8 @@ def versions() -> dict[str, str]:
             found[package.replace("-", "_")] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
+    if "torch" in sys.modules:  # names the build too, which the metadata of a wheel may leave out
+        found["torch"] = str(sys.modules["torch"].__version__)
     return found
 
 
