@@ -181,3 +181,14 @@ def test_tensorboard_gets_events(tmp_path):
     steps = sum(phase["steps"] for phase in results["phases"])
     assert [event.step for event in events.Scalars("train/loss")] == list(range(1, steps + 1))
     assert "eval/shop_accuracy" in events.Tags()["scalars"]
+
+
+def test_document_frequencies_checkpointing_and_workers(tmp_path):
+    """Options that change how a run is done: the first also what is masked, the others nothing but rounding."""
+    base = read_run(whole_run())["results"]
+    other = run(tmp_path / "other", trainer__gradient_checkpointing="true", trainer__num_workers=1)
+    guided = run(tmp_path / "guided", guides__idf="true")
+    losses = [[phase["loss"] for phase in results["phases"]] for results in (base, other, guided)]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-3)
+    assert losses[2][:2] == losses[0][:2]  # phases without guidance
+    assert losses[2][2] != losses[0][2]

@@ -1,4 +1,8 @@
-"""Compile the encoder's layers, if this machine can; else one line says why it goes on without."""
+"""Compile the encoder's feed-forward blocks, if this machine can; else one line says why it goes on without.
+
+The blocks depend on the number of tokens alone, so one compilation with free shapes serves the whole run. Attention
+depends on the documents of the batch: compiled, it is compiled again until torch's limit is reached.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def compile_layers(model: PreTrainedModel, device: torch.device) -> bool:
-    """Compile each layer of the encoder in place; shapes stay free, because batches differ in length.
+    """Compile the feed-forward block of each layer in place (the layer itself where it has no such block).
 
     A small function is compiled first: a missing C++ compiler or Triton shows there, and not in the first step.
 
@@ -20,7 +24,7 @@ def compile_layers(model: PreTrainedModel, device: torch.device) -> bool:
         device: where it will run.
 
     Returns:
-        Whether the layers are compiled.
+        Whether anything is compiled.
     """
     base = model.base_model
     layers = getattr(base, "layers", None) or getattr(getattr(base, "encoder", None), "layer", None)
@@ -34,5 +38,5 @@ def compile_layers(model: PreTrainedModel, device: torch.device) -> bool:
         logger.warning("torch_compile: nothing can be compiled here (%s): goes on without", reason)
         return False
     for layer in layers:
-        layer.compile(dynamic=True)
+        getattr(layer, "mlp", layer).compile(dynamic=True)
     return True

@@ -65,7 +65,8 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
     with args.main_process_first(desc="the data"):
         corpora = prepare(settings, tokenizer, cache, num_proc=max(1, usable_cores() // 2))
     if settings.trainer.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        # transformers 5.23 renamed it; older versions have the first name only.
+        getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
     compiled = settings.trainer.torch_compile and compile_layers(model, args.device)
     stores = {name: corpus.train for name, corpus in corpora.items()}
     plan = resolve(settings.curriculum(), stores, args.world_size)
@@ -118,7 +119,9 @@ def _report(plan: Plan, stores: Mapping[str, TokenisedDataset], trainer: Curricu
                     phase.phase.seq_length,
                 )
     if trainer.eval_dataset is None:
-        logger.warning("no document is held out: no masked accuracy will be measured; raise evaluation.held_out for one")
+        logger.warning(
+            "no document is held out: no masked accuracy will be measured; raise evaluation.held_out for one"
+        )
 
 
 @contextmanager
@@ -131,10 +134,12 @@ def _masking_tables(
         return
     rows = (batch for store in stores.values() for batch in batches_of(store, 5_000_000))
     frequencies = InverseDocumentFrequency.fit(rows, len(tokenizer), tokenizer.all_special_ids)
+    weights = frequencies.table
+    weights[tokenizer.all_special_ids] = 1.0  # never masked; the collator takes no weight of 0
     plain = MASKINGS["guided"]
 
     def build(masking: Any, *rest: Any) -> GuidedMLMCollator:
-        options = {**masking.options, "token_weights": frequencies.table}
+        options = {**masking.options, "token_weights": weights}
         collator = plain(dataclasses.replace(masking, options=options), *rest)
         assert isinstance(collator, GuidedMLMCollator)
         return collator
