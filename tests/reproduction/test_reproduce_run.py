@@ -12,6 +12,8 @@ from reproduction_cases import paper, plan_ahead
 from rexbert_hf.hub.run_file import read_run
 from rexbert_hf.models.modeling_rexbert import RexBertModel
 from rexbert_hf.reproduction import Ran, jobs, register_measure, register_run, reproduce
+from rexbert_hf.reproduction.runner import _lexicons, _with_data
+from rexbert_hf.reproduction.settings import LexiconSettings
 from rexbert_hf.settings import SettingsError
 from rexbert_hf.training import CurriculumTrainer
 
@@ -202,8 +204,6 @@ def test_without_the_data_folder_the_sample_is_used(tmp_path, cache, caplog):
     changes = {"base.data_dir": str(tmp_path / "nowhere"), "base.sources.shop": {"path": "shop.txt"}}
     settings = paper(tmp_path / "out", cache, **changes, seeds=[0], rows=["plain"])
     settings.without_data = {"sources.shop": {"sample": "shop_text", "sample_size": 300}}
-    from rexbert_hf.reproduction.runner import _with_data
-
     plan_ahead(_with_data(settings))
     assert "shop.accuracy" in reproduce(settings)["rows"]["plain"][0]
     assert "built-in sample" in caplog.text
@@ -216,3 +216,18 @@ def test_the_recipe_finds_the_paper(monkeypatch):
     assert config_of(["--paper=rexbert"]).is_file()
     with pytest.raises(SettingsError, match=r"no paper 'bert': there is .*rexbert"):
         config_of(["--paper", "bert"])
+
+
+def test_lexicons_come_from_a_taxonomy_or_a_catalogue(tmp_path):
+    (tmp_path / "tree.txt").write_text("1 - Home\n2 - Home > Table Lamps & Mugs\n3 - Home > Cans\n")
+    (tmp_path / "shop.csv").write_text("maker,place\nAcme,Home > Mugs\n")
+    settings = paper(tmp_path, **{"base.data_dir": str(tmp_path)})
+    tree = LexiconSettings("tree.txt", "text", format="text", exclude=["can", "cans"])
+    found = _lexicons(settings, tree)
+    assert set(found) == {"types"}, "a taxonomy has no brands, and an empty list of terms guides nothing"
+    terms = set(Path(found["types"]).read_text().splitlines())
+    assert {"table lamp", "table lamps", "mug", "mugs"} <= terms
+    assert not {"can", "cans"} & terms
+    found = _lexicons(settings, LexiconSettings("shop.csv", "place", brand="maker"))
+    assert Path(found["brands"]).read_text() == "acme"
+    assert Path(found["types"]).read_text().split() == ["mug", "mugs"]
