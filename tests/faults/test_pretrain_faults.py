@@ -135,14 +135,15 @@ def test_a_diverging_loss_stops_the_run(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("damage", ["manifest", "store", "cut"])
 def test_a_damaged_cache_is_prepared_again(tmp_path, caplog, damage):
     cache = Path(shutil.copytree(cached(), tmp_path / "cache"))
-    folder = next(path for path in cache.glob("shop-*") if (path / "prepared.json").exists())
-    if damage == "manifest":
-        (folder / "prepared.json").write_text('{"name": "sh')
-    elif damage == "store":
-        shutil.rmtree(next(folder.glob("tokenised-*")))
-    else:
-        data = max(folder.rglob("*.arrow"), key=lambda path: path.stat().st_size)
-        data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+    for manifest in cache.glob("shop-*/prepared.json"):  # other tests may have prepared the shop too
+        folder = manifest.parent
+        if damage == "manifest":
+            manifest.write_text('{"name": "sh')
+        elif damage == "store":
+            shutil.rmtree(next(folder.glob("tokenised-*")))
+        else:
+            data = max(folder.rglob("*.arrow"), key=lambda path: path.stat().st_size)
+            data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
     run(tmp_path / "out", cache_dir=cache)
     assert [record for record in caplog.records if "preparing the source again" in record.message]
     assert_same_weights(tmp_path / "out", whole_run())

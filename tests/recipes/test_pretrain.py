@@ -69,6 +69,7 @@ def write(path, lines):
         ({"model__size": "null"}, "--model.init_from"),
         ({"model__revision": "main"}, "revision belongs to init_from"),
         ({"scale": "0"}, "scale must be positive"),
+        ({"trainer__cpu_threads": "0"}, "trainer: cpu_threads must be at least 1"),
     ],
 )
 def test_settings_that_cannot_be(fail, tmp_path, changes, said):

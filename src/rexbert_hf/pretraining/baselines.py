@@ -49,9 +49,12 @@ def count_baselines(
     """
     vocabulary, special = len(tokenizer), list(tokenizer.all_special_ids)
     share = max(1, train_tokens // len(train))
-    counted = [batch for store in train for batch in batches_of(store, share)]
-    unigram = UnigramBaseline.fit(counted, vocabulary, special)
-    neighbour = NeighbourCountBaseline.fit(counted, vocabulary, special)
+
+    def counted() -> Iterator[RowBatch]:
+        return (batch for store in train for batch in batches_of(store, share))
+
+    unigram = UnigramBaseline.fit(counted(), vocabulary, special)
+    neighbour = NeighbourCountBaseline.fit(counted(), vocabulary, special)
     collator = MLMCollator(tokenizer, mlm_probability=mlm_probability, flat=True)
     results = {}
     for name, store in held_out.items():

@@ -158,6 +158,13 @@ class TrainerSettings:
     cpu_threads: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        least = {"num_workers": 0, "logging_steps": 1, "save_steps": 1, "num_processes": 1, "cpu_threads": 1}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise ValueError(f"{name} must be at least {low}; got {value}")
+
 
 @dataclass
 class EvaluationSettings:
