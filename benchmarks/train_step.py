@@ -166,10 +166,11 @@ class Worker:
         if self.args.worker in ("ours", "padded"):
             return [self.rows[i * size : (i + 1) * size] for i in range(count)]
         if self.args.worker == "grouped":
+            # Every so many-th of the batches that sorting by length makes; the longest one first, as the warm-up.
             ordered = sorted(self.rows, key=len)
-            stride = (len(ordered) - size) / (count - 1)
-            # The longest first: allocators see the largest sizes during warm-up.
-            return [ordered[int(i * stride) : int(i * stride) + size] for i in reversed(range(count))]
+            batches = [ordered[i : i + size] for i in range(0, len(ordered) - size + 1, size)]
+            steps = count - 1
+            return [batches[-1], *(batches[int((i + 0.5) * len(batches) / steps)] for i in range(steps))]
         joined = [token for row in self.rows for token in row]
         chunks = [joined[i : i + MAX_TOKENS] for i in range(0, len(joined) - MAX_TOKENS + 1, MAX_TOKENS)]
         per_step = max(sum(map(len, self.rows[:size])) // MAX_TOKENS, 1)
@@ -179,8 +180,7 @@ class Worker:
         """Time every step but the first; tokens over seconds, summed for the peers whose batches differ in length."""
         torch = self.torch
         if self.device.type == "cpu":
-            # Both sides: denormals in fresh activations cost tens of times a normal multiplication.
-            torch.set_flush_denormal(True)
+            self._tune(torch)
         collator = self._collator()
         peaks, seconds, tokens, labelled, attended = [matmul_peak(self.device, self.dtype)], [], [], [], []
         for number, rows in enumerate(self._batches()):
@@ -211,6 +211,15 @@ class Worker:
             "memory": memory,
             "tokens": statistics.mean(tokens),
         }
+
+    def _tune(self, torch):
+        """Ours: what our trainer does at its start. Stock: denormals are flushed, which its Trainer does not do."""
+        if self.args.worker == "ours":
+            from rexbert_hf.training.cpu import tune_cpu
+
+            tune_cpu()
+        else:
+            torch.set_flush_denormal(True)
 
     def _collator(self):
         if self.args.worker == "ours":

@@ -27,6 +27,7 @@ from rexbert_hf.data.loader import CurriculumSampler
 from rexbert_hf.training.arguments import CurriculumArguments
 from rexbert_hf.training.callbacks import CurriculumCallback, ProgressLine
 from rexbert_hf.training.collation import STATS, PhaseCollator
+from rexbert_hf.training.cpu import tune_cpu
 from rexbert_hf.training.evaluating import EvaluatingTrainer
 from rexbert_hf.training.flops import FlopCounter, measure_matmul_peak
 from rexbert_hf.training.heldout import accepts_flat
@@ -130,7 +131,7 @@ class CurriculumTrainer(EvaluatingTrainer):
         self._reset_run()
         self.resumed_from_step = found.step if found else None
         if self.args.device.type == "cpu":
-            torch.set_flush_denormal(True)  # decayed moments of rare tokens become denormal, which is 10 times slower
+            tune_cpu()
         with StopSignal() as self._stop:
             self.meter = self._make_meter()
             try:
