@@ -65,6 +65,7 @@ def make_arguments(settings: PretrainSettings) -> CurriculumArguments:
         "report_to": trackers(chosen.report_to),
         "use_cpu": use_cpu,
         "eval_max_tokens": evaluation.max_tokens,
+        "eval_position_edges": evaluation.position_edges,
         "eval_seq_length": evaluation.seq_length or longest,
         "eval_batch_tokens": max(settings.micro_batch_tokens, longest),
     }

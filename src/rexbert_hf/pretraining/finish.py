@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rexbert_hf.data import TokenisedDataset
 from rexbert_hf.hub import card_of_run, loss_plot, push_run, read_run, write_card, write_run
 from rexbert_hf.hub.run_file import plain, redact
 from rexbert_hf.models.modeling_rexbert import RexBertPreTrainedModel
@@ -17,7 +17,7 @@ from rexbert_hf.pretraining.baselines import count_baselines
 from rexbert_hf.pretraining.corpora import Corpus
 from rexbert_hf.pretraining.settings import PretrainSettings
 from rexbert_hf.settings import to_dict
-from rexbert_hf.training import CurriculumTrainer, Plan, evaluate_masked
+from rexbert_hf.training import CurriculumTrainer, Plan
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +70,6 @@ def measure(
     """
     results: dict[str, Any] = {"phases": [_phase(trainer, plan, index) for index in range(len(plan.phases))]}
     held_out = {name: corpus.held_out for name, corpus in corpora.items() if corpus.held_out is not None}
-    if held_out and settings.evaluation.position_edges:
-        results["by_position"] = _by_position(settings, trainer, held_out, tokenizer)
     if held_out and settings.evaluation.baselines and trainer.is_world_process_zero():
         results["baselines"] = count_baselines(
             [corpus.train for corpus in corpora.values()],
@@ -106,6 +104,18 @@ def _phase(trainer: CurriculumTrainer, plan: Plan, index: int) -> dict[str, Any]
     for reading in trainer.held_out_results():
         if reading["phase"] == phase.name:
             found |= _accuracies(reading, reading["when"])
+            if reading["when"] == "after":
+                found |= _by_position(reading)
+    return found
+
+
+def _by_position(reading: Mapping[str, Any]) -> dict[str, Any]:
+    """Masked accuracy of each held-out set between the position edges, as `masked_accuracy_SET_LOW_HIGH`."""
+    found = {}
+    for key, value in reading.items():
+        match = re.fullmatch(r"eval_(.+)_accuracy_(\d+)_(\d+)", key)
+        if match:
+            found["masked_accuracy_{}_{}_{}".format(*match.groups())] = value
     return found
 
 
@@ -116,32 +126,6 @@ def _accuracies(reading: Mapping[str, Any], when: str) -> dict[str, Any]:
     counts = {name: reading[f"eval_{name}_masked_tokens"] for name in names}
     right = sum(reading[f"eval_{name}_accuracy"] * count for name, count in counts.items())
     return {f"masked_accuracy_{when}": right / max(sum(counts.values()), 1), **found}
-
-
-def _by_position(
-    settings: PretrainSettings,
-    trainer: CurriculumTrainer,
-    held_out: Mapping[str, TokenisedDataset],
-    tokenizer: PreTrainedTokenizerBase,
-) -> dict[str, dict[str, float]]:
-    """Masked accuracy of the finished model by position in the document."""
-    args: Any = trainer.args
-    return {
-        name: evaluate_masked(
-            trainer.model,
-            store,
-            tokenizer,
-            mlm_probability=args.eval_mlm_probability,
-            batch_tokens=args.eval_batch_tokens,
-            seq_length=args.eval_seq_length,
-            max_tokens=args.eval_max_tokens,
-            position_edges=settings.evaluation.position_edges,
-            rank=args.process_index,
-            world_size=args.world_size,
-            reduce=trainer.sum_over_ranks,
-        )
-        for name, store in held_out.items()
-    }
 
 
 def finish(

@@ -27,6 +27,7 @@ from rexbert_hf.pretraining.settings import PretrainSettings
 from rexbert_hf.settings import to_dict
 from rexbert_hf.training import CurriculumTrainer, Plan, resolve
 from rexbert_hf.training.collation import MASKINGS, register_masking
+from rexbert_hf.training.cpu import tune_cpu
 
 __all__ = ["finish", "make_arguments", "pretrain", "save_model"]
 
@@ -56,6 +57,8 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
     output = Path(settings.output_dir)
     check_launcher()
     args = make_arguments(settings)
+    if args.device.type == "cpu":
+        tune_cpu()  # before torch starts its threads, which take the setting over
     check_processes(args.world_size, settings.trainer.num_processes)
     output.mkdir(parents=True, exist_ok=True)
     cache = Path(settings.cache_dir) if settings.cache_dir else output / "cache"
@@ -63,7 +66,7 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
         tokenizer = load_tokenizer(settings, cache)
     model = load_model(settings, tokenizer)  # before the data: what is wrong with it shows at once
     with args.main_process_first(desc="the data"):
-        corpora = prepare(settings, tokenizer, cache, num_proc=max(1, usable_cores() // 2))
+        corpora = prepare(settings, tokenizer, cache, num_proc=usable_cores())
     if settings.trainer.gradient_checkpointing:
         # transformers 5.23 renamed it; older versions have the first name only.
         getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()

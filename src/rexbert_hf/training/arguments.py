@@ -24,6 +24,7 @@ class CurriculumArguments(TrainingArguments):
         eval_batch_tokens: tokens of an evaluation batch, padding counted.
         eval_max_tokens: held-out tokens to use; None for all.
         eval_mlm_probability: share masked in evaluation, whatever the phase masks.
+        eval_position_edges: report held-out accuracy by position too, between these edges.
         measure_mfu: measure the matmul peak at the start and report the share of it that is used.
 
     Raises:
@@ -57,6 +58,7 @@ class CurriculumArguments(TrainingArguments):
     eval_batch_tokens: int = 8192
     eval_max_tokens: int | None = None
     eval_mlm_probability: float = 0.15
+    eval_position_edges: list[int] | None = None
     measure_mfu: bool = True
 
     def __post_init__(self) -> None:

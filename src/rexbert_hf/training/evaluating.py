@@ -38,6 +38,7 @@ class EvaluatingTrainer(ResumableTrainer):
                 batch_tokens=self.args.eval_batch_tokens,
                 seq_length=self.args.eval_seq_length or phase.phase.seq_length,
                 max_tokens=self.args.eval_max_tokens,
+                position_edges=self.args.eval_position_edges,
                 rank=self.args.process_index,
                 world_size=self.args.world_size,
                 reduce=self.sum_over_ranks,
