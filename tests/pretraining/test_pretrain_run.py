@@ -115,7 +115,7 @@ def test_starting_a_finished_run_again_changes_nothing(tmp_path, monkeypatch):
 
 def test_other_evaluation_of_a_finished_run_is_measured_without_training(tmp_path):
     folder = copy_of_whole_run(tmp_path / "again")
-    results = run(folder, evaluation__baseline_tokens="5000")
+    results = run(folder, evaluation__baselines="true", evaluation__baseline_tokens="5000")
     assert results["baselines"]["shop"]["neighbours"] >= 0
     assert read_run(folder)["resumed_from_step"] == sum(phase["steps"] for phase in results["phases"])
     assert "seconds" not in results  # of the training it would be wrong
