@@ -180,3 +180,8 @@ def test_a_recipe_file_can_hold_one():
     assert curriculum.phases[0].max_tokens == 1_000_000
     assert curriculum.phases[1].mixture == {"general": [1, 0], "shop": [0, 1]}
     assert curriculum.phases[1].masking.options == {"boost": 2.0, "kind_weights": {"brand": 2.0}}
+
+
+def test_an_objective_that_nothing_trains_is_an_error():
+    with pytest.raises(ValueError, match=r"phase 'one': objectives=\['mlm', 'npr'\]"):
+        Phase("one", {"shop": 1.0}, max_tokens=1000, objectives=["mlm", "npr"])

@@ -82,7 +82,7 @@ class Phase:
         masking: how tokens are chosen for prediction.
         global_rope_theta: RoPE base of the global layers from this phase on; None keeps the model's.
         local_rope_theta: RoPE base of the local layers.
-        objectives: names of the losses.
+        objectives: names of the losses; so far there is only "mlm", and another name is an error.
     """
 
     name: str
@@ -107,6 +107,8 @@ class Phase:
             raise ValueError(f"phase '{self.name}': max_tokens and epochs must be positive")
         if self.seq_length < 8:
             raise ValueError(f"phase '{self.name}': seq_length must be at least 8; got {self.seq_length}")
+        if self.objectives != ["mlm"]:
+            raise ValueError(f"phase '{self.name}': objectives={self.objectives}: only ['mlm'] can be trained so far")
         if self.learning_rate <= 0:
             raise ValueError(f"phase '{self.name}': learning_rate must be positive; got {self.learning_rate}")
         if not 0 < self.batch_warmup_start <= 1:
