@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rexbert_hf.settings import from_dict
-from rexbert_hf.training import Curriculum, Phase, ScheduleConfig, resolve
+from rexbert_hf.training import Curriculum, MaskingConfig, Phase, ScheduleConfig, resolve
 from rexbert_hf.training.plan import differences, fingerprint
 
 LENGTHS = {"general": np.full(2000, 16), "shop": np.full(1000, 16), "empty": np.zeros(0, dtype=np.int64)}
@@ -182,6 +182,31 @@ def test_a_recipe_file_can_hold_one():
     assert curriculum.phases[1].masking.options == {"boost": 2.0, "kind_weights": {"brand": 2.0}}
 
 
-def test_an_objective_that_nothing_trains_is_an_error():
-    with pytest.raises(ValueError, match=r"phase 'one': objectives=\['mlm', 'npr'\]"):
-        Phase("one", {"shop": 1.0}, max_tokens=1000, objectives=["mlm", "npr"])
+def phase_with(**settings):
+    return Phase("one", {"shop": 1.0}, max_tokens=1000, **settings)
+
+
+@pytest.mark.parametrize(
+    ("objectives", "problem"),
+    [
+        (["mlm", "nsp"], "unknown objective 'nsp': use mlm, ahm, npr"),
+        (["npr"], "exactly one of mlm and ahm"),
+        (["mlm", "ahm"], "exactly one of mlm and ahm"),
+        (["mlm", "npr", "npr"], "each objective once"),
+        ([], "exactly one of mlm and ahm"),
+    ],
+)
+def test_objectives_that_make_no_sense(objectives, problem):
+    with pytest.raises(ValueError, match=rf"phase 'one': objectives=.*{problem}"):
+        phase_with(objectives=objectives)
+
+
+def test_ahm_is_masked_lm_with_adaptive_masking():
+    assert phase_with(objectives=["ahm", "npr"]).masking == MaskingConfig("ahm", mlm_probability=0.15)
+    chosen = phase_with(objectives=["ahm"], masking=MaskingConfig(mlm_probability=0.2))
+    assert chosen.masking == MaskingConfig("ahm", mlm_probability=0.2)
+    written = MaskingConfig("ahm", options={"alpha_0": 0.8})
+    assert phase_with(objectives=["ahm"], masking=written).masking == written
+    assert phase_with(masking=written).masking == written
+    with pytest.raises(ValueError, match=r"phase 'one': .*masking.kind is 'guided'"):
+        phase_with(objectives=["ahm"], masking=MaskingConfig("guided"))

@@ -285,6 +285,10 @@ def test_what_a_model_cannot_do_is_refused_at_the_start(tmp_path):
     curriculum.phases[0].masking.kind = "random"
     with pytest.raises(ValueError, match="unknown masking 'random': use one of mlm, guided"):
         make_trainer(tmp_path, curriculum)
+    curriculum = make_curriculum()
+    curriculum.phases[1].objectives = ["mlm", "npr"]
+    with pytest.raises(ValueError, match="phase 'shop': this trainer does not train the objective 'npr'"):
+        make_trainer(tmp_path, curriculum)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,11 @@ from typing import Any
 
 from rexbert_hf.training.schedules import SCHEDULES
 
+OBJECTIVES = ("mlm", "ahm", "npr")
+"""Names that `Phase.objectives` may hold."""
+AHM_PROBABILITY = 0.15
+"""Share of the tokens that E-BERT masks."""
+
 
 @dataclass
 class MaskingConfig:
@@ -82,7 +87,9 @@ class Phase:
         masking: how tokens are chosen for prediction.
         global_rope_theta: RoPE base of the global layers from this phase on; None keeps the model's.
         local_rope_theta: RoPE base of the local layers.
-        objectives: names of the losses; so far there is only "mlm", and another name is an error.
+        objectives: names of the losses: "mlm" or "ahm", and beside it "npr" where the model and the trainer have it.
+            "ahm" is masked LM with `masking.kind: ahm`; a masking left at its defaults becomes that, at the paper's
+            15 %.
     """
 
     name: str
@@ -107,13 +114,27 @@ class Phase:
             raise ValueError(f"phase '{self.name}': max_tokens and epochs must be positive")
         if self.seq_length < 8:
             raise ValueError(f"phase '{self.name}': seq_length must be at least 8; got {self.seq_length}")
-        if self.objectives != ["mlm"]:
-            raise ValueError(f"phase '{self.name}': objectives={self.objectives}: only ['mlm'] can be trained so far")
+        self._check_objectives()
         if self.learning_rate <= 0:
             raise ValueError(f"phase '{self.name}': learning_rate must be positive; got {self.learning_rate}")
         if not 0 < self.batch_warmup_start <= 1:
             raise ValueError(f"phase '{self.name}': batch_warmup_start must lie in (0, 1]")
         self.weights()
+
+    def _check_objectives(self) -> None:
+        shown = f"phase '{self.name}': objectives={self.objectives}"
+        unknown = [name for name in self.objectives if name not in OBJECTIVES]
+        if unknown:
+            raise ValueError(f"{shown}: unknown objective '{unknown[0]}': use {', '.join(OBJECTIVES)}")
+        if len(set(self.objectives)) < len(self.objectives) or ("mlm" in self.objectives) == ("ahm" in self.objectives):
+            raise ValueError(f"{shown}: name exactly one of mlm and ahm, and each objective once")
+        if "ahm" not in self.objectives or self.masking.kind == "ahm":
+            return
+        if self.masking.kind != MaskingConfig.kind:
+            raise ValueError(f"{shown}: 'ahm' masks adaptively, but masking.kind is '{self.masking.kind}': drop one")
+        untouched = self.masking == MaskingConfig()
+        share = AHM_PROBABILITY if untouched else self.masking.mlm_probability
+        self.masking = dataclasses.replace(self.masking, kind="ahm", mlm_probability=share)
 
     def weights(self) -> dict[str, tuple[float, float]]:
         """Weight of each source at the first and at the last step.

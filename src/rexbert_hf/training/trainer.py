@@ -44,6 +44,7 @@ class CurriculumTrainer(EvaluatingTrainer):
     """Train through all phases of a plan.
 
     Attributes:
+        trained_objectives: names of `Phase.objectives` that it trains; a subclass with more of them adds theirs.
         plan: the phases.
         resumed_from_step: step of the checkpoint that the last `train()` continued, or None.
         meter: counts of the current log window.
@@ -63,6 +64,8 @@ class CurriculumTrainer(EvaluatingTrainer):
         ValueError: if the plan is for another number of ranks, or the model cannot do what a phase asks.
     """
 
+    trained_objectives: tuple[str, ...] = ("mlm", "ahm")
+
     def __init__(
         self,
         model: nn.Module,
@@ -75,7 +78,7 @@ class CurriculumTrainer(EvaluatingTrainer):
         description: Mapping[str, Any] | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
-        _check_model(model, args, plan)
+        _check_model(model, args, plan, self.trained_objectives)
         self.plan = plan
         self.resumed_from_step: int | None = None
         self._extra_description = dict(description or {})
@@ -362,7 +365,7 @@ class CurriculumTrainer(EvaluatingTrainer):
             control.should_save = control.should_training_stop = True
 
 
-def _check_model(model: nn.Module, args: CurriculumArguments, plan: Plan) -> None:
+def _check_model(model: nn.Module, args: CurriculumArguments, plan: Plan, trained: tuple[str, ...]) -> None:
     if plan.world_size != args.world_size:
         raise ValueError(
             f"the plan is for {plan.world_size} process(es) but {args.world_size} run: resolve it with "
@@ -371,6 +374,9 @@ def _check_model(model: nn.Module, args: CurriculumArguments, plan: Plan) -> Non
     limit = getattr(model.config, "max_position_embeddings", None)
     for phase in plan.phases:
         wanted = phase.phase
+        beyond = [name for name in wanted.objectives if name not in trained]
+        if beyond:
+            raise ValueError(f"phase '{phase.name}': this trainer does not train the objective '{beyond[0]}'")
         if isinstance(limit, int) and wanted.seq_length > limit:
             raise ValueError(
                 f"phase '{phase.name}': seq_length={wanted.seq_length} is beyond the model's "
