@@ -13,45 +13,30 @@ borders, about 8 for 100 tokens, so they overlap as a dense phrase pool's would.
 
 from __future__ import annotations
 
-import argparse
-import datetime
 import gzip
-import json
-import platform
-import statistics
 import time
 import warnings
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFast
 
+import report
+from product_text import DATA_DIR, train_tokenizer
 from rexbert_hf.data.store import TokenisedDataset
 from rexbert_hf.masking import GuidedMLMCollator, MaskingCollator, MLMCollator
 
-SHOP_TEXT = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "text" / "shop"
 MASK_SHARE = 0.3
 BATCH_TOKENS = 16_384
 LONG = 1_024
 SPANS_PER_TOKEN = 0.08
 GOAL_TOKENS, GOAL_RATIO = 10.0, 25.0
-SPECIAL = {
-    "unk_token": "[UNK]",
-    "cls_token": "[CLS]",
-    "sep_token": "[SEP]",
-    "pad_token": "[PAD]",
-    "mask_token": "[MASK]",
-}
 
 
 def read_texts(count: int) -> tuple[list[str], str]:
     """`count` product texts of 80 to 700 characters, evenly over the files, and where they are from."""
-    files = sorted(SHOP_TEXT.glob("*.txt.gz"))
+    files = sorted((DATA_DIR / "text" / "shop").glob("*.txt.gz"))
     if not files:
         return generate_texts(count), "generated text"
     texts: list[str] = []
@@ -69,20 +54,6 @@ def generate_texts(count: int) -> list[str]:
     syllables = ["ba", "co", "den", "fi", "gor", "hu", "lam", "mi", "nor", "pe", "ras", "stu", "ti", "vel"]
     words = ["".join(rng.choice(syllables, rng.integers(1, 5))) for _ in range(20_000)]
     return [" ".join(words[i % 20_000] for i in rng.zipf(1.3, rng.integers(20, 100))) for _ in range(count)]
-
-
-def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE with 8,192 entries, so that the benchmark needs no download."""
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    special = list(SPECIAL.values())
-    trainer = trainers.BpeTrainer(vocab_size=8192, special_tokens=special, show_progress=False)
-    backend.train_from_iterator(texts[:10_000], trainer)
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **SPECIAL)
 
 
 def tokenised_rows(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[dict[str, Any]]:
@@ -110,17 +81,6 @@ def tokenised_rows(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list
     return rows
 
 
-def median_seconds(run: Callable[[], None], repeats: int) -> float:
-    """Median processor time of `repeats` runs after one that warms up."""
-    run()
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        run()
-        times.append(time.process_time() - start)
-    return statistics.median(times)
-
-
 def our_speed(
     store: TokenisedDataset, collator: MaskingCollator | None, batches: list[np.ndarray], repeats: int
 ) -> float:
@@ -133,7 +93,7 @@ def our_speed(
                 collator(batch)
 
     tokens = sum(int(store.lengths[indices].sum()) for indices in batches)
-    return tokens / median_seconds(run, repeats) / 1e6
+    return tokens / report.median_seconds(run, repeats, time.process_time) / 1e6
 
 
 def stock_speed(
@@ -146,13 +106,16 @@ def stock_speed(
         collator = DataCollatorForLanguageModeling(
             tokenizer, mlm_probability=MASK_SHARE, whole_word_mask=whole_word, return_tensors=form, seed=0
         )
-        ready = [[stock_row(rows[i], whole_word, padded_width(rows, indices)) for i in indices] for indices in batches]
+        pad = tokenizer.pad_token_id
+        ready = [
+            [stock_row(rows[i], whole_word, padded_width(rows, indices), pad) for i in indices] for indices in batches
+        ]
 
         def run(collator: Any = collator, ready: Any = ready) -> None:
             for features in ready:
                 collator([dict(row) for row in features])
 
-        speeds.append(tokens / median_seconds(run, repeats) / 1e6)
+        speeds.append(tokens / report.median_seconds(run, repeats, time.process_time) / 1e6)
     return max(speeds)
 
 
@@ -161,21 +124,21 @@ def padded_width(rows: list[dict[str, Any]], indices: np.ndarray) -> int:
     return max(len(rows[i]["input_ids"]) for i in indices)
 
 
-def stock_row(row: dict[str, Any], whole_word: bool, width: int) -> dict[str, list[Any]]:
+def stock_row(row: dict[str, Any], whole_word: bool, width: int, pad: int) -> dict[str, list[Any]]:
     """A row as transformers' collator takes it, padded beforehand for whole words."""
     ids, special = row["input_ids"].tolist(), row["special_tokens_mask"]
     if not whole_word:
         return {"input_ids": ids, "special_tokens_mask": special}
     missing = width - len(ids)
     return {
-        "input_ids": ids + [3] * missing,
+        "input_ids": ids + [pad] * missing,
         "attention_mask": [1] * len(ids) + [0] * missing,
         "special_tokens_mask": special + [1] * missing,
         "offset_mapping": row["offset_mapping"] + [(0, 0)] * missing,
     }
 
 
-def measure(name: str, rows: list[dict[str, Any]], tokenizer: Any, quick: bool) -> list[dict[str, Any]]:
+def measure(name: str, rows: list[dict[str, Any]], tokenizer: Any, quick: bool) -> list[report.Reading]:
     """Readings of one length profile; prints its part of the table."""
     columns = ("input_ids", "word_ids", "span_start", "span_end", "span_score", "span_kind")
     store = TokenisedDataset.from_rows([{c: row[c] for c in columns} for row in rows])
@@ -194,49 +157,30 @@ def measure(name: str, rows: list[dict[str, Any]], tokenizer: Any, quick: bool) 
     }
     stock_plain = stock_speed(rows, few, tokenizer, False, 5)
     stock_words = stock_speed(rows, few, tokenizer, True, 5)
-    print(f"{'':12s} {'ours':>8s} {'peer':>8s} {'ratio':>8s}   (M tokens/s)")
-    print(f"{'gather only':12s} {our_speed(store, None, batches, 7):8.1f}")
+    print(f"gather only: {our_speed(store, None, batches, 7):.1f} M tokens/s")
     readings = []
     for scheme, collator in collators.items():
         ours, peer = our_speed(store, collator, batches, 7), stock_plain if scheme == "plain" else stock_words
-        print(f"{scheme:12s} {ours:8.1f} {peer:8.3f} {ours / peer:7.0f}x")
-        reading = {"name": f"collate/{scheme}/{name}", "ours": round(ours, 2), "peer": round(peer, 3)}
-        reading |= {"ratio": round(ours / peer, 1)}
+        title, unit = f"collate/{scheme}/{name}", "M tokens/s"
+        readings.append(report.Reading(title, ours, peer, None if scheme == "plain" else GOAL_RATIO, unit))
         if scheme != "plain":
-            readings.append({**reading, "goal": GOAL_RATIO, "unit": "ratio", "holds": ours / peer >= GOAL_RATIO})
-            reading = {**reading, "goal": GOAL_TOKENS, "unit": "M tokens/s", "holds": ours >= GOAL_TOKENS}
-            readings.append({**reading, "name": f"{reading['name']}/speed"})
+            readings.append(report.Reading(f"{title}/speed", ours, peer, GOAL_TOKENS, unit, judged="ours"))
     return readings
-
-
-def processor() -> str:
-    """Name of the processor as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def main() -> None:
     """Measure and print; the last line is the readings as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a fifth of the text and one peer batch")
-    args = parser.parse_args()
+    args = report.parser(__doc__, "a fifth of the text and one peer batch").parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", message="Random token replacement is not supported")
     texts, source = read_texts(4_000 if args.quick else 20_000)
-    tokenizer = train_tokenizer(texts)
-    print(
-        f"{datetime.date.today()}  {processor()}, 1 thread\n"
-        f"python {platform.python_version()}, numpy {np.__version__}, "
-        f"torch {torch.__version__}, transformers {transformers.__version__}; {source}"
-    )
+    tokenizer = train_tokenizer(texts[:10_000], 8_192)
+    report.header("collate", source)
     readings = measure("short", tokenised_rows(tokenizer, texts), tokenizer, args.quick)
     # Neighbouring texts joined, about 30 a document, and cut at 1,024 tokens.
     joined = [" ".join(texts[i : i + 30]) for i in range(0, len(texts), 30)]
     readings += measure("long", tokenised_rows(tokenizer, joined), tokenizer, args.quick)
-    print(json.dumps(readings))
+    report.finish(readings)
 
 
 if __name__ == "__main__":

@@ -14,26 +14,18 @@ the same share of an epoch.
 
 from __future__ import annotations
 
-import argparse
-import datetime
-import json
-import os
-import platform
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-import transformers
 from torch.utils.data import BatchSampler, RandomSampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+import report
 from product_text import DATA_DIR, documents, train_tokenizer
 from rexbert_hf.data import CurriculumDataset, CurriculumSampler, PhaseOrder, TokenisedDataset, pack, tokenise
 
@@ -42,7 +34,6 @@ MICRO_BATCHES = 8
 BATCH_DOCUMENTS = 64
 CAPACITIES = (8192, 16384, 32768, 65536)
 REPEATS = 5
-Reading = dict[str, Any]
 
 
 def product_store(count: int) -> tuple[TokenisedDataset, str]:
@@ -59,17 +50,6 @@ def _table(lengths: np.ndarray, values: np.ndarray) -> pa.Table:
     offsets = np.zeros(len(lengths) + 1, dtype=np.int32)
     np.cumsum(lengths, out=offsets[1:])
     return pa.table({"input_ids": pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))})
-
-
-def median_seconds(work: Callable[[], object], repeats: int = REPEATS) -> float:
-    """Median time of `work` after one call that does not count."""
-    work()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
 
 
 def padded(lengths: np.ndarray, order: np.ndarray) -> float:
@@ -103,7 +83,7 @@ def stock_fills(lengths: np.ndarray) -> dict[str, tuple[float, float, float]]:
     }
 
 
-def measure_fill(store: TokenisedDataset, steps: int) -> list[Reading]:
+def measure_fill(store: TokenisedDataset, steps: int) -> list[report.Reading]:
     """Fill and dropped share by micro-batch size, beside the stock ways."""
     lengths = store.lengths.astype(np.int64)
     peers = stock_fills(lengths)
@@ -113,37 +93,29 @@ def measure_fill(store: TokenisedDataset, steps: int) -> list[Reading]:
     readings = []
     for capacity in CAPACITIES:
         budget = steps * MICRO_BATCHES * capacity
-        reports = []
+        plans = []
         for seed in range(REPEATS):
             order = PhaseOrder(
                 {"s": store}, None, SEQ_LENGTH, MICRO_BATCHES * capacity, MICRO_BATCHES, budget, seed=seed
             )
-            reports.append(order.report())
-        fill = statistics.median(report.fill for report in reports)
-        lost = statistics.median(report.dropped_share for report in reports)
-        cut = statistics.median(report.split_documents / report.documents for report in reports)
+            plans.append(order.report())
+        fill = statistics.median(plan.fill for plan in plans)
+        lost = statistics.median(plan.dropped_share for plan in plans)
+        cut = statistics.median(plan.split_documents / plan.documents for plan in plans)
         print(f"{f'packed, {capacity} tokens':32s}{fill:9.2%}{lost:10.4%}{cut:15.2%}   load {order.load:.4f}")
         for peer in ("random padded", "length-grouped padded"):
-            readings.append(reading(f"packing/fill/{capacity}/{peer}", fill, peers[peer][0], 0.99, "share of slots"))
-        lost_reading = reading(f"packing/dropped/{capacity}", lost, peers["random padded"][1], 0.001, "share of tokens")
-        readings.append({**lost_reading, "ratio": None, "holds": lost <= 0.001})
+            title, unit = f"packing/fill/{capacity}/{peer}", "share of slots"
+            readings.append(report.Reading(title, fill, peers[peer][0], 0.99, unit, judged="ours"))
+        title, stock, unit = f"packing/dropped/{capacity}", peers["random padded"][1], "share of tokens"
+        readings.append(report.Reading(title, lost, stock, 0.001, unit, judged="ours", lower=True))
     return readings
 
 
-def reading(name: str, ours: float, peer: float | None, goal: float, unit: str) -> Reading:
-    """One line of the result; holds when ours is at least the goal."""
-    ratio = None if not peer else round(ours / peer, 2)
-    peer = None if peer is None else round(peer, 5)
-    return {"name": name, "ours": round(ours, 5), "peer": peer, "ratio": ratio, "goal": goal, "unit": unit} | {
-        "holds": ours >= goal
-    }
-
-
-def measure_speed(store: TokenisedDataset) -> list[Reading]:
+def measure_speed(store: TokenisedDataset) -> list[report.Reading]:
     """Documents packed a second, and tokens a second from keys to rows, order and packing included."""
     lengths = np.minimum(np.tile(store.lengths, -(-40_000 // len(store)))[:40_000], SEQ_LENGTH)
     bins = int(lengths.sum()) // 32768 + 1
-    rate = len(lengths) / median_seconds(lambda: pack(lengths, 32768, bins, spread=0.9))
+    rate = len(lengths) / report.median_seconds(lambda: pack(lengths, 32768, bins, spread=0.9))
     tokens = 3_000_000
 
     def read() -> None:
@@ -152,15 +124,15 @@ def measure_speed(store: TokenisedDataset) -> list[Reading]:
         for keys in CurriculumSampler([order]):
             dataset.__getitems__(keys)
 
-    speed = tokens / median_seconds(read)
+    speed = tokens / report.median_seconds(read)
     print(f"\npack: {rate / 1e3:,.0f}k documents/s;  order + pack + gather: {speed / 1e6:.1f} M tokens/s")
     return [
-        reading("packing/pack", rate, None, 500_000, "documents/s"),
-        reading("packing/order_and_gather", speed, None, 10_000_000, "tokens/s"),
+        report.Reading("packing/pack", rate, goal=500_000, unit="documents/s", judged="ours"),
+        report.Reading("packing/order_and_gather", speed, goal=10_000_000, unit="tokens/s", judged="ours"),
     ]
 
 
-def measure_seek(num_documents: int) -> list[Reading]:
+def measure_seek(num_documents: int) -> list[report.Reading]:
     """Seconds from a table of `num_documents` to the rows of a micro-batch at a random step."""
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.lognormal(4.1, 1.1, num_documents), 3, 20_000).astype(np.int32)
@@ -179,48 +151,26 @@ def measure_seek(num_documents: int) -> list[Reading]:
             skip = int(next(spots) * num_documents / BATCH_DOCUMENTS)
             next(islice(BatchSampler(RandomSampler(range(num_documents)), BATCH_DOCUMENTS, False), skip, None))
 
-        seconds, stock = median_seconds(ours), median_seconds(peer)
+        seconds, stock = report.median_seconds(ours), report.median_seconds(peer)
 
         rows = Path(folder) / "rows"
         TokenisedDataset(_table(np.full(num_documents, 2), np.zeros(2 * num_documents, np.int32))).save(rows)
-        opened = median_seconds(lambda: TokenisedDataset.load(rows).lengths)
+        opened = report.median_seconds(lambda: TokenisedDataset.load(rows).lengths)
     print(f"\n{num_documents:,} documents, {lengths.sum():,} tokens")
-    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
-    print(
-        f"to the first batch at a random step: {seconds:.2f} s; stock samplers skipped to it: {stock:.2f} s "
-        f"(load average {load})"
-    )
     print(f"opening a folder of as many rows and reading all lengths: {opened:.3f} s")
-    result = {"name": "packing/seek", "ours": round(seconds, 3), "peer": round(stock, 3)}
-    result |= {"ratio": round(stock / seconds, 2), "goal": 2.0, "unit": "seconds", "holds": seconds < 2.0}
-    return [result]
-
-
-def processor() -> str:
-    """Name of the processor as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    return [report.Reading("packing/seek", seconds, stock, 2.0, "seconds", judged="ours", lower=True)]
 
 
 def main() -> None:
     """Measure and print; the last line is the readings as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a fifth of the text and of the index")
-    args = parser.parse_args()
+    args = report.parser(__doc__, "a fifth of the text and of the index").parse_args()
     torch.set_num_threads(1)
     store, source = product_store(6_000 if args.quick else 30_000)
-    print(
-        f"{datetime.date.today()}  {processor()}, 1 thread\n"
-        f"python {platform.python_version()}, numpy {np.__version__}, pyarrow {pa.__version__}, "
-        f"torch {torch.__version__}, transformers {transformers.__version__}\n"
-        f"{source}: {len(store)} documents, {store.num_tokens} tokens, longest {store.lengths.max()}"
-    )
+    source = f"{source}: {len(store)} documents, {store.num_tokens} tokens, longest {store.lengths.max()}"
+    report.header("packing", source, ["numpy", "pyarrow", "torch", "transformers"])
     readings = measure_fill(store, steps=50) + measure_speed(store)
     readings += measure_seek(2_000_000 if args.quick else 10_000_000)
-    print(json.dumps(readings))
+    report.finish(readings)
 
 
 if __name__ == "__main__":
