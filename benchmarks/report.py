@@ -64,9 +64,8 @@ class Reading:
 
     def entry(self) -> dict[str, Any]:
         """What the JSON line holds of it, rounded after judging; null for what is missing or not finite."""
-        values = {"ours": self.ours, "peer": self.peer, "ratio": self.ratio}
         figures = {
-            key: None if value is None or not math.isfinite(value) else _short(value) for key, value in values.items()
+            key: _short(value) for key, value in (("ours", self.ours), ("peer", self.peer), ("ratio", self.ratio))
         }
         return {"name": self.name, **figures, "goal": self.goal, "unit": self.unit, "holds": self.holds}
 
@@ -185,6 +184,8 @@ def _figure(value: float | None, digits: int = DIGITS) -> str:
     return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:,.{digits}g}"
 
 
-def _short(value: float) -> float:
+def _short(value: float | None) -> float | None:
     """`DIGITS` figures; whole numbers keep all of theirs."""
+    if value is None or not math.isfinite(value):
+        return None
     return float(value) if float(value).is_integer() else float(f"{value:.{DIGITS}g}")
