@@ -1,0 +1,330 @@
+"""Splitting texts into words: one vectorised splitter for mining and for matching, so that both see the same words.
+
+What a word is, decided once:
+
+- a run of letters, digits and combining marks (`16gb`, `usb`), in lower case unless asked otherwise;
+- with apostrophes inside (`levi's`, also as U+2019), and points and commas between digits (`3.5`, `1,000`);
+- a hyphen between two words separates them as a space does, so `stainless-steel` is `stainless steel`; the second
+  word has `hyphen` set;
+- in scripts without spaces (Chinese, Japanese, Thai, Lao, Burmese, Khmer) each character with its marks is a word.
+
+Every other visible character is a symbol: a unit of its own, which a phrase may hold (`black & decker`) and which
+keeps phrases from running over the end of a sentence. White space of any kind separates. Format characters (soft
+hyphens, joiners, variation selectors) are as if they were not there. After each text stands one break, which no phrase
+holds. Splitting the units joined by spaces gives the same units again.
+
+Use: `for first, words in split_chunks(texts): ...` over many texts, `split_words(texts)` for few, `normalise(phrase)`
+for the canonical form of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from rexbert_hf.phrases.characters import (
+    BREAK,
+    DIGIT,
+    DOT_ABOVE,
+    HYPHEN,
+    IGNORED,
+    JOINED,
+    LETTER,
+    MARK,
+    POINT,
+    QUOTE,
+    SINGLE,
+    SYMBOL,
+    code_tables,
+    mixed,
+)  # fmt: skip
+
+KIND_WORD, KIND_SYMBOL, KIND_BREAK = 0, 1, 2
+"""Values of `Words.kind`."""
+
+CHUNK_CHARS = 1 << 18
+_BASE = 0x9E3779B97F4A7C15  # 5 modulo 8: the order of such numbers modulo 2**64 is the longest possible.
+
+
+@dataclass(slots=True)
+class Words:
+    """Units of a chunk of texts, in order: U units of T texts, T of them breaks.
+
+    Attributes:
+        start: first character of each unit, counted in its text, int32 `[U]`.
+        end: one past its last character, int32 `[U]`; a break stands at the end of its text and is empty.
+        kind: uint8 `[U]`: `KIND_WORD`, `KIND_SYMBOL` or `KIND_BREAK`.
+        hyphen: whether a hyphen joins the unit to the one before it, bool `[U]`.
+        hashes: 64-bit hashes of the normalised units, uint64 `[U]`; 0 for breaks and for nothing else. Equal units have
+            equal hashes on every machine; two different words collide with a probability of about 2**-58.
+        offsets: units of text t are `offsets[t]` to `offsets[t + 1] - 1`, the last being its break; int64 `[T + 1]`.
+        codes: code points of the chunk as they are, without those that are as if not there.
+        first: where in `codes` a unit begins, int64 `[U]`.
+        length: how many code points it has there, int64 `[U]`.
+        lower: whether units are compared in lower case.
+    """
+
+    start: np.ndarray
+    end: np.ndarray
+    kind: np.ndarray
+    hyphen: np.ndarray
+    hashes: np.ndarray
+    offsets: np.ndarray
+    codes: np.ndarray
+    first: np.ndarray
+    length: np.ndarray
+    lower: bool = True
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    @property
+    def capital(self) -> np.ndarray:
+        """Whether a unit begins with an upper-case letter, bool `[U]`."""
+        first = self.codes[np.minimum(self.first, len(self.codes) - 1)]
+        return (code_tables().lower[first] != first) & (self.kind == KIND_WORD)
+
+    @property
+    def text_index(self) -> np.ndarray:
+        """The text of each unit, int64 `[U]`."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+    def normal(self, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Normalised code points of some units, one after the other, and their offsets.
+
+        Args:
+            units: indexes, `[N]`.
+
+        Returns:
+            uint32 code points, and int64 offsets `[N + 1]`.
+        """
+        places, offsets = ranges(self.first[units], self.length[units])
+        codes = self.codes[places].astype(np.uint32)
+        tables = code_tables()
+        return (tables.lower if self.lower else tables.plain)[codes], offsets
+
+    def text(self, unit: int) -> str:
+        """The normalised form of one unit; empty for a break."""
+        return decoded(self.normal(np.array([unit]))[0])
+
+
+def decoded(codes: np.ndarray) -> str:
+    """Code points as text.
+
+    Args:
+        codes: of any integer type.
+
+    >>> decoded(np.array([116, 118]))
+    'tv'
+    """
+    return codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
+
+
+def ranges(first: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All indexes of some ranges, one range after the other, and where each begins.
+
+    Args:
+        first: first index of each range, `[N]`.
+        length: its length, `[N]`.
+
+    >>> [part.tolist() for part in ranges(np.array([5, 0]), np.array([2, 3]))]
+    [[5, 6, 0, 1, 2], [0, 2, 5]]
+    """
+    offsets = np.zeros(len(first) + 1, dtype=np.int64)
+    np.cumsum(length, out=offsets[1:])
+    return np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], length), offsets
+
+
+def normalise(phrase: str, *, lower: bool = True) -> str:
+    """The canonical form of a phrase: its words and symbols with one space between.
+
+    Args:
+        phrase: any text.
+        lower: whether case does not matter.
+
+    >>> normalise("Black&Decker Stainless-Steel  3.5 mm")
+    'black & decker stainless steel 3.5 mm'
+    """
+    words = split_words([phrase], lower=lower)
+    return " ".join(words.text(unit) for unit in range(len(words) - 1))
+
+
+def split_chunks(
+    texts: Sequence[str], *, lower: bool = True, chunk_chars: int = CHUNK_CHARS
+) -> Iterator[tuple[int, Words]]:
+    """Split many texts, in chunks that stay in the processor's cache.
+
+    Args:
+        texts: any number; a text is never cut.
+        lower: whether case does not matter.
+        chunk_chars: characters of a chunk, unless one text has more.
+
+    Yields:
+        The index of the chunk's first text, and its units.
+
+    >>> [(first, len(words)) for first, words in split_chunks(["red lamp", "a", "b"], chunk_chars=5)]
+    [(0, 3), (1, 4)]
+    """
+    first = size = 0
+    for index, text in enumerate(texts):
+        if size and size + len(text) > chunk_chars:
+            yield first, split_words(texts[first:index], lower=lower)
+            first, size = index, 0
+        size += len(text) + 1
+    if first < len(texts):
+        yield first, split_words(texts[first:], lower=lower)
+
+
+def split_words(texts: Sequence[str], *, lower: bool = True) -> Words:
+    """Split texts into words, symbols and breaks, all at once.
+
+    It takes some 60 bytes a character while it runs: see `split_chunks` for many texts.
+
+    Args:
+        texts: texts; lone surrogates are symbols.
+        lower: whether case does not matter.
+
+    Example:
+        >>> words = split_words(["Levi's T-shirt, 3.5 oz", "AT&T"])
+        >>> [words.text(unit) for unit in range(len(words))]
+        ["levi's", 't', 'shirt', ',', '3.5', 'oz', '', 'at', '&', 't', '']
+        >>> words.offsets.tolist(), words.start[:4].tolist(), words.hyphen[:4].tolist()
+        ([0, 7, 11], [0, 7, 9, 14], [False, False, True, False])
+    """
+    text_first = np.zeros(len(texts) + 1, dtype=np.int64)
+    np.cumsum(np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)) + 1, out=text_first[1:])
+    codes, kind = _codes(texts)
+    kind[text_first[1:] - 1] = BREAK
+    places = None
+    if len(kind) and kind.max() >= IGNORED:
+        places = _kept(codes, kind, lower)
+        codes, kind = codes[places], kind[places]
+    _apply_context(kind)
+    first, end = _borders(kind)
+    unit_kind = np.maximum(kind[first], SINGLE) - SINGLE
+    hyphen = (kind[first - 1] == JOINED) & (first > 0)
+    hashes = _hashes(codes, first, end, lower)
+    hashes[unit_kind == KIND_BREAK] = 0
+    offsets = np.zeros(len(texts) + 1, dtype=np.int64)
+    offsets[1:] = np.flatnonzero(unit_kind == KIND_BREAK) + 1
+    start, stop = (first, end) if places is None else (places[first], places[end - 1] + 1)
+    stop = stop - (unit_kind == KIND_BREAK)
+    shift = np.repeat(text_first[:-1], np.diff(offsets))
+    start, stop = (start - shift).astype(np.int32), (stop - shift).astype(np.int32)
+    length = end - first
+    length[unit_kind == KIND_BREAK] = 0
+    return Words(start, stop, unit_kind, hyphen, hashes, offsets, codes, first, length, lower)
+
+
+def _codes(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Code points of the texts, a line feed after each, and their classes before context."""
+    joined = "\n".join([*texts, ""])
+    if joined.isascii():  # Python knows that without looking.
+        raw = joined.encode("ascii")
+        kind = np.frombuffer(bytearray(raw.translate(_ascii_classes())), dtype=np.uint8)
+        return np.frombuffer(raw, dtype=np.uint8), kind
+    codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    return codes, code_tables().kind[codes]
+
+
+@lru_cache(maxsize=1)
+def _ascii_classes() -> bytes:
+    return code_tables().kind[:256].tobytes()
+
+
+def _kept(codes: np.ndarray, kind: np.ndarray, lower: bool) -> np.ndarray:
+    """Where the characters stand that count; dots above become marks, except after an i, whose dot they are."""
+    keep = kind != IGNORED
+    dots = np.flatnonzero(kind == DOT_ABOVE)
+    kind[dots] = MARK
+    if lower and len(dots):
+        solid = keep.copy()
+        solid[dots] = False
+        before = np.maximum.accumulate(np.where(solid, np.arange(len(kind)), -1))[dots]
+        after_i = (before >= 0) & (code_tables().lower[codes[before]] == ord("i"))
+        keep[dots[after_i]] = False
+    return np.flatnonzero(keep)
+
+
+def _apply_context(kind: np.ndarray) -> None:
+    """Decide what apostrophes, hyphens, points and commas are, in place, by their neighbours."""
+    unclear = np.flatnonzero(kind >= QUOTE)
+    mark = kind[unclear]
+    # The last character is a break, so there is a next one; before the first one stands, by wrapping round, a break.
+    before, after = kind[unclear - 1], kind[unclear + 1]
+    kind[unclear] = _CONTEXT[mark, before, after]
+
+
+def _context_table() -> np.ndarray:
+    """Class of an unclear character by its own class and its neighbours', `[13, 13, 13]`."""
+    table = np.full((13, 13, 13), SYMBOL, dtype=np.uint8)
+    for before in (LETTER, DIGIT, MARK, SINGLE):
+        for after in (LETTER, DIGIT, SINGLE):
+            table[HYPHEN, before, after] = JOINED
+    for before in (LETTER, DIGIT, MARK):
+        table[QUOTE, before, LETTER] = LETTER
+    table[POINT, DIGIT, DIGIT] = DIGIT
+    return table
+
+
+_CONTEXT = _context_table()
+
+
+def _borders(kind: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First character and one past the last of each unit."""
+    pair = np.empty(len(kind) + 1, dtype=np.uint8)
+    pair[1:-1] = (kind[:-1] << 3) | kind[1:]
+    if len(kind):
+        pair[0], pair[-1] = kind[0], kind[-1] << 3
+    else:
+        pair[0] = 0
+    found = np.frombuffer(pair.tobytes().translate(_BORDERS), dtype=np.uint8)
+    return np.flatnonzero(found & 1), np.flatnonzero(found & 2)
+
+
+def _border_table() -> bytes:
+    """By the classes of two neighbours: 1 where a unit begins between them, 2 where one ends, 3 for both."""
+    table = bytearray(256)
+    word = (LETTER, DIGIT, MARK)
+    for before in range(8):
+        for after in range(8):
+            goes_on = (before in word and after in word) or (before == SINGLE and after == MARK)
+            begins = after >= LETTER and not goes_on
+            ends = before >= LETTER and not goes_on
+            table[before << 3 | after] = begins + 2 * ends
+    return bytes(table)
+
+
+_BORDERS = _border_table()
+
+
+def _hashes(codes: np.ndarray, first: np.ndarray, end: np.ndarray, lower: bool) -> np.ndarray:
+    """Hash of each unit: a polynomial in a fixed odd number, modulo 2**64, from sums up to each character."""
+    tables = code_tables()
+    values = (tables.hashes if lower else tables.exact)[codes]
+    size = 1 << max(CHUNK_CHARS.bit_length(), len(codes).bit_length())
+    powers, inverse = _powers(size)
+    sums = np.empty(len(codes) + 1, dtype=np.uint64)
+    sums[0] = 0
+    np.multiply(values, powers[: len(codes)], out=values)
+    np.cumsum(values, out=sums[1:])
+    hashes = mixed((sums[end] - sums[first]) * inverse[first])
+    hashes[hashes == 0] = 1
+    return hashes
+
+
+@lru_cache(maxsize=2)
+def _powers(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Powers of the base and of its inverse modulo 2**64, uint64 `[size]` each."""
+    tables = []
+    for base in (_BASE, pow(_BASE, -1, 1 << 64)):
+        powers = np.ones(size, dtype=np.uint64)
+        known = 1
+        while known < size:
+            powers[known : 2 * known] = powers[:known] * np.uint64(pow(base, known, 1 << 64))
+            known *= 2
+        tables.append(powers)
+    return tables[0], tables[1]
