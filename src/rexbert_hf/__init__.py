@@ -25,6 +25,9 @@ __version__ = "0.1.0"
 _LAZY = {
     "MLMCollator": "masking",
     "GuidedMLMCollator": "masking",
+    "AdaptiveHybridMaskingCollator": "masking",
+    "NounPhraseCollator": "masking",
+    "SpanMaskingCollator": "masking",
     "load_sample": "catalog",
     "read_records": "catalog",
     "Curriculum": "training",

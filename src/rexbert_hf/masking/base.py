@@ -7,6 +7,7 @@ micro), so they do not depend on the number of loader workers.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from transformers import PreTrainedTokenizerBase
 
 from rexbert_hf.data.rows import RowBatch
 from rexbert_hf.masking.draws import threshold, uniform_bits
+
+logger = logging.getLogger(__name__)
 
 IGNORED = -100
 """Label of a token that is not predicted, as in torch's cross entropy."""
@@ -46,6 +49,9 @@ class MaskingCollator:
     rows have `word_ids`, those with -1. Rows carry `step`; without it the collator counts its own calls, so that two
     epochs see different masks. In loader workers the count alone would start again each epoch, so there the loader's
     own seed, new each epoch, joins it: give rows a `step` when masks must not depend on workers at all.
+
+    Attributes:
+        stats: what a scheme counted in the last call, by name.
 
     Args:
         tokenizer: any Hugging Face tokenizer with a mask token; only its vocabulary is read, once.
@@ -93,7 +99,9 @@ class MaskingCollator:
         self._mask_below = threshold(mask_replace_prob)
         self._random_below = threshold(min(mask_replace_prob + random_replace_prob, 1.0))
         self._read_tokenizer(tokenizer)
+        self.stats: dict[str, int] = {}
         self._calls = 0
+        self._said: set[str] = set()
 
     def _read_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         if tokenizer.mask_token_id is None:
@@ -166,6 +174,12 @@ class MaskingCollator:
             return [call]
         # The loader deals batches to its workers in turn, so this is the batch's number in the epoch.
         return [call * worker.num_workers + worker.id, worker.seed - worker.id]
+
+    def warn_once(self, message: str, *args: object) -> None:
+        """Log a warning the first time it is given, in this process."""
+        if message not in self._said:
+            self._said.add(message)
+            logger.warning(message, *args)
 
     def eligible(self, batch: RowBatch, input_ids: np.ndarray) -> np.ndarray:
         """Tokens that may be masked, bool `[T]`: all but the special ones.

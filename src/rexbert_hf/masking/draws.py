@@ -23,6 +23,17 @@ def uniform_bits(rng: np.random.Generator, count: int) -> np.ndarray:
     return raw.view(np.uint32)[:count]
 
 
+def open_uniform(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Draw `count` numbers strictly between 0 and 1, float64, so that their logarithm is finite.
+
+    Example:
+        >>> draws = open_uniform(np.random.Generator(np.random.SFC64(0)), 1000)
+        >>> bool((0 < draws).all() and (draws < 1).all())
+        True
+    """
+    return (uniform_bits(rng, count) + 0.5) / _ONE
+
+
 def threshold(probability: float) -> int:
     """Number of the 2 ** 32 values of a draw that lie below `probability`.
 

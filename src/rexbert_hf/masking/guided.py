@@ -13,7 +13,6 @@ linearly over the phase. Without spans and token weights this is plain (whole-wo
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -23,10 +22,8 @@ from transformers import PreTrainedTokenizerBase
 from rexbert_hf.data.rows import SPAN_KINDS, RowBatch
 from rexbert_hf.masking.base import MaskingCollator, Selection
 from rexbert_hf.masking.mlm import draw_units
-from rexbert_hf.masking.spans import Spans, whole_spans
+from rexbert_hf.masking.spans import LEFT_OUT, Spans, whole_spans
 from rexbert_hf.masking.units import expand_ranges, number_units, word_starts
-
-logger = logging.getLogger(__name__)
 
 
 class GuidedUnits(NamedTuple):
@@ -110,7 +107,6 @@ class GuidedMLMCollator(MaskingCollator):
         self.max_probability = max_probability
         self._kind_weights = _kind_table(kind_weights or {})
         self._token_weights = None if token_weights is None else _token_table(token_weights, len(self._special) - 1)
-        self._warned = False
 
     def strength(self, step: int) -> float:
         """Guidance strength at a global step, in [0, 1]."""
@@ -160,13 +156,8 @@ class GuidedMLMCollator(MaskingCollator):
 
     def _spans(self, batch: RowBatch, starts: np.ndarray, eligible: np.ndarray) -> Spans:
         spans, left_out = whole_spans(batch, starts, eligible)
-        if left_out and not self._warned:
-            self._warned = True
-            logger.warning(
-                "%d spans of a batch cover a special token or a row's border and are left out "
-                "(said once; a span must lie within the text of one row)",
-                left_out,
-            )
+        if left_out:
+            self.warn_once(LEFT_OUT, left_out)
         return spans
 
 

@@ -13,6 +13,12 @@ import numpy as np
 from rexbert_hf.data.rows import RowBatch
 from rexbert_hf.masking.units import expand_ranges, row_starts
 
+LEFT_OUT = (
+    "%d spans of a batch cover a special token or a row's border and are left out (said once; a span must lie within "
+    "the text of one row)"
+)
+"""What a collator says about spans that no word can hold."""
+
 
 class Spans(NamedTuple):
     """Disjoint spans in order: tokens `start` to `end` (exclusive, counted in the batch), score and kind index."""
@@ -45,7 +51,28 @@ def whole_spans(batch: RowBatch, starts: np.ndarray, eligible: np.ndarray) -> tu
         >>> spans.start.tolist(), spans.end.tolist(), left_out
         ([1], [4], 0)
     """
+    spans, left_out = spans_of_words(batch, starts, eligible)
+    keep = np.flatnonzero(disjoint_spans(spans.start, spans.end, spans.score))
+    return (spans if len(keep) == len(spans.start) else spans.subset(keep)), left_out
+
+
+def spans_of_words(
+    batch: RowBatch, starts: np.ndarray, eligible: np.ndarray, kinds: np.ndarray | None = None
+) -> tuple[Spans, int]:
+    """Spans of whole words, sorted by start, overlaps and all; and how many were left out as above.
+
+    Args:
+        batch: rows with spans.
+        starts: bool `[T]`, the first token of each word.
+        eligible: bool `[T]`, False for special tokens.
+        kinds: bool, by kind index; spans of other kinds are not looked at. None for all.
+
+    Raises:
+        ValueError: as `whole_spans`.
+    """
     spans = _read(batch)
+    if kinds is not None and len(spans.start):
+        spans = spans.subset(np.flatnonzero(kinds.take(spans.kind)))
     if not len(spans.start):
         return spans, 0
     allowed = np.flatnonzero(_within_text(spans, batch, eligible))
@@ -55,8 +82,7 @@ def whole_spans(batch: RowBatch, starts: np.ndarray, eligible: np.ndarray) -> tu
     spans = _to_word_borders(spans, starts)
     if (spans.start[1:] < spans.start[:-1]).any():
         spans = spans.subset(np.argsort(spans.start, kind="stable"))
-    keep = np.flatnonzero(disjoint_spans(spans.start, spans.end, spans.score))
-    return (spans if len(keep) == len(spans.start) else spans.subset(keep)), left_out
+    return spans, left_out
 
 
 def _read(batch: RowBatch) -> Spans:
