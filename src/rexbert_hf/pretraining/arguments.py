@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from transformers.integrations.integration_utils import (
 
 from rexbert_hf.pretraining.processes import fast_bfloat16
 from rexbert_hf.pretraining.settings import PretrainSettings
+from rexbert_hf.pretraining.threads import set_threads
 from rexbert_hf.training import CurriculumArguments
 
 DECIDED = {
@@ -38,7 +38,7 @@ _WAIT_SECONDS = 7 * 24 * 3600
 
 
 def make_arguments(settings: PretrainSettings) -> CurriculumArguments:
-    """The training arguments of a recipe.
+    """The training arguments of a recipe; on CPU, torch's threads are set too.
 
     Args:
         settings: the recipe.
@@ -48,10 +48,10 @@ def make_arguments(settings: PretrainSettings) -> CurriculumArguments:
             `trainer.report_to` a tracker that is unknown or not installed.
     """
     chosen, evaluation = settings.trainer, settings.evaluation
-    if chosen.cpu_threads is not None:
-        torch.set_num_threads(chosen.cpu_threads)
     longest = max(phase.seq_length for phase in settings.phases)
     use_cpu = chosen.use_cpu or not torch.cuda.is_available()
+    if use_cpu or chosen.cpu_threads is not None:
+        set_threads(chosen.cpu_threads)
     fields: dict[str, Any] = {
         "output_dir": settings.output_dir,
         "seed": settings.seed,
@@ -102,8 +102,3 @@ def trackers(report_to: str) -> list[str]:
         if name not in get_available_reporting_integrations():
             raise ValueError(f"trainer.report_to: {name} is not installed: pip install {name}, or choose another")
     return names
-
-
-def usable_cores() -> int:
-    """Cores that this process may use, which in a container are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from rexbert_hf.data import CurriculumDataset, TokenisedDataset
 from rexbert_hf.masking import GuidedMLMCollator
 from rexbert_hf.phrases import InverseDocumentFrequency
-from rexbert_hf.pretraining.arguments import make_arguments, usable_cores
+from rexbert_hf.pretraining.arguments import make_arguments
 from rexbert_hf.pretraining.baselines import batches_of
 from rexbert_hf.pretraining.compiling import compile_layers
 from rexbert_hf.pretraining.corpora import Corpus, prepare, tokenizer_key
@@ -24,6 +24,7 @@ from rexbert_hf.pretraining.encoder import load_model, load_tokenizer
 from rexbert_hf.pretraining.finish import finish, finished_results, measure, push, save_model
 from rexbert_hf.pretraining.processes import check_launcher, check_processes
 from rexbert_hf.pretraining.settings import PretrainSettings
+from rexbert_hf.pretraining.threads import usable_cores
 from rexbert_hf.settings import to_dict
 from rexbert_hf.training import CurriculumTrainer, Plan, resolve
 from rexbert_hf.training.collation import MASKINGS, register_masking

@@ -139,7 +139,7 @@ class TrainerSettings:
         report_to: tensorboard, trackio, wandb, ... (several with commas) or none.
         use_cpu: stay off the GPU.
         num_processes: stop unless exactly so many processes run (None: whatever the launcher started).
-        cpu_threads: torch threads; None leaves torch's choice.
+        cpu_threads: torch threads; None: OMP_NUM_THREADS if you set it, else the cores over the processes here.
         extra: further training arguments.
     """
 
