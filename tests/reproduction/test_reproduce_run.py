@@ -113,6 +113,30 @@ def test_a_finished_reproduction_keeps_models_and_is_not_run_again(finished, cac
     assert more["claims"] == [], "a claim needs both of its rows"
 
 
+def test_a_shared_stage_is_trained_once_and_may_be_a_row(tmp_path, cache, monkeypatch):
+    changes = {"stages.0.shared": True, "stages.0.row": True, "stages.0.label": "no anneal", "base.seed": 7}
+    changes |= {"claims.0.than": "common", "claims.0.value": "shop.accuracy", "claims.0.row": "plain"}
+    settings = paper(tmp_path, cache, **changes)
+    plan_ahead(settings)
+    runs = count_runs(monkeypatch)
+    results = reproduce(settings)
+    assert runs == [(7, "common"), (0, "plain"), (0, "guided"), (1, "plain"), (1, "guided")]
+    starts = [read_run(tmp_path / f"seed-{seed}" / row)["config"]["model"]["init_from"] for seed, row in runs[1:]]
+    assert set(starts) == {str(tmp_path / "shared" / "common")}
+    rows = results["rows"]
+    assert rows["common"][0] == rows["common"][1]
+    assert rows["plain"][0] != rows["plain"][1], "seeds vary what comes after"
+    assert rows["common"][0]["tokens"] < rows["plain"][0]["tokens"]
+    [claim] = results["claims"]
+    assert claim["differences"] == pytest.approx(
+        [rows["plain"][seed]["shop.accuracy"] - rows["common"][seed]["shop.accuracy"] for seed in (0, 1)]
+    )
+    assert "common: 6,144 of them, trained once (seed 7)" in results["table"]
+    assert "| no anneal | shared | " in results["table"]
+    reproduce(paper(tmp_path, cache, **changes, seeds=[2], rows=["guided"]))
+    assert runs[5:] == [(2, "guided")], "other seeds start from the same model"
+
+
 def test_a_killed_row_goes_on_where_it_was(tmp_path, cache, finished, monkeypatch):
     settings = paper(tmp_path, cache, seeds=[0])
     plan_ahead(settings)

@@ -46,6 +46,9 @@ def test_a_stage_that_does_not_fit_the_base_recipe_is_one_line(changes, message)
         ({"seeds": [1, 1]}, "seeds must be"),
         ({"seeds": []}, "seeds must be"),
         ({"budget": 0}, "budget must be positive"),
+        ({"stages.0.share": 0.3}, "'common': share is for a shared stage"),
+        ({"stages.0.shared": True, "stages.0.share": 1.5}, "'common': share .* between 0 and 1; got 1.5"),
+        ({"stages.1.shared": True}, "'plain' is shared by all seeds, but 'common' is not"),
     ],
 )
 def test_names_that_do_not_fit_are_errors(changes, message):
@@ -71,6 +74,13 @@ def test_rows_with_different_tokens_are_refused():
     paper(**{"equal_tokens": False}).check_tokens(tokens)
 
 
+def test_where_the_others_begin_has_fewer_tokens():
+    settings = paper(**{"stages.0.shared": True, "stages.0.row": True})
+    settings.check_tokens({"common": 10, "plain": 20, "guided": 20})
+    with pytest.raises(SettingsError, match="different token budgets"):
+        settings.check_tokens({"common": 10, "plain": 20, "guided": 21})
+
+
 def test_only_the_chosen_rows_and_what_they_start_from_are_needed():
     settings = paper(**{"rows": ["guided"]})
     assert [stage.name for stage in settings.needed_stages()] == ["common", "guided"]
@@ -90,11 +100,34 @@ def test_the_budget_is_spent_down_to_whole_steps():
     training = 2 * (6144 / 100 + 6144 / 200 + 6144 / 50)
     exact = (5400 - 100 - 32) / training * 6
     assert plan.steps == int(exact)
-    assert plan.scale == pytest.approx(plan.steps / 6)
-    assert plan.tokens == dict.fromkeys(recipes, round(6144 * plan.scale))
+    scale = plan.steps / 6
+    assert plan.scales == pytest.approx(dict.fromkeys(recipes, scale))
+    assert plan.tokens == dict.fromkeys(recipes, round(6144 * scale))
     assert plan.seconds <= 5300 < plan.seconds + training / 6
     more = fit(settings, recipes, costs, spent=0.0)
     assert more.steps > plan.steps
+
+
+def test_a_shared_stage_is_paid_once_from_its_own_share():
+    settings = paper(**{"budget": 100.0, "stages.0.shared": True, "stages.0.share": 0.25})
+    recipes, costs = recipes_and_costs(settings)
+    plan = fit(settings, recipes, costs, spent=100.0)
+    # 5,400 s less 100, less 2 s once and 14 s for each of two seeds.
+    left = 5400 - 100 - 2 - 28
+    common = int(0.25 * left / (6144 / 100) * 6)
+    rows = int(0.75 * left / (2 * (6144 / 200 + 6144 / 50)) * 6)
+    assert plan.scales == pytest.approx({"common": common / 6, "plain": rows / 6, "guided": rows / 6})
+    assert plan.tokens["common"] == round(6144 * common / 6)
+    assert plan.steps == rows
+    assert left + 30 - 6144 / 100 / 6 - 2 * (6144 / 200 + 6144 / 50) / 6 < plan.seconds <= left + 30
+    assert "once for all seeds" in plan.lines(settings)[0]
+    with pytest.raises(SettingsError, match=r"allows \d+ steps of phase 'general', but min_steps is 2000") as caught:
+        fit(
+            paper(**{"budget": 100.0, "stages.0.shared": True, "stages.0.share": 0.25, "min_steps": 2000}),
+            recipes,
+            costs,
+        )
+    assert "--budget" in str(caught.value)
 
 
 def test_a_budget_too_small_says_which_one_is_needed():

@@ -1,4 +1,4 @@
-"""From minutes to tokens: what each stage costs on this machine, and the one scale that fits all rows and seeds.
+"""From minutes to tokens: what each stage costs on this machine, and the scale that fits all rows and seeds.
 
 The calibration runs every stage for a few steps and every measure once, so a mistake in the last row shows in the
 first minute. The plan is kept: a resumed reproduction trains the same tokens whatever the clock says then.
@@ -61,14 +61,14 @@ class RunPlan:
     """What is trained.
 
     Attributes:
-        scale: factor on every written token budget.
+        scales: factor on the written token budget of each stage; one for all but the stages with a share of their own.
         tokens: budget of each stage.
-        steps: of the shortest phase.
+        steps: of the shortest phase that the rows do not share.
         costs: by stage.
         seconds: expected, from here on.
     """
 
-    scale: float
+    scales: dict[str, float]
     tokens: dict[str, int]
     steps: int
     costs: dict[str, Cost]
@@ -80,12 +80,13 @@ class RunPlan:
         for stage in settings.needed_stages():
             cost = self.costs[stage.name]
             name = stage.name + (f" after {stage.after}" if stage.after else "")
+            often = "once for all seeds" if stage.shared else "a seed"
             out.append(
-                f"{name}: {self.tokens[stage.name]:,} tokens a seed at {cost.tokens_per_second:,.0f} tokens/s"
+                f"{name}: {self.tokens[stage.name]:,} tokens {often} at {cost.tokens_per_second:,.0f} tokens/s"
                 f" + {cost.overhead:.0f} s, measured in {cost.measuring:.0f} s"
             )
         rows = settings.chosen_rows()
-        total = sum(self.tokens[stage.name] for stage in settings.chain(rows[0]))
+        total = max(sum(self.tokens[stage.name] for stage in settings.chain(row)) for row in rows)
         out.append(
             f"{len(rows)} rows x {len(settings.seeds)} seeds, {total:,} tokens through the encoder behind each row; "
             f"about {self.seconds / 60:.1f} minutes from here"
@@ -99,7 +100,7 @@ def fit(
     costs: Mapping[str, Cost],
     spent: float = 0.0,
 ) -> RunPlan:
-    """Choose the scale that fits the budget, rounded down to whole steps of the shortest phase.
+    """Choose the scales that fit the budget, rounded down to whole steps of the shortest phase.
 
     Args:
         settings: the reproduction.
@@ -110,15 +111,42 @@ def fit(
     Raises:
         SettingsError: if the budget does not allow `min_steps`; says which does.
     """
-    seeds = len(settings.seeds)
-    written = {name: written_tokens(recipe) for name, recipe in recipes.items()}
-    fixed = seeds * sum(cost.overhead + cost.measuring for cost in costs.values())
-    training = seeds * sum(written[name] / cost.tokens_per_second for name, cost in costs.items())
-    budget = settings.budget * 60 * (1 - settings.spare)
-    phases = [phase for recipe in recipes.values() for phase in recipe.phases]
+    stages = settings.needed_stages()
+    times = {stage.name: 1 if stage.shared else len(settings.seeds) for stage in stages}
+    fixed = sum(times[name] * (cost.overhead + cost.measuring) for name, cost in costs.items())
+    own = {stage.name: stage.share for stage in stages if stage.share is not None}
+    groups = [([name], share) for name, share in own.items()]
+    groups.append(([stage.name for stage in stages if stage.name not in own], 1 - sum(own.values())))
+    scales: dict[str, float] = {}
+    steps = 0
+    seconds = fixed
+    for names, share in groups:
+        if not names:
+            continue
+        training = sum(times[name] * written_tokens(recipes[name]) / costs[name].tokens_per_second for name in names)
+        steps, whole = _whole_steps(settings, [recipes[name] for name in names], training / share, fixed, spent)
+        scales |= dict.fromkeys(names, steps / whole)
+        seconds += steps / whole * training
+    tokens = {name: round(written_tokens(recipes[name]) * scales[name]) for name in recipes}
+    return RunPlan(scales, tokens, steps, dict(costs), seconds)
+
+
+def _whole_steps(
+    settings: ReproductionSettings, recipes: Sequence[PretrainSettings], training: float, fixed: float, spent: float
+) -> tuple[int, float]:
+    """Steps of the shortest phase that the budget allows, and those that are written.
+
+    Args:
+        settings: the reproduction.
+        recipes: of stages with one scale.
+        training: seconds of the budget that they would take as written.
+        fixed: seconds that do not depend on the scale.
+        spent: seconds that are gone.
+    """
+    phases = [phase for recipe in recipes for phase in recipe.phases]
     shortest = min(phases, key=lambda phase: (phase.max_tokens or 0) / phase.batch_tokens)
     whole = (shortest.max_tokens or 0) / shortest.batch_tokens
-    steps = math.floor((budget - spent - fixed) / training * whole)
+    steps = math.floor((settings.budget * 60 * (1 - settings.spare) - spent - fixed) / training * whole)
     if steps < settings.min_steps:
         needed = (settings.min_steps / whole * training + fixed + spent) / (1 - settings.spare) / 60
         raise SettingsError(
@@ -126,9 +154,7 @@ def fit(
             f" min_steps is {settings.min_steps}: --budget {math.ceil(needed)} is needed on this machine, of which"
             f" {fixed / 60:.1f} minutes load, save and measure"
         )
-    scale = steps / whole
-    tokens = {name: round(count * scale) for name, count in written.items()}
-    return RunPlan(scale, tokens, steps, dict(costs), scale * training + fixed)
+    return steps, whole
 
 
 def save_costs(costs: Mapping[str, Cost], settings: ReproductionSettings, hardware: str) -> None:

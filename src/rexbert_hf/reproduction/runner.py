@@ -42,7 +42,7 @@ def reproduce(settings: ReproductionSettings, command: str = "") -> dict[str, An
     """Reproduce a paper's effects within a budget of minutes.
 
     Writes `plan.json`, `results/STAGE-seedN.json`, `table.md` and `run.json` into `output_dir`; the models stay in
-    `seed-N/STAGE`.
+    `seed-N/STAGE`, those that all seeds share in `shared/STAGE`.
 
     Args:
         settings: the reproduction.
@@ -72,11 +72,17 @@ def reproduce(settings: ReproductionSettings, command: str = "") -> dict[str, An
         save_plan(plan, settings, hardware())
     for line in plan.lines(settings):
         logger.info("plan: %s", line)
-    for seed in settings.seeds:
-        for stage in settings.needed_stages():
-            if _finish(settings, _job(settings, stage, seed, recipes[stage.name], shared, scale=plan.scale)):
-                _report(settings, plan, command, time.perf_counter() - start)
+    for stage, seed in _order(settings):
+        if _finish(settings, _job(settings, stage, seed, recipes[stage.name], shared, plan.scales[stage.name])):
+            _report(settings, plan, command, time.perf_counter() - start)
     return _report(settings, plan, command, time.perf_counter() - start)
+
+
+def _order(settings: ReproductionSettings) -> list[tuple[Stage, int]]:
+    """What is trained, in order: what all seeds share, then seed by seed."""
+    stages = settings.needed_stages()
+    first = [(stage, settings.base.seed) for stage in stages if stage.shared]
+    return first + [(stage, seed) for seed in settings.seeds for stage in stages if not stage.shared]
 
 
 def _with_data(settings: ReproductionSettings) -> ReproductionSettings:
@@ -140,15 +146,18 @@ def _job(
     scale: float,
     folder: str | None = None,
 ) -> Job:
-    place = settings.output_dir / (folder or f"seed-{seed}")
+    def place(name: str) -> str:
+        shares = next(part.shared for part in settings.stages if part.name == name)
+        return str(settings.output_dir / (folder or ("shared" if shares else f"seed-{seed}")) / name)
+
     model = recipe.model
     if stage.after is not None:
         model = ModelSettings(
-            init_from=str(place / stage.after), attn_implementation=model.attn_implementation
+            init_from=place(stage.after), attn_implementation=model.attn_implementation
         )  # the rest describes a new model
     recipe = dataclasses.replace(
         recipe,
-        output_dir=str(place / stage.name),
+        output_dir=place(stage.name),
         cache_dir=shared.cache_dir,
         tokenizer=shared.tokenizer,
         guides=dataclasses.replace(recipe.guides, brands=shared.guides.brands, types=shared.guides.types),
@@ -202,20 +211,20 @@ def _measure(settings: ReproductionSettings, job: Job) -> dict[str, float]:
     return values
 
 
-def _result_file(settings: ReproductionSettings, stage: str, seed: int) -> Path:
-    return settings.output_dir / "results" / f"{stage}-seed{seed}.json"
+def _result_file(settings: ReproductionSettings, stage: Stage, seed: int) -> Path:
+    return settings.output_dir / "results" / f"{stage.name}-{'shared' if stage.shared else f'seed{seed}'}.json"
 
 
 def _finish(settings: ReproductionSettings, job: Job) -> bool:
     """Bring a job to its end; says whether that completed a row of the table."""
-    path = _result_file(settings, job.stage.name, job.seed)
+    path = _result_file(settings, job.stage, job.seed)
     path.parent.mkdir(exist_ok=True)
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if found.get("done"):
-        logger.info("seed %d, %s: done before", job.seed, job.stage.name)
+        logger.info("%s, %s: done before", "all seeds" if job.stage.shared else f"seed {job.seed}", job.stage.name)
         return False
     if not found:
-        logger.info("seed %d, %s", job.seed, job.stage.name)
+        logger.info("%s, %s", "all seeds" if job.stage.shared else f"seed {job.seed}", job.stage.name)
         ran: Ran = RUNS[job.stage.run](job)
         found = {"stage": job.stage.name, "seed": job.seed, **dataclasses.asdict(ran), "done": False}
         write_whole(path, json.dumps(found, indent=2).encode())
@@ -232,7 +241,7 @@ def _report(settings: ReproductionSettings, plan: RunPlan, command: str, seconds
     for stage in settings.chosen_rows():
         rows[stage.name] = {}
         for seed in settings.seeds:
-            files = [_result_file(settings, part.name, seed) for part in settings.chain(stage)]
+            files = [_result_file(settings, part, seed) for part in settings.chain(stage)]
             if not all(path.exists() for path in files):
                 continue
             parts = [json.loads(path.read_text(encoding="utf-8")) for path in files]
@@ -244,6 +253,7 @@ def _report(settings: ReproductionSettings, plan: RunPlan, command: str, seconds
         "tokens_per_row": {
             row.name: sum(plan.tokens[s.name] for s in settings.chain(row)) for row in settings.chosen_rows()
         },
+        "shared_tokens": {stage.name: plan.tokens[stage.name] for stage in settings.needed_stages() if stage.shared},
         "tokens_per_second": {name: round(cost.tokens_per_second) for name, cost in plan.costs.items()},
         "seconds": round(seconds, 1),
         "command": command,

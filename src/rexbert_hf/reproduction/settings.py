@@ -1,7 +1,7 @@
 """What a paper's reproduction is: one base recipe, stages that override it, seeds, measures and claims, as YAML.
 
 A stage trains for a number of tokens and may start from the model of another one, so a costly common beginning is
-trained once a seed. Every row of the table is a stage; all rows have the same tokens behind them.
+trained once a seed, or once for all. Every row of the table is a stage; all rows have the same tokens behind them.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ class Stage:
         label: what the table calls it.
         row: whether it is a row of the table.
         run: registered function that trains it.
+        shared: trained once, with the base recipe's seed, for the rows of all seeds. As a row, it is the model that the
+            other rows start from: measured once, the same for each seed, and with fewer tokens behind it.
+        share: share of the training time for a shared stage; None scales it with all others.
         settings: dotted keys of the base recipe and their values, such as `phases.anneal.masking.kind: guided`.
         paper: what the paper reports, by column; empty where it publishes nothing.
     """
@@ -41,8 +44,16 @@ class Stage:
     label: str = ""
     row: bool = True
     run: str = "pretrain"
+    shared: bool = False
+    share: float | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     paper: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.share is not None and (not self.shared or not 0 < self.share < 1):
+            raise ValueError(
+                f"stage '{self.name}': share is for a shared stage and lies between 0 and 1; got {self.share:g}"
+            )
 
 
 @dataclass
@@ -170,6 +181,10 @@ class ReproductionSettings:
             known = names[:number]
             if stage.after is not None and stage.after not in known:
                 _refuse("stages", f"'{stage.name}' comes after", stage.after, known)
+            if stage.shared and not all(part.shared for part in self.chain(stage)):
+                raise ValueError(f"stages: '{stage.name}' is shared by all seeds, but '{stage.after}' is not")
+        if sum(stage.share or 0.0 for stage in self.stages) >= 1:
+            raise ValueError("stages: the shares of the shared stages leave no training time for the others")
         for name in self.rows or []:
             if name not in rows:
                 _refuse("rows", "names", name, rows)
@@ -204,9 +219,10 @@ class ReproductionSettings:
             tokens: written budget of each stage.
 
         Raises:
-            SettingsError: if two rows differ.
+            SettingsError: if two rows differ (rows that are shared stages, where others begin, have fewer).
         """
-        totals = {row.name: sum(tokens[stage.name] for stage in self.chain(row)) for row in self.chosen_rows()}
+        rows = [row for row in self.chosen_rows() if not row.shared]
+        totals = {row.name: sum(tokens[stage.name] for stage in self.chain(row)) for row in rows}
         if self.equal_tokens and len(set(totals.values())) > 1:
             listing = ", ".join(f"{name} {total:,}" for name, total in totals.items())
             raise SettingsError(f"the rows have different token budgets ({listing}): make them equal")

@@ -51,17 +51,23 @@ def render(settings: ReproductionSettings, results: Mapping[str, Any]) -> str:
 
     Args:
         settings: the reproduction.
-        results: `rows`, `claims`, `tokens_per_row`, `command`.
+        results: `rows`, `claims`, `tokens_per_row`, `shared_tokens`, `command`.
     """
     rows: Rows = results["rows"]
     seeds = sorted({seed for found in rows.values() for seed in found})
-    tokens = sorted(set(results["tokens_per_row"].values()))
+    apart = {row.name for row in settings.chosen_rows() if row.shared}
+    tokens = sorted({count for row, count in results["tokens_per_row"].items() if row not in apart})
     lines = [f"# {settings.title or settings.paper}", ""]
     lines += [f"- command: `{results['command'] or 'rexbert_hf.reproduction.reproduce'}`"]
     lines += [f"- date: {datetime.now(UTC).strftime('%Y-%m-%d %H:%M UTC')}; hardware: {hardware()}"]
     lines += ["- versions: " + ", ".join(f"{name} {version}" for name, version in versions().items())]
     planned = " to ".join(f"{count:,}" for count in tokens)
     lines += [f"- {planned} tokens behind each row; seeds {', '.join(map(str, seeds)) or 'none yet'}"]
+    for name, count in results["shared_tokens"].items():
+        lines += [
+            f"- {name}: {count:,} of them, trained once (seed {settings.base.seed}); every row of every seed starts"
+            " from that one model, and seeds vary what follows: order of the documents, masks, dropout if there is any"
+        ]
     lines += ["", "Shares in %: mean +- standard deviation over seeds [lowest, highest].", ""]
     heads = ["row", "seeds", "tokens", *settings.columns.values(), "paper"]
     lines += [_line(heads), _line(["---"] * len(heads))]
@@ -98,9 +104,11 @@ def _line(cells: list[str]) -> str:
 
 def _cells(settings: ReproductionSettings, row: Stage, found: Mapping[int, Mapping[str, Any]]) -> list[str]:
     counts = [values["tokens"] for values in found.values()]
-    cells = [row.label or row.name, str(len(found)), f"{fmean(counts):,.0f}" if counts else "-"]
+    number = "shared" if row.shared and found else str(len(found))
+    cells = [row.label or row.name, number, f"{fmean(counts):,.0f}" if counts else "-"]
     for column in settings.columns:
-        cells.append(spread([100 * values[column] for values in found.values() if column in values]))
+        values = [100 * values[column] for values in found.values() if column in values]
+        cells.append(spread(values[:1] if row.shared else values))
     paper = ", ".join(f"{settings.columns.get(key, key)} {value:g}" for key, value in row.paper.items())
     return [*cells, paper or "unpublished"]
 
