@@ -185,3 +185,20 @@ def test_the_published_tiles_give_the_same(monkeypatch):
     torch.testing.assert_close(loss, expected)
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine.grad, other.grad)
+
+
+def test_rows_far_from_the_common_shift_are_done_again():
+    """Peaks of rows 250 apart: whatever one shift is guessed, some row's sum would run over or vanish."""
+    hidden = torch.tensor([[250.0], [0.0], [-250.0], [1.0]])
+    weight = torch.linspace(-1, 1, 21)[:, None]
+    labels = torch.tensor([0, 3, 0, 20])
+    ours, theirs = leaves(hidden, weight), leaves(hidden.double(), weight.double())
+    loss, correct, ranks = masked_cross_entropy(*ours, None, labels, return_ranks=True)
+    expected, hits, expected_ranks = reference(*theirs, None, labels)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert int(correct) == int(hits)
+    assert torch.equal(ranks, expected_ranks)
+    loss.backward()
+    expected.backward()
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine.grad.double(), other.grad, rtol=1e-4, atol=1e-4)

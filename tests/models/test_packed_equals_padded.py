@@ -307,3 +307,28 @@ def test_cuda_gradients_point_where_float32_on_cpu_does(backend, dtype, toleranc
         for name, grad in expected.items():
             angle = torch.cosine_similarity(found[name].float().cpu().flatten(), grad.flatten(), dim=0)
             assert float(angle) > 1 - tolerance, name
+
+
+def test_a_hook_on_the_projection_is_met():
+    """The rows of Wqkv are reordered on the way, but not where its call has to be seen (hooks, adapters)."""
+    docs = documents(LENGTHS)
+    model = build(RexBertModel)
+    plain = model(**flat_batch(docs)).last_hidden_state
+    seen = []
+    for layer in model.layers:
+        layer.attn.Wqkv.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    torch.testing.assert_close(model(**flat_batch(docs)).last_hidden_state, plain, atol=2e-5, rtol=2e-5)
+    assert len(seen) == len(model.layers)
+
+
+@pytest.mark.parametrize("window", [6, 64, 200])
+def test_any_window_width(window):
+    """Blocks grow with the window; documents on both sides of every border."""
+    docs = documents([1, window, window + 1, window + 2, 400, 70, 65])
+    model = build(RexBertModel, local_attention=2 * window)
+    flat = split_flat(model(**flat_batch(docs)).last_hidden_state, docs)
+    for ours, doc in zip(flat, docs, strict=True):
+        model.set_attn_implementation("eager")
+        alone = model(doc[None]).last_hidden_state[0]
+        model.set_attn_implementation("sdpa")
+        torch.testing.assert_close(ours, alone, atol=2e-5, rtol=2e-5)

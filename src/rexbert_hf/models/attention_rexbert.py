@@ -5,7 +5,8 @@ Every function takes queries, keys and values of T tokens in D documents, `[T, N
 
 * CUDA, half precision: one variable-length flash kernel (flash-attn 2/3 where installed, else torch's own).
 * Everywhere else ("sdpa"): documents are sorted by length once per batch, so that each group of equal length is a
-  view `[n, s, N, E]` of the flat tensor, with no padding, no mask and no copy; long local layers go in blocks.
+  view `[n, s, N, E]` of the flat tensor, with no padding, no mask and no copy; long local layers go in blocks. On CPU
+  local layers and short documents go in blocks across documents, in one call (`_FlatAttention`).
 * "eager": padded softmax, for attention maps.
 * Inside torch.compile or torch.export a padded batch stays padded ("dense"): shapes may not depend on data.
 
@@ -14,13 +15,14 @@ Travels to the Hub as remote code: imports torch and transformers only.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+
+from .layout_rexbert import Layout
 
 LOCAL_BLOCK = 128
 """Queries a block in local layers: each reads LOCAL_BLOCK + 2 * window keys."""
@@ -28,93 +30,11 @@ LOCAL_BLOCK = 128
 DENSE_LOCAL_LENGTH = 320
 """Up to this document length one banded mask is cheaper than blocks."""
 
+FLAT_BLOCK = 64
+"""Queries a block of the flat batch on CPU, whatever documents they belong to; at least the window."""
 
-@dataclass
-class Layout:
-    """Where the documents of a flat batch lie, and how to get back to the caller's shape.
-
-    Attributes:
-        position_ids: `[T]`, position of each token in its document.
-        shape: the caller's batch and sequence sizes.
-        cu_seqlens: int32 `[D + 1]`, document borders in the flat batch (None in a dense batch).
-        max_length: length of the longest document.
-        groups: (documents, length) of each run of equal length, in flat order; set for the sdpa back-end.
-        token_index: `[T]`, place of each flat token in the caller's `[B * S]`; None where flat order is theirs.
-        padding_mask: bool `[B, S]`, True on tokens: set in a dense batch only, where padding stays in.
-    """
-
-    position_ids: torch.Tensor
-    shape: tuple[int, int]
-    cu_seqlens: torch.Tensor | None = None
-    max_length: int = 0
-    groups: list[tuple[int, int]] | None = None
-    token_index: torch.Tensor | None = None
-    padding_mask: torch.Tensor | None = None
-    _masks: dict[Any, torch.Tensor] = field(default_factory=dict)
-
-    @property
-    def is_dense(self) -> bool:
-        """Whether the flat batch is a padded one, row after row."""
-        return self.cu_seqlens is None and self.groups is None
-
-    def restore(self, flat: torch.Tensor) -> torch.Tensor:
-        """Flat `[T, ...]` to the caller's `[B, S, ...]`, zeros at padding."""
-        if self.token_index is not None:
-            full = flat.new_zeros((self.shape[0] * self.shape[1], *flat.shape[1:]))
-            flat = full.index_copy(0, self.token_index, flat)
-        rows = flat.view(*self.shape, *flat.shape[1:])
-        if self.padding_mask is None:
-            return rows
-        return rows.masked_fill(~self.padding_mask.view(*self.shape, *[1] * (rows.dim() - 2)), 0)
-
-    def flatten(self, padded: torch.Tensor) -> torch.Tensor:
-        """The caller's `[B, S, ...]` to flat `[T, ...]`."""
-        flat = padded.reshape(self.shape[0] * self.shape[1], *padded.shape[2:])
-        return flat if self.token_index is None else flat.index_select(0, self.token_index)
-
-    def flat_index(self, places: torch.Tensor) -> torch.Tensor:
-        """Flat indexes of the tokens at `places` of the caller's `[B * S]`, -1 for padding."""
-        if self.token_index is None:
-            return places
-        inverse = torch.full((self.shape[0] * self.shape[1],), -1, dtype=torch.long, device=places.device)
-        inverse[self.token_index] = torch.arange(len(self.token_index), device=places.device)
-        return inverse[places]
-
-    def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Place `[T]` of each flat token in padded rows, and True on their tokens `[rows, length]`.
-
-        The rows are the caller's, or the documents of a flat batch that holds several.
-        """
-        device = self.position_ids.device
-        if self.cu_seqlens is not None and self.shape[0] == 1 and len(self.cu_seqlens) > 2:
-            lengths = self.cu_seqlens.diff()
-            valid = torch.arange(self.max_length, device=device)[None, :] < lengths[:, None]
-            return valid.view(-1).nonzero().squeeze(1), valid
-        total = self.shape[0] * self.shape[1]
-        if self.token_index is None:
-            valid = torch.ones(self.shape, dtype=torch.bool, device=device)
-            return torch.arange(total, device=device), valid if self.padding_mask is None else self.padding_mask
-        valid = torch.zeros(total, dtype=torch.bool, device=device).index_fill(0, self.token_index, True)
-        return self.token_index, valid.view(self.shape)
-
-    def dense_mask(self, window: int | None) -> torch.Tensor | None:
-        """Boolean `[B or 1, 1, S or 1, S]` mask of a dense batch, True where attention may look; None: everywhere."""
-        if window is None:
-            return None if self.padding_mask is None else self.padding_mask[:, None, None, :]
-        if window not in self._masks:
-            position = torch.arange(self.shape[1], device=self.position_ids.device)
-            band = ((position[:, None] - position[None, :]).abs() <= window)[None, None]
-            self._masks[window] = band if self.padding_mask is None else self.padding_mask[:, None, None, :] & band
-        return self._masks[window]
-
-    def band(self, queries: int, keys: int, offset: int, window: int, like: torch.Tensor) -> torch.Tensor:
-        """Additive `[queries, keys]` mask of |q + offset - k| <= window, kept for the rest of the batch."""
-        key = (queries, keys, offset, window)
-        if key not in self._masks:
-            distance = torch.arange(queries)[:, None] + offset - torch.arange(keys)[None, :]
-            mask = torch.zeros(queries, keys).masked_fill_(distance.abs() > window, -math.inf)
-            self._masks[key] = mask.to(device=like.device, dtype=like.dtype)
-        return self._masks[key]
+FEW_GROUPS = 2
+"""Up to so many lengths in a batch, a call for each is cheaper than blocks (a padded batch has one)."""
 
 
 def uses_varlen(implementation: str, device: torch.device, dtype: torch.dtype) -> bool:
@@ -122,121 +42,6 @@ def uses_varlen(implementation: str, device: torch.device, dtype: torch.dtype) -
     if implementation in ("flash_attention_2", "flash_attention_3"):
         return True
     return implementation == "sdpa" and device.type == "cuda" and dtype in (torch.float16, torch.bfloat16)
-
-
-def make_layout(
-    shape: tuple[int, int],
-    device: torch.device,
-    attention_mask: torch.Tensor | None = None,
-    position_ids: torch.Tensor | None = None,
-    cu_seqlens: torch.Tensor | None = None,
-    max_length: int | None = None,
-    varlen: bool = False,
-) -> Layout:
-    """Layout of a call, from whatever the caller gave.
-
-    `cu_seqlens` (flat batch), else `position_ids` of one row (its zeros are the borders), else `attention_mask`
-    (padded batch), else rows of equal length.
-
-    Raises:
-        ValueError: if the arguments contradict each other or the shape.
-    """
-    batch, length = shape
-    # torch 2.11 says inside torch.compile that it exports; without this, documents would see each other there.
-    exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
-    tracing = exporting or torch.jit.is_tracing()
-    if cu_seqlens is None and batch == 1 and position_ids is not None and not tracing:
-        cu_seqlens = _borders(position_ids.reshape(-1))
-    if cu_seqlens is not None:
-        return _flat_layout(shape, device, attention_mask, position_ids, cu_seqlens, max_length, varlen)
-    if attention_mask is not None and attention_mask.dim() != 2:
-        raise ValueError(
-            f"attention_mask has {attention_mask.dim()} dimensions: give [batch, length] with ones on tokens, or a"
-            " flat batch with cu_seq_lens_q"
-        )
-    if attention_mask is not None and tuple(attention_mask.shape) != (batch, length):
-        raise ValueError(f"attention_mask is {list(attention_mask.shape)}, but the input is {[batch, length]}")
-    rows = torch.arange(length, device=device).expand(batch, length) if position_ids is None else position_ids
-    rows = rows.expand(batch, length)
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        padding_mask = None if attention_mask is None else attention_mask.bool()
-        return Layout(rows.reshape(-1), shape, padding_mask=padding_mask)
-    if attention_mask is None or bool(attention_mask.all()):
-        cu = torch.arange(0, (batch + 1) * length, max(length, 1), dtype=torch.int32, device=device)[: batch + 1]
-        return Layout(rows.reshape(-1), shape, cu, length, groups=[(batch, length)])
-    mask = attention_mask.bool()
-    if bool(((mask[:, 1:] & ~mask[:, :-1]).sum(1) + mask[:, 0] > 1).any()):
-        # Masked tokens inside a row keep their place: closing the gap would bring its sides nearer to each other.
-        return Layout(rows.reshape(-1), shape, padding_mask=mask)
-    token_index = mask.reshape(-1).nonzero().squeeze(1)
-    lengths = mask.sum(1)
-    lengths = lengths[lengths > 0]
-    return _ragged(shape, rows.reshape(-1)[token_index], lengths, token_index, varlen)
-
-
-def _borders(position_ids: torch.Tensor) -> torch.Tensor | None:
-    """Document borders `[D + 1]` from restarting positions `[T]`; None for a single document."""
-    starts = (position_ids == 0).nonzero().squeeze(1)
-    if len(starts) < 2 or int(starts[0]) != 0:
-        return None
-    return torch.cat([starts, starts.new_tensor([len(position_ids)])]).to(torch.int32)
-
-
-def _flat_layout(
-    shape: tuple[int, int],
-    device: torch.device,
-    attention_mask: torch.Tensor | None,
-    position_ids: torch.Tensor | None,
-    cu_seqlens: torch.Tensor,
-    max_length: int | None,
-    varlen: bool,
-) -> Layout:
-    total = shape[1]
-    if shape[0] != 1:
-        raise ValueError(f"a flat batch is [1, tokens], got {list(shape)} together with cu_seq_lens_q")
-    if attention_mask is not None and attention_mask.dim() == 2 and not bool(attention_mask.all()):
-        raise ValueError("a flat batch has no padding: leave attention_mask out where cu_seq_lens_q is given")
-    if varlen and device.type != "cpu" and position_ids is not None and max_length is not None:
-        # Nothing here may wait for the device: lengths stay on it.
-        return Layout(position_ids.reshape(-1), shape, cu_seqlens.to(device, torch.int32), int(max_length))
-    host = cu_seqlens.to("cpu", torch.long)
-    if int(host[0]) != 0 or int(host[-1]) != total or bool((host.diff() < 0).any()):
-        raise ValueError(
-            f"cu_seq_lens_q must rise from 0 to the number of tokens {total}, got {host[:4].tolist()} ...,"
-            f" {int(host[-1])} (accelerate's dispatch_batches=True cuts it: set it to False)"
-        )
-    lengths = host.diff()
-    lengths = lengths[lengths > 0].to(device)
-    if position_ids is None:
-        starts = torch.repeat_interleave(lengths.cumsum(0) - lengths, lengths)
-        position_ids = torch.arange(total, device=device) - starts
-    return _ragged(shape, position_ids.reshape(-1), lengths, None, varlen)
-
-
-def _ragged(
-    shape: tuple[int, int],
-    position_ids: torch.Tensor,
-    lengths: torch.Tensor,
-    token_index: torch.Tensor | None,
-    varlen: bool,
-) -> Layout:
-    """Layout of documents one after the other; for sdpa sorted by length, so that equal ones are neighbours."""
-    if varlen:
-        cu = F.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
-        longest = int(lengths.max()) if len(lengths) else 0
-        return Layout(position_ids, shape, cu, longest, token_index=token_index)
-    ordered, order = lengths.sort(stable=True)
-    if bool((order[1:] < order[:-1]).any()):
-        starts = (lengths.cumsum(0) - lengths)[order]
-        within = torch.arange(len(position_ids), device=lengths.device)
-        within = within - torch.repeat_interleave(ordered.cumsum(0) - ordered, ordered)
-        move = torch.repeat_interleave(starts, ordered) + within
-        position_ids = position_ids[move]
-        token_index = move if token_index is None else token_index[move]
-    values, counts = torch.unique_consecutive(ordered, return_counts=True)
-    groups = list(zip(counts.tolist(), values.tolist(), strict=True))
-    cu = F.pad(ordered.cumsum(0), (1, 0)).to(torch.int32)
-    return Layout(position_ids, shape, cu, groups[-1][1] if groups else 0, groups=groups, token_index=token_index)
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -250,13 +55,32 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
 
 
-def _rotate_into(out: torch.Tensor, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
-    """`rotate` without autograd and with few passes over memory; `out` (float32) may not share memory with `x`."""
-    half = x.shape[-1] // 2
-    cos, sin = (table.view(table.shape[0], *[1] * (x.dim() - 2), half) for table in (cos, sin))
-    first, second = x[..., :half], x[..., half:]
-    torch.mul(first, cos, out=out[..., :half]).addcmul_(second, sin, value=-1)
-    torch.mul(second, cos, out=out[..., half:]).addcmul_(first, sin)
+def turns_pairs(implementation: str, layout: Layout, device: torch.device, dtype: torch.dtype, dropout: float) -> bool:
+    """Whether `attend` takes queries and keys with the elements of each rotated pair side by side (`pair_rows`)."""
+    fast = device.type == "cpu" and dtype != torch.float64 and dropout == 0.0
+    return fast and implementation == "sdpa" and not layout.is_dense
+
+
+def pair_rows(weight: torch.Tensor, heads: int) -> torch.Tensor:
+    """Rows of a projection `[3 * N * E, ...]` so that elements i and i + E / 2 of queries and keys come side by side.
+
+    A rotation is then one complex product over the batch, which takes a quarter of the time. Scores do not change:
+    queries and keys move together.
+
+    Example:
+        >>> pair_rows(torch.arange(12), heads=1).tolist()
+        [0, 2, 1, 3, 4, 6, 5, 7, 8, 9, 10, 11]
+    """
+    third = weight.shape[0] // 3
+    query_key = weight[: 2 * third].view(2 * heads, 2, -1, *weight.shape[1:]).transpose(1, 2)
+    return torch.cat([query_key.reshape(2 * third, *weight.shape[1:]), weight[2 * third :]])
+
+
+def _rotate_pairs(out: torch.Tensor, x: torch.Tensor, turn: torch.Tensor) -> None:
+    """Rotary embedding of neighbouring pairs `[T, ..., E]` in one pass; `out` and `x` float32, `turn` `[T, E / 2]`."""
+    turn = turn.view(len(turn), *[1] * (x.dim() - 2), -1)
+    pairs = (torch.view_as_complex(y.unflatten(-1, (-1, 2))) for y in (x, out))
+    torch.mul(next(pairs), turn, out=next(pairs))
 
 
 def spare_rows(total: int, device: torch.device, dtype: torch.dtype) -> int:
@@ -280,6 +104,7 @@ def attend(
     implementation: str,
     dropout: float = 0.0,
     deterministic: bool = False,
+    paired: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Self-attention of every document over itself.
 
@@ -292,12 +117,13 @@ def attend(
         implementation: "sdpa", "eager", "flash_attention_2" or "flash_attention_3".
         dropout: probability of dropping an attention weight.
         deterministic: deterministic backward pass of the flash kernels.
+        paired: queries and keys come from `pair_rows`, because `turns_pairs` said so.
 
     Returns:
         Outputs `[T, N * E]` and, for "eager", the weights `[B, N, S, S]` in the caller's shape.
     """
     tokens = layout.position_ids.shape[0]
-    if qkv.shape[0] > tokens and not (implementation == "sdpa" and dropout == 0.0):
+    if qkv.shape[0] > tokens and not paired:
         out, weights = attend(qkv[:tokens], cos, sin, layout, window, implementation, dropout, deterministic)
         return F.pad(out, (0, 0, 0, qkv.shape[0] - tokens)), weights
     if implementation == "eager":
@@ -307,9 +133,8 @@ def attend(
     if uses_varlen(implementation, qkv.device, qkv.dtype):
         return _varlen(qkv, cos, sin, layout, window, implementation, dropout, deterministic), None
     assert layout.groups is not None
-    if qkv.device.type == "cpu" and dropout == 0.0 and qkv.dtype != torch.float64:
-        fast: torch.Tensor = _GroupedAttention.apply(qkv, cos, sin, layout, window)
-        return fast, None
+    if paired:
+        return _flat(qkv, cos, sin, layout, window), None
     return _grouped(qkv, cos, sin, layout, window, dropout), None
 
 
@@ -398,98 +223,162 @@ def _block_mask(
     return layout.band(q1 - q0, k1 - k0, q0 - k0, window, like)
 
 
-class _GroupedAttention(torch.autograd.Function):
+@torch.compiler.disable  # calls kernels itself; views of one buffer that overlap give a compiler nothing to do
+def _flat(qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, layout: Layout, window: int | None) -> torch.Tensor:
+    out: torch.Tensor = _FlatAttention.apply(qkv, cos, sin, layout, window)
+    return out
+
+
+class _FlatAttention(torch.autograd.Function):
     """The sdpa back-end on CPU, with torch's flash kernels called directly on views, in float32.
 
-    Autograd would write a zero-filled full-size gradient for each slice; here every group's result is used once, in
-    one concatenation. The kernels run in float32 whatever the dtype: their bfloat16 form is compiled anew for every
-    document length.
+    Two shapes of call. Blocks: all queries of the flat batch in blocks of `FLAT_BLOCK`, each over the keys around it,
+    overlapping views of one buffer; a mask keeps documents apart. One call serves a whole local layer, or all short
+    documents of a global one. Groups: documents of equal length are rows of a view, without a mask.
+
+    Autograd would write a zero-filled full-size gradient for each slice; here every result is used once. The kernels
+    run in float32 whatever the dtype: their bfloat16 form is compiled anew for every shape.
     """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        qkv: torch.Tensor,
-        cos: torch.Tensor,
-        sin: torch.Tensor,
-        layout: Layout,
-        window: int | None,
+        ctx: Any, qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, layout: Layout, window: int | None
     ) -> torch.Tensor:
         rows, _, heads, width = qkv.shape
-        total = len(layout.position_ids)
-        qk = torch.empty(total, 2, heads, width)
-        _rotate_into(qk, qkv[:total, :2], cos, sin)
-        value = qkv[:total, 2].float()
+        total, plan = len(layout.position_ids), _Plan.of(layout, window)
+        buffer = torch.empty(plan.padded(total), 3, heads, width)
+        buffer[: plan.halo] = 0
+        buffer[plan.halo + total :] = 0
+        inner = buffer[plan.halo : plan.halo + total]
+        turn = torch.complex(cos, sin)
+        _rotate_pairs(inner[:, :2], qkv[:total, :2].float(), turn)
+        inner[:, 2] = qkv[:total, 2]
         outputs, logsumexps = [], []
-        for length, (query, key, values) in _grouped_views(layout, qk[:, 0], qk[:, 1], value):
-            parts = []
-            for block in _blocks(length, window):
-                (q0, q1, k0, k1), mask = block, _block_mask(layout, block, window, query)
-                result, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                    query[:, :, q0:q1], key[:, :, k0:k1], values[:, :, k0:k1], 0.0, False,
-                    attn_mask=mask, scale=width**-0.5,
-                )  # fmt: skip
-                parts.append(result.transpose(1, 2))
-                logsumexps.append(logsumexp)
-            outputs.append(_join(parts))
-        out = torch.cat([*outputs, qkv.new_zeros(rows - total, heads, width, dtype=torch.float32)])
-        ctx.save_for_backward(value, qk, out, cos, sin)
+        for query, key, value, mask in plan.calls(buffer, layout, window):
+            result, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                query, key, value, 0.0, False, attn_mask=mask, scale=width**-0.5
+            )
+            outputs.append(_flat_rows(result))
+            logsumexps.append(logsumexp)
+        if plan.blocked:
+            outputs[0] = outputs[0][: plan.blocked]
+        if rows > total:
+            outputs.append(buffer.new_zeros(rows - total, heads, width))
+        out = outputs[0] if len(outputs) == 1 else torch.cat(outputs) if outputs else buffer.new_zeros(0, heads, width)
+        ctx.save_for_backward(buffer, out, turn)
         ctx.layout, ctx.window, ctx.logsumexps = layout, window, logsumexps
         return out.view(rows, heads * width).to(qkv.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        value, qk, out, cos, sin = ctx.saved_tensors
-        total, width = len(value), value.shape[-1]
+        buffer, out, turn = ctx.saved_tensors
+        layout: Layout = ctx.layout
+        total, plan, width = len(layout.position_ids), _Plan.of(layout, ctx.window), out.shape[-1]
         grad_out = grads[0].float().view(out.shape)
-        groups = _grouped_views(ctx.layout, qk[:, 0], qk[:, 1], value, out, grad_out)
-        logsumexps = iter(ctx.logsumexps)
-        pieces: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-        for length, (query, key, values, result, grad_result) in groups:
-            blocks = _blocks(length, ctx.window)
-            parts = []
-            for block in blocks:
-                (q0, q1, k0, k1), mask = block, _block_mask(ctx.layout, block, ctx.window, query)
-                found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                    grad_result[:, :, q0:q1], query[:, :, q0:q1], key[:, :, k0:k1], values[:, :, k0:k1],
-                    result[:, :, q0:q1], next(logsumexps), 0.0, False, attn_mask=mask, scale=width**-0.5,
-                )  # fmt: skip
-                parts.append(tuple(x.transpose(1, 2) for x in found))
-            grad_key, grad_value = (_overlap([part[i] for part in parts], blocks, length) for i in (1, 2))
-            pieces.append((_join([part[0] for part in parts]), grad_key, grad_value))
+        results, grad_results = plan.rows(out), plan.rows(grad_out)
+        pieces: list[list[torch.Tensor]] = []
+        calls = plan.calls(buffer, layout, ctx.window)
+        for call, result, grad_result, logsumexp in zip(calls, results, grad_results, ctx.logsumexps, strict=True):
+            query, key, value, mask = call
+            found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                grad_result, query, key, value, result, logsumexp, 0.0, False, attn_mask=mask, scale=width**-0.5
+            )
+            if plan.blocked and not pieces:
+                parts = [_flat_rows(found[0]), *(_fold(x.transpose(1, 2), plan) for x in found[1:])]
+                pieces.append([x[: plan.blocked] for x in parts])
+            else:
+                pieces.append([_flat_rows(x) for x in found])
         grad = torch.empty(len(out), 3, *out.shape[1:])
         grad[total:] = 0
         if pieces:
-            grad_query, grad_key, grad_value = (torch.cat(column) for column in zip(*pieces, strict=True))
-            _rotate_into(grad[:total, 0], grad_query, cos, -sin)
-            _rotate_into(grad[:total, 1], grad_key, cos, -sin)
-            grad[:total, 2] = grad_value
+            query, key, value = (x[0] if len(x) == 1 else torch.cat(x) for x in zip(*pieces, strict=True))
+            back = turn.conj().resolve_conj()
+            _rotate_pairs(grad[:total, 0], query, back)
+            _rotate_pairs(grad[:total, 1], key, back)
+            grad[:total, 2] = value
         return grad.to(grads[0].dtype), None, None, None, None
 
 
-def _grouped_views(layout: Layout, *tensors: torch.Tensor) -> Iterator[tuple[int, list[torch.Tensor]]]:
-    """Length and views `[n, N, length, E]` of each group of flat `[T, N, E]` tensors."""
-    start = 0
-    for count, length in layout.groups or []:
-        stop = start + count * length
-        yield length, [x[start:stop].view(count, length, *x.shape[1:]).transpose(1, 2) for x in tensors]
-        start = stop
+@dataclass(frozen=True)
+class _Plan:
+    """Which tokens of the flat order go in blocks (the first `blocked`), and which groups follow them.
+
+    Attributes:
+        blocked: tokens in blocks.
+        block: queries of a block; at least the halo.
+        halo: keys before and after a block; zeros stand for them at both ends of the buffer. 0 without blocks.
+        groups: (documents, length) of the runs of equal length behind.
+    """
+
+    blocked: int
+    block: int
+    halo: int
+    groups: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, layout: Layout, window: int | None) -> _Plan:
+        """Blocks where they save calls: for many lengths, and for long documents of a local layer."""
+        groups = tuple(layout.groups or ())
+        if window is None:
+            short = sum(length <= FLAT_BLOCK + 1 for _, length in groups)
+            if short > FEW_GROUPS:
+                tokens = sum(count * length for count, length in groups[:short])
+                return cls(tokens, FLAT_BLOCK, FLAT_BLOCK, groups[short:])
+        elif len(groups) > FEW_GROUPS or layout.max_length > DENSE_LOCAL_LENGTH:
+            return cls(len(layout.position_ids), max(FLAT_BLOCK, window), window, ())
+        return cls(0, 0, 0, groups)
+
+    @property
+    def count(self) -> int:
+        """Blocks."""
+        return -(-self.blocked // self.block) if self.blocked else 0
+
+    def padded(self, total: int) -> int:
+        """Rows of a buffer that holds `total` tokens and room for the last block's keys."""
+        return max(total, self.count * self.block) + 2 * self.halo
+
+    def calls(
+        self, buffer: torch.Tensor, layout: Layout, window: int | None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]]:
+        """Query, key, value `[n, N, s, E]` and mask of each kernel call, views of the buffer `[padded, 3, N, E]`."""
+        start, (_, _, heads, width) = self.halo + self.blocked, buffer.shape
+        if self.blocked:
+            row, keys = 3 * heads * width, self.block + 2 * self.halo
+            strides = (self.block * row, width, row, 1)
+            query = buffer.as_strided((self.count, heads, self.block, width), strides, self.halo * row)
+            key, value = (buffer.as_strided((self.count, heads, keys, width), strides, i * row // 3) for i in (1, 2))
+            yield query, key, value, layout.block_mask(self.block, self.halo)[: self.count]
+        for count, length in self.groups:
+            rows = buffer[start : start + count * length].view(count, length, *buffer.shape[1:])
+            query, key, value = (rows[:, :, i].transpose(1, 2) for i in range(3))
+            yield query, key, value, _block_mask(layout, (0, length, 0, length), window, query)
+            start += count * length
+
+    def rows(self, flat: torch.Tensor) -> Iterator[torch.Tensor]:
+        """The parts of `[T, N, E]` that belong to each call, `[n, N, s, E]`; the last block is filled with zeros."""
+        if self.blocked:
+            part = flat[: self.blocked]
+            part = F.pad(part, (0, 0, 0, 0, 0, -self.blocked % self.block))
+            yield part.view(-1, self.block, *flat.shape[1:]).transpose(1, 2)
+        start = self.blocked
+        for count, length in self.groups:
+            yield flat[start : start + count * length].view(count, length, *flat.shape[1:]).transpose(1, 2)
+            start += count * length
 
 
-def _join(parts: list[torch.Tensor]) -> torch.Tensor:
-    """Blocks `[n, block, N, E]` of a group as flat `[n * length, N, E]`."""
-    whole = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-    return whole.reshape(-1, *whole.shape[2:])
+def _flat_rows(x: torch.Tensor) -> torch.Tensor:
+    """`[n, N, s, E]` to `[n * s, N, E]`."""
+    x = x.transpose(1, 2)
+    return x.reshape(-1, *x.shape[2:])
 
 
-def _overlap(parts: list[torch.Tensor], blocks: list[tuple[int, int, int, int]], length: int) -> torch.Tensor:
-    """Sum of key gradients `[n, keys, N, E]` of overlapping blocks, as flat `[n * length, N, E]`."""
-    if len(parts) == 1:
-        return _join(parts)
-    total = parts[0].new_zeros(parts[0].shape[0], length, *parts[0].shape[2:])
-    for part, (_, _, k0, k1) in zip(parts, blocks, strict=True):
-        total[:, k0:k1] += part
-    return total.view(-1, *total.shape[2:])
+def _fold(parts: torch.Tensor, plan: _Plan) -> torch.Tensor:
+    """Sum of key gradients `[n, block + 2 * halo, N, E]` of overlapping windows, as flat `[n * block, N, E]`."""
+    block, halo = plan.block, plan.halo
+    whole = parts[:, halo : halo + block].contiguous()
+    whole[:-1, block - halo :] += parts[1:, :halo]
+    whole[1:, :halo] += parts[:-1, halo + block :]
+    return whole.view(-1, *whole.shape[2:])
 
 
 def _varlen(

@@ -28,14 +28,16 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import PreTrainedModel
 
-from .attention_rexbert import Layout, attend, make_layout, spare_rows, uses_varlen
+from .attention_rexbert import attend, pair_rows, spare_rows, turns_pairs, uses_varlen
 from .configuration_rexbert import AUTO_MAP, RexBertConfig
+from .layout_rexbert import Layout, make_layout
 from .modernbert import save_modernbert
 
 LayerT = TypeVar("LayerT", nn.Linear, nn.Embedding)
 
 REMOTE_FILES = (
     "configuration_rexbert.py",
+    "layout_rexbert.py",
     "attention_rexbert.py",
     "losses_rexbert.py",
     "modernbert.py",
@@ -146,17 +148,31 @@ class RexBertAttention(nn.Module):
         self, hidden: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor], layout: Layout
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Hidden states `[T, H]` to `[T, H]`, and attention maps where the back-end has them."""
-        qkv = self.Wqkv(hidden).view(hidden.shape[0], 3, -1, self.head_dim)
+        implementation = self.config._attn_implementation or "sdpa"
+        dropout = self.config.attention_dropout if self.training else 0.0
+        paired = turns_pairs(implementation, layout, hidden.device, hidden.dtype, dropout)
+        qkv = self._project(hidden, paired).view(hidden.shape[0], 3, -1, self.head_dim)
         out, weights = attend(
             qkv,
             *rope,
             layout,
             self.window,
-            self.config._attn_implementation or "sdpa",
-            dropout=self.config.attention_dropout if self.training else 0.0,
+            implementation,
+            dropout=dropout,
             deterministic=self.config.deterministic_flash_attn,
+            paired=paired,
         )
         return self.out_drop(self.Wo(out)), weights
+
+    def _project(self, hidden: torch.Tensor, paired: bool) -> torch.Tensor:
+        """Queries, keys and values `[T, 3 * H]`; the elements that turn together side by side if asked for."""
+        if not paired:
+            return self.Wqkv(hidden)
+        heads = hidden.shape[-1] // self.head_dim
+        if not _is_plain(self.Wqkv):
+            return pair_rows(self.Wqkv(hidden).t(), heads).t().contiguous()
+        bias = None if self.Wqkv.bias is None else pair_rows(self.Wqkv.bias, heads)
+        return F.linear(hidden, pair_rows(self.Wqkv.weight, heads), bias)
 
 
 class RexBertEncoderLayer(GradientCheckpointingLayer):
@@ -312,6 +328,12 @@ class RexBertPreTrainedModel(PreTrainedModel):
             ValueError: if the model has no ModernBERT form.
         """
         save_modernbert(self, save_directory)
+
+
+def _is_plain(linear: nn.Module) -> bool:
+    """Whether a linear layer is only that: no adapter, quantised form, hook or offloading that its call would meet."""
+    hooked = linear._forward_hooks or linear._forward_pre_hooks or linear._backward_hooks or "forward" in vars(linear)
+    return type(linear) is nn.Linear and not hooked
 
 
 def layer_types(config: RexBertConfig) -> list[str]:

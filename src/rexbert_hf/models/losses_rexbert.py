@@ -108,85 +108,154 @@ class _Walk:
         return_ranks: bool,
     ) -> None:
         self.hidden, self.weight, self.labels = hidden, weight, labels
-        self.bias = None if bias is None else bias.to(hidden.dtype)
         self.needs_grad, self.return_ranks = needs_grad, return_ranks
         count, vocabulary = len(hidden), len(weight)
         if hidden.device.type == "cpu":
-            self.rows, self.columns = min(CPU_ROWS, max(count, 1)), CPU_COLUMNS
+            self.rows, columns = min(CPU_ROWS, max(count, 1)), CPU_COLUMNS
         else:
-            self.rows, self.columns = max(GPU_SLICE_ELEMENTS // vocabulary, 1), vocabulary
+            self.rows, columns = max(GPU_SLICE_ELEMENTS // vocabulary, 1), vocabulary
+        self.tiles = [slice(a, min(a + columns, vocabulary)) for a in range(0, vocabulary, columns)]
+        self.buffers: dict[int, torch.Tensor] = {}
         self.accumulate = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        self.bias = None if bias is None else bias.to(self.accumulate)
         self.loss = torch.zeros((), dtype=self.accumulate, device=hidden.device)
         self.correct = torch.zeros((), dtype=torch.long, device=hidden.device)
         self.ranks = torch.zeros(count, dtype=torch.long, device=hidden.device) if return_ranks else None
         if needs_grad:
+            make = torch.empty if count else torch.zeros  # the first rows write, the others add
             self.grad_hidden = torch.empty_like(hidden)
-            self.grad_weight = torch.zeros(weight.shape, dtype=self.accumulate, device=hidden.device)
-            self.grad_bias = torch.zeros(vocabulary, dtype=self.accumulate, device=hidden.device)
+            self.grad_weight = make(weight.shape, dtype=self.accumulate, device=hidden.device)
+            self.grad_bias = make(vocabulary, dtype=self.accumulate, device=hidden.device)
 
     def run(self) -> None:
         """Walk over all rows."""
-        buffers: list[torch.Tensor] = []
         for start in range(0, len(self.hidden), self.rows):
-            self._rows(slice(start, min(start + self.rows, len(self.hidden))), buffers)
+            self._walk_rows(slice(start, min(start + self.rows, len(self.hidden))))
 
-    def _rows(self, rows: slice, buffers: list[torch.Tensor]) -> None:
+    def _walk_rows(self, rows: slice) -> None:
         hidden, labels = self.hidden[rows], self.labels[rows]
-        index = torch.arange(len(hidden), device=hidden.device)
+        # One shift for all rows joins the bias, which saves a pass. It is a guess: rows that it does not fit (their
+        # sum runs over, or to zero) are done again, each with its own peak.
+        guess = len(self.tiles) > 1 and hidden.dtype != torch.float16
+        shift = self._guess(hidden) if guess else self._peaks(hidden)
+        sweep = _Sweep(self, hidden, labels, shift)
+        if guess and not sweep.fits():
+            sweep = _Sweep(self, hidden, labels, self._peaks(hidden))
         counted = labels >= 0
-        peaks, sums, exponentials = [], [], []
-        target = torch.zeros(len(hidden), dtype=self.accumulate, device=hidden.device)
-        tiles = [slice(a, min(a + self.columns, len(self.weight))) for a in range(0, len(self.weight), self.columns)]
-        logits = [self._logits(hidden, tile, i, buffers) for i, tile in enumerate(tiles)]
-        for tile, part in zip(tiles, logits, strict=True):
-            here = (labels >= tile.start) & (labels < tile.stop)
-            column = (labels - tile.start).clamp(0, tile.stop - tile.start - 1)
-            target = torch.where(here, part[index, column].to(self.accumulate), target)
-        for part in logits:
-            if self.ranks is not None:
-                self.ranks[rows] += (part > target.to(part.dtype)[:, None]).sum(1)
-            peak = part.amax(1)
-            exponential = part.to(self.accumulate).sub_(peak[:, None]).exp_()
-            peaks.append(peak.to(self.accumulate))
-            sums.append(exponential.sum(1))
-            exponentials.append(exponential)
-        peak = torch.stack(peaks).amax(0)
-        shifts = [(p - peak).exp() for p in peaks]
-        total = torch.stack([s * shift for s, shift in zip(sums, shifts, strict=True)]).sum(0)
-        self.loss += torch.where(counted, total.log() + peak - target, 0).sum()
-        self.correct += ((target >= peak) & counted).sum()
+        self.loss += torch.where(counted, sweep.total.log() - sweep.target, 0).sum()
+        self.correct += ((sweep.target >= sweep.peak) & counted).sum()
+        if self.ranks is not None:
+            self.ranks[rows] = sweep.ranks
         if self.needs_grad:
-            self._gradients(rows, tiles, exponentials, [shift * counted / total for shift in shifts])
+            self._gradients(rows, sweep, counted)
 
-    def _logits(self, hidden: torch.Tensor, tile: slice, i: int, buffers: list[torch.Tensor]) -> torch.Tensor:
-        """Logits of one tile, in a buffer that the next rows use again."""
-        weight = self.weight[tile]
-        if len(buffers) <= i:
-            buffers.append(hidden.new_empty(self.rows, len(weight)))
-        out = buffers[i][: len(hidden)]
-        if self.bias is None:
-            return torch.mm(hidden, weight.t(), out=out)
-        return torch.addmm(self.bias[tile], hidden, weight.t(), out=out)
+    def _guess(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Mean over the rows of the largest of the first logits, a scalar."""
+        logits = torch.mm(hidden, self.weight[:256].t()).to(self.accumulate)
+        return (logits if self.bias is None else logits.add_(self.bias[:256])).amax(1).mean()
 
-    def _gradients(
-        self, rows: slice, tiles: list[slice], exponentials: list[torch.Tensor], factors: list[torch.Tensor]
-    ) -> None:
-        hidden, labels = self.hidden[rows], self.labels[rows]
-        counted, labels = (labels >= 0).to(self.accumulate), labels.clamp_min(0)
-        grad_hidden = torch.zeros(hidden.shape, dtype=self.accumulate, device=hidden.device)
-        for tile, exponential, factor in zip(tiles, exponentials, factors, strict=True):
-            exponential = exponential.to(hidden.dtype)
-            scaled = hidden * factor[:, None].to(hidden.dtype)
-            grad_hidden.addcmul_(factor[:, None], torch.mm(exponential, self.weight[tile]).to(self.accumulate))
+    def _peaks(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Largest logit of each row, `[R, 1]`."""
+        peaks = [self.logits(hidden, i).amax(1, keepdim=True) for i in range(len(self.tiles))]
+        return torch.cat(peaks, dim=1).amax(1, keepdim=True)
+
+    def logits(self, hidden: torch.Tensor, i: int, shift: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits of tile i less a shift (scalar or `[R, 1]`), in the accumulation dtype."""
+        tile = self.tiles[i]
+        part = torch.mm(hidden, self.weight[tile].t(), out=self.buffer(len(hidden), i)).to(self.accumulate)
+        bias = None if self.bias is None else self.bias[tile]
+        if bias is not None and shift is not None and shift.dim() == 0:
+            return part.add_(bias - shift)
+        if bias is not None:
+            part.add_(bias)
+        return part if shift is None else part.sub_(shift)
+
+    def buffer(self, rows: int, i: int) -> torch.Tensor:
+        """Memory of tile i, which the next rows use again; one for all tiles where nobody comes back to them."""
+        columns = self.tiles[i].stop - self.tiles[i].start
+        key = i if self.needs_grad or self.return_ranks else 0
+        if key not in self.buffers:
+            self.buffers[key] = self.hidden.new_empty(self.rows * columns)
+        return self.buffers[key][: rows * columns].view(rows, columns)
+
+    def _gradients(self, rows: slice, sweep: _Sweep, counted: torch.Tensor) -> None:
+        hidden, labels, ones = self.hidden[rows], self.labels[rows].clamp_min(0), counted.to(self.accumulate)
+        factor = ones / sweep.total
+        scaled, column = hidden * factor[:, None].to(hidden.dtype), factor.to(hidden.dtype)
+        beta = 1 if rows.start else 0
+        for tile, exponential in zip(self.tiles, sweep.parts, strict=True):
             if hidden.dtype == self.accumulate:
-                self.grad_weight[tile].addmm_(exponential.t(), scaled)
-            else:
+                torch.addmm(self.grad_weight[tile], exponential.t(), scaled, beta=beta, out=self.grad_weight[tile])
+                torch.addmv(self.grad_bias[tile], exponential.t(), column, beta=beta, out=self.grad_bias[tile])
+            elif beta:
                 self.grad_weight[tile] += torch.mm(exponential.t(), scaled)
-            self.grad_bias[tile] += torch.mv(exponential.t(), factor.to(hidden.dtype))
-        grad_hidden -= self.weight[labels] * counted[:, None]
+                self.grad_bias[tile] += torch.mv(exponential.t(), column)
+            else:
+                self.grad_weight[tile] = torch.mm(exponential.t(), scaled)
+                self.grad_bias[tile] = torch.mv(exponential.t(), column)
+        assert sweep.weighted is not None
+        grad_hidden = sweep.weighted * factor[:, None] - self.weight[labels] * ones[:, None]
         self.grad_hidden[rows] = grad_hidden.to(hidden.dtype)
-        self.grad_weight.index_add_(0, labels, hidden * counted[:, None], alpha=-1)
-        self.grad_bias.index_add_(0, labels, counted, alpha=-1)
+        self.grad_weight.index_add_(0, labels, (hidden * ones[:, None]).to(self.accumulate), alpha=-1)
+        self.grad_bias.index_add_(0, labels, ones, alpha=-1)
+
+
+class _Sweep:
+    """All tiles of a block of R rows, once: exponentials of shifted logits and what can be summed on the way.
+
+    Attributes:
+        parts: exponentials of each tile, in the dtype of `hidden`; only the last one where nobody comes back.
+        total: `[R]`, their sums.
+        target: `[R]`, shifted logit of the label.
+        peak: `[R]`, largest shifted logit.
+        weighted: `[R, H]`, exponentials @ weight; None without gradients.
+        ranks: `[R]`, tokens above the label (0 if not asked for).
+    """
+
+    def __init__(self, walk: _Walk, hidden: torch.Tensor, labels: torch.Tensor, shift: torch.Tensor) -> None:
+        self.walk, self.hidden = walk, hidden
+        self.parts: list[torch.Tensor] = []
+        count, dtype, device = len(hidden), walk.accumulate, hidden.device
+        self.total, self.target = torch.zeros(2, count, dtype=dtype, device=device)
+        self.weighted = torch.zeros(count, hidden.shape[1], dtype=dtype, device=device) if walk.needs_grad else None
+        self.ranks = torch.zeros(count, dtype=torch.long, device=device)
+        order = labels.argsort()
+        borders = torch.searchsorted(
+            labels[order], torch.tensor([0, *(t.stop for t in walk.tiles)]).to(labels)
+        ).tolist()
+        peaks, logits = [], []
+        for i, tile in enumerate(walk.tiles):
+            part = walk.logits(hidden, i, shift)
+            here = order[borders[i] : borders[i + 1]]
+            if len(here):
+                self.target[here] = part[here, labels[here] - tile.start]
+            peaks.append(part.amax(1))
+            if walk.return_ranks:
+                logits.append(part)
+            else:
+                self._weigh(i, part)
+        self.peak = peaks[0] if len(peaks) == 1 else torch.stack(peaks).amax(0)
+        for i, part in enumerate(logits):
+            self.ranks += (part > self.target[:, None]).sum(1)
+            self._weigh(i, part)
+
+    def _weigh(self, i: int, logits: torch.Tensor) -> None:
+        exponential = logits.exp_()
+        self.total += exponential.sum(1)
+        if self.weighted is None:
+            return
+        if exponential.dtype != self.hidden.dtype:
+            exponential = self.walk.buffer(len(logits), i).copy_(exponential)
+        self.parts.append(exponential)
+        weight = self.walk.weight[self.walk.tiles[i]]
+        if self.weighted.dtype == self.hidden.dtype:
+            self.weighted.addmm_(exponential, weight)
+        else:
+            self.weighted += torch.mm(exponential, weight)
+
+    def fits(self) -> bool:
+        """Whether no row's sum ran over or vanished."""
+        return bool(((self.total > 1e-20) & (self.total < 1e30)).all())
 
 
 def neighbor_reconstruction_loss(

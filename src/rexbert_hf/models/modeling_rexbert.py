@@ -25,7 +25,7 @@ from transformers.modeling_outputs import (
 )
 from transformers.utils.generic import can_return_tuple
 
-from .attention_rexbert import Layout, spare_rows
+from .attention_rexbert import spare_rows
 from .configuration_rexbert import RexBertConfig
 from .encoder_rexbert import (
     REMOTE_FILES,
@@ -38,6 +38,7 @@ from .encoder_rexbert import (
     drawn,
     residual_std,
 )
+from .layout_rexbert import Layout
 from .losses_rexbert import masked_cross_entropy, neighbor_reconstruction_loss
 
 
