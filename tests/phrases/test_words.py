@@ -98,7 +98,8 @@ def test_flags():
 def test_long_text_is_one_chunk():
     text = "word " * 100_000
     ((first, words),) = split_chunks([text])
-    assert first == 0 and len(words) == 100_001
+    assert first == 0
+    assert len(words) == 100_001
     assert len(set(words.hashes.tolist())) == 2
 
 

@@ -21,32 +21,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
-from rexbert_hf.phrases.characters import (
-    BREAK,
-    DIGIT,
-    DOT_ABOVE,
-    HYPHEN,
-    IGNORED,
-    JOINED,
-    LETTER,
-    MARK,
-    POINT,
-    QUOTE,
-    SINGLE,
-    SYMBOL,
-    code_tables,
-    mixed,
-)  # fmt: skip
+from rexbert_hf.phrases.characters import BREAK, IGNORED, JOINED, SINGLE, code_tables
+from rexbert_hf.phrases.splitting import apply_context, borders, code_points, counting_places, unit_hashes
 
 KIND_WORD, KIND_SYMBOL, KIND_BREAK = 0, 1, 2
 """Values of `Words.kind`."""
 
 CHUNK_CHARS = 1 << 18
-_BASE = 0x9E3779B97F4A7C15  # 5 modulo 8: the order of such numbers modulo 2**64 is the longest possible.
 
 
 @dataclass(slots=True)
@@ -162,6 +146,9 @@ def split_chunks(
         lower: whether case does not matter.
         chunk_chars: characters of a chunk, unless one text has more.
 
+    Raises:
+        TypeError: if a text is not a `str`.
+
     Yields:
         The index of the chunk's first text, and its units.
 
@@ -170,6 +157,8 @@ def split_chunks(
     """
     first = size = 0
     for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"text {index} is {type(text).__name__}, not str")
         if size and size + len(text) > chunk_chars:
             yield first, split_words(texts[first:index], lower=lower)
             first, size = index, 0
@@ -196,17 +185,17 @@ def split_words(texts: Sequence[str], *, lower: bool = True) -> Words:
     """
     text_first = np.zeros(len(texts) + 1, dtype=np.int64)
     np.cumsum(np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)) + 1, out=text_first[1:])
-    codes, kind = _codes(texts)
+    codes, kind = code_points(texts)
     kind[text_first[1:] - 1] = BREAK
     places = None
     if len(kind) and kind.max() >= IGNORED:
-        places = _kept(codes, kind, lower)
+        places = counting_places(codes, kind, lower)
         codes, kind = codes[places], kind[places]
-    _apply_context(kind)
-    first, end = _borders(kind)
+    apply_context(kind)
+    first, end = borders(kind)
     unit_kind = np.maximum(kind[first], SINGLE) - SINGLE
     hyphen = (kind[first - 1] == JOINED) & (first > 0)
-    hashes = _hashes(codes, first, end, lower)
+    hashes = unit_hashes(codes, first, end, lower)
     hashes[unit_kind == KIND_BREAK] = 0
     offsets = np.zeros(len(texts) + 1, dtype=np.int64)
     offsets[1:] = np.flatnonzero(unit_kind == KIND_BREAK) + 1
@@ -217,114 +206,3 @@ def split_words(texts: Sequence[str], *, lower: bool = True) -> Words:
     length = end - first
     length[unit_kind == KIND_BREAK] = 0
     return Words(start, stop, unit_kind, hyphen, hashes, offsets, codes, first, length, lower)
-
-
-def _codes(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Code points of the texts, a line feed after each, and their classes before context."""
-    joined = "\n".join([*texts, ""])
-    if joined.isascii():  # Python knows that without looking.
-        raw = joined.encode("ascii")
-        kind = np.frombuffer(bytearray(raw.translate(_ascii_classes())), dtype=np.uint8)
-        return np.frombuffer(raw, dtype=np.uint8), kind
-    codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-    return codes, code_tables().kind[codes]
-
-
-@lru_cache(maxsize=1)
-def _ascii_classes() -> bytes:
-    return code_tables().kind[:256].tobytes()
-
-
-def _kept(codes: np.ndarray, kind: np.ndarray, lower: bool) -> np.ndarray:
-    """Where the characters stand that count; dots above become marks, except after an i, whose dot they are."""
-    keep = kind != IGNORED
-    dots = np.flatnonzero(kind == DOT_ABOVE)
-    kind[dots] = MARK
-    if lower and len(dots):
-        solid = keep.copy()
-        solid[dots] = False
-        before = np.maximum.accumulate(np.where(solid, np.arange(len(kind)), -1))[dots]
-        after_i = (before >= 0) & (code_tables().lower[codes[before]] == ord("i"))
-        keep[dots[after_i]] = False
-    return np.flatnonzero(keep)
-
-
-def _apply_context(kind: np.ndarray) -> None:
-    """Decide what apostrophes, hyphens, points and commas are, in place, by their neighbours."""
-    unclear = np.flatnonzero(kind >= QUOTE)
-    mark = kind[unclear]
-    # The last character is a break, so there is a next one; before the first one stands, by wrapping round, a break.
-    before, after = kind[unclear - 1], kind[unclear + 1]
-    kind[unclear] = _CONTEXT[mark, before, after]
-
-
-def _context_table() -> np.ndarray:
-    """Class of an unclear character by its own class and its neighbours', `[13, 13, 13]`."""
-    table = np.full((13, 13, 13), SYMBOL, dtype=np.uint8)
-    for before in (LETTER, DIGIT, MARK, SINGLE):
-        for after in (LETTER, DIGIT, SINGLE):
-            table[HYPHEN, before, after] = JOINED
-    for before in (LETTER, DIGIT, MARK):
-        table[QUOTE, before, LETTER] = LETTER
-    table[POINT, DIGIT, DIGIT] = DIGIT
-    return table
-
-
-_CONTEXT = _context_table()
-
-
-def _borders(kind: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First character and one past the last of each unit."""
-    pair = np.empty(len(kind) + 1, dtype=np.uint8)
-    pair[1:-1] = (kind[:-1] << 3) | kind[1:]
-    if len(kind):
-        pair[0], pair[-1] = kind[0], kind[-1] << 3
-    else:
-        pair[0] = 0
-    found = np.frombuffer(pair.tobytes().translate(_BORDERS), dtype=np.uint8)
-    return np.flatnonzero(found & 1), np.flatnonzero(found & 2)
-
-
-def _border_table() -> bytes:
-    """By the classes of two neighbours: 1 where a unit begins between them, 2 where one ends, 3 for both."""
-    table = bytearray(256)
-    word = (LETTER, DIGIT, MARK)
-    for before in range(8):
-        for after in range(8):
-            goes_on = (before in word and after in word) or (before == SINGLE and after == MARK)
-            begins = after >= LETTER and not goes_on
-            ends = before >= LETTER and not goes_on
-            table[before << 3 | after] = begins + 2 * ends
-    return bytes(table)
-
-
-_BORDERS = _border_table()
-
-
-def _hashes(codes: np.ndarray, first: np.ndarray, end: np.ndarray, lower: bool) -> np.ndarray:
-    """Hash of each unit: a polynomial in a fixed odd number, modulo 2**64, from sums up to each character."""
-    tables = code_tables()
-    values = (tables.hashes if lower else tables.exact)[codes]
-    size = 1 << max(CHUNK_CHARS.bit_length(), len(codes).bit_length())
-    powers, inverse = _powers(size)
-    sums = np.empty(len(codes) + 1, dtype=np.uint64)
-    sums[0] = 0
-    np.multiply(values, powers[: len(codes)], out=values)
-    np.cumsum(values, out=sums[1:])
-    hashes = mixed((sums[end] - sums[first]) * inverse[first])
-    hashes[hashes == 0] = 1
-    return hashes
-
-
-@lru_cache(maxsize=2)
-def _powers(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Powers of the base and of its inverse modulo 2**64, uint64 `[size]` each."""
-    tables = []
-    for base in (_BASE, pow(_BASE, -1, 1 << 64)):
-        powers = np.ones(size, dtype=np.uint64)
-        known = 1
-        while known < size:
-            powers[known : 2 * known] = powers[:known] * np.uint64(pow(base, known, 1 << 64))
-            known *= 2
-        tables.append(powers)
-    return tables[0], tables[1]
