@@ -77,10 +77,9 @@ def pair_rows(weight: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def _rotate_pairs(out: torch.Tensor, x: torch.Tensor, turn: torch.Tensor) -> None:
-    """Rotary embedding of neighbouring pairs `[T, ..., E]` in one pass; `out` and `x` float32, `turn` `[T, E / 2]`."""
-    turn = turn.view(len(turn), *[1] * (x.dim() - 2), -1)
-    pairs = (torch.view_as_complex(y.unflatten(-1, (-1, 2))) for y in (x, out))
-    torch.mul(next(pairs), turn, out=next(pairs))
+    """Rotary embedding of neighbouring pairs in one pass: `out` and `x` float32 `[..., T, E]`, `turn` `[T, E / 2]`."""
+    source, target = (torch.view_as_complex(y.unflatten(-1, (-1, 2))) for y in (x, out))
+    torch.mul(source, turn, out=target)
 
 
 def spare_rows(total: int, device: torch.device, dtype: torch.dtype) -> int:
@@ -215,9 +214,10 @@ def _blocks(length: int, window: int | None) -> list[tuple[int, int, int, int]]:
 
 
 def _block_mask(
-    layout: Layout, block: tuple[int, int, int, int], window: int | None, like: torch.Tensor
+    layout: Layout, block: tuple[int, int, int, int] | int, window: int | None, like: torch.Tensor
 ) -> torch.Tensor | None:
-    q0, q1, k0, k1 = block
+    """Mask of a block of a document, or of a whole document of this length; None where nothing is hidden."""
+    q0, q1, k0, k1 = (0, block, 0, block) if isinstance(block, int) else block
     if window is None or max(q1 - 1 - k0, k1 - 1 - q0) <= window:
         return None
     return layout.band(q1 - q0, k1 - k0, q0 - k0, window, like)
@@ -230,14 +230,14 @@ def _flat(qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, layout: Layou
 
 
 class _FlatAttention(torch.autograd.Function):
-    """The sdpa back-end on CPU, with torch's flash kernels called directly on views, in float32.
+    """The sdpa back-end on CPU, without autograd between its steps, in float32.
 
-    Two shapes of call. Blocks: all queries of the flat batch in blocks of `FLAT_BLOCK`, each over the keys around it,
-    overlapping views of one buffer; a mask keeps documents apart. One call serves a whole local layer, or all short
-    documents of a global one. Groups: documents of equal length are rows of a view, without a mask.
+    Blocks: all queries of the flat batch in blocks of `FLAT_BLOCK`, each over the keys around it, overlapping views of
+    one buffer; a mask keeps documents apart. A few batched products serve a whole local layer, or all short documents
+    of a global one. Groups: documents of equal length are rows of a view, which torch's flash kernel takes as it is.
 
-    Autograd would write a zero-filled full-size gradient for each slice; here every result is used once. The kernels
-    run in float32 whatever the dtype: their bfloat16 form is compiled anew for every shape.
+    Autograd would write a zero-filled full-size gradient for each slice; here every result is used once. In float32
+    whatever the dtype: the bfloat16 kernels are compiled anew for every shape.
     """
 
     @staticmethod
@@ -245,26 +245,26 @@ class _FlatAttention(torch.autograd.Function):
         ctx: Any, qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, layout: Layout, window: int | None
     ) -> torch.Tensor:
         rows, _, heads, width = qkv.shape
-        total, plan = len(layout.position_ids), _Plan.of(layout, window)
-        buffer = torch.empty(plan.padded(total), 3, heads, width)
-        buffer[: plan.halo] = 0
-        buffer[plan.halo + total :] = 0
-        inner = buffer[plan.halo : plan.halo + total]
-        turn = torch.complex(cos, sin)
-        _rotate_pairs(inner[:, :2], qkv[:total, :2].float(), turn)
-        inner[:, 2] = qkv[:total, 2]
-        outputs, logsumexps = [], []
-        for query, key, value, mask in plan.calls(buffer, layout, window):
+        total, plan, turn = len(layout.position_ids), _Plan.of(layout, window), torch.complex(cos, sin)
+        buffer = torch.empty(3, heads, plan.padded(total), width)
+        buffer[:, :, : plan.halo] = 0
+        buffer[:, :, plan.halo + total :] = 0
+        inner, source = buffer[:, :, plan.halo : plan.halo + total], qkv[:total].permute(1, 2, 0, 3)
+        _rotate_pairs(inner[:2], source[:2].float(), turn)
+        inner[2] = source[2]
+        out, logsumexps = torch.empty(rows, heads, width), []
+        out[total:] = 0
+        for head in range(heads if plan.blocked else 0):
+            query, key, value = plan.windows(buffer[:, head])
+            result = torch.bmm(_weights(query, key, plan.mask(layout)), value)
+            out[: plan.blocked, head] = result.view(-1, width)[: plan.blocked]
+        for start, (count, length) in plan.starts():
+            query, key, value = (_group(x, start + plan.halo, count, length) for x in buffer)
             result, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                query, key, value, 0.0, False, attn_mask=mask, scale=width**-0.5
+                query, key, value, 0.0, False, attn_mask=_block_mask(layout, length, window, query), scale=width**-0.5
             )
-            outputs.append(_flat_rows(result))
+            out[start : start + count * length] = result.transpose(1, 2).reshape(-1, heads, width)
             logsumexps.append(logsumexp)
-        if plan.blocked:
-            outputs[0] = outputs[0][: plan.blocked]
-        if rows > total:
-            outputs.append(buffer.new_zeros(rows - total, heads, width))
-        out = outputs[0] if len(outputs) == 1 else torch.cat(outputs) if outputs else buffer.new_zeros(0, heads, width)
         ctx.save_for_backward(buffer, out, turn)
         ctx.layout, ctx.window, ctx.logsumexps = layout, window, logsumexps
         return out.view(rows, heads * width).to(qkv.dtype)
@@ -273,29 +273,26 @@ class _FlatAttention(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         buffer, out, turn = ctx.saved_tensors
         layout: Layout = ctx.layout
-        total, plan, width = len(layout.position_ids), _Plan.of(layout, ctx.window), out.shape[-1]
+        total, plan, (rows, heads, width) = len(layout.position_ids), _Plan.of(layout, ctx.window), out.shape
         grad_out = grads[0].float().view(out.shape)
-        results, grad_results = plan.rows(out), plan.rows(grad_out)
-        pieces: list[list[torch.Tensor]] = []
-        calls = plan.calls(buffer, layout, ctx.window)
-        for call, result, grad_result, logsumexp in zip(calls, results, grad_results, ctx.logsumexps, strict=True):
-            query, key, value, mask = call
+        inner = torch.empty(3, heads, max(total, plan.count * plan.block), width)
+        for head in range(heads if plan.blocked else 0):
+            _backward_windows(plan, layout, buffer[:, head], grad_out[: plan.blocked, head], inner[:, head])
+        by_head, grad_by_head = out.transpose(0, 1), grad_out.transpose(0, 1)
+        for (start, (count, length)), logsumexp in zip(plan.starts(), ctx.logsumexps, strict=True):
+            query, key, value = (_group(x, start + plan.halo, count, length) for x in buffer)
+            result, grad_result = (_group(x, start, count, length) for x in (by_head, grad_by_head))
+            mask = _block_mask(layout, length, ctx.window, query)
             found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
                 grad_result, query, key, value, result, logsumexp, 0.0, False, attn_mask=mask, scale=width**-0.5
             )
-            if plan.blocked and not pieces:
-                parts = [_flat_rows(found[0]), *(_fold(x.transpose(1, 2), plan) for x in found[1:])]
-                pieces.append([x[: plan.blocked] for x in parts])
-            else:
-                pieces.append([_flat_rows(x) for x in found])
-        grad = torch.empty(len(out), 3, *out.shape[1:])
+            for target, x in zip(inner, found, strict=True):
+                _group(target, start, count, length).copy_(x)
+        grad = torch.empty(rows, 3, heads, width)
         grad[total:] = 0
-        if pieces:
-            query, key, value = (x[0] if len(x) == 1 else torch.cat(x) for x in zip(*pieces, strict=True))
-            back = turn.conj().resolve_conj()
-            _rotate_pairs(grad[:total, 0], query, back)
-            _rotate_pairs(grad[:total, 1], key, back)
-            grad[:total, 2] = value
+        target = grad[:total].permute(1, 2, 0, 3)
+        _rotate_pairs(target[:2], inner[:2, :, :total], turn.conj().resolve_conj())
+        target[2] = inner[2, :, :total]
         return grad.to(grads[0].dtype), None, None, None, None
 
 
@@ -337,48 +334,58 @@ class _Plan:
         """Rows of a buffer that holds `total` tokens and room for the last block's keys."""
         return max(total, self.count * self.block) + 2 * self.halo
 
-    def calls(
-        self, buffer: torch.Tensor, layout: Layout, window: int | None
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]]:
-        """Query, key, value `[n, N, s, E]` and mask of each kernel call, views of the buffer `[padded, 3, N, E]`."""
-        start, (_, _, heads, width) = self.halo + self.blocked, buffer.shape
-        if self.blocked:
-            row, keys = 3 * heads * width, self.block + 2 * self.halo
-            strides = (self.block * row, width, row, 1)
-            query = buffer.as_strided((self.count, heads, self.block, width), strides, self.halo * row)
-            key, value = (buffer.as_strided((self.count, heads, keys, width), strides, i * row // 3) for i in (1, 2))
-            yield query, key, value, layout.block_mask(self.block, self.halo)[: self.count]
-        for count, length in self.groups:
-            rows = buffer[start : start + count * length].view(count, length, *buffer.shape[1:])
-            query, key, value = (rows[:, :, i].transpose(1, 2) for i in range(3))
-            yield query, key, value, _block_mask(layout, (0, length, 0, length), window, query)
-            start += count * length
-
-    def rows(self, flat: torch.Tensor) -> Iterator[torch.Tensor]:
-        """The parts of `[T, N, E]` that belong to each call, `[n, N, s, E]`; the last block is filled with zeros."""
-        if self.blocked:
-            part = flat[: self.blocked]
-            part = F.pad(part, (0, 0, 0, 0, 0, -self.blocked % self.block))
-            yield part.view(-1, self.block, *flat.shape[1:]).transpose(1, 2)
+    def starts(self) -> Iterator[tuple[int, tuple[int, int]]]:
+        """First token of each group, and the group."""
         start = self.blocked
         for count, length in self.groups:
-            yield flat[start : start + count * length].view(count, length, *flat.shape[1:]).transpose(1, 2)
+            yield start, (count, length)
             start += count * length
 
+    def mask(self, layout: Layout) -> torch.Tensor:
+        """Additive `[blocks, block, block + 2 * halo]`."""
+        return layout.block_mask(self.block, self.halo)[: self.count]
 
-def _flat_rows(x: torch.Tensor) -> torch.Tensor:
-    """`[n, N, s, E]` to `[n * s, N, E]`."""
-    x = x.transpose(1, 2)
-    return x.reshape(-1, *x.shape[2:])
+    def windows(self, buffer: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries `[blocks, block, E]`, keys and values `[blocks, block + 2 * halo, E]`, views of one head's buffer."""
+        width = buffer.shape[-1]
+        strides, keys = (self.block * width, width, 1), (self.count, self.block + 2 * self.halo, width)
+        query, key, value = buffer[:, : self.padded(0)]
+        inside = query[self.halo : self.halo + self.count * self.block]
+        overlapping = (x.as_strided(keys, strides) for x in (key, value))
+        return inside.view(self.count, self.block, width), *overlapping  # type: ignore[return-value]
 
 
-def _fold(parts: torch.Tensor, plan: _Plan) -> torch.Tensor:
-    """Sum of key gradients `[n, block + 2 * halo, N, E]` of overlapping windows, as flat `[n * block, N, E]`."""
-    block, halo = plan.block, plan.halo
-    whole = parts[:, halo : halo + block].contiguous()
-    whole[:-1, block - halo :] += parts[1:, :halo]
-    whole[1:, :halo] += parts[:-1, halo + block :]
-    return whole.view(-1, *whole.shape[2:])
+def _weights(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Softmax weights `[n, s, t]`."""
+    return torch.softmax(torch.baddbmm(mask, query, key.transpose(1, 2), alpha=query.shape[-1] ** -0.5), -1)
+
+
+def _backward_windows(
+    plan: _Plan, layout: Layout, buffer: torch.Tensor, grad_out: torch.Tensor, target: torch.Tensor
+) -> None:
+    """Gradients of one head's blocks into `target` `[3, rows, E]`; weights are computed again, not kept."""
+    query, key, value = plan.windows(buffer)
+    weights, scale = _weights(query, key, plan.mask(layout)), query.shape[-1] ** -0.5
+    grad = F.pad(grad_out, (0, 0, 0, plan.count * plan.block - plan.blocked)).view(query.shape)
+    scores = torch.ops.aten._softmax_backward_data(torch.bmm(grad, value.transpose(1, 2)), weights, -1, torch.float32)
+    none = scores.new_zeros(())
+    places = [x[: plan.count * plan.block].view(query.shape) for x in target]
+    torch.baddbmm(none, scores, key, beta=0, alpha=scale, out=places[0])
+    _fold(torch.baddbmm(none, scores.transpose(1, 2), query, beta=0, alpha=scale), plan.halo, places[1])
+    _fold(torch.bmm(weights.transpose(1, 2), grad), plan.halo, places[2])
+
+
+def _fold(parts: torch.Tensor, halo: int, out: torch.Tensor) -> None:
+    """Sum of key gradients `[n, block + 2 * halo, E]` of overlapping windows, into `[n, block, E]`."""
+    block = out.shape[1]
+    out.copy_(parts[:, halo : halo + block])
+    out[:-1, block - halo :] += parts[1:, :halo]
+    out[1:, :halo] += parts[:-1, halo + block :]
+
+
+def _group(by_head: torch.Tensor, start: int, count: int, length: int) -> torch.Tensor:
+    """Documents of equal length of `[N, T, E]` as a view `[count, N, length, E]`."""
+    return by_head[:, start : start + count * length].unflatten(1, (count, length)).transpose(0, 1)
 
 
 def _varlen(

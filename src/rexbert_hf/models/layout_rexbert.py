@@ -104,7 +104,7 @@ class Layout:
         return self._masks[key]
 
     def block_mask(self, block: int, halo: int) -> torch.Tensor:
-        """Additive `[blocks, 1, block, block + 2 * halo]` mask of the flat order, kept for the rest of the batch.
+        """Additive `[blocks, block, block + 2 * halo]` mask of the flat order, kept for the rest of the batch.
 
         Query i of block n is token n * block + i; key j is token n * block - halo + j. A query sees its own document
         within `halo`; queries past the last token see each other, so that no row is empty.
@@ -120,7 +120,7 @@ class Layout:
             key = document.as_strided((count, 1, block + 2 * halo), (block, 1, 1))
             distance = torch.arange(block)[:, None] + halo - torch.arange(block + 2 * halo)[None, :]
             hidden = (query != key) | (distance.abs() > halo)
-            self._masks[name] = torch.zeros(hidden.shape).masked_fill_(hidden, -math.inf)[:, None]
+            self._masks[name] = torch.zeros(hidden.shape).masked_fill_(hidden, -math.inf)
         return self._masks[name]
 
 
