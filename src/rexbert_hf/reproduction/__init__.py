@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from rexbert_hf.reproduction.jobs import Job, Ran, register_measure, register_run
 from rexbert_hf.reproduction.runner import reproduce
-from rexbert_hf.reproduction.settings import Claim, Measure, ReproductionSettings, Stage
+from rexbert_hf.reproduction.settings import Claim, CurveSettings, Measure, ReproductionSettings, Stage
 
 __all__ = [
     "Claim",
+    "CurveSettings",
     "Job",
     "Measure",
     "Ran",

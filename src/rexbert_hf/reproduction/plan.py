@@ -49,11 +49,13 @@ class Cost:
         tokens_per_second: while training.
         overhead: seconds of loading and saving.
         measuring: seconds of all measures; 0 for what is no row.
+        curve: seconds of one point of its learning curve.
     """
 
     tokens_per_second: float
     overhead: float
     measuring: float = 0.0
+    curve: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,9 @@ def fit(
     stages = settings.needed_stages()
     times = {stage.name: 1 if stage.shared else len(settings.seeds) for stage in stages}
     fixed = sum(times[name] * (cost.overhead + cost.measuring) for name, cost in costs.items())
+    if settings.curves:
+        points = settings.curves.points * min(settings.curves.seeds, len(settings.seeds))
+        fixed += points * sum(cost.curve for cost in costs.values())
     own = {stage.name: stage.share for stage in stages if stage.share is not None}
     groups = [([name], share) for name, share in own.items()]
     groups.append(([stage.name for stage in stages if stage.name not in own], 1 - sum(own.values())))

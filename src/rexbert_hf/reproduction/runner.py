@@ -21,6 +21,14 @@ from rexbert_hf.phrases import LexiconGuide
 from rexbert_hf.pretraining import ModelSettings, PretrainSettings
 from rexbert_hf.pretraining.corpora import prepare
 from rexbert_hf.pretraining.encoder import load_tokenizer
+from rexbert_hf.reproduction.curves import (
+    draw_curves,
+    gather,
+    has_curve,
+    keep_checkpoints,
+    logged_losses,
+    measure_curve,
+)
 from rexbert_hf.reproduction.jobs import MEASURES, RUNS, Job, Ran
 from rexbert_hf.reproduction.plan import Cost, RunPlan, fit, load_costs, load_plan, save_costs, save_plan
 from rexbert_hf.reproduction.settings import (
@@ -41,7 +49,8 @@ logger = logging.getLogger(__name__)
 def reproduce(settings: ReproductionSettings, command: str = "") -> dict[str, Any]:
     """Reproduce a paper's effects within a budget of minutes.
 
-    Writes `plan.json`, `results/STAGE-seedN.json`, `table.md` and `run.json` into `output_dir`; the models stay in
+    Writes `plan.json`, `results/STAGE-seedN.json`, `table.md`, `curves.png` (where the settings ask for learning
+    curves) and `run.json` into `output_dir`; the models stay in
     `seed-N/STAGE`, those that all seeds share in `shared/STAGE`.
 
     Args:
@@ -69,6 +78,7 @@ def reproduce(settings: ReproductionSettings, command: str = "") -> dict[str, An
             costs = _calibrate(settings, recipes, shared)
             save_costs(costs, settings, hardware())
         plan = fit(settings, recipes, costs, time.perf_counter() - start)
+        settings.check_tokens(plan.tokens)  # stages with a share of their own are scaled apart
         save_plan(plan, settings, hardware())
     for line in plan.lines(settings):
         logger.info("plan: %s", line)
@@ -165,6 +175,8 @@ def _job(
         scale=scale,
         seed=seed,
     )
+    if settings.curves and folder is None and has_curve(settings, stage, seed):
+        recipe = keep_checkpoints(recipe, settings.curves.points)
     return Job(stage, seed, recipe)
 
 
@@ -189,11 +201,15 @@ def _calibrate(
         job = _job(settings, stage, settings.seeds[0], recipe, shared, scale=1.0, folder="calibration")
         ran = RUNS[stage.run](job)
         speed = ran.tokens_per_second or ran.tokens / ran.seconds
-        start = time.perf_counter()
+        seconds: dict[str, float] = {}
         if stage.row:
-            _measure(settings, job)
+            _measure(settings, job, seconds=seconds)
+        drawn = settings.curves.measures if settings.curves and not stage.shared else set()
         costs[stage.name] = Cost(
-            speed, max(0.0, ran.seconds - ran.tokens / speed), time.perf_counter() - start if stage.row else 0.0
+            speed,
+            overhead=max(0.0, ran.seconds - ran.tokens / speed),
+            measuring=sum(seconds.values()),
+            curve=sum(seconds[name] for name in drawn & set(seconds)),
         )
         cost = costs[stage.name]
         logger.info(
@@ -203,11 +219,26 @@ def _calibrate(
     return costs
 
 
-def _measure(settings: ReproductionSettings, job: Job) -> dict[str, float]:
+def _measure(
+    settings: ReproductionSettings, job: Job, only: set[str] | None = None, seconds: dict[str, float] | None = None
+) -> dict[str, float]:
+    """Values of a job's model.
+
+    Args:
+        settings: the reproduction.
+        job: a finished run.
+        only: names of the measures; None for all.
+        seconds: takes what each measure took.
+    """
     values: dict[str, float] = {}
     for measure in settings.measures:
+        if only is not None and measure.name not in only:
+            continue
+        start = time.perf_counter()
         found = MEASURES[measure.kind](job, **measure.options)
         values |= {f"{measure.name}.{key}": value for key, value in found.items()}
+        if seconds is not None:
+            seconds[measure.name] = time.perf_counter() - start
     return values
 
 
@@ -219,7 +250,7 @@ def _finish(settings: ReproductionSettings, job: Job) -> bool:
     """Bring a job to its end; says whether that completed a row of the table."""
     path = _result_file(settings, job.stage, job.seed)
     path.parent.mkdir(exist_ok=True)
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    found = _read(settings, job.stage, job.seed)
     if found.get("done"):
         logger.info("%s, %s: done before", "all seeds" if job.stage.shared else f"seed {job.seed}", job.stage.name)
         return False
@@ -228,11 +259,24 @@ def _finish(settings: ReproductionSettings, job: Job) -> bool:
         ran: Ran = RUNS[job.stage.run](job)
         found = {"stage": job.stage.name, "seed": job.seed, **dataclasses.asdict(ran), "done": False}
         write_whole(path, json.dumps(found, indent=2).encode())
+    if "losses" not in found:
+        curves = settings.curves
+        found["losses"] = logged_losses(job.folder)
+        found["curve"] = []
+        if curves and has_curve(settings, job.stage, job.seed):
+            found["curve"] = measure_curve(job, lambda at: _measure(settings, at, curves.measures))
+        write_whole(path, json.dumps(found, indent=2).encode())
     for checkpoint in checkpoint_folders(job.folder):
         shutil.rmtree(checkpoint)
     found["values"] = _measure(settings, job) if job.stage.row else {}
     write_whole(path, json.dumps({**found, "done": True}, indent=2).encode())
     return job.stage.row
+
+
+def _read(settings: ReproductionSettings, stage: Stage, seed: int) -> dict[str, Any]:
+    path = _result_file(settings, stage, seed)
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
 
 
 def _report(settings: ReproductionSettings, plan: RunPlan, command: str, seconds: float) -> dict[str, Any]:
@@ -241,14 +285,15 @@ def _report(settings: ReproductionSettings, plan: RunPlan, command: str, seconds
     for stage in settings.chosen_rows():
         rows[stage.name] = {}
         for seed in settings.seeds:
-            files = [_result_file(settings, part, seed) for part in settings.chain(stage)]
-            if not all(path.exists() for path in files):
-                continue
-            parts = [json.loads(path.read_text(encoding="utf-8")) for path in files]
-            if all(part["done"] for part in parts):
+            parts = [_read(settings, part, seed) for part in settings.chain(stage)]
+            if all(part.get("done") for part in parts):
                 rows[stage.name][seed] = {**parts[-1]["values"], "tokens": sum(part["tokens"] for part in parts)}
+    curves = gather(settings, lambda stage, seed: _read(settings, stage, seed))
+    drawn = draw_curves(settings, curves, settings.output_dir / "curves.png")
     results: dict[str, Any] = {
         "rows": rows,
+        "curves": curves,
+        "plot": drawn.name if drawn else None,
         "claims": judge(settings, rows),
         "tokens_per_row": {
             row.name: sum(plan.tokens[s.name] for s in settings.chain(row)) for row in settings.chosen_rows()

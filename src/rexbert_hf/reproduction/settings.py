@@ -95,6 +95,30 @@ class Claim:
 
 
 @dataclass
+class CurveSettings:
+    """Learning curves: some values, measured on the checkpoints of each row and drawn beside the table.
+
+    Attributes:
+        values: values to draw, as `measure.key`, and their headings.
+        points: checkpoints of a row, evenly spaced.
+        seeds: how many of the seeds have curves, from the first on.
+    """
+
+    values: dict[str, str]
+    points: int = 5
+    seeds: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.values or min(self.points, self.seeds) < 1:
+            raise ValueError("curves need at least one value, one point and one seed")
+
+    @property
+    def measures(self) -> set[str]:
+        """Names of the measures that give the values."""
+        return {value.split(".")[0] for value in self.values}
+
+
+@dataclass
 class LexiconSettings:
     """Where brands and product types come from.
 
@@ -130,6 +154,7 @@ class ReproductionSettings:
         measures: what is measured on each row.
         columns: values that the table shows, and their headings.
         claims: effects to test.
+        curves: learning curves to record; None for none.
         output_dir: folder of the reproduction; starting again on it resumes.
         min_steps: stop if the budget allows a stage fewer optimizer steps.
         calibration_steps: steps of each stage that measure its speed.
@@ -151,6 +176,7 @@ class ReproductionSettings:
     measures: list[Measure] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
     claims: list[Claim] = field(default_factory=list)
+    curves: CurveSettings | None = None
     output_dir: Path = Path("output/reproduce")
     min_steps: int = 40
     calibration_steps: int = 8
@@ -193,9 +219,10 @@ class ReproductionSettings:
             for name in (claim.row, claim.than):
                 if name not in rows:
                     _refuse(f"claims.{claim.name}", "names the row", name, rows)
-        for value in [*self.columns, *(claim.value for claim in self.claims)]:
+        drawn = self.curves.values if self.curves else {}
+        for value in [*self.columns, *(claim.value for claim in self.claims), *drawn]:
             if value.split(".")[0] not in measures:
-                _refuse("columns and claims", "name the measure", value.split(".")[0], measures)
+                _refuse("columns, claims and curves", "name the measure", value.split(".")[0], measures)
 
     def chosen_rows(self) -> list[Stage]:
         """Stages that become rows."""

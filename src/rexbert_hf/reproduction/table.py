@@ -80,6 +80,8 @@ def render(settings: ReproductionSettings, results: Mapping[str, Any]) -> str:
     heads = ["claim", "value", "difference", "interval", "by seed", "must exceed", "paper", "verdict"]
     lines += [_line(heads), _line(["---"] * len(heads))]
     lines += [_line(_claim_cells(settings, claim)) for claim in results["claims"]]
+    if results["plot"]:
+        lines += ["", f"![learning curves]({results['plot']})"]
     lines += ["", *_counts(settings, rows), *(f"- {note}" for note in settings.notes)]
     return "\n".join(lines).rstrip() + "\n"
 
