@@ -62,6 +62,9 @@ def test_all_tokens_masked_equals_a_count_by_hand(store):
     assert found["accuracy_brand"] == pytest.approx(1 / 3)
     # 10 and 11 come first; 20 ties with all others behind them, which counts for it.
     assert found["accuracy@5_brand"] == 1.0
+    # Four times 10 (logit 2), once 11 (logit 1), six others (0).
+    normaliser = np.log(np.exp(2.0) + np.exp(1.0) + WORDS - 2)
+    assert found["loss"] == pytest.approx(normaliser - (4 * 2 + 1) / 11, rel=1e-5)
 
 
 def test_whole_spans_hide_every_token_of_a_span_and_nothing_else(store):
@@ -138,4 +141,4 @@ def test_no_document_with_a_span_is_an_error():
 
 def test_a_store_without_spans_is_an_error():
     with pytest.raises(ValueError, match="no spans"):
-        evaluate_spans(AlwaysTen(), make_store(0, documents=3), make_tokenizer())
+        evaluate_spans(AlwaysTen(), TokenisedDataset.from_rows([{"input_ids": [1, 7, 8, 2]}]), make_tokenizer())

@@ -77,7 +77,8 @@ def evaluate_spans(
         only_with_spans: use only documents with a span.
 
     Returns:
-        `MaskedTokenCounts.report()`: `accuracy`, `accuracy_guided`, `accuracy_rest`, by kind, `accuracy@5...`, counts.
+        `MaskedTokenCounts.report()`: `accuracy`, `accuracy_guided`, `accuracy_rest`, by kind, `accuracy@5...`, counts;
+        and `loss`, the mean over all masked tokens in nats.
 
     Raises:
         ValueError: if `mask` is unknown, the store has no spans or holds no document to use, or nothing was masked.
@@ -97,18 +98,19 @@ def evaluate_spans(
         collator = MLMCollator(tokenizer, mlm_probability, flat=flat, seed=seed)
     counts = MaskedTokenCounts(top_k=(1, 5), position_edges=(), kinds=SPAN_KINDS)
     was_training = model.training
+    loss = 0.0
     model.eval()
     try:
         for step, at in enumerate(length_batches(lengths, batch_tokens)):
             start = np.zeros(len(at), dtype=np.int64)
             batch = store.take(rows[at], start, start + seq_length - store.num_special, step=step)
-            _count(model, batch, collator(batch), counts)
+            loss += _count(model, batch, collator(batch), counts)
     finally:
         model.train(was_training)
     report = counts.report()
     if not report.get("count"):
         raise ValueError("no token of the held-out data was masked: give it more text")
-    return report
+    return report | {"loss": loss / report["count"]}
 
 
 def _choose(
@@ -131,19 +133,20 @@ def _choose(
     return rows, lengths
 
 
-def _count(model: nn.Module, rows: RowBatch, batch: dict[str, Any], counts: MaskedTokenCounts) -> None:
-    """Add one batch."""
+def _count(model: nn.Module, rows: RowBatch, batch: dict[str, Any], counts: MaskedTokenCounts) -> float:
+    """Add one batch; returns its summed loss."""
     device = next(model.parameters()).device
     labels = batch["labels"]
     # Row by row, the tokens of a padded batch stand in the order of the flat one.
     real = labels[batch["attention_mask"].bool()] if "attention_mask" in batch else labels[0]
     places = np.flatnonzero(real.numpy() != -100)
     if not len(places):
-        return
+        return 0.0
     assert rows.span_start is not None
     assert rows.span_end is not None
     assert rows.span_kind is not None
     kinds = token_kinds(len(rows.input_ids), rows.span_start, rows.span_end, rows.span_kind)
     moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
-    _, ranks = predict_masked(model, moved, moved["labels"] != -100)
+    loss, ranks = predict_masked(model, moved, moved["labels"] != -100)
     counts.update(ranks.cpu().numpy(), kinds=kinds[places])
+    return loss
