@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForMaskedLM
+from transformers import AutoModelForMaskedLM, PreTrainedTokenizerBase
 
 from rexbert_hf.data import TokenisedDataset
 from rexbert_hf.models import RexBertForMaskedLM
@@ -133,15 +133,22 @@ def measure_spans(job: Job, source: str = "shop", **options: Any) -> dict[str, f
     held_out = corpora_of(job.recipe)[source].held_out
     if held_out is None:
         raise ValueError(f"source '{source}' has no held-out documents: raise evaluation.held_out")
-    args = make_arguments(job.recipe)
-    folder = job.folder
-    stock = json.loads((folder / "config.json").read_text()).get("model_type") not in ("rexbert", "modernbert")
-    loader: Any = AutoModelForMaskedLM if stock else RexBertForMaskedLM
-    model = loader.from_pretrained(folder).to(args.device)
-    tokenizer = load_tokenizer(job.recipe, folder)
-    precision = torch.autocast(args.device.type, torch.bfloat16) if args.bf16 else nullcontext()
+    model, tokenizer = load_job_model(job)
+    precision = torch.autocast(model.device.type, torch.bfloat16) if make_arguments(job.recipe).bf16 else nullcontext()
     with precision:
         return evaluate_spans(model, held_out, tokenizer, **options)
+
+
+def load_job_model(job: Job) -> tuple[Any, PreTrainedTokenizerBase]:
+    """The masked-LM model that a job trained, in evaluation mode on the device of its recipe, and its tokenizer.
+
+    Args:
+        job: a finished run.
+    """
+    stock = json.loads((job.folder / "config.json").read_text()).get("model_type") not in ("rexbert", "modernbert")
+    loader: Any = AutoModelForMaskedLM if stock else RexBertForMaskedLM
+    model = loader.from_pretrained(job.folder).to(make_arguments(job.recipe).device).eval()
+    return model, load_tokenizer(job.recipe, job.folder)
 
 
 RUNS: dict[str, Runner] = {"pretrain": run_pretrain}
