@@ -14,12 +14,9 @@ FILE_LINES = 400
 FUNCTION_LINES = 80
 # Aims, of all files and functions of src together.
 MEDIAN_FILE_LINES, MEDIAN_FUNCTION_LINES = 200, 14
-# Files that travel to the Hub must be flat siblings. The aim for the modelling file is 700 lines, which it keeps; the
-# other two are longer than the FILE_LINES that they should have, and may only shrink.
+# The heads, whose long forward signatures transformers reads from each class; it may only shrink.
 LONG_FILES = {
     "src/rexbert_hf/models/modeling_rexbert.py": 600,
-    "src/rexbert_hf/models/encoder_rexbert.py": 540,
-    "src/rexbert_hf/models/attention_rexbert.py": 540,
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -103,6 +103,21 @@ class Layout:
             self._masks[key] = mask.to(device=like.device, dtype=like.dtype)
         return self._masks[key]
 
+    def local_mask(
+        self, block: tuple[int, int, int, int] | int, window: int | None, like: torch.Tensor
+    ) -> torch.Tensor | None:
+        """Additive mask of a block of a document, or of a document of this length; None where nothing is hidden.
+
+        Args:
+            block: first query, end, first key, end; or the length.
+            window: see `band`; None hides nothing.
+            like: gives device and dtype.
+        """
+        q0, q1, k0, k1 = (0, block, 0, block) if isinstance(block, int) else block
+        if window is None or max(q1 - 1 - k0, k1 - 1 - q0) <= window:
+            return None
+        return self.band(q1 - q0, k1 - k0, q0 - k0, window, like)
+
     def block_mask(self, block: int, halo: int) -> torch.Tensor:
         """Additive `[blocks, block, block + 2 * halo]` mask of the flat order, kept for the rest of the batch.
 

@@ -31,13 +31,10 @@ from .encoder_rexbert import (
     REMOTE_FILES,
     FlatOutput,
     RexBertModel,
-    RexBertPredictionHead,
     RexBertPreTrainedModel,
-    check_ids,
     compute_dtype,
-    drawn,
-    residual_std,
 )
+from .layers_rexbert import RexBertPredictionHead, check_ids, drawn, residual_std
 from .layout_rexbert import Layout
 from .losses_rexbert import masked_cross_entropy, neighbor_reconstruction_loss
 
