@@ -30,6 +30,7 @@ _LAZY = {
     "SpanMaskingCollator": "masking",
     "load_sample": "catalog",
     "read_records": "catalog",
+    "AdaptiveMaskingMixin": "training",
     "Curriculum": "training",
     "CurriculumArguments": "training",
     "CurriculumTrainer": "training",

@@ -55,7 +55,18 @@ def make_store(seed: int, documents: int = 120, longest: int = 40) -> TokenisedD
         body = (start + (1 + seed % 3) * np.arange(length)) % (WORDS - len(SPECIAL)) + len(SPECIAL)
         words = np.concatenate([[-1], np.arange(length), [-1]])
         rows.append({"input_ids": np.concatenate([[1], body, [2]]).astype(np.int32), "word_ids": words})
-    return TokenisedDataset.from_rows(rows)
+    return TokenisedDataset.from_rows([row | phrases_of(row["input_ids"]) for row in rows])
+
+
+def phrases_of(ids: np.ndarray) -> dict[str, list]:
+    """Two or three words from each word whose id divides by 7; documents without one have no phrase."""
+    starts = [i for i in range(1, len(ids) - 3) if ids[i] % 7 == 0]
+    return {
+        "span_start": starts,
+        "span_end": [i + 2 + int(ids[i]) % 2 for i in starts],
+        "span_score": [0.5 + (int(ids[i]) % 5) / 10 for i in starts],
+        "span_kind": [int(ids[i]) % 2 for i in starts],
+    }
 
 
 def make_model(dropout: float = 0.1, **overrides) -> RexBertForMaskedLM:
@@ -89,7 +100,12 @@ def make_stock_model() -> ModernBertForMaskedLM:
     return ModernBertForMaskedLM(ModernBertConfig(**{**config, "model_type": "modernbert"}))
 
 
-def make_curriculum(steps: tuple[int, int] = (6, 6), batch_tokens: int = 512, micro_batch_tokens: int = 256):
+def make_curriculum(
+    steps: tuple[int, int] = (6, 6),
+    batch_tokens: int = 512,
+    micro_batch_tokens: int = 256,
+    adaptive: dict | None = None,
+):
     first = Phase(
         "general",
         {"general": 1.0},
@@ -108,7 +124,7 @@ def make_curriculum(steps: tuple[int, int] = (6, 6), batch_tokens: int = 512, mi
         batch_tokens=batch_tokens,
         learning_rate=1e-3,
         schedule=ScheduleConfig("one_minus_sqrt", alpha_f=0.1),
-        masking=MaskingConfig("guided", mlm_probability=0.15),
+        masking=MaskingConfig("guided" if adaptive is None else "ahm", 0.15, options=adaptive or {}),
         global_rope_theta=160_000.0,
     )
     return Curriculum([first, second], seed=3, micro_batch_tokens=micro_batch_tokens)
@@ -165,9 +181,10 @@ def main(output_dir: str, options: str) -> None:
     micro_batch_tokens = chosen.pop("micro_batch_tokens", 256)
     dropout = chosen.pop("dropout", 0.1)
     steps = chosen.pop("steps", [6, 6])
+    adaptive = chosen.pop("adaptive", None)
     if pause_at is not None:
         pause_while_saving(pause_at)
-    curriculum = make_curriculum(steps=tuple(steps), micro_batch_tokens=micro_batch_tokens)
+    curriculum = make_curriculum(steps=tuple(steps), micro_batch_tokens=micro_batch_tokens, adaptive=adaptive)
     trainer = make_trainer(output_dir, curriculum, make_model(dropout), **chosen)
     if kill_after is not None:
         inner = trainer.finish_step
@@ -191,6 +208,8 @@ def main(output_dir: str, options: str) -> None:
     if trainer.args.process_index == 0:
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
         result = {"weights": weights_of(trainer.model), "losses": losses, "resumed": trainer.resumed_from_step}
+        result["alphas"] = [entry["alpha"] for entry in trainer.state.log_history if "alpha" in entry]
+        result["word_shares"] = [entry["word_share"] for entry in trainer.state.log_history if "alpha" in entry]
         result["norms"] = [entry["grad_norm"] for entry in trainer.state.log_history if "grad_norm" in entry]
         torch.save(result, Path(output_dir) / "final.pt")
 

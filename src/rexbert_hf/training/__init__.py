@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rexbert_hf.training.adaptive_mixin import AdaptiveMaskingMixin
+from rexbert_hf.training.adaptive_settings import AdaptiveSettings
 from rexbert_hf.training.arguments import CurriculumArguments
 from rexbert_hf.training.checkpoint import Checkpoint, CheckpointError, last_complete_checkpoint
 from rexbert_hf.training.collation import PhaseCollator, register_masking
@@ -16,6 +18,8 @@ from rexbert_hf.training.schedules import schedule_factor
 from rexbert_hf.training.trainer import CurriculumTrainer
 
 __all__ = [
+    "AdaptiveMaskingMixin",
+    "AdaptiveSettings",
     "Checkpoint",
     "CheckpointError",
     "Curriculum",

@@ -13,7 +13,16 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from rexbert_hf.data.rows import RowBatch
-from rexbert_hf.masking import GuidedMLMCollator, MLMCollator
+from rexbert_hf.masking import (
+    AdaptiveHybridMaskingCollator,
+    GuidedMLMCollator,
+    MaskingCollator,
+    MLMCollator,
+    NounPhraseCollator,
+    PhraseMaskingCollator,
+    SpanMaskingCollator,
+)
+from rexbert_hf.training.adaptive_settings import split_options
 from rexbert_hf.training.flops import visible_pairs
 from rexbert_hf.training.phases import MaskingConfig
 from rexbert_hf.training.plan import PhasePlan, Plan
@@ -55,7 +64,26 @@ def _guided(
     )
 
 
-MASKINGS: dict[str, Builder] = {"mlm": _mlm, "guided": _guided}
+def _builder_of(cls: Callable[..., Collator]) -> Builder:
+    """Builder of a collator that needs nothing of its phase but the probability and the options."""
+
+    def build(
+        masking: MaskingConfig, phase: PhasePlan, tokenizer: PreTrainedTokenizerBase, flat: bool, seed: int
+    ) -> Collator:
+        options = split_options(masking.options)[1] if masking.kind == "ahm" else masking.options
+        return cls(tokenizer, mlm_probability=masking.mlm_probability, flat=flat, seed=seed, **options)
+
+    return build
+
+
+MASKINGS: dict[str, Builder] = {
+    "mlm": _mlm,
+    "guided": _guided,
+    "ahm": _builder_of(AdaptiveHybridMaskingCollator),
+    "phrase": _builder_of(PhraseMaskingCollator),
+    "noun_phrase": _builder_of(NounPhraseCollator),
+    "span": _builder_of(SpanMaskingCollator),
+}
 
 
 def register_masking(kind: str, build: Builder) -> None:
@@ -78,7 +106,7 @@ class PhaseCollator:
         window: largest distance of a query-key pair in a local layer, for the count of local pairs; None for none.
 
     Raises:
-        ValueError: if a phase asks for an unknown kind of masking.
+        ValueError: if a phase asks for an unknown kind of masking, or its options are not those of the collator.
     """
 
     def __init__(
@@ -93,7 +121,10 @@ class PhaseCollator:
                 raise ValueError(
                     f"phase '{phase.name}': unknown masking '{masking.kind}': use one of {', '.join(MASKINGS)}"
                 )
-            self.collators.append(MASKINGS[masking.kind](masking, phase, tokenizer, flat, plan.seed))
+            try:
+                self.collators.append(MASKINGS[masking.kind](masking, phase, tokenizer, flat, plan.seed))
+            except TypeError as error:  # an option that the collator does not have
+                raise ValueError(f"phase '{phase.name}': masking.options: {error}") from error
         self._special_ids = np.array(sorted(tokenizer.all_special_ids), dtype=np.int64)
 
     def __call__(self, rows: RowBatch | Sequence[RowBatch]) -> dict[str, Any]:
@@ -103,8 +134,11 @@ class PhaseCollator:
             rows: what the data set's `__getitems__` returned.
         """
         batch = rows if isinstance(rows, RowBatch) else rows[0]
-        out = self.collators[batch.phase](batch)
+        collator = self.collators[batch.phase]
+        out = collator(batch)
         out[STATS] = self._count(batch)
+        if isinstance(collator, MaskingCollator):
+            out[STATS] |= collator.stats
         return out
 
     def _count(self, batch: RowBatch) -> dict[str, int]:

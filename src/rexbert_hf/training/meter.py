@@ -73,9 +73,10 @@ class StepMeter:
             "tokens_per_second": counts["real_tokens"] / seconds,
             "fill": counts["tokens"] / counts["slots"] if counts["slots"] else 0.0,
         }
+        labels = counts["loss.mlm"] + counts["loss.mlm_phrase"]
         if self.flops is not None and self.peak > 0:
-            used = self.flops.step(counts["tokens"], counts["global_pairs"], counts["local_pairs"], counts["loss.mlm"])
+            used = self.flops.step(counts["tokens"], counts["global_pairs"], counts["local_pairs"], labels)
             out["mfu"] = used / seconds / self.peak
-        if correct is not None and counts["loss.mlm"]:
-            out["masked_accuracy"] = correct / counts["loss.mlm"]
+        if correct is not None and labels:
+            out["masked_accuracy"] = correct / labels
         return out

@@ -11,6 +11,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from rexbert_hf.training.adaptive_settings import scaled_options, split_options
 from rexbert_hf.training.schedules import SCHEDULES
 
 OBJECTIVES = ("mlm", "ahm", "npr")
@@ -24,13 +25,14 @@ class MaskingConfig:
     """How a phase masks.
 
     Attributes:
-        kind: "mlm" or "guided", or a name registered with `collation.register_masking`.
+        kind: "mlm", "guided", "ahm" (adaptive hybrid masking), "phrase" (its phrase mode alone), "noun_phrase", "span"
+            (random spans), or a name registered with `collation.register_masking`.
         mlm_probability: expected share of the non-special tokens that is predicted.
         whole_word: mask all tokens of a word together (guided masking always does).
         guidance_start: strength of the guide at the first step of the phase (guided masking).
         guidance_end: strength at the end.
         guidance_tokens: tokens over which it rises; None for the whole phase.
-        options: further keyword arguments of the collator.
+        options: further keyword arguments of the collator; for "ahm" also the keys of `AdaptiveSettings`.
     """
 
     kind: str = "mlm"
@@ -129,12 +131,22 @@ class Phase:
         if len(set(self.objectives)) < len(self.objectives) or ("mlm" in self.objectives) == ("ahm" in self.objectives):
             raise ValueError(f"{shown}: name exactly one of mlm and ahm, and each objective once")
         if "ahm" not in self.objectives or self.masking.kind == "ahm":
+            self._check_adaptive()
             return
         if self.masking.kind != MaskingConfig.kind:
             raise ValueError(f"{shown}: 'ahm' masks adaptively, but masking.kind is '{self.masking.kind}': drop one")
         untouched = self.masking == MaskingConfig()
         share = AHM_PROBABILITY if untouched else self.masking.mlm_probability
         self.masking = dataclasses.replace(self.masking, kind="ahm", mlm_probability=share)
+        self._check_adaptive()
+
+    def _check_adaptive(self) -> None:
+        if self.masking.kind != "ahm":
+            return
+        try:
+            split_options(self.masking.options)
+        except ValueError as error:
+            raise ValueError(f"phase '{self.name}': masking.options: {error}") from None
 
     def weights(self) -> dict[str, tuple[float, float]]:
         """Weight of each source at the first and at the last step.
@@ -170,6 +182,8 @@ class Phase:
         phase.schedule.decay_tokens = round(phase.schedule.decay_tokens * scale)
         if phase.masking.guidance_tokens is not None:
             phase.masking.guidance_tokens = round(phase.masking.guidance_tokens * scale)
+        if phase.masking.kind == "ahm":
+            phase.masking.options = scaled_options(phase.masking.options, scale)
         return phase
 
 

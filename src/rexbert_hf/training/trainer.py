@@ -14,6 +14,7 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,11 +25,11 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerContro
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from rexbert_hf.data.loader import CurriculumSampler
+from rexbert_hf.training.adaptive import AdaptiveTrainer
 from rexbert_hf.training.arguments import CurriculumArguments
 from rexbert_hf.training.callbacks import CurriculumCallback, ProgressLine
 from rexbert_hf.training.collation import STATS, PhaseCollator
 from rexbert_hf.training.cpu import tune_cpu
-from rexbert_hf.training.evaluating import EvaluatingTrainer
 from rexbert_hf.training.flops import FlopCounter, measure_matmul_peak
 from rexbert_hf.training.heldout import accepts_flat
 from rexbert_hf.training.interruption import StopSignal, TrainingInterrupted, WorkerSignals
@@ -36,11 +37,12 @@ from rexbert_hf.training.meter import StepMeter
 from rexbert_hf.training.optimizer import StableAdamW, parameter_groups
 from rexbert_hf.training.plan import Plan
 from rexbert_hf.training.reproducing import NonFiniteLossError, save_batches, seed_generators
+from rexbert_hf.training.requirements import check_model
 
 logger = logging.getLogger(__name__)
 
 
-class CurriculumTrainer(EvaluatingTrainer):
+class CurriculumTrainer(AdaptiveTrainer):
     """Train through all phases of a plan.
 
     Attributes:
@@ -78,7 +80,7 @@ class CurriculumTrainer(EvaluatingTrainer):
         description: Mapping[str, Any] | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
-        _check_model(model, args, plan, self.trained_objectives)
+        check_model(model, args, plan, self.trained_objectives)
         self.plan = plan
         self.resumed_from_step: int | None = None
         self._extra_description = dict(description or {})
@@ -202,12 +204,12 @@ class CurriculumTrainer(EvaluatingTrainer):
         return self.lr_scheduler
 
     def choose_inputs(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Hook on a step's micro-batches before their labels are counted; a subclass may replace inputs here.
+        """Choose the masking mode of a step, before its labels are counted; a subclass may replace inputs here.
 
         Args:
             batches: this rank's collated micro-batches, on the host.
         """
-        return batches
+        return self.pick_adaptive(batches)
 
     def loss_counts(self, batch: Mapping[str, Any]) -> dict[str, int]:
         """Counts that divide each loss part, from one micro-batch; a subclass with more objectives adds theirs.
@@ -215,7 +217,8 @@ class CurriculumTrainer(EvaluatingTrainer):
         Args:
             batch: a collated micro-batch.
         """
-        return {"mlm": int((batch["labels"] != -100).sum())}
+        names = {"mlm": "labels", "mlm_phrase": "phrase_labels"}  # the second where both modes run
+        return {name: int((batch[key] != -100).sum()) for name, key in names.items() if key in batch}
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -232,6 +235,7 @@ class CurriculumTrainer(EvaluatingTrainer):
         batches = list(itertools.islice(epoch_iterator, num_batches))
         self._stats = [batch.pop(STATS, {}) for batch in batches]
         self._batches = batches = self.choose_inputs(batches)
+        self._stats = [self.computed(stats) for stats in self._stats]
         self._micro, self._step_loss, self._grad_norm = 0, None, None
         self._count_step()
         return batches, torch.tensor(max(1, self._counts["loss.mlm"]), device=device)
@@ -270,31 +274,45 @@ class CurriculumTrainer(EvaluatingTrainer):
         A model that returns `loss_parts`, a dict of (sum, count), has each sum divided by its own count over the whole
         step, as `loss_counts` gives it; otherwise the model's own loss, divided by `num_items_in_batch`, counts.
         """
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        parts = getattr(outputs, "loss_parts", None)
-        if parts:
-            loss = self._join_parts(parts)
-        if getattr(outputs, "correct", None) is not None:
-            self.meter.add_correct(outputs.correct)
+        loss, outputs = self.adaptive_loss(partial(self._loss_of_mode, num_items_in_batch), model, inputs)
         return (loss, outputs) if return_outputs else loss
 
-    def _join_parts(self, parts: Mapping[str, tuple[torch.Tensor, Any]]) -> torch.Tensor:
+    def _loss_of_mode(
+        self, items: torch.Tensor | int | None, model: nn.Module, inputs: dict[str, Any], mode: str
+    ) -> tuple[torch.Tensor, torch.Tensor, Any]:
+        """Loss, its masked-LM part, and outputs; mode "phrase" is that of a step that runs both modes."""
+        name = "mlm" if mode == "word" else "mlm_phrase"
+        if mode == "phrase":
+            items = torch.tensor(max(1, self._counts[f"loss.{name}"]), device=self.args.device)
+        loss, outputs = super().compute_loss(model, inputs, True, items)
+        masked = loss
+        parts = getattr(outputs, "loss_parts", None)
+        if parts:
+            shares = self._shares({name if part == "mlm" else part: value for part, value in parts.items()})
+            loss, masked = torch.stack([*shares.values()]).sum(), shares.get(name, loss)
+        if getattr(outputs, "correct", None) is not None:
+            self.meter.add_correct(outputs.correct)
+        return loss, masked, outputs
+
+    def _shares(self, parts: Mapping[str, tuple[torch.Tensor, Any]]) -> dict[str, torch.Tensor]:
         weights: Mapping[str, float] = getattr(self.model, "loss_weights", {})
         missing = [name for name in parts if f"loss.{name}" not in self._counts]
         if missing:
             raise ValueError(f"loss parts without a count: {', '.join(missing)}: return them from loss_counts")
-        shares = [
-            weights.get(name, 1.0) * value / max(1, self._counts[f"loss.{name}"]) for name, (value, _) in parts.items()
-        ]
         # The gradient is averaged over ranks, so each share is scaled up by their number, as the stock Trainer does.
-        return torch.stack(shares).sum() * self.args.world_size
+        ranks = self.args.world_size
+        return {
+            name: ranks * weights.get(name, 1.0) * value / max(1, self._counts[f"loss.{name}"])
+            for name, (value, _) in parts.items()
+        }
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Useful FLOPs of the micro-batch just done."""
         stats = self._stats[self._micro - 1]
         if not stats:
             return 0
-        labels = self.loss_counts(self._batches[self._micro - 1])["mlm"]
+        counts = self.loss_counts(self._batches[self._micro - 1])
+        labels = counts["mlm"] + counts.get("mlm_phrase", 0)
         return self.flops.step(stats["tokens"], stats["global_pairs"], stats["local_pairs"], labels)
 
     # Phases, evaluation, logs
@@ -307,16 +325,19 @@ class CurriculumTrainer(EvaluatingTrainer):
         theta, local = phase.phase.global_rope_theta, phase.phase.local_rope_theta
         if theta is not None or local is not None:
             self.model.set_rope_theta(global_theta=theta, local_theta=local)
+        self.enter_adaptive(phase, step)
         logger.info("phase %s: steps %d to %d", phase.name, phase.first_step + 1, phase.last_step + 1)
         if step == phase.first_step:
             self._evaluate_phase(phase, after=False)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log a record; one of the training loss gets throughput, fill, MFU, masked accuracy and the phase."""
+        """Log a record; one of the training loss gets throughput, fill, MFU, accuracy, alpha and the phase."""
         if "loss" in logs:
             correct = self.meter.take_correct()
             total = self.sum_over_ranks([float(correct)])[0] if correct is not None else None
             logs |= self.meter.drain(total)
+            if self.adaptive is not None:
+                logs |= self.adaptive.drain()
             logs["phase"] = self.plan.phase_at(max(0, self.state.global_step - 1)).index
         super().log(logs, start_time)
 
@@ -353,6 +374,7 @@ class CurriculumTrainer(EvaluatingTrainer):
             control: the Trainer's flags.
         """
         self.meter.stop(self._counts)
+        self.close_adaptive(self._counts)
         self.state.num_input_tokens_seen += self._counts["real_tokens"]
         done = self.state.global_step
         phase = self.plan.phase_at(done - 1)
@@ -363,25 +385,3 @@ class CurriculumTrainer(EvaluatingTrainer):
             self._stopping = self._stop.received
         if self._stopping:
             control.should_save = control.should_training_stop = True
-
-
-def _check_model(model: nn.Module, args: CurriculumArguments, plan: Plan, trained: tuple[str, ...]) -> None:
-    if plan.world_size != args.world_size:
-        raise ValueError(
-            f"the plan is for {plan.world_size} process(es) but {args.world_size} run: resolve it with "
-            f"world_size={args.world_size}, or start as many processes as were asked for"
-        )
-    limit = getattr(model.config, "max_position_embeddings", None)
-    for phase in plan.phases:
-        wanted = phase.phase
-        beyond = [name for name in wanted.objectives if name not in trained]
-        if beyond:
-            raise ValueError(f"phase '{phase.name}': this trainer does not train the objective '{beyond[0]}'")
-        if isinstance(limit, int) and wanted.seq_length > limit:
-            raise ValueError(
-                f"phase '{phase.name}': seq_length={wanted.seq_length} is beyond the model's "
-                f"max_position_embeddings={limit}"
-            )
-        rope = wanted.global_rope_theta is not None or wanted.local_rope_theta is not None
-        if rope and not hasattr(model, "set_rope_theta"):
-            raise ValueError(f"phase '{phase.name}': {type(model).__name__} cannot change its RoPE theta")

@@ -1,0 +1,41 @@
+"""What a plan asks of a model and of the processes that run; checked before anything is trained."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from rexbert_hf.training.arguments import CurriculumArguments
+from rexbert_hf.training.plan import Plan
+
+
+def check_model(model: nn.Module, args: CurriculumArguments, plan: Plan, trained: tuple[str, ...]) -> None:
+    """Refuse what cannot be trained.
+
+    Args:
+        model: to train.
+        args: of the run.
+        plan: its phases.
+        trained: names of objectives that the trainer has.
+
+    Raises:
+        ValueError: if the plan is for another number of ranks, or model or trainer cannot do what a phase asks.
+    """
+    if plan.world_size != args.world_size:
+        raise ValueError(
+            f"the plan is for {plan.world_size} process(es) but {args.world_size} run: resolve it with "
+            f"world_size={args.world_size}, or start as many processes as were asked for"
+        )
+    limit = getattr(model.config, "max_position_embeddings", None)
+    for phase in plan.phases:
+        wanted = phase.phase
+        beyond = [name for name in wanted.objectives if name not in trained]
+        if beyond:
+            raise ValueError(f"phase '{phase.name}': this trainer does not train the objective '{beyond[0]}'")
+        if isinstance(limit, int) and wanted.seq_length > limit:
+            raise ValueError(
+                f"phase '{phase.name}': seq_length={wanted.seq_length} is beyond the model's "
+                f"max_position_embeddings={limit}"
+            )
+        rope = wanted.global_rope_theta is not None or wanted.local_rope_theta is not None
+        if rope and not hasattr(model, "set_rope_theta"):
+            raise ValueError(f"phase '{phase.name}': {type(model).__name__} cannot change its RoPE theta")
