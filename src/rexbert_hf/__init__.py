@@ -31,6 +31,7 @@ _LAZY = {
     "load_sample": "catalog",
     "read_records": "catalog",
     "AdaptiveMaskingMixin": "training",
+    "AssociationGraph": "objectives",
     "Curriculum": "training",
     "CurriculumArguments": "training",
     "CurriculumTrainer": "training",

@@ -1,7 +1,18 @@
-"""Losses over encoder outputs. What the models need lives in `models/losses_rexbert.py` and is named here."""
+"""Losses over encoder outputs and what feeds them. What the models need lives in `models/losses_rexbert.py`."""
 
 from __future__ import annotations
 
 from rexbert_hf.models.losses_rexbert import neighbor_reconstruction_loss, reconstruction_distance
+from rexbert_hf.objectives.association_graph import AssociationGraph
+from rexbert_hf.objectives.pair_counts import AssociationReport
+from rexbert_hf.objectives.triplets import ContentGraph, TripletRows, TripletSampler
 
-__all__ = ["neighbor_reconstruction_loss", "reconstruction_distance"]
+__all__ = [
+    "AssociationGraph",
+    "AssociationReport",
+    "ContentGraph",
+    "TripletRows",
+    "TripletSampler",
+    "neighbor_reconstruction_loss",
+    "reconstruction_distance",
+]

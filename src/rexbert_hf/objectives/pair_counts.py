@@ -134,12 +134,10 @@ def single_associations(pairs: Iterable[Any]) -> Iterator[tuple[ProductId, Produ
     for number, row in enumerate(pairs):
         try:
             product, others = (row["product_a"], row["product_b"]) if isinstance(row, Mapping) else row
+            several = [others] if isinstance(others, str | int) else list(others if others is not None else ())
         except (KeyError, TypeError, ValueError):
             raise ValueError(
                 f"row {number}: {row!r} is no association: give (product, product), (product, list of products) or a "
                 "row with product_a and product_b"
             ) from None
-        if isinstance(others, str | int):
-            yield product, others
-        else:
-            yield from ((product, other) for other in others or ())
+        yield from ((product, other) for other in several)
