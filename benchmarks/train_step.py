@@ -1,145 +1,228 @@
-"""Real tokens per second of a full pre-training step: ours against stock transformers, in one run.
+"""Real tokens per second of a full pre-training step: ours against stock transformers.
 
-A step is: collate 64 documents of up to 1,024 tokens (mask .30), forward, backward, clip, optimizer step. Peers, each
-in a process of its own and in turn with ours:
+A step is: collate 64 documents of up to 1,024 tokens (mask .30), forward, backward, clip, optimizer step. Peers:
 
 * padded: stock ModernBERT (sdpa, `sparse_prediction`), DataCollatorForLanguageModeling, random batches;
 * grouped: the same, batches of similar length;
 * chunked: the same, documents concatenated and cut to 1,024 (run_mlm's way: leaks between documents).
 
-On CPU the micro size in float32, on CUDA the base size in bfloat16 (`--size`, `--dtype`). Useful FLOPs: 6 a parameter
-and token in the layers, attention over the keys a token may see, the head at masked positions only.
+Each peer runs in a process of its own beside one of ours, and the two take turns step by step, so that both see the
+same machine. On CPU the micro size in float32, on CUDA the base size in bfloat16 (`--size`, `--dtype`). The useful
+FLOPs are those of `rexbert_hf.training.flops`. `--profile` prints where a step of ours goes, and measures nothing else.
 
-    python benchmarks/train_step.py [--quick] [--size micro] [--dtype float32|bfloat16] [--compile]
+    python benchmarks/train_step.py [--quick] [--size micro] [--dtype float32|bfloat16] [--min_tokens 0] [--profile]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import product_text
+import report
+from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM
+from rexbert_hf.training.flops import FlopCounter, measure_matmul_peak, visible_pairs
 
 VOCABULARY, MAX_TOKENS, BATCH, MASK = 50_368, 1_024, 64, 0.30
+WARM_UP = 2
+"""Steps that do not count: kernels are chosen, and memory is got from the system."""
 PEERS = {"padded": 5.0, "grouped": 2.5, "chunked": None}
+GPU_PEERS = {"padded": 3.0, "grouped": None, "chunked": None}
 
 
 def main() -> None:
-    """Measure all contenders in turn and print the table and the JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two steps a contender instead of seven")
+    """Measure ours beside each peer and print the table and the JSON line."""
+    parser = report.parser(__doc__, "three steps a contender instead of seven")
     parser.add_argument("--size")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"])
-    parser.add_argument("--compile", action="store_true", help="torch.compile for ours")
+    parser.add_argument("--compile", action="store_true", help="torch.compile for the layers of ours")
     parser.add_argument("--batch", type=int, default=BATCH, help="documents a batch")
-    parser.add_argument("--data_dir", type=Path)
+    parser.add_argument("--min_tokens", type=int, default=0, help="leave out shorter documents")
+    parser.add_argument("--profile", action="store_true", help="where a step of ours goes")
+    parser.add_argument("--data_dir", type=Path, default=product_text.DATA_DIR)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
-    parser.add_argument("--rows", help=argparse.SUPPRESS)
+    parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    import torch
-
     cuda = torch.cuda.is_available()
     args.size = args.size or ("base" if cuda else "micro")
     args.dtype = args.dtype or ("bfloat16" if cuda else "float32")
     if args.worker:
-        print(json.dumps(Worker(args).run()))
+        serve(Worker(args))
         return
-    steps = 2 if args.quick else 7
     with tempfile.TemporaryDirectory() as folder:
-        rows, source = _tokenise(args, steps + 1, Path(folder))
-        readings = {name: _measure(args, name, rows) for name in ("ours", *PEERS)}
-    _report(args, readings, source)
+        args.rows, source = tokenise(args, Path(folder))
+        mix = f"{source}, {args.size}, {args.dtype}, {args.batch} documents a batch of {args.min_tokens or 1} to"
+        report.header("train_step", f"{mix} {MAX_TOKENS} tokens, mask {MASK}")
+        if args.profile:
+            args.worker = "ours"
+            profile(Worker(args))
+            return
+        report.finish(readings(args))
 
 
-def _tokenise(args: argparse.Namespace, batches: int, folder: Path) -> tuple[Path, str]:
+def tokenise(args: argparse.Namespace, folder: Path) -> tuple[Path, str]:
     """Token ids of the documents of all batches, and a pool to group by length from, in one file."""
-    import product_text
-
     count = 50 * args.batch
-    texts, source = product_text.documents(count, args.data_dir or product_text.DATA_DIR)
-    tokenizer = product_text.train_tokenizer(texts, VOCABULARY)
+    texts, source = product_text.documents(count if not args.min_tokens else 20 * count, args.data_dir)
+    tokenizer = product_text.train_tokenizer(texts[: 4 * count], VOCABULARY)
     tokenizer.save_pretrained(folder)
     rows = [ids[: MAX_TOKENS - 1] + ids[-1:] if len(ids) > MAX_TOKENS else ids for ids in tokenizer(texts)["input_ids"]]
-    (folder / "rows.json").write_text(json.dumps({"rows": rows, "batches": batches}))
+    rows = [row for row in rows if len(row) >= args.min_tokens][:count]
+    steps = WARM_UP + (3 if args.quick else 7)
+    if len(rows) < steps * args.batch:
+        sys.exit(f"error: {len(rows)} documents of {args.min_tokens} tokens or more: lower --min_tokens or --batch")
+    (folder / "rows.json").write_text(json.dumps({"rows": rows, "batches": steps}))
     return folder / "rows.json", source
 
 
-def _measure(args: argparse.Namespace, name: str, rows: Path) -> dict:
-    command = [sys.executable, __file__, "--worker", name, "--rows", str(rows), "--size", args.size]
-    command += ["--dtype", args.dtype, "--batch", str(args.batch)] + (["--compile"] if args.compile else [])
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"error: the worker '{name}' failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def _report(args: argparse.Namespace, readings: dict[str, dict], source: str) -> None:
-    import torch
-    import transformers
-
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    print(f"train_step: {args.size}, {args.dtype}, {device} ({platform.processor() or platform.machine()})")
-    print(f"torch {torch.__version__}, transformers {transformers.__version__}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
-    print(f"{args.batch} documents a batch of up to {MAX_TOKENS} tokens, {source}; mask {MASK}; median of the steps")
-    for name, reading in readings.items():
-        print(
-            f"  {name:8s} {reading['tokens_per_second']:12,.0f} real tokens/s   {reading['mfu']:6.1%} of the peak"
-            f" ({reading['peak'] / 1e9:,.0f} GFLOP/s)   peak memory {reading['memory'] / 2**30:6.2f} GiB"
-            f"   {reading['tokens']:,.0f} tokens a step"
+def readings(args: argparse.Namespace) -> list[report.Reading]:
+    """Ours beside each peer in turn."""
+    found: list[report.Reading] = []
+    pairs = {name: _pair(args, name) for name in PEERS}
+    for name, goal in (GPU_PEERS if torch.cuda.is_available() else PEERS).items():
+        mine, theirs = pairs[name]
+        found.append(
+            report.Reading(f"train_step/{args.size}/{name}", mine["rate"], theirs["rate"], goal, "real tokens/s")
         )
-    ours, table = readings["ours"], []
-
-    def row(
-        name: str, mine: float, peer: float, ratio: float, goal: float | None, unit: str, below: bool = False
-    ) -> None:
-        holds = None if goal is None else (ratio <= goal if below else ratio >= goal)
-        entry = {"name": name, "ours": mine, "peer": peer, "ratio": ratio, "goal": goal, "unit": unit, "holds": holds}
-        table.append({key: round(value, 4) if isinstance(value, float) else value for key, value in entry.items()})
-
-    goals = {**PEERS, "padded": 3.0} if torch.cuda.is_available() else PEERS
-    for name in PEERS:
-        mine, peer = ours["tokens_per_second"], readings[name]["tokens_per_second"]
-        row(f"train_step/{args.size}/{name}", mine, peer, mine / peer, goals[name], "real tokens/s")
+        print(
+            f"{name}: ours {mine['mfu']:.1%} of the peak of {mine['peak'] / 1e9:,.0f} GFLOP/s, the peer"
+            f" {theirs['mfu']:.1%}; {theirs['fill']:.1%} of the peer's slots hold a token; peak memory"
+            f" {mine['memory'] / 2**30:.2f} and {theirs['memory'] / 2**30:.2f} GiB"
+        )
+    shares = [mine["mfu"] for mine, _ in pairs.values()]
     goal = None if torch.cuda.is_available() else 0.5
-    row(f"train_step/{args.size}/mfu", ours["mfu"], readings["padded"]["mfu"], ours["mfu"], goal, "share of peak")
-    memory = ours["memory"] / readings["padded"]["memory"]
-    row(
-        f"train_step/{args.size}/memory", ours["memory"], readings["padded"]["memory"], memory, 0.5, "bytes", below=True
+    mine, theirs = pairs["padded"]
+    found.append(
+        report.Reading(
+            f"train_step/{args.size}/mfu", statistics.median(shares), theirs["mfu"], goal, "share of peak", "ours"
+        )
     )
-    print(json.dumps(table))
+    memory = report.Reading(
+        f"train_step/{args.size}/memory", mine["memory"], theirs["memory"], 0.5, "bytes", lower=True
+    )
+    return [*found, memory]
+
+
+def _pair(args: argparse.Namespace, peer: str) -> tuple[dict, dict]:
+    """Both contenders' results, from processes that step in turn."""
+    both = [_start(args, name) for name in ("ours", peer)]
+    results: dict[int, dict] = {}
+    while len(results) < len(both):
+        for i, process in enumerate(both):
+            if i in results:
+                continue
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write("step\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+            if not line:
+                sys.exit(f"error: the worker '{('ours', peer)[i]}' failed (see above)")
+            if line.startswith("{"):
+                results[i] = json.loads(line)
+    for process in both:
+        process.wait()
+    return results[0], results[1]
+
+
+def _start(args: argparse.Namespace, name: str) -> subprocess.Popen[str]:
+    command = [sys.executable, __file__, "--worker", name, "--rows", str(args.rows), "--size", args.size]
+    command += ["--dtype", args.dtype, "--batch", str(args.batch)] + (["--compile"] if args.compile else [])
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def serve(worker: Worker) -> None:
+    """Make one step for each line that comes in; after the last one print the result."""
+    for number in range(worker.steps):
+        input()
+        worker.step(number)
+        print(json.dumps(worker.result()) if number == worker.steps - 1 else "done", flush=True)
+
+
+def profile(worker: Worker, steps: int = 3) -> None:
+    """Print the share of each kind of operation in a step of ours."""
+    for number in range(WARM_UP + steps):
+        if number == WARM_UP:
+            recorder = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
+            recorder.__enter__()
+        worker.step(number)
+    recorder.__exit__(None, None, None)
+    events = [event for event in recorder.key_averages() if event.self_cpu_time_total > 0]
+    total = sum(event.self_cpu_time_total for event in events)
+    kinds = {
+        "dense products": ("aten::mm", "aten::addmm", "aten::addmm_", "aten::addmv"),
+        "attention products": ("aten::bmm", "aten::baddbmm", "aten::_scaled_dot_product"),
+        "softmax": ("aten::_softmax", "aten::exp_", "aten::amax", "aten::sum"),
+        "copies and fills": ("aten::copy_", "aten::fill_", "aten::cat", "aten::zero_", "aten::empty"),
+        "norms and activations": ("aten::native_layer_norm", "aten::gelu"),
+        "optimizer": ("Optimizer", "aten::lerp_", "aten::sqrt", "aten::addcdiv_", "aten::reciprocal_"),
+        "element by element": ("aten::mul", "aten::add", "aten::sub", "aten::div"),
+    }
+    shares = dict.fromkeys([*kinds, "the rest"], 0.0)
+    for event in events:
+        names = (kind for kind, starts in kinds.items() if any(_is(event.key, start) for start in starts))
+        shares[next(names, "the rest")] += event.self_cpu_time_total / total
+    for kind, share in shares.items():
+        print(f"  {share:6.1%}  {kind}")
+    for event in sorted(events, key=lambda event: -event.self_cpu_time_total)[:20]:
+        share, calls = event.self_cpu_time_total / total, event.count / steps
+        print(f"    {share:6.1%}  {event.key}  ({calls:,.0f} calls a step)")
+
+
+def _is(key: str, start: str) -> bool:
+    whole = start in ("aten::mm", "aten::addmm", "aten::addmv", "aten::addmm_", "aten::sum", "aten::empty")
+    return key == start if whole else key.startswith(start)
 
 
 class Worker:
-    """One contender: builds its model and batches, times its steps."""
+    """One contender: its model, its batches and the time of its steps."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        import torch
-
-        self.args, self.torch = args, torch
+        self.args, self.name = args, args.worker
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.dtype = getattr(torch, args.dtype)
         torch.manual_seed(0)
-        stored = json.loads(Path(args.rows).read_text())
-        self.rows, self.batches = stored["rows"], stored["batches"]
+        stored = json.loads(args.rows.read_text())
+        self.rows, self.steps = stored["rows"], stored["batches"]
         from transformers import AutoTokenizer
 
-        self.tokenizer = AutoTokenizer.from_pretrained(Path(args.rows).parent)
+        self.tokenizer = AutoTokenizer.from_pretrained(args.rows.parent)
+        self._tune()
         self.model = self._model().to(self.device).train()
+        self.flops = FlopCounter.from_config(self.model.config)
         self.optimizer = self._optimizer()
+        self.collator = self._collator()
+        self.batches = self._batches()
+        self.seconds: list[float] = []
+        self.tokens: list[int] = []
+        self.useful: list[float] = []
+        self.slots = 0
+        self.peaks = [measure_matmul_peak(self.dtype, self.device)]
 
-    def _model(self):
-        from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM
+    def _tune(self) -> None:
+        """Ours: what our trainer does at its start. Stock: denormals are flushed, which its Trainer does not do."""
+        if self.name == "ours":
+            from rexbert_hf.training.cpu import tune_cpu
 
+            tune_cpu()
+        else:
+            torch.set_flush_denormal(True)
+
+    def _model(self) -> torch.nn.Module:
         ids = {"pad_token_id": 0, "bos_token_id": 1, "cls_token_id": 1, "eos_token_id": 2, "sep_token_id": 2}
         config = RexBertConfig.from_size(self.args.size, vocab_size=VOCABULARY, **ids)
-        if self.args.worker == "ours":
+        if self.name == "ours":
             model = RexBertForMaskedLM(config)
             if self.args.compile:
                 model.model.layers.compile(dynamic=True)
@@ -152,77 +235,16 @@ class Worker:
         stock.sparse_prediction = True
         return ModernBertForMaskedLM._from_config(stock, attn_implementation="sdpa")
 
-    def _optimizer(self):
-        if self.args.worker == "ours":
+    def _optimizer(self) -> torch.optim.Optimizer:
+        if self.name == "ours":
             from rexbert_hf.training import StableAdamW, parameter_groups
 
             return StableAdamW(parameter_groups(self.model, 1e-5), lr=1e-4)
         fused = self.device.type == "cuda"
-        return self.torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=1e-5, fused=fused)
+        return torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=1e-5, fused=fused)
 
-    def _batches(self) -> list[list[list[int]]]:
-        """Rows of each step."""
-        size, count = self.args.batch, self.batches
-        if self.args.worker in ("ours", "padded"):
-            return [self.rows[i * size : (i + 1) * size] for i in range(count)]
-        if self.args.worker == "grouped":
-            # Every so many-th of the batches that sorting by length makes; the longest one first, as the warm-up.
-            ordered = sorted(self.rows, key=len)
-            batches = [ordered[i : i + size] for i in range(0, len(ordered) - size + 1, size)]
-            steps = count - 1
-            return [batches[-1], *(batches[int((i + 0.5) * len(batches) / steps)] for i in range(steps))]
-        joined = [token for row in self.rows for token in row]
-        chunks = [joined[i : i + MAX_TOKENS] for i in range(0, len(joined) - MAX_TOKENS + 1, MAX_TOKENS)]
-        per_step = max(sum(map(len, self.rows[:size])) // MAX_TOKENS, 1)
-        return [chunks[i * per_step : (i + 1) * per_step] for i in range(count)]
-
-    def run(self) -> dict:
-        """Time every step but the first; tokens over seconds, summed for the peers whose batches differ in length."""
-        torch = self.torch
-        if self.device.type == "cpu":
-            self._tune(torch)
-        collator = self._collator()
-        peaks, seconds, tokens, labelled, attended = [matmul_peak(self.device, self.dtype)], [], [], [], []
-        for number, rows in enumerate(self._batches()):
-            start = time.perf_counter()
-            count = self._step(collator, rows)
-            if self.device.type == "cuda":
-                torch.cuda.synchronize()
-            if number:
-                seconds.append(time.perf_counter() - start)
-                tokens.append(sum(len(row) for row in rows))
-                labelled.append(count)
-                attended.append(self._attention_flops(rows))
-        peaks.append(matmul_peak(self.device, self.dtype))
-        # Batches of similar length differ in size: their rate is all tokens over all seconds.
-        if self.args.worker == "grouped":
-            rate = sum(tokens) / sum(seconds)
-        else:
-            rate = statistics.median(t / s for t, s in zip(tokens, seconds, strict=True))
-        flops = sum(self._flops(t, m) + a for t, m, a in zip(tokens, labelled, attended, strict=True)) / sum(tokens)
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        if self.device.type == "cuda":
-            memory = torch.cuda.max_memory_allocated()
-        peak = statistics.median(peaks)
-        return {
-            "tokens_per_second": rate,
-            "mfu": rate * flops / peak,
-            "peak": peak,
-            "memory": memory,
-            "tokens": statistics.mean(tokens),
-        }
-
-    def _tune(self, torch):
-        """Ours: what our trainer does at its start. Stock: denormals are flushed, which its Trainer does not do."""
-        if self.args.worker == "ours":
-            from rexbert_hf.training.cpu import tune_cpu
-
-            tune_cpu()
-        else:
-            torch.set_flush_denormal(True)
-
-    def _collator(self):
-        if self.args.worker == "ours":
+    def _collator(self) -> Any:
+        if self.name == "ours":
             from rexbert_hf.masking import MLMCollator
 
             return MLMCollator(self.tokenizer, mlm_probability=MASK, flat=True)
@@ -230,55 +252,65 @@ class Worker:
 
         return DataCollatorForLanguageModeling(self.tokenizer, mlm_probability=MASK)
 
-    def _step(self, collator, rows: list[list[int]]) -> int:
-        torch = self.torch
-        batch = collator([{"input_ids": row} for row in rows])
+    def _batches(self) -> list[list[list[int]]]:
+        """Rows of each step."""
+        size, count = self.args.batch, self.steps
+        if self.name in ("ours", "padded"):
+            return [self.rows[i * size : (i + 1) * size] for i in range(count)]
+        if self.name == "grouped":
+            # Every so many-th of the batches that sorting by length makes; the longest one first, as the warm-up.
+            ordered = sorted(self.rows, key=len)
+            batches = [ordered[i : i + size] for i in range(0, len(ordered) - size + 1, size)]
+            steps = count - WARM_UP
+            return [*[batches[-1]] * WARM_UP, *(batches[int((i + 0.5) * len(batches) / steps)] for i in range(steps))]
+        joined = [token for row in self.rows for token in row]
+        chunks = [joined[i : i + MAX_TOKENS] for i in range(0, len(joined) - MAX_TOKENS + 1, MAX_TOKENS)]
+        per_step = max(sum(map(len, self.rows[:size])) // MAX_TOKENS, 1)
+        return [chunks[i * per_step : (i + 1) * per_step] for i in range(count)]
+
+    def step(self, number: int) -> None:
+        """Make a step and note its time, unless it warms up."""
+        rows = self.batches[number]
+        start = time.perf_counter()
+        labelled, slots = self._train(rows)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        if number < WARM_UP:
+            return
+        lengths = np.array([len(row) for row in rows])
+        self.seconds.append(time.perf_counter() - start)
+        self.tokens.append(int(lengths.sum()))
+        self.slots += slots
+        # A chunk counts as one document: what the peer's own model of the text needs.
+        pairs = visible_pairs(lengths), visible_pairs(lengths, self.flops.window)
+        self.useful.append(self.flops.step(self.tokens[-1], *pairs, labelled))
+
+    def _train(self, rows: list[list[int]]) -> tuple[int, int]:
+        batch = self.collator([{"input_ids": row} for row in rows])
         batch = {k: v.to(self.device, non_blocking=True) if hasattr(v, "to") else v for k, v in batch.items()}
-        autocast = self.dtype is not torch.float32
-        with torch.autocast(self.device.type, self.dtype, enabled=autocast):
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
             loss = self.model(**batch).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return int((batch["labels"] != -100).sum())
+        return int((batch["labels"] != -100).sum()), batch["input_ids"].numel()
 
-    def _flops(self, tokens: int, labelled: int) -> float:
-        layers = sum(p.numel() for name, p in self.model.named_parameters() if ".layers." in name and p.dim() == 2)
-        hidden = self.model.config.hidden_size
-        return 6.0 * (layers * tokens + hidden * (hidden + VOCABULARY) * labelled)
-
-    def _attention_flops(self, rows: list[list[int]]) -> float:
-        """12 H a query and visible key (scores and values, forward and backward)."""
-        config = self.model.config
-        half = config.local_attention // 2
-        pairs = 0.0
-        for length in map(len, rows):
-            local = length * min(2 * half + 1, length)
-            if length > half:
-                edge = min(half, length - 1)
-                local = sum(min(i + half, length - 1) - max(i - half, 0) + 1 for i in range(length)) if edge else 1
-            full = sum(kind == "full_attention" for kind in config.layer_types)
-            pairs += full * length * length + (len(config.layer_types) - full) * local
-        return 12.0 * config.hidden_size * pairs
-
-
-def matmul_peak(device, dtype, size: int = 0) -> float:
-    """FLOP/s of a large square product, median of 15."""
-    import torch
-
-    size = size or (8192 if device.type == "cuda" else 2048)
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    seconds = []
-    for _ in range(17):
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        left @ right
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / statistics.median(seconds[2:])
+    def result(self) -> dict[str, float]:
+        """Rate in real tokens a second, share of the matmul peak, peak memory, fill of the batches."""
+        self.peaks.append(measure_matmul_peak(self.dtype, self.device))
+        # Batches of similar length differ in size: their rate is all tokens over all seconds.
+        if self.name == "grouped":
+            rate = sum(self.tokens) / sum(self.seconds)
+        else:
+            rate = statistics.median(t / s for t, s in zip(self.tokens, self.seconds, strict=True))
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        if self.device.type == "cuda":
+            memory = torch.cuda.max_memory_allocated()
+        peak = max(self.peaks)
+        useful = rate * sum(self.useful) / sum(self.tokens)
+        fill = sum(self.tokens) / self.slots
+        return {"rate": rate, "mfu": useful / peak, "peak": peak, "memory": memory, "fill": fill}
 
 
 if __name__ == "__main__":
