@@ -19,6 +19,7 @@ import pyarrow as pa
 from tokenizers import Encoding, Tokenizer
 
 from rexbert_hf.data.rows import SPAN_KINDS, offsets_of
+from rexbert_hf.data.span_counts import SpanCounts, count_spans
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,6 +44,7 @@ class TextEncoder:
         min_tokens: shorter documents (special tokens included) are skipped.
         num_prefix: special tokens before the text.
         num_suffix: special tokens after it.
+        unknown_id: the token of what the vocabulary cannot say; -1 where there is none.
     """
 
     tokenizer_json: str
@@ -51,6 +53,7 @@ class TextEncoder:
     min_tokens: int = 3
     num_prefix: int = 0
     num_suffix: int = 0
+    unknown_id: int = -1
     _backend: Tokenizer | None = field(default=None, repr=False)
 
     @classmethod
@@ -72,7 +75,8 @@ class TextEncoder:
         backend.no_padding()
         prefix, suffix = _special_counts(backend)
         special = tuple(sorted(tokenizer.all_special_ids))
-        return cls(backend.to_str(), special, tuple(guides), min_tokens, prefix, suffix)
+        unknown = -1 if tokenizer.unk_token_id is None else int(tokenizer.unk_token_id)
+        return cls(backend.to_str(), special, tuple(guides), min_tokens, prefix, suffix, unknown)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_backend": None}
@@ -97,8 +101,8 @@ class TextEncoder:
             fields += [("span_score", pa.list_(pa.float32())), ("span_kind", pa.list_(pa.int8()))]
         return pa.schema(fields)
 
-    def encode(self, texts: Sequence[Any]) -> tuple[pa.RecordBatch, Counter[str]]:
-        """Rows of the texts that are kept, and how many were skipped for which reason."""
+    def encode(self, texts: Sequence[Any]) -> tuple[pa.RecordBatch, Counter[str], SpanCounts]:
+        """Rows of the texts that are kept, how many were skipped for which reason, and what was marked."""
         skipped: Counter[str] = Counter()
         kept: list[str] = []
         for text in texts:
@@ -112,7 +116,8 @@ class TextEncoder:
         long = [len(encoding) >= self.min_tokens for encoding in encodings]
         skipped["too short"] += len(kept) - sum(long)
         kept = [text for text, keep in zip(kept, long, strict=True) if keep]
-        return self._rows(kept, [e for e, keep in zip(encodings, long, strict=True) if keep]), +skipped
+        rows, spans = self._rows(kept, [e for e, keep in zip(encodings, long, strict=True) if keep])
+        return rows, +skipped, spans
 
     def _encode_batch(self, texts: list[str]) -> tuple[list[str], list[Encoding]]:
         try:
@@ -122,7 +127,7 @@ class TextEncoder:
             texts = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
             return texts, self.backend.encode_batch(texts)
 
-    def _rows(self, texts: list[str], encodings: list[Encoding]) -> pa.RecordBatch:
+    def _rows(self, texts: list[str], encodings: list[Encoding]) -> tuple[pa.RecordBatch, SpanCounts]:
         offsets = offsets_of(np.array([len(encoding) for encoding in encodings], dtype=np.int64))
         total = int(offsets[-1])
         ids = np.fromiter(chain.from_iterable(e.ids for e in encodings), dtype=np.int32, count=total)
@@ -133,9 +138,11 @@ class TextEncoder:
         words = self._word_ids(texts, encodings, offsets, chars)
         words[np.isin(ids, self.special_ids)] = -1
         columns = [_lists(offsets, ids), _lists(offsets, words)]
+        counts: SpanCounts = Counter()
         if self.guides and chars is not None:
-            columns += self._spans(texts, offsets, chars)
-        return pa.RecordBatch.from_arrays(columns, schema=self.schema())
+            spans, counts = self._spans(texts, offsets, chars, ids)
+            columns += spans
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema()), counts
 
     def _word_ids(
         self, texts: list[str], encodings: list[Encoding], offsets: np.ndarray, chars: np.ndarray | None
@@ -151,8 +158,13 @@ class TextEncoder:
             words[body] = np.maximum(np.searchsorted(starts, chars[body, 1] - 1, side="right") - 1, 0)  # type: ignore[index]
         return words
 
-    def _spans(self, texts: list[str], offsets: np.ndarray, chars: np.ndarray) -> list[pa.Array]:
-        """The four span columns: each span covers every token that it touches."""
+    def _spans(
+        self, texts: list[str], offsets: np.ndarray, chars: np.ndarray, ids: np.ndarray
+    ) -> tuple[list[pa.Array], SpanCounts]:
+        """The four span columns, and counts: each span covers every token that it touches.
+
+        A span of unknown tokens alone says nothing that could be predicted: it is left out.
+        """
         found = _guide_spans(texts, self.guides)
         document, begin, end, score, kind = found
         # One line of characters for all texts, so that all spans are looked up at once. Special tokens are left out.
@@ -166,16 +178,21 @@ class TextEncoder:
         token_end = np.maximum.accumulate(chars[body, 1] + text_start[owner])
         first = np.searchsorted(token_end, begin + text_start[document], side="right")
         last = np.searchsorted(token_begin, end + text_start[document], side="left")
-        keep = np.flatnonzero(first < last)
+        known = offsets_of(ids[body] != self.unknown_id)
+        keep = np.flatnonzero(known[last] > known[first])
+        counts = count_spans(kind[keep].astype(np.int64), document[keep], len(texts))
+        counts["left out", "no token"] += int((first >= last).sum())
+        counts["left out", "unknown tokens"] += int((first < last).sum()) - len(keep)
         keep = keep[np.lexsort((last[keep], first[keep]))]
         document, shift = document[keep], self.num_prefix - body_offsets[document[keep]]
         rows = offsets_of(np.bincount(document, minlength=len(texts)))
-        return [
+        columns = [
             _lists(rows, (first[keep] + shift).astype(np.int32)),
             _lists(rows, (last[keep] + shift).astype(np.int32)),
             _lists(rows, score[keep].astype(np.float32)),
             _lists(rows, kind[keep].astype(np.int8)),
         ]
+        return columns, +counts
 
 
 def _lists(offsets: np.ndarray, values: np.ndarray) -> pa.ListArray:

@@ -23,6 +23,7 @@ import pyarrow as pa
 from datasets import Dataset, IterableDataset
 
 from rexbert_hf.data.encode import Guide, TextEncoder
+from rexbert_hf.data.span_counts import SpanCounts, span_report
 from rexbert_hf.data.store import FORMAT_VERSION, TokenisedDataset, write_manifest
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 1
+_VERSION = 2
 """Raise it when the same text would give other rows; it is part of the cache key."""
 _TASK_CHARS = 4_000_000
 _BATCH_TOKENS = 1 << 22
@@ -53,9 +54,10 @@ def tokenise(
 ) -> TokenisedDataset:
     """Turn texts into a `TokenisedDataset`: documents whole, with word ids and guide spans.
 
-    Empty, non-text and too short rows are skipped, counted in `metadata["skipped"]` and logged. With `output_dir` the
-    result is kept in a folder below it, named by a hash of source, tokenizer, guides and version; a second call with
-    the same opens it at once. Without `output_dir` it stays in memory.
+    Empty, non-text and too short rows are skipped, counted in `metadata["skipped"]` and logged. `metadata["spans"]`
+    counts spans and rows by kind, rows without a phrase, and spans left out because they cover no token or only
+    unknown ones. With `output_dir` the result is kept in a folder below it, named by a hash of source, tokenizer,
+    guides and version; a second call with the same opens it at once. Without `output_dir` it stays in memory.
 
     One process uses the tokenizer's own threads; with several, each runs on one thread (both at once would fight).
 
@@ -136,7 +138,7 @@ def _tasks(batches: Iterable[list[Any]]) -> Iterator[list[Any]]:
             yield task
 
 
-Result: TypeAlias = tuple[pa.RecordBatch, "Counter[str]"]
+Result: TypeAlias = tuple[pa.RecordBatch, "Counter[str]", SpanCounts]
 _worker_encoder: TextEncoder | None = None
 
 
@@ -171,12 +173,13 @@ def _run(tasks: Iterator[list[Any]], encoder: TextEncoder, num_proc: int) -> Ite
             pool.shutdown(cancel_futures=True)
 
 
-def _gather(results: Iterable[Result], skipped: Counter[str]) -> Iterator[pa.RecordBatch]:
-    """Results joined to larger record batches, because each costs at opening; adds up `skipped`."""
+def _gather(results: Iterable[Result], skipped: Counter[str], spans: SpanCounts) -> Iterator[pa.RecordBatch]:
+    """Results joined to larger record batches, because each costs at opening; adds up `skipped` and `spans`."""
     held: list[pa.RecordBatch] = []
     tokens = 0
-    for batch, reasons in results:
+    for batch, reasons, marked in results:
         skipped.update(reasons)
+        spans.update(marked)
         size = len(batch.column(0).values)
         if held and tokens + size > _BATCH_TOKENS:
             yield pa.concat_batches(held)
@@ -188,15 +191,19 @@ def _gather(results: Iterable[Result], skipped: Counter[str]) -> Iterator[pa.Rec
         yield pa.concat_batches(held)
 
 
-def _check_and_report(rows: int, skipped: Counter[str]) -> None:
+def _check_and_report(rows: int, skipped: Counter[str], spans: SpanCounts) -> None:
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
     if not rows:
         raise ValueError(f"no text left to tokenise (skipped: {reasons or 'none, the source is empty'})")
     if skipped:
         logger.warning("skipped %d of %d texts: %s", skipped.total(), rows + skipped.total(), reasons)
+    if unknown := spans["left out", "unknown tokens"]:
+        logger.warning("left out %d spans of unknown tokens alone: the tokenizer cannot represent them", unknown)
+    if spans["spans", "phrase"] + spans["spans", "noun_phrase"]:
+        logger.info("%d of %d texts hold no phrase", spans["rows", "without_phrase"], rows)
 
 
-def _fields(encoder: TextEncoder, rows: int, tokens: int, skipped: Counter[str]) -> dict[str, Any]:
+def _fields(encoder: TextEncoder, rows: int, tokens: int, skipped: Counter[str], spans: SpanCounts) -> dict[str, Any]:
     return {
         "num_rows": rows,
         "num_tokens": tokens,
@@ -205,15 +212,17 @@ def _fields(encoder: TextEncoder, rows: int, tokens: int, skipped: Counter[str])
         "tokenizer": encoder.tokenizer_fingerprint,
         "vocab_size": encoder.backend.get_vocab_size(),
         "skipped": dict(skipped),
+        "spans": span_report(spans),
     }
 
 
 def _in_memory(results: Iterable[Result], encoder: TextEncoder) -> TokenisedDataset:
     skipped: Counter[str] = Counter()
-    table = pa.Table.from_batches(_gather(results, skipped), schema=encoder.schema())
-    _check_and_report(len(table), skipped)
+    spans: SpanCounts = Counter()
+    table = pa.Table.from_batches(_gather(results, skipped, spans), schema=encoder.schema())
+    _check_and_report(len(table), skipped, spans)
     tokens = sum(len(chunk.values) for chunk in table.column("input_ids").chunks)
-    fields = _fields(encoder, len(table), tokens, skipped)
+    fields = _fields(encoder, len(table), tokens, skipped, spans)
     return TokenisedDataset(table, encoder.num_prefix, encoder.num_suffix, metadata=fields)
 
 
@@ -228,7 +237,7 @@ def _cache_key(texts: Texts, column: str, encoder: TextEncoder, fingerprint: str
     else:
         for text in texts:
             digest.update(hashlib.sha256(repr(text).encode("utf-8", "replace")).digest())
-    digest.update(repr((encoder.tokenizer_fingerprint, encoder.special_ids)).encode())
+    digest.update(repr((encoder.tokenizer_fingerprint, encoder.special_ids, encoder.unknown_id)).encode())
     for guide in encoder.guides:
         mark = getattr(guide, "fingerprint", None)
         if mark is None:
@@ -279,9 +288,10 @@ def _is_alive(pid: int) -> bool:
 
 def _write_shards(results: Iterator[Result], encoder: TextEncoder, staging: Path) -> None:
     skipped: Counter[str] = Counter()
+    spans: SpanCounts = Counter()
     shards: list[str] = []
     rows = tokens = 0
-    batches = _gather(results, skipped)
+    batches = _gather(results, skipped, spans)
     batch = next(batches, None)
     while batch is not None:
         name = f"data-{len(shards):05d}.arrow"
@@ -294,5 +304,5 @@ def _write_shards(results: Iterator[Result], encoder: TextEncoder, staging: Path
                 batch = next(batches, None)
         shards.append(name)
         tokens += in_shard
-    _check_and_report(rows, skipped)
-    write_manifest(staging, shards, **_fields(encoder, rows, tokens, skipped))
+    _check_and_report(rows, skipped, spans)
+    write_manifest(staging, shards, **_fields(encoder, rows, tokens, skipped, spans))
