@@ -51,6 +51,7 @@ DATASET_FIELDS: dict[str, Any] = {
     "columns": (),
     "sources": (),
     "steps": (),
+    "sections": (),
     "config": None,
     "git_commit": None,
     "versions": None,
@@ -188,7 +189,8 @@ def render_dataset_card(template: str = "dataset_card.md", **fields: Any) -> str
     Args:
         template: a template of this package.
         fields: see `DATASET_FIELDS`. `configs`: mappings with `name`, `rows`, `tokens`, `fingerprint`; `columns`: with
-            `name`, `meaning`; `sources`: with `name`, `revision`, `license`; `steps`: with `name`, `kept`, `dropped`.
+            `name`, `meaning`; `sources`: with `name`, `revision`, `license`; `steps`: with `name`, `kept`, `dropped`;
+            `sections`: with `title`, `text` (Markdown, shown as it is).
 
     Raises:
         ValueError: for an unknown field, or when the metadata is not what the Hub accepts.

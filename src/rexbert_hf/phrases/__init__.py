@@ -1,4 +1,4 @@
-"""Guides: what in a text is worth predicting. Later also the mined phrase pool and its matcher."""
+"""Guides: what in a text is worth predicting. The mined phrase pool and its matcher."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from rexbert_hf.phrases.guides import Guide, GuideSet, Span
 from rexbert_hf.phrases.idf import InverseDocumentFrequency
 from rexbert_hf.phrases.lexicon_guide import LexiconGuide
 from rexbert_hf.phrases.matcher import Matches, PhraseMatcher
+from rexbert_hf.phrases.mining import MiningOptions
+from rexbert_hf.phrases.pool import PhrasePool
+from rexbert_hf.phrases.pool_card import Overlap, noun_phrase_overlap
 from rexbert_hf.phrases.regex_guide import RegexGuide
 
 __all__ = [
@@ -14,7 +17,11 @@ __all__ = [
     "InverseDocumentFrequency",
     "LexiconGuide",
     "Matches",
+    "MiningOptions",
+    "Overlap",
     "PhraseMatcher",
+    "PhrasePool",
     "RegexGuide",
     "Span",
+    "noun_phrase_overlap",
 ]

@@ -1,0 +1,239 @@
+"""What `recipes/mine_phrases.py` does: read texts and known phrases, mine a pool, save and push it with its card.
+
+Repeated texts are mined once (equal after `normalize_text`): an offer that stands in ten shops is one text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from rexbert_hf.catalog import load_sample, normalize_text, product_text, read_records
+from rexbert_hf.hub import write_run
+from rexbert_hf.phrases.mining import MiningOptions
+from rexbert_hf.phrases.pool import PhrasePool
+from rexbert_hf.phrases.pool_card import noun_phrase_overlap, top_phrases
+from rexbert_hf.settings import to_dict
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class NameSource:
+    """A list of known phrases: the built-in sample shop, files, or a Hub data set.
+
+    Attributes:
+        sample: kind of sample data; brands and categories are taken of `products`.
+        path: file, folder, glob or Hub data set; several are a list.
+        columns: our column names and theirs; `text` holds the names.
+        pattern: regular expression; each match's first group (or the match) is a text, in place of the whole.
+        format: of files whose name does not say it, such as text.
+        encoding: of text formats.
+        header: column names of a CSV or TSV that has no header line.
+        limit: read at most so many rows.
+    """
+
+    sample: str | None = None
+    path: str | list[str] | None = None
+    columns: dict[str, str | list[str]] | None = None
+    pattern: str | None = None
+    format: str | None = None
+    encoding: str = "utf-8"
+    header: list[str] | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.sample is None) == (self.path is None):
+            raise ValueError("give either 'sample' or 'path'")
+        try:
+            re.compile(self.pattern or "")
+        except re.error as error:
+            raise ValueError(f"pattern {self.pattern!r} is no regular expression: {error}") from None
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"sample {self.sample}" if self.sample else str(self.path)
+
+    def read(self, cache_dir: Path) -> Dataset:
+        """Read the rows; they are mapped from disk, not held in memory.
+
+        Args:
+            cache_dir: where they are written.
+        """
+        if self.sample is not None:
+            dataset = load_sample(self.sample)
+            return dataset if self.limit is None else dataset.select(range(min(self.limit, len(dataset))))
+        options: dict[str, Any] = {"format": self.format, "encoding": self.encoding, "header": self.header}
+        return read_records(self.path or "", self.columns, limit=self.limit, cache_dir=cache_dir, **options)
+
+    def texts_of(self, text: str) -> list[str]:
+        """The text, or what `pattern` finds in it.
+
+        Args:
+            text: a row's.
+        """
+        return [text] if self.pattern is None else re.findall(self.pattern, text)
+
+
+@dataclass
+class TextSource(NameSource):
+    """Texts to mine; all of `NameSource`, and categories.
+
+    Attributes:
+        category: of all texts of this source; else their column `category` counts, of a path its first level.
+    """
+
+    category: str | None = None
+
+
+@dataclass
+class CardSettings:
+    """What the card says about the text; none of it is assumed.
+
+    Attributes:
+        license: of the pool.
+        language: of the text.
+        noun_phrase_texts: texts read for the overlap with ordinary noun phrases; 0 leaves it out.
+    """
+
+    license: str | None = None
+    language: str | None = None
+    noun_phrase_texts: int = 5000
+
+
+@dataclass
+class MineRun:
+    """Mine a phrase pool.
+
+    Attributes:
+        texts: what is mined.
+        positives: lists of known phrases, such as categories and brands.
+        output_dir: folder of the pool, its card and `run.json`.
+        mining: how to mine.
+        max_size: most phrases kept.
+        deduplicate: mine repeated texts once; takes some 60 bytes a text.
+        card: what the card says.
+        push_to_hub: "user/name" of a data set.
+        private: whether a new repository is private.
+    """
+
+    texts: list[TextSource]
+    positives: list[NameSource]
+    output_dir: Path = Path("output/phrases")
+    mining: MiningOptions = field(default_factory=MiningOptions)
+    max_size: int | None = None
+    deduplicate: bool = True
+    card: CardSettings = field(default_factory=CardSettings)
+    push_to_hub: str | None = None
+    private: bool | None = None
+
+
+class MinedTexts:
+    """All texts of a run with their categories, each once, as often as they are walked over.
+
+    Args:
+        run: the settings.
+        cache_dir: where rows are kept while the run lasts.
+
+    Attributes:
+        dropped: repeated texts left out in the last walk.
+    """
+
+    def __init__(self, run: MineRun, cache_dir: Path) -> None:
+        self.sources = [(source, source.read(cache_dir)) for source in run.texts]
+        self.deduplicate = run.deduplicate
+        self.dropped = 0
+        for source, dataset in self.sources:
+            if "text" not in dataset.column_names and source.sample != "products":
+                raise ValueError(f"no 'text' column in {source.name}: map one with 'columns'")
+
+    def __iter__(self) -> Iterator[dict[str, str | None]]:
+        seen: set[bytes] = set()
+        self.dropped = 0
+        for source, dataset in self.sources:
+            for row in _rows(dataset):
+                whole = product_text(row) if source.sample == "products" else row["text"]
+                category = source.category or _first_level(row.get("category") or row.get("category_path"))
+                for text in source.texts_of(whole) if whole else ():
+                    if self.deduplicate:
+                        digest = hashlib.sha1(normalize_text(text).encode("utf-8", "surrogatepass")).digest()[:8]
+                        if digest in seen:
+                            self.dropped += 1
+                            continue
+                        seen.add(digest)
+                    yield {"text": text, "category": category}
+
+
+def _rows(dataset: Dataset) -> Iterator[Mapping[str, Any]]:
+    for batch in dataset.iter(batch_size=1000):
+        columns = list(batch)
+        for values in zip(*batch.values(), strict=True):
+            yield dict(zip(columns, values, strict=True))
+
+
+def _first_level(category: Any) -> str | None:
+    if isinstance(category, list):
+        category = category[0] if category else None
+    return re.split(r"\s*[>|]\s*", category)[0] or None if isinstance(category, str) else None
+
+
+def read_positives(run: MineRun, cache_dir: Path) -> list[str]:
+    """All names that hold known phrases.
+
+    Args:
+        run: the settings.
+        cache_dir: where rows are kept while the run lasts.
+
+    Raises:
+        ValueError: if a source has no `text` column or holds no name.
+    """
+    names: list[str] = []
+    for source in run.positives:
+        dataset, before = source.read(cache_dir), len(names)
+        if source.sample == "products":
+            for row in _rows(dataset):
+                names += [*(row["category_path"] or []), *([row["brand"]] if row["brand"] else [])]
+        elif "text" not in dataset.column_names:
+            raise ValueError(f"no 'text' column in {source.name}: map one with 'columns'")
+        else:
+            names += [name for row in _rows(dataset) if row["text"] for name in source.texts_of(row["text"])]
+        if len(names) == before:
+            raise ValueError(f"{source.name} holds no name: check its columns and pattern")
+    return names
+
+
+def run_mining(run: MineRun) -> tuple[PhrasePool, dict[str, Any]]:
+    """Mine, save and push as the settings say; the pool, and what was measured.
+
+    Args:
+        run: the settings.
+    """
+    run.output_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=run.output_dir, prefix=".rows-") as folder:
+        cache = Path(folder)
+        texts = MinedTexts(run, cache)
+        names = read_positives(run, cache)
+        options = to_dict(run.mining)
+        pool = PhrasePool.mine(texts, names, **{**options, "work_dir": options["work_dir"] or cache})
+        results: dict[str, Any] = {**pool.facts, "repeated_texts": texts.dropped}
+        pool = pool.filter(max_size=run.max_size)
+        overlap = None
+        if run.card.noun_phrase_texts:
+            overlap = noun_phrase_overlap(pool, texts, run.card.noun_phrase_texts)
+            results["noun_phrase_overlap"] = overlap.as_dict()
+    results |= {"pool_size": len(pool), "fingerprint": pool.fingerprint, "top_phrases": top_phrases(pool)}
+    about = {key: value for key in ("license", "language") if (value := getattr(run.card, key))}
+    pool.save(run.output_dir, overlap, **about)
+    if run.push_to_hub:
+        results["url"] = pool.push_to_hub(run.push_to_hub, private=run.private, overlap=overlap, **about)
+    write_run(run.output_dir, config=to_dict(run), results=results)
+    return pool, results
