@@ -149,7 +149,7 @@ def test_unknown_modes_and_losses_that_are_no_numbers():
 
 
 def simulated(seed, initial_steps=1000, steps=10_000, deviation=0.1, **smoothing):
-    """Alphas, and where word mode ran, on noisy losses that fall: words fast, phrases slowly, each helping the other."""
+    """Alphas, and where word mode ran, on noisy losses that fall: words fast, phrases slowly."""
     rng = np.random.default_rng(seed)
     switch = AdaptiveSwitch(0.75, initial_steps, **smoothing)
     ran = {W: 0, P: 0}

@@ -191,12 +191,12 @@ def spread_over_texts(capacity: np.ndarray, wanted: np.ndarray, max_spread: floa
     if short <= 0 or max_spread == 1:
         return own, max(short, 0.0)
     most = np.minimum(capacity, max_spread * wanted)
-    order = np.argsort(most / np.maximum(wanted, 1e-12))
+    texts = np.flatnonzero(wanted)
+    texts = texts[np.argsort(most[texts] / wanted[texts])]
     # c for the case that the first i texts in this order are full.
-    filled = np.concatenate([[0.0], np.cumsum(most[order])[:-1]])
-    open_ = np.cumsum(wanted[order][::-1])[::-1]
-    factor = (wanted.sum() - filled) / np.maximum(open_, 1e-12)
-    fits = np.flatnonzero(factor * wanted[order] <= most[order])
+    filled = np.cumsum(most[texts]) - most[texts]
+    factor = (wanted.sum() - filled) / np.cumsum(wanted[texts][::-1])[::-1]
+    fits = np.flatnonzero(factor * wanted[texts] <= most[texts])
     if not len(fits):
         return most, float(wanted.sum() - most.sum())
     return np.minimum(most, factor[fits[0]] * wanted), 0.0
