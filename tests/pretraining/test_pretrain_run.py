@@ -64,6 +64,9 @@ def test_run_json_says_what_was_done():
         for when in ("before", "after"):
             assert 0 <= phase[f"masked_accuracy_{when}"] <= 1
             assert {f"masked_accuracy_{when}_{name}" for name in ("general", "shop")} <= phase.keys()
+            depths = [phase[f"masked_accuracy_{when}{depth}"] for depth in ("", "@3", "@5")]
+            assert depths == sorted(depths)
+            assert f"masked_accuracy_{when}_shop@5" in phase
     for earlier, later in pairwise(phases):
         assert later["masked_accuracy_before"] == earlier["masked_accuracy_after"]
     assert phases[-1]["masked_accuracy_after"] > phases[0]["masked_accuracy_before"]

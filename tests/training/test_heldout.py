@@ -21,9 +21,12 @@ def store():
 
 
 def reference(model, store, batch_tokens):
-    """One document at a time through the full logits, with the masks of the evaluation's batches."""
+    """One document at a time through the full logits, with the masks of the evaluation's batches.
+
+    Returns the mean loss, and for each masked token its label's place among the sorted scores and its position.
+    """
     collator = MLMCollator(make_tokenizer(), mlm_probability=0.15, flat=False, seed=0)
-    loss, right, buckets = 0.0, [], []
+    loss, ranks, buckets = 0.0, [], []
     model.eval()
     for number, at in enumerate(length_batches(store.lengths, batch_tokens)):
         batch = collator(store.take(at, step=number))
@@ -33,9 +36,10 @@ def reference(model, store, batch_tokens):
             with torch.no_grad():
                 logits = model(ids[None, :length]).logits[0, places]
             loss += float(cross_entropy(logits, labels[places], reduction="sum"))
-            right += (logits.argmax(-1) == labels[places]).tolist()
+            order = logits.argsort(-1, descending=True)
+            ranks += (order == labels[places][:, None]).int().argmax(-1).tolist()
             buckets += places.tolist()
-    return loss / len(right), right, buckets
+    return loss / len(ranks), ranks, buckets
 
 
 def train_a_little(model):
@@ -48,12 +52,16 @@ def train_a_little(model):
 @pytest.mark.parametrize("make", [make_model, make_stock_model])
 def test_equals_one_document_at_a_time(make, store):
     model = train_a_little(make())
-    loss, right, places = reference(model, store, 256)
+    loss, ranks, places = reference(model, store, 256)
+    right = [rank == 0 for rank in ranks]
     model.train()
     result = evaluate_masked(model, store, make_tokenizer(), batch_tokens=256, seq_length=64, position_edges=EDGES)
     assert result["masked_tokens"] == len(right)
     assert result["loss"] == pytest.approx(loss, rel=1e-5)
     assert result["accuracy"] == sum(right) / len(right) > 0
+    for k in (3, 5):
+        assert result[f"accuracy@{k}"] == sum(rank < k for rank in ranks) / len(ranks)
+    assert result["accuracy"] < result["accuracy@3"] < result["accuracy@5"] < 1, "the case tells them apart"
     for low, high in pairwise(EDGES):
         inside = [r for r, place in zip(right, places, strict=True) if low <= place < high]
         assert result[f"accuracy_{low}_{high}"] == pytest.approx(sum(inside) / len(inside))
@@ -68,7 +76,8 @@ def test_ranks_add_up_to_the_whole(store):
         evaluate_masked(
             model, store, tokenizer, batch_tokens=128, rank=rank, world_size=2, reduce=lambda s: parts.append(s) or s
         )
-    loss, correct, count = (sum(column) for column in zip(*parts, strict=True))
+    loss, correct, count, third, fifth = (sum(column) for column in zip(*parts, strict=True))
+    assert (third / count, fifth / count) == (whole["accuracy@3"], whole["accuracy@5"])
     assert count == whole["masked_tokens"]
     assert correct / count == whole["accuracy"]
     assert loss / count == pytest.approx(whole["loss"])
@@ -95,6 +104,23 @@ def test_max_tokens_takes_the_first_documents(store):
     few = evaluate_masked(make_model(), store, make_tokenizer(), max_tokens=int(store.lengths[:10].sum()))
     same = TokenisedDataset.from_rows([store[i] for i in range(10)])
     assert few == evaluate_masked(make_model(), same, make_tokenizer())
+
+
+def test_other_depths(store):
+    model, tokenizer = train_a_little(make_model()), make_tokenizer()
+    plain = evaluate_masked(model, store, tokenizer, top_k=())
+    assert not [key for key in plain if "@" in key]
+    deep = evaluate_masked(model, store, tokenizer, top_k=(10, model.config.vocab_size), position_edges=EDGES)
+    assert deep["accuracy"] == plain["accuracy"] < deep["accuracy@10"] < 1
+    assert deep[f"accuracy@{model.config.vocab_size}"] == 1
+    assert {key: deep[key] for key in deep if key.startswith("accuracy_")} == {
+        f"accuracy_{low}_{high}": pytest.approx(value)
+        for low, high in pairwise(EDGES)
+        if (value := evaluate_masked(model, store, tokenizer, position_edges=EDGES).get(f"accuracy_{low}_{high}"))
+        is not None
+    }
+    with pytest.raises(ValueError, match="top_k counts from 1"):
+        evaluate_masked(model, store, tokenizer, top_k=(0,))
 
 
 def test_an_empty_store_is_an_error():

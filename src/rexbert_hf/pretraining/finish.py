@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rexbert_hf.hub import card_of_run, loss_plot, push_run, read_run, write_card, write_run
@@ -39,7 +40,7 @@ def finished_results(settings: PretrainSettings, trainer: CurriculumTrainer) -> 
     needed = [output / name for name in ("run.json", "README.md", "config.json", "tokenizer_config.json")]
     done = 0
     run: dict[str, Any] = {}
-    if all(path.exists() for path in needed):
+    if all(path.exists() for path in needed) and _weights_are_whole(output):
         try:
             run = read_run(output)
         except ValueError as error:
@@ -50,6 +51,19 @@ def finished_results(settings: PretrainSettings, trainer: CurriculumTrainer) -> 
         done = int(found is not None and found.step == trainer.plan.total_steps)
     everywhere = int(trainer.sum_over_ranks([float(done)])[0]) == trainer.args.world_size
     return run["results"] if everywhere else None
+
+
+def _weights_are_whole(folder: Path) -> bool:
+    """Whether the weights of a finished folder are there and as long as their headers say."""
+    files = [*folder.glob("model*.safetensors"), *folder.glob("modernbert/model*.safetensors")]
+    try:
+        for file in files:
+            with safe_open(file, framework="numpy"):
+                pass
+    except Exception as error:  # safetensors has an exception of its own
+        logger.warning("%s cannot be read (%s): the result is written again", file, error)
+        return False
+    return bool(files)
 
 
 def measure(
@@ -120,12 +134,18 @@ def _by_position(reading: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _accuracies(reading: Mapping[str, Any], when: str) -> dict[str, Any]:
-    """Masked accuracy of each held-out set at one moment, and over all of them by masked tokens."""
-    names = [key[len("eval_") : -len("_accuracy")] for key in reading if key.endswith("_accuracy")]
-    found = {f"masked_accuracy_{when}_{name}": reading[f"eval_{name}_accuracy"] for name in names}
+    """Masked accuracy (also within the top 3 and 5) at one moment: over all held-out sets by tokens, and of each."""
+    names = [key[len("eval_") : -len("_masked_tokens")] for key in reading if key.endswith("_masked_tokens")]
     counts = {name: reading[f"eval_{name}_masked_tokens"] for name in names}
-    right = sum(reading[f"eval_{name}_accuracy"] * count for name, count in counts.items())
-    return {f"masked_accuracy_{when}": right / max(sum(counts.values()), 1), **found}
+    found = {}
+    for depth in ("", "@3", "@5"):
+        values = {name: reading.get(f"eval_{name}_accuracy{depth}") for name in names}
+        if None in values.values():  # logged by an older version, which the run goes on from
+            continue
+        right = sum(values[name] * count for name, count in counts.items())
+        found[f"masked_accuracy_{when}{depth}"] = right / max(sum(counts.values()), 1)
+        found |= {f"masked_accuracy_{when}_{name}{depth}": value for name, value in values.items()}
+    return found
 
 
 def finish(
@@ -158,17 +178,23 @@ def finish(
             " weights: make room, then start again"
         ) from error
     phases = [{"name": phase["name"], "steps": phase["steps"]} for phase in results["phases"]]
-    loss_plot(_history(trainer), output / "loss.png", phases)
     data = [{key: value for key, value in corpus.report.items() if key != "stores"} for corpus in corpora.values()]
-    write_run(
-        output,
-        config=to_dict(settings),
-        results=results,
-        resumed_from_step=trainer.resumed_from_step,
-        data=data,
-        num_parameters=model.num_parameters(),
-    )
-    write_card(output, card_of_run(output))
+    try:
+        loss_plot(_history(trainer), output / "loss.png", phases)
+        write_run(
+            output,
+            config=to_dict(settings),
+            results=results,
+            resumed_from_step=trainer.resumed_from_step,
+            data=data,
+            num_parameters=model.num_parameters(),
+        )
+        write_card(output, card_of_run(output))
+    except OSError as error:
+        raise OSError(
+            f"the model is in {output}, its results could not be written ({error}): make room, then start again"
+            " (nothing is trained again)"
+        ) from error
 
 
 def push(settings: PretrainSettings, results: dict[str, Any]) -> None:

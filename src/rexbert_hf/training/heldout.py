@@ -77,6 +77,7 @@ def evaluate_masked(
     seq_length: int = 1024,
     max_tokens: int | None = None,
     position_edges: Sequence[int] | None = None,
+    top_k: Sequence[int] = (1, 3, 5),
     rank: int = 0,
     world_size: int = 1,
     reduce: Callable[[list[float]], list[float]] | None = None,
@@ -93,58 +94,63 @@ def evaluate_masked(
         seq_length: longest piece of a document.
         max_tokens: use the first documents up to this many tokens; None for all.
         position_edges: report accuracy by position too, between these edges, for instance (0, 1024, 8192).
+        top_k: also report how often a label is among the k highest scores; 1 is `accuracy`.
         rank: this process evaluates every `world_size`-th batch.
         world_size: processes that share the work.
         reduce: sums a list over them.
 
     Returns:
-        `loss` (nats a masked token), `accuracy`, `masked_tokens`, and `accuracy_{low}_{high}` for each bucket seen.
+        `loss` (nats a masked token), `accuracy`, `masked_tokens`, `accuracy@{k}` for each other k of `top_k`, and
+        `accuracy_{low}_{high}` for each bucket seen.
 
     Raises:
-        ValueError: if the store is empty or no token was masked.
+        ValueError: if the store is empty, no token was masked, or `top_k` holds no rank.
     """
     if not len(store):
         raise ValueError("the held-out data is empty")
-    edges = list(position_edges or [])
+    if any(k < 1 for k in top_k):
+        raise ValueError(f"top_k counts from 1; got {list(top_k)}")
+    edges, depths = list(position_edges or []), sorted({int(k) for k in top_k} - {1})
     collator = MLMCollator(tokenizer, mlm_probability=mlm_probability, flat=accepts_flat(model), seed=seed)
     rows, starts, stops, lengths = _pieces(store, seq_length, max_tokens)
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    sums = np.zeros(3 + 2 * max(0, len(edges) - 1))
+    sums = np.zeros(3 + len(depths) + 2 * max(0, len(edges) - 1))
     try:
         for number, at in enumerate(length_batches(lengths, batch_tokens)):
             if number % world_size == rank:
                 batch = collator(store.take(rows[at], starts[at], stops[at], step=number))
-                sums += _score(
-                    model, {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}, edges
-                )
+                moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+                sums += _score(model, moved, edges, depths)
     finally:
         model.train(was_training)
-    return _summary(reduce(sums.tolist()) if reduce is not None else sums.tolist(), edges)
+    return _summary(reduce(sums.tolist()) if reduce is not None else sums.tolist(), edges, depths)
 
 
-def _summary(totals: list[float], edges: list[int]) -> dict[str, float]:
+def _summary(totals: list[float], edges: list[int], depths: list[int]) -> dict[str, float]:
     loss, correct, count = totals[:3]
     if not count:
         raise ValueError("no token of the held-out data was masked: give it more text")
     out = {"loss": loss / count, "accuracy": correct / count, "masked_tokens": count}
+    out |= {f"accuracy@{k}": right / count for k, right in zip(depths, totals[3:], strict=False)}
+    buckets = totals[3 + len(depths) :]
     for i, (low, high) in enumerate(pairwise(edges)):
-        right, seen = totals[3 + 2 * i : 5 + 2 * i]
+        right, seen = buckets[2 * i : 2 * i + 2]
         if seen:
             out[f"accuracy_{low}_{high}"] = right / seen
     return out
 
 
-def _score(model: nn.Module, batch: dict[str, Any], edges: list[int]) -> np.ndarray:
-    """Loss sum, correct, count, then (correct, count) of each position bucket."""
+def _score(model: nn.Module, batch: dict[str, Any], edges: list[int], depths: list[int]) -> np.ndarray:
+    """Loss sum, correct, count, correct within each depth, then (correct, count) of each position bucket."""
     masked = batch["labels"] != -100
     count = int(masked.sum())
     if not count:
-        return np.zeros(3 + 2 * max(0, len(edges) - 1))
+        return np.zeros(3 + len(depths) + 2 * max(0, len(edges) - 1))
     loss, ranks = predict_masked(model, batch, masked)
     right = ranks == 0
-    sums = [loss, float(right.sum()), float(count)]
+    sums = [loss, float(right.sum()), float(count), *(float((ranks < k).sum()) for k in depths)]
     if edges:
         positions = batch.get("position_ids")
         if positions is None:
