@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import resource
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from pretraining_cases import assert_same_weights, copy_of_whole_run, error_line, recipe, run, scratch, whole_run, words
 
 from rexbert_hf.hub import read_run
+from rexbert_hf.pretraining import finish
 from rexbert_hf.training import last_complete_checkpoint
 
 
@@ -26,6 +29,23 @@ def full_disk(size: int):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextlib.contextmanager
+def small_disk(folder, size):
+    """A file system of `size` bytes at `folder`, where the system allows it."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(mount, capture_output=True)
+    except OSError:
+        pytest.skip("no mount command")
+    if done.returncode:
+        pytest.skip("only an administrator may mount a small disk")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def steps_of(folder):
@@ -68,6 +88,22 @@ def test_full_disk_while_text_is_read(tmp_path, capsys, monkeypatch):
     assert not list((tmp_path / "cache").rglob("*.arrow"))
 
 
+@pytest.mark.parametrize("size", ["8k", "16k"])
+def test_full_disk_while_the_tokenizer_is_written(tmp_path, capsys, monkeypatch, size):
+    """Python's files and those of `tokenizers`, which has an exception of its own."""
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"lamp number {i} stands\n" for i in range(40)))
+    with small_disk(tmp_path / "disk", size):
+        command = words(tmp_path / "out", cache_dir=tmp_path / "disk" / "cache", sources__general=f"{{path: {text}}}")
+        status, _, err = recipe(command, capsys, monkeypatch)
+        left = [path for path in (tmp_path / "disk").rglob("*") if path.is_file()]
+    assert status == 1
+    line = error_line(err)
+    assert f"no room for the tokenizer and its text in {tmp_path / 'disk' / 'cache'}" in line
+    assert "make room or set cache_dir" in line
+    assert not left
+
+
 def test_full_disk_while_a_checkpoint_is_written(tmp_path, capsys, monkeypatch):
     folder = unfinished(tmp_path / "out", checkpoints=1)
     first = steps_of(folder)[0]
@@ -96,6 +132,38 @@ def test_full_disk_while_the_result_is_written(tmp_path, capsys, monkeypatch):
     run(folder)
     assert read_run(folder)["resumed_from_step"] == last
     assert_same_weights(folder, whole_run())
+
+
+def test_full_disk_while_the_results_are_written(tmp_path, capsys, monkeypatch):
+    folder = unfinished(tmp_path / "out")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "cannot write README.md: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finish, "write_card", full)
+        status, _, err = recipe(words(folder), capsys, patch)
+    assert status == 1
+    line = error_line(err)
+    assert f"the model is in {folder}, its results could not be written" in line
+    assert "README.md" in line
+    run(folder)
+    assert read_run(folder)["resumed_from_step"] == steps_of(folder)[-1]
+    assert_same_weights(folder, whole_run())
+
+
+@pytest.mark.parametrize("damage", ["cut", "removed"])
+def test_damaged_weights_of_a_finished_run_are_written_again(tmp_path, caplog, damage):
+    folder = copy_of_whole_run(tmp_path / "out")
+    for weights in (folder / "model.safetensors", folder / "modernbert" / "model.safetensors"):
+        if damage == "cut":
+            weights.write_bytes(weights.read_bytes()[:-100])
+        else:
+            weights.unlink()
+    run(folder)
+    assert not [record for record in caplog.records if "nothing to train" in record.message]
+    assert_same_weights(folder, whole_run())
+    assert (folder / "modernbert" / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "no_marker", "no_file"])

@@ -37,7 +37,8 @@ SMALL = {
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_published_numbers(size):
-    found = load_settings(PretrainSettings, CONFIGS / f"{size}.yaml")
+    paths = [("sources.general.path", "web"), ("sources.long.path", "books")]
+    found = load_settings(PretrainSettings, CONFIGS / f"{size}.yaml", paths)
     rate, decay, warmup, batch_warmup, last_rate = SIZES[size]
     assert found.model.size == size
     assert found.model.overrides == {"attention_output_dropout": 0.1}
@@ -177,6 +178,16 @@ def test_half_precision_checkpoints_are_trained_in_float32(tmp_path):
         {**CONTINUE, "model.init_from": str(tmp_path / "start"), **catalogue(tmp_path, "txt")},
     )
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "float32"
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_sizes_say_what_they_need(size):
+    """Before anything is looked up: a placeholder would be taken for a data set on the Hub."""
+    wanted = r"sources\.general: .*--sources\.NAME\.path .*docs/data\.md.*rexbert\.yaml:\d"
+    with pytest.raises(SettingsError, match=wanted):
+        load_settings(PretrainSettings, CONFIGS / f"{size}.yaml")
+    with pytest.raises(SettingsError, match=r"sources\.long: has no text"):
+        load_settings(PretrainSettings, CONFIGS / f"{size}.yaml", [("sources.general.path", "web")])
 
 
 def test_continue_says_what_it_needs():

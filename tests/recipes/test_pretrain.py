@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "pretraining"))
 
 import pytest
-from pretraining_cases import CONFIGS, THREE_PHASES, TINY, error_line, recipe, whole_run, words
+from pretraining_cases import CONFIGS, THREE_PHASES, TINY, error_line, recipe, start, whole_run, words
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
 from rexbert_hf.hub import read_run
@@ -249,3 +249,76 @@ def test_a_model_field_that_does_not_exist(fail):
     status, line = fail("{sample: shop_text}", model__overrides="{hidden_size: 33, num_attention_heads: 2}")
     assert status == 1
     assert "33" in line
+
+
+def test_a_mistyped_model_field(fail):
+    status, line = fail("{sample: shop_text}", model__overrides="{hidden_sise: 32}")
+    assert status == 1
+    assert "model.overrides.hidden_sise" in line
+    assert "did you mean 'hidden_size'?" in line
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("{path: t.xls, format: xls}", "unknown format 'xls': choose one of csv"),
+        ("{path: t.csv, encoding: utf9}", "unknown encoding 'utf9'"),
+        ("{path: t.csv, max_bad_share: 2}", "max_bad_share is a share"),
+        ("{}", "sources.shop: has no text: set --sources.NAME.path"),
+        ("{path: t.csv, sample: shop_text}", "sources.shop: has both 'path' and 'sample'"),
+    ],
+)
+def test_sources_that_cannot_be(fail, tmp_path, source, said):
+    status, line = fail(source)
+    assert status == 2
+    assert said in line
+    assert "sources.shop" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_many_bad_rows_and_the_way_out(fail, succeed, tmp_path, caplog):
+    path = write(tmp_path / "t.txt", [*SENTENCES[:60], *[b"caf\xe9 lamp\n"] * 20])
+    status, line = fail(f"{{path: {path}}}")
+    assert status == 1
+    assert "20 of 80 rows are bad" in line
+    assert "t.txt:61 is not utf-8" in line
+    assert "raise max_bad_share=0.1" in line
+    _, source = succeed(f"{{path: {path}, max_bad_share: 0.5}}", caplog)
+    assert source["bad_rows"] == 20
+
+
+def test_lexicons_name_their_key(fail, tmp_path):
+    status, line = fail("{sample: shop_text}", guides__always="true", guides__brands=tmp_path / "nowhere.txt")
+    assert status == 1
+    assert "guides.brands: " in line
+    assert "nowhere.txt: no such file" in line
+
+
+def test_shards_of_another_library(fail, tmp_path):
+    """Their index is a .json file, which would else be taken for the text."""
+    (tmp_path / "mds").mkdir()
+    (tmp_path / "mds" / "index.json").write_text('{"shards": [], "version": 2}')
+    (tmp_path / "mds" / "shard.00000.mds.zstd").write_bytes(b"x")
+    status, line = fail(f"{{path: {tmp_path / 'mds'}}}")
+    assert status == 1
+    assert "mds: holds MDS shards" in line
+    assert "docs/data.md" in line
+
+
+def test_an_output_folder_that_cannot_be(tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    base = {**ONE_PHASE, "tokenizer.path": str(whole_run()), "sources": "{shop: {sample: shop_text}}"}
+    for place in ("file", "file/below"):
+        status, _, err = recipe(words(tmp_path / place, "quickstart", base), capsys, monkeypatch)
+        assert status == 1
+        assert f"output_dir {tmp_path / place} cannot be made" in error_line(err)
+
+
+def test_as_a_program_of_its_own(tmp_path):
+    """Nothing of what this process has loaded or logged: the last line of stderr is the error."""
+    path = write(tmp_path / "t.csv", ["title,note", "lamp,x"])
+    base = {**ONE_PHASE, "tokenizer.path": str(whole_run()), "sources": f"{{shop: {{path: {path}}}}}"}
+    process = start(words(tmp_path / "out", "quickstart", base))
+    out, err = process.communicate(timeout=240)
+    assert (process.returncode, out) == (1, "")
+    assert "t.csv: no column 'text' among title, note: set the source's columns.text" in error_line(err)

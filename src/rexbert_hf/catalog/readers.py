@@ -19,13 +19,14 @@ from pathlib import Path
 
 import pyarrow as pa
 from datasets import Dataset, DatasetInfo, Features, load_dataset
+from datasets.exceptions import DataFilesNotFoundError
 
 from .batches import BATCH_ROWS, RowPacker
 from .columns import ColumnSpec
 from .delimited import Located
 from .formats import Rows, open_rows
 from .report import ReadReport, Tolerance
-from .sources import FORMATS, FileOptions, Source, find_sources
+from .sources import FORMATS, MDS_ADVICE, FileOptions, Source, find_sources
 
 logger = logging.getLogger(__name__)
 
@@ -187,9 +188,10 @@ def _hub_rows(source: str, split: str, needed: Sequence[str] | None) -> Rows:
     try:
         dataset = load_dataset(match["name"], match["config"], revision=match["revision"], split=split)
     except (OSError, ValueError) as error:
+        advice = f"; it may hold MDS shards, {MDS_ADVICE}" if isinstance(error, DataFilesNotFoundError) else ""
         raise FileNotFoundError(
             f"'{source}' is neither a file or folder here nor a readable Hub dataset with a split '{split}' "
-            f"({_first_line(error)})"
+            f"({_first_line(error)}): check the path, the name and the split{advice}"
         ) from error
     columns = list(dataset.column_names)
     dataset = dataset.select_columns([name for name in columns if needed is None or name in needed])

@@ -29,6 +29,8 @@ FORMATS = {
 }
 """Format of a file by its suffix, looked up below .gz and inside .zip."""
 
+MDS_ADVICE = "which cannot be read here: make Parquet of them (docs/data.md) and name that folder"
+
 
 @dataclass(frozen=True, slots=True)
 class FileOptions:
@@ -59,7 +61,9 @@ class FileOptions:
         try:
             "".encode(self.encoding)
         except LookupError:
-            raise ValueError(f"unknown encoding '{self.encoding}'") from None
+            raise ValueError(
+                f"unknown encoding '{self.encoding}': utf-8, latin-1, cp1252 and utf-16 are common"
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,8 @@ def find_sources(paths: str | Path | Sequence[str | Path], options: FileOptions)
 def _expand(path: str | Path) -> list[Path]:
     found = Path(path).expanduser()
     if found.is_dir():
+        if next(found.rglob("*.mds*"), None) is not None:
+            raise ValueError(f"{path}: holds MDS shards, {MDS_ADVICE}")
         files = sorted(file for file in found.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(found)))
         files = [file for file in files if file.suffix == ".zip" or _format_of(file.name)]
         if not files:

@@ -82,7 +82,7 @@ def train_tokenizer(
     counted = _Counted(texts)
     backend.train_from_iterator(counted, trainer)
     if not counted.characters:
-        raise ValueError("there is no text to train a tokenizer on: the texts are empty")
+        raise ValueError("there is no text to train a tokenizer on: the texts are empty, or all of them are held out")
     words = _atom_pieces(backend, atoms)
     pieces, merges = _learnt(backend)
     kept = _fit(pieces, words, room)

@@ -6,15 +6,13 @@ resumed run reads no text. The manifest is written last, so what a killed run le
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,11 +29,9 @@ from rexbert_hf.hub.run_file import write_whole
 from rexbert_hf.phrases import Guide, LexiconGuide, RegexGuide
 from rexbert_hf.pretraining.baselines import batches_of
 from rexbert_hf.pretraining.settings import GuideSettings, PretrainSettings, SourceSettings
-from rexbert_hf.pretraining.sources import pinned, read_source, source_key, working_folder
+from rexbert_hf.pretraining.sources import pinned, read_source, room, source_key, working_folder
 
 logger = logging.getLogger(__name__)
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -72,8 +68,12 @@ def make_guides(settings: GuideSettings, data_dir: str | None = None) -> list[Gu
     for kind, path in (("brand", settings.brands), ("type", settings.types)):
         if path is None:
             continue
-        terms = read_records(os.path.join(data_dir or "", path), format="text")["text"]
-        guides.append(LexiconGuide(list(terms), kind))
+        try:
+            terms = read_records(os.path.join(data_dir or "", path), format="text")["text"]
+            guides.append(LexiconGuide(list(terms), kind))
+        except (OSError, ValueError) as error:
+            kind_of_error = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+            raise kind_of_error(f"guides.{kind}s: {error}") from error
     return guides
 
 
@@ -146,7 +146,7 @@ def _prepare(
     reading = ReadReport()
     source, revision = pinned(source, data_dir)
     stores: dict[str, TokenisedDataset] = {}
-    with _room(name, folder), working_folder(folder) as work:
+    with room(f"source '{name}': no room for its tokens", folder.parent), working_folder(folder) as work:
         dataset, repeated = deduplicate(read_source(source, data_dir, reading, work))
         parts = split_dataset(dataset, held_out=held_out)
         for part in ("train", "validation"):
@@ -200,20 +200,6 @@ def _tokenised(
         if part == "validation":
             return None
         raise ValueError(f"source '{name}': no document to train on: {error}") from error
-
-
-@contextmanager
-def _room(name: str, folder: Path) -> Iterator[None]:
-    """Say where room is missing when the disk is full."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        raise OSError(
-            f"source '{name}': no room for its tokens in {folder.parent} ({os.strerror(error.errno)}): make room or set"
-            " cache_dir to another disk, then start again"
-        ) from error
 
 
 def content_fingerprint(store: TokenisedDataset) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,13 @@ from rexbert_hf.catalog import split_of
 from rexbert_hf.hub import read_run, resolve
 from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM
 from rexbert_hf.pretraining.settings import PretrainSettings
-from rexbert_hf.pretraining.sources import read_source, source_key, texts_of, working_folder
+from rexbert_hf.pretraining.sources import read_source, room, source_key, texts_of, working_folder
+from rexbert_hf.settings.tree import closest
 
 logger = logging.getLogger(__name__)
+
+_ALSO_KNOWN = ("global_rope_theta", "local_rope_theta", "global_attn_every_n_layers")
+"""Fields of a configuration that become others."""
 
 
 def load_tokenizer(settings: PretrainSettings, cache_dir: Path) -> PreTrainedTokenizerBase:
@@ -70,7 +75,7 @@ def _trained(settings: PretrainSettings, cache_dir: Path) -> PreTrainedTokenizer
     folder = cache_dir / f"tokenizer-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     if not (folder / "tokenizer.json").exists():
         logger.info("training a tokenizer of %d tokens on the sources", chosen.vocab_size)
-        with working_folder(cache_dir) as work:
+        with room("no room for the tokenizer and its text", cache_dir), working_folder(cache_dir) as work:
             tokenizer = train_tokenizer(_texts(settings, work), chosen.vocab_size)
             tokenizer.save_pretrained(work / "tokenizer")
             try:
@@ -169,7 +174,20 @@ def _warn_of_second_warmup(settings: PretrainSettings, folder: Path) -> None:
         )
 
 
+def _check_overrides(overrides: Mapping[str, Any]) -> None:
+    """A configuration takes any name and keeps it for nothing, so a mistyped one would never show."""
+    known = [*(field.name for field in dataclasses.fields(RexBertConfig)), *_ALSO_KNOWN]
+    for name in overrides:
+        if name not in known:
+            near = closest(name, known)
+            raise ValueError(
+                f"model.overrides.{name}: the configuration of a RexBERT has no such field"
+                + (f"; did you mean '{near}'?" if near else "; RexBertConfig lists them")
+            )
+
+
 def _new(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -> RexBertForMaskedLM:
+    _check_overrides(settings.model.overrides)
     names = ("pad", "cls", "sep", "bos", "eos")
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in names}
     ids["bos_token_id"] = ids["cls_token_id"] if ids["bos_token_id"] is None else ids["bos_token_id"]

@@ -61,7 +61,7 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
     if args.device.type == "cpu":
         tune_cpu()  # before torch starts its threads, which take the setting over
     check_processes(args.world_size, settings.trainer.num_processes)
-    output.mkdir(parents=True, exist_ok=True)
+    _make(output)
     cache = Path(settings.cache_dir) if settings.cache_dir else output / "cache"
     with args.main_process_first(desc="the tokenizer"):
         tokenizer = load_tokenizer(settings, cache)
@@ -100,6 +100,13 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
     if trainer.is_world_process_zero():
         push(settings, results)
     return results
+
+
+def _make(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"output_dir {output} cannot be made ({error.strerror}): set another one") from error
 
 
 def _since(start: float) -> float:

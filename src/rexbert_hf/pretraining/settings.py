@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from huggingface_hub.utils import validate_repo_id
 
+from rexbert_hf.catalog.report import Tolerance
+from rexbert_hf.catalog.sources import FileOptions
 from rexbert_hf.training.collation import MASKINGS
 from rexbert_hf.training.phases import Curriculum, Phase
 
@@ -76,6 +78,7 @@ class SourceSettings:
         columns: {"text": their column, a list of columns to join, or a template such as "{title} . {description}"}.
         format: of the files, where the name does not say it.
         encoding: of text files.
+        max_bad_share: the share of a file's rows that may be bad (they are skipped) before the file is refused.
         split: of a Hub dataset.
         max_documents: read so many at most.
         join_words: join neighbouring documents until they have this many words (long documents for long contexts).
@@ -88,6 +91,7 @@ class SourceSettings:
     columns: dict[str, str | list[str]] | None = None
     format: str | None = None
     encoding: str = "utf-8"
+    max_bad_share: float = 0.1
     split: str = "train"
     max_documents: int | None = None
     join_words: int | None = None
@@ -95,10 +99,13 @@ class SourceSettings:
 
     def __post_init__(self) -> None:
         if (self.sample is None) == (self.path is None):
+            said = "has no text" if self.path is None else "has both 'path' and 'sample'"
             raise ValueError(
-                "a source needs exactly one of 'sample' (a text of the sample shop) and 'path' (file, folder, glob or"
-                " Hub dataset): set --sources.NAME.path"
+                f"{said}: set --sources.NAME.path to a file, folder, glob or Hub dataset, or .sample to a text of the"
+                " sample shop (not both; docs/data.md says what can be read)"
             )
+        FileOptions(self.format, self.encoding)  # of these two it says what is wrong
+        Tolerance(max_bad_share=self.max_bad_share)
 
 
 @dataclass

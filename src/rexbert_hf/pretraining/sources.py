@@ -7,6 +7,7 @@ are written; what killed runs left of it is removed by the next one.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import glob
 import hashlib
 import importlib.metadata
@@ -35,6 +36,7 @@ _FORMAT = 2
 """Goes up when prepared sources of an older version must not be used."""
 _HUB_PATH = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?P<config>:[\w.-]+)?(?:@(?P<revision>[\w./-]+))?")
 _ROWS = 1_000
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def read_source(
@@ -63,6 +65,7 @@ def read_source(
             source.columns,
             format=source.format,
             encoding=source.encoding,
+            max_bad_share=source.max_bad_share,
             split=source.split,
             limit=source.max_documents,
             cache_dir=work_dir,
@@ -170,6 +173,29 @@ def source_key(source: SourceSettings, data_dir: str | None, *parts: Any) -> str
             files = [f for p in found for f in (sorted(map(str, Path(p).rglob("*"))) if os.path.isdir(p) else [p])]
             identity += [(f, os.stat(f).st_size, os.stat(f).st_mtime_ns) for f in files if os.path.isfile(f)]
     return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def room(said: str, folder: Path) -> Iterator[None]:
+    """Say where room is missing when the disk is full.
+
+    Args:
+        said: the beginning of the message: what there is no room for.
+        folder: where it should have gone.
+
+    Raises:
+        OSError: in place of the error of a full disk; `tokenizers` and `safetensors` have one of their own.
+    """
+    try:
+        yield
+    except Exception as error:
+        text = str(error)
+        full = [code for code in _NO_ROOM if getattr(error, "errno", None) == code or f"(os error {code})" in text]
+        if not full:
+            raise
+        raise OSError(
+            f"{said} in {folder} ({os.strerror(full[0])}): make room or set cache_dir to another disk, then start again"
+        ) from error
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from rexbert_hf.settings.kinds import (
     members,
     type_name,
 )
-from rexbert_hf.settings.tree import Node, SettingsError, closest, from_value, read_file
+from rexbert_hf.settings.tree import DEFAULTS, Node, SettingsError, closest, from_value, read_file
 
 T = TypeVar("T")
 _FLAG_WORDS = {"true", "false", "yes", "no", "on", "off", "0", "1"}
@@ -89,8 +89,8 @@ def _materialise(node: Node | None, kind: Any, default: Any) -> Node:
         return structured(node)
     container = _container(kind)
     if is_record(container) or default is MISSING or default is None:
-        return Node([] if is_list(container) else {}, "defaults")
-    return from_value(to_dict(default), "defaults")
+        return Node([] if is_list(container) else {}, DEFAULTS)
+    return from_value(to_dict(default), DEFAULTS)
 
 
 def override(root: Node, cls: type, dotted: str, text: str) -> None:
@@ -188,7 +188,7 @@ def load_settings(cls: type[T], config: Path | None = None, overrides: Sequence[
     Raises:
         SettingsError: for anything that does not fit; one line that names key, value and place.
     """
-    root = read_file(config) if config is not None else Node({}, "defaults")
+    root = read_file(config) if config is not None else Node({}, DEFAULTS)
     for dotted, text in overrides:
         override(root, cls, dotted, text)
     return build(cls, root)

@@ -20,7 +20,7 @@ from rexbert_hf.settings.kinds import (
     parse_number,
     type_name,
 )
-from rexbert_hf.settings.tree import Node, SettingsError, closest, one_line, read_text
+from rexbert_hf.settings.tree import DEFAULTS, Node, SettingsError, closest, one_line, read_text
 
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 
@@ -102,7 +102,16 @@ def build(cls: type, node: Node, key: str = "", base: Any = None) -> Any:
     except SettingsError:
         raise
     except (ValueError, TypeError) as error:
-        raise SettingsError(f"{key}: {one_line(error)} (from {node.origin})".removeprefix(": ")) from error
+        raise SettingsError(f"{key}: {one_line(error)} (from {_places(node)})".removeprefix(": ")) from error
+
+
+def _places(node: Node) -> str:
+    """Where a mapping was written, and where else its values come from; defaults only if there is nothing else."""
+    assert isinstance(node.value, dict)
+    files = {node.origin.partition(":")[0]: node.origin}
+    for child in node.value.values():
+        files.setdefault(child.origin.partition(":")[0], child.origin)
+    return " and ".join(place for name, place in files.items() if name != DEFAULTS or len(files) == 1)
 
 
 def convert(node: Node, kind: Any, key: str, default: Any = MISSING) -> Any:

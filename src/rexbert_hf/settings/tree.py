@@ -14,6 +14,9 @@ from typing import Any
 
 import yaml
 
+DEFAULTS = "defaults"
+"""Origin of what nobody wrote."""
+
 
 class SettingsError(ValueError):
     """A configuration that cannot be used; the message is one line and says where the value came from."""
