@@ -21,7 +21,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 install: $(STAMP)  ## make .venv with the package and what development needs
 
 quickstart: $(STAMP)  ## train a RexBERT through its three phases on the built-in sample shop
-	$(BIN)/accelerate launch --num_processes 1 recipes/pretrain.py recipes/configs/quickstart.yaml
+	$(BIN)/accelerate launch --quiet --num_processes 1 recipes/pretrain.py recipes/configs/quickstart.yaml
 
 test: $(STAMP) lint types  ## lint, types, and all tests
 	$(BIN)/python -m pytest -n 2

@@ -7,6 +7,7 @@ names by their Hub id lie there as tiny ones, and `output/quickstart` comes from
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shlex
@@ -22,13 +23,26 @@ from house_files import ROOT
 from transformers import ModernBertConfig, ModernBertForMaskedLM, RobertaConfig, RobertaForMaskedLM
 
 from rexbert_hf import load_sample
+from rexbert_hf.catalog import read_records
 from rexbert_hf.data.vocabulary import train_tokenizer
 from rexbert_hf.pretraining import PretrainSettings, pretrain
 from rexbert_hf.settings import parse_args
 
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md")
-PROSE = ("cd", "git", "export")
-LAUNCHERS = {"accelerate": ("launch", {"--num_processes"}), "torchrun": (None, {"--nproc_per_node"})}
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "docs/data.md")
+PROSE = ("cd", "git", "export", "hf")
+LAUNCHERS = {
+    "accelerate": ("launch", {"--num_processes": "number", "--quiet": "flag"}),
+    "torchrun": (None, {"--nproc_per_node": "number"}),
+}
+STREAMING = """
+import json, pathlib
+class StreamingDataset:
+    def __init__(self, local, shuffle, batch_size):
+        self.rows = json.loads((pathlib.Path(local) / "index.json").read_text())
+    def __iter__(self):
+        return iter(self.rows)
+"""
+"""In place of the library that reads MDS shards."""
 TINY_RUN = {
     "output_dir": "output/quickstart",
     "model.overrides": "{num_hidden_layers: 2}",
@@ -78,6 +92,10 @@ def folder(tmp_path_factory):
     for name, model in (("answerdotai/ModernBERT-base", modernbert), ("distilbert/distilroberta-base", roberta)):
         model.save_pretrained(place / name)
         tokenizer.save_pretrained(place / name)
+    (place / "streaming.py").write_text(STREAMING, encoding="utf-8")
+    for name, row in (("text", {"text": "a lamp"}), ("ids", {"input_ids": tokenizer("a lamp")["input_ids"]})):
+        (place / "ettin-mds" / name).mkdir(parents=True)
+        (place / "ettin-mds" / name / "index.json").write_text(json.dumps([row] * 3), encoding="utf-8")
     return place
 
 
@@ -98,6 +116,8 @@ def test_python_blocks_run(document, folder, quickstart):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([sys.executable, script], cwd=folder, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
+    if document == "docs/data.md":
+        assert read_records(folder / "ettin-parquet")["text"] == ["a lamp"] * 6
     if document == "README.md":
         rows = re.findall(r"^\| (\w+) \|.*\| ([\d,]{9,}) \|$", (ROOT / document).read_text(), flags=re.MULTILINE)
         assert len(rows) == 4
@@ -160,8 +180,9 @@ def check_launcher(program: str, words: list[str]) -> None:
     if subcommand:
         assert words.pop(0) == subcommand
     while words[0].startswith("--"):
-        assert words.pop(0) in options
-        assert words.pop(0).isdigit()
+        option = words.pop(0)
+        assert option in options
+        assert options[option] == "flag" or words.pop(0).isdigit()
     check_script(words)
 
 
