@@ -12,7 +12,7 @@ from reproduction_cases import paper, plan_ahead
 from rexbert_hf.hub.run_file import read_run
 from rexbert_hf.models.modeling_rexbert import RexBertModel
 from rexbert_hf.reproduction import Ran, jobs, register_measure, register_run, reproduce
-from rexbert_hf.reproduction.runner import _lexicons, _with_data
+from rexbert_hf.reproduction.inputs import with_data, write_lexicons
 from rexbert_hf.reproduction.settings import LexiconSettings
 from rexbert_hf.settings import SettingsError
 from rexbert_hf.training import CurriculumTrainer
@@ -228,7 +228,7 @@ def test_without_the_data_folder_the_sample_is_used(tmp_path, cache, caplog):
     changes = {"base.data_dir": str(tmp_path / "nowhere"), "base.sources.shop": {"path": "shop.txt"}}
     settings = paper(tmp_path / "out", cache, **changes, seeds=[0], rows=["plain"])
     settings.without_data = {"sources.shop": {"sample": "shop_text", "sample_size": 300}}
-    plan_ahead(_with_data(settings))
+    plan_ahead(with_data(settings))
     assert "shop.accuracy" in reproduce(settings)["rows"]["plain"][0]
     assert "built-in sample" in caplog.text
 
@@ -247,11 +247,11 @@ def test_lexicons_come_from_a_taxonomy_or_a_catalogue(tmp_path):
     (tmp_path / "shop.csv").write_text("maker,place\nAcme,Home > Mugs\n")
     settings = paper(tmp_path, **{"base.data_dir": str(tmp_path)})
     tree = LexiconSettings("tree.txt", "text", format="text", exclude=["can", "cans"])
-    found = _lexicons(settings, tree)
+    found = write_lexicons(settings, tree)
     assert set(found) == {"types"}, "a taxonomy has no brands, and an empty list of terms guides nothing"
     terms = set(Path(found["types"]).read_text().splitlines())
     assert {"table lamp", "table lamps", "mug", "mugs"} <= terms
     assert not {"can", "cans"} & terms
-    found = _lexicons(settings, LexiconSettings("shop.csv", "place", brand="maker"))
+    found = write_lexicons(settings, LexiconSettings("shop.csv", "place", brand="maker"))
     assert Path(found["brands"]).read_text() == "acme"
     assert Path(found["types"]).read_text().split() == ["mug", "mugs"]

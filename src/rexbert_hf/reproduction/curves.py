@@ -23,6 +23,7 @@ from rexbert_hf.training.checkpoint import checkpoint_folders, last_complete_che
 logger = logging.getLogger(__name__)
 
 Point = dict[str, float]
+_LOGGED = ("step", "alpha", "eta_w", "eta_p", "word_share")
 
 
 def has_curve(settings: ReproductionSettings, stage: Stage, seed: int) -> bool:
@@ -63,13 +64,13 @@ def measure_curve(job: Job, measure: Callable[[Job], dict[str, float]]) -> list[
 
 
 def logged_losses(folder: Path) -> list[Point]:
-    """Training loss by step as a run logged it, with what else was logged as a loss or for the masking modes."""
+    """Training loss by step as a run logged it; other losses and the state of the adaptive switch beside it."""
     checkpoint = last_complete_checkpoint(folder)
     if checkpoint is None:
         return []
     history = json.loads((checkpoint.path / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     kept = [
-        {key: value for key, value in entry.items() if key == "step" or "loss" in key or "ahm" in key}
+        {key: value for key, value in entry.items() if key in _LOGGED or "loss" in key}
         for entry in history
         if "loss" in entry
     ]

@@ -36,11 +36,14 @@ class Job:
         stage: what.
         seed: which repetition.
         recipe: its settings with seed, scale, folders, tokenizer and the model to start from.
+        measured: the recipe whose sources and spans it is measured on, which is the same for all stages; None for its
+            own.
     """
 
     stage: Stage
     seed: int
     recipe: PretrainSettings
+    measured: PretrainSettings | None = None
 
     @property
     def folder(self) -> Path:
@@ -130,7 +133,7 @@ def measure_spans(job: Job, source: str = "shop", **options: Any) -> dict[str, f
     Raises:
         ValueError: if the source has no held-out documents.
     """
-    held_out = corpora_of(job.recipe)[source].held_out
+    held_out = corpora_of(job.measured or job.recipe)[source].held_out
     if held_out is None:
         raise ValueError(f"source '{source}' has no held-out documents: raise evaluation.held_out")
     model, tokenizer = load_job_model(job)

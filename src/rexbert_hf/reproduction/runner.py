@@ -15,12 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rexbert_hf.catalog import read_records
 from rexbert_hf.hub.run_file import hardware, write_run, write_whole
-from rexbert_hf.phrases import LexiconGuide
 from rexbert_hf.pretraining import ModelSettings, PretrainSettings
-from rexbert_hf.pretraining.corpora import prepare
-from rexbert_hf.pretraining.encoder import load_tokenizer
 from rexbert_hf.reproduction.curves import (
     draw_curves,
     gather,
@@ -29,16 +25,10 @@ from rexbert_hf.reproduction.curves import (
     logged_losses,
     measure_curve,
 )
+from rexbert_hf.reproduction.inputs import prepare_shared, stage_guides, with_data
 from rexbert_hf.reproduction.jobs import MEASURES, RUNS, Job, Ran
 from rexbert_hf.reproduction.plan import Cost, RunPlan, fit, load_costs, load_plan, save_costs, save_plan
-from rexbert_hf.reproduction.settings import (
-    LexiconSettings,
-    ReproductionSettings,
-    Stage,
-    stage_recipe,
-    with_overrides,
-    written_tokens,
-)
+from rexbert_hf.reproduction.settings import ReproductionSettings, Stage, stage_recipe, written_tokens
 from rexbert_hf.reproduction.table import judge, render
 from rexbert_hf.settings import SettingsError, to_dict
 from rexbert_hf.training.checkpoint import checkpoint_folders
@@ -66,11 +56,11 @@ def reproduce(settings: ReproductionSettings, command: str = "") -> dict[str, An
     """
     start = time.perf_counter()
     settings.output_dir.mkdir(parents=True, exist_ok=True)
-    settings = _with_data(settings)
+    settings = with_data(settings)
     _check_names(settings)
     recipes = {stage.name: stage_recipe(settings, stage) for stage in settings.needed_stages()}
     settings.check_tokens({name: written_tokens(recipe) for name, recipe in recipes.items()})
-    shared = _shared(settings)
+    shared = prepare_shared(settings)
     plan = load_plan(settings, list(recipes))
     if plan is None:
         costs = load_costs(settings, list(recipes), hardware())
@@ -95,16 +85,6 @@ def _order(settings: ReproductionSettings) -> list[tuple[Stage, int]]:
     return first + [(stage, seed) for seed in settings.seeds for stage in stages if not stage.shared]
 
 
-def _with_data(settings: ReproductionSettings) -> ReproductionSettings:
-    """The settings, with their `without_data` where the real data is not there."""
-    folder = settings.base.data_dir
-    if folder is None or Path(folder).is_dir() or not settings.without_data:
-        return settings
-    logger.warning("no folder %s: the reproduction runs on the built-in sample, which shows little", folder)
-    base = with_overrides(settings.base, {"data_dir": "null", **settings.without_data}, "without_data")
-    return dataclasses.replace(settings, base=base, lexicons=None)
-
-
 def _check_names(settings: ReproductionSettings) -> None:
     for stage in settings.stages:
         if stage.run not in RUNS:
@@ -112,39 +92,6 @@ def _check_names(settings: ReproductionSettings) -> None:
     for measure in settings.measures:
         if measure.kind not in MEASURES:
             raise SettingsError(f"measure '{measure.name}': no kind '{measure.kind}': use one of {', '.join(MEASURES)}")
-
-
-def _shared(settings: ReproductionSettings) -> PretrainSettings:
-    """What all runs share: one cache, one tokenizer, the lexicons, and tokenised sources."""
-    cache = Path(settings.base.cache_dir or settings.output_dir / "cache")
-    base = dataclasses.replace(settings.base, cache_dir=str(cache))
-    if settings.lexicons:
-        found = _lexicons(settings, settings.lexicons)
-        guides = dataclasses.replace(base.guides, brands=found.get("brands"), types=found.get("types"))
-        base = dataclasses.replace(base, guides=guides)
-    folder = settings.output_dir / "tokenizer"
-    if not (folder / "tokenizer.json").exists():
-        load_tokenizer(base, cache).save_pretrained(folder)
-    base = dataclasses.replace(base, tokenizer=dataclasses.replace(base.tokenizer, path=str(folder)))
-    prepare(base, load_tokenizer(base, cache), cache)
-    return base
-
-
-def _lexicons(settings: ReproductionSettings, wanted: LexiconSettings) -> dict[str, str]:
-    """Write brands and types of a catalogue as term files; returns the paths by kind, of those with a term."""
-    columns: dict[str, str | list[str]] = {"category_path": wanted.category_path}
-    if wanted.brand is not None:
-        columns["brand"] = wanted.brand
-    rows = read_records(str(Path(settings.base.data_dir or "") / wanted.path), columns, format=wanted.format)
-    guides = LexiconGuide.from_products(({"brand": None, **row} for row in rows), max_types=wanted.max_types)
-    found: dict[str, str] = {}
-    for kind, guide in zip(("brands", "types"), guides, strict=True):
-        path = settings.output_dir / f"{kind}.txt"
-        terms = [term for term in guide.terms if term not in wanted.exclude]
-        if terms:
-            write_whole(path, "\n".join(terms).encode())
-            found[kind] = str(path.resolve())
-    return found
 
 
 def _job(
@@ -170,14 +117,14 @@ def _job(
         output_dir=place(stage.name),
         cache_dir=shared.cache_dir,
         tokenizer=shared.tokenizer,
-        guides=dataclasses.replace(recipe.guides, brands=shared.guides.brands, types=shared.guides.types),
+        guides=stage_guides(settings, recipe, shared),
         model=model,
         scale=scale,
         seed=seed,
     )
     if settings.curves and folder is None and has_curve(settings, stage, seed):
         recipe = keep_checkpoints(recipe, settings.curves.points)
-    return Job(stage, seed, recipe)
+    return Job(stage, seed, recipe, shared)
 
 
 def _calibrate(

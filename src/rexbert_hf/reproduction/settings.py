@@ -140,6 +140,23 @@ class LexiconSettings:
 
 
 @dataclass
+class PhraseSettings:
+    """A phrase pool that is mined from training documents and guides all stages.
+
+    Attributes:
+        sources: names of the sources whose documents are mined.
+        positives: a catalogue or taxonomy whose names are known phrases; None: the sample shop's.
+        max_size: most phrases kept, the best; None for all.
+        options: of `PhrasePool.mine`.
+    """
+
+    sources: list[str]
+    positives: LexiconSettings | None = None
+    max_size: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class ReproductionSettings:
     """The reproduction of one paper.
 
@@ -162,6 +179,7 @@ class ReproductionSettings:
         confidence: of the intervals that decide on the claims.
         equal_tokens: refuse rows with different token budgets.
         lexicons: a catalogue or taxonomy whose brands and product types guide.
+        phrases: a phrase pool to mine and match; None for none.
         without_data: dotted keys of the base recipe that replace it where `base.data_dir` does not exist.
         notes: lines under the table.
     """
@@ -184,6 +202,7 @@ class ReproductionSettings:
     confidence: float = 0.95
     equal_tokens: bool = True
     lexicons: LexiconSettings | None = None
+    phrases: PhraseSettings | None = None
     without_data: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -196,6 +215,9 @@ class ReproductionSettings:
             raise ValueError("spare must lie in [0, 1) and confidence in (0, 1)")
         if self.calibration_steps < 2:
             raise ValueError("calibration_steps must be at least 2: the first half warms up")
+        for name in self.phrases.sources if self.phrases else []:
+            if name not in self.base.sources:
+                _refuse("phrases.sources", "names", name, self.base.sources)
         self._check_names()
 
     def _check_names(self) -> None:

@@ -1,0 +1,138 @@
+"""What all runs of a reproduction share, made once: tokenizer, lexicons, phrase pool, tokenised sources."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+from rexbert_hf.catalog import load_sample, read_records, split_dataset
+from rexbert_hf.hub.run_file import write_whole
+from rexbert_hf.phrases import LexiconGuide, PhrasePool
+from rexbert_hf.pretraining import PretrainSettings
+from rexbert_hf.pretraining.corpora import prepare
+from rexbert_hf.pretraining.encoder import load_tokenizer
+from rexbert_hf.pretraining.sources import read_source, working_folder
+from rexbert_hf.reproduction.settings import LexiconSettings, PhraseSettings, ReproductionSettings, with_overrides
+
+logger = logging.getLogger(__name__)
+
+SHARED_GUIDES = ("brands", "types")
+"""Guides that are made here; a stage that writes one of them itself keeps its own."""
+
+
+def with_data(settings: ReproductionSettings) -> ReproductionSettings:
+    """The settings, with their `without_data` where the real data is not there.
+
+    Args:
+        settings: as written.
+    """
+    folder = settings.base.data_dir
+    if folder is None or Path(folder).is_dir() or not settings.without_data:
+        return settings
+    logger.warning("no folder %s: the reproduction runs on the built-in sample, which shows little", folder)
+    base = with_overrides(settings.base, {"data_dir": "null", **settings.without_data}, "without_data")
+    phrases = settings.phrases and dataclasses.replace(settings.phrases, positives=None)
+    return dataclasses.replace(settings, base=base, lexicons=None, phrases=phrases)
+
+
+def prepare_shared(settings: ReproductionSettings) -> PretrainSettings:
+    """The base recipe with one cache, one tokenizer, the lexicons, the phrase pool, and tokenised sources.
+
+    Args:
+        settings: the reproduction.
+    """
+    cache = Path(settings.base.cache_dir or settings.output_dir / "cache")
+    base = dataclasses.replace(settings.base, cache_dir=str(cache))
+    guides: dict[str, Any] = {}
+    if settings.lexicons:
+        guides |= write_lexicons(settings, settings.lexicons)
+    if settings.phrases:
+        guides["phrases"] = mine_pool(settings, settings.phrases)
+    base = dataclasses.replace(base, guides=dataclasses.replace(base.guides, **guides))
+    folder = settings.output_dir / "tokenizer"
+    if not (folder / "tokenizer.json").exists():
+        load_tokenizer(base, cache).save_pretrained(folder)
+    base = dataclasses.replace(base, tokenizer=dataclasses.replace(base.tokenizer, path=str(folder)))
+    prepare(base, load_tokenizer(base, cache), cache)
+    return base
+
+
+def stage_guides(settings: ReproductionSettings, recipe: PretrainSettings, shared: PretrainSettings) -> Any:
+    """The guides of a stage: those made here, unless the stage has written its own.
+
+    Args:
+        settings: the reproduction.
+        recipe: of the stage, as written.
+        shared: what `prepare_shared` returned.
+    """
+    written = settings.base.guides
+    same = [name for name in SHARED_GUIDES if getattr(recipe.guides, name) == getattr(written, name)]
+    return dataclasses.replace(recipe.guides, **{name: getattr(shared.guides, name) for name in same})
+
+
+def write_lexicons(settings: ReproductionSettings, wanted: LexiconSettings) -> dict[str, str]:
+    """Write brands and types of a catalogue as term files; returns the paths by kind, of those with a term.
+
+    Args:
+        settings: the reproduction.
+        wanted: where the terms come from.
+    """
+    found: dict[str, str] = {}
+    for kind, terms in lexicon_terms(settings, wanted).items():
+        path = settings.output_dir / f"{kind}.txt"
+        if terms:
+            write_whole(path, "\n".join(terms).encode())
+            found[kind] = str(path.resolve())
+    return found
+
+
+def lexicon_terms(settings: ReproductionSettings, wanted: LexiconSettings) -> dict[str, list[str]]:
+    """Brands and product types of a catalogue.
+
+    Args:
+        settings: the reproduction.
+        wanted: where they come from.
+    """
+    columns: dict[str, str | list[str]] = {"category_path": wanted.category_path}
+    if wanted.brand is not None:
+        columns["brand"] = wanted.brand
+    rows = read_records(str(Path(settings.base.data_dir or "") / wanted.path), columns, format=wanted.format)
+    guides = LexiconGuide.from_products(({"brand": None, **row} for row in rows), max_types=wanted.max_types)
+    return {
+        kind: [term for term in guide.terms if term not in wanted.exclude]
+        for kind, guide in zip(("brands", "types"), guides, strict=True)
+    }
+
+
+def mine_pool(settings: ReproductionSettings, wanted: PhraseSettings) -> str:
+    """Mine a phrase pool from the training documents of some sources, once; returns its folder.
+
+    Held-out documents are not read: rows are measured on phrases that were found without them.
+
+    Args:
+        settings: the reproduction.
+        wanted: how.
+    """
+    folder = settings.output_dir / "phrases"
+    if not (folder / "README.md").exists():  # written last
+        base = settings.base
+        texts: list[str] = []
+        with working_folder(settings.output_dir / "mining") as work:
+            for name in wanted.sources:
+                documents = read_source(base.sources[name], base.data_dir, work_dir=work)
+                texts += list(split_dataset(documents, held_out=base.evaluation.held_out)["train"]["text"])
+        pool = PhrasePool.mine(list(dict.fromkeys(texts)), _positives(settings, wanted), **wanted.options)
+        if wanted.max_size is not None:
+            pool = pool.filter(max_size=wanted.max_size)
+        pool.save(folder)
+        logger.info("phrases: %d of %d texts, scores from %.2f", len(pool), len(texts), float(min(pool.scores)))
+    return str(folder.resolve())
+
+
+def _positives(settings: ReproductionSettings, wanted: PhraseSettings) -> list[str]:
+    if wanted.positives is not None:
+        return [term for terms in lexicon_terms(settings, wanted.positives).values() for term in terms]
+    products = load_sample("products")
+    return [*products["brand"], *(level for path in products["category_path"] for level in path)]

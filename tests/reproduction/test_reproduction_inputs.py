@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from reproduction_cases import paper
+
+from rexbert_hf.phrases import PhrasePool
+from rexbert_hf.reproduction.inputs import SHARED_GUIDES, mine_pool, stage_guides, with_data
+from rexbert_hf.reproduction.settings import LexiconSettings, PhraseSettings, stage_recipe
+from rexbert_hf.settings import SettingsError
+
+OPTIONS = {"min_count": 3, "trees": 20}
+
+
+def test_a_pool_is_mined_once_from_training_documents(tmp_path, monkeypatch):
+    settings = paper(tmp_path, **{"base.evaluation.held_out": 0.5})
+    seen: list[list[str]] = []
+    mine = PhrasePool.mine
+
+    def spy(texts, positives, **options):
+        seen.append(texts)
+        assert "Laptops" in positives, "without a taxonomy the known phrases are the sample shop's"
+        return mine(texts, positives, **options)
+
+    monkeypatch.setattr(PhrasePool, "mine", spy)
+    folder = mine_pool(settings, PhraseSettings(["shop"], max_size=15, options=OPTIONS))
+    pool = PhrasePool.load(folder)
+    assert 0 < len(pool) <= 15
+    assert mine_pool(settings, PhraseSettings(["shop"], max_size=15, options=OPTIONS)) == folder
+    assert len(seen) == 1
+    assert len(set(seen[0])) == len(seen[0])
+    everything = paper(tmp_path / "all", **{"base.evaluation.held_out": 0.0})
+    mine_pool(everything, PhraseSettings(["shop"], options=OPTIONS))
+    assert set(seen[0]) < set(seen[1]), "held-out documents are not mined"
+    assert 0.3 < len(seen[0]) / len(seen[1]) < 0.7
+
+
+def test_names_of_a_taxonomy_are_known_phrases(tmp_path, monkeypatch):
+    (tmp_path / "tree.txt").write_text("1 - Home > Table Lamps\n2 - Home > Tea Pots\n")
+    (tmp_path / "shop.txt").write_text("\n".join(f"a tea pot and a table lamp, number {i}" for i in range(9)))
+    changes = {"base.data_dir": str(tmp_path), "base.sources.shop": {"path": "shop.txt"}, "base.evaluation.held_out": 0}
+    settings = paper(tmp_path / "out", **changes)
+    positives = LexiconSettings("tree.txt", "text", format="text")
+    folder = mine_pool(settings, PhraseSettings(["shop"], positives, options={"min_count": 3, "trees": 10}))
+    assert {"tea pot", "table lamp"} <= set(PhrasePool.load(folder).phrases)
+
+
+def test_a_stage_keeps_the_guides_that_it_writes_itself(tmp_path):
+    settings = paper(tmp_path, **{"stages.2.settings": {"guides.types": "mine.txt"}})
+    made = {name: f"made/{name}" for name in SHARED_GUIDES}
+    shared = dataclasses.replace(settings.base, guides=dataclasses.replace(settings.base.guides, **made))
+    plain = stage_guides(settings, stage_recipe(settings, settings.stages[1]), shared)
+    own = stage_guides(settings, stage_recipe(settings, settings.stages[2]), shared)
+    assert (plain.types, plain.brands) == ("made/types", "made/brands")
+    assert (own.types, own.brands) == ("mine.txt", "made/brands")
+    assert own.sample_lexicons == settings.base.guides.sample_lexicons
+
+
+def test_without_the_data_nothing_is_read_from_it(tmp_path):
+    changes = {"base.data_dir": str(tmp_path / "nowhere"), "without_data": {"seed": 3}}
+    changes["phrases"] = {"sources": ["shop"], "positives": {"path": "tree.txt"}}
+    changes["lexicons"] = {"path": "tree.txt"}
+    found = with_data(paper(tmp_path, **changes))
+    assert (found.lexicons, found.base.data_dir, found.base.seed) == (None, None, 3)
+    assert found.phrases == PhraseSettings(["shop"])
+    Path(changes["base.data_dir"]).mkdir()
+    assert with_data(paper(tmp_path, **changes)).lexicons is not None
+
+
+def test_phrases_of_an_unknown_source_are_one_line():
+    with pytest.raises(SettingsError, match="'shpo', which does not exist; did you mean 'shop'"):
+        paper(phrases={"sources": ["shpo"]})
