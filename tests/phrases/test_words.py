@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from word_cases import TEXTS, plain_units, plain_words
 
 from rexbert_hf.phrases.characters import code_tables
-from rexbert_hf.phrases.words import KIND_BREAK, KIND_SYMBOL, KIND_WORD, normalise, split_chunks, split_words
+from rexbert_hf.phrases.words import (
+    KIND_BREAK,
+    KIND_SYMBOL,
+    KIND_WORD,
+    normalise,
+    normalise_all,
+    split_chunks,
+    split_words,
+)
 
 
 def units(texts, **options):
@@ -59,6 +67,14 @@ def test_normal_form_is_its_own_and_that_of_any_case_of_lower(text):
     assert normalise(normalise(text)) == normalise(text)
     assert normalise(text.lower()) == normalise(text)
     assert normalise(normalise(text, lower=False), lower=False) == normalise(text, lower=False)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(TEXTS, max_size=6), st.booleans())
+def test_normal_forms_are_the_units_joined(texts, lower):
+    expected = [" ".join(plain_words(text, lower)) for text in texts]
+    assert normalise_all(texts, lower=lower) == expected
+    assert [normalise(text, lower=lower) for text in texts] == expected
 
 
 @settings(max_examples=100, deadline=None)

