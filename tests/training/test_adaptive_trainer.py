@@ -255,7 +255,7 @@ def test_the_switch_sees_the_masked_language_part_of_a_loss(tmp_path):
     class Parts(torch.nn.Module):
         """Adds a part of constant 5 to the model's own loss."""
 
-        loss_weights = {"other": 2.0}  # noqa: RUF012
+        loss_weights = {"other": 2.0}
 
         def __init__(self):
             super().__init__()
@@ -291,9 +291,9 @@ def test_options_are_checked_with_the_phase(tmp_path):
             make_curriculum(adaptive=options)
     with pytest.raises(ValueError, match=r"phase 'shop': masking.options: .*'alpha_zero'"):
         make_trainer(tmp_path, make_curriculum(adaptive={"alpha_zero": 0.6}))
+    plan = make_curriculum()
+    plan.phases[1].masking = MaskingConfig("span", 0.15, options={"alpha_0": 0.6})
     with pytest.raises(ValueError, match=r"phase 'shop': masking.options: .*'alpha_0'"):
-        plan = make_curriculum()
-        plan.phases[1].masking = MaskingConfig("span", 0.15, options={"alpha_0": 0.6})
         make_trainer(tmp_path, plan)
 
 

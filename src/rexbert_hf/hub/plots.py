@@ -42,10 +42,10 @@ def loss_plot(
         >>> loss_plot([], "nothing_to_draw.png") is None
         True
     """
-    axis = "tokens" if all("tokens" in entry for entry in history if _points([entry], "step", "loss")) else "step"
-    losses = _points(history, axis, "loss")
+    axis = "tokens" if all("tokens" in entry for entry in history if points([entry], "step", "loss")) else "step"
+    losses = points(history, axis, "loss")
     if not losses:
-        _warn_once("empty", "no loss in the history: the card goes without a plot")
+        warn_once("empty", "no loss in the history: the card goes without a plot")
         return None
     try:
         import matplotlib
@@ -53,14 +53,14 @@ def loss_plot(
         matplotlib.use("Agg")  # no display is needed, nor looked for
         from matplotlib import pyplot
     except ImportError:
-        _warn_once("missing", "matplotlib is not installed: the card goes without a plot (pip install matplotlib)")
+        warn_once("missing", "matplotlib is not installed: the card goes without a plot (pip install matplotlib)")
         return None
-    accuracy = _points(history, axis, "eval_masked_accuracy") or _points(history, axis, "masked_accuracy")
+    accuracy = points(history, axis, "eval_masked_accuracy") or points(history, axis, "masked_accuracy")
     with pyplot.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure, axes = pyplot.subplots(figsize=(7.2, 3.6), dpi=110, layout="constrained")
         try:
             _draw_loss(axes, losses, axis)
-            _draw_phases(axes, phases or (), axis, losses[-1][0])
+            draw_phases(axes, phases or (), axis, losses[-1][0])
             if accuracy:
                 _draw_accuracy(axes, accuracy)
             if title:
@@ -72,7 +72,13 @@ def loss_plot(
     return Path(path)
 
 
-def _points(history: Sequence[Mapping[str, Any]], axis: str, name: str) -> list[tuple[float, float]]:
+def points(history: Sequence[Mapping[str, Any]], axis: str, name: str) -> list[tuple[float, float]]:
+    """The finite values of one name over one axis, from the entries that have both.
+
+    Example:
+        >>> points([{"step": 1, "loss": 2.5}, {"step": 2}], "step", "loss")
+        [(1.0, 2.5)]
+    """
     found = []
     for entry in history:
         x, y = entry.get(axis), entry.get(name)
@@ -81,8 +87,13 @@ def _points(history: Sequence[Mapping[str, Any]], axis: str, name: str) -> list[
     return found
 
 
-def _smooth(values: Sequence[float], span: int) -> list[float]:
-    """Mean over `span` points centred on each, shorter at both ends so that the curve does not lag."""
+def smooth(values: Sequence[float], span: int) -> list[float]:
+    """Mean over `span` points centred on each, shorter at both ends so that the curve does not lag.
+
+    Example:
+        >>> smooth([0.0, 3.0, 0.0, 3.0], 3)
+        [0.0, 1.0, 2.0, 3.0]
+    """
     out = []
     for i in range(len(values)):
         reach = min(span // 2, i, len(values) - 1 - i)
@@ -99,7 +110,7 @@ def _draw_loss(axes: Any, losses: Sequence[tuple[float, float]], axis: str) -> N
         axes.plot(xs, ys, color=LOSS_COLOR, linewidth=1.4, marker="o", markersize=2.5)
     else:
         axes.plot(xs, ys, color=LOSS_COLOR, linewidth=0.6, alpha=0.3)
-        axes.plot(xs, _smooth(ys, max(5, len(ys) // 25)), color=LOSS_COLOR, linewidth=1.6)
+        axes.plot(xs, smooth(ys, max(5, len(ys) // 25)), color=LOSS_COLOR, linewidth=1.6)
     # A first value of ln(vocabulary) would squeeze the part that one wants to see.
     upper = sorted(ys)[int(0.98 * (len(ys) - 1))] if len(ys) >= 40 else max(ys)
     room = 0.08 * max(upper - min(ys), 1e-3)
@@ -113,7 +124,15 @@ def _draw_loss(axes: Any, losses: Sequence[tuple[float, float]], axis: str) -> N
     axes.set_axisbelow(True)
 
 
-def _draw_phases(axes: Any, phases: Sequence[Mapping[str, Any]], axis: str, end: float) -> None:
+def draw_phases(axes: Any, phases: Sequence[Mapping[str, Any]], axis: str, end: float) -> None:
+    """Shade the phases and name those that are wide enough.
+
+    Args:
+        axes: of matplotlib.
+        phases: mappings with `name` and `tokens` or `steps`, one after the other.
+        axis: "tokens" or "step".
+        end: last place of the axis.
+    """
     start = 0.0
     for index, phase in enumerate(phases):
         width = phase.get("tokens" if axis == "tokens" else "steps")
@@ -138,7 +157,8 @@ def _draw_accuracy(axes: Any, accuracy: Sequence[tuple[float, float]]) -> None:
     right.spines["right"].set_visible(True)
 
 
-def _warn_once(key: str, message: str) -> None:
+def warn_once(key: str, message: str) -> None:
+    """Log a warning the first time its key is given."""
     if key not in _warned:
         _warned.add(key)
         logger.warning(message)
