@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -148,7 +148,7 @@ class _AdaptiveCallback(TrainerCallback):
     ) -> None:
         """Start or restore the switch."""
         loader = kwargs.get("train_dataloader")
-        batches = len(loader) if hasattr(loader, "__len__") else 0
+        batches = len(loader) if isinstance(loader, Sized) else 0
         if not batches and self.trainer.adaptive_settings.initial_epochs is not None:
             raise ValueError("the data has no length, so an epoch is no number of steps: set initial_steps")
         self.trainer.start_adaptive(math.ceil(batches / args.gradient_accumulation_steps))
