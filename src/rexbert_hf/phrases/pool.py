@@ -20,7 +20,7 @@ from rexbert_hf.phrases.guides import fingerprint_of
 from rexbert_hf.phrases.mining import MiningOptions, mine_phrases
 from rexbert_hf.phrases.pool_card import Overlap, pool_card
 from rexbert_hf.phrases.spool import Texts
-from rexbert_hf.phrases.words import normalise
+from rexbert_hf.phrases.words import normalise_all
 
 if TYPE_CHECKING:
     from rexbert_hf.phrases.matcher import PhraseMatcher
@@ -60,7 +60,7 @@ class PhrasePool:
         counts: Sequence[int] | np.ndarray | None = None,
         categories: Sequence[str | None] | None = None,
     ) -> None:
-        names = [normalise(phrase) for phrase in phrases]
+        names = normalise_all(list(phrases))
         quality = np.asarray(scores, dtype=np.float64)
         occurrences = np.zeros(len(names), dtype=np.int64) if counts is None else np.asarray(counts, dtype=np.int64)
         _check(list(phrases), names, quality, occurrences, categories)
@@ -78,6 +78,9 @@ class PhrasePool:
 
     def __iter__(self) -> Iterator[tuple[str, float]]:
         return zip(self.phrases, self.scores.tolist(), strict=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_matcher": None}
 
     def __repr__(self) -> str:
         return f"PhrasePool({len(self)} phrases, scores {self.scores[-1]:.3f} to {self.scores[0]:.3f})"
@@ -144,12 +147,13 @@ class PhrasePool:
                     value = float("nan")
                 if not 0.0 <= value <= 1.0 or not phrase.strip():
                     raise ValueError(f"{path}, line {number}: not a score in [0, 1], a tab and a phrase: {line!r:.80}")
-                if value >= min_score and normalise(phrase):
+                if value >= min_score:
                     phrases.append(phrase)
                     scores.append(value)
-        if not phrases:
+        kept = [index for index, name in enumerate(normalise_all(phrases)) if name]
+        if not kept:
             raise ValueError(f"{path}: no phrase with a score of at least {min_score}")
-        return cls(phrases, scores)
+        return cls([phrases[index] for index in kept], [scores[index] for index in kept])
 
     def filter(self, min_score: float | None = None, max_size: int | None = None) -> PhrasePool:
         """Keep the best phrases.
@@ -184,7 +188,9 @@ class PhrasePool:
     # Matching
 
     def match(self, texts: Sequence[str]) -> list[list[tuple[int, int, float]]]:
-        """Find phrases in texts: (first character, one past the last, score), longest first where they overlap.
+        """Find phrases in texts: (first character, one past the last, score).
+
+        Where phrases overlap, the leftmost counts, and of those that begin together the longest.
 
         Args:
             texts: any number.

@@ -1,0 +1,147 @@
+"""Known phrases, scores, and whole mining runs on texts whose phrases are known."""
+
+from __future__ import annotations
+
+import mining_cases as cases
+import numpy as np
+import pytest
+
+from rexbert_hf.phrases import MiningOptions, PhrasePool
+from rexbert_hf.phrases.candidates import count_candidates
+from rexbert_hf.phrases.features import count_contexts, make_features
+from rexbert_hf.phrases.mining import mine_phrases
+from rexbert_hf.phrases.quality import known_phrases, score_candidates
+from rexbert_hf.phrases.spool import Spool
+
+
+def features_of(texts, phrase, max_words=3, min_count=2):
+    """Features of one n-gram by name, with raw counts."""
+    size = len(phrase.split(" "))
+    with Spool() as spool:
+        spool.write(texts)
+        found = count_candidates(spool, max_words, min_count)
+        contexts = count_contexts(spool, found, max_words)
+        columns = make_features(found, contexts, size, [level.counts for level in found.levels])
+        row = found.texts(size).index(phrase)
+        return {name: float(values[row]) for name, values in columns.items()}
+
+
+def test_features_of_a_text_counted_by_hand():
+    # 24 words; "tea pot" 4 times: after "the" twice, at the start twice; before a mark 3 times, before "is" once.
+    texts = [
+        "the tea pot is red",
+        "Tea Pot, red",
+        '"tea-pot"',
+        "see the tea pot.",
+        "tea tea the lamp is red is red the",
+    ]
+    found = features_of(texts, "tea pot")
+    assert found["own_left_determiner"] == 2 / 4
+    assert found["own_left_mark"] == 2 / 4
+    assert found["own_right_mark"] == 3 / 4
+    assert found["own_right_copula"] == 1 / 4
+    assert found["own_alone"] == 2 / 4
+    assert found["own_framed"] == 1.0
+    assert found["own_quoted"] == 1 / 4
+    assert found["own_hyphen"] == 1 / 4
+    assert found["own_title"] == 1 / 4
+    assert found["own_capital"] == 0.0  # the one capital begins a run
+    # tea 6 times, pot 4 times, 23 words
+    words = sum(len(run) for text in texts for run in cases.plain_runs(text))
+    assert found["pmi"] == pytest.approx(np.log(5 * words / (7 * 5)))
+    assert found["together"] == pytest.approx(5 / np.sqrt(7 * 5))
+    assert found["of_first"] == 4 / 6
+    assert found["of_last"] == 4 / 4
+    assert found["longer_left"] == 2 / 4  # "the tea pot"
+    assert found["longer_right"] == 0.0  # "tea pot is" is below the support
+    assert found["function"] == 0.0
+    assert found["log_raw_count"] == pytest.approx(np.log(4))
+
+
+def test_repeats_are_counted_within_a_text():
+    once = features_of(["red lamp", "red lamp", "blue"], "red lamp")
+    twice = features_of(["red lamp and red lamp", "blue"], "red lamp")
+    assert (once["own_repeats"], twice["own_repeats"]) == (0.0, 1.0)
+
+
+def test_known_phrases():
+    names = ["Home > Table Lamps", "Ranges, Cooktops & Wall Ovens", "The Lamp of", "Lamps", "Black & Decker", "12 34"]
+    found = known_phrases(names)
+    assert {"table lamps", "wall ovens", "black & decker", "ranges cooktops"} - found == {"ranges cooktops"}
+    assert not {"lamps", "the lamp of", "12 34", "home"} & found
+    with pytest.raises(ValueError, match="one string"):
+        known_phrases("Table Lamps")
+    with pytest.raises(ValueError, match="known phrase 1 is NoneType"):
+        known_phrases(["a", None])
+
+
+def test_scores_tell_apart_what_features_tell_apart():
+    rng = np.random.default_rng(0)
+    good = rng.random(2000) < 0.2
+    features = rng.normal(size=(2000, 6)).astype(np.float32)
+    features[:, 2] += 3.0 * good
+    known = good & (rng.random(2000) < 0.3)  # the other good ones are drawn as negatives now and then
+    scores = score_candidates(features, known, trees=100, sample=50)
+    assert scores.min() >= 0.0
+    assert scores.max() <= 1.0
+    unknown = good & ~known
+    assert scores[unknown].mean() > 0.7
+    assert scores[~good].mean() < 0.3
+    again = score_candidates(features, known, trees=100, sample=50)
+    np.testing.assert_array_equal(scores, again)
+    other = score_candidates(features, known, trees=100, sample=50, seed=1)
+    assert not np.array_equal(scores, other)
+
+
+def test_phrases_of_a_small_shop_are_found():
+    pool = PhrasePool.mine(cases.shop_texts(), ["Tea Pot", "Table Lamps > Table Lamp"], min_count=5, trees=50)
+    assert {"tea pot", "table lamp", "stainless steel bottle"} <= set(pool.phrases)
+    assert "the tea" not in pool.phrases
+    assert "steel bottle is" not in pool.phrases
+    assert pool.counts[pool.phrases.index("stainless steel bottle")] == 36
+    facts = pool.facts
+    assert (facts["texts"], facts["known_candidates"], facts["phrases"]) == (60, 2, len(pool))
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_threads_change_nothing(rounds):
+    options = {"min_count": 5, "trees": 20, "min_score": 0.0, "rounds": rounds}
+    one = PhrasePool.mine(cases.shop_texts(), ["Tea Pot"], threads=1, **options)
+    more = PhrasePool.mine(cases.shop_texts(), ["Tea Pot"], threads=3, **options)
+    assert one.fingerprint == more.fingerprint
+
+
+def test_rectified_counts_enter_the_second_round():
+    options = {"min_count": 5, "trees": 50, "min_score": 0.0}
+    first = PhrasePool.mine(cases.shop_texts(), ["Tea Pot"], rounds=1, **options)
+    second = PhrasePool.mine(cases.shop_texts(), ["Tea Pot"], rounds=2, **options)
+    assert first.phrases != second.phrases or not np.array_equal(first.scores, second.scores)
+
+
+def test_categories_are_where_a_phrase_is_typical():
+    rows = [{"text": "a tea pot, a gift box", "category": "Kitchen"}] * 6
+    rows += [{"text": "a table lamp, a gift box", "category": "Lighting"}] * 6
+    rows += [{"text": "a desk chair", "category": None}] * 6
+    pool = PhrasePool.mine(rows, ["Tea Pot"], min_count=3, min_score=0.0, trees=5)
+    found = dict(zip(pool.phrases, pool.categories, strict=True))
+    assert found["tea pot"] == "Kitchen"
+    assert found["table lamp"] == "Lighting"
+    assert found["desk chair"] is None
+
+
+@pytest.mark.parametrize(
+    ("texts", "positives", "options", "message"),
+    [
+        ([], ["Tea Pot"], {}, "there is nothing to mine: 0 texts"),
+        (["", " .. "], ["Tea Pot"], {}, "there is nothing to mine: 2 texts"),
+        (["tea pot"], ["Tea Pot"], {}, "no two words stand together 10 times"),
+        (["red tea pot"] * 12, ["Table Lamp"], {}, "none of the 1 known phrases"),
+        (["tea pot"] * 12, ["Tea Pot"], {}, "nothing to tell apart"),
+        (["red tea pot"] * 12, ["Tea Pot"], {"max_words": 1}, "max_words must be at least 2; got 1"),
+        (["red tea pot"] * 12, ["Tea Pot"], {"min_score": 1.5}, r"min_score must be in \[0, 1\]"),
+    ],
+)
+def test_bad_input_is_one_line(texts, positives, options, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        mine_phrases(texts, positives, MiningOptions(trees=5, **options))
+    assert "\n" not in str(caught.value)

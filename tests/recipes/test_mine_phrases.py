@@ -1,0 +1,102 @@
+"""The phrase recipe: exit status, the folder it leaves, sources with patterns, its one-line errors."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from rexbert_hf.phrases import PhrasePool
+from rexbert_hf.phrases.mining_run import MinedTexts, MineRun, NameSource, TextSource, read_positives
+from rexbert_hf.settings import load_settings
+
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "recipes" / "mine_phrases.py"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the recipe as `python recipes/mine_phrases.py WORDS` does; exit status, stdout, stderr."""
+
+    def start(*words):
+        monkeypatch.setattr(sys, "argv", [str(RECIPE), *words])
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_path(str(RECIPE), run_name="__main__")
+        printed = capsys.readouterr()
+        return caught.value.code, printed.out, printed.err
+
+    return start
+
+
+def test_mines_the_sample_shop(run, tmp_path):
+    words = ["--output_dir", str(tmp_path), "--mining.trees", "30", "--card.noun_phrase_texts", "300"]
+    words += ["--texts.1.limit", "4000", "--max_size", "400"]
+    status, out, _ = run(*words)
+    assert status == 0
+    pool = PhrasePool.load(tmp_path)
+    done = json.loads((tmp_path / "run.json").read_text())
+    assert done["results"]["pool_size"] == len(pool) <= 400
+    assert done["results"]["fingerprint"] == pool.fingerprint
+    assert done["config"]["mining"]["trees"] == 30
+    assert {"dog food", "running shoes"} & set(pool.phrases)
+    assert pool.scores.min() >= 0.5
+    assert "Electronics" in pool.categories
+    assert "| Electronics |" in (tmp_path / "README.md").read_text()
+    assert f"{len(pool):,} phrases in" in out
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "README.md", "run.json"}
+
+
+def test_patterns_categories_and_repeated_texts(tmp_path):
+    lines = ["COL a lamp\tCOL Red  Lamp\t0", "COL red lamp\tCOL pot\t1"]
+    (tmp_path / "pairs.txt").write_text("\n".join(lines))
+    with gzip.open(tmp_path / "offers.csv.gz", "wt") as file:
+        file.write("1,Pot,Home > Kitchen\n2,Tea pot,Garden | Seeds\n")
+    run = MineRun(
+        texts=[
+            TextSource(path=str(tmp_path / "pairs.txt"), pattern=r"COL (.*?)(?=\tCOL|\t[01])", category="Light"),
+            TextSource(
+                path=str(tmp_path / "offers.csv.gz"),
+                header=["id", "title", "path"],
+                columns={"text": "title", "category": "path"},
+            ),
+        ],
+        positives=[NameSource(path=str(tmp_path / "pairs.txt"), pattern=r"COL (\w+ \w+)")],
+    )
+    texts = MinedTexts(run, tmp_path)
+    rows = [(row["text"], row["category"]) for row in texts]
+    assert rows == [("a lamp", "Light"), ("Red  Lamp", "Light"), ("pot", "Light"), ("Tea pot", "Garden")]
+    assert texts.dropped == 2
+    assert list(texts) == list(texts)
+    run.deduplicate = False
+    assert len(list(MinedTexts(run, tmp_path))) == 6
+    assert read_positives(run, tmp_path) == ["a lamp", "red lamp"]
+
+
+def test_the_real_configuration_can_be_read_and_holds_no_gold_file():
+    run = load_settings(MineRun, ROOT / "recipes" / "configs" / "mine_phrases_real.yaml")
+    paths = [str(source.path) for source in [*run.texts, *run.positives]]
+    assert len(run.texts) > 20
+    assert not [path for path in paths if any(gold in path for gold in ("semeval", "oa_mine", "review_rc"))]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["--minimum_count", "3"], 2, "unknown key 'minimum_count'"),
+        (["--mining.max_words", "1"], 2, "max_words must be at least 2; got 1"),
+        (["--texts.0.path", "x.csv"], 2, "give either 'sample' or 'path'"),
+        (["--texts", "[{path: x.txt, pattern: '('}]"], 2, "is no regular expression"),
+        (["--texts", "[{sample: products}]", "--mining.min_count", "100000"], 1, "lower min_count"),
+        (["--positives", "[{sample: web, pattern: no such name}]"], 1, "holds no name"),
+    ],
+)
+def test_bad_settings_and_texts_are_one_line(run, tmp_path, words, status, message):
+    code, _, err = run("--output_dir", str(tmp_path), *words)
+    assert code == status
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
