@@ -18,7 +18,6 @@ from rexbert_hf.data.loader import join
 from rexbert_hf.data.rows import RowBatch
 from rexbert_hf.data.store import TokenisedDataset
 from rexbert_hf.objectives.association_graph import AssociationGraph
-from rexbert_hf.objectives.pair_counts import ProductId
 
 TRIPLET_STREAM = 7
 """First word of the random generator's key; the streams of the order have others."""
@@ -73,7 +72,7 @@ class ContentGraph:
     merged: int = 0
 
     @classmethod
-    def build(cls, products: AssociationGraph, places: Mapping[str, Mapping[ProductId, int]]) -> ContentGraph:
+    def build(cls, products: AssociationGraph, places: Mapping[str, Mapping[Any, int]]) -> ContentGraph:
         """Find the content of each product.
 
         Args:

@@ -10,6 +10,8 @@ from rexbert_hf.training.collation import PhaseCollator, register_masking
 from rexbert_hf.training.flops import FlopCounter, measure_matmul_peak
 from rexbert_hf.training.heldout import evaluate_masked
 from rexbert_hf.training.interruption import TrainingInterrupted
+from rexbert_hf.training.neighbor_settings import NeighborConfig
+from rexbert_hf.training.neighbors import NeighborDataset
 from rexbert_hf.training.optimizer import StableAdamW, parameter_groups
 from rexbert_hf.training.phases import Curriculum, MaskingConfig, Phase, ScheduleConfig
 from rexbert_hf.training.plan import PhasePlan, Plan, resolve
@@ -27,6 +29,8 @@ __all__ = [
     "CurriculumTrainer",
     "FlopCounter",
     "MaskingConfig",
+    "NeighborConfig",
+    "NeighborDataset",
     "NonFiniteLossError",
     "Phase",
     "PhaseCollator",

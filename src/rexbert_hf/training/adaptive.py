@@ -22,7 +22,7 @@ from torch import nn
 from rexbert_hf.masking.adaptive import FALLBACK, PHRASE_INPUTS
 from rexbert_hf.masking.switch import AdaptiveSwitch
 from rexbert_hf.training.adaptive_settings import AdaptiveSettings, split_options
-from rexbert_hf.training.evaluating import EvaluatingTrainer
+from rexbert_hf.training.neighbors import NeighborTrainer
 from rexbert_hf.training.plan import PhasePlan
 
 logger = logging.getLogger(__name__)
@@ -153,11 +153,11 @@ def steps_of_initial_stage(settings: AdaptiveSettings, phase: PhasePlan) -> int:
     if settings.initial_tokens is not None:
         return phase.steps_for(settings.initial_tokens)
     assert settings.initial_epochs is not None
-    return phase.steps_for(settings.initial_epochs * sum(phase.order.source_tokens.values()))
+    return phase.steps_for(settings.initial_epochs * sum(phase.order.source_tokens.values()) / phase.row_share)
 
 
-class AdaptiveTrainer(EvaluatingTrainer):
-    """An `EvaluatingTrainer` whose phases may mask adaptively; the trainer proper calls these methods in turn."""
+class AdaptiveTrainer(NeighborTrainer):
+    """A `NeighborTrainer` whose phases may mask adaptively; the trainer proper calls these methods in turn."""
 
     adaptive: AdaptiveMode | None = None
     _mode_losses: dict[str, torch.Tensor]

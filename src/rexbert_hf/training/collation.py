@@ -22,10 +22,12 @@ from rexbert_hf.masking import (
     PhraseMaskingCollator,
     SpanMaskingCollator,
 )
+from rexbert_hf.objectives.triplets import TripletRows
 from rexbert_hf.training.adaptive_settings import split_options
 from rexbert_hf.training.flops import visible_pairs
 from rexbert_hf.training.phases import MaskingConfig
 from rexbert_hf.training.plan import PhasePlan, Plan
+from rexbert_hf.training.triplet_inputs import triplet_inputs
 
 STATS = "batch_stats"
 """Key of the counts in a collated batch."""
@@ -125,6 +127,7 @@ class PhaseCollator:
                 self.collators.append(MASKINGS[masking.kind](masking, phase, tokenizer, flat, plan.seed))
             except TypeError as error:  # an option that the collator does not have
                 raise ValueError(f"phase '{phase.name}': masking.options: {error}") from error
+        self._padding = tokenizer.pad_token_id, tokenizer.padding_side == "left"
         self._special_ids = np.array(sorted(tokenizer.all_special_ids), dtype=np.int64)
 
     def __call__(self, rows: RowBatch | Sequence[RowBatch]) -> dict[str, Any]:
@@ -139,7 +142,16 @@ class PhaseCollator:
         out[STATS] = self._count(batch)
         if isinstance(collator, MaskingCollator):
             out[STATS] |= collator.stats
-        return out
+        return self._with_triplets(out, batch) if isinstance(batch, TripletRows) else out
+
+    def _with_triplets(self, out: dict[str, Any], batch: TripletRows) -> dict[str, Any]:
+        stats = out.pop(STATS)
+        if batch.clean is not None:
+            further = self._count(batch.clean)
+            stats |= {name: stats[name] + further[name] for name in further if name != "slots"}
+        stats["products_left_out"] = batch.left_out
+        pad_id, left = self._padding
+        return {**triplet_inputs(out, batch, self._special_ids, pad_id, left), STATS: stats}
 
     def _count(self, batch: RowBatch) -> dict[str, int]:
         lengths = batch.lengths

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rexbert_hf.training.adaptive_settings import scaled_options, split_options
+from rexbert_hf.training.neighbor_settings import NeighborConfig
 from rexbert_hf.training.schedules import SCHEDULES
 
 OBJECTIVES = ("mlm", "ahm", "npr")
@@ -79,7 +80,7 @@ class Phase:
         name: shown in logs and results.
         mixture: weight of each source of tokens, or [start, end]: the weight then moves linearly over the phase.
         max_tokens: budget; exactly one of this and `epochs` is set.
-        epochs: passes over the tokens of all sources of the mixture together.
+        epochs: passes over the tokens of all sources of the mixture together; "npr" encodes more on top.
         seq_length: longest piece of a document.
         batch_tokens: tokens of a global step, over all ranks and all accumulation.
         batch_warmup_tokens: tokens over which the batch grows to `batch_tokens`.
@@ -87,6 +88,7 @@ class Phase:
         learning_rate: peak of the phase.
         schedule: how the rate moves.
         masking: how tokens are chosen for prediction.
+        neighbors: how neighbour product reconstruction is trained, with the objective "npr".
         global_rope_theta: RoPE base of the global layers from this phase on; None keeps the model's.
         local_rope_theta: RoPE base of the local layers.
         objectives: names of the losses: "mlm" or "ahm", and beside it "npr" where the model and the trainer have it.
@@ -105,6 +107,7 @@ class Phase:
     learning_rate: float = 8e-4
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
+    neighbors: NeighborConfig = field(default_factory=NeighborConfig)
     global_rope_theta: float | None = None
     local_rope_theta: float | None = None
     objectives: list[str] = field(default_factory=lambda: ["mlm"])
@@ -169,6 +172,11 @@ class Phase:
         if any(sum(pair[end] for pair in ends.values()) <= 0 for end in (0, 1)):
             raise ValueError(f"phase '{self.name}': mixture needs a source with a positive weight at both ends")
         return ends
+
+    @property
+    def row_share(self) -> float:
+        """Share of the tokens that are rows of the mixture; "npr" encodes more than those."""
+        return self.neighbors.row_share if "npr" in self.objectives else 1.0
 
     def scaled(self, scale: float) -> Phase:
         """The phase with its budget and all warm-ups and decays multiplied; batch and rates stay."""

@@ -30,12 +30,14 @@ class PhasePlan:
         index: place among the phases.
         first_step: global step (from 0) it begins with.
         order: its samples, and how many steps they make.
+        row_share: share of the tokens that `order` draws; below one where an objective encodes more than the rows.
     """
 
     phase: Phase
     index: int
     first_step: int
     order: PhaseOrder
+    row_share: float = 1.0
 
     @property
     def name(self) -> str:
@@ -54,20 +56,20 @@ class PhasePlan:
 
     @property
     def max_tokens(self) -> int:
-        """Budget in tokens."""
-        return self.order.max_tokens
+        """Budget in tokens, further encodings included."""
+        return self.phase.max_tokens or self.order.max_tokens
 
     def micro_capacity(self, step: int) -> int:
         """Tokens that a micro-batch of global step `step` may hold."""
-        return self.order.micro_capacity(step - self.first_step)
+        return int(self.order.micro_capacity(step - self.first_step) / self.row_share + 1e-6)
 
     def tokens_before(self, step: int) -> float:
         """Tokens of the phase before global step `step`."""
-        return self.order.tokens_before(step - self.first_step)
+        return self.order.tokens_before(step - self.first_step) / self.row_share
 
     def steps_for(self, tokens: float) -> int:
         """Steps of the phase until `tokens` have passed."""
-        return bisect.bisect_left(range(self.num_steps), tokens, key=self.order.tokens_before)
+        return bisect.bisect_left(range(self.num_steps), tokens * self.row_share, key=self.order.tokens_before)
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of global step `step`, taken at the middle of its tokens."""
@@ -238,7 +240,7 @@ def _check_sources(phase: Phase, sources: Mapping[str, Source]) -> None:
 
 
 def _check_batch(phase: Phase, micros: int, micro_batch_tokens: int, world_size: int) -> None:
-    capacity = phase.batch_tokens // micros
+    capacity = int(phase.batch_tokens // micros * phase.row_share + 1e-6)
     if phase.batch_tokens % micros:
         near = max(1, round(phase.batch_tokens / micros)) * micros
         raise ValueError(
@@ -246,9 +248,11 @@ def _check_batch(phase: Phase, micros: int, micro_batch_tokens: int, world_size:
             f"of a step on {world_size} rank(s): use {near}"
         )
     if phase.seq_length > capacity:
+        held = "tokens" if phase.row_share == 1 else "tokens beside what its objective 'npr' encodes"
         raise ValueError(
-            f"phase '{phase.name}': seq_length={phase.seq_length} does not fit a micro-batch of {capacity} tokens: "
-            f"raise batch_tokens to {phase.seq_length * micros} or micro_batch_tokens (now {micro_batch_tokens})"
+            f"phase '{phase.name}': seq_length={phase.seq_length} does not fit a micro-batch of {capacity} {held}: "
+            f"raise batch_tokens to {math.ceil(phase.seq_length / phase.row_share) * micros} or micro_batch_tokens "
+            f"(now {micro_batch_tokens})"
         )
 
 
@@ -256,20 +260,23 @@ def _resolve_phase(
     phase: Phase, index: int, first_step: int, micros: int, sources: Mapping[str, Source], seed: int
 ) -> PhasePlan:
     used = {name: sources[name] for name in phase.mixture}
-    tokens = phase.max_tokens
-    if tokens is None:
+    share = phase.row_share
+    if phase.max_tokens is not None:
+        tokens = max(1, round(phase.max_tokens * share))
+    else:
         assert phase.epochs is not None
         tokens = math.ceil(phase.epochs * sum(source_tokens(source, phase.seq_length) for source in used.values()))
     order = PhaseOrder(
         used,
         phase.weights(),
         phase.seq_length,
-        phase.batch_tokens,
+        int(phase.batch_tokens // micros * share + 1e-6) * micros,
         micros,
         tokens,
         seed=seed,
         phase=index,
-        batch_warmup_tokens=phase.batch_warmup_tokens,
+        batch_warmup_tokens=phase.batch_warmup_tokens * share,
         batch_warmup_start=phase.batch_warmup_start,
     )
-    return PhasePlan(dataclasses.replace(phase, max_tokens=tokens, epochs=None), index, first_step, order)
+    total = phase.max_tokens if phase.max_tokens is not None else math.ceil(tokens / share)
+    return PhasePlan(dataclasses.replace(phase, max_tokens=total, epochs=None), index, first_step, order, share)

@@ -34,6 +34,7 @@ from rexbert_hf.training.flops import FlopCounter, measure_matmul_peak
 from rexbert_hf.training.heldout import accepts_flat
 from rexbert_hf.training.interruption import StopSignal, TrainingInterrupted, WorkerSignals
 from rexbert_hf.training.meter import StepMeter
+from rexbert_hf.training.neighbors import TRIPLETS
 from rexbert_hf.training.optimizer import StableAdamW, parameter_groups
 from rexbert_hf.training.plan import Plan
 from rexbert_hf.training.reproducing import NonFiniteLossError, save_batches, seed_generators
@@ -66,7 +67,7 @@ class CurriculumTrainer(AdaptiveTrainer):
         ValueError: if the plan is for another number of ranks, or the model cannot do what a phase asks.
     """
 
-    trained_objectives: tuple[str, ...] = ("mlm", "ahm")
+    trained_objectives: tuple[str, ...] = ("mlm", "ahm", "npr")
 
     def __init__(
         self,
@@ -218,7 +219,8 @@ class CurriculumTrainer(AdaptiveTrainer):
             batch: a collated micro-batch.
         """
         names = {"mlm": "labels", "mlm_phrase": "phrase_labels"}  # the second where both modes run
-        return {name: int((batch[key] != -100).sum()) for name, key in names.items() if key in batch}
+        counts = {name: int((batch[key] != -100).sum()) for name, key in names.items() if key in batch}
+        return counts | ({"npr": len(batch[TRIPLETS])} if TRIPLETS in batch else {})
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
