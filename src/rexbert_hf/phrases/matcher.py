@@ -16,7 +16,7 @@ import numpy as np
 
 from rexbert_hf.phrases.trie import PhraseTrie
 from rexbert_hf.phrases.word_ids import WordIds
-from rexbert_hf.phrases.words import KIND_WORD, Words, split_chunks
+from rexbert_hf.phrases.words import KIND_BREAK, KIND_WORD, Words, split_chunks
 
 logger = logging.getLogger(__name__)
 
@@ -81,10 +81,7 @@ class PhraseMatcher:
         phrases = phrases if isinstance(phrases, list | tuple) else list(phrases)
         self.scores = _checked_scores(phrases, scores)
         self.overlaps, self.case_sensitive = overlaps, case_sensitive
-        chunks = [words for _, words in split_chunks(phrases, lower=not case_sensitive)]
-        self._words = WordIds(chunks)
-        lengths, units = self._phrase_words(chunks, phrases)
-        del chunks
+        lengths, units = self._phrase_words(phrases)
         self._trie = PhraseTrie(lengths, units, self.scores, len(self._words.table))
         self.fingerprint = _fingerprint(phrases, self.scores, overlaps, case_sensitive)
 
@@ -96,16 +93,22 @@ class PhraseMatcher:
         """Bytes of the arrays that matching needs."""
         return self._words.nbytes + self._trie.nbytes + self.scores.nbytes
 
-    def _phrase_words(self, chunks: Sequence[Words], phrases: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def _phrase_words(self, phrases: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Number of words of each phrase, 0 for those left out, and the words of all, one after the other."""
-        lengths, units = [], []
-        for words in chunks:
-            wordless = np.add.reduceat(words.kind == KIND_WORD, words.offsets[:-1]) == 0
-            length = np.diff(words.offsets) - 1
-            ids = self._words.find(words)
-            keep = (ids >= 0) & ~np.repeat(wordless, length + 1)
-            lengths.append(np.where(wordless, 0, length))
-            units.append(ids[keep])
+        lengths: list[np.ndarray] = []
+        hashes: list[np.ndarray] = []
+
+        def chunks() -> Iterator[Words]:
+            # Of each chunk only this is kept, so that a pool takes little more to build than to hold.
+            for _, words in split_chunks(phrases, lower=not self.case_sensitive):
+                length = np.diff(words.offsets) - 1
+                wordless = np.add.reduceat(words.kind == KIND_WORD, words.offsets[:-1]) == 0
+                keep = (words.kind != KIND_BREAK) & ~np.repeat(wordless, length + 1)
+                lengths.append(np.where(wordless, 0, length))
+                hashes.append(words.hashes[keep])
+                yield words
+
+        self._words = WordIds(chunks())
         length = np.concatenate(lengths)
         self.left_out = int((length == 0).sum())
         if self.left_out == len(phrases):
@@ -113,7 +116,7 @@ class PhraseMatcher:
         if self.left_out:
             example = phrases[int(np.flatnonzero(length == 0)[0])]
             logger.warning("left out %d phrases without a letter or digit, such as %r", self.left_out, example)
-        return length, np.concatenate(units)
+        return length, self._words.find(np.concatenate(hashes))
 
     def match(self, texts: Sequence[str]) -> list[list[tuple[int, int, float]]]:
         """(first character, one past the last, score) of the phrases in each text, sorted."""
@@ -146,7 +149,7 @@ class PhraseMatcher:
 
     def _units(self, words: Words) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """First unit, number of units and phrase of each match in a chunk."""
-        ids = self._words.find(words)
+        ids = self._words.find(words.hashes)
         while True:
             found = self._longest(ids) if self.overlaps == "longest" else self._all(ids)
             covered = _covered(found[0], found[1], len(ids))

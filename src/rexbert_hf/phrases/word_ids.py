@@ -6,7 +6,7 @@ one of the pool is told from it by `differing`, which compares characters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -26,12 +26,12 @@ class WordIds:
     Example:
         >>> from rexbert_hf.phrases.words import split_words
         >>> ids = WordIds([split_words(["usb cable", "cable tie"])])
-        >>> found = ids.find(split_words(["Tie, cable"]))
+        >>> found = ids.find(split_words(["Tie, cable"]).hashes)
         >>> len(ids), (found >= 0).tolist()
         (3, [True, False, True, False])
     """
 
-    def __init__(self, chunks: Sequence[Words]) -> None:
+    def __init__(self, chunks: Iterable[Words]) -> None:
         parts = [_distinct(*_normal_units(words)) for words in chunks]
         if parts:
             lengths = np.concatenate([np.diff(offsets) for _, _, offsets in parts])
@@ -55,12 +55,15 @@ class WordIds:
         """Bytes of the arrays."""
         return self.table.keys.nbytes + self._rank.nbytes + self._offsets.nbytes + self._codes.nbytes
 
-    def find(self, words: Words) -> np.ndarray:
-        """The number of each unit, int64 `[U]`; -1 for unknown words and for breaks.
+    def find(self, hashes: np.ndarray) -> np.ndarray:
+        """Numbers of words by their hashes, int64 `[U]`; -1 for unknown words and for breaks.
 
         Numbers are below `len(self.table)`, and not dense.
+
+        Args:
+            hashes: uint64 `[U]`.
         """
-        return self.table.find(words.hashes)
+        return self.table.find(hashes)
 
     def differing(self, words: Words, units: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """Those of some units that are other words than their numbers say.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -21,14 +20,15 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from rexbert_hf.catalog import deduplicate, load_sample, read_records, split_dataset
+from rexbert_hf.catalog import deduplicate, split_dataset
 from rexbert_hf.catalog.report import ReadReport
 from rexbert_hf.data import TokenisedDataset
 from rexbert_hf.data.tokenise import tokenise
 from rexbert_hf.hub.run_file import write_whole
-from rexbert_hf.phrases import Guide, LexiconGuide, RegexGuide
+from rexbert_hf.phrases import Guide
 from rexbert_hf.pretraining.baselines import batches_of
-from rexbert_hf.pretraining.settings import GuideSettings, PretrainSettings, SourceSettings
+from rexbert_hf.pretraining.guides import make_guides
+from rexbert_hf.pretraining.settings import PretrainSettings, SourceSettings
 from rexbert_hf.pretraining.sources import pinned, read_source, room, source_key, working_folder
 
 logger = logging.getLogger(__name__)
@@ -47,34 +47,6 @@ class Corpus:
     train: TokenisedDataset
     held_out: TokenisedDataset | None
     report: dict[str, Any]
-
-
-def make_guides(settings: GuideSettings, data_dir: str | None = None) -> list[Guide]:
-    """The guides that a recipe asks for.
-
-    Args:
-        settings: which.
-        data_dir: relative paths of the lexicons start here.
-
-    Raises:
-        FileNotFoundError: if a lexicon does not exist.
-        ValueError: if a lexicon is empty.
-    """
-    guides: list[Guide] = []
-    if settings.regex:
-        guides.append(RegexGuide(tuple(settings.regex)))
-    if settings.sample_lexicons:
-        guides += LexiconGuide.from_products(load_sample("products"))
-    for kind, path in (("brand", settings.brands), ("type", settings.types)):
-        if path is None:
-            continue
-        try:
-            terms = read_records(os.path.join(data_dir or "", path), format="text")["text"]
-            guides.append(LexiconGuide(list(terms), kind))
-        except (OSError, ValueError) as error:
-            kind_of_error = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-            raise kind_of_error(f"guides.{kind}s: {error}") from error
-    return guides
 
 
 def prepare(
@@ -174,6 +146,7 @@ def _prepare(
             "bad_rows": reading.bad,
             "empty_rows": reading.empty,
             "skipped_documents": dict(skipped),
+            **({"spans": {part: store.metadata["spans"] for part, store in stores.items()}} if guides else {}),
             "stores": {part: store.path.name for part, store in stores.items() if store.path is not None},
         }
         write_whole(folder / "prepared.json", json.dumps(report, indent=2).encode())

@@ -15,6 +15,10 @@ from rexbert_hf.catalog.sources import FileOptions
 from rexbert_hf.training.collation import MASKINGS
 from rexbert_hf.training.phases import Curriculum, Phase
 
+_PHRASE_MASKINGS = ("ahm", "phrase", "noun_phrase")
+_BLIND_MASKINGS = ("mlm", "span")
+"""Kinds of masking that read no spans."""
+
 
 @dataclass
 class ModelSettings:
@@ -110,15 +114,22 @@ class SourceSettings:
 
 @dataclass
 class GuideSettings:
-    """What guided masking looks for; spans are marked once, when the text is tokenised.
+    """What guided and phrase masking look for; spans are marked once, when the text is tokenised.
 
     Attributes:
-        always: mark spans even if no phase masks with guidance (for evaluation by span).
+        always: mark spans even if no phase masks by them (for evaluation by span).
         regex: classes of regular expressions.
         brands: a text file of brand names, one a line.
         types: a text file of product types, one a line.
         sample_lexicons: brands and types of the sample shop.
         idf: weight tokens by inverse document frequency, from the training text.
+        phrases: a phrase pool: a folder or a data set on the Hub that recipes/mine_phrases.py made, or a score file of
+            AutoPhrase.
+        noun_phrases: with a pool, what fills up texts with few of its phrases: "spacy", "light" (the chunker of this
+            package), "auto" (spaCy where a model is installed) or "none". Without a pool, "spacy" and "light" mark all
+            noun phrases.
+        min_phrases: a text with fewer phrases of the pool is filled up.
+        min_phrase_share: so is one of whose characters they cover a smaller share.
     """
 
     always: bool = False
@@ -127,6 +138,21 @@ class GuideSettings:
     types: str | None = None
     sample_lexicons: bool = False
     idf: bool = False
+    phrases: str | None = None
+    noun_phrases: Literal["auto", "spacy", "light", "none"] = "auto"
+    min_phrases: int = 2
+    min_phrase_share: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.min_phrases < 0:
+            raise ValueError(f"min_phrases must be at least 0; got {self.min_phrases}")
+        if not 0 <= self.min_phrase_share <= 1:
+            raise ValueError(f"min_phrase_share must lie in [0, 1]; got {self.min_phrase_share}")
+
+    @property
+    def marks_phrases(self) -> bool:
+        """Whether texts get spans of the kind phrase or noun_phrase."""
+        return self.phrases is not None or self.noun_phrases in ("spacy", "light")
 
 
 @dataclass
@@ -251,6 +277,13 @@ class PretrainSettings:
                     f"phase '{phase.name}': unknown masking.kind '{phase.masking.kind}': use one of"
                     f" {', '.join(MASKINGS)}"
                 )
+            if phase.masking.kind in _PHRASE_MASKINGS and not (
+                self.guides.marks_phrases or "kinds" in phase.masking.options
+            ):
+                raise ValueError(
+                    f"phase '{phase.name}': masking.kind '{phase.masking.kind}' needs phrases: set --guides.phrases to"
+                    " a pool (recipes/mine_phrases.py makes one), or --guides.noun_phrases to light or spacy"
+                )
         self.curriculum()
         if self.push_to_hub is not None:
             validate_repo_id(self.push_to_hub)
@@ -262,4 +295,4 @@ class PretrainSettings:
     @property
     def needs_guides(self) -> bool:
         """Whether the text has to be searched for spans."""
-        return self.guides.always or any(phase.masking.kind == "guided" for phase in self.phases)
+        return self.guides.always or any(phase.masking.kind not in _BLIND_MASKINGS for phase in self.phases)
