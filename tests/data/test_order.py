@@ -165,6 +165,25 @@ order_arguments = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_short_phase_of_long_documents_drops_a_thousandth_at_most(seed: int) -> None:
+    """50 bins of two pieces each: one piece that begins before the budget's end and does not fit is a percent."""
+    rng = np.random.default_rng(0)
+    just_over = rng.random(800) < 0.75
+    novels = np.where(just_over, rng.normal(8600, 300, 800), rng.integers(8700, 14000, 800)).astype(np.int32)
+    sources = {"novels": novels, "wiki": _lengths(7000, 1, 4.5)}
+    order = PhaseOrder(sources, {"novels": 0.9, "wiki": 0.1}, 8192, 16384, 1, 800_000, seed=seed, phase=1)
+    report = order.report()
+    assert order.num_steps in (49, 50)
+    assert report.dropped_share <= 0.001
+    assert report.fill >= 0.97
+
+
+def test_a_handful_of_documents_is_laid_out_as_calibrated() -> None:
+    order = PhaseOrder({"s": np.full(40, 60)}, None, 64, 128, 1, 2000)
+    assert order.num_steps <= 2000 // 120 + 3
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     arguments=order_arguments,

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rexbert_hf.data.load_factor import calibrate
+from rexbert_hf.data.load_factor import LOADS, calibrate
 from rexbert_hf.data.mixture import Mixture, Weight
 from rexbert_hf.data.pack import PackingReport, pack
 from rexbert_hf.data.pieces import BIN_STREAM, PieceIndex, ShuffledStream
@@ -34,6 +34,9 @@ GROUP_SEQUENCES = 1024
 """A group holds at least this many full-length sequences: each source's share is rounded to a piece in each group."""
 GROUP_BINS = 16
 _CACHED_GROUPS = 4
+MAX_PHASE_DROPPED_SHARE = 0.001
+"""Of a phase's tokens, at most so many may find no place."""
+_MOST_AIR = 0.03
 
 
 class Draw(NamedTuple):
@@ -140,11 +143,27 @@ class PhaseOrder:
         bins = min(self.group_bins, airless.num_steps * micro_batches)
         size = self.capacity if airless.full_steps else airless.micro_capacity(0)
         self.load, self._spread = calibrate(indexes, self.mixture, bins, size, (seed, phase))
-        self._plan = StepPlan.fit(warmup, micro_batches, seq_length, self.max_tokens, self.load)
         self._groups: OrderedDict[int, _Group] = OrderedDict()
+        self._plan = self._fit(warmup)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_groups": OrderedDict()}
+
+    def _fit(self, warmup: BatchWarmup) -> StepPlan:
+        """Lay out the steps; a short phase is packed at once, as it will be, and gets more air where it drops much.
+
+        Calibration draws other pieces. Over many groups that evens out, but where a phase has a few dozen bins, the
+        piece that begins last before the budget's end can be a full percent of all tokens. In a phase of a few
+        documents a dropped one counts more than any air could win back: there the calibrated load stays.
+        """
+        calibrated = self.load
+        for load in (calibrated, *(x for x in LOADS if calibrated - _MOST_AIR < x < calibrated), calibrated):
+            self.load = float(load)
+            self._plan = StepPlan.fit(warmup, self.micro_batches, self.seq_length, self.max_tokens, self.load)
+            self._groups.clear()
+            if self.num_groups > _CACHED_GROUPS or self.report().dropped_share <= MAX_PHASE_DROPPED_SHARE:
+                break
+        return self._plan
 
     def _checked_mixture(self, mixture: Mixture | Mapping[str, Weight] | None) -> Mixture:
         if mixture is None:
