@@ -50,8 +50,9 @@ test-min: $(MIN_VENV)/.installed  ## all tests with the oldest versions that set
 test-transformers: $(STAMP)  ## transformers' own model tests, stock ModernBERT as the control (fetches its sdist)
 	$(BIN)/python tests/transformers_suite/run.py
 
-bench: $(STAMP)  ## run every benchmark; each ends with one JSON line
-	for script in train_step collate packing; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+bench: $(STAMP)  ## run every benchmark beside its peers; each ends with one JSON line
+	$(BIN)/pip install -q -c constraints.txt -e ".[bench]"
+	for script in $$(grep -l __main__ benchmarks/*.py); do $(BIN)/python $$script || exit 1; done
 
 clean:  ## remove environments and caches
 	rm -rf $(VENV) $(MIN_VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
