@@ -200,6 +200,20 @@ def test_a_diverging_loss_stops_the_run(tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "out" / "run.json").exists()
 
 
+def test_a_diverging_loss_on_a_full_disk_is_still_named(tmp_path, capsys, monkeypatch):
+    changes = {"phases__general__learning_rate": "1e30", "trainer__save_steps": "50", "tokenizer__path": whole_run()}
+    cached()  # nothing but the batch is written
+    command = words(tmp_path / "out", **changes)
+    recipe(command, capsys, monkeypatch)
+    shutil.rmtree(tmp_path / "out")
+    with full_disk(1 << 10):
+        status, _, err = recipe(command, capsys, monkeypatch)
+    assert status == 1
+    line = error_line(err)
+    assert "the loss is nan at step 2 (phase 'general')" in line
+    assert "its batch could not be written" in line
+
+
 @pytest.mark.parametrize("damage", ["manifest", "store", "cut"])
 def test_a_damaged_cache_is_prepared_again(tmp_path, caplog, damage):
     cache = Path(shutil.copytree(cached(), tmp_path / "cache"))

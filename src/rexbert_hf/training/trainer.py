@@ -363,10 +363,14 @@ class CurriculumTrainer(AdaptiveTrainer):
         what, value = ("loss", float(self._step_loss)) if loss_is_bad else ("gradient norm", float(norm))
         step = self.state.global_step
         path = self.output_dir / f"nonfinite-step-{step + 1}-rank-{self.args.process_index}.safetensors"
-        save_batches(path, dict(zip(self._micros, self._batches, strict=True)), step=step, seed=self.plan.seed)
+        try:
+            save_batches(path, dict(zip(self._micros, self._batches, strict=True)), step=step, seed=self.plan.seed)
+            kept = f"is in {path}"
+        except Exception as error:  # a full disk must not hide what went wrong first
+            kept = f"could not be written to {path} ({error})"
         raise NonFiniteLossError(
-            f"the {what} is {value} at step {step + 1} (phase '{self.plan.phase_at(step).name}'): its batch is in "
-            f"{path}; the last checkpoint is good: lower the learning rate, or look at the batch"
+            f"the {what} is {value} at step {step + 1} (phase '{self.plan.phase_at(step).name}'): its batch {kept}; "
+            "the last checkpoint is good: lower the learning rate, or look at the batch"
         )
 
     def finish_step(self, control: TrainerControl) -> None:
