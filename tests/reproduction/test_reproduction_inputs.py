@@ -48,14 +48,16 @@ def test_names_of_a_taxonomy_are_known_phrases(tmp_path, monkeypatch):
 
 
 def test_a_stage_keeps_the_guides_that_it_writes_itself(tmp_path):
-    settings = paper(tmp_path, **{"stages.2.settings": {"guides.types": "mine.txt"}})
+    own = {"guides.types": "mine.txt", "guides.phrases": None}
+    settings = paper(tmp_path, **{"stages.2.settings": own})
     made = {name: f"made/{name}" for name in SHARED_GUIDES}
     shared = dataclasses.replace(settings.base, guides=dataclasses.replace(settings.base.guides, **made))
-    plain = stage_guides(settings, stage_recipe(settings, settings.stages[1]), shared)
-    own = stage_guides(settings, stage_recipe(settings, settings.stages[2]), shared)
-    assert (plain.types, plain.brands) == ("made/types", "made/brands")
-    assert (own.types, own.brands) == ("mine.txt", "made/brands")
-    assert own.sample_lexicons == settings.base.guides.sample_lexicons
+    plain, guided = (
+        stage_guides(stage, stage_recipe(settings, stage), shared) for stage in (settings.stages[1], settings.stages[2])
+    )
+    assert (plain.types, plain.brands, plain.phrases) == ("made/types", "made/brands", "made/phrases")
+    assert (guided.types, guided.brands, guided.phrases) == ("mine.txt", "made/brands", None)
+    assert guided.sample_lexicons == settings.base.guides.sample_lexicons
 
 
 def test_without_the_data_nothing_is_read_from_it(tmp_path):

@@ -14,11 +14,17 @@ from rexbert_hf.pretraining import PretrainSettings
 from rexbert_hf.pretraining.corpora import prepare
 from rexbert_hf.pretraining.encoder import load_tokenizer
 from rexbert_hf.pretraining.sources import read_source, working_folder
-from rexbert_hf.reproduction.settings import LexiconSettings, PhraseSettings, ReproductionSettings, with_overrides
+from rexbert_hf.reproduction.settings import (
+    LexiconSettings,
+    PhraseSettings,
+    ReproductionSettings,
+    Stage,
+    with_overrides,
+)
 
 logger = logging.getLogger(__name__)
 
-SHARED_GUIDES = ("brands", "types")
+SHARED_GUIDES = ("brands", "types", "phrases")
 """Guides that are made here; a stage that writes one of them itself keeps its own."""
 
 
@@ -59,17 +65,16 @@ def prepare_shared(settings: ReproductionSettings) -> PretrainSettings:
     return base
 
 
-def stage_guides(settings: ReproductionSettings, recipe: PretrainSettings, shared: PretrainSettings) -> Any:
-    """The guides of a stage: those made here, unless the stage has written its own.
+def stage_guides(stage: Stage, recipe: PretrainSettings, shared: PretrainSettings) -> Any:
+    """The guides of a stage: those made here, unless the stage writes its own (null for none).
 
     Args:
-        settings: the reproduction.
+        stage: which.
         recipe: of the stage, as written.
         shared: what `prepare_shared` returned.
     """
-    written = settings.base.guides
-    same = [name for name in SHARED_GUIDES if getattr(recipe.guides, name) == getattr(written, name)]
-    return dataclasses.replace(recipe.guides, **{name: getattr(shared.guides, name) for name in same})
+    made = [name for name in SHARED_GUIDES if f"guides.{name}" not in stage.settings]
+    return dataclasses.replace(recipe.guides, **{name: getattr(shared.guides, name) for name in made})
 
 
 def write_lexicons(settings: ReproductionSettings, wanted: LexiconSettings) -> dict[str, str]:

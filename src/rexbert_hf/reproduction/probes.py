@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -231,12 +232,7 @@ def measure_classes(
         max_rows: rows to use, drawn at random; three of four train.
         seed: of the draw.
     """
-    if job.recipe.data_dir is None:
-        products = load_sample("products")
-        titles, labels = list(products["title"]), [path[-1] for path in products["category_path"]]
-    else:
-        rows = read_records(str(Path(job.recipe.data_dir) / path), {"text": text, "label": label})
-        titles, labels = list(rows["text"]), list(rows["label"])
+    titles, labels = _titles(job.recipe.data_dir, path, text, label)
     drawn = np.random.default_rng(seed).permutation(len(titles))[:max_rows].tolist()
     chosen = [i for i in drawn if titles[i] and labels[i]]
     names = sorted({labels[i] for i in chosen})
@@ -247,6 +243,15 @@ def measure_classes(
     test = torch.from_numpy(is_test)
     guesses = np.array(probe(features[~test], targets[~is_test].tolist(), features[test], len(names)))
     return classification_scores(guesses, targets[is_test])
+
+
+@lru_cache(maxsize=1)  # read once for all rows of a table, and said once what is wrong with it
+def _titles(data_dir: str | None, path: str, text: str, label: str) -> tuple[list[str], list[str]]:
+    if data_dir is None:
+        products = load_sample("products")
+        return list(products["title"]), [levels[-1] for levels in products["category_path"]]
+    rows = read_records(str(Path(data_dir) / path), {"text": text, "label": label})
+    return list(rows["text"]), list(rows["label"])
 
 
 def classification_scores(guesses: np.ndarray, targets: np.ndarray) -> dict[str, float]:

@@ -117,7 +117,7 @@ def _job(
         output_dir=place(stage.name),
         cache_dir=shared.cache_dir,
         tokenizer=shared.tokenizer,
-        guides=stage_guides(settings, recipe, shared),
+        guides=stage_guides(stage, recipe, shared),
         model=model,
         scale=scale,
         seed=seed,
