@@ -26,6 +26,7 @@ OTHER = {
     "path": "other.txt",
     "columns": {"text": "body"},
     "format": "text",
+    "max_bad_share": 0.2,
     "encoding": "latin-1",
     "split": "test",
     "max_documents": 5,

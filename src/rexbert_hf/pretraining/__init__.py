@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rexbert_hf.pretraining.association_settings import AssociationSettings
 from rexbert_hf.pretraining.run import make_arguments, pretrain, save_model
 from rexbert_hf.pretraining.settings import (
     EvaluationSettings,
@@ -14,6 +15,7 @@ from rexbert_hf.pretraining.settings import (
 )
 
 __all__ = [
+    "AssociationSettings",
     "EvaluationSettings",
     "GuideSettings",
     "ModelSettings",

@@ -26,10 +26,11 @@ from rexbert_hf.data import TokenisedDataset
 from rexbert_hf.data.tokenise import tokenise
 from rexbert_hf.hub.run_file import write_whole
 from rexbert_hf.phrases import Guide
+from rexbert_hf.pretraining.associations import save_product_rows
 from rexbert_hf.pretraining.baselines import batches_of
 from rexbert_hf.pretraining.guides import make_guides
 from rexbert_hf.pretraining.settings import PretrainSettings, SourceSettings
-from rexbert_hf.pretraining.sources import pinned, read_source, room, source_key, working_folder
+from rexbert_hf.pretraining.sources import PRODUCT_ID, pinned, read_source, room, source_key, working_folder
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +120,8 @@ def _prepare(
     source, revision = pinned(source, data_dir)
     stores: dict[str, TokenisedDataset] = {}
     with room(f"source '{name}': no room for its tokens", folder.parent), working_folder(folder) as work:
-        dataset, repeated = deduplicate(read_source(source, data_dir, reading, work))
+        documents = read_source(source, data_dir, reading, work)
+        dataset, repeated = deduplicate(documents)
         parts = split_dataset(dataset, held_out=held_out)
         for part in ("train", "validation"):
             store = _tokenised(name, part, parts[part], tokenizer, folder, guides, num_proc, f"{key}-{part}")
@@ -132,6 +134,8 @@ def _prepare(
                 len(dataset),
                 held_out,
             )
+        if PRODUCT_ID in documents.column_names:
+            save_product_rows(documents, parts["train"], stores["train"], tokenizer, folder)
         skipped: Counter[str] = Counter()
         for store in stores.values():
             skipped.update(store.metadata.get("skipped", {}))

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, PreTra
 
 from rexbert_hf.catalog import split_of
 from rexbert_hf.hub import read_run, resolve
-from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM
+from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM, RexBertForPreTraining
 from rexbert_hf.pretraining.settings import PretrainSettings
 from rexbert_hf.pretraining.sources import read_source, room, source_key, texts_of, working_folder
 from rexbert_hf.settings.tree import closest
@@ -131,7 +131,7 @@ def _continued(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -
         kind = AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type
         if kind in ("rexbert", "modernbert"):
             del options["trust_remote_code"]
-            model: PreTrainedModel = RexBertForMaskedLM.from_pretrained(folder, **options)
+            model: PreTrainedModel = _model_class(settings).from_pretrained(folder, **options)
         else:
             model = AutoModelForMaskedLM.from_pretrained(folder, **options)
     except Exception as error:  # of many kinds: a missing file, cut-off weights, another shape, another head
@@ -149,6 +149,11 @@ def _continued(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -
         )
     _warn_of_second_warmup(settings, folder)
     return model
+
+
+def _model_class(settings: PretrainSettings) -> type[RexBertForMaskedLM]:
+    """The class that computes all losses of the run; weights are the same for both."""
+    return RexBertForPreTraining if settings.needs_associations else RexBertForMaskedLM
 
 
 def _warn_of_second_warmup(settings: PretrainSettings, folder: Path) -> None:
@@ -215,9 +220,10 @@ def _new(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -> RexB
     if small is not None:
         from rexbert_hf.models.growth import grow
 
-        model = grow(small, config)
+        model = _model_class(settings)(config)
+        model.load_state_dict(grow(small, config).state_dict())
     else:
-        model = RexBertForMaskedLM(config)
+        model = _model_class(settings)(config)
     if settings.model.attn_implementation:
         model.set_attn_implementation(settings.model.attn_implementation)
     return model

@@ -110,7 +110,7 @@ def _phase(trainer: CurriculumTrainer, plan: Plan, index: int) -> dict[str, Any]
     speeds = [entry["tokens_per_second"] for entry in logs if "tokens_per_second" in entry]
     shares = [entry["mfu"] for entry in logs if "mfu" in entry]
     if logs:
-        found["loss"] = logs[-1]["loss"]
+        found |= {name: logs[-1][name] for name in ("loss", "loss_mlm", "loss_npr") if name in logs[-1]}
     if speeds:
         found["tokens_per_second"] = round(sum(speeds) / len(speeds), 1)
     if shares:

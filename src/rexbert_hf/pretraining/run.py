@@ -17,6 +17,7 @@ from rexbert_hf.data import CurriculumDataset, TokenisedDataset
 from rexbert_hf.masking import GuidedMLMCollator
 from rexbert_hf.phrases import InverseDocumentFrequency
 from rexbert_hf.pretraining.arguments import make_arguments
+from rexbert_hf.pretraining.associations import Associations, load_associations
 from rexbert_hf.pretraining.baselines import batches_of
 from rexbert_hf.pretraining.compiling import compile_layers
 from rexbert_hf.pretraining.corpora import Corpus, prepare, tokenizer_key
@@ -26,7 +27,7 @@ from rexbert_hf.pretraining.processes import check_launcher, check_processes
 from rexbert_hf.pretraining.settings import PretrainSettings
 from rexbert_hf.pretraining.threads import usable_cores
 from rexbert_hf.settings import to_dict
-from rexbert_hf.training import CurriculumTrainer, Plan, resolve
+from rexbert_hf.training import CurriculumTrainer, NeighborDataset, Plan, resolve
 from rexbert_hf.training.collation import MASKINGS, register_masking
 from rexbert_hf.training.cpu import tune_cpu
 
@@ -74,16 +75,22 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
     compiled = settings.trainer.torch_compile and compile_layers(model, args.device)
     stores = {name: corpus.train for name, corpus in corpora.items()}
     plan = resolve(settings.curriculum(), stores, args.world_size)
+    associations = None
+    if settings.needs_associations:
+        assert settings.associations is not None
+        associations = load_associations(settings.associations, stores, settings.data_dir)
     with _masking_tables(settings, stores, tokenizer):
         trainer = CurriculumTrainer(
             model,
             args,
             plan,
-            CurriculumDataset(plan.orders, stores),
+            CurriculumDataset(plan.orders, stores)
+            if associations is None
+            else NeighborDataset(plan, stores, associations.contents),
             tokenizer,
             eval_dataset={name: corpus.held_out for name, corpus in corpora.items() if corpus.held_out is not None}
             or None,
-            description=_description(settings, corpora, tokenizer, compiled),
+            description=_description(settings, corpora, tokenizer, compiled, associations),
         )
     results = finished_results(settings, trainer)
     if results is None:
@@ -91,6 +98,8 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
         logger.info("%d steps in %d phases; ready in %.1f s", plan.total_steps, len(plan.phases), _since(start))
         trainer.train()
         results = measure(settings, trainer, plan, corpora, tokenizer)
+        if associations is not None:
+            results["associations"] = associations.report
         # Of a run in several sittings only the last one's time is known: it would pass for the whole.
         results["seconds_of_this_start" if trainer.resumed_from_step else "seconds"] = round(_since(start), 1)
         if trainer.is_world_process_zero():
@@ -163,10 +172,16 @@ def _masking_tables(
 
 
 def _description(
-    settings: PretrainSettings, corpora: Mapping[str, Corpus], tokenizer: PreTrainedTokenizerBase, compiled: bool
+    settings: PretrainSettings,
+    corpora: Mapping[str, Corpus],
+    tokenizer: PreTrainedTokenizerBase,
+    compiled: bool,
+    associations: Associations | None = None,
 ) -> dict[str, Any]:
     """What else decides the weights: a run's folder is resumed only if this is equal too."""
     model = {f"model.{name}": value for name, value in to_dict(settings.model).items()}
     data = {f"data.{name}": corpus.report["fingerprint"] for name, corpus in corpora.items()}
     found = {**model, **data, "tokenizer": tokenizer_key(tokenizer), "guides.idf": settings.guides.idf}
+    if associations is not None:
+        found["associations"] = associations.report["fingerprint"]
     return found | ({"torch_compile": True} if compiled else {})

@@ -12,6 +12,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from rexbert_hf.catalog.report import Tolerance
 from rexbert_hf.catalog.sources import FileOptions
+from rexbert_hf.pretraining.association_settings import AssociationSettings
 from rexbert_hf.training.collation import MASKINGS
 from rexbert_hf.training.phases import Curriculum, Phase
 
@@ -76,10 +77,12 @@ class SourceSettings:
     """Where the text of one source comes from; exactly one of `sample` and `path`.
 
     Attributes:
-        sample: a text of the built-in sample shop: general_text, shop_text or long_text.
+        sample: a text of the built-in sample shop: general_text, shop_text or long_text; with `columns` also one of its
+            records, as products.
         sample_size: products of the sample shop.
         path: file, folder, glob, a list of them, or a `datasets` name on the Hub.
-        columns: {"text": their column, a list of columns to join, or a template such as "{title} . {description}"}.
+        columns: {"text": their column, a list of columns to join, or a template such as "{title} . {description}"}; and
+            "product_id", where associations name the products of this source.
         format: of the files, where the name does not say it.
         encoding: of text files.
         max_bad_share: the share of a file's rows that may be bad (they are skipped) before the file is refused.
@@ -237,6 +240,7 @@ class PretrainSettings:
         model: the encoder.
         tokenizer: the tokenizer.
         guides: what guided masking looks for.
+        associations: which products belong together, for phases with the objective "npr".
         trainer: how training runs.
         evaluation: held-out evaluation.
         data_dir: relative paths of sources start here.
@@ -254,6 +258,7 @@ class PretrainSettings:
     model: ModelSettings = field(default_factory=ModelSettings)
     tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
     guides: GuideSettings = field(default_factory=GuideSettings)
+    associations: AssociationSettings | None = None
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     data_dir: str | None = None
@@ -277,6 +282,11 @@ class PretrainSettings:
                     f"phase '{phase.name}': unknown masking.kind '{phase.masking.kind}': use one of"
                     f" {', '.join(MASKINGS)}"
                 )
+            if "npr" in phase.objectives and self.associations is None:
+                raise ValueError(
+                    f"phase '{phase.name}': the objective 'npr' needs associations: set --associations.path and"
+                    " --associations.columns (pairs, also_buy lists or baskets), or drop it"
+                )
             if phase.masking.kind in _PHRASE_MASKINGS and not (
                 self.guides.marks_phrases or "kinds" in phase.masking.options
             ):
@@ -291,6 +301,11 @@ class PretrainSettings:
     def curriculum(self) -> Curriculum:
         """The phases, scaled."""
         return Curriculum(self.phases, self.seed, self.micro_batch_tokens).scaled(self.scale)
+
+    @property
+    def needs_associations(self) -> bool:
+        """Whether a phase reconstructs neighbours."""
+        return any("npr" in phase.objectives for phase in self.phases)
 
     @property
     def needs_guides(self) -> bool:

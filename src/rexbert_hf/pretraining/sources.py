@@ -27,6 +27,7 @@ from datasets import Dataset
 from huggingface_hub import HfApi
 
 from rexbert_hf.catalog import load_sample, read_records
+from rexbert_hf.catalog.columns import ColumnMap
 from rexbert_hf.catalog.report import ReadReport
 from rexbert_hf.pretraining.settings import SourceSettings
 
@@ -36,6 +37,8 @@ _FORMAT = 2
 """Goes up when prepared sources of an older version must not be used."""
 _HUB_PATH = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?P<config>:[\w.-]+)?(?:@(?P<revision>[\w./-]+))?")
 _ROWS = 1_000
+PRODUCT_ID = "product_id"
+"""Column of a source that names the product of each document."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -45,7 +48,7 @@ def read_source(
     report: ReadReport | None = None,
     work_dir: Path | None = None,
 ) -> Dataset:
-    """Read a source into a data set with a `text` column.
+    """Read a source into a data set with a `text` column, and `product_id` where the source's columns name it.
 
     Args:
         source: where it is.
@@ -59,6 +62,9 @@ def read_source(
     """
     if source.sample is not None:
         dataset = load_sample(source.sample, size=source.sample_size)
+        if source.columns is not None:
+            columns = ColumnMap(source.columns)
+            dataset = Dataset.from_list([columns.apply(row) for row in dataset])
     else:
         dataset = read_records(
             _paths(source, data_dir),
@@ -78,8 +84,11 @@ def read_source(
         )
     if source.max_documents is not None and len(dataset) > source.max_documents:
         dataset = dataset.select(range(source.max_documents))
-    dataset = dataset.select_columns(["text"])
-    return dataset if source.join_words is None else _joined(dataset, source.join_words, work_dir)
+    if source.join_words is not None:
+        if PRODUCT_ID in (source.columns or {}):
+            raise ValueError("join_words makes one document of several products: drop it, or columns.product_id")
+        return _joined(dataset.select_columns(["text"]), source.join_words, work_dir)
+    return dataset.select_columns([name for name in ("text", PRODUCT_ID) if name in dataset.column_names])
 
 
 def texts_of(dataset: Dataset, column: str = "text") -> Iterator[str]:

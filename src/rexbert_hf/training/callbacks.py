@@ -44,6 +44,8 @@ def progress_line(logs: dict[str, Any], phase: str) -> str:
     for key, name in (("mfu", "MFU"), ("fill", "fill"), ("masked_accuracy", "accuracy")):
         if key in logs:
             parts.append(f"{name} {100 * logs[key]:.1f}%")
+    if "loss_npr" in logs:
+        parts.append(f"mlm {logs['loss_mlm']:.4f} npr {logs['loss_npr']:.4f}")
     if "alpha" in logs:
         parts.append(f"alpha {logs['alpha']:.2f}")
     return " | ".join(parts)

@@ -140,7 +140,13 @@ class NeighborTrainer(EvaluatingTrainer):
     def _from_states(
         self, model: nn.Module, inputs: dict[str, Any], wanted: NeighborConfig
     ) -> tuple[Any, torch.Tensor, torch.Tensor]:
-        """The same from the logits and the last hidden states of any other model, on a padded batch."""
+        """The same from the logits and the last hidden states of any other model, on a padded batch.
+
+        Raises:
+            ValueError: for a flat batch, whose documents only `RexBertForPreTraining` finds.
+        """
+        if "cu_seq_lens_q" in inputs:
+            raise ValueError(f"{type(self.model).__name__} has no reconstruction loss: take RexBertForPreTraining")
         inputs = dict(inputs)
         labels, triplets, content = (inputs.pop(name) for name in ("labels", TRIPLETS, "content_mask"))
         outputs = model(**inputs, output_hidden_states=True)
