@@ -28,7 +28,7 @@ TINY = {
 def test_every_paper_runs_on_the_sample_shop(config, tmp_path):
     settings = load_settings(ReproductionSettings, config)
     small = {f"sources.{name}.sample_size": 300 for name in settings.base.sources}
-    settings.without_data |= small
+    settings.without_data |= small | ({"associations.sample_size": 300} if settings.base.associations else {})
     settings.base = with_overrides(settings.base, TINY | {"data_dir": str(tmp_path / "nowhere")}, "tiny")
     settings.without_data["tokenizer.vocab_size"] = 512
     settings.seeds, settings.output_dir = [0], tmp_path / "out"
@@ -48,7 +48,7 @@ def test_every_paper_runs_on_the_sample_shop(config, tmp_path):
     for row, found in results["rows"].items():
         assert set(settings.columns) <= set(found[0]), f"{row} has a value for every column"
     tokens = [results["rows"][stage.name][0]["tokens"] for stage in settings.chosen_rows() if not stage.shared]
-    assert max(tokens) <= 1.05 * min(tokens), "to the rounding of two steps"
+    assert max(tokens) <= 1.15 * min(tokens), "to the rounding of two steps, and triplets that did not fit"
     assert [claim["name"] for claim in results["claims"]] == [claim.name for claim in settings.claims]
     assert all(len(claim["differences"]) == 1 for claim in results["claims"])
     assert bool(results["plot"]) == (settings.curves is not None)

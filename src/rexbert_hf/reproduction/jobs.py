@@ -6,7 +6,7 @@ import json
 import logging
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,16 @@ import torch
 from transformers import AutoModelForMaskedLM, PreTrainedTokenizerBase
 
 from rexbert_hf.data import TokenisedDataset
+from rexbert_hf.data.order import Draw
+from rexbert_hf.data.rows import RowBatch
 from rexbert_hf.models import RexBertForMaskedLM
+from rexbert_hf.objectives import TripletRows
 from rexbert_hf.pretraining import PretrainSettings, make_arguments, pretrain
+from rexbert_hf.pretraining.associations import load_associations
 from rexbert_hf.pretraining.corpora import Corpus, prepare
 from rexbert_hf.pretraining.encoder import load_tokenizer
 from rexbert_hf.reproduction.settings import Stage
-from rexbert_hf.training import last_complete_checkpoint, resolve
+from rexbert_hf.training import NeighborDataset, last_complete_checkpoint, resolve
 from rexbert_hf.training.span_accuracy import evaluate_spans
 
 logger = logging.getLogger(__name__)
@@ -103,23 +107,48 @@ def corpora_of(recipe: PretrainSettings) -> dict[str, Corpus]:
 def count_tokens(recipe: PretrainSettings, stores: Mapping[str, TokenisedDataset]) -> tuple[int, int]:
     """Tokens that a recipe sends through the encoder, from the batches themselves, and the special ones among them.
 
-    The budget is met in expectation only; this replays which pieces of which documents every step takes.
+    The budget is met in expectation only; this replays which pieces of which documents every step takes. Further
+    encodings of neighbour product reconstruction count.
 
     Args:
         recipe: the run.
         stores: its training data.
     """
     plan = resolve(recipe.curriculum(), stores)
+    triplets: NeighborDataset | None = None
+    if recipe.needs_associations:
+        assert recipe.associations is not None
+        triplets = NeighborDataset(
+            plan, stores, load_associations(recipe.associations, stores, recipe.data_dir).contents
+        )
     tokens = special = 0
     for phase in plan.phases:
         for step in range(phase.num_steps):
             for micro in range(plan.micro_batches):
-                for draw in phase.order.micro(step, micro):
-                    store = stores[draw.source]
-                    bodies = np.minimum(draw.stops, store.lengths[draw.indices] - store.num_special) - draw.starts
-                    tokens += int(bodies.sum()) + store.num_special * len(bodies)
-                    special += store.num_special * len(bodies)
+                if triplets is not None and "npr" in phase.phase.objectives:
+                    found = _count_rows(triplets[phase.first_step + step, micro], stores)
+                else:
+                    found = _count_draws(phase.order.micro(step, micro), stores)
+                tokens, special = tokens + found[0], special + found[1]
     return tokens, special
+
+
+def _count_draws(draws: Iterable[Draw], stores: Mapping[str, TokenisedDataset]) -> tuple[int, int]:
+    tokens = special = 0
+    for draw in draws:
+        store = stores[draw.source]
+        bodies = np.minimum(draw.stops, store.lengths[draw.indices] - store.num_special) - draw.starts
+        tokens += int(bodies.sum()) + store.num_special * len(bodies)
+        special += store.num_special * len(bodies)
+    return tokens, special
+
+
+def _count_rows(rows: RowBatch, stores: Mapping[str, TokenisedDataset]) -> tuple[int, int]:
+    """Tokens of rows and, where triplets have contents of their own, of those."""
+    num_special = next(iter(stores.values())).num_special
+    clean = rows.clean if isinstance(rows, TripletRows) else None
+    parts = [rows] if clean is None else [rows, clean]
+    return sum(len(part.input_ids) for part in parts), sum(num_special * len(part) for part in parts)
 
 
 def measure_spans(job: Job, source: str = "shop", **options: Any) -> dict[str, float]:
