@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from rexbert_hf.masking import AdaptiveSwitch
 
+RECIPE_FILE = Path(__file__).parents[2] / "recipes" / "configs" / "ebert.yaml"
 RECIPE = {"ema": 0.99, "slope_ema": 0.99, "alpha_min": 0.05, "alpha_max": 0.95}
 """Smoothing of the E-BERT recipe."""
 
@@ -93,14 +96,15 @@ def test_the_index_of_the_mode_that_did_not_run_is_kept():
 
 
 def test_slope_smoothing_by_hand():
-    """The reduction is averaged with the zero it starts from; the total one is not."""
+    """A weighted mean of the reductions so far, each half as heavy as the next; the total one is not smoothed."""
     switch = AdaptiveSwitch(0.5, 0, slope_ema=0.5)
-    alphas_of(switch, [(W, 10.0), (W, 8.0), (W, 8.0), (W, 9.0)])
-    slope = 0.5 * (0.5 * (0.5 * 2.0) + 0.0) + 0.5 * -1.0
-    assert slope == -0.25
-    assert switch.eta_word == 0.0
-    switch.update(W, 6.0)
-    assert switch.eta_word == pytest.approx((0.5 * -0.25 + 0.5 * 3.0) / 4.0)
+    losses = [10.0, 8.0, 8.0, 9.0, 6.0]
+    got = []
+    for loss in losses:
+        switch.update(W, loss)
+        got.append(switch.eta_word)
+    means = [2.0, (1 * 2 + 2 * 0) / 3, (1 * 2 + 2 * 0 + 4 * -1) / 7, (1 * 2 + 2 * 0 + 4 * -1 + 8 * 3) / 15]
+    assert got == pytest.approx([0.0, means[0] / 2, means[1] / 2, 0.0, means[3] / 4])
 
 
 def test_both_losses_of_a_step_are_one_step():
@@ -146,6 +150,14 @@ def test_unknown_modes_and_losses_that_are_no_numbers():
     with pytest.raises(ValueError, match="the loss of a step in word mode is nan"):
         switch.update("word", float("nan"))
     assert switch.steps == 0
+
+
+def test_the_recipe_smooths_as_the_simulations_below():
+    phases = yaml.safe_load(RECIPE_FILE.read_text())["phases"]
+    for phase in phases:
+        options = phase["masking"]["options"]
+        assert {name: options[name] for name in RECIPE} == RECIPE
+        assert options["alpha_0"] == 0.75
 
 
 def simulated(seed, initial_steps=1000, steps=10_000, deviation=0.1, **smoothing):
