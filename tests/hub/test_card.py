@@ -153,6 +153,7 @@ def test_every_field_has_its_place():
             "versions": {"zzz": "1"},
             **{key: ["zzz"] for key in ("limits", "tags", "language", "task_categories")},
             **dict.fromkeys(("configs", "columns", "sources", "steps"), rows),
+            "sections": [{"title": "zzz", "text": "zzz"}],
         }
         for key in set(fields) - {"folder"}:
             assert render(*run, **{key: values[key]}) != render(*run), key
