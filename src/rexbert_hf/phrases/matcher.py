@@ -169,12 +169,13 @@ class PhraseMatcher:
         return unit[order], length[order], phrase[order]
 
     def _longest(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        longest, phrase_of = np.zeros(len(ids), dtype=np.int64), np.zeros(len(ids), dtype=np.int64)
+        longest, phrase_of = np.zeros(len(ids), dtype=np.int32), np.zeros(len(ids), dtype=np.int32)
         for length, units, phrases in self._trie.walk(ids):
             longest[units], phrase_of[units] = length, phrases
-        unit = np.flatnonzero(longest)
+        is_first = longest > 0
+        unit = np.flatnonzero(is_first)
         # From each match the next one that does not overlap it; who is reached from the first one stays.
-        following = np.searchsorted(unit, unit + longest[unit]).tolist()
+        following = np.cumsum(is_first)[unit + longest[unit] - 1].tolist()
         chosen = []
         at = 0
         while at < len(following):

@@ -74,8 +74,15 @@ class WordIds:
             ids: the numbers of all units of the text, `[U]`.
         """
         rank = self._rank[ids[units]]
-        codes, offsets = words.normal(units)
-        return units[_unequal(codes, offsets, self._codes, self._offsets, rank)]
+        first, length = self._offsets[rank], words.length[units]
+        same = np.flatnonzero(self._offsets[rank + 1] - first == length)
+        places, starts = ranges(words.first[units[same]], length[same])
+        shift = np.repeat(first[same] - words.first[units[same]], length[same])
+        wrong = np.flatnonzero(words.normal_codes(places) != self._codes[places + shift])
+        unequal = np.ones(len(units), dtype=bool)
+        unequal[same] = False
+        unequal[same[np.searchsorted(starts, wrong, side="right") - 1]] = True
+        return units[unequal]
 
 
 def _normal_units(words: Words) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

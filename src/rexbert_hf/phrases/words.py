@@ -86,9 +86,16 @@ class Words:
             uint32 code points, and int64 offsets `[N + 1]`.
         """
         places, offsets = ranges(self.first[units], self.length[units])
-        codes = self.codes[places].astype(np.uint32)
+        return self.normal_codes(places), offsets
+
+    def normal_codes(self, places: np.ndarray) -> np.ndarray:
+        """Normalised code points at some places of `codes`, uint32.
+
+        Args:
+            places: indexes.
+        """
         tables = code_tables()
-        return (tables.lower if self.lower else tables.plain)[codes], offsets
+        return np.take(tables.lower if self.lower else tables.plain, self.codes[places])
 
     def text(self, unit: int) -> str:
         """The normalised form of one unit; empty for a break."""
