@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile for the layers of ours")
     parser.add_argument("--batch", type=int, default=BATCH, help="documents a batch")
     parser.add_argument("--min_tokens", type=int, default=0, help="leave out shorter documents")
+    parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS), help="measure only these")
     parser.add_argument("--profile", action="store_true", help="where a step of ours goes")
     parser.add_argument("--data_dir", type=Path, default=product_text.DATA_DIR)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -89,11 +90,11 @@ def tokenise(args: argparse.Namespace, folder: Path) -> tuple[Path, str]:
 def readings(args: argparse.Namespace) -> list[report.Reading]:
     """Ours beside each peer in turn."""
     found: list[report.Reading] = []
-    pairs = {name: _pair(args, name) for name in PEERS}
-    for name, goal in (GPU_PEERS if torch.cuda.is_available() else PEERS).items():
-        mine, theirs = pairs[name]
+    pairs = {name: _pair(args, name) for name in args.peers}
+    goals = GPU_PEERS if torch.cuda.is_available() else PEERS
+    for name, (mine, theirs) in pairs.items():
         found.append(
-            report.Reading(f"train_step/{args.size}/{name}", mine["rate"], theirs["rate"], goal, "real tokens/s")
+            report.Reading(f"train_step/{args.size}/{name}", mine["rate"], theirs["rate"], goals[name], "real tokens/s")
         )
         print(
             f"{name}: ours {mine['mfu']:.1%} of the peak of {mine['peak'] / 1e9:,.0f} GFLOP/s, the peer"
@@ -102,7 +103,7 @@ def readings(args: argparse.Namespace) -> list[report.Reading]:
         )
     shares = [mine["mfu"] for mine, _ in pairs.values()]
     goal = None if torch.cuda.is_available() else 0.5
-    mine, theirs = pairs["padded"]
+    mine, theirs = next(iter(pairs.values()))
     found.append(
         report.Reading(
             f"train_step/{args.size}/mfu", statistics.median(shares), theirs["mfu"], goal, "share of peak", "ours"
@@ -128,7 +129,7 @@ def _pair(args: argparse.Namespace, peer: str) -> tuple[dict, dict]:
             process.stdin.flush()
             line = process.stdout.readline()
             if not line:
-                sys.exit(f"error: the worker '{('ours', peer)[i]}' failed (see above)")
+                sys.exit(f"error: the worker '{('ours', peer)[i]}' failed (see above; without a word, out of memory)")
             if line.startswith("{"):
                 results[i] = json.loads(line)
     for process in both:
