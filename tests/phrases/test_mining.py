@@ -55,7 +55,8 @@ def test_features_of_a_text_counted_by_hand():
     assert found["longer_left"] == 2 / 4  # "the tea pot"
     assert found["longer_right"] == 0.0  # "tea pot is" is below the support
     assert found["function"] == 0.0
-    assert found["log_raw_count"] == pytest.approx(np.log(4))
+    assert found["rectified"] == 1.0
+    assert found["count_pmi"] == pytest.approx(np.log1p(5 * found["pmi"]))
 
 
 def test_repeats_are_counted_within_a_text():
@@ -116,6 +117,17 @@ def test_rectified_counts_enter_the_second_round():
     first = PhrasePool.mine(cases.shop_texts(), ["Tea Pot"], rounds=1, **options)
     second = PhrasePool.mine(cases.shop_texts(), ["Tea Pot"], rounds=2, **options)
     assert first.phrases != second.phrases or not np.array_equal(first.scores, second.scores)
+
+
+def test_a_repeated_sentence_is_no_evidence():
+    sentence = "you can put the red enamel tea pot on a wooden shelf next to it"
+    texts = cases.shop_texts() + [sentence] * 30
+    options = {"min_count": 5, "trees": 5, "min_score": 0.0}
+    counted = PhrasePool.mine(texts, ["Table Lamp"], **options)
+    assert "red enamel" not in counted.phrases
+    every = PhrasePool.mine(texts, ["Table Lamp"], distinct_words=0, **options)
+    assert every.counts[every.phrases.index("red enamel")] == 30
+    assert counted.facts["repeated_words"] > every.facts["repeated_words"] == 0
 
 
 def test_categories_are_where_a_phrase_is_typical():

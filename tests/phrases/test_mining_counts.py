@@ -74,18 +74,38 @@ def test_rare_words_stay_in_their_place_and_texts_stay_apart():
         spool.write(["red lamp", "lamp rare red", "red"])
         count_candidates(spool, 2, 2)
         red, lamp = 0, 1
-        assert spool.load("ids", 0).tolist() == [
-            TEXT_END,
-            red,
-            lamp,
-            TEXT_END,
-            lamp,
-            RARE,
-            red,
-            TEXT_END,
-            red,
-            TEXT_END,
-        ]
+        expected = [TEXT_END, red, lamp, TEXT_END, lamp, RARE, red, TEXT_END, red, TEXT_END]
+        assert spool.load("ids", 0).tolist() == expected
+
+
+def test_repeated_long_runs_count_once(small_chunks):
+    rng = np.random.default_rng(4)
+    runs = [" ".join(rng.choice(cases.WORDS[:6], size=rng.integers(2, 9))) for _ in range(60)]
+    written = [runs[i] for i in rng.integers(60, size=800)]
+    texts = [f"{left}, {right}!" for left, right in zip(written[::2], written[1::2], strict=True)]
+    seen: set[str] = set()
+    kept = []
+    for run in written:
+        if len(run.split()) < 5 or run not in seen:
+            kept.append(run)
+        seen.add(run)
+    words = sum(len(run.split()) for run in kept)
+    with Spool(distinct_words=5) as spool:
+        spool.write(texts)
+        assert len(spool) > 1
+        assert (spool.num_words, spool.num_repeated) == (words, sum(len(run.split()) for run in written) - words)
+        found = count_candidates(spool, 3, 3)
+        grams = dict(zip(found.texts(3), found.levels[2].counts.tolist(), strict=True))
+    assert grams == {gram: count for gram, count in cases.plain_counts(kept, 3).items() if count >= 3}
+    assert len(kept) < 800
+
+
+def test_the_same_words_in_another_order_are_another_run():
+    with Spool(distinct_words=2) as spool:
+        spool.write(["red tea pot", "pot tea red", "tea red pot", "red tea pot"])
+        words = ["." if i == TEXT_END else spool.vocabulary.spellings[i] for i in spool.load("ids", 0).tolist()]
+        assert " ".join(words) == ". red tea pot . pot tea red . tea red pot . ."
+        assert (spool.num_words, spool.num_repeated) == (9, 3)
 
 
 def test_texts_are_read_once_and_need_not_be_a_list():

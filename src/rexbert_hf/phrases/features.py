@@ -3,7 +3,9 @@
 Concordance (do the parts belong together), informativeness (are they more than function words), completeness (is it
 whole and not a piece of something longer) and popularity are AutoPhrase's. Its part-of-speech tags are replaced by
 counts that need no tagger: what stands to the left and right of a phrase, and of each of its words, over the whole
-text. A noun follows "the" and stands before "is"; a verb follows "I" and "to".
+text. A noun follows "the" and stands before "is"; a verb follows "I" and "to". Its average inverse document frequency
+is left out: known phrases are of middling frequency, so trees took the commonest words of a shop ("cotton", "quality")
+for a bad sign.
 """
 
 from __future__ import annotations
@@ -143,8 +145,6 @@ def make_features(
     features |= _completeness(candidates, size, counts)
     features |= _informativeness(candidates, contexts, size)
     features |= {f"own_{name}": values for name, values in contexts[size - 1].shares.items()}
-    features["log_count"] = np.log1p(counts[size - 1])
-    features["log_raw_count"] = np.log(level.counts)
     features["rectified"] = counts[size - 1] / level.counts
     features["size"] = np.full(len(level), float(size))
     return features
@@ -190,13 +190,9 @@ def _completeness(candidates: Candidates, size: int, counts: list[np.ndarray]) -
 
 def _informativeness(candidates: Candidates, contexts: list[Contexts], size: int) -> dict[str, np.ndarray]:
     rows = candidates.word_rows(size)
-    rarity = np.log(candidates.num_words / np.maximum(candidates.levels[0].counts, 1))
     function = np.fromiter((word in FUNCTION_WORDS for word in candidates.words), dtype=float)
     digits = np.fromiter((any(c.isdigit() for c in word) for word in candidates.words), dtype=float)
     features = {
-        "rarity": rarity[rows].mean(axis=1),
-        "rarity_first": rarity[rows[:, 0]],
-        "rarity_last": rarity[rows[:, -1]],
         "function_first": function[rows[:, 0]],
         "function_last": function[rows[:, -1]],
         "function": function[rows].mean(axis=1),

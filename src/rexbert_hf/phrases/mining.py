@@ -31,6 +31,8 @@ class MiningOptions:
         max_words: longest phrase; phrases have two words or more.
         min_count: an n-gram that occurs less often is no candidate.
         min_score: candidates below are left out.
+        distinct_words: a run of at least so many words without punctuation counts once, however often it is repeated,
+            because shops repeat whole sentences; 0 counts all of them.
         rounds: scorings; from the second on with counts rectified by segmentation.
         trees: of each scoring.
         sample: positives and negatives that one tree sees.
@@ -42,6 +44,7 @@ class MiningOptions:
     max_words: int = 6
     min_count: int = 10
     min_score: float = 0.5
+    distinct_words: int = 8
     rounds: int = 2
     trees: int = 400
     sample: int = 100
@@ -50,7 +53,15 @@ class MiningOptions:
     work_dir: str | Path | None = None
 
     def __post_init__(self) -> None:
-        lowest = {"max_words": 2, "min_count": 2, "rounds": 1, "trees": 1, "sample": 1, "threads": 1}
+        lowest = {
+            "max_words": 2,
+            "min_count": 2,
+            "distinct_words": 0,
+            "rounds": 1,
+            "trees": 1,
+            "sample": 1,
+            "threads": 1,
+        }
         for name, least in lowest.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}")
@@ -91,7 +102,7 @@ def mine_phrases(texts: Texts, positives: Iterable[str], options: MiningOptions 
     options = options or MiningOptions()
     clock = _Clock()
     known = known_phrases(positives)
-    with Spool(options.work_dir, options.threads) as spool:
+    with Spool(options.work_dir, options.threads, options.distinct_words) as spool:
         spool.write(texts)
         clock.stop("read")
         if not spool.num_words:
@@ -102,6 +113,7 @@ def mine_phrases(texts: Texts, positives: Iterable[str], options: MiningOptions 
         mined = _chosen(spool, candidates, scored, options)
         clock.stop("categories")
     mined.facts |= {"texts": spool.num_texts, "words": spool.num_words, "characters": spool.num_characters}
+    mined.facts |= {"repeated_words": spool.num_repeated}
     mined.facts |= {"known": len(known), "phrases": len(mined.phrases), "seconds": clock.seconds}
     logger.info("mined %d phrases: %s", len(mined.phrases), mined.facts)
     return mined

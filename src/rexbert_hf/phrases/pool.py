@@ -105,14 +105,15 @@ class PhrasePool:
                 brands, titles; errors among them do little harm.
             max_words: longest phrase; phrases have two words or more.
             min_count: an n-gram that occurs less often is no candidate.
-            options: see `MiningOptions`: `min_score`, `rounds`, `trees`, `sample`, `seed`, `threads`, `work_dir`.
+            options: see `MiningOptions`: `min_score`, `distinct_words`, `rounds`, `trees`, `sample`, `seed`, `threads`,
+                `work_dir`.
 
         Raises:
             ValueError: if there is no text, no frequent n-gram, no known phrase among them, or none reaches
                 `min_score`.
 
         Example:
-            >>> texts = ["a red tea pot and a table lamp", "tea pot, table lamp"] * 3
+            >>> texts = ["a red tea pot and table lamp", "tea pot, table lamp"] * 3
             >>> pool = PhrasePool.mine(texts, ["Table Lamp"], min_count=3, trees=10)
             >>> "tea pot" in pool.phrases
             True

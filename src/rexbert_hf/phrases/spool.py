@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from rexbert_hf.phrases.seen_runs import SeenRuns
 from rexbert_hf.phrases.words import KIND_BREAK, KIND_WORD, Words, split_chunks, split_words
 
 RUN_END, TEXT_END, RARE, QUOTE, BRACKET = -1, -2, -3, -4, -5
@@ -93,12 +94,14 @@ class Spool:
     Args:
         folder: where the folder is made; about 2.5 times the size of the text is needed.
         threads: that split text and walk over chunks.
+        distinct_words: a run of at least so many words that came before is left out; 0 keeps all.
 
     Attributes:
         vocabulary: of all that was written.
         categories: names by code, in order of first sight.
         num_texts: texts written.
         num_words: words written.
+        num_repeated: words left out in repeated runs.
         num_characters: characters written.
 
     >>> with Spool() as spool:
@@ -107,13 +110,14 @@ class Spool:
     [[-2, 0, 1, -1, 0, -2, 1, -2]]
     """
 
-    def __init__(self, folder: str | Path | None = None, threads: int = 1) -> None:
+    def __init__(self, folder: str | Path | None = None, threads: int = 1, distinct_words: int = 0) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="phrases-", dir=folder)
         self._threads = ThreadPoolExecutor(threads) if threads > 1 else None
         self.path = Path(self._folder.name)
         self.vocabulary = Vocabulary()
         self.categories: dict[str, int] = {}
-        self.num_texts = self.num_words = self.num_characters = 0
+        self._seen = SeenRuns(distinct_words) if distinct_words else None
+        self.num_texts = self.num_words = self.num_characters = self.num_repeated = 0
         self._length = 0
         self._waiting: list[tuple[np.ndarray, ...]] = []
 
@@ -187,11 +191,15 @@ class Spool:
         ids[others[np.isin(words.hashes[others], brackets)]] = BRACKET
         is_word = words.kind == KIND_WORD
         is_word[others[np.isin(words.hashes[others], inner)]] = True
-        units = np.flatnonzero(is_word)
+        repeated = (
+            np.zeros(len(words), dtype=bool) if self._seen is None else self._seen.repeated(words.hashes, is_word)
+        )
+        units = np.flatnonzero(is_word & ~repeated)
         ids[units] = self.vocabulary.add(words, units)
         self.num_words += len(units)
         flags = CAPITAL * words.capital.astype(np.uint8) | HYPHEN * words.hyphen.astype(np.uint8)
-        return ids, flags, np.zeros(0, dtype=np.int32)
+        self.num_repeated += int(repeated.sum())
+        return ids[~repeated], flags[~repeated], np.zeros(0, dtype=np.int32)
 
     def _flush(self) -> None:
         if not self._waiting:
