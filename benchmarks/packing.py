@@ -7,6 +7,9 @@ there), sequences of up to 1,024 tokens, micro-batches of 8k to 64k tokens. Peer
 batches of 64, batches of 64 grouped by length as the stock Trainer groups them, and concatenate-and-chunk as run_mlm
 does it, which is full but cuts documents and lets them see each other.
 
+Long documents: novels joined to about the sequence length of 8,192 tokens and a tenth of short texts, two sequences a
+micro-batch of one, as the extension phase of recipes/configs/real_catalog.yaml has it, in phases of 50 to 500 steps.
+
 Seek: from nothing but a tokenised table of 10 million documents (1.1 billion tokens, a sparse file) to the rows of a
 micro-batch at a random step. The peer only finds its place again: torch's RandomSampler and BatchSampler, skipped to
 the same share of an epoch.
@@ -28,12 +31,16 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 import report
 from product_text import DATA_DIR, documents, train_tokenizer
 from rexbert_hf.data import CurriculumDataset, CurriculumSampler, PhaseOrder, TokenisedDataset, pack, tokenise
+from rexbert_hf.pretraining import SourceSettings
+from rexbert_hf.pretraining.sources import read_source
 
 SEQ_LENGTH = 1024
 MICRO_BATCHES = 8
 BATCH_DOCUMENTS = 64
 CAPACITIES = (8192, 16384, 32768, 65536)
 REPEATS = 5
+SEEDS = 12
+LONG_BUDGETS = (800_000, 1_600_000, 3_200_000, 8_000_000)
 
 
 def product_store(count: int) -> tuple[TokenisedDataset, str]:
@@ -111,6 +118,40 @@ def measure_fill(store: TokenisedDataset, steps: int) -> list[report.Reading]:
     return readings
 
 
+def long_sources(count: int) -> dict[str, np.ndarray]:
+    """Lengths of joined novels and short texts; drawn at random where the text is not there."""
+    general = DATA_DIR / "text" / "general"
+    if not general.exists():
+        rng = np.random.default_rng(0)
+        joined = np.where(rng.random(count) < 0.75, rng.normal(8600, 300, count), rng.integers(8700, 14_000, count))
+        return {"long": joined.astype(np.int32), "short": rng.lognormal(4.5, 0.9, 10 * count).astype(np.int32) + 3}
+    novels = read_source(SourceSettings(path=str(general / "gen_novels.txt.gz"), join_words=6500))
+    wiki = read_source(SourceSettings(path=str(general / "gen_squad_wiki_reddit.txt.gz")))
+    texts = {"long": list(novels["text"])[:count], "short": list(wiki["text"])}
+    tokenizer = train_tokenizer(texts["long"][:200] + texts["short"], 16_384)
+    return {name: tokenise(found, tokenizer).lengths for name, found in texts.items()}
+
+
+def measure_long(quick: bool) -> list[report.Reading]:
+    """Fill and dropped share of phases of long documents, over 12 seeds."""
+    sources, readings = long_sources(200 if quick else 800), []
+    lengths = sources["long"]
+    print(f"\nlong documents: {len(lengths)}, median {np.median(lengths):.0f} tokens; {SEEDS} seeds a phase")
+    print(f"{'':32s}{'fill':>9s}{'lost':>10s}{'least fill':>15s}   (lost: the worst seed)")
+    for budget in LONG_BUDGETS:
+        plans = [
+            PhaseOrder(sources, {"long": 0.9, "short": 0.1}, 8192, 16_384, 1, budget, seed=seed).report()
+            for seed in range(SEEDS)
+        ]
+        fill, lost = statistics.median(plan.fill for plan in plans), max(plan.dropped_share for plan in plans)
+        least = min(plan.fill for plan in plans)
+        print(f"{f'{budget:,} tokens':32s}{fill:9.2%}{lost:10.4%}{least:15.2%}")
+        name = f"packing/long/{budget}"
+        readings.append(report.Reading(f"{name}/fill", fill, None, 0.99, "share of slots", judged="ours"))
+        readings.append(report.Reading(f"{name}/dropped", lost, None, 0.001, "of tokens", judged="ours", lower=True))
+    return readings
+
+
 def measure_speed(store: TokenisedDataset) -> list[report.Reading]:
     """Documents packed a second, and tokens a second from keys to rows, order and packing included."""
     lengths = np.minimum(np.tile(store.lengths, -(-40_000 // len(store)))[:40_000], SEQ_LENGTH)
@@ -168,7 +209,7 @@ def main() -> None:
     store, source = product_store(6_000 if args.quick else 30_000)
     source = f"{source}: {len(store)} documents, {store.num_tokens} tokens, longest {store.lengths.max()}"
     report.header("packing", source, ["numpy", "pyarrow", "torch", "transformers"])
-    readings = measure_fill(store, steps=50) + measure_speed(store)
+    readings = measure_fill(store, steps=50) + measure_long(args.quick) + measure_speed(store)
     readings += measure_seek(2_000_000 if args.quick else 10_000_000)
     report.finish(readings)
 

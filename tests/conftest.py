@@ -1,4 +1,4 @@
-"""What all tests share: one torch thread, no network, no progress bars."""
+"""What all tests share: one torch thread, no network, no progress bars, no deadlines."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import torch
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("project", deadline=None)  # machines may be busy
+hypothesis.settings.load_profile("project")
 
 
 @pytest.fixture(autouse=True)

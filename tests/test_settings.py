@@ -250,6 +250,12 @@ def test_errors_in_a_file_name_file_line_key_and_value(tmp_path):
     assert "expected one of mlm, guided, got 'guide'; did you mean 'guided'?" in fails(str(config))
 
 
+def test_a_check_of_several_values_names_all_places_they_come_from(tmp_path):
+    config = write(tmp_path, "c.yaml", "seed: 1\nphases:\n  - name: a\n    max_tokens: 1\n")
+    said = "phases.0: max_tokens must not be negative (from c.yaml:3 and command line --phases.a.max_tokens)"
+    assert fails(str(config), "--phases.a.max_tokens", "-1") == said
+
+
 def test_errors_on_the_command_line():
     assert "did you mean 'optimizer.learning_rate'?" in fails("--optimizer.learning_rat", "1")
     assert fails("--max_tokens", "1") == "unknown key --max_tokens; did you mean --phases.N.max_tokens?"
