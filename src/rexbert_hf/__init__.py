@@ -30,6 +30,7 @@ _LAZY = {
     "SpanMaskingCollator": "masking",
     "load_sample": "catalog",
     "read_records": "catalog",
+    "PhrasePool": "phrases",
     "AdaptiveMaskingMixin": "training",
     "AssociationGraph": "objectives",
     "Curriculum": "training",
