@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from transformers.utils import logging as transformers_logging
 
 from rexbert_hf.pretraining import PretrainSettings, pretrain
@@ -37,6 +38,8 @@ def main() -> None:
         raise ValueError(error) from error
     if first:
         report(results, settings.output_dir)
+    # Left to the interpreter's end, the group's threads can outlive it, and a finished rank aborts (status -6).
+    PartialState().destroy_process_group()
 
 
 def report(results: dict[str, Any], output_dir: str) -> None:

@@ -26,7 +26,7 @@ from rexbert_hf.reproduction.curves import (
     measure_curve,
 )
 from rexbert_hf.reproduction.inputs import prepare_shared, stage_guides, with_data
-from rexbert_hf.reproduction.jobs import MEASURES, RUNS, Job, Ran
+from rexbert_hf.reproduction.jobs import MEASURES, RUNS, Job, Ran, corpora_of
 from rexbert_hf.reproduction.plan import Cost, RunPlan, fit, load_costs, load_plan, save_costs, save_plan
 from rexbert_hf.reproduction.settings import ReproductionSettings, Stage, stage_recipe, written_tokens
 from rexbert_hf.reproduction.table import judge, render
@@ -146,6 +146,7 @@ def _calibrate(
             recipe, phases=phases, trainer=dataclasses.replace(recipe.trainer, logging_steps=1)
         )
         job = _job(settings, stage, settings.seeds[0], recipe, shared, scale=1.0, folder="calibration")
+        corpora_of(job.recipe)  # what a stage tokenises for itself it tokenises once, not with every seed
         ran = RUNS[stage.run](job)
         speed = ran.tokens_per_second or ran.tokens / ran.seconds
         seconds: dict[str, float] = {}
