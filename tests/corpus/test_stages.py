@@ -1,0 +1,58 @@
+"""A stage's folder is finished when its report is there, whole, and made from the same things."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rexbert_hf.corpus.stages import REPORT, StageReport, files_key, finished, stage_key, write_json
+
+
+@dataclass
+class Settings:
+    """Two keys."""
+
+    threshold: float = 0.5
+    folder: Path = Path("x")
+
+
+def test_a_report_comes_back_and_nothing_is_lost(tmp_path):
+    report = StageReport("filter", "abc", read=10, written=7, details={"f1": np.float32(0.5)})
+    report.drop("empty")
+    report.drop("duplicate", 2)
+    assert report.lost == 0
+    report.save(tmp_path / "deep")
+    again = finished(tmp_path / "deep", "abc")
+    assert again is not None
+    assert (again.read, again.written, again.reasons) == (10, 7, {"empty": 1, "duplicate": 2})
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == [REPORT]
+
+
+def test_an_unfinished_folder_another_key_or_half_a_report_are_not_finished(tmp_path):
+    assert finished(tmp_path, "abc") is None
+    StageReport("label", "abc").save(tmp_path)
+    assert finished(tmp_path, "other") is None
+    (tmp_path / REPORT).write_text((tmp_path / REPORT).read_text()[:20])
+    assert finished(tmp_path, "abc") is None
+
+
+def test_the_key_follows_settings_and_files(tmp_path):
+    a = tmp_path / "a.txt"
+    a.write_text("1")
+    first = stage_key(Settings(), files_key([a]))
+    assert first == stage_key(Settings(), files_key([a]))
+    assert first != stage_key(Settings(threshold=0.6), files_key([a]))
+    a.write_text("22")
+    assert first != stage_key(Settings(), files_key([a]))
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    write_json(tmp_path / "x.json", {"a": 1})
+    try:
+        write_json(tmp_path / "x.json", {"a": object()})
+    except TypeError:
+        pass
+    assert (tmp_path / "x.json").read_text() == '{\n  "a": 1\n}\n'
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
