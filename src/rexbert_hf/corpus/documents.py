@@ -1,0 +1,349 @@
+"""Documents of a crawl, and the one way in which every stage reads them.
+
+One decision worth knowing: nothing that a single row or file does stops a run. What cannot be used is counted under its
+reason in the stage's report, with file and line of the first few, and the rest goes through. Only a source that yields
+nothing at all for one and the same reason (a wrong field name) is an error.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import logging
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .raw_rows import FILE_ERRORS, Flaw, Row, format_of, raw_rows
+from .stages import StageReport, files_key
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 5
+"""So many places are kept for each reason."""
+
+_JUDGED_AFTER = 10_000
+"""A source that lacks its text field in all of so many rows is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document: what all stages hand each other.
+
+    Attributes:
+        id: of the source, or the SHA-1 of the text.
+        text: never empty, valid Unicode without NUL.
+        url: "" if unknown.
+        domain: a topic as "hobby".
+    """
+
+    id: str
+    text: str
+    url: str = ""
+    domain: str = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentSource:
+    """Where documents come from: files here, or a dataset by name.
+
+    Attributes:
+        path: a file, folder or glob of JSON lines, text (a document a line), Parquet, CSV or TSV; plain, .gz or .zst.
+        dataset: what `datasets.load_dataset` takes, instead of `path`.
+        config: configuration of the dataset.
+        split: of the dataset.
+        revision: of the dataset.
+        streaming: read the dataset without a local copy.
+        text_field: name of the text's field.
+        domain_field: name of the domain's field; "" if there is none.
+        url_field: name of the address' field; "" if there is none.
+        id_field: name of the identifier's field; "" makes identifiers of the text.
+        domain: domain of all documents, whatever the fields say.
+        domain_from_folder: a file's folder is its domain where the field does not say it, as in FineFineWeb.
+        missing_domain: domain of documents without one; "" leaves them out.
+        max_chars: longer documents are left out.
+        limit: stop after so many documents; 0 for all.
+
+    Raises:
+        ValueError: unless exactly one of `path` and `dataset` is given.
+    """
+
+    path: str = ""
+    dataset: str = ""
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    streaming: bool = True
+    text_field: str = "text"
+    domain_field: str = "domain"
+    url_field: str = "url"
+    id_field: str = ""
+    domain: str = ""
+    domain_from_folder: bool = True
+    missing_domain: str = "unknown"
+    max_chars: int = 1_000_000
+    limit: int = 0
+
+    def __post_init__(self) -> None:
+        if bool(self.path) == bool(self.dataset):
+            raise ValueError("a document source has either a path or the name of a dataset: set one of the two")
+        if self.max_chars < 1:
+            raise ValueError(f"max_chars is at least 1, got {self.max_chars}")
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.path or f"{self.dataset}[{self.split}]"
+
+    def files(self) -> list[Path]:
+        """The files behind the path, in a fixed order; none for a dataset.
+
+        Raises:
+            FileNotFoundError: if there is none.
+        """
+        if not self.path:
+            return []
+        place = Path(self.path).expanduser()
+        if place.is_dir():
+            found = [file for file in place.rglob("*") if not _is_hidden(file.relative_to(place)) and format_of(file)]
+        elif place.exists():
+            return [place]
+        else:
+            found = [Path(name) for name in glob.glob(str(place), recursive=True)]
+        files = sorted(file for file in found if file.is_file())
+        if not files:
+            raise FileNotFoundError(f"{self.path}: no file to read there; check the path and the working directory")
+        return files
+
+
+def text_id(text: str) -> str:
+    """Identifier of a text: the hex SHA-1 of its UTF-8 bytes.
+
+    Example:
+        >>> text_id("mug")[:8]
+        '2353c93c'
+    """
+    return hashlib.sha1(text.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
+
+
+def sources_key(sources: Sequence[DocumentSource]) -> list[Any]:
+    """What of the sources decides a stage's output, for `stage_key`: settings, and size and time of their files.
+
+    Raises:
+        FileNotFoundError: if a path leads nowhere.
+    """
+    return [(source, files_key(source.files())) for source in sources]
+
+
+def read_documents(sources: Sequence[DocumentSource], report: StageReport) -> Iterator[Document]:
+    r"""Documents of all sources, one after the other, in the order of their files.
+
+    Identifiers are unique for unlike texts: a second text under an identifier gets the SHA-1 of its text instead. That
+    costs 32 bytes a document for sources with an `id_field`, and nothing otherwise.
+
+    Args:
+        sources: where to read.
+        report: `read` and `reasons` are counted there; `details["rejected"]` gets places of the first few for each
+            reason, `details["noted"]` the counts of what went through with a change.
+
+    Raises:
+        FileNotFoundError: if a path or dataset is not there; before anything is read.
+        ValueError: if no row of a source has the text field.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "hobby.jsonl"
+        >>> _ = path.write_text('{"text": "A mug", "domain": "hobby"}\n{"text": \n{"text": " "}\n')
+        >>> report = StageReport("sample", key="")
+        >>> [document.text for document in read_documents([DocumentSource(str(path))], report)]
+        ['A mug']
+        >>> report.read, report.reasons
+        (3, {'broken_json': 1, 'empty': 1})
+    """
+    for source in sources:
+        source.files()
+    return _read_all(sources, report)
+
+
+def _read_all(sources: Sequence[DocumentSource], report: StageReport) -> Iterator[Document]:
+    ids = _TakenIds()
+    for source in sources:
+        yield from _SourceReader(source, report, ids).documents()
+
+
+class _SourceReader:
+    """One source, from rows to documents."""
+
+    def __init__(self, source: DocumentSource, report: StageReport, ids: _TakenIds) -> None:
+        self.source, self.report, self._ids = source, report, ids
+        self._fields: dict[str, None] = {}
+        self._rows = self._with_text = 0
+        # JSON escapes take six bytes for a character at most.
+        self._max_bytes = 6 * source.max_chars + (1 << 20)
+
+    def documents(self) -> Iterator[Document]:
+        passed = 0
+        for place, folder, row in self._located():
+            self.report.read += 1
+            document = self._document(row, folder, place)
+            if isinstance(document, Flaw):
+                self.reject(document, place)
+            else:
+                yield document
+                passed += 1
+                if passed == self.source.limit:
+                    return
+        self._judge()
+
+    def reject(self, flaw: Flaw, place: str) -> None:
+        self.report.drop(flaw.reason)
+        shown = self.report.details.setdefault("rejected", {}).setdefault(flaw.reason, [])
+        if len(shown) < SHOWN:
+            shown.append(f"{place}: {flaw.message}")
+
+    def note(self, what: str) -> None:
+        noted = self.report.details.setdefault("noted", {})
+        noted[what] = noted.get(what, 0) + 1
+
+    def _located(self) -> Iterator[tuple[str, str, Row]]:
+        """Rows with their place and the folder that may name their domain."""
+        if self.source.dataset:
+            for number, row in enumerate(_dataset_rows(self.source), 1):
+                yield f"{self.source.name} row {number}", "", row
+            return
+        root = Path(self.source.path).expanduser()
+        for path in self.source.files():
+            folder = path.parent.name if path.parent != root or not root.is_dir() else root.name
+            try:
+                for number, row in raw_rows(path, self._max_bytes):
+                    yield f"{path}:{number}", folder, row
+            except FILE_ERRORS as error:
+                message = next(iter(str(error).splitlines()), "no details")
+                logger.warning("%s cannot be read to its end (%s: %s)", path, type(error).__name__, message)
+                yield str(path), folder, Flaw("broken_file", f"{type(error).__name__}: {message}")
+
+    def _document(self, row: Row, folder: str, place: str) -> Document | Flaw:
+        if isinstance(row, Flaw):
+            return row
+        self._rows += 1
+        source = self.source
+        if source.text_field not in row:
+            self._fields.update(dict.fromkeys(row))
+            if self._rows == _JUDGED_AFTER:
+                self._judge()
+            return Flaw("no_text_field", f"no field '{source.text_field}'; it has {', '.join(map(str, row))[:200]}")
+        self._with_text += 1
+        text = row[source.text_field]
+        flaw = _flaw_of(text, source.max_chars)
+        if flaw is not None:
+            return flaw
+        domain = source.domain or _plain(row.get(source.domain_field)) or (folder if source.domain_from_folder else "")
+        if not domain:
+            if not source.missing_domain:
+                return Flaw("no_domain", f"no field '{source.domain_field}', and neither `domain` nor a folder says it")
+            self.note("domain_missing")
+            domain = source.missing_domain
+        return Document(self._identifier(row, text), text, _plain(row.get(source.url_field)), domain)
+
+    def _identifier(self, row: dict[str, Any], text: str) -> str:
+        given = _plain(row.get(self.source.id_field)) if self.source.id_field else ""
+        digest = text_id(text)
+        if not given:
+            if self.source.id_field:
+                self.note("id_missing")
+            return digest
+        if self._ids.is_taken(given, digest):
+            self.note("id_of_another_text")
+            return digest
+        return given
+
+    def _judge(self) -> None:
+        if self._rows and not self._with_text:
+            raise ValueError(
+                f"{self.source.name}: no row has a field '{self.source.text_field}'; the fields are "
+                f"{', '.join(map(str, self._fields)) or 'none'}: set text_field"
+            )
+
+
+def _flaw_of(text: Any, max_chars: int) -> Flaw | None:
+    if not isinstance(text, str):
+        return Flaw("no_text", f"the text is {type(text).__name__}")
+    if not text or text.isspace():
+        return Flaw("empty", "no text")
+    if len(text) > max_chars:
+        return Flaw("too_long", f"{len(text):,} characters, at most {max_chars:,}")
+    if "\0" in text:
+        return Flaw("nul", f"a NUL at character {text.index(chr(0)) + 1:,}")
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            return Flaw("wrong_encoding", f"half a surrogate pair at character {error.start + 1:,}")
+    return None
+
+
+def _plain(value: Any) -> str:
+    """A short field as valid text; "" for anything missing."""
+    if value is None:
+        return ""
+    return str(value).strip().replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _dataset_rows(source: DocumentSource) -> Iterable[dict[str, Any]]:
+    from datasets import load_dataset
+
+    try:
+        return load_dataset(
+            source.dataset, source.config, split=source.split, revision=source.revision, streaming=source.streaming
+        )
+    except (OSError, ValueError) as error:
+        message = next(iter(str(error).splitlines()), "no details")
+        raise FileNotFoundError(
+            f"dataset '{source.dataset}', configuration '{source.config}', split '{source.split}' cannot be read "
+            f"({message}); check the names"
+        ) from error
+
+
+class _TakenIds:
+    """Which text an identifier belongs to: an open-addressing table of 64-bit digests, 16 bytes an entry."""
+
+    def __init__(self) -> None:
+        self._size, self._mask = 0, (1 << 10) - 1
+        self._keys, self._texts = _zeros(self._mask + 1), _zeros(self._mask + 1)
+
+    def is_taken(self, identifier: str, text_digest: str) -> bool:
+        """Enter an identifier with its text; True if it belongs to another text already."""
+        key = int.from_bytes(hashlib.blake2b(identifier.encode("utf-8", "replace"), digest_size=8).digest(), "big") or 1
+        text = int(text_digest[:16], 16)
+        if 2 * (self._size + 1) > self._mask:
+            self._grow()
+        place = self._place(key)
+        if self._keys[place] == 0:
+            self._keys[place], self._texts[place] = key, text
+            self._size += 1
+            return False
+        return self._texts[place] != text
+
+    def _place(self, key: int) -> int:
+        place = key & self._mask
+        while self._keys[place] not in (0, key):
+            place = (place + 1) & self._mask
+        return place
+
+    def _grow(self) -> None:
+        old = [(key, text) for key, text in zip(self._keys, self._texts, strict=True) if key]
+        self._mask = 2 * self._mask + 1
+        self._keys, self._texts = _zeros(self._mask + 1), _zeros(self._mask + 1)
+        for key, text in old:
+            place = self._place(key)
+            self._keys[place], self._texts[place] = key, text
+
+
+def _zeros(size: int) -> array[int]:
+    return array("Q", bytes(8 * size))

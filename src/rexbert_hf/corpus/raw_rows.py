@@ -1,0 +1,140 @@
+"""Rows of a crawl's files as they are, one at a time: JSON lines, text, Parquet and what the catalog's readers know.
+
+One decision worth knowing: lines are read as bytes with a bound, so one line of any length costs no more memory than
+the bound, and bytes that do not decode lose one line and not the file. What cannot be read comes out as a `Flaw` in
+its place.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..catalog.formats import open_rows
+from ..catalog.sources import FORMATS, FileOptions, find_sources
+
+COMPRESSED = (".gz", ".zst")
+BATCH_ROWS = 256
+"""Rows of Parquet that are decoded at a time: web documents are long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """Why a row cannot be used: the reason it is counted under, and what a person wants to know."""
+
+    reason: str
+    message: str
+
+
+Row = dict[str, Any] | Flaw
+
+FILE_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowException, OSError, ValueError, RuntimeError)
+"""What a file that is broken as a whole raises while it is read."""
+
+
+def format_of(path: Path) -> str | None:
+    """Format by the suffix below .gz and .zst, or None.
+
+    Example:
+        >>> format_of(Path("news_000001.jsonl.zst")), format_of(Path("a.parquet")), format_of(Path("README.md"))
+        ('json', 'parquet', None)
+    """
+    name = Path(path.name.lower())
+    if name.suffix == ".zip":
+        return "zip"
+    return FORMATS.get(Path(name.stem).suffix if name.suffix in COMPRESSED else name.suffix)
+
+
+def raw_rows(path: Path, max_bytes: int) -> Iterator[tuple[int, Row]]:
+    """Rows of one file with their numbers, counted from 1: lines of line formats, rows or items of the others.
+
+    Args:
+        path: the file.
+        max_bytes: a longer line is skipped and comes out as a flaw.
+
+    Raises:
+        OSError, ValueError: one of `FILE_ERRORS`, if the file breaks off or is not what its name says.
+    """
+    form = format_of(path)
+    if form == "parquet" and path.suffix.lower() not in COMPRESSED:
+        yield from _parquet(path)
+        return
+    if form not in ("json", "text"):
+        yield from _by_catalog(path)
+        return
+    with _open(path) as stream:
+        head = stream.peek(64)[:64]
+        if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise ValueError("starts with a UTF-16 mark; store it as UTF-8")
+        if form == "json" and head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[" and path.suffix != ".zst":
+            yield from _by_catalog(path)  # one array of objects
+            return
+        for number, line in _lines(stream, max_bytes):
+            if isinstance(line, Flaw):
+                yield number, line
+            elif line.strip():
+                yield number, _object(line) if form == "json" else _text(line)
+
+
+def _open(path: Path) -> io.BufferedReader[Any]:
+    if path.suffix.lower() == ".zst":
+        return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))
+    raw = gzip.open(path, "rb") if path.suffix.lower() == ".gz" else io.FileIO(path)  # noqa: SIM115 - wrapped below
+    return io.BufferedReader(raw, buffer_size=1 << 20)  # type: ignore[type-var]
+
+
+def _lines(stream: io.BufferedReader[Any], max_bytes: int) -> Iterator[tuple[int, bytes | Flaw]]:
+    number = 0
+    while line := stream.readline(max_bytes + 1):
+        number += 1
+        if len(line) <= max_bytes or line.endswith(b"\n"):
+            yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            continue
+        length = len(line)
+        while line and not line.endswith(b"\n"):
+            line = stream.readline(1 << 20)
+            length += len(line)
+        yield number, Flaw("too_long", f"a line of {length:,} bytes, at most {max_bytes:,}")
+
+
+def _object(line: bytes) -> Row:
+    try:
+        value = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return Flaw("wrong_encoding", f"not UTF-8 (byte {line[error.start]:#04x} at {error.start + 1})")
+    except json.JSONDecodeError as error:
+        return Flaw("broken_json", f"not JSON ({error.msg.removesuffix(' at')} at column {error.colno})")
+    except (ValueError, RecursionError) as error:
+        return Flaw("broken_json", f"not JSON ({error})")
+    return value if isinstance(value, dict) else Flaw("broken_json", f"{type(value).__name__}, not an object")
+
+
+def _text(line: bytes) -> Row:
+    try:
+        return {"text": line.decode("utf-8").rstrip("\r\n")}
+    except UnicodeDecodeError as error:
+        return Flaw("wrong_encoding", f"not UTF-8 (byte {line[error.start]:#04x} at {error.start + 1})")
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, Row]]:
+    number = 0
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=BATCH_ROWS):
+            yield from enumerate(batch.to_pylist(), number + 1)
+            number += batch.num_rows
+
+
+def _by_catalog(path: Path) -> Iterator[tuple[int, Row]]:
+    for source in find_sources(path, FileOptions()):
+        with open_rows(source, FileOptions(), None) as rows:
+            for number, row in rows.rows:
+                yield number, row if isinstance(row, dict) else Flaw("broken_row", row)
