@@ -1,0 +1,163 @@
+"""Classifiers on the Hub: the card, and a push of model, metadata and card in one commit."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCardData
+
+from rexbert_hf.hub import merge_card
+from rexbert_hf.hub.readme import BEGIN, END
+from rexbert_hf.hub.trouble import explain, with_retries
+
+if TYPE_CHECKING:
+    from .fasttext_model import FastTextClassifier
+
+_MEASURES = ("precision", "recall", "f1")
+
+
+def classifier_card(
+    classifier: FastTextClassifier,
+    repo_id: str | None = None,
+    *,
+    license: str | None = None,
+    language: str | Sequence[str] | None = None,
+    sources: Sequence[str] = (),
+    plot: str | None = None,
+) -> str:
+    """Render the card of a classifier: how to use it, what it reached and how it was made.
+
+    Args:
+        classifier: with the `facts` that the distil stage wrote.
+        repo_id: what the copy-paste blocks load.
+        license: of the model; never assumed.
+        language: of the texts.
+        sources: where the texts come from, a line each.
+        plot: file name of the plot of precision and recall.
+    """
+    name = repo_id.rpartition("/")[2] if repo_id else "Domain classifier"
+    given = {"license": license, "language": language}
+    data = ModelCardData(
+        library_name="fasttext",
+        pipeline_tag="text-classification",
+        tags=["fasttext", "rexbert", "data-filtering"],
+        **{key: value for key, value in given.items() if value},
+    )
+    parts = [f"---\n{data.to_yaml()}\n---", BEGIN, f"# {name}", _summary(classifier.facts)]
+    parts += ["## How to use", _usage(classifier, repo_id or "path/to/this/folder")]
+    if table := _figures(classifier.facts):
+        parts += ["## What it reaches", table]
+    if plot:
+        parts.append(f"![Precision and recall by threshold]({plot})")
+    parts += ["## How it was made", _making(classifier, sources), END]
+    return "\n\n".join(parts) + "\n"
+
+
+def _summary(facts: Mapping[str, Any]) -> str:
+    described = facts.get("description")
+    about = f"\n\nThe domain: {' '.join(str(described).split())}" if described else ""
+    return f"A fastText classifier that says how probable it is that a document belongs to a domain.{about}"
+
+
+def _usage(classifier: FastTextClassifier, place: str) -> str:
+    return (
+        "```python\nfrom rexbert_hf.corpus import FastTextClassifier\n\n"
+        f'classifier = FastTextClassifier.load("{place}")\n'
+        'classifier.scores(["Add to basket. Free delivery."])\n```\n\n'
+        f"The model file opens with `fasttext.load_model` too. Texts must then be normalised as in training: lower "
+        f"case, signs as spaces, digits {'kept' if classifier.normaliser.digits == 'keep' else 'as 0'}, one line, the "
+        f"first {classifier.normaliser.max_words:,} words."
+    )
+
+
+def _figures(facts: Mapping[str, Any]) -> str:
+    test = facts.get("test") or {}
+    if not all(name in test for name in _MEASURES):
+        return ""
+    rows = ["| | test | 95 % interval |", "| --- | --- | --- |"]
+    for name in _MEASURES:
+        low, high = test.get(f"{name}_interval") or ("", "")
+        interval = f"{low:.3f} to {high:.3f}" if low != "" else ""
+        rows.append(f"| {name} | {test[name]:.3f} | {interval} |")
+    count, inside = test.get("documents", 0), test.get("positives", 0)
+    told = f"On {count:,} documents that training did not see, {inside:,} of them in domain."
+    return f"{told}\n\n" + "\n".join(rows)
+
+
+def _making(classifier: FastTextClassifier, sources: Sequence[str]) -> str:
+    facts = classifier.facts
+    lines = [f"- Documents are kept from a probability of {classifier.threshold:.3f}."]
+    if chosen := facts.get("chosen"):
+        lines.append(f"- The threshold was chosen on development documents: {chosen}.")
+    if counts := facts.get("documents"):
+        lines.append("- Documents: " + ", ".join(f"{number:,} {name}" for name, number in counts.items()) + ".")
+    if options := facts.get("options"):
+        lines.append("- Training: " + ", ".join(f"{name} {value}" for name, value in options.items()) + ".")
+    if labellers := facts.get("labellers"):
+        lines.append(f"- Labels by {', '.join(labellers)}.")
+    lines += [f"- Texts: {source}" for source in sources]
+    return "\n".join(lines)
+
+
+def push_classifier(
+    classifier: FastTextClassifier,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    revision: str | None = None,
+    **card: Any,
+) -> str:
+    """Push model, metadata and card in one commit; models of earlier pushes go in the same one.
+
+    Args:
+        classifier: what to push.
+        repo_id: "user/name"; made when missing.
+        private: whether a new repository is private.
+        revision: the branch to push to.
+        card: further fields of `classifier_card`.
+
+    Returns:
+        The repository's address.
+
+    Raises:
+        PermissionError: when the token may not write there.
+        ConnectionError: when the Hub stays unreachable.
+    """
+    api = HfApi()
+    text = classifier_card(classifier, repo_id, **card)
+
+    def attempt() -> str:
+        url = api.create_repo(repo_id, private=private, exist_ok=True)
+        if revision and revision != "main":
+            api.create_branch(url.repo_id, branch=revision, exist_ok=True)
+        operations = _operations(classifier, api, url.repo_id, revision, text)
+        api.create_commit(url.repo_id, operations, commit_message="Push the classifier", revision=revision)
+        return str(url)
+
+    try:
+        return with_retries(attempt, f"pushing to {repo_id}")
+    except Exception as error:
+        explained = explain(error, f"{repo_id} was not pushed to {api.endpoint}", "push it again")
+        if explained is None:
+            raise
+        raise explained from None
+
+
+def _operations(
+    classifier: FastTextClassifier, api: HfApi, repo_id: str, revision: str | None, card: str
+) -> list[CommitOperationAdd | CommitOperationDelete]:
+    with tempfile.TemporaryDirectory() as folder:
+        classifier.save(folder)
+        content = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+        there = api.list_repo_files(repo_id, revision=revision)
+        readme = None
+        if "README.md" in there:
+            place = api.hf_hub_download(repo_id, "README.md", revision=revision, cache_dir=folder)
+            readme = Path(place).read_text(encoding="utf-8")
+    content["README.md"] = merge_card(readme, card).encode("utf-8")
+    stale = [name for name in there if name.startswith("model-") and name not in content]
+    additions = [CommitOperationAdd(name, data) for name, data in content.items()]
+    return [*additions, *(CommitOperationDelete(name) for name in stale)]

@@ -1,0 +1,160 @@
+"""fastText's model file: is it one, is it whole, and the same classifier in a table as narrow as its answers.
+
+One decision worth knowing: a supervised model is linear in its word and n-gram vectors, so each vector is only ever
+seen through the output matrix. Storing that product instead (`collapse`) gives the same probabilities from one number a
+row where there are two labels, and K for K labels. A table of a million rows is then 4 MB, in a file that fastText and
+everything built on it reads.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+MAGIC, VERSION = 793_712_314, 12
+_HEAD = struct.Struct("<ii")
+_ARGS = struct.Struct("<12id")
+_DICTIONARY = struct.Struct("<iiiqq")
+_SHAPE = struct.Struct("<qq")
+_SUPERVISED, _LABEL = 3, 1
+_LOSSES = {1: "hs", 2: "ns", 3: "softmax", 4: "ova"}
+
+
+@dataclass(frozen=True, slots=True)
+class FastTextFile:
+    """What stands where in a model file.
+
+    Attributes:
+        path: the file.
+        dim: width of the vectors.
+        words: in the vocabulary.
+        labels: with their prefix, in the model's order.
+        buckets: rows for n-grams.
+        loss: softmax, ova, hs or ns.
+        quantised: whether the input matrix is compressed; the fields below are then 0.
+        input_at: byte where the input matrix' numbers begin.
+        rows: of the input matrix.
+        output_at: byte where the output matrix' numbers begin.
+    """
+
+    path: Path
+    dim: int
+    words: int
+    labels: tuple[str, ...]
+    buckets: int
+    loss: str
+    quantised: bool
+    input_at: int = 0
+    rows: int = 0
+    output_at: int = 0
+
+
+def read_layout(path: str | Path) -> FastTextFile:
+    """Look through a model file without fastText, which ends the process on some broken files.
+
+    Args:
+        path: a .bin or .ftz file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no supervised fastText model, was made by another version, or is not whole.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; train a classifier first, or give the path of a fastText model")
+    data = path.read_bytes()
+    if len(data) < _HEAD.size or _HEAD.unpack_from(data)[0] != MAGIC:
+        raise ValueError(f"{path} is not a fastText model: it does not begin like one; give a .bin or .ftz file")
+    version = _HEAD.unpack_from(data)[1]
+    if version > VERSION:
+        raise ValueError(f"{path}: fastText file version {version}, at most {VERSION} is known; save it again")
+    try:
+        return _layout(path, data)
+    except (struct.error, IndexError, UnicodeDecodeError):
+        raise ValueError(f"{path}: a fastText model that is cut off or damaged; train or download it again") from None
+
+
+def _layout(path: Path, data: bytes) -> FastTextFile:
+    args = _ARGS.unpack_from(data, _HEAD.size)
+    dim, loss, model, buckets = args[0], args[6], args[7], args[8]
+    if model != _SUPERVISED or not 0 < dim < 1 << 16 or loss not in _LOSSES:
+        raise ValueError(f"{path}: a fastText model of word vectors, not of labels; train a supervised one")
+    place = _HEAD.size + _ARGS.size
+    size, words, _, _, pruned = _DICTIONARY.unpack_from(data, place)
+    place += _DICTIONARY.size
+    labels = []
+    for _ in range(size):
+        end = data.find(b"\0", place)
+        if end < 0:
+            raise IndexError
+        if data[end + 9] == _LABEL:
+            labels.append(data[place:end].decode("utf-8"))
+        place = end + 10
+    place += 8 * max(0, pruned)
+    if data[place]:
+        return FastTextFile(path, dim, words, tuple(labels), buckets, _LOSSES[loss], quantised=True)
+    rows, width = _SHAPE.unpack_from(data, place + 1)
+    input_at = place + 1 + _SHAPE.size
+    after = input_at + 4 * rows * width
+    answers, _ = _SHAPE.unpack_from(data, after + 1)
+    output_at = after + 1 + _SHAPE.size
+    if width != dim or answers != len(labels) or len(data) != output_at + 4 * answers * width:
+        raise IndexError
+    return FastTextFile(path, dim, words, tuple(labels), buckets, _LOSSES[loss], False, input_at, rows, output_at)
+
+
+def read_matrices(layout: FastTextFile) -> tuple[np.ndarray, np.ndarray]:
+    """The input matrix `[rows, dim]` and the output matrix `[labels, dim]`, float32.
+
+    Args:
+        layout: of a model that is not quantised.
+
+    Raises:
+        ValueError: for a quantised model.
+    """
+    if layout.quantised:
+        raise ValueError(f"{layout.path} is quantised: its matrices cannot be read; give the .bin file")
+
+    def matrix(start: int, rows: int) -> np.ndarray:
+        flat = np.fromfile(layout.path, dtype="<f4", count=rows * layout.dim, offset=start)
+        return flat.reshape(rows, layout.dim)
+
+    return matrix(layout.input_at, layout.rows), matrix(layout.output_at, len(layout.labels))
+
+
+def collapse(path: str | Path, target: str | Path, initial: np.ndarray | None = None) -> FastTextFile:
+    """Write the same classifier with one number a row and answer; with two labels, one number a row.
+
+    Softmax sees differences only, so with two labels the rows hold half the difference and the output is (+1, -1).
+
+    Args:
+        path: an unquantised softmax model.
+        target: the file to write.
+        initial: the input matrix before training. Rows that still equal it belong to n-grams that no text had; they
+            are set to zero, so that unknown n-grams are no evidence instead of noise.
+
+    Raises:
+        ValueError: for a quantised model or another loss than softmax.
+    """
+    layout = read_layout(path)
+    if layout.loss != "softmax":
+        raise ValueError(f"{path}: trained with {layout.loss}; only softmax models can be collapsed")
+    table, output = read_matrices(layout)
+    if len(layout.labels) == 2:
+        projection, answers = (output[:1] - output[1:]) / 2, np.array([[1.0], [-1.0]])
+    else:
+        projection, answers = output, np.eye(len(output))
+    narrow = (table.astype(np.float64) @ projection.T.astype(np.float64)).astype("<f4")
+    if initial is not None:
+        narrow[(table == initial).all(axis=1)] = 0.0
+    head = bytearray(layout.path.read_bytes()[: layout.input_at - _SHAPE.size])
+    width = narrow.shape[1]
+    struct.pack_into("<i", head, _HEAD.size, width)
+    with Path(target).open("wb") as file:
+        file.write(head + _SHAPE.pack(layout.rows, width))
+        file.write(narrow.tobytes())
+        file.write(b"\0" + _SHAPE.pack(len(answers), width) + answers.astype("<f4").tobytes())
+    return read_layout(target)
