@@ -90,7 +90,7 @@ WEB_PAGE = Features(
         "text": _TEXT,
         "url": _TEXT,
         "domain": _TEXT,  # a topic, as "hobby"
-        "label": _TEXT,  # "shop" or "general" where somebody labelled the page, else null
+        "label": _TEXT,  # as "shop" or "general" where somebody labelled the page, else null
     }
 )
 

@@ -15,8 +15,10 @@ from datasets import Dataset, Features, Value
 
 from ..records import RECORDS
 from .behaviour import Intent, Shelves, make_associations, make_events, make_queries, make_query_products
+from .crawl import make_crawl
 from .opinions import make_questions, make_reviews
 from .products import SampleProduct, make_products
+from .recipes import make_recipe_pages
 from .web import make_long_documents, make_pages
 
 SAMPLE_SIZE = 2_400
@@ -52,6 +54,20 @@ def _shop_texts(seed: int, size: int) -> list[str]:
     return texts
 
 
+def _crawl(seed: int, size: int) -> _Rows:
+    return make_crawl("crawl", seed, _pages(seed, size), _nouns(seed, size))
+
+
+def _food_crawl(seed: int, size: int) -> _Rows:
+    """Recipes among everything else: the shop pages of the sample web are ordinary pages here."""
+    others = [{**page, "label": "general"} for page in _pages(seed, size)]
+    return make_crawl("food", seed, make_recipe_pages(seed, size) + others, _nouns(seed, size))
+
+
+def _nouns(seed: int, size: int) -> list[str]:
+    return sorted({product.leaf.name.lower() for product in _products(seed, size)})
+
+
 def _as_rows(texts: Iterable[str]) -> _Rows:
     return [{"text": text} for text in texts]
 
@@ -67,6 +83,8 @@ _MAKERS: dict[str, Callable[[int, int], _Rows]] = {
     "reviews": lambda seed, size: make_reviews(seed, _products(seed, size)),
     "questions": lambda seed, size: make_questions(seed, _products(seed, size)),
     "web": _pages,
+    "crawl": _crawl,
+    "food_crawl": _food_crawl,
     "general_text": lambda seed, size: _as_rows(
         page["text"] for page in _pages(seed, size) if page["label"] == "general"
     ),
@@ -74,8 +92,9 @@ _MAKERS: dict[str, Callable[[int, int], _Rows]] = {
     "long_text": lambda seed, size: _as_rows(make_long_documents(seed, size)),
 }
 SAMPLE_KINDS = tuple(_MAKERS)
-"""What `load_sample` knows: the records, and three views with a `text` column for pre-training."""
+"""What `load_sample` knows: the records, two crawls, and three views with a `text` column for pre-training."""
 
+_FEATURES = {**RECORDS, "crawl": RECORDS["web"], "food_crawl": RECORDS["web"]}
 _TEXT_VIEW = Features({"text": Value("string")})
 
 
@@ -83,8 +102,9 @@ def load_sample(kind: str, seed: int = 0, size: int | None = None) -> Dataset:
     """Generate one kind of data of the sample shop; calls with equal arguments share one result.
 
     Kinds: the records (`products`, `queries`, `query_products`, `events`, `associations`, `reviews`, `questions`,
-    `web`) and the texts `general_text` (prose, no shop), `shop_text` (titles, descriptions, reviews, questions,
-    queries, shop pages) and `long_text` (documents of at least 3,000 words).
+    `web`), the crawls `crawl` (the web with frames, copies, other languages, empty pages) and `food_crawl` (the same
+    with recipes, labelled "recipe" and "general"), and the texts `general_text` (prose, no shop), `shop_text` (titles,
+    descriptions, reviews, questions, queries, shop pages) and `long_text` (documents of at least 3,000 words).
 
     Args:
         kind: one of `SAMPLE_KINDS`.
@@ -108,4 +128,4 @@ def load_sample(kind: str, seed: int = 0, size: int | None = None) -> Dataset:
 
 @lru_cache(maxsize=32)
 def _load(kind: str, seed: int, size: int) -> Dataset:
-    return Dataset.from_list(_MAKERS[kind](seed, size), features=RECORDS.get(kind, _TEXT_VIEW))
+    return Dataset.from_list(_MAKERS[kind](seed, size), features=_FEATURES.get(kind, _TEXT_VIEW))
