@@ -22,6 +22,9 @@ LOSS_PLOT = "loss.png"
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*[A-Za-z0-9]")
 
 MODEL_FIELDS: dict[str, Any] = {
+    "template": None,
+    "library_name": "transformers",
+    "pipeline_tag": "fill-mask",
     "repo_id": None,
     "model_name": None,
     "license": None,
@@ -37,7 +40,7 @@ MODEL_FIELDS: dict[str, Any] = {
     "folder": None,
 }
 """What `render_model_card` accepts besides the run, with its default. Licence and language are claims about the
-user's data: they are never assumed."""
+user's data: they are never assumed. `template` in the run's own fields stands for that argument."""
 
 DATASET_FIELDS: dict[str, Any] = {
     "repo_id": None,
@@ -48,6 +51,9 @@ DATASET_FIELDS: dict[str, Any] = {
     "task_categories": (),
     "summary": None,
     "configs": (),
+    "unit": "tokens",
+    "data_files": (),
+    "facts": None,
     "columns": (),
     "sources": (),
     "steps": (),
@@ -98,14 +104,14 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def render_model_card(run: Mapping[str, Any], template: str = "model_card.md", **fields: Any) -> str:
+def render_model_card(run: Mapping[str, Any], template: str | None = None, **fields: Any) -> str:
     """Render the card of a trained model from what its run wrote down.
 
     Args:
         run: the content of `run.json` (`read_run`): `config`, `results` (`phases`, `seconds`, `num_parameters`,
             `metrics` with the fields of `huggingface_hub.EvalResult`), `data`, `versions`, `hardware`, `date`,
             `git_commit`, `resumed_from_step`; any of them may be missing. `card` holds fields for this very function.
-        template: a template of this package.
+        template: a template of this package; None for the run's own, or that of encoders.
         fields: see `MODEL_FIELDS`; `repo_id` is what the copy-paste blocks load, `loss_plot` a file name in the
             repository, `folder` the run's folder, whose absolute path the card then does not show.
 
@@ -138,7 +144,7 @@ def render_model_card(run: Mapping[str, Any], template: str = "model_card.md", *
         **{key: run.get(key) for key in ("date", "git_commit", "resumed_from_step")},
         "versions": run.get("versions") or {},
     }
-    text = _environment().get_template(template).render(values)
+    text = _environment().get_template(template or given["template"] or "model_card.md").render(values)
     return _checked(_tidy(text), ModelCard)
 
 
@@ -188,9 +194,11 @@ def render_dataset_card(template: str = "dataset_card.md", **fields: Any) -> str
 
     Args:
         template: a template of this package.
-        fields: see `DATASET_FIELDS`. `configs`: mappings with `name`, `rows`, `tokens`, `fingerprint`; `columns`: with
-            `name`, `meaning`; `sources`: with `name`, `revision`, `license`; `steps`: with `name`, `kept`, `dropped`;
-            `sections`: with `title`, `text` (Markdown, shown as it is).
+        fields: see `DATASET_FIELDS`. `configs`: mappings with `name`, `rows`, `tokens` (counted in `unit`),
+            `fingerprint`; `data_files`: with `config_name` and `data_files`, what `load_dataset` finds its files by;
+            `facts`: whatever a template of its own shows; `columns`: with `name`, `meaning`; `sources`: with `name`,
+            `revision`, `license`; `steps`: with `name`, `kept`, `dropped`; `sections`: with `title`, `text` (Markdown,
+            shown as it is).
 
     Raises:
         ValueError: for an unknown field, or when the metadata is not what the Hub accepts.
@@ -203,7 +211,8 @@ def render_dataset_card(template: str = "dataset_card.md", **fields: Any) -> str
     given = portable(redact(plain(_with_defaults(fields, DATASET_FIELDS, "render_dataset_card"))), fields.get("folder"))
     name = given["dataset_name"] or (given["repo_id"] or "Dataset").split("/")[-1]
     keys = ("license", "language", "task_categories", "tags")
-    data = DatasetCardData(pretty_name=name, **{key: given[key] for key in keys if given[key]})
+    files = {"configs": list(given["data_files"])} if given["data_files"] else {}
+    data = DatasetCardData(pretty_name=name, **{key: given[key] for key in keys if given[key]}, **files)
     values = {**given, "name": name, "repo": given["repo_id"] or "path/to/this/folder", "begin": BEGIN, "end": END}
     values["config_yaml"] = yaml.safe_dump(given["config"], sort_keys=False) if given["config"] else ""
     text = _environment().get_template(template).render({**values, "metadata": data.to_yaml()})
@@ -232,8 +241,8 @@ def _model_metadata(
         optional |= {"model_name": name, "eval_results": measured}
     optional |= {key: given[key] for key in ("license", "language") if given[key]}
     data = ModelCardData(
-        library_name="transformers",
-        pipeline_tag="fill-mask",
+        library_name=given["library_name"],
+        pipeline_tag=given["pipeline_tag"],
         tags=list(dict.fromkeys(given["tags"])),
         **optional,
     )
