@@ -1,0 +1,278 @@
+"""Build: kept documents to Parquet by domain, in the one split, with tokens counted (RexBERT's figure 1).
+
+One decision worth knowing: domains are written one after the other, each in a staging folder that gets its name when it
+is complete. So a killed build or a full disk costs the domain at hand and no other, and memory holds some hundred rows.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..catalog.split import HELD_OUT, SPLITS, split_of
+from ..hub.run_file import git_commit, plain, redact, versions
+from .card import write_corpus_card
+from .manifest import MANIFEST, RESERVED, read_json, totals
+from .shards import COLUMNS, ShardWriter, domains_of, rows_of
+from .stages import StageReport, files_key, finished, stage_key, write_json
+
+WORDS = "words"
+"""What is counted without a tokenizer: runs of characters between white space."""
+_NAME = re.compile(r"[^\w.-]+")
+
+
+@dataclass
+class SourceFacts:
+    """What the card says about one source of documents; none of it is assumed.
+
+    Attributes:
+        name: of the source.
+        license: of its documents.
+        revision: that was read.
+    """
+
+    name: str
+    license: str | None = None
+    revision: str | None = None
+
+
+@dataclass
+class CorpusFacts:
+    """What the card says about the corpus; none of it is assumed.
+
+    Attributes:
+        name: of the corpus.
+        summary: a paragraph about it.
+        license: of the corpus.
+        language: of its text, as "en".
+        sources: where the documents come from.
+    """
+
+    name: str = "Ecom-niverse"
+    summary: str | None = None
+    license: str | None = None
+    language: str | None = None
+    sources: list[SourceFacts] = field(default_factory=list)
+
+
+@dataclass
+class BuildSettings:
+    """How the corpus is written.
+
+    Attributes:
+        held_out: share of the documents outside train, half validation and half test.
+        shard_mb: megabytes of text in a Parquet file, before compression.
+        tokenizer: folder or Hub id of the tokenizer that counts; None counts words.
+        card: what the card says.
+    """
+
+    held_out: float = HELD_OUT
+    shard_mb: float = 256.0
+    tokenizer: str | None = None
+    card: CorpusFacts = field(default_factory=CorpusFacts)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"held_out is a share of the documents, at least 0 and below 1; got {self.held_out}")
+        if not self.shard_mb > 0:
+            raise ValueError(f"shard_mb is above 0; got {self.shard_mb}")
+
+
+def build(
+    settings: BuildSettings,
+    kept_folder: Path,
+    reports: Mapping[str, StageReport],
+    output: Path,
+    config: Mapping[str, Any] | None = None,
+) -> StageReport:
+    """Write the corpus: `DOMAIN/SPLIT-00000-of-0000N.parquet`, `corpus.json`, `README.md`, `domains.svg`.
+
+    Finished domains are not written again. A domain's folder has its name, other characters than letters, digits, ".",
+    "_" and "-" replaced.
+
+    Args:
+        settings: how.
+        kept_folder: Parquet files with the columns `COLUMNS`, in the folder or below.
+        reports: of the stages before, for the card.
+        output: the corpus' folder.
+        config: of the whole run, for the card.
+
+    Raises:
+        FileNotFoundError: if there is no kept file.
+        ValueError: if no document was kept, a column is missing, or two domains would share a folder.
+        OSError: if the disk is full; domains that are finished stay.
+    """
+    started = time.monotonic()
+    files = sorted(path for path in kept_folder.rglob("*.parquet") if not path.name.startswith("."))
+    if not files:
+        raise FileNotFoundError(f"{kept_folder}: no Parquet file of kept documents there; run the filter stage first")
+    version = importlib.metadata.version("rexbert-hf")
+    key = stage_key("build", version, settings, files_key(files), {name: r.key for name, r in reports.items()})
+    done = finished(output, key)
+    if done is not None:
+        return done
+    for name in ("report.json", MANIFEST):  # what is about to change is not finished
+        (output / name).unlink(missing_ok=True)
+    places, rows = domains_of(files)
+    if not places:
+        raise ValueError(f"{kept_folder}: no document was kept: lower the filter's threshold, or see its rejects")
+    names = _folder_names(list(places))
+    count = _counter(settings.tokenizer)
+    made: dict[str, Any] = {}
+    for domain in sorted(places):
+        content = asdict(settings) | {"card": None}
+        part_key = stage_key(version, content, files_key(places[domain]), domain)
+        with _room(domain, len(made), output):
+            folder = output / names[domain]
+            made[names[domain]] = _written(folder, part_key) or _write(
+                settings, domain, places[domain], folder, part_key, count
+            )
+    _remove_others(output, set(made))
+    with _room("the card", len(made), output):
+        write_json(output / MANIFEST, {**_manifest(settings, key, made, reports), **_provenance(config)})
+        write_corpus_card(output)
+        report = _report(key, rows, made, settings)
+        report.seconds = round(time.monotonic() - started, 3)
+        report.save(output)
+    return report
+
+
+def _folder_names(domains: Sequence[str]) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for domain in sorted(domains):
+        name = _NAME.sub("-", domain).strip(".-") or "unnamed"
+        name = f"{name}-domain" if name in RESERVED else name
+        if name in names.values():
+            other = next(domain for domain, taken in names.items() if taken == name)
+            raise ValueError(f"domains '{other}' and '{domain}' would both be written to {name}: rename one of them")
+        names[domain] = name
+    return names
+
+
+def _written(folder: Path, key: str) -> dict[str, Any] | None:
+    found = read_json(folder / "domain.json")
+    return found if found is not None and found.get("key") == key else None
+
+
+def _write(
+    settings: BuildSettings,
+    domain: str,
+    files: Sequence[Path],
+    folder: Path,
+    key: str,
+    count: Callable[[list[str]], list[int]],
+) -> dict[str, Any]:
+    """Write one domain into a staging folder and give it its name."""
+    staged = folder.with_name(f".{folder.name}.staged")
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    facts: dict[str, Any] = {"key": key, "domain": domain, "empty": 0}
+    writers = {split: ShardWriter(staged, split, int(settings.shard_mb * 1e6)) for split in SPLITS}
+    try:
+        for table in rows_of(domain, files):
+            texts = table["text"].to_pylist()
+            tokens = count(texts)
+            sides = [split_of(text, settings.held_out) if text.strip() else "empty" for text in texts]
+            facts["empty"] += sides.count("empty")
+            for split, writer in writers.items():
+                if chosen := [i for i, side in enumerate(sides) if side == split]:
+                    size = sum(len(texts[i].encode("utf-8", "replace")) for i in chosen)
+                    writer.write(table.take(chosen), size, sum(tokens[i] for i in chosen))
+        facts["splits"] = {split: found for split, writer in writers.items() if (found := writer.close())}
+        write_json(staged / "domain.json", facts)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(staged, folder)
+    finally:
+        for writer in writers.values():
+            writer.abandon()
+        shutil.rmtree(staged, ignore_errors=True)
+    return facts
+
+
+def _counter(tokenizer: str | None) -> Callable[[list[str]], list[int]]:
+    """How many tokens (or words) each text has."""
+    if tokenizer is None:
+        return lambda texts: [len(text.split()) for text in texts]
+    from transformers import AutoTokenizer
+
+    loaded = AutoTokenizer.from_pretrained(tokenizer)
+    loaded.model_max_length = 1 << 60  # nothing is cut, and nobody warned
+    return lambda texts: [len(ids) for ids in loaded(texts, add_special_tokens=False)["input_ids"]]
+
+
+@contextmanager
+def _room(what: str, kept: int, output: Path) -> Iterator[None]:
+    """Say what had no room, and that the rest stays."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise OSError(
+            error.errno,
+            f"no room for {what} in {output} ({os.strerror(error.errno)}): {kept} finished domains are kept; make room,"
+            " then start again",
+        ) from error
+
+
+def _remove_others(output: Path, names: set[str]) -> None:
+    """Remove the folders of domains that an earlier build had and this one has not."""
+    for place in output.glob("*/domain.json"):
+        if place.parent.name not in names:
+            shutil.rmtree(place.parent)
+
+
+def _report(key: str, rows: int, made: Mapping[str, Any], settings: BuildSettings) -> StageReport:
+    report = StageReport("build", key, read=rows)
+    for facts in made.values():
+        report.written += sum(split["documents"] for split in facts["splits"].values())
+        if facts["empty"]:
+            report.drop("empty", facts["empty"])
+    splits = [facts["splits"] for facts in made.values()]
+    report.details = {
+        "unit": _unit(settings),
+        "held_out": settings.held_out,
+        "domains": {name: totals(facts) for name, facts in made.items()},
+        "splits": {split: sum(found.get(split, {}).get("documents", 0) for found in splits) for split in SPLITS},
+    }
+    return report
+
+
+def _unit(settings: BuildSettings) -> str:
+    return "tokens" if settings.tokenizer else WORDS
+
+
+def _manifest(
+    settings: BuildSettings, key: str, made: Mapping[str, Any], reports: Mapping[str, StageReport]
+) -> dict[str, Any]:
+    return {
+        "key": key,
+        "unit": _unit(settings),
+        "tokenizer": settings.tokenizer,
+        "held_out": settings.held_out,
+        "columns": list(COLUMNS),
+        "domains": {name: {k: v for k, v in facts.items() if k != "key"} for name, facts in made.items()},
+        "card": asdict(settings.card),
+        "stages": {name: _public(report) for name, report in reports.items()},
+    }
+
+
+def _public(report: StageReport) -> dict[str, Any]:
+    """A report without the places of rejected rows: they are paths of this machine, and the manifest travels."""
+    details = {name: value for name, value in report.details.items() if name != "rejected"}
+    return asdict(report) | {"details": details}
+
+
+def _provenance(config: Mapping[str, Any] | None) -> dict[str, Any]:
+    date = datetime.now(UTC).strftime("%Y-%m-%d")
+    return {"date": date, "git_commit": git_commit(), "versions": versions(), "config": redact(plain(config))}

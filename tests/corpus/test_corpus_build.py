@@ -1,0 +1,208 @@
+"""The build stage: what was kept comes out once, in the one split; restarts, full disks, odd names."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import load_dataset
+
+from rexbert_hf.catalog import split_of
+from rexbert_hf.corpus import build as build_module
+from rexbert_hf.corpus.build import BuildSettings, CorpusFacts, build
+from rexbert_hf.corpus.manifest import Manifest
+from rexbert_hf.corpus.stages import StageReport
+
+DOMAINS = ("hobby", "news", "fashion")
+
+
+def documents(count=300, domains=DOMAINS):
+    texts = [f"page {i} sells a lamp of {i % 7} watts and ships it" for i in range(count)]
+    return [
+        {
+            "id": f"{domains[i % len(domains)]} {i}",
+            "text": text,
+            "url": f"https://a.example/{i}",
+            "domain": domains[i % len(domains)],
+            "score": 0.5,
+        }
+        for i, text in enumerate(texts)
+    ]
+
+
+def write_kept(folder, rows, files=2):
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(files):
+        part = rows[i::files]
+        pq.write_table(pa.Table.from_pylist(part), folder / f"part-{i:05d}.parquet")
+    return folder
+
+
+@pytest.fixture
+def kept(tmp_path):
+    return write_kept(tmp_path / "kept", documents())
+
+
+def everything(folder):
+    manifest = Manifest.read(folder)
+    rows = {}
+    for split in manifest.splits:
+        for path in manifest.files(split):
+            for row in pq.read_table(path).to_pylist():
+                assert row["id"] not in rows
+                rows[row["id"]] = (split, row)
+    return rows
+
+
+def test_each_document_comes_out_once_in_its_split(kept, tmp_path):
+    report = build(BuildSettings(held_out=0.2), kept, {}, tmp_path / "corpus")
+    rows = everything(tmp_path / "corpus")
+    assert {id: row for id, (_, row) in rows.items()} == {row["id"]: row for row in documents()}
+    assert all(split == split_of(row["text"], 0.2) for split, row in rows.values())
+    assert {split for split, _ in rows.values()} == {"train", "validation", "test"}
+    assert (report.read, report.written, report.lost) == (300, 300, 0)
+    words = sum(len(row["text"].split()) for _, row in rows.values())
+    assert sum(domain["tokens"] for domain in report.details["domains"].values()) == words
+    assert report.details["unit"] == "words", "words are not called tokens"
+
+
+def test_shards_are_bounded_and_named_in_full(tmp_path):
+    kept = write_kept(tmp_path / "kept", documents(4500, ("hobby",)))
+    build(BuildSettings(shard_mb=0.05, held_out=0.0), kept, {}, tmp_path / "corpus")
+    names = sorted(path.name for path in (tmp_path / "corpus" / "hobby").glob("*.parquet"))
+    assert names == [f"train-{i:05d}-of-{len(names):05d}.parquet" for i in range(len(names))]
+    assert len(names) > 2
+
+
+def test_the_same_build_is_not_done_again(kept, tmp_path, monkeypatch):
+    first = build(BuildSettings(), kept, {}, tmp_path / "corpus")
+    monkeypatch.setattr(build_module, "domains_of", None)
+    assert build(BuildSettings(), kept, {}, tmp_path / "corpus") == first
+
+
+def test_a_change_rebuilds_only_what_it_touches(tmp_path, monkeypatch):
+    for domain in DOMAINS:
+        write_kept(tmp_path / "kept" / domain, documents(30, (domain,)), files=1)
+    build(BuildSettings(), tmp_path / "kept", {}, tmp_path / "corpus")
+    times = {name: os.stat(tmp_path / "corpus" / name / "domain.json").st_mtime_ns for name in DOMAINS}
+    write_kept(tmp_path / "kept" / "news", documents(20, ("news",)), files=1)
+    (tmp_path / "kept" / "fashion" / "part-00000.parquet").unlink()
+    build(BuildSettings(), tmp_path / "kept", {}, tmp_path / "corpus")
+    assert Manifest.read(tmp_path / "corpus").domains == ["hobby", "news"]
+    assert not (tmp_path / "corpus" / "fashion").exists()
+    assert os.stat(tmp_path / "corpus" / "hobby" / "domain.json").st_mtime_ns == times["hobby"]
+    assert len(everything(tmp_path / "corpus")) == 50
+
+
+def test_a_full_disk_keeps_what_is_finished(kept, tmp_path, monkeypatch):
+    def fill(self, table):
+        if "news" in str(self.where):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_table(self, table)
+
+    write_table = pq.ParquetWriter.write_table
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", fill)
+    with pytest.raises(OSError, match=r"no room for news .*2 finished domains are kept") as caught:
+        build(BuildSettings(), kept, {}, tmp_path / "corpus")
+    assert caught.value.errno == errno.ENOSPC
+    assert "\n" not in str(caught.value)
+    left = sorted(path.name for path in (tmp_path / "corpus").iterdir())
+    assert left == ["fashion", "hobby"], "neither a half domain nor a manifest"
+    with pytest.raises(FileNotFoundError, match="no finished corpus"):
+        Manifest.read(tmp_path / "corpus")
+    times = {name: os.stat(tmp_path / "corpus" / name / "domain.json").st_mtime_ns for name in left}
+    monkeypatch.undo()
+    build(BuildSettings(), kept, {}, tmp_path / "corpus")
+    assert len(everything(tmp_path / "corpus")) == 300
+    assert times == {name: os.stat(tmp_path / "corpus" / name / "domain.json").st_mtime_ns for name in left}
+
+
+@pytest.mark.parametrize(
+    ("domain", "folder"), [("arts & crafts", "arts-crafts"), ("../../etc", "etc"), ("default", "default-domain"),
+                           ("", "unknown"), (None, "unknown"), ("...", "unnamed")]
+)  # fmt: skip
+def test_odd_domains_get_a_folder(domain, folder, tmp_path):
+    kept = write_kept(tmp_path / "kept", documents(10, (domain, "hobby")))
+    build(BuildSettings(), kept, {}, tmp_path / "corpus")
+    assert Manifest.read(tmp_path / "corpus").domains == sorted([folder, "hobby"])
+    assert len(everything(tmp_path / "corpus")) == 10
+
+
+def test_two_domains_of_one_folder_are_refused(tmp_path):
+    kept = write_kept(tmp_path / "kept", documents(10, ("a b", "a-b")))
+    with pytest.raises(ValueError, match="'a b' and 'a-b' would both be written to a-b"):
+        build(BuildSettings(), kept, {}, tmp_path / "corpus")
+
+
+def test_empty_texts_are_counted(tmp_path):
+    rows = documents(20)
+    rows[3]["text"], rows[4]["text"] = "  ", None
+    report = build(BuildSettings(), write_kept(tmp_path / "kept", rows), {}, tmp_path / "corpus")
+    assert (report.read, report.written, report.reasons, report.lost) == (20, 18, {"empty": 2}, 0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "no document was kept"),
+        ([{"id": "a", "text": "b", "url": ""}], "part-00000.parquet: no column 'domain'; it has id, text, url"),
+    ],
+)
+def test_what_cannot_be_built_is_one_line(rows, message, tmp_path):
+    schema = None if rows else pa.schema([(name, pa.string()) for name in ("id", "text", "url", "domain")])
+    (tmp_path / "kept").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), tmp_path / "kept" / "part-00000.parquet")
+    with pytest.raises(ValueError, match=message) as caught:
+        build(BuildSettings(), tmp_path / "kept", {}, tmp_path / "corpus")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(FileNotFoundError, match="run the filter stage first"):
+        build(BuildSettings(), tmp_path / "nothing", {}, tmp_path / "corpus")
+
+
+def test_a_broken_kept_file_is_named(kept, tmp_path):
+    (kept / "part-00001.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(ValueError, match=r"part-00001\.parquet: not a file of kept documents"):
+        build(BuildSettings(), kept, {}, tmp_path / "corpus")
+
+
+def test_plain_datasets_reads_the_folder(kept, tmp_path):
+    corpus = tmp_path / "corpus"
+    build(BuildSettings(held_out=0.2), kept, {}, corpus)
+    cache = str(tmp_path / "cache")
+    assert load_dataset(str(corpus), "news", split="train", cache_dir=cache).unique("domain") == ["news"]
+    parts = load_dataset(str(corpus), cache_dir=cache)
+    assert sum(map(len, parts.values())) == 300
+
+
+def test_the_card_shows_measured_figures_only(kept, tmp_path):
+    corpus = tmp_path / "corpus"
+    build(BuildSettings(), kept, {}, corpus)
+    text = (corpus / "README.md").read_text()
+    for heading in ("Domains", "Labels", "Audit", "Classifier", "From crawl to corpus"):
+        assert f"# {heading}" not in text, "no stage measured it"
+    assert "license" not in text.split("---")[1], "licences are never assumed"
+    facts = CorpusFacts(name="Lamps", license="odc-by", language="en")
+    filtered = StageReport("filter", "k", read=900, written=300, reasons={"below_threshold": 590, "language": 10})
+    build(BuildSettings(card=facts), kept, {"filter": filtered}, corpus)
+    text = (corpus / "README.md").read_text()
+    assert "| filter | 900 | 300 | below threshold 590, language 10 |" in text
+    assert "license: odc-by" in text
+    assert "| hobby | 100 |" in text
+    assert text.count("config_name: hobby") == 1, "the list of files is replaced, not joined"
+    svg = (corpus / "domains.svg").read_text()
+    total = sum(len(row["text"].split()) for row in documents())
+    assert f"{total:,} words by domain" in svg
+
+
+def test_notes_in_the_readme_stay(kept, tmp_path):
+    corpus = tmp_path / "corpus"
+    build(BuildSettings(), kept, {}, corpus)
+    readme = corpus / "README.md"
+    readme.write_text(readme.read_text() + "\nMine: ask before use.\n")
+    build(BuildSettings(held_out=0.3), kept, {}, corpus)
+    assert "Mine: ask before use." in readme.read_text()
+    assert json.loads((corpus / "corpus.json").read_text())["held_out"] == 0.3
