@@ -28,7 +28,8 @@ from rexbert_hf.data.vocabulary import train_tokenizer
 from rexbert_hf.pretraining import PretrainSettings, pretrain
 from rexbert_hf.settings import parse_args
 
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "docs/data.md")
+DOCS = tuple(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *DOCS)
 PROSE = ("cd", "git", "export", "hf")
 LAUNCHERS = {
     "accelerate": ("launch", {"--num_processes": "number", "--quiet": "flag"}),
