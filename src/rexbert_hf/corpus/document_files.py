@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -53,7 +54,8 @@ def write_documents(path: str | Path, documents: Iterable[Document], rows_per_fi
     first = next(documents, None)
     while first is not None or not files:
         file = path / f"part-{len(files):05d}.parquet"
-        _write_file(file, _with_first(first, documents), rows_per_file)
+        # Not a generator: one that is dropped before its end would close the documents for the files that follow.
+        _write_file(file, documents if first is None else chain([first], documents), rows_per_file)
         files.append(file)
         first = next(documents, None)
     return files
@@ -99,12 +101,6 @@ def parquet_files(path: str | Path | Sequence[str | Path]) -> list[Path]:
     if not files:
         raise FileNotFoundError(f"{path}: no Parquet file of documents there; run the stage that writes it")
     return files
-
-
-def _with_first(first: Document | None, rest: Iterator[Document]) -> Iterator[Document]:
-    if first is not None:
-        yield first
-        yield from rest
 
 
 def _write_file(path: Path, documents: Iterator[Document], rows: int | None) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import importlib.metadata
 import logging
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..catalog import load_sample
 from .raw_rows import FILE_ERRORS, Flaw, Row, format_of, raw_rows
 from .stages import StageReport, files_key
 
@@ -47,16 +49,18 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class DocumentSource:
-    """Where documents come from: files here, or a dataset by name.
+    """Where documents come from: files here, a dataset by name, or the built-in sample.
 
     Attributes:
         path: a file, folder or glob of JSON lines, text (a document a line), Parquet, CSV or TSV; plain, .gz or .zst.
         dataset: what `datasets.load_dataset` takes, instead of `path`.
+        sample: a kind of sample data, as "crawl" or "food_crawl", instead of both.
+        sample_size: products of the sample shop; 0 for the usual number.
         config: configuration of the dataset.
         split: of the dataset.
         revision: of the dataset.
         streaming: read the dataset without a local copy.
-        text_field: name of the text's field.
+        text_field: name of the text's field, or of several that are joined by line breaks.
         domain_field: name of the domain's field; "" if there is none.
         url_field: name of the address' field; "" if there is none.
         id_field: name of the identifier's field; "" makes identifiers of the text.
@@ -67,16 +71,18 @@ class DocumentSource:
         limit: stop after so many documents; 0 for all.
 
     Raises:
-        ValueError: unless exactly one of `path` and `dataset` is given.
+        ValueError: unless exactly one of `path`, `dataset` and `sample` is given.
     """
 
     path: str = ""
     dataset: str = ""
+    sample: str = ""
+    sample_size: int = 0
     config: str | None = None
     split: str = "train"
     revision: str | None = None
     streaming: bool = True
-    text_field: str = "text"
+    text_field: str | list[str] = "text"
     domain_field: str = "domain"
     url_field: str = "url"
     id_field: str = ""
@@ -87,15 +93,20 @@ class DocumentSource:
     limit: int = 0
 
     def __post_init__(self) -> None:
-        if bool(self.path) == bool(self.dataset):
-            raise ValueError("a document source has either a path or the name of a dataset: set one of the two")
+        if sum(map(bool, (self.path, self.dataset, self.sample))) != 1:
+            raise ValueError("a document source has either a path, or a dataset's name, or a sample: set one of them")
         if self.max_chars < 1:
             raise ValueError(f"max_chars is at least 1, got {self.max_chars}")
 
     @property
     def name(self) -> str:
         """What messages call it."""
-        return self.path or f"{self.dataset}[{self.split}]"
+        return self.path or (f"sample {self.sample}" if self.sample else f"{self.dataset}[{self.split}]")
+
+    @property
+    def text_fields(self) -> list[str]:
+        """Names of the fields that make the text."""
+        return [self.text_field] if isinstance(self.text_field, str) else list(self.text_field)
 
     def files(self) -> list[Path]:
         """The files behind the path, in a fixed order; none for a dataset.
@@ -123,7 +134,7 @@ def text_id(text: str) -> str:
 
     Example:
         >>> text_id("mug")[:8]
-        '2353c93c'
+        '41eceaf7'
     """
     return hashlib.sha1(text.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
 
@@ -134,7 +145,8 @@ def sources_key(sources: Sequence[DocumentSource]) -> list[Any]:
     Raises:
         FileNotFoundError: if a path leads nowhere.
     """
-    return [(source, files_key(source.files())) for source in sources]
+    version = importlib.metadata.version("rexbert-hf")
+    return [(source, files_key(source.files()), version if source.sample else "") for source in sources]
 
 
 def read_documents(sources: Sequence[DocumentSource], report: StageReport) -> Iterator[Document]:
@@ -209,9 +221,9 @@ class _SourceReader:
 
     def _located(self) -> Iterator[tuple[str, str, Row]]:
         """Rows with their place and the folder that may name their domain."""
-        if self.source.dataset:
-            for number, row in enumerate(_dataset_rows(self.source), 1):
-                yield f"{self.source.name} row {number}", "", row
+        if not self.source.path:
+            for number, fields in enumerate(_dataset_rows(self.source), 1):
+                yield f"{self.source.name} row {number}", "", fields
             return
         root = Path(self.source.path).expanduser()
         for path in self.source.files():
@@ -229,13 +241,15 @@ class _SourceReader:
             return row
         self._rows += 1
         source = self.source
-        if source.text_field not in row:
+        fields = [name for name in source.text_fields if name in row]
+        if not fields:
             self._fields.update(dict.fromkeys(row))
             if self._rows == _JUDGED_AFTER:
                 self._judge()
-            return Flaw("no_text_field", f"no field '{source.text_field}'; it has {', '.join(map(str, row))[:200]}")
+            wanted = "', '".join(source.text_fields)
+            return Flaw("no_text_field", f"no field '{wanted}'; it has {', '.join(map(str, row))[:200]}")
         self._with_text += 1
-        text = row[source.text_field]
+        text = row[fields[0]] if len(fields) == 1 else "\n".join(filter(None, (_plain(row[name]) for name in fields)))
         flaw = _flaw_of(text, source.max_chars)
         if flaw is not None:
             return flaw
@@ -261,8 +275,9 @@ class _SourceReader:
 
     def _judge(self) -> None:
         if self._rows and not self._with_text:
+            wanted = "', '".join(self.source.text_fields)
             raise ValueError(
-                f"{self.source.name}: no row has a field '{self.source.text_field}'; the fields are "
+                f"{self.source.name}: no row has a field '{wanted}'; the fields are "
                 f"{', '.join(map(str, self._fields)) or 'none'}: set text_field"
             )
 
@@ -296,6 +311,8 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _dataset_rows(source: DocumentSource) -> Iterable[dict[str, Any]]:
+    if source.sample:
+        return load_sample(source.sample, size=source.sample_size or None)
     from datasets import load_dataset
 
     try:

@@ -85,14 +85,16 @@ def raw_rows(path: Path, max_bytes: int) -> Iterator[tuple[int, Row]]:
                 yield number, _object(line) if form == "json" else _text(line)
 
 
-def _open(path: Path) -> io.BufferedReader[Any]:
+def _open(path: Path) -> Any:
+    """A stream with `readline` and `peek`. Its buffer is what is lost of a compressed file that breaks off."""
+    if path.suffix.lower() == ".gz":
+        return gzip.open(path, "rb")
     if path.suffix.lower() == ".zst":
         return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))
-    raw = gzip.open(path, "rb") if path.suffix.lower() == ".gz" else io.FileIO(path)  # noqa: SIM115 - wrapped below
-    return io.BufferedReader(raw, buffer_size=1 << 20)  # type: ignore[type-var]
+    return path.open("rb", buffering=1 << 20)
 
 
-def _lines(stream: io.BufferedReader[Any], max_bytes: int) -> Iterator[tuple[int, bytes | Flaw]]:
+def _lines(stream: Any, max_bytes: int) -> Iterator[tuple[int, bytes | Flaw]]:
     number = 0
     while line := stream.readline(max_bytes + 1):
         number += 1

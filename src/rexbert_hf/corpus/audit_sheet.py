@@ -1,0 +1,62 @@
+"""The sheet that a person fills in for an audit: documents without the labels they have, so that the look is fresh."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from .documents import Document
+from .offline_labellers import ReadySettings
+from .vertical import Vertical
+
+_SHOWN_CHARS = 4_000
+
+
+def write_sheet(path: Path, documents: Sequence[Document], vertical: Vertical) -> None:
+    """Write a CSV with an empty column `label`; the descriptions of the labels stand in a text file beside it.
+
+    Args:
+        path: of the CSV.
+        documents: a row each.
+        vertical: whose labels are wanted.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f"Labels for {vertical.name}: {vertical.description}", ""]
+    lines += [f"{label}: {description}" for label, description in vertical.labels.items()]
+    path.with_suffix(".txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    with staged.open("w", encoding="utf-8-sig", newline="") as file:  # spreadsheets take the mark for UTF-8
+        writer = csv.writer(file)
+        writer.writerow(("id", "label", "domain", "url", "text"))
+        for document in documents:
+            writer.writerow((document.id, "", document.domain, document.url, document.text[:_SHOWN_CHARS]))
+    os.replace(staged, path)
+
+
+def read_sheet(path: Path, vertical: Vertical) -> ReadySettings:
+    """Check that a sheet has been filled in, and say how to read it.
+
+    Raises:
+        ValueError: if a column is missing, no row has a label, or a label is not one of the vertical's.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file)
+        for column in ("id", "label"):
+            if column not in (rows.fieldnames or ()):
+                raise ValueError(f"{path}: no column '{column}'; it has {', '.join(rows.fieldnames or ())}")
+        filled = 0
+        for row in rows:
+            label = (row["label"] or "").strip()
+            if label and label not in vertical.labels:
+                raise ValueError(
+                    f"{path}:{rows.line_num}: '{label}' is not one of the labels {', '.join(vertical.labels)}"
+                )
+            filled += bool(label)
+    if not filled:
+        raise ValueError(f"{path}: the column 'label' is empty: fill it in with {', '.join(vertical.labels)}")
+    return ReadySettings(path=str(path))

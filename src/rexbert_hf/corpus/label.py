@@ -1,0 +1,174 @@
+"""Stage 3: label the sampled documents. `labels.jsonl` and `failed.jsonl` together hold every document once, in order.
+
+One decision worth knowing: `report.json` is written only when every document was tried. If the endpoint goes away, what
+is finished is kept, the rest is listed as failed, the stage ends with an error, and the next start goes on from the
+answers that are on disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from .document_files import parquet_files, read_parquet
+from .documents import Document
+from .labels import Label, Labeller, json_line
+from .llm_client import EndpointSettings
+from .llm_labeller import LLMLabeller
+from .offline_labellers import KeywordLabeller, ReadyLabels, ReadySettings
+from .stages import StageReport, files_key, finished, stage_key
+from .vertical import Vertical
+
+logger = logging.getLogger(__name__)
+
+LABELS, FAILED, ANSWERS = "labels.jsonl", "failed.jsonl", "answers.jsonl"
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """Who labels.
+
+    Attributes:
+        kind: "keywords" (offline), "ready" (labels from a file) or "llm".
+        ready: for "ready".
+        endpoint: for "llm".
+        cache: file of the answers of "llm"; "" puts it into the stage's folder.
+        max_failed_share: of documents, for "llm": with more the stage is not finished and a new start tries them again.
+    """
+
+    kind: Literal["keywords", "ready", "llm"] = "keywords"
+    ready: ReadySettings = field(default_factory=ReadySettings)
+    endpoint: EndpointSettings = field(default_factory=EndpointSettings)
+    cache: str = ""
+    max_failed_share: float = 0.05
+
+
+def make_labeller(settings: LabelSettings, vertical: Vertical, folder: str | Path) -> Labeller:
+    """The labeller that the settings name.
+
+    Args:
+        settings: who labels.
+        vertical: what to look for.
+        folder: where answers are kept unless `settings.cache` says it.
+
+    Raises:
+        ValueError: if something that the kind needs is not set.
+        FileNotFoundError: if ready labels are not there.
+    """
+    if settings.kind == "llm":
+        return LLMLabeller(settings.endpoint, vertical, settings.cache or Path(folder) / ANSWERS)
+    if settings.kind == "ready":
+        return ReadyLabels(settings.ready, vertical)
+    return KeywordLabeller(vertical)
+
+
+def label(settings: LabelSettings, vertical: Vertical, documents_path: str | Path, output: str | Path) -> StageReport:
+    """Label documents.
+
+    Args:
+        settings: who labels.
+        vertical: what to look for.
+        documents_path: Parquet of the stage `sample`.
+        output: folder for `labels.jsonl`, `failed.jsonl`, the answers of a language model, and the report.
+
+    Returns:
+        The report: `details` has labels by domain, tokens and cost.
+
+    Raises:
+        ConnectionError: if the endpoint is not there, or goes away; what is finished is kept.
+        ValueError: if too many documents failed, or none got a label.
+        FileNotFoundError: if there are no documents.
+
+    Example:
+        >>> import tempfile
+        >>> from rexbert_hf.corpus.document_files import write_documents
+        >>> from rexbert_hf.corpus.ecommerce import ECOMMERCE
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> documents = [Document("a", "Mug, $9. In stock, add to cart.", "", "food"), Document("b", "It rained.")]
+        >>> _ = write_documents(folder / "documents.parquet", documents)
+        >>> report = label(LabelSettings(), ECOMMERCE, folder / "documents.parquet", folder / "labels")
+        >>> report.read, report.written, report.details["by_domain"]
+        (2, 2, {'food': {'shop': 1}, 'unknown': {'general': 1}})
+    """
+    output, started = Path(output), time.monotonic()
+    files = parquet_files(documents_path)
+    labeller = make_labeller(settings, vertical, output)
+    key = stage_key("label", 1, labeller.key, vertical, files_key(files))
+    if (done := finished(output, key)) is not None:
+        return done
+    report = StageReport("label", key)
+    _write(output, report, labeller, vertical, read_parquet(files))
+    report.details |= {"labeller": labeller.name, **labeller.figures()}
+    report.seconds = round(time.monotonic() - started, 3)
+    _check(settings, labeller, report, output)
+    report.save(output)
+    logger.info("label: %d of %d documents, %s", report.written, report.read, report.reasons or "none failed")
+    return report
+
+
+def _write(
+    output: Path, report: StageReport, labeller: Labeller, vertical: Vertical, documents: Iterable[Document]
+) -> None:
+    """Write both files by way of temporary ones, which replace the real ones when all is done."""
+    output.mkdir(parents=True, exist_ok=True)
+    names = (LABELS, FAILED)
+    by_domain: dict[str, Counter[str]] = {}
+    domains: dict[str, str] = {}
+    with ExitStack() as stack:
+        labels, failed = (stack.enter_context(_staged(output, name).open("w", encoding="utf-8")) for name in names)
+        for outcome in labeller.label(_unrepeated(documents, domains, report)):
+            if isinstance(outcome, Label):
+                labels.write(json_line(outcome))
+                report.written += 1
+                by_domain.setdefault(domains[outcome.id], Counter())[outcome.label] += 1
+            else:
+                failed.write(json_line(outcome))
+                report.drop(outcome.reason)
+    for name in names:
+        os.replace(_staged(output, name), output / name)
+    report.details["by_domain"] = {domain: dict(sorted(counts.items())) for domain, counts in sorted(by_domain.items())}
+    total = sum(by_domain.values(), Counter())
+    report.details["labels"] = dict(sorted(total.items()))
+    report.details["in_domain"] = sum(count for name, count in total.items() if vertical.is_in_domain(name))
+
+
+def _unrepeated(documents: Iterable[Document], domains: dict[str, str], report: StageReport) -> Iterator[Document]:
+    """Documents whose identifier was not seen before; fills in the domain of each."""
+    for document in documents:
+        report.read += 1
+        if document.id in domains:
+            report.drop("repeated_id")
+            continue
+        domains[document.id] = document.domain
+        yield document
+
+
+def _staged(output: Path, name: str) -> Path:
+    return output / f".{name}.part"
+
+
+def _check(settings: LabelSettings, labeller: Labeller, report: StageReport, output: Path) -> None:
+    failed = sum(report.reasons.values()) - report.reasons.get("repeated_id", 0)
+    if labeller.trouble is not None:
+        raise ConnectionError(
+            f"the endpoint is gone ({labeller.trouble}): {report.written:,} of {report.read:,} documents are labelled "
+            f"and kept in {output}; start again to go on"
+        )
+    if settings.kind == "llm" and failed > settings.max_failed_share * report.read:
+        raise ValueError(
+            f"{failed:,} of {report.read:,} documents got no label ({_counts(report)}), more than max_failed_share="
+            f"{settings.max_failed_share:g}: read {output / FAILED}, then start again or raise the share"
+        )
+    if report.read and not report.written:
+        raise ValueError(f"none of {report.read:,} documents got a label ({_counts(report)}): read {output / FAILED}")
+
+
+def _counts(report: StageReport) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(report.reasons.items()))

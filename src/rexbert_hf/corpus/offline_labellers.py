@@ -1,0 +1,196 @@
+"""Labellers that need no model: keywords, and labels that are there already.
+
+Keywords are a first guess that gets a pipeline going, not a judgement: they see words and not what a page is about.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..catalog import load_sample, read_records
+from .documents import Document, text_id
+from .labels import Failure, Label
+from .stages import files_key
+from .vertical import Vertical
+
+_USUAL_WORDS = 50
+_MOST_COUNTED = 3
+_WORD = re.compile(r"\w+")
+
+
+class KeywordLabeller:
+    """Labels by weighted keywords.
+
+    A keyword counts up to three times. The score of a side is the sum of weights, divided by the square root of the
+    length in units of fifty words (short texts are not scaled up). In-domain labels win together if their score
+    reaches that of the others and the threshold. The label with the largest score of the side that wins is given, and
+    `fallback` where neither side reaches the threshold.
+
+    Args:
+        vertical: with keywords.
+
+    Raises:
+        ValueError: if it has no keywords, or a regular expression among them is wrong.
+
+    Example:
+        >>> from rexbert_hf.corpus.ecommerce import ECOMMERCE
+        >>> pages = [Document("a", "Steel mug, $9.00. In stock. Add to basket."), Document("b", "It rained all day.")]
+        >>> [label.label for label in KeywordLabeller(ECOMMERCE).label(pages)]
+        ['shop', 'general']
+    """
+
+    name = "keywords"
+    trouble: str | None = None
+
+    def __init__(self, vertical: Vertical) -> None:
+        if not any(vertical.keywords.get(label) for label in vertical.in_domain):
+            raise ValueError(
+                f"vertical '{vertical.name}' has no keywords for {', '.join(vertical.in_domain)}: add some, or choose "
+                "another labeller"
+            )
+        self.vertical = vertical
+        self._patterns = {label: _compiled(label, words) for label, words in vertical.keywords.items()}
+
+    @property
+    def key(self) -> Any:
+        """The vertical decides."""
+        return (self.name, self.vertical)
+
+    def figures(self) -> dict[str, Any]:
+        """Nothing to report."""
+        return {}
+
+    def label(self, documents: Iterable[Document]) -> Iterator[Label]:
+        """One label a document, in order."""
+        for document in documents:
+            yield self._label(document)
+
+    def _label(self, document: Document) -> Label:
+        vertical, text = self.vertical, document.text.lower()
+        scale = math.sqrt(max(1.0, sum(1 for _ in _WORD.finditer(text)) / _USUAL_WORDS))
+        scores: dict[str, float] = {}
+        found: dict[str, list[str]] = {}
+        for label, patterns in self._patterns.items():
+            counts = {word: (weight, len(pattern.findall(text))) for word, weight, pattern in patterns}
+            found[label] = [word for word, (_, count) in counts.items() if count]
+            scores[label] = sum(weight * min(count, _MOST_COUNTED) for weight, count in counts.values()) / scale
+        side = {label: score for label, score in scores.items() if vertical.is_in_domain(label)}
+        others = {label: score for label, score in scores.items() if not vertical.is_in_domain(label)}
+        wanted, against = sum(side.values()), max(sum(others.values()), vertical.threshold)
+        if wanted < against:
+            side = others if sum(others.values()) >= vertical.threshold else {vertical.fallback: 0.0}
+        best = max(side, key=lambda label: side[label])
+        confidence = 1 / (1 + math.exp(-2 * abs(wanted - against)))
+        words = ", ".join(found.get(best, [])[:5])
+        return Label(document.id, best, round(confidence, 4), words or "no keyword", self.name)
+
+
+def _compiled(label: str, words: Mapping[str, float]) -> list[tuple[str, float, re.Pattern[str]]]:
+    compiled = []
+    for word, weight in words.items():
+        # Texts are lower-cased, which is faster than a pattern that ignores case.
+        expression = word[3:] if word.startswith("re:") else rf"\b{re.escape(word.lower())}\b"
+        try:
+            compiled.append((word, weight, re.compile(expression)))
+        except re.error as error:
+            raise ValueError(f"keywords.{label}: '{word}' is not a regular expression ({error})") from None
+    return compiled
+
+
+@dataclass(frozen=True)
+class ReadySettings:
+    """Where ready labels stand.
+
+    Attributes:
+        path: CSV, TSV, JSON lines or Parquet.
+        sample: a kind of sample data with labels, as "crawl", instead of a path.
+        sample_size: products of the sample shop; 0 for the usual number.
+        id_field: the document's identifier; if the file has no such field, the SHA-1 of the text is taken.
+        text_field: the text, for files without identifiers.
+        label_field: the label.
+        labels: their label -> ours, where they differ; labels that are not named stay as they are.
+    """
+
+    path: str = ""
+    sample: str = ""
+    sample_size: int = 0
+    id_field: str = "id"
+    text_field: str = "text"
+    label_field: str = "label"
+    labels: dict[str, str] | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.path or f"sample {self.sample}"
+
+
+class ReadyLabels:
+    """Labels from a file: a person's, another project's, or a label column of the source itself.
+
+    Args:
+        settings: where they stand.
+        vertical: whose labels they must be.
+
+    Raises:
+        FileNotFoundError: if the file is not there.
+        ValueError: if it lacks a field or holds no label of the vertical.
+    """
+
+    name = "ready"
+    trouble: str | None = None
+
+    def __init__(self, settings: ReadySettings, vertical: Vertical) -> None:
+        if bool(settings.path) == bool(settings.sample):
+            raise ValueError("ready labels need ready.path, the file that holds them, or ready.sample")
+        self.settings, self.vertical = settings, vertical
+        self._labels = dict(self._read())
+        if not any(label in vertical.labels for label in self._labels.values()):
+            seen = ", ".join(sorted(set(self._labels.values()))[:10])
+            raise ValueError(
+                f"{settings.name}: field '{settings.label_field}' holds {seen or 'nothing'}, none of the labels "
+                f"{', '.join(vertical.labels)}: name them in ready.labels"
+            )
+
+    def _read(self) -> Iterator[tuple[str, str]]:
+        settings = self.settings
+        if settings.sample:
+            rows = load_sample(settings.sample, size=settings.sample_size or None)
+        else:
+            rows = read_records(settings.path, errors="skip")
+        by_id = settings.id_field in rows.column_names
+        needed = settings.id_field if by_id else settings.text_field
+        for field in (needed, settings.label_field):
+            if field not in rows.column_names:
+                raise ValueError(f"{settings.name}: no field '{field}'; it has {', '.join(rows.column_names)}")
+        for row in rows.select_columns([needed, settings.label_field]):
+            label = str(row[settings.label_field] or "").strip()
+            if label:
+                identifier = str(row[needed]) if by_id else text_id(row[needed] or "")
+                yield identifier, (settings.labels or {}).get(label, label)
+
+    @property
+    def key(self) -> Any:
+        """The file and how it is read."""
+        files = [Path(self.settings.path)] if self.settings.path else []
+        return (self.name, asdict(self.settings), files_key(files))
+
+    def figures(self) -> dict[str, Any]:
+        """How many labels there were."""
+        return {"ready_labels": len(self._labels)}
+
+    def label(self, documents: Iterable[Document]) -> Iterator[Label | Failure]:
+        """The document's label, or a failure if there is none."""
+        for document in documents:
+            label = self._labels.get(document.id)
+            if label is None:
+                yield Failure(document.id, "no_label", f"no label in {self.settings.name}")
+            elif label not in self.vertical.labels:
+                yield Failure(document.id, "unknown_label", f"'{label}' is not a label of {self.vertical.name}")
+            else:
+                yield Label(document.id, label, 1.0, "", self.name)

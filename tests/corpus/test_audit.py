@@ -1,0 +1,174 @@
+"""The audit: a second look at a stratified sample, and a gate that does not open by accident."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rexbert_hf.corpus import (
+    AuditSettings,
+    Document,
+    LabelSettings,
+    ReadySettings,
+    Vertical,
+    audit,
+    label,
+    text_id,
+    write_documents,
+)
+from rexbert_hf.metrics.agreement import cohen_kappa
+
+FOOD = Vertical(
+    "food", "Recipes.", {"recipe": "how to cook", "menu": "what to order", "other": "anything else"},
+    ["recipe", "menu"], "other",
+)  # fmt: skip
+SIZES = {("hobby", "recipe"): 200, ("hobby", "other"): 50, ("news", "other"): 900, ("news", "menu"): 12}
+"""Documents of each domain and first label."""
+OTHERWISE = {"recipe": "menu", "menu": "other", "other": "recipe"}
+"""What the second labeller says when the two differ."""
+
+
+@pytest.fixture
+def labelled(tmp_path) -> Path:
+    """A labelled corpus; the second opinion of each document stands in second.csv."""
+    documents, first, second, generator = [], [], [], random.Random(4)
+    for (domain, name), size in SIZES.items():
+        for i in range(size):
+            document = Document(text_id(f"{domain} {name} {i}"), f"{domain} {name} {i}", "", domain)
+            documents.append(document)
+            first.append((document.id, name))
+            wrong = generator.random() < {"recipe": 0.1, "menu": 0.5, "other": 0.05}[name]
+            second.append(
+                (document.id, {"recipe": "menu", "menu": "other", "other": "recipe"}[name] if wrong else name)
+            )
+    generator.shuffle(documents)
+    write_documents(tmp_path / "documents.parquet", documents)
+    for file, rows in (("first.csv", first), ("second.csv", second)):
+        with (tmp_path / file).open("w", newline="") as out:
+            csv.writer(out).writerows([("id", "label"), *rows])
+    label(ready(tmp_path / "first.csv"), FOOD, tmp_path / "documents.parquet", tmp_path / "labels")
+    return tmp_path
+
+
+def ready(path: Path) -> LabelSettings:
+    return LabelSettings("ready", ReadySettings(str(path)))
+
+
+def run(folder: Path, settings: AuditSettings, output: str = "audit"):
+    return audit(settings, FOOD, folder / "documents.parquet", folder / "labels", folder / output)
+
+
+def table_of(folder: Path) -> dict[tuple[str, str], dict[str, int]]:
+    """Stratum -> second label -> documents, of the whole corpus."""
+    seconds = dict(list(csv.reader((folder / "second.csv").open()))[1:])
+    found: dict[tuple[str, str], dict[str, int]] = {}
+    for stratum, size in SIZES.items():
+        for i in range(size):
+            second = seconds[text_id(f"{stratum[0]} {stratum[1]} {i}")]
+            found.setdefault(stratum, dict.fromkeys(FOOD.labels, 0))[second] += 1
+    return found
+
+
+def test_looking_at_everything_gives_the_corpus_itself(labelled):
+    """With strata drawn whole the weighted figures are plain counts over all documents."""
+    settings = AuditSettings(labeller=ready(labelled / "second.csv"), per_stratum=10_000, compare="label")
+    report = run(labelled, settings)
+    whole = table_of(labelled)
+    names = list(FOOD.labels)
+    table = np.zeros((3, 3))
+    for (_, first), seconds in whole.items():
+        for second, count in seconds.items():
+            table[names.index(first), names.index(second)] += count
+    found = json.loads((labelled / "audit/audit.json").read_text())
+    assert found == report.details["audit"]
+    assert found["table"] == table.astype(int).tolist()
+    assert found["all"]["agreement"]["value"] == pytest.approx(np.trace(table) / table.sum(), abs=1e-6)
+    assert found["all"]["kappa"]["value"] == pytest.approx(cohen_kappa(table), abs=1e-6)
+    news = whole["news", "other"]["other"] + whole["news", "menu"]["menu"]
+    assert found["by_domain"]["news"]["agreement"]["value"] == pytest.approx(news / 912, abs=1e-6)
+    assert found["by_label"]["menu"]["agreement"]["value"] == pytest.approx(
+        whole["news", "menu"]["menu"] / 12, abs=1e-6
+    )
+    assert (report.read, report.written, report.lost) == (1162, 1162, 0)
+    rows = list(csv.DictReader((labelled / "audit/disagreements.csv").open()))
+    assert len(rows) == table.sum() - np.trace(table)
+    assert all(row["first"] != row["second"] and row["text"].startswith(row["domain"]) for row in rows)
+
+
+def test_a_small_audit_looks_at_every_stratum_and_weights_it(labelled):
+    settings = AuditSettings(
+        labeller=ready(labelled / "second.csv"), per_stratum=25, compare="label", min_agreement=0.5
+    )
+    report = run(labelled, settings)
+    assert (report.written, report.reasons) == (25 * 3 + 12, {"not_drawn": 1162 - 87})
+    assert report.lost == 0
+    found, whole = report.details["audit"]["all"], table_of(labelled)
+    true = sum(counts[name] for (_, name), counts in whole.items()) / 1162
+    assert found["agreement"]["low"] < true < found["agreement"]["high"]
+    # Strata count for their size: "menu", wrong half of the time, is 14 % of the sample and 1 % of the corpus.
+    assert found["unweighted_agreement"]["value"] < found["agreement"]["value"]
+
+
+def test_two_wanted_labels_agree_in_domain(labelled):
+    """A recipe taken for a menu is wanted by both: that is what the corpus depends on."""
+    settings = AuditSettings(labeller=ready(labelled / "second.csv"), per_stratum=10_000)
+    found = run(labelled, settings).details["audit"]
+    assert found["labels"] == ["in_domain", "other"]
+    assert found["by_label"]["recipe"]["agreement"]["value"] == 1.0
+    assert found["by_label"]["recipe"]["kappa"]["value"] is None  # nothing for chance to get wrong
+
+
+def test_under_the_bar_the_run_stops_and_keeps_the_findings(labelled):
+    settings = AuditSettings(labeller=ready(labelled / "second.csv"), per_stratum=10_000, min_agreement=0.99)
+    for _ in range(2):  # the gate stays shut on a second try
+        with pytest.raises(
+            ValueError, match=r"audit: agreement is 0\.\d+ .*under min_agreement=0.99: read .*csv"
+        ) as found:
+            run(labelled, settings)
+        assert "\n" not in str(found.value)
+    assert sorted(path.name for path in (labelled / "audit").iterdir()) == ["audit.json", "disagreements.csv"]
+    with pytest.raises(ValueError, match=r"audit: kappa is 0\.\d+, under min_kappa=0.99"):
+        run(labelled, replace(settings, min_agreement=0.5, min_kappa=0.99))
+    assert run(labelled, replace(settings, min_agreement=0.5)).written == 1162
+    assert (labelled / "audit/report.json").exists()
+
+
+def test_a_person_fills_in_a_sheet(labelled):
+    settings = AuditSettings(by="person", per_stratum=5)
+    with pytest.raises(ValueError, match=r"sheet.csv: 20 documents wait for a person's labels \(recipe, menu, other\)"):
+        run(labelled, settings)
+    sheet = labelled / "audit/sheet.csv"
+    rows = list(csv.DictReader(sheet.open(encoding="utf-8-sig")))
+    assert list(rows[0]) == ["id", "label", "domain", "url", "text"]  # nothing tells what the first labeller said
+    assert {row["label"] for row in rows} == {""}
+    assert "recipe: how to cook" in (labelled / "audit/sheet.txt").read_text()
+    with pytest.raises(ValueError, match="column 'label' is empty"):
+        run(labelled, settings)
+    seconds = dict(list(csv.reader((labelled / "second.csv").open()))[1:])
+
+    def fill(label_of) -> None:
+        with sheet.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows({**row, "label": label_of(row)} for row in rows)
+
+    fill(lambda row: "soup")
+    with pytest.raises(ValueError, match=r"sheet.csv:2: 'soup' is not one of the labels"):
+        run(labelled, settings)
+    fill(lambda row: seconds[row["id"]])
+    report = run(labelled, replace(settings, min_agreement=0.3))
+    assert (report.written, report.details["second"]) == (20, "ready")
+
+
+def test_labels_that_are_missing(labelled):
+    with pytest.raises(FileNotFoundError, match="run the stage `label` first"):
+        audit(AuditSettings(), FOOD, labelled / "documents.parquet", labelled / "nowhere.jsonl", labelled / "audit")
+    (labelled / "second.csv").write_text("id,label\nother,menu\n")
+    with pytest.raises(ValueError, match="ready labelled none of 102 documents"):
+        run(labelled, AuditSettings(labeller=ready(labelled / "second.csv")))

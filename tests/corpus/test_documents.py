@@ -1,0 +1,229 @@
+"""Reading a crawl: what is broken is counted with its place, and the rest goes through."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tracemalloc
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rexbert_hf.corpus import (
+    Document,
+    DocumentSource,
+    StageReport,
+    read_documents,
+    read_parquet,
+    text_id,
+    write_documents,
+)
+
+
+def read(*sources: DocumentSource) -> tuple[list[Document], StageReport]:
+    report = StageReport("test", key="")
+    documents = list(read_documents(sources, report))
+    report.written = len(documents)
+    assert report.lost == 0
+    return documents, report
+
+
+def lines(path, *rows: object) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+FAULTS = [
+    (b'{"text": "good", "domain": "hobby"}', None),
+    (b'{"text": "half', "broken_json"),
+    (b"[1, 2]", "broken_json"),
+    (b'{"text": "caf\xe9"}', "wrong_encoding"),
+    (b'{"text": "a \\ud800 half"}', "wrong_encoding"),
+    (b'{"text": "a \\u0000 zero"}', "nul"),
+    (b'{"text": "raw \x00 zero"}', "broken_json"),
+    (b'{"text": ""}', "empty"),
+    (b'{"text": " \\n\\t"}', "empty"),
+    (b'{"text": null}', "no_text"),
+    (b'{"text": 17}', "no_text"),
+    (b'{"title": "no text"}', "no_text_field"),
+    (b'{"text": "' + b"x" * 101 + b'"}', "too_long"),
+    (b"[" * 100_000, "broken_json"),
+    (b"", None),  # an empty line is nothing at all
+    (b'{"text": "last", "domain": "hobby"}', None),
+]
+
+
+def test_faults_are_counted_by_reason_with_their_place(tmp_path):
+    path = tmp_path / "crawl.jsonl"
+    path.write_bytes(b"\n".join(line for line, _ in FAULTS))
+    documents, report = read(DocumentSource(str(path), max_chars=100))
+    assert [document.text for document in documents] == ["good", "last"]
+    expected: dict[str, list[int]] = {}
+    for number, (_, reason) in enumerate(FAULTS, 1):
+        if reason:
+            expected.setdefault(reason, []).append(number)
+    assert report.reasons == {reason: len(numbers) for reason, numbers in expected.items()}
+    for reason, numbers in expected.items():
+        shown = [place.split(": ")[0] for place in report.details["rejected"][reason]]
+        assert shown == [f"{path}:{number}" for number in numbers]
+
+
+def test_only_a_few_places_are_kept(tmp_path):
+    path = lines(tmp_path / "a.jsonl", *({"text": ""} for _ in range(50)), {"text": "good"})
+    _, report = read(DocumentSource(path))
+    assert report.reasons == {"empty": 50}
+    assert len(report.details["rejected"]["empty"]) == 5
+
+
+def test_a_line_of_fifty_megabytes_costs_no_memory(tmp_path):
+    path = tmp_path / "long.jsonl"
+    with path.open("wb") as file:
+        file.write(b'{"text": "before"}\n{"text": "')
+        for _ in range(50):
+            file.write(b"x" * (1 << 20))
+        file.write(b'"}\n{"text": "after"}\n')
+    tracemalloc.start()
+    documents, report = read(DocumentSource(str(path), max_chars=100_000))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [document.text for document in documents] == ["before", "after"]
+    assert report.reasons == {"too_long": 1}
+    assert "52,428," in report.details["rejected"]["too_long"][0]
+    assert peak < 12 << 20  # three megabytes of buffers, not fifty of text
+
+
+def test_broken_files_do_not_stop_the_others(tmp_path):
+    whole = gzip.compress(b"".join(b'{"text": "row %d of a file"}\n' % i for i in range(5000)))
+    (tmp_path / "a.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "b.parquet").write_bytes(b"this is not Parquet")
+    (tmp_path / "c.jsonl.gz").write_bytes(b"this is not gzip")
+    (tmp_path / "d.jsonl").write_bytes("\ufeff".encode("utf-16-le") + '{"text": "x"}'.encode("utf-16-le"))
+    lines(tmp_path / "e.jsonl", {"text": "good"})
+    documents, report = read(DocumentSource(str(tmp_path)))
+    assert documents[0].text == "row 0 of a file"
+    assert documents[-1].text == "good"
+    assert 100 < len(documents) < 5000  # what came before the cut is kept
+    assert report.reasons == {"broken_file": 4}
+    assert [place.split(": ")[0] for place in report.details["rejected"]["broken_file"]] == [
+        str(tmp_path / name) for name in ("a.jsonl.gz", "b.parquet", "c.jsonl.gz", "d.jsonl")
+    ]
+
+
+def test_all_formats_give_the_same_documents(tmp_path):
+    texts = [f"page {i} of caf\u00e9 stories" for i in range(600)]
+    body = "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
+    (tmp_path / "1.jsonl").write_bytes(b"\xef\xbb\xbf" + body)
+    (tmp_path / "2.jsonl.gz").write_bytes(gzip.compress(body))
+    with pa.output_stream(str(tmp_path / "3.jsonl.zst"), compression="zstd") as file:
+        file.write(body)
+    pq.write_table(pa.table({"text": texts}), tmp_path / "4.parquet")
+    (tmp_path / "5.json").write_text(json.dumps([{"text": text} for text in texts]))
+    (tmp_path / "6.txt").write_text("\n".join(texts), encoding="utf-8")
+    (tmp_path / "7.csv").write_text("text\n" + "\n".join(texts), encoding="utf-8")
+    for path in sorted(tmp_path.iterdir()):
+        documents, report = read(DocumentSource(str(path), domain="food"))
+        assert [document.text for document in documents] == texts, path
+        assert {document.domain for document in documents} == {"food"}
+        assert documents[0].id == text_id(texts[0])
+        assert report.reasons == {}
+    documents, _ = read(DocumentSource(str(tmp_path / "[12].jsonl*")))
+    assert len(documents) == 2 * len(texts)
+
+
+def test_where_a_domain_comes_from(tmp_path):
+    lines(tmp_path / "web/hobby/a.jsonl", {"text": "1"}, {"text": "2", "domain": "news"}, {"text": "3", "domain": None})
+    lines(tmp_path / "web/b.jsonl", {"text": "4"})
+    root = str(tmp_path / "web")
+    domains = {document.text: document.domain for document in read(DocumentSource(root))[0]}
+    assert domains == {"1": "hobby", "2": "news", "3": "hobby", "4": "web"}
+    documents, report = read(DocumentSource(root, domain_from_folder=False))
+    assert {document.text: document.domain for document in documents}["1"] == "unknown"
+    assert report.details["noted"] == {"domain_missing": 3}
+    documents, report = read(DocumentSource(root, domain_from_folder=False, missing_domain=""))
+    assert [document.text for document in documents] == ["2"]
+    assert report.reasons == {"no_domain": 3}
+    assert {document.domain for document in read(DocumentSource(root, domain="all"))[0]} == {"all"}
+
+
+def test_identifiers_belong_to_one_text(tmp_path):
+    rows = [{"text": f"text {i}", "key": f"k{i % 3000}"} for i in range(4000)]
+    rows += [{"text": "text 7", "key": "k7"}, {"text": "nameless", "key": ""}]
+    documents, report = read(DocumentSource(lines(tmp_path / "a.jsonl", *rows), id_field="key"))
+    assert len(documents) == len(rows)
+    owners: dict[str, set[str]] = {}
+    for document in documents:
+        owners.setdefault(document.id, set()).add(document.text)
+    assert all(len(texts) == 1 for texts in owners.values())
+    assert documents[7].id == documents[4000].id == "k7"
+    assert documents[3007].id == text_id("text 3007")
+    assert documents[-1].id == text_id("nameless")
+    assert report.details["noted"] == {"id_of_another_text": 1000, "id_missing": 1}
+
+
+def test_a_wrong_field_name_is_an_error(tmp_path):
+    path = lines(tmp_path / "a.jsonl", {"content": "x", "id": 1}, {"content": "y"})
+    with pytest.raises(ValueError, match=r"no row has a field 'text'; the fields are content, id: set text_field"):
+        read(DocumentSource(path))
+
+
+def test_what_is_not_there_is_an_error_before_anything_is_read(tmp_path):
+    path = lines(tmp_path / "a.jsonl", {"text": "x"})
+    with pytest.raises(FileNotFoundError, match=r"nowhere.jsonl: no file to read there"):
+        read_documents([DocumentSource(path), DocumentSource(str(tmp_path / "nowhere.jsonl"))], StageReport("t", ""))
+    with pytest.raises(ValueError, match="set one of them"):
+        DocumentSource()
+
+
+def test_a_dataset_by_name_streams(tmp_path):
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.table({"text": ["a", "", "c"], "domain": ["x", "x", None]}), tmp_path / "data/train.parquet")
+    for streaming in (True, False):
+        documents, report = read(DocumentSource(dataset=str(tmp_path / "data"), streaming=streaming))
+        assert [(document.text, document.domain) for document in documents] == [("a", "x"), ("c", "unknown")]
+        assert report.reasons == {"empty": 1}
+    with pytest.raises(FileNotFoundError, match="split 'test' cannot be read"):
+        read(DocumentSource(dataset=str(tmp_path / "data"), split="test"))
+
+
+def test_limit(tmp_path):
+    path = lines(tmp_path / "a.jsonl", *({"text": f"t{i}"} for i in range(9)))
+    documents, report = read(DocumentSource(path, limit=4))
+    assert (len(documents), report.read) == (4, 4)
+
+
+def test_written_documents_come_back(tmp_path):
+    documents = [Document(f"d{i}", f"text {i} \u2028 \u00e9", "http://x.example", "hobby") for i in range(2500)]
+    files = write_documents(tmp_path / "parts", iter(documents), rows_per_file=1000)
+    assert [file.name for file in files] == [f"part-0000{i}.parquet" for i in range(3)]
+    assert [pq.ParquetFile(file).metadata.num_rows for file in files] == [1000, 1000, 500]
+    assert list(read_parquet(tmp_path / "parts")) == list(read_parquet(files)) == documents
+    write_documents(tmp_path / "stream", (document for document in documents), rows_per_file=1000)
+    assert list(read_parquet(tmp_path / "stream")) == documents
+    assert (
+        write_documents(tmp_path / "even", iter(documents[:2000]), rows_per_file=1000)[-1].name == "part-00001.parquet"
+    )
+    assert list(read_parquet(write_documents(tmp_path / "none.parquet", []))) == []
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path):
+    def breaks():
+        yield from (Document(str(i), "text") for i in range(2500))
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        write_documents(tmp_path, breaks(), rows_per_file=1000)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["part-00000.parquet", "part-00001.parquet"]
+    assert len(list(read_parquet(tmp_path))) == 2000
+
+
+def test_what_is_not_a_file_of_documents(tmp_path):
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "other.parquet")
+    with pytest.raises(ValueError, match=r"other.parquet: not a file of documents \(no column 'id'"):
+        list(read_parquet(tmp_path))
+    (tmp_path / "other.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"other.parquet: not a file of documents"):
+        list(read_parquet(tmp_path))
+    with pytest.raises(FileNotFoundError, match="no Parquet file of documents"):
+        list(read_parquet(tmp_path / "missing"))

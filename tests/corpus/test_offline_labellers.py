@@ -1,0 +1,149 @@
+"""Keywords and ready labels, and the label stage with them."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rexbert_hf import load_sample
+from rexbert_hf.corpus import (
+    ECOMMERCE,
+    Document,
+    Failure,
+    KeywordLabeller,
+    Label,
+    LabelSettings,
+    ReadyLabels,
+    ReadySettings,
+    Vertical,
+    label,
+    read_labels,
+    text_id,
+    write_documents,
+)
+
+TINY = Vertical(
+    "food", "Recipes.", {"recipe": "r", "menu": "m", "sport": "s", "other": "o"}, ["recipe", "menu"], "other",
+    {"recipe": {"boil": 1.0, r"re:\d+ grams": 0.5}, "menu": {"dessert": 0.6}, "sport": {"goal": 0.9}},
+)  # fmt: skip
+
+
+def one(text: str, vertical: Vertical = TINY) -> Label:
+    (found,) = KeywordLabeller(vertical).label([Document("d", text)])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Boil the rice.", "recipe"),  # 1.0 reaches the threshold
+        ("BOIL it", "recipe"),
+        ("The parboiled rice and boilers", "other"),  # whole words only
+        ("20 grams", "other"),  # 0.5 does not
+        ("20 grams and 30 grams", "recipe"),
+        ("dessert, 5 grams", "menu"),  # together they do, and menu is the larger
+        ("goal", "other"),
+        ("goal goal", "sport"),
+        ("boil goal goal", "sport"),  # 1.0 against 1.8
+        ("boil " * 10 + "goal goal goal goal", "recipe"),  # each counts three times: 3.0 against 2.7
+        ("boil " + "word " * 49, "recipe"),
+        ("boil " + "word " * 50, "other"),  # 51 words dilute it
+    ],
+)
+def test_keyword_scores(text, expected):
+    assert one(text).label == expected
+
+
+def test_keywords_say_why_and_how_sure():
+    found = one("Boil the rice, 20 grams. Boil it again, then boil.")
+    assert (found.reason, found.labeller) == ("boil, re:\\d+ grams", "keywords")
+    assert 0.5 <= one("boil").confidence < found.confidence < 1
+    assert one("rain").confidence > 0.8
+
+
+def test_keywords_on_the_sample_web():
+    """Precision and recall of the default vertical on pages whose kind is known; chance is at 0.35."""
+    pages = load_sample("web", size=400)
+    documents = [Document(str(i), text) for i, text in enumerate(pages["text"])]
+    found = [ECOMMERCE.is_in_domain(label.label) for label in KeywordLabeller(ECOMMERCE).label(documents)]
+    true = [label == "shop" for label in pages["label"]]
+    both = sum(a and b for a, b in zip(found, true, strict=True))
+    assert both / sum(found) > 0.95
+    assert both / sum(true) > 0.95
+
+
+def test_bad_keywords():
+    with pytest.raises(ValueError, match=r"keywords.recipe: 're:\(' is not a regular expression"):
+        KeywordLabeller(Vertical("f", "", TINY.labels, ["recipe"], "other", {"recipe": {"re:(": 1.0}}))
+    with pytest.raises(ValueError, match="vertical 'f' has no keywords for recipe"):
+        KeywordLabeller(Vertical("f", "", TINY.labels, ["recipe"], "other", {"sport": {"goal": 1.0}}))
+
+
+DOCUMENTS = [Document(text_id(text), text, "", "food") for text in ("soup", "goals", "stew", "fog", "rain")]
+WORDS = ("recipe", "football", "recipe", "", "weather")
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "by_text"])
+def test_ready_labels(tmp_path, form):
+    rows = [{"key": one.id, "kind": word} for one, word in zip(DOCUMENTS, WORDS, strict=True)]
+    if form == "by_text":
+        rows = [{"page": one.text, "kind": row["kind"]} for one, row in zip(DOCUMENTS, rows, strict=True)]
+    path = tmp_path / f"labels.{'jsonl' if form == 'by_text' else form}"
+    if form == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif form == "csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, ("key", "kind"))
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = ReadySettings(
+        str(path), id_field="key", text_field="page", label_field="kind", labels={"football": "sport"}
+    )
+    found = list(ReadyLabels(settings, TINY).label([*DOCUMENTS, Document("new", "new")]))
+    assert [getattr(outcome, "label", None) or outcome.reason for outcome in found] == [
+        "recipe", "sport", "recipe", "no_label", "unknown_label", "no_label",
+    ]  # fmt: skip
+    assert isinstance(found[3], Failure)
+
+
+def test_ready_labels_that_are_of_no_use(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("id,label\na,banana\n")
+    with pytest.raises(ValueError, match=r"field 'label' holds banana, none of the labels recipe, .*ready.labels"):
+        ReadyLabels(ReadySettings(str(path)), TINY)
+    with pytest.raises(ValueError, match="no field 'kind'; it has id, label"):
+        ReadyLabels(ReadySettings(str(path), label_field="kind"), TINY)
+    with pytest.raises(FileNotFoundError):
+        ReadyLabels(ReadySettings(str(tmp_path / "none.csv")), TINY)
+    with pytest.raises(ValueError, match=r"need ready\.path"):
+        ReadyLabels(ReadySettings(), TINY)
+
+
+def test_the_stage_accounts_for_every_document(tmp_path):
+    path = tmp_path / "ready.csv"
+    path.write_text("id,label\n" + "".join(f"{one.id},recipe\n" for one in DOCUMENTS[:3]))
+    documents = write_documents(tmp_path / "documents.parquet", [*DOCUMENTS, DOCUMENTS[0]])[0]
+    settings = LabelSettings("ready", ReadySettings(str(path)))
+    report = label(settings, TINY, documents, tmp_path / "out")
+    assert (report.read, report.written, report.reasons) == (6, 3, {"no_label": 2, "repeated_id": 1})
+    assert report.lost == 0
+    assert report.details["by_domain"] == {"food": {"recipe": 3}}
+    assert [found.id for found in read_labels(tmp_path / "out/labels.jsonl")] == [one.id for one in DOCUMENTS[:3]]
+    assert len((tmp_path / "out/failed.jsonl").read_text().splitlines()) == 2
+    assert sorted(one.name for one in (tmp_path / "out").iterdir()) == ["failed.jsonl", "labels.jsonl", "report.json"]
+
+
+def test_no_label_at_all_is_an_error(tmp_path):
+    (tmp_path / "ready.csv").write_text("id,label\nother,recipe\n")
+    documents = write_documents(tmp_path / "documents.parquet", DOCUMENTS)[0]
+    with pytest.raises(ValueError, match=r"none of 5 documents got a label \(5 no_label\)"):
+        label(LabelSettings("ready", ReadySettings(str(tmp_path / "ready.csv"))), TINY, documents, tmp_path / "out")
+    (tmp_path / "out/labels.jsonl").write_text('{"id": 1}\n')
+    with pytest.raises(ValueError, match=r"labels.jsonl:1: not a label"):
+        list(read_labels(tmp_path / "out/labels.jsonl"))
