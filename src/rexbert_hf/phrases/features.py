@@ -51,13 +51,15 @@ def count_contexts(spool: Spool, candidates: Candidates, max_words: int) -> list
             _count(sums[size - 1], *places(spool, size, index), size, of_position, flags, repeats)
         return sums
 
-    totals = [_zero_sums(len(level)) for level in levels]
+    totals = [_zero_sums(len(level), np.int64) for level in levels]
     for found in spool.map(count_chunk, range(len(spool))):
         for total, sums in zip(totals, found, strict=True):
             for name, values in sums.items():
                 total[name] += values
+    for size, total in enumerate(totals, start=1):
+        total["repeats"] = total["repeats"] / size
     return [
-        Contexts({name: values / np.maximum(level.counts, 1) for name, values in total.items()})
+        Contexts({name: (values / np.maximum(level.counts, 1)).astype(np.float32) for name, values in total.items()})
         for level, total in zip(levels, totals, strict=True)
     ]
 
@@ -86,10 +88,11 @@ def _repeats(ids: np.ndarray) -> np.ndarray:
     return np.minimum(counts - 1, 3).astype(np.uint8)[inverse]
 
 
-def _zero_sums(rows: int) -> dict[str, np.ndarray]:
+def _zero_sums(rows: int, dtype: type = np.int32) -> dict[str, np.ndarray]:
     names = [f"{side}_{name}" for side in ("left", "right") for name in _SIDES]
     names += ["alone", "framed", "quoted", "bracketed", "hyphen", "capital", "title", "repeats"]
-    return {name: np.zeros(rows) for name in names}
+    # Each thread, and each result that waits, holds such sums of a chunk: half the width is half the memory.
+    return {name: np.zeros(rows, dtype=dtype) for name in names}
 
 
 def _count(
@@ -106,8 +109,7 @@ def _count(
     left, right = classes[at - 1], classes[at + size]
 
     def add(name: str, holds: np.ndarray) -> None:
-        sums[name] += np.bincount(rows[holds] if holds.dtype == bool else rows, minlength=len(sums[name]),
-                                  weights=None if holds.dtype == bool else holds)  # fmt: skip
+        sums[name] += np.bincount(rows[holds], minlength=len(sums[name])).astype(np.int32)
 
     for bit, name in enumerate(CLASSES):
         add(f"left_{name}", (left & (1 << bit)) > 0)
@@ -123,7 +125,8 @@ def _count(
     add("hyphen", np.bitwise_or.reduce(inner[1:] or [np.zeros_like(inner[0])]) & HYPHEN > 0)
     add("capital", ((inner[0] & CAPITAL) > 0) & ~left_mark)
     add("title", (np.bitwise_and.reduce(inner) & CAPITAL) > 0)
-    add("repeats", sum(repeats[at + offset] for offset in range(size)) / float(size))
+    total = sum(repeats[at + offset].astype(np.int32) for offset in range(size))
+    sums["repeats"] += np.bincount(rows, weights=total, minlength=len(sums["repeats"])).astype(np.int32)
 
 
 def make_features(
