@@ -22,7 +22,6 @@ LOSS_PLOT = "loss.png"
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*[A-Za-z0-9]")
 
 MODEL_FIELDS: dict[str, Any] = {
-    "template": None,
     "library_name": "transformers",
     "pipeline_tag": "fill-mask",
     "repo_id": None,
@@ -40,7 +39,7 @@ MODEL_FIELDS: dict[str, Any] = {
     "folder": None,
 }
 """What `render_model_card` accepts besides the run, with its default. Licence and language are claims about the
-user's data: they are never assumed. `template` in the run's own fields stands for that argument."""
+user's data: they are never assumed."""
 
 DATASET_FIELDS: dict[str, Any] = {
     "repo_id": None,
@@ -110,7 +109,8 @@ def render_model_card(run: Mapping[str, Any], template: str | None = None, **fie
     Args:
         run: the content of `run.json` (`read_run`): `config`, `results` (`phases`, `seconds`, `num_parameters`,
             `metrics` with the fields of `huggingface_hub.EvalResult`), `data`, `versions`, `hardware`, `date`,
-            `git_commit`, `resumed_from_step`; any of them may be missing. `card` holds fields for this very function.
+            `git_commit`, `resumed_from_step`; any of them may be missing. `card` holds fields for this very function,
+            and its `template`.
         template: a template of this package; None for the run's own, or that of encoders.
         fields: see `MODEL_FIELDS`; `repo_id` is what the copy-paste blocks load, `loss_plot` a file name in the
             repository, `folder` the run's folder, whose absolute path the card then does not show.
@@ -123,7 +123,9 @@ def render_model_card(run: Mapping[str, Any], template: str | None = None, **fie
         >>> ModelCard(card).data.license, "me/shop" in card
         ('mit', True)
     """
-    given = _with_defaults({**(run.get("card") or {}), **fields}, MODEL_FIELDS, "render_model_card")
+    own = dict(run.get("card") or {})
+    chosen = own.pop("template", "model_card.md") if template is None else template
+    given = _with_defaults({**own, **fields}, MODEL_FIELDS, "render_model_card")
     run = portable(redact(plain(run)), given["folder"])
     results = run.get("results") or {}
     phases = [phase for phase in results.get("phases") or [] if isinstance(phase, Mapping)]
@@ -144,7 +146,7 @@ def render_model_card(run: Mapping[str, Any], template: str | None = None, **fie
         **{key: run.get(key) for key in ("date", "git_commit", "resumed_from_step")},
         "versions": run.get("versions") or {},
     }
-    text = _environment().get_template(template or given["template"] or "model_card.md").render(values)
+    text = _environment().get_template(chosen).render(values)
     return _checked(_tidy(text), ModelCard)
 
 

@@ -1,0 +1,56 @@
+"""Distil a bi-encoder into a small student (stage 4 of "Web-scale Semantic Product Search").
+
+    python recipes/distil_search.py [recipes/configs/distil_search.yaml] --teacher output/search
+    python recipes/distil_search.py --teacher output/search --student.base output/qpi-student --data.pairs ...
+
+The teacher's vectors are computed once and kept in `cache_dir`. Starting again on the same `--output_dir` resumes.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging as transformers_logging
+
+from rexbert_hf.retrieval import DistilSettings, distil_search
+from rexbert_hf.settings import parse_args, run_recipe
+from rexbert_hf.training import NonFiniteLossError
+
+DEFAULT = Path(__file__).parent / "configs" / "distil_search.yaml"
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    """Parse, run, print."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "httpx2", "datasets", "huggingface_hub", "filelock", "fsspec", "sentence_transformers"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    transformers_logging.disable_progress_bar()
+    settings = parse_args(DistilSettings, default_config=DEFAULT)
+    data = settings.data
+    if data.data_dir is not None and not Path(data.data_dir).is_dir() and (REPOSITORY / data.data_dir).is_dir():
+        data.data_dir = str(REPOSITORY / data.data_dir)
+    try:
+        results = distil_search(settings)
+    except NonFiniteLossError as error:
+        raise ValueError(error) from error
+    report(results, settings.output_dir)
+
+
+def report(results: dict[str, Any], output_dir: str) -> None:
+    """Print what was measured and where the result lies."""
+    print(f"loss {results['first_loss']:.4f} -> {results['last_loss']:.4f} over {results['pairs']} pairs")
+    if "test" in results:
+        for name in ("recall@10", "recall@100", "ndcg@10"):
+            print(f"test {name}: student {results['test'][name]:.4f}, teacher {results['teacher_test'][name]:.4f}")
+        print(f"the student keeps {results['kept_recall@100']:.1%} of its teacher's R@100")
+    print(f"model, card and run.json in {output_dir}")
+    if "url" in results:
+        print(f"pushed to {results['url']}")
+
+
+if __name__ == "__main__":
+    run_recipe(main)

@@ -1,0 +1,36 @@
+"""Fine-tune a cross-encoder that orders what the index found.
+
+python recipes/finetune_reranker.py --base output/qpi [--data.pairs ... --data.relevant 2.33]
+
+Grades become targets between 0 and 1; random products of the catalogue are added as zeros.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from transformers.utils import logging as transformers_logging
+
+from rexbert_hf.retrieval import RerankerSettings, finetune_reranker
+from rexbert_hf.settings import parse_args, run_recipe
+
+DEFAULT = Path(__file__).parent / "configs" / "finetune_reranker.yaml"
+
+
+def main() -> None:
+    """Parse, run, print."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    transformers_logging.disable_progress_bar()
+    settings = parse_args(RerankerSettings, default_config=DEFAULT)
+    results = finetune_reranker(settings)
+    before, after = results["ndcg@10_of_judged_before"], results["ndcg@10_of_judged"]
+    print(f"nDCG@10 of the judged products of test queries: {before:.4f} -> {after:.4f}")
+    print(f"model, card and run.json in {settings.output_dir}")
+    if "url" in results:
+        print(f"pushed to {results['url']}")
+
+
+if __name__ == "__main__":
+    run_recipe(main)

@@ -1,0 +1,61 @@
+"""Fine-tune a bi-encoder for product search (stage 3 of "Web-scale Semantic Product Search").
+
+    python recipes/finetune_search.py [recipes/configs/finetune_search.yaml] [--loss.name hinge ...]
+    python recipes/finetune_search.py recipes/configs/finetune_homedepot.yaml --model.base answerdotai/ModernBERT-base
+
+Any encoder is a base. Starting again on the same `--output_dir` resumes the run. `--help` lists every key.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging as transformers_logging
+
+from rexbert_hf.retrieval import FinetuneSettings, finetune_search
+from rexbert_hf.settings import parse_args, run_recipe
+from rexbert_hf.training import NonFiniteLossError
+
+DEFAULT = Path(__file__).parent / "configs" / "finetune_search.yaml"
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHOWN = ("recall@10", "recall@100", "ndcg@10", "judged@10", "judged@100", "condensed_recall@10", "condensed_ndcg@10")
+
+
+def main() -> None:
+    """Parse, run, print."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "httpx2", "datasets", "huggingface_hub", "filelock", "fsspec", "sentence_transformers"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    transformers_logging.disable_progress_bar()
+    settings = parse_args(FinetuneSettings, default_config=DEFAULT)
+    data = settings.data
+    if data.data_dir is not None and not Path(data.data_dir).is_dir() and (REPOSITORY / data.data_dir).is_dir():
+        data.data_dir = str(REPOSITORY / data.data_dir)
+    try:
+        results = finetune_search(settings)
+    except NonFiniteLossError as error:
+        raise ValueError(error) from error
+    report(results, settings.output_dir)
+
+
+def report(results: dict[str, Any], output_dir: str) -> None:
+    """Print what was measured and where the result lies."""
+    if results.get("validation"):
+        best = max(entry["recall@100"] for entry in results["validation"])
+        part = f"{results['validation_queries']} queries, {results['validation_products']} products"
+        print(f"validation R@100 ({part}): {results['validation_before']:.4f} -> {best:.4f}")
+    test = results.get("test") or {}
+    if test:
+        print("test: " + ", ".join(f"{name} {test[name]:.4f}" for name in SHOWN))
+    minutes = results["training_seconds"] / 60
+    print(f"{results['steps']} steps, {results['epochs']} epochs, {minutes:.1f} minutes of training")
+    print(f"model, card and run.json in {output_dir}")
+    if "url" in results:
+        print(f"pushed to {results['url']}")
+
+
+if __name__ == "__main__":
+    run_recipe(main)

@@ -1,0 +1,147 @@
+"""Embed a batch in blocks of similar length, and the gradient cache that lets a batch be larger than memory.
+
+Rows are sorted by length, so a block is padded to its own longest row (rounded up, because CPUs compile a kernel for
+each new shape), and equal rows are embedded once: a query stands in many pairs of a batch.
+
+The gradient cache (Gao et al. 2021, arXiv 2101.06983) embeds without a graph, takes the gradient of the loss by the
+embeddings, and embeds each block again, with the same dropout, to pass it on: memory is one block, time a third more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+ROUND_TO = 4
+"""Widths of blocks are multiples of it."""
+
+Features = Mapping[str, Any]
+
+
+def blocks_of(features: Features, block_size: int) -> tuple[list[dict[str, Any]], Tensor]:
+    """Split one column of a batch.
+
+    Args:
+        features: `input_ids` and `attention_mask` `[B, S]`, and whatever else the model takes.
+        block_size: rows of a block.
+
+    Returns:
+        Blocks, and for each row of the batch its place in their concatenation.
+
+    Example:
+        >>> ids = torch.tensor([[5, 6, 7, 8, 9], [5, 0, 0, 0, 0], [5, 0, 0, 0, 0]])
+        >>> blocks, place = blocks_of({"input_ids": ids, "attention_mask": (ids > 0).long()}, 1)
+        >>> [tuple(block["input_ids"].shape) for block in blocks], place.tolist()
+        ([(1, 4), (1, 5)], [1, 0, 0])
+    """
+    ids, mask = features["input_ids"], features["attention_mask"]
+    # -1 marks padding, so that rows that differ in their mask alone stay apart.
+    _, inverse = torch.unique(torch.where(mask.bool(), ids, -1), dim=0, return_inverse=True)
+    first = torch.full((int(inverse.max()) + 1,), len(ids), device=ids.device)
+    first.scatter_reduce_(0, inverse, torch.arange(len(ids), device=ids.device), reduce="amin")
+    width = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(dim=1)
+    order = torch.argsort(width[first], stable=True)
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order), device=ids.device)
+    blocks = []
+    for start in range(0, len(order), block_size):
+        rows = first[order[start : start + block_size]]
+        columns = min(-(-int(width[rows].max()) // ROUND_TO) * ROUND_TO, ids.shape[1])
+        blocks.append({name: _part(value, rows, columns, ids.shape) for name, value in features.items()})
+    return blocks, place[inverse]
+
+
+def _part(value: Any, rows: Tensor, columns: int, shape: torch.Size) -> Any:
+    if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != shape[0]:
+        return value
+    return value[rows, :columns] if value.ndim > 1 and value.shape[1] == shape[1] else value[rows]
+
+
+def embed(model: nn.Module, features: Features, block_size: int) -> Tensor:
+    """Embeddings of one column with their graph, float32 `[B, D]`.
+
+    Args:
+        model: a `SentenceTransformer`.
+        features: of the column.
+        block_size: rows of a forward pass.
+    """
+    blocks, place = blocks_of(features, block_size)
+    return torch.cat([model(dict(block))["sentence_embedding"].float() for block in blocks])[place]
+
+
+class _Pieces:
+    """The blocks of all columns, with the generator's state before each, so that they can be embedded again."""
+
+    def __init__(self, model: nn.Module, columns: Sequence[Features], block_size: int) -> None:
+        self.model = model
+        self.split = [blocks_of(features, block_size) for features in columns]
+        self.flat = [block for blocks, _ in self.split for block in blocks]
+        self.states: list[tuple[Tensor, Tensor | None]] = []
+        self.vectors = [self._first(block) for block in self.flat]
+
+    def _first(self, block: dict[str, Any]) -> Tensor:
+        device = block["input_ids"].device
+        cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        self.states.append((torch.get_rng_state(), cuda))
+        with torch.no_grad():
+            vectors: Tensor = self.model(dict(block))["sentence_embedding"].float()
+        return vectors.requires_grad_()
+
+    def columns(self) -> list[Tensor]:
+        found, start = [], 0
+        for blocks, place in self.split:
+            found.append(torch.cat(self.vectors[start : start + len(blocks)])[place])
+            start += len(blocks)
+        return found
+
+    def backward(self, scale: Tensor) -> None:
+        """Embed again, block by block, and pass the cached gradients on."""
+        devices = [block["input_ids"].device for block in self.flat if block["input_ids"].device.type == "cuda"][:1]
+        last = len(self.flat) - 1
+        with torch.enable_grad(), torch.random.fork_rng(devices):
+            for i, (block, vectors, (cpu, cuda)) in enumerate(zip(self.flat, self.vectors, self.states, strict=True)):
+                torch.set_rng_state(cpu)
+                if cuda is not None:
+                    torch.cuda.set_rng_state(cuda, devices[0])
+                # Gradients are summed over ranks once, with the last block.
+                quiet = i < last and hasattr(self.model, "no_sync")
+                with self.model.no_sync() if quiet else nullcontext():  # type: ignore[operator]
+                    again = self.model(dict(block))["sentence_embedding"].float()
+                    gradient = torch.zeros_like(vectors) if vectors.grad is None else vectors.grad
+                    again.backward(gradient * scale)
+
+
+def cached_loss(
+    model: nn.Module, columns: Sequence[Features], block_size: int, loss_of: Callable[[list[Tensor]], Tensor]
+) -> Tensor:
+    """A loss over the embeddings of whole columns, whose `backward` embeds block by block.
+
+    Args:
+        model: a `SentenceTransformer`.
+        columns: features of each column.
+        block_size: rows of a forward pass.
+        loss_of: of the columns' embeddings.
+    """
+    if not torch.is_grad_enabled():
+        return loss_of([embed(model, features, block_size) for features in columns])
+    autocast = torch.is_autocast_enabled(columns[0]["input_ids"].device.type)
+    pieces = _Pieces(model, columns, block_size)
+    loss = loss_of(pieces.columns())
+    loss.backward()
+    result = loss.detach().requires_grad_()
+
+    def again(scale: Tensor) -> None:
+        # Hooks run outside of the autocast that the forward pass ran in.
+        with torch.autocast(columns[0]["input_ids"].device.type, enabled=autocast, dtype=_autocast_type(columns)):
+            pieces.backward(scale)
+
+    result.register_hook(again)
+    return result
+
+
+def _autocast_type(columns: Sequence[Features]) -> torch.dtype:
+    return torch.get_autocast_dtype(columns[0]["input_ids"].device.type)

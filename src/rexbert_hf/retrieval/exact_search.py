@@ -1,0 +1,94 @@
+"""Embeddings of many texts and exact nearest products, in blocks: what evaluation and mining stand on.
+
+No score matrix of all queries and all products is ever held: memory is one block of scores and the best k so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+QUERY_BLOCK, PRODUCT_BLOCK = 1024, 16_384
+"""Scores of one block take 64 MiB."""
+
+
+def encode(
+    model: Any,
+    texts: Sequence[str],
+    role: Literal["query", "document"],
+    batch_size: int = 64,
+    bf16: bool = False,
+) -> np.ndarray:
+    """Normalised embeddings, float32 `[N, D]`; texts are sorted by length on the way.
+
+    Args:
+        model: a `SentenceTransformer`.
+        texts: of one kind.
+        role: query or document; matters where each has an encoder of its own.
+        batch_size: texts of one forward pass.
+        bf16: bfloat16 autocast.
+    """
+    if not texts:
+        return np.zeros((0, model.get_embedding_dimension()), dtype=np.float32)
+    method = model.encode_query if role == "query" else model.encode_document
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+        vectors = method(
+            list(texts),
+            batch_size=batch_size,
+            normalize_embeddings=True,
+            show_progress_bar=False,
+            convert_to_tensor=True,
+        )
+    return vectors.float().cpu().numpy()
+
+
+def exact_top_k(queries: np.ndarray, products: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k products with the highest inner product, best first.
+
+    Args:
+        queries: `[Q, D]`.
+        products: `[P, D]`; k beyond P is cut to P.
+        k: how many.
+
+    Returns:
+        Scores float32 `[Q, K]` and product numbers int64 `[Q, K]`; equal scores may come in any order.
+
+    Raises:
+        ValueError: for vectors that are not finite: they have no order.
+
+    Example:
+        >>> scores, found = exact_top_k(np.eye(2, dtype=np.float32), np.eye(3, 2, dtype=np.float32), k=2)
+        >>> found[:, 0].tolist()
+        [0, 1]
+    """
+    for name, vectors in (("query", queries), ("product", products)):
+        if not np.isfinite(vectors).all():
+            row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+            raise ValueError(f"{name} {row} has an embedding with NaN or infinite numbers: retrain or re-encode")
+    k = min(k, len(products))
+    scores = np.empty((len(queries), k), dtype=np.float32)
+    found = np.empty((len(queries), k), dtype=np.int64)
+    # A mapped file is read-only, which torch does not take.
+    writable = np.require(products, dtype=np.float32, requirements=["C", "W"])
+    vectors = torch.from_numpy(writable)
+    for start in range(0, len(queries), QUERY_BLOCK):
+        block = torch.from_numpy(np.array(queries[start : start + QUERY_BLOCK], dtype=np.float32))
+        best, number = _best(block, vectors, k)
+        scores[start : start + len(block)], found[start : start + len(block)] = best.numpy(), number.numpy()
+    return scores, found
+
+
+def _best(queries: torch.Tensor, products: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    best, number = queries.new_zeros(len(queries), 0), torch.zeros(len(queries), 0, dtype=torch.int64)
+    for start in range(0, len(products), PRODUCT_BLOCK):
+        scores = queries @ products[start : start + PRODUCT_BLOCK].T
+        top, place = scores.topk(min(k, scores.shape[1]), dim=1)
+        best, number = torch.cat([best, top], dim=1), torch.cat([number, place + start], dim=1)
+        if best.shape[1] > k:
+            best, order = best.topk(k, dim=1)
+            number = number.gather(1, order)
+    best, order = best.sort(dim=1, descending=True, stable=True)
+    return best, number.gather(1, order)

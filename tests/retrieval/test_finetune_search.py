@@ -1,0 +1,247 @@
+"""Search recipes end to end on the sample shop with a tiny model: results, resume, distillation, re-ranker, errors."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+
+from rexbert_hf.hub import read_run
+from rexbert_hf.retrieval import distil as distil_module
+from rexbert_hf.retrieval.distil import DistilSettings, distil_search
+from rexbert_hf.retrieval.finetune import finetune_search
+from rexbert_hf.retrieval.finetune_settings import FinetuneSettings
+from rexbert_hf.retrieval.search_trainer import SearchTrainer
+from rexbert_hf.settings import SettingsError, load_settings
+from rexbert_hf.training.interruption import TrainingInterrupted
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "recipes" / "configs"
+TINY = {
+    "data.sample_size": "150",
+    "model.vocab_size": "512",
+    "model.max_tokens": "16",
+    "rows.batch_size": "16",
+    "trainer.epochs": "2",
+    "trainer.bf16": "false",
+    "trainer.cpu_threads": "1",
+    "trainer.use_cpu": "true",
+    "trainer.logging_steps": "1",
+}
+
+
+def settings_of(output, **more):
+    words = {**TINY, "output_dir": str(output), **{name.replace("__", "."): value for name, value in more.items()}}
+    return load_settings(FinetuneSettings, CONFIGS / "finetune_search.yaml", list(words.items()))
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """A finished run."""
+    output = tmp_path_factory.mktemp("teacher") / "run"
+    return output, finetune_search(settings_of(output, trainer__epochs="4"))
+
+
+def test_a_run_learns_and_leaves_a_model_a_card_and_a_run_file(teacher):
+    output, results = teacher
+    assert results["last_loss"] < results["first_loss"]
+    best = max(entry["recall@100"] for entry in results["validation"])
+    assert results["test"]["recall@10"] > 0.1
+    assert best >= results["validation_before"]
+    run = read_run(output)
+    assert run["results"]["test"] == results["test"]
+    assert run["config"]["loss"]["name"] == "ranking"
+    card = (output / "README.md").read_text()
+    assert "pipeline_tag: sentence-similarity" in card
+    assert "recall@100" in card
+    assert SentenceTransformer(str(output)).encode_query(["red mug"]).shape == (1, 64)
+    left = {path.name for path in output.iterdir()}
+    assert not {"best", "eval"} & left
+    assert not [name for name in left if name.startswith((".", "negatives"))]
+
+
+def test_a_finished_run_is_left_as_it_is(teacher, monkeypatch):
+    output, results = teacher
+    monkeypatch.setattr(SearchTrainer, "train", lambda self: pytest.fail("trained again"))
+    assert finetune_search(settings_of(output, trainer__epochs="4"))["test"] == results["test"]
+
+
+def test_the_best_model_is_the_one_that_stays(tmp_path, monkeypatch):
+    figures = iter([0.1, 0.9, 0.2, 0.3, 0.25, 0.1, 0.1])
+    kept = {}
+
+    def score(self, model, output_path=None, epoch=-1, steps=-1):
+        figure = next(figures)
+        if figure == 0.9:
+            kept.update({name: value.clone() for name, value in model.state_dict().items()})
+        return {"validation_recall@100": figure}
+
+    def init(self, *args, **kwargs):
+        self.primary_metric, self.name = "validation_recall@100", "validation"
+        self.queries = self.products = np.zeros(1)
+
+    monkeypatch.setattr("rexbert_hf.retrieval.finetune.SearchEvaluator.__call__", score)
+    monkeypatch.setattr("rexbert_hf.retrieval.finetune.SearchEvaluator.__init__", init)
+    settings = settings_of(
+        tmp_path, trainer__epochs="6", validation__every_epochs="1", validation__patience="2", validation__test="false"
+    )
+    results = finetune_search(settings)
+    # Before, then after epochs 1 to 3: .9 is the best, two worse ones stop the run.
+    assert [entry["recall@100"] for entry in results["validation"]] == [0.9, 0.2, 0.3]
+    assert results["epochs"] == pytest.approx(3, abs=0.2)
+    weights = SentenceTransformer(str(tmp_path)).state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in kept.items())
+
+
+@pytest.mark.parametrize("kind", ["plain", "mined, queue"])
+def test_stopped_and_started_again_is_never_stopped(tmp_path, monkeypatch, kind):
+    more = {"trainer__max_steps": "8", "trainer__save_epochs": "0.5", "validation__test": "false"}
+    if kind != "plain":
+        more |= {
+            "rows__mined": "1",
+            "mining": "{keep: 4, skip: 1, depth: 20, refresh_epochs: 0.25}",
+            "loss__queue": "32",
+        }
+        more |= {"model__overrides": "{mlp_dropout: 0.1}"}
+    finetune_search(settings_of(tmp_path / "whole", **more))
+    stock = SearchTrainer.training_step
+
+    def interrupted(self, *args, **kwargs):
+        loss = stock(self, *args, **kwargs)
+        if self.state.global_step == 4:
+            self._stop.received = signal.SIGTERM
+        return loss
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SearchTrainer, "training_step", interrupted)
+        with pytest.raises(TrainingInterrupted):
+            finetune_search(settings_of(tmp_path / "cut", **more))
+    assert not (tmp_path / "cut" / "run.json").exists()
+    finetune_search(settings_of(tmp_path / "cut", **more))
+    whole, cut = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(value, cut[name]) for name, value in whole.items())
+
+
+def test_another_plan_does_not_resume(tmp_path):
+    finetune_search(settings_of(tmp_path, trainer__max_steps="2", validation__test="false"))
+    with pytest.raises(ValueError, match=r"another plan \(loss.scale: 20"):
+        finetune_search(settings_of(tmp_path, trainer__max_steps="2", validation__test="false", loss__scale="10"))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"loss__name": "hinge", "rows__hard": "3", "rows__random": "4", "model__shared": "false"},
+        {"loss__name": "cosent", "model__pooling": "cls"},
+        {"loss__cached": "true", "loss__symmetric": "0.3", "rows__made_up": "0.3", "rows__typos": "0.2"},
+        {"model__preset": "dssm", "model__overrides": "{dimensions: 32}"},
+        {"trainer__max_minutes": "0.0001"},
+    ],
+    ids=lambda more: next(iter(more.values())),
+)
+def test_every_loss_and_encoder_trains(tmp_path, more):
+    results = finetune_search(settings_of(tmp_path, trainer__max_steps="6", **more))
+    assert np.isfinite(results["last_loss"])
+    assert 0 <= results["test"]["recall@100"] <= 1
+    if "trainer__max_minutes" in more:
+        assert results["steps"] == 1
+
+
+def distil_settings(output, teacher, **more):
+    words = {name.replace("model.", "student."): value for name, value in TINY.items()}
+    words |= {"output_dir": str(output), "teacher": str(teacher), "rows.batch_size": "64", "rows.retrieved": "5"}
+    words |= {"student.preset": "tiny", "student.overrides": "{hidden_size: 32}"}
+    words |= {name.replace("__", "."): value for name, value in more.items()}
+    return load_settings(DistilSettings, CONFIGS / "distil_search.yaml", list(words.items()))
+
+
+def test_distillation_learns_the_teacher_and_asks_it_once(teacher, tmp_path, monkeypatch):
+    cache = {"cache_dir": str(tmp_path / "cache"), "trainer__epochs": "3"}
+    results = distil_search(distil_settings(tmp_path / "one", teacher[0], **cache))
+    assert results["last_loss"] < 0.7 * results["first_loss"]
+    # The teacher's figures come from its cached vectors.
+    assert results["teacher_test"]["recall@10"] == pytest.approx(teacher[1]["test"]["recall@10"], abs=1e-6)
+    assert results["kept_recall@100"] > 0.3
+    assert SentenceTransformer(str(tmp_path / "one")).encode(["mug"]).shape == (1, 32)
+    monkeypatch.setattr(distil_module, "SentenceTransformer", lambda path: pytest.fail("the teacher was loaded"))
+    again = distil_search(distil_settings(tmp_path / "two", teacher[0], **cache))
+    assert again["test"] == results["test"]
+
+
+def test_a_student_from_teacher_layers(teacher, tmp_path):
+    settings = distil_settings(tmp_path, teacher[0], trainer__max_steps="2", teacher_layers="[0]")
+    distil_search(settings)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["num_hidden_layers"], config["hidden_size"]) == (1, 64)
+    with pytest.raises(ValueError, match="begin with 0"):
+        distil_search(distil_settings(tmp_path / "other", teacher[0], teacher_layers="[1]"))
+    with pytest.raises(SettingsError, match="set one"):
+        distil_settings(tmp_path, teacher[0], teacher_layers="[1]", student__overrides="{}", student__base="x")
+
+
+def test_a_teacher_that_is_none(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"modules\.json"):
+        distil_search(distil_settings(tmp_path / "out", tmp_path / "empty"))
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a recipe as `python recipes/NAME.py WORDS` does; exit status, stdout, stderr."""
+
+    def start(name, *words):
+        monkeypatch.setattr(sys, "argv", [name, *words])
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_path(str(ROOT / "recipes" / name), run_name="__main__")
+        printed = capsys.readouterr()
+        return caught.value.code, printed.out, printed.err
+
+    return start
+
+
+def test_recipes_print_figures_and_end_with_status_0(run, teacher, tmp_path):
+    flat = [word for name, value in TINY.items() for word in (f"--{name}", value)]
+    status, out, _ = run("finetune_search.py", *flat, "--output_dir", str(tmp_path / "a"), "--trainer.max_steps", "2")
+    assert status == 0
+    assert "test: recall@10" in out
+    status, out, _ = run(
+        "finetune_reranker.py", "--base", str(teacher[0]), "--output_dir", str(tmp_path / "b"), "--data.sample_size",
+        "60", "--trainer.max_steps", "2", "--trainer.use_cpu", "true", "--test_queries", "3",
+    )  # fmt: skip
+    assert status == 0
+    assert "nDCG@10 of the judged products" in out
+    assert "pipeline_tag: text-ranking" in (tmp_path / "b" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["--loss.nam", "x"], 2, "unknown"),
+        (["--rows.batch_size", "1"], 2, "batch_size must be at least 2"),
+        (["--data.pairs", "nowhere.csv"], 1, "nowhere.csv"),
+        (["--rows.mined", "1", "--loss.name", "hinge"], 2, "rows.mined is for the ranking loss"),
+        (["--push_to_hub", "no name"], 2, "push_to_hub"),
+    ],
+)
+def test_errors_are_one_line(run, tmp_path, words, status, message):
+    code, _, err = run("finetune_search.py", "--output_dir", str(tmp_path), *words)
+    assert code == status
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_the_home_depot_configurations_can_be_read():
+    settings = load_settings(FinetuneSettings, CONFIGS / "finetune_homedepot.yaml")
+    assert settings.data.relevant == 2.33
+    assert settings.data.test_buckets == [0, 1]
+    assert settings.trainer.max_minutes is not None
+    assert settings.trainer.max_minutes < 60
+    assert load_settings(DistilSettings, CONFIGS / "distil_homedepot.yaml").data.relevant == 2.33

@@ -1,0 +1,164 @@
+"""Rows of a training step: a pure function of (seed, step), with the right roles, ratios and numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from search_cases import TEXTS, tiny_data, tiny_model
+
+from rexbert_hf.retrieval.mining import MiningSettings, mine_negatives
+from rexbert_hf.retrieval.search_batches import (
+    RowSettings,
+    SearchBatches,
+    SearchCollator,
+    Shuffled,
+    made_up_query,
+    misspelt,
+)
+from rexbert_hf.retrieval.search_data import SearchDataSettings, load_search_data
+
+
+@pytest.fixture(scope="module")
+def shop():
+    return load_search_data(SearchDataSettings(sample_size=120))
+
+
+def test_steps_depend_on_seed_and_number_only(shop):
+    settings = RowSettings(batch_size=16, made_up=0.25, typos=0.5)
+    one, two = (SearchBatches(shop, "ranking", settings, 50, seed=3) for _ in range(2))
+    for step in (40, 0, 7):
+        assert one[step].columns == two[step].columns
+    assert one[7].columns == SearchBatches(shop, "ranking", settings, 50, seed=3)[7].columns
+    assert one[7].columns != SearchBatches(shop, "ranking", settings, 50, seed=4)[7].columns
+
+
+def test_every_positive_comes_once_an_epoch(shop):
+    batches = SearchBatches(shop, "ranking", RowSettings(batch_size=10), 99)
+    size = len(batches.positives)
+    numbers = np.concatenate([batches[step].label for step in range(batches.epoch_steps)])[:size]
+    expected = np.stack([batches.queries, batches.products], axis=1)[batches.positives]
+    assert sorted(map(tuple, numbers.tolist())) == sorted(map(tuple, expected.tolist()))
+    assert (shop.splits[numbers[:, 0]] == 0).all()
+
+
+def test_ranking_rows_hold_texts_of_their_numbers(shop):
+    rows = SearchBatches(shop, "ranking", RowSettings(batch_size=12, made_up=0.5), 9)[2]
+    real = rows.label[:, 0] < len(shop.queries)
+    assert real.sum() == 6
+    for (query, product), text, title in zip(rows.label, rows.columns["query"], rows.columns["product"], strict=True):
+        assert title == shop.texts[product]
+        if query < len(shop.queries):
+            assert text == shop.queries[query]
+        else:
+            assert query - len(shop.queries) == product
+            assert set(text.split()) <= set(title.lower().replace(",", " ").split()) | set(text.split("-"))
+
+
+def test_hinge_rows_have_the_ratio_and_random_negatives_nobody_judged(shop):
+    batches = SearchBatches(shop, "hinge", RowSettings(batch_size=22, hard=3, random=7), 400)
+    roles, judged = [], {}
+    for query, product, _ in zip(*shop.pairs(np.arange(len(shop.queries))), strict=True):
+        judged.setdefault(shop.queries[query], set()).add(shop.texts[product])
+    for step in range(60):
+        rows = batches[step]
+        roles.append(rows.label)
+        for query, product, role in zip(rows.columns["query"], rows.columns["product"], rows.label, strict=True):
+            assert role != -1 or product not in judged[query]
+            assert role == -1 or product in judged[query]
+    counts = np.bincount(np.concatenate(roles) + 1, minlength=3)
+    assert counts[1] / counts[2] == pytest.approx(3, abs=0.05)
+    # A random product is judged for the query now and then, and is left out.
+    assert 6 < counts[0] / counts[2] <= 7
+
+
+def test_graded_rows_carry_the_grades(shop):
+    rows = SearchBatches(shop, "graded", RowSettings(batch_size=64), 3)[0]
+    assert rows.label.dtype == np.float32
+    assert set(np.unique(rows.label).tolist()) <= {0.0, np.float32(0.33), np.float32(0.66), 1.0}
+
+
+def test_mined_negatives_are_seen_from_their_step_on():
+    batches = SearchBatches(tiny_data(), "ranking", RowSettings(batch_size=4, mined=2), 20)
+    assert list(batches[0].columns) == ["query", "product"]
+    batches.set_negatives(np.full((4, 3), 5, dtype=np.int32), from_step=0)
+    batches.set_negatives(np.full((4, 3), 4, dtype=np.int32), from_step=6)
+    assert batches[5].label[:, 2:].tolist() == [[5, 5]] * 4
+    assert batches[6].label[:, 2:].tolist() == [[4, 4]] * 4
+    assert batches[6].columns["negative_2"] == [TEXTS[4]] * 4
+
+
+def test_mining_never_returns_an_answer_and_skips_the_first_ranks():
+    data, model = tiny_data(), tiny_model()
+    table = mine_negatives(model, data, MiningSettings(keep=4, skip=0, depth=6, max_ratio=None))
+    assert table.shape == (4, 4)
+    assert not set(table[0]) & {0, 1}
+    assert 2 not in table[1]
+    first = mine_negatives(model, data, MiningSettings(keep=6, skip=0, depth=1, max_ratio=None))
+    skipped = mine_negatives(model, data, MiningSettings(keep=6, skip=1, depth=6, max_ratio=None))
+    for query in range(4):
+        assert not set(first[query][first[query] >= 0]) & set(skipped[query][skipped[query] >= 0])
+    none = mine_negatives(model, data, MiningSettings(keep=4, skip=0, depth=6, max_ratio=-1.0))
+    assert (none == -1).mean() > 0.9 or (none >= 0).sum() < 4
+
+
+def test_a_graph_finds_the_same_negatives():
+    pytest.importorskip("faiss")
+    data, model = tiny_data(), tiny_model()
+    tables = [
+        mine_negatives(model, data, MiningSettings(keep=6, skip=0, depth=6, max_ratio=None, index=index))
+        for index in ("exact", "hnsw")
+    ]
+    assert [set(row) for row in tables[0]] == [set(row) for row in tables[1]]
+
+
+def test_shuffled_is_endless_and_every_pass_is_whole():
+    order = Shuffled(7, seed=1)
+    passes = [sorted(order.take(7 * i, 7).tolist()) for i in (0, 3, 1)]
+    assert passes == [list(range(7))] * 3
+    assert order.take(0, 7).tolist() != order.take(7, 7).tolist()
+    whole = order.take(3, 20)
+    assert whole.tolist() == np.concatenate([order.take(3, 9), order.take(12, 11)]).tolist()
+
+
+def test_made_up_queries_are_words_of_the_title():
+    rng = np.random.default_rng(0)
+    title = "Simpson Strong-Tie 12-Gauge Steel Angle, 1/2 in. with Screws (4-Pack)"
+    drawn = [made_up_query(title, rng).split() for _ in range(400)]
+    known = ["simpson", "strong-tie", "12-gauge", "steel", "angle", "1/2", "screws", "4-pack"]
+    for words in drawn:
+        assert 1 <= len(words) <= 5
+        assert [known.index(word) for word in words] == sorted(known.index(word) for word in words)
+    # What the thing is stands in seven of ten; three standard deviations of 400 draws are 7 %.
+    assert np.mean(["angle" in words for words in drawn]) == pytest.approx(0.7, abs=0.07)
+    assert made_up_query("Mug", rng) == "mug"
+    assert made_up_query("!!!", rng) == "!!!"
+    assert made_up_query("", rng) == ""
+    assert made_up_query("of the and", rng)
+
+
+def test_misspelt_changes_one_place():
+    rng = np.random.default_rng(0)
+    for text in ("angle bracket", "ab", "\u05e1\u05d9\u05e8 \U0001f600"):
+        for _ in range(50):
+            assert abs(len(misspelt(text, rng)) - len(text)) <= 1
+    assert misspelt("1", rng) == "1"
+    assert misspelt("", rng) == ""
+
+
+def test_collator_names_what_losses_expect():
+    model = tiny_model()
+    batches = SearchBatches(tiny_data(), "ranking", RowSettings(batch_size=4), 5)
+    batch = SearchCollator(model)([batches[0]])
+    assert batch["label"].shape == (4, 2)
+    assert batch["query_task"] == "query"
+    assert batch["product_task"] == "document"
+    assert len(batch["query_input_ids"]) == len(batch["product_attention_mask"]) == 4
+
+
+def test_settings_are_checked():
+    with pytest.raises(ValueError, match="batch_size"):
+        RowSettings(batch_size=1)
+    with pytest.raises(ValueError, match="made_up"):
+        RowSettings(made_up=1.0)
+    with pytest.raises(ValueError, match="no training query"):
+        SearchBatches(tiny_data(splits=(2, 2, 2, 2)), "ranking", RowSettings(), 1)

@@ -1,0 +1,121 @@
+"""Reading catalogues and judged pairs: the split by query, grades, groups, and what bad rows get."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rexbert_hf.retrieval.search_data import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    SearchDataSettings,
+    bucket_of,
+    load_search_data,
+    text_groups,
+)
+
+HOMEDEPOT = Path(__file__).parents[3] / "shared" / "data" / "homedepot" / "train.csv.zip"
+
+
+def write(path, *lines):
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def settings_of(tmp_path, pairs, products, **more):
+    return SearchDataSettings(
+        pairs=write(tmp_path / "pairs.csv", *pairs),
+        products=write(tmp_path / "products.csv", *products),
+        pair_columns={"query": "query", "product_id": "id", more.pop("kind", "label"): "label"},
+        product_columns={"product_id": "id", "title": "title", "brand": "brand"},
+        **more,
+    )
+
+
+def test_split_is_the_sha1_of_the_query_modulo_ten():
+    data = load_search_data(SearchDataSettings(sample_size=200))
+    for query, split in zip(data.queries, data.splits, strict=True):
+        bucket = int(hashlib.sha1(query.encode()).hexdigest(), 16) % 10
+        assert split == (TEST if bucket < 2 else VALIDATION if bucket == 2 else TRAIN)
+        assert bucket == bucket_of(query)
+    counts = np.bincount(data.splits, minlength=3) / len(data.splits)
+    assert counts[TEST] == pytest.approx(0.2, abs=0.12)  # four standard deviations of 120 queries
+
+
+def test_labels_become_grades_and_random_negatives_are_not_judgements(tmp_path):
+    pairs = ["query,id,label", "mug,a,E", "mug,b,S", "mug,c,C", "mug,d,I", "pot,a,1", "pot,b,0", "pot,c,-1"]
+    products = ["id,title,brand", *[f"{i},title {i},x" for i in "abcd"]]
+    data = load_search_data(settings_of(tmp_path, pairs, products))
+    assert data.judged.grades.tolist() == [1.0, 0.66, 0.33, 0.0, 1.0, 0.0]
+    assert data.judged.count(1.0).tolist() == [1, 1]
+
+
+def test_numbers_stay_and_2_33_is_2_33(tmp_path):
+    products = ["id,title,brand", "a,mug,x", "b,pot,x"]
+    rows = ["query,id,label", "mug,a,2.33", "mug,b,2"]
+    data = load_search_data(settings_of(tmp_path, rows, products, kind="relevance", relevant=2.33))
+    assert data.judged.count(data.relevant).tolist() == [1]
+
+
+def test_bad_rows_are_counted_and_products_without_title_are_described(tmp_path, caplog):
+    pairs = ["query,id,label", ",a,E", "   ,a,E", "mug,nowhere,E", "mug,a,", "mug,a,E", "pot  lid,b,E"]
+    products = ["id,title,brand", "a,,Ostwick", "b,\U0001f600 \u05e1\u05d9\u05e8,x", "c,,", "a,again,x"]
+    with caplog.at_level(logging.WARNING):
+        data = load_search_data(settings_of(tmp_path, pairs, products))
+    assert data.queries == ["mug", "pot  lid"]
+    assert dict(zip(data.product_ids, data.texts, strict=True))["a"] == "Ostwick"
+    assert dict(zip(data.product_ids, data.texts, strict=True))["c"] == ""
+    said = caplog.text
+    for part in ("2 of 6 pairs have an empty query", "1 of 6 pairs have an unknown product", "no label", "no text"):
+        assert part in said
+    assert "repeat a product id" in said
+
+
+def test_own_split_column_decides(tmp_path):
+    products = ["id,title,brand", "a,mug,x"]
+    pairs = ["query,id,label,part", "mug,a,E,test", "pot,a,E,validation", "pan,a,E,train"]
+    settings = settings_of(tmp_path, pairs, products)
+    settings.pair_columns["split"] = "part"
+    assert load_search_data(settings).splits.tolist() == [TEST, VALIDATION, TRAIN]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [(["mug,a,X"], "unknown labels in the pairs: X"), (["mug,z,E"], "no usable pair is left")],
+)
+def test_hopeless_pairs_are_one_line_errors(tmp_path, rows, message):
+    with pytest.raises(ValueError, match=message):
+        load_search_data(settings_of(tmp_path, ["query,id,label", *rows], ["id,title,brand", "a,mug,x"]))
+
+
+def test_settings_are_checked():
+    with pytest.raises(ValueError, match="different numbers"):
+        SearchDataSettings(test_buckets=[0, 1], validation_buckets=[1])
+    with pytest.raises(ValueError, match=r"data\.pairs"):
+        SearchDataSettings(products="x.csv")
+    with pytest.raises(ValueError, match="must name query, product_id"):
+        SearchDataSettings(pairs="x.csv", products="y.csv", pair_columns={"query": "q"})
+
+
+def test_groups_are_equal_texts():
+    assert text_groups(["A b", "a  B", "c"]).tolist() == [0, 0, 1]
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not HOMEDEPOT.exists(), reason="the shared data are not here")
+def test_home_depot_protocol():
+    settings = SearchDataSettings(
+        pairs=str(HOMEDEPOT),
+        encoding="latin-1",
+        pair_columns={"query": "search_term", "product_id": "product_uid", "relevance": "relevance"},
+        product_columns={"product_id": "product_uid", "title": "product_title"},
+        relevant=2.33,
+    )
+    data = load_search_data(settings)
+    assert len(data.texts) == 54_667
+    assert len(data.of(TEST)) == 2_209
