@@ -1,0 +1,162 @@
+"""An index's folder: versions that are written whole, and one small file that says which one counts.
+
+A save is staged in a hidden folder, synced, renamed to `versions/vNNNNNN`, and only then does `CURRENT` name it; a
+process killed at any moment leaves the old version in place. A reader that was caught between two saves reads again.
+A folder without `CURRENT` that holds `index.json` itself (a download) is one version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rexbert_hf.hub.run_file import write_whole
+
+INDEX_FILE = "index.json"
+CURRENT_FILE = "CURRENT"
+KEPT_VERSIONS = 2
+"""Versions left in a folder: the current one, and the one that slow readers may be opening."""
+
+VERIFIED_BYTES = 256 << 20
+"""Larger indexes are checked by the sizes of their files only, unless asked otherwise."""
+
+
+def write_version(folder: Path, fill: Callable[[Path], dict[str, Any]]) -> Path:
+    """Write a version and make it the current one; what was there stays until then.
+
+    Args:
+        folder: of the index; made when missing.
+        fill: writes all files but `index.json` into the folder it is given, and returns what `index.json` holds.
+
+    Raises:
+        OSError: if it cannot be written; the old version is still the current one.
+    """
+    versions = folder / "versions"
+    versions.mkdir(parents=True, exist_ok=True)
+    _remove_stale(versions)
+    stage = versions / f".staging-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    stage.mkdir()
+    try:
+        facts = fill(stage)
+        for path in _files(stage).values():
+            _sync(path)
+        facts["files"] = {name: _facts_of(path) for name, path in _files(stage).items()}
+        (stage / INDEX_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        _sync(stage / INDEX_FILE)
+        version = _rename(stage, versions)
+    except BaseException:
+        shutil.rmtree(stage, ignore_errors=True)
+        raise
+    write_whole(folder / CURRENT_FILE, f"{version.name}\n".encode())
+    for old in sorted(versions.glob("v[0-9]*"))[:-KEPT_VERSIONS]:
+        shutil.rmtree(old, ignore_errors=True)
+    return version
+
+
+def current_version(folder: Path) -> Path:
+    """The folder of the version that counts.
+
+    Args:
+        folder: of the index, or of one version.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    pointer = folder / CURRENT_FILE
+    if pointer.is_file():
+        name = pointer.read_text(encoding="utf-8").strip()
+        if not re.fullmatch(r"v\d+", name):
+            raise ValueError(f"{pointer} is damaged ({name!r:.40}): write the name of a folder in versions/ into it")
+        return folder / "versions" / name
+    if (folder / INDEX_FILE).is_file():
+        return folder
+    raise FileNotFoundError(f"{folder} holds no index (neither {CURRENT_FILE} nor {INDEX_FILE}): build one there")
+
+
+def read_facts(version: Path, verify: bool | None = None) -> dict[str, Any]:
+    """What `index.json` holds, after a check of the files that it names.
+
+    Args:
+        version: the folder of a version.
+        verify: compare checksums; None does so up to `VERIFIED_BYTES`.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file is damaged.
+    """
+    path = version / INDEX_FILE
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        files = dict(facts["files"])
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing: build the index again") from None
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} is damaged: build the index again") from None
+    if verify is None:
+        verify = sum(entry["bytes"] for entry in files.values()) <= VERIFIED_BYTES
+    for name, entry in files.items():
+        file = version / name
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} is missing, but {path} names it: build the index again")
+        if file.stat().st_size != entry["bytes"]:
+            size = f"{file.stat().st_size:,} bytes, {entry['bytes']:,} expected"
+            raise ValueError(f"{file} is damaged ({size}): build the index again")
+        if verify and _facts_of(file)["sha256"] != entry["sha256"]:
+            raise ValueError(f"{file} is damaged (its checksum differs): build the index again")
+    return dict(facts)
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _facts_of(path: Path) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _rename(stage: Path, versions: Path) -> Path:
+    """Give the staged folder the next free number."""
+    numbers = [int(path.name[1:]) for path in versions.glob("v[0-9]*")]
+    number = max(numbers, default=0) + 1
+    while True:
+        target = versions / f"v{number:06d}"
+        try:
+            if not target.exists():
+                stage.rename(target)
+                _sync(versions)
+                return target
+        except OSError:
+            if not target.exists():
+                raise
+        number += 1  # somebody else took it
+
+
+def _remove_stale(versions: Path) -> None:
+    """Remove what killed processes of this machine left behind."""
+    for path in versions.glob(f".staging-{socket.gethostname()}-*"):
+        try:
+            os.kill(int(path.name.rsplit("-", 2)[1]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(path, ignore_errors=True)
+        except (ValueError, PermissionError):
+            continue

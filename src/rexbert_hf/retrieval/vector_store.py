@@ -1,0 +1,239 @@
+"""Document vectors on disk: written in batches, mapped into memory, read by row.
+
+A file is a safetensors file like any other; its header has spare room, so that it can be written before the number of
+rows is known. With "int8" each row is divided by its own largest element, which keeps scores within about 1e-3.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+VECTORS_FILE = "vectors.safetensors"
+"""In the folder of an index."""
+
+HEADER_BYTES = 512
+"""Length prefix and JSON of a file, spaces included; keeps rows aligned."""
+
+DTYPES: dict[str, tuple[np.dtype[Any], str]] = {"float32": (np.dtype("<f4"), "F32"), "int8": (np.dtype("i1"), "I8")}
+"""What vectors may be stored as: numpy's type and safetensors' name."""
+
+RESIDENT_BYTES = 16 << 20
+"""About so much of a mapped file is left in the process between searches; the rest stays in the system's cache."""
+
+_FAULT_BYTES = 64 << 10  # the system maps up to so much around a page that is touched
+
+
+def quantise_rows(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """int8 rows and the scale of each: `rows * scale[:, None]` is close to `vectors`.
+
+    Args:
+        vectors: float32 `[N, D]`.
+
+    Example:
+        >>> rows, scale = quantise_rows(np.array([[0.5, -1.0]], dtype=np.float32))
+        >>> rows.tolist(), round(float(scale[0]) * 127, 3)
+        ([[64, -127]], 1.0)
+    """
+    scale = np.abs(vectors).max(axis=1) / np.float32(127)
+    scale = np.where(scale > 0, scale, np.float32(1)).astype(np.float32)
+    return np.rint(vectors / scale[:, None]).astype(np.int8), scale
+
+
+@dataclass
+class Segment:
+    """Rows that lie together: an array in memory or a mapped file.
+
+    Attributes:
+        data: `[N, D]`, float32 or int8.
+        scale: `[N]` for int8 rows, else None.
+        mapped: the file's map, None for rows in memory.
+    """
+
+    data: np.ndarray
+    scale: np.ndarray | None = None
+    mapped: mmap.mmap | None = None
+
+    def take(self, rows: np.ndarray | slice) -> np.ndarray:
+        """float32 rows."""
+        chosen = self.data[rows]
+        if self.scale is None:
+            return chosen
+        return chosen.astype(np.float32) * self.scale[rows][:, None]
+
+
+class VectorWriter:
+    """Write a file of vectors batch by batch; a context manager.
+
+    Args:
+        path: the file, written anew.
+        dim: width of the vectors.
+        dtype: "float32" or "int8".
+    """
+
+    def __init__(self, path: Path, dim: int, dtype: str = "float32") -> None:
+        self.path, self.dim, self.dtype = path, dim, dtype
+        self.count = 0
+        self._scales: list[np.ndarray] = []
+        self._file = path.open("wb")
+        self._file.write(b" " * HEADER_BYTES)
+
+    def append(self, vectors: np.ndarray) -> None:
+        """Add rows.
+
+        Args:
+            vectors: float32 `[N, D]`.
+        """
+        if self.dtype == "int8":
+            rows, scale = quantise_rows(vectors)
+            self._scales.append(scale)
+        else:
+            rows = np.ascontiguousarray(vectors, dtype=np.float32)
+        if rows.size:
+            self._file.write(rows.data.cast("B"))
+        self.count += len(vectors)
+
+    def close(self) -> None:
+        """Write scales and header; the file is whole from now on."""
+        if self._file.closed:
+            return
+        kind, name = DTYPES[self.dtype]
+        size = self.count * self.dim * kind.itemsize
+        tensors = {"vectors": {"dtype": name, "shape": [self.count, self.dim], "data_offsets": [0, size]}}
+        if self.dtype == "int8":
+            scales = np.concatenate(self._scales) if self._scales else np.zeros(0, np.float32)
+            self._file.write(scales.astype("<f4").tobytes())
+            tensors["scale"] = {"dtype": "F32", "shape": [self.count], "data_offsets": [size, size + 4 * self.count]}
+        text = json.dumps(tensors).encode().ljust(HEADER_BYTES - 8)
+        self._file.seek(0)
+        self._file.write((HEADER_BYTES - 8).to_bytes(8, "little") + text)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def __enter__(self) -> VectorWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_segment(path: Path) -> Segment:
+    """Map a file that `VectorWriter` wrote (or any safetensors file with a tensor `vectors`).
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: if the file is cut off or no such file.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        total = os.fstat(file.fileno()).st_size
+        if not 2 <= length <= min(total - 8, 1 << 20):
+            raise ValueError(f"{path} is damaged: its header does not fit; build the index again")
+        try:
+            tensors = json.loads(file.read(length))
+            entry = tensors["vectors"]
+            (count, dim), (begin, end) = entry["shape"], entry["data_offsets"]
+            dtype = next(kind for kind, name in DTYPES.values() if name == entry["dtype"])
+        except (ValueError, KeyError, TypeError, StopIteration):
+            raise ValueError(f"{path} is damaged or holds no vectors: build the index again") from None
+        start, scales = 8 + length, tensors.get("scale")
+        needed = start + (scales["data_offsets"][1] if scales else end)
+        if end - begin != count * dim * dtype.itemsize or needed > total:
+            raise ValueError(f"{path} is cut off ({total:,} bytes, {needed:,} needed): build the index again")
+        if count == 0:
+            return Segment(np.zeros((0, dim), np.float32))
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if hasattr(mapped, "madvise"):
+        mapped.madvise(mmap.MADV_RANDOM)
+    data = np.frombuffer(mapped, dtype, count * dim, start + begin).reshape(count, dim)
+    scale = None
+    if scales:
+        scale = np.frombuffer(mapped, "<f4", count, start + scales["data_offsets"][0]).copy()
+    return Segment(data, scale, mapped)
+
+
+class VectorStore:
+    """All vectors of an index, a row each, in segments.
+
+    Args:
+        dim: width of the vectors.
+        dtype: how new rows are kept: "float32" or "int8".
+        segments: rows that are there already.
+
+    Example:
+        >>> store = VectorStore(2)
+        >>> store.append(np.eye(2, dtype=np.float32))
+        >>> store.take(np.array([1, 0, 1])).tolist()
+        [[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]
+    """
+
+    def __init__(self, dim: int, dtype: str = "float32", segments: Sequence[Segment] = ()) -> None:
+        self.dim, self.dtype = dim, dtype
+        self.segments = list(segments)
+        self._touched = 0
+
+    def __len__(self) -> int:
+        return sum(len(segment.data) for segment in self.segments)
+
+    def append(self, vectors: np.ndarray) -> None:
+        """Add rows in memory.
+
+        Args:
+            vectors: float32 `[N, D]`.
+        """
+        if self.dtype == "int8":
+            self.segments.append(Segment(*quantise_rows(vectors)))
+        else:
+            self.segments.append(Segment(np.array(vectors, dtype=np.float32)))
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Rows in the order asked for, float32 `[n, D]`.
+
+        Args:
+            rows: int64 `[n]`.
+        """
+        self._release(len(rows))
+        if len(self.segments) == 1:
+            return self.segments[0].take(rows)
+        out = np.empty((len(rows), self.dim), dtype=np.float32)
+        first = 0
+        for segment in self.segments:
+            here = (rows >= first) & (rows < first + len(segment.data))
+            out[here] = segment.take(rows[here] - first)
+            first += len(segment.data)
+        return out
+
+    def blocks(self, size: int) -> Iterator[tuple[int, np.ndarray]]:
+        """All rows in order: the first row of a block, and the block as float32.
+
+        Args:
+            size: most rows in a block.
+        """
+        first = 0
+        for segment in self.segments:
+            for start in range(0, len(segment.data), size):
+                yield first + start, segment.take(slice(start, start + size))
+            first += len(segment.data)
+
+    def _release(self, rows: int) -> None:
+        """Give touched pages back to the system's cache now and then: a search needs few of them."""
+        self._touched += rows * _FAULT_BYTES
+        if self._touched < RESIDENT_BYTES:
+            return
+        self._touched = 0
+        for segment in self.segments:
+            if segment.mapped is not None and hasattr(segment.mapped, "madvise"):
+                segment.mapped.madvise(mmap.MADV_DONTNEED)

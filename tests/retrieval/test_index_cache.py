@@ -1,0 +1,85 @@
+"""The embedding cache: what was encoded is not encoded again, and nothing wrong is ever served."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from index_cases import HashModel, make_products
+
+from rexbert_hf.retrieval.embedding_cache import EmbeddingCache
+from rexbert_hf.retrieval.index import ProductIndex
+
+
+def test_one_changed_product_in_a_hundred_encodes_one_per_cent(tmp_path):
+    model, products = HashModel(), make_products(1_000)
+    ProductIndex.build(products, model, "flat", cache_dir=tmp_path)
+    probes = len(model.seen) - 1_000
+    model.seen.clear()
+    changed = [dict(p, title=f"{p['title']} changed") if i % 100 == 0 else p for i, p in enumerate(products)]
+    cached = ProductIndex.build(changed, model, "flat", cache_dir=tmp_path)
+    assert {text for text in model.seen if text.startswith("thing")} == {p["title"] for p in changed[::100]}
+    assert len(model.seen) - probes == 10
+    plain = ProductIndex.build(changed, HashModel(), "flat")
+    queries = model.encode(["a", "b", "c"])
+    assert cached.search(queries, 50) == plain.search(queries, 50)
+
+
+def test_repeated_texts_are_encoded_once(tmp_path):
+    model = HashModel()
+    cache = EmbeddingCache(tmp_path, model)
+    model.seen.clear()
+    first = cache.encode(["a", "b", "a"])
+    assert model.seen == ["a", "b"]
+    np.testing.assert_array_equal(first[0], first[2])
+    np.testing.assert_array_equal(first, HashModel().encode(["a", "b", "a"]))
+    assert (cache.encoded, cache.served) == (2, 1)
+
+
+def test_a_query_is_no_document(tmp_path):
+    class Prompted(HashModel):
+        def encode_query(self, texts):
+            return self.encode([f"query: {text}" for text in texts])
+
+    cache = EmbeddingCache(tmp_path, Prompted())
+    assert not np.array_equal(cache.encode(["a"]), cache.encode(["a"], "query"))
+    np.testing.assert_array_equal(cache.encode(["a"], "query"), HashModel().encode(["query: a"]))
+
+
+def test_another_model_does_not_see_them(tmp_path):
+    EmbeddingCache(tmp_path, HashModel()).encode(["a", "b"])
+    other = HashModel("another")
+    np.testing.assert_array_equal(EmbeddingCache(tmp_path, other).encode(["a"]), HashModel("another").encode(["a"]))
+    assert "a" in other.seen
+
+
+def test_processes_share_a_cache(tmp_path):
+    """What another one wrote after this one opened the cache is found."""
+    one, two = HashModel(), HashModel()
+    mine, theirs = EmbeddingCache(tmp_path, one), EmbeddingCache(tmp_path, two)
+    mine.encode(["a"])
+    two.seen.clear()
+    theirs.encode(["a"])
+    assert two.seen == []
+
+
+@pytest.mark.parametrize("damage", ["cut", "noise"])
+def test_a_damaged_file_is_encoded_again(tmp_path, caplog, damage):
+    cache = EmbeddingCache(tmp_path, HashModel())
+    expected = cache.encode(["a", "b"])
+    cache.encode(["c"])
+    path = min(cache.folder.glob("vectors-*"), key=lambda file: -file.stat().st_size)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] if damage == "cut" else b"\xff" * len(data))
+    again = EmbeddingCache(tmp_path, HashModel())
+    np.testing.assert_array_equal(again.encode(["a", "b"]), expected)
+    assert "left out of the cache" in caplog.text
+    assert again.encoded == 2
+
+
+def test_what_a_killed_writer_left_is_not_read(tmp_path):
+    cache = EmbeddingCache(tmp_path, HashModel())
+    cache.encode(["a"])
+    (path,) = cache.folder.glob("vectors-*")
+    path.rename(path.with_name(f".{path.name}.123"))
+    assert EmbeddingCache(tmp_path, HashModel()).encode(["a"]).shape == (1, 32)
+    assert len(list(cache.folder.glob("vectors-*"))) == 1

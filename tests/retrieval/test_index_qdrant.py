@@ -1,0 +1,125 @@
+"""Qdrant, embedded, behind the same calls: the answers are those of exact search over FAISS's rows."""
+
+from __future__ import annotations
+
+import socket
+
+import numpy as np
+import pytest
+from index_cases import HashModel, clustered, make_products
+
+from rexbert_hf.retrieval.index import ProductIndex
+
+pytest.importorskip("qdrant_client")
+
+PRODUCTS = make_products(300)
+QUERIES = clustered(6, seed=3)
+FILTERS = [
+    None,
+    {"category": "Lamps"},
+    {"category": "Sport > Shoes"},
+    {"brand": ["Acme", "Bolt"], "price": (10, 100)},
+    {"in_stock": True, "price": {"min": 20}},
+    {"locale": "de"},
+    {"price": [1.0, 2.0, 2.5]},
+    {"brand": []},
+]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return HashModel()
+
+
+@pytest.fixture
+def qdrant(model):
+    return ProductIndex.build(PRODUCTS, model, "flat", backend="qdrant")
+
+
+def same(ours: list, theirs: list) -> None:
+    """Equal hits; scores to rounding, order where they differ."""
+    assert len(ours) == len(theirs)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert {name for name, _ in mine} == {name for name, _ in other}
+        assert dict(mine) == pytest.approx(dict(other), abs=1e-5)
+
+
+@pytest.mark.parametrize("wanted", FILTERS)
+def test_answers_are_those_of_exact_search(qdrant, model, wanted):
+    flat = ProductIndex.build(PRODUCTS, model, "flat")
+    same(qdrant.search(QUERIES, 12, filter=wanted), flat.search(QUERIES, 12, filter=wanted))
+    texts = ["thing number 42", "", "number 7"]
+    for mode in ("dense", "lexical"):
+        same(qdrant.search(texts, 300, wanted, mode), flat.search(texts, 300, wanted, mode))
+    ours, theirs = (index.search(texts, 300, wanted, "hybrid") for index in (qdrant, flat))  # ties in another order
+    assert [{name for name, _ in hits} for hits in ours] == [{name for name, _ in hits} for hits in theirs]
+
+
+def test_changes(qdrant, model):
+    flat = ProductIndex.build(PRODUCTS, model, "flat")
+    model.seen.clear()
+    changed = [dict(PRODUCTS[4], title="another"), dict(PRODUCTS[5], price=0.5), {"product_id": "new", "title": "new"}]
+    assert qdrant.upsert(changed) == 2
+    assert sorted(model.seen) == ["another", "new"]
+    flat.upsert(changed)
+    assert qdrant.delete(["p6", "unknown"]) == flat.delete(["p6", "unknown"]) == 1
+    assert len(qdrant) == len(flat) == 300
+    for wanted in (None, {"price": (0, 0.5)}):
+        same(qdrant.search(QUERIES, 400, filter=wanted), flat.search(QUERIES, 400, filter=wanted))
+    same(qdrant.search(["another new"], 5, mode="lexical"), flat.search(["another new"], 5, mode="lexical"))
+
+
+def test_a_folder_keeps_it(model, tmp_path):
+    index = ProductIndex.build(PRODUCTS, model, "int8", backend="qdrant", path=tmp_path / "qdrant", collection="shop")
+    before = index.search(QUERIES, 5)
+    index.save(tmp_path / "index")
+    index.client.close()
+    again = ProductIndex.load(tmp_path / "index", model)
+    same(again.search(QUERIES, 5), before)
+    with pytest.raises(ConnectionError, match=r"Qdrant at .*close whoever has it open") as error:
+        ProductIndex.load(tmp_path / "index", model)
+    assert "\n" not in str(error.value)
+    # A build swaps the alias: the old collection serves until then and is gone afterwards.
+    again.client.close()
+    newer = ProductIndex.build(PRODUCTS[:20], model, backend="qdrant", path=tmp_path / "qdrant", collection="shop")
+    assert len(newer) == 20
+    assert len(newer.client.get_collections().collections) == 1
+    newer.client.close()
+    assert len(ProductIndex.load(tmp_path / "index", model)) == 20
+
+
+def test_a_failed_build_leaves_the_old_collection(model, tmp_path):
+    index = ProductIndex.build(PRODUCTS, model, backend="qdrant", path=tmp_path / "qdrant")
+    index.save(tmp_path / "index")
+    index.client.close()
+    with pytest.raises(ValueError, match="product 1 has no product_id"):
+        ProductIndex.build([PRODUCTS[0], {"title": "x"}], model, backend="qdrant", path=tmp_path / "qdrant")
+    assert len(ProductIndex.load(tmp_path / "index", model)) == 300
+
+
+def test_another_model_is_refused(model, tmp_path):
+    index = ProductIndex.build(PRODUCTS[:10], model, backend="qdrant", path=tmp_path / "q")
+    index.save(tmp_path / "index")
+    with pytest.raises(ValueError, match="this index was built with hash"):
+        index.model = HashModel("another")
+
+
+def test_a_server_that_is_down_is_one_line(model):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(ConnectionError, match=f"Qdrant at http://127.0.0.1:{port}: .*is it running") as error:
+        ProductIndex.build(PRODUCTS[:3], model, backend="qdrant", url=f"http://127.0.0.1:{port}")
+    assert "\n" not in str(error.value)
+
+
+def test_odd_questions(qdrant):
+    assert qdrant.texts(["p5", "unknown", "p0"]) == ["thing number 5", None, "thing number 0"]
+    assert qdrant.texts([]) == []
+    assert len(qdrant.search(QUERIES[:1], 1_000)[0]) == 300
+    with pytest.raises(ValueError, match="no column 'colour'"):
+        qdrant.search(QUERIES, 3, filter={"colour": "red"})
+    with pytest.raises(ValueError, match="not finite"):
+        qdrant.search(np.full((1, 32), np.inf, np.float32))
+    with pytest.raises(ValueError, match="no 4-bit codes"):
+        ProductIndex.build(PRODUCTS[:3], HashModel(), "int4", backend="qdrant")

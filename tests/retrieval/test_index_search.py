@@ -1,0 +1,316 @@
+"""Every kind of index against exact search: unfiltered, filtered, after changes, on odd input."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from index_cases import DIM, HashModel, clustered, exact, make_products, recall
+
+from rexbert_hf.retrieval.dense import walk_pays
+from rexbert_hf.retrieval.index import ProductIndex
+from rexbert_hf.retrieval.index_options import KINDS
+
+COUNT = 6_000
+VECTORS = clustered(COUNT)
+QUERIES = clustered(40, seed=1)
+PRODUCTS = make_products(COUNT)
+LEAST_RECALL = {"flat": 1.0, "hnsw": 0.98, "int8": 0.98, "int4": 0.95, "binary": 0.6}
+"""At 20 hits; binary codes of 32 dimensions are coarse, the others are what the graph is asked for."""
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def index(request):
+    return ProductIndex.build(PRODUCTS, None, request.param, vectors=VECTORS)
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return ProductIndex.build(PRODUCTS, None, "hnsw", vectors=VECTORS)
+
+
+def rows_that(passes) -> np.ndarray:
+    return np.array([bool(passes(product)) for product in PRODUCTS])
+
+
+def test_recall_and_scores(index):
+    found = index.search(QUERIES, 20)
+    assert recall(found, exact(VECTORS, QUERIES, 20)) >= LEAST_RECALL[index.options.kind]
+    for query, hits in zip(QUERIES, found, strict=True):
+        scores = [score for _, score in hits]
+        assert scores == sorted(scores, reverse=True)
+        # Whatever the codes, a score is that of the stored vectors.
+        true = [float(VECTORS[int(name[1:])] @ query) for name, _ in hits]
+        np.testing.assert_allclose(scores, true, atol=1e-5)
+
+
+FILTERS = {
+    "one per cent": ({"locale": "de"}, lambda p: p["locale"] == "de"),
+    "ten per cent": ({"category": "Lamps"}, lambda p: p["category_path"][-1] == "Lamps"),
+    "half": ({"in_stock": True}, lambda p: p["in_stock"]),
+    "a path's beginning": ({"category": "Sport > Shoes"}, lambda p: p["category_path"][0] == "Sport"),
+    "any of": ({"brand": ["Acme", "Cord"]}, lambda p: p["brand"] in ("Acme", "Cord")),
+    "a range": ({"price": (100, 1000)}, lambda p: 100 <= p.get("price", -1) <= 1000),
+    "an open range": ({"price": {"max": 50}}, lambda p: p.get("price", 1e9) <= 50),
+    "two": ({"brand": "Bolt", "in_stock": False}, lambda p: p["brand"] == "Bolt" and not p["in_stock"]),
+}
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_filters(index, name):
+    wanted, passes = FILTERS[name]
+    mask = rows_that(passes)
+    assert 10 < mask.sum() < COUNT
+    found = index.search(QUERIES, 20, filter=wanted)
+    assert all(mask[int(product[1:])] for hits in found for product, _ in hits)
+    assert all(len(hits) == min(20, mask.sum()) for hits in found)
+    assert recall(found, exact(VECTORS, QUERIES, 20, mask)) >= LEAST_RECALL[index.options.kind]
+
+
+def test_a_graph_walks_with_a_selector_where_many_pass(graph, monkeypatch):
+    """Else the filters above would all be answered exactly."""
+    asked = []
+    walk = type(graph.codes).search
+    monkeypatch.setattr(type(graph.codes), "search", lambda *args: asked.append(args) or walk(*args))
+    graph.search(QUERIES[:1], 5, filter={"in_stock": True})
+    assert not asked  # 3,000 of 6,000 are cheaper to compare
+    monkeypatch.setattr("rexbert_hf.retrieval.dense._WALK_COST", 0.0)
+    mask = rows_that(lambda p: p["in_stock"])
+    assert recall(graph.search(QUERIES, 20, filter={"in_stock": True}), exact(VECTORS, QUERIES, 20, mask)) >= 0.98
+    monkeypatch.setattr("rexbert_hf.retrieval.dense.EXACT_ROWS", 0)
+    mask = rows_that(lambda p: p["category_path"][-1] == "Lamps")
+    assert recall(graph.search(QUERIES, 20, filter={"category": "Lamps"}), exact(VECTORS, QUERIES, 20, mask)) >= 0.98
+    assert len(asked) == 2
+
+
+def test_walking_pays_for_many_rows_only():
+    assert not walk_pays(1_000, 1_000, 64)
+    assert walk_pays(1_000_000, 1_000_000, 300)
+    assert not walk_pays(10_000, 1_000_000, 300)  # 1 %
+    assert walk_pays(100_000, 1_000_000, 300)  # 10 %
+
+
+def test_a_walk_that_does_not_reach_enough_rows_is_made_up_for(graph, monkeypatch):
+    monkeypatch.setattr("rexbert_hf.retrieval.dense.EXACT_ROWS", 0)
+    monkeypatch.setattr("rexbert_hf.retrieval.dense._WALK_COST", 0.0)
+    walk = type(graph.codes).search
+
+    def lame(self, queries, n, ef, mask=None):
+        scores, rows = walk(self, queries, n, ef, mask)
+        rows[0, 3:] = -1
+        return scores, rows
+
+    monkeypatch.setattr(type(graph.codes), "search", lame)
+    assert recall(graph.search(QUERIES[:2], 20), exact(VECTORS, QUERIES[:2], 20)) >= 0.98
+
+
+def test_upsert_and_delete(index):
+    """On a copy of 500: replaced products are found by their new text, deleted ones never."""
+    model = HashModel()
+    kind = index.options.kind
+    small = ProductIndex.build(PRODUCTS[:500], model, kind)
+    model.seen.clear()
+    changed = [dict(PRODUCTS[i], title=f"changed {i}") for i in range(0, 50, 10)]
+    cheaper = [dict(PRODUCTS[i], price=0.01) for i in range(1, 50, 10)]
+    new = make_products(3, first=9_000)
+    assert small.upsert([*changed, *cheaper, *new]) == 8
+    assert sorted(model.seen) == sorted(product["title"] for product in [*changed, *new])
+    assert len(small) == 503
+    for product in [*changed, *new]:
+        (best, score), *_ = small.search(product["title"], 3)[0]
+        assert best == product["product_id"]
+        assert score == pytest.approx(1.0, abs=1e-5)
+    names = [name for name, _ in small.search("thing number 10", 600)[0]]
+    assert len(names) == len(set(names)) == 503
+    assert {name for name, _ in small.search("x", 50, filter={"price": (0, 0.01)})[0]} == {
+        p["product_id"] for p in cheaper
+    }
+    assert small.delete(["p10", "p11", "unknown", "p11"]) == 2
+    names = [name for name, _ in small.search("changed 10", 600)[0]]
+    assert "p10" not in names
+    assert "p11" not in names
+    assert len(names) == len(small) == 501
+    assert small.upsert([PRODUCTS[11]]) == 1  # comes back
+    assert small.search(PRODUCTS[11]["title"], 1)[0][0][0] == "p11"
+    before = small.search(QUERIES[:3], 10)
+    small.compact()
+    assert len(small.rows) == len(small) == 502
+    assert small.dead_share == 0
+    if kind != "binary":  # its mean has moved
+        assert [[name for name, _ in hits] for hits in small.search(QUERIES[:3], 10)] == [
+            [name for name, _ in hits] for hits in before
+        ]
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "int8", "int4"])
+def test_a_graph_that_has_changed_is_walked(kind, monkeypatch):
+    """New rows are reached, dead ones are passed through and never returned."""
+    index = ProductIndex.build(PRODUCTS[:4_000], None, kind, vectors=VECTORS[:4_000])
+    model = HashModel()
+    model.encode = lambda texts: VECTORS[[int(text.split()[-1]) for text in texts]]
+    index._model = model
+    index.upsert(PRODUCTS[4_000:])
+    index.upsert([dict(PRODUCTS[i], title=f"again {i}") for i in range(0, 400)])
+    index.delete([f"p{i}" for i in range(1_000, 2_000)])
+    monkeypatch.setattr("rexbert_hf.retrieval.dense.EXACT_ROWS", 0)
+    monkeypatch.setattr("rexbert_hf.retrieval.dense._WALK_COST", 0.0)
+    monkeypatch.setattr("rexbert_hf.retrieval.dense.exact_search", lambda *_: pytest.fail("not walked"))
+    mask = np.ones(COUNT, dtype=bool)
+    mask[1_000:2_000] = False
+    assert recall(index.search(QUERIES, 20), exact(VECTORS, QUERIES, 20, mask)) >= LEAST_RECALL[kind]
+
+
+def test_upserts_in_any_order_give_the_same_index_as_one_build():
+    model = HashModel()
+    index = ProductIndex.build(PRODUCTS[:100], model, "flat")
+    rng = np.random.default_rng(0)
+    current = {product["product_id"]: product for product in PRODUCTS[:100]}
+    for _ in range(20):
+        if rng.random() < 0.3:
+            gone = rng.choice(sorted(current), 3, replace=False).tolist()
+            assert index.delete(gone) == 3
+            for name in gone:
+                del current[name]
+        else:
+            part = [dict(PRODUCTS[i], title=f"thing {i} {rng.integers(3)}") for i in rng.integers(0, 200, 8)]
+            index.upsert(part)
+            current |= {product["product_id"]: product for product in part}
+    fresh = ProductIndex.build(list(current.values()), model, "flat")
+    for wanted in (None, {"brand": "Bolt"}, {"price": (None, 40)}):
+        ours, theirs = index.search(QUERIES, 300, filter=wanted), fresh.search(QUERIES, 300, filter=wanted)
+        for mine, other in zip(ours, theirs, strict=True):
+            assert dict(mine) == pytest.approx(dict(other), abs=1e-6)
+
+
+def test_int8_storage_keeps_scores():
+    index = ProductIndex.build(PRODUCTS, None, "flat", vectors=VECTORS, storage="int8")
+    found = index.search(QUERIES, 20)
+    assert recall(found, exact(VECTORS, QUERIES, 20)) >= 0.95
+    true = [
+        float(VECTORS[int(name[1:])] @ query) for query, hits in zip(QUERIES, found, strict=True) for name, _ in hits
+    ]
+    np.testing.assert_allclose([score for hits in found for _, score in hits], true, atol=5e-3)
+
+
+def test_inner_product_metric():
+    vectors = VECTORS[:200] * np.linspace(0.5, 2, 200, dtype=np.float32)[:, None]
+    index = ProductIndex.build(PRODUCTS[:200], None, "flat", vectors=vectors, metric="dot")
+    found = index.search(3 * QUERIES, 5)
+    expected = exact(vectors, QUERIES, 5)
+    assert [[name for name, _ in hits] for hits in found] == [[f"p{i}" for i in rows] for rows in expected]
+    assert found[0][0][1] == pytest.approx(3 * float(vectors[expected[0][0]] @ QUERIES[0]), rel=1e-5)
+
+
+def test_odd_questions(index):
+    (everything,) = index.search(QUERIES[:1], COUNT + 5)  # k larger than the catalogue
+    assert {name for name, _ in everything} == {product["product_id"] for product in PRODUCTS}
+    assert index.search(np.zeros((0, DIM), np.float32), 5) == []
+    assert index.search(QUERIES[:1], 5, filter={"brand": "none such"}) == [[]]
+    assert index.search(QUERIES[:1], 5, filter={"brand": []}) == [[]]
+    assert len(index.search(QUERIES[0], 5)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"k": 0}, "k=0: ask for at least one hit"),
+        ({"mode": "vector"}, "search mode 'vector' is unknown"),
+        ({"mode": "lexical"}, "needs the texts of queries"),
+        ({"filter": {"colour": "red"}}, "no column 'colour' in this index; it has: category_path, brand, price"),
+        ({"filter": {"price": "cheap"}}, "filter price: the column holds numbers"),
+        ({"filter": {"brand": (1, 2)}}, "filter brand: the column holds texts"),
+        ({"filter": {"price": (1, 2, 3)}}, r"filter price: the column takes \(low, high\)"),
+        ({"filter": {"price": {"from": 1}}}, "filter price: unknown 'from'"),
+        ({"filter": "price < 3"}, "a filter is a mapping"),
+        ({"queries": np.ones((1, DIM + 1), np.float32)}, "queries have 33 dimensions, the index 32"),
+        ({"queries": np.full((1, DIM), np.nan, np.float32)}, "the vector of query 0 is not finite"),
+    ],
+)
+def test_wrong_questions_are_one_line(graph, arguments, message):
+    with pytest.raises(ValueError, match=message) as error:
+        graph.search(**{"queries": QUERIES[:1], "k": 5, **arguments})
+    assert "\n" not in str(error.value)
+
+
+def test_queries_without_text_have_no_hits():
+    index = ProductIndex.build(PRODUCTS[:20], HashModel(), "flat", lexical=True)
+    for mode in ("dense", "lexical", "hybrid"):
+        found = index.search(["thing number 3", "", " \n "], 4, mode=mode)
+        assert [len(hits) > 0 for hits in found] == [True, False, False]
+        assert index.search([], 4, mode=mode) == []
+
+
+def test_odd_products(caplog):
+    products = [
+        {"product_id": "a", "title": "old"},
+        {"product_id": "b", "title": ""},
+        {"product_id": "c", "title": None, "brand": "Acme", "attributes": [{"name": "price", "value": "$9.99"}]},
+        {"product_id": 7, "title": "numbered", "language": "de"},
+        {"product_id": "a", "title": "new \U0001f600 \u05e9\u05dc\u05d5\u05dd"},
+    ]
+    index = ProductIndex.build(products, HashModel(), "flat")
+    assert len(index) == 3
+    assert "1 products without any text left out" in caplog.text
+    assert "1 products replaced by a later one of their id" in caplog.text
+    assert index.texts(["a", "b", "c", "7"]) == [
+        "new \U0001f600 \u05e9\u05dc\u05d5\u05dd",
+        None,
+        "Acme . price $9.99",
+        "numbered",
+    ]
+    assert [name for name, _ in index.search("x", 5, filter={"price": (9, 10)})[0]] == ["c"]
+    assert [name for name, _ in index.search("x", 5, filter={"locale": "de"})[0]] == ["7"]
+
+
+@pytest.mark.parametrize(
+    ("products", "message"),
+    [
+        ([], "no product to index"),
+        ([{"product_id": "a", "title": " "}], "no product to index .1 had no text"),
+        ([{"product_id": "a", "title": "x"}, {"title": "y"}], "product 1 has no product_id"),
+        ([{"product_id": "a", "title": "x", "brand": 3}, {"product_id": "b", "title": "y", "brand": "B"}], "b: brand"),
+    ],
+)  # fmt: skip
+def test_wrong_products_are_one_line(products, message):
+    with pytest.raises(ValueError, match=message) as error:
+        ProductIndex.build(products, HashModel(), "flat")
+    assert "\n" not in str(error.value)
+
+
+def test_vectors_that_are_not_finite_name_their_product():
+    class Broken(HashModel):
+        def encode(self, texts):
+            vectors = super().encode(texts)
+            vectors[[text == "thing number 3" for text in texts]] = np.nan
+            return vectors
+
+    with pytest.raises(ValueError, match="the vector of product p3 is not finite"):
+        ProductIndex.build(PRODUCTS[:5], Broken(), "flat")
+
+
+def test_wrong_options_are_one_line():
+    with pytest.raises(ValueError, match="index kind 'ivf' is unknown: choose one of flat, hnsw, int8, int4, binary"):
+        ProductIndex.build(PRODUCTS[:5], HashModel(), "ivf")
+    with pytest.raises(TypeError, match="unknown index option 'nlist'"):
+        ProductIndex.build(PRODUCTS[:5], HashModel(), nlist=3)
+    with pytest.raises(ValueError, match="backend 'milvus' is unknown"):
+        ProductIndex.build(PRODUCTS[:5], HashModel(), backend="milvus")
+    with pytest.raises(ValueError, match=r"6 vectors for 5 products"):
+        ProductIndex.build(PRODUCTS[:5], None, "flat", vectors=VECTORS[:6])
+
+
+def test_without_faiss_small_catalogues_are_searched_exactly(monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    index = ProductIndex.build(PRODUCTS, None, "hnsw", vectors=VECTORS)
+    assert "pip install rexbert-hf[search]" in caplog.text
+    assert recall(index.search(QUERIES, 20), exact(VECTORS, QUERIES, 20)) == 1.0
+    binary = ProductIndex.build(PRODUCTS, None, "binary", vectors=VECTORS)
+    without = binary.search(QUERIES, 20)
+    monkeypatch.undo()
+    assert [len(hits) for hits in without] == [20] * len(QUERIES)
+    assert recall(without, exact(VECTORS, QUERIES, 20)) >= LEAST_RECALL["binary"]
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    monkeypatch.setattr("rexbert_hf.retrieval.index.SMALL_CATALOGUE", 100)
+    with pytest.raises(ImportError, match="pip install rexbert-hf"):
+        ProductIndex.build(PRODUCTS, None, "hnsw", vectors=VECTORS)

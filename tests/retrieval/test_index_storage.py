@@ -1,0 +1,255 @@
+"""Saving and loading: the same answers, one version at a time, whatever is killed, missing, damaged or not ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from index_cases import HashModel, clustered, make_products
+
+from rexbert_hf.retrieval.index import ProductIndex
+from rexbert_hf.retrieval.index_folder import current_version
+from rexbert_hf.retrieval.index_options import KINDS
+from rexbert_hf.retrieval.vector_store import VectorStore, VectorWriter, read_segment
+
+PRODUCTS = make_products(300)
+QUERIES = clustered(10, seed=2)
+TEXTS = ["thing number 17", "lamps"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return HashModel()
+
+
+@pytest.fixture(params=KINDS)
+def index(request, model):
+    return ProductIndex.build(PRODUCTS, model, request.param, lexical=True)
+
+
+@pytest.fixture
+def saved(tmp_path, model):
+    ProductIndex.build(PRODUCTS, model, "hnsw", lexical=True).save(tmp_path / "index")
+    return tmp_path / "index"
+
+
+def answers(index: ProductIndex) -> list:
+    found = [index.search(QUERIES, 8, filter=wanted) for wanted in (None, {"brand": "Acme"}, {"price": (None, 20)})]
+    return [*found, *(index.search(TEXTS, 8, mode=mode) for mode in ("dense", "lexical", "hybrid"))]
+
+
+def test_round_trip(index, model, tmp_path):
+    index.upsert([dict(PRODUCTS[5], title="quite another")])
+    index.delete(["p7"])
+    before = answers(index)
+    version = index.save(tmp_path / "index")
+    assert answers(index) == before  # from the saved files now
+    again = ProductIndex.load(tmp_path / "index", model)
+    assert answers(again) == before
+    assert (len(again), again.options, again.texts(["p5"])) == (299, index.options, ["quite another"])
+    assert again.upsert(PRODUCTS[:2]) == 0  # nothing has changed
+    assert again.upsert([dict(PRODUCTS[9], title="more")]) == 1
+    assert again.save(tmp_path / "index") != version
+    assert len(ProductIndex.load(tmp_path / "index", model)) == 299
+
+
+def test_files_are_safe_to_open(saved):
+    """Formats that run no code; numpy arrays without pickled objects."""
+    names = {path.suffix for path in current_version(saved).rglob("*") if path.is_file()}
+    assert names <= {".json", ".parquet", ".safetensors", ".faiss", ".npy"}
+    for path in current_version(saved).rglob("*.npy"):
+        np.load(path, allow_pickle=False)
+    facts = json.loads((current_version(saved) / "index.json").read_text())
+    assert facts["model"]["name"] == "hash"
+    assert len(facts["model"]["fingerprint"]) == 64
+
+
+def test_vectors_are_a_plain_safetensors_file(tmp_path):
+    from safetensors.numpy import load_file
+
+    rows = clustered(70)
+    for dtype, atol in (("float32", 0), ("int8", 5e-3)):
+        path = tmp_path / f"{dtype}.safetensors"
+        with VectorWriter(path, rows.shape[1], dtype) as writer:
+            writer.append(rows[:40])
+            writer.append(rows[40:])
+        tensors = load_file(path)
+        found = tensors["vectors"].astype(np.float32)
+        found = found * tensors["scale"][:, None] if "scale" in tensors else found
+        np.testing.assert_allclose(found, rows, atol=atol)
+        store = VectorStore(rows.shape[1], dtype, [read_segment(path)])
+        store.append(rows[:3])
+        np.testing.assert_array_equal(store.take(np.array([71, 3])), np.stack([found[1], found[3]]))
+
+
+def test_another_model_is_refused(saved, monkeypatch):
+    with pytest.raises(ValueError, match=r"this index was built with hash \(\w{12}\), not with the model given"):
+        ProductIndex.load(saved, HashModel("another"))
+    with pytest.raises(ValueError, match="16 against 32 dimensions"):
+        ProductIndex.load(saved, HashModel(dim=16))
+    index = ProductIndex.load(saved)
+    with pytest.raises(ValueError, match="not with the model given"):
+        index.model = HashModel("another")
+
+    def gone(name, revision=None):
+        raise FileNotFoundError(f"there is no {name}")
+
+    monkeypatch.setattr("rexbert_hf.retrieval.search_index.load_model", gone)
+    with pytest.raises(
+        ValueError, match=r"hash, this index's model, cannot be loaded \(there is no hash\): give model="
+    ):
+        index.search(["thing"])
+    assert index.search(QUERIES[:1], 1)[0]  # vectors need no model
+
+
+def test_the_same_model_in_another_form_is_taken(saved, model):
+    class Shifted(HashModel):
+        def encode(self, texts):
+            return super().encode(texts) * np.float32(1.0001) + np.float32(1e-4)
+
+    assert ProductIndex.load(saved, Shifted()).search(TEXTS, 3)
+
+
+@pytest.mark.parametrize(
+    "name", ["vectors.safetensors", "index.faiss", "products.parquet", "texts.parquet", "index.json"]
+)
+@pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
+def test_damaged_files_are_named(saved, model, name, damage):
+    path = current_version(saved) / name
+    data = path.read_bytes()
+    if damage == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    elif damage == "flip":
+        middle = len(data) // 2
+        path.write_bytes(data[:middle] + bytes([data[middle] ^ 255]) + data[middle + 1 :])
+    else:
+        path.unlink()
+    with pytest.raises((ValueError, FileNotFoundError), match=f"{name}.*again|CURRENT|is missing") as error:
+        ProductIndex.load(saved, model)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["vectors.safetensors", "index.faiss"])
+def test_damage_is_found_without_checksums_too(saved, model, name):
+    """Large indexes are not hashed; their files are still looked at."""
+    path = current_version(saved) / name
+    data = bytearray(path.read_bytes())
+    data[:16] = b"\xff" * 16
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=f"{name} is damaged"):
+        ProductIndex.load(saved, model, verify=False)
+
+
+def test_what_is_no_index(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no index"):
+        ProductIndex.load(tmp_path)
+    (tmp_path / "CURRENT").write_text("../../etc")
+    with pytest.raises(ValueError, match="CURRENT is damaged"):
+        ProductIndex.load(tmp_path)
+
+
+def test_a_later_format_is_refused(saved, model):
+    path = current_version(saved) / "index.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(ValueError, match="written by a later rexbert-hf"):
+        ProductIndex.load(saved, model)
+
+
+def test_readers_refresh(saved, model):
+    reader, writer = ProductIndex.load(saved, model), ProductIndex.load(saved, model)
+    assert not reader.refresh()
+    writer.upsert(make_products(5, first=1000))
+    writer.save(saved)
+    assert len(reader) == 300
+    assert reader.search(["thing number 1001"], 1)[0][0][0] != "p1001"
+    assert reader.refresh()
+    assert reader.search(["thing number 1001"], 1)[0][0][0] == "p1001"
+    for _ in range(3):
+        writer.save(saved)
+    assert len(list((saved / "versions").iterdir())) == 2
+    assert len(reader.search(QUERIES, 300)[0]) == 300  # what it has open stays readable
+
+
+def test_a_reader_between_two_saves_reads_the_new_version(saved, model, monkeypatch):
+    """The version that it was about to open is removed under its hands."""
+    writer = ProductIndex.load(saved, model)
+    real, moved = ProductIndex._open.__func__, []
+
+    def late(cls, folder, version, *rest):
+        if not moved:
+            moved.append(version)
+            writer.upsert(make_products(1, first=2000))
+            for _ in range(3):
+                writer.save(saved)
+            assert not version.exists()
+        return real(cls, folder, version, *rest)
+
+    monkeypatch.setattr(ProductIndex, "_open", classmethod(late))
+    assert len(ProductIndex.load(saved, model)) == 301
+
+
+WRITER = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from index_cases import HashModel, make_products
+from rexbert_hf.retrieval.index import ProductIndex
+index = ProductIndex.load(sys.argv[1], HashModel())
+print("ready", flush=True)
+number = 5000
+while True:
+    index.upsert(make_products(20, first=number))
+    index.save(sys.argv[1])
+    number += 20
+"""
+
+
+def test_a_killed_save_leaves_a_whole_index(saved, model):
+    """SIGKILL at random moments of endless saving, while this process reads all the time."""
+    rng = np.random.default_rng(int(time.time()))
+    sizes = set()
+    for _ in range(2):
+        command = [sys.executable, "-c", WRITER, str(saved), str(Path(__file__).parent)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        end = time.monotonic() + rng.uniform(0.3, 1.2)
+        while time.monotonic() < end:
+            sizes.add(len(ProductIndex.load(saved, model, verify=True)))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        index = ProductIndex.load(saved, model, verify=True)
+        sizes.add(len(index))
+        assert len(index.search(QUERIES[:1], 10_000)[0]) == len(index)
+    assert all((size - 300) % 20 == 0 for size in sizes)
+    assert len(sizes) > 1
+    index.save(saved)
+    assert not list((saved / "versions").glob(".staging-*"))  # what the killed ones left is gone
+
+
+def test_a_save_that_fails_changes_nothing(saved, model, monkeypatch):
+    index = ProductIndex.load(saved, model)
+    before = current_version(saved)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(index.codes), "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        index.save(saved)
+    assert current_version(saved) == before
+    assert [path.name for path in (saved / "versions").iterdir()] == [before.name]
+    assert len(ProductIndex.load(saved, model)) == 300
+
+
+def test_a_copied_version_is_an_index(saved, model, tmp_path):
+    """As a download from the Hub has it: no CURRENT, all files in one folder."""
+    shutil.copytree(current_version(saved), tmp_path / "copy")
+    assert answers(ProductIndex.load(tmp_path / "copy", model)) == answers(ProductIndex.load(saved, model))
