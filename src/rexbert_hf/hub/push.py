@@ -30,7 +30,8 @@ ROOT_FILES = (
     *("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "*.py"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
     *("vocab.txt", "merges.txt", "*.spm", "*.model", "chat_template.jinja"),
-    *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"),
+    *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "router_config.json"),
+    "dssm_config.json",
     *("README.md", RUN_FILE, "results.json", "LICENSE", "NOTICE", "*.png", "*.svg"),
 )
 """What is pushed of a run's folder itself."""
@@ -38,8 +39,10 @@ ROOT_FILES = (
 SUB_FOLDERS = {
     "modernbert": ROOT_FILES,
     "[0-9]*_*": ("*.safetensors", "*.json"),
+    "query_[0-9]*_*": ROOT_FILES,
+    "document_[0-9]*_*": ROOT_FILES,
     "plots": ("*.png", "*.svg"),
-    "onnx": ("*.onnx", "*.onnx_data", "*.json"),
+    "onnx": ("*.onnx", "*.onnx_data", "*.json", "onnx_encoder.py"),
 }
 """What is pushed of its sub-folders: the stock form, sentence-transformers modules, plots, exports."""
 

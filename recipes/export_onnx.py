@@ -1,0 +1,46 @@
+"""Export a sentence encoder to ONNX, float32 and int8, and measure both beside torch.
+
+    python recipes/export_onnx.py [recipes/configs/export_onnx.yaml] [--model DIR ...]
+
+The output folder runs with onnxruntime and tokenizers alone (`onnx_encoder.py` lies in it).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from rexbert_hf.retrieval.onnx_recipe import ExportOnnxRun, run_export_onnx
+from rexbert_hf.settings import parse_args, run_recipe
+
+DEFAULT = Path(__file__).parent / "configs" / "export_onnx.yaml"
+
+
+def main() -> None:
+    """Parse, export, print."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    run = parse_args(ExportOnnxRun, default_config=DEFAULT)
+    results = run_export_onnx(run)
+    for name, far in results["difference"].items():
+        size = results["bytes"][name] / 1e6
+        print(
+            f"{name}: {size:.1f} MB; on {results['queries']} queries cosine to torch {far['mean_cosine']:.5f}", end=""
+        )
+        print(f" (least {far['least_cosine']:.5f}), largest difference {far['largest']:.2g}")
+    print("one query at a time, one thread, tokenising included:")
+    for name, latency in results["latency_ms"].items():
+        print(f"  {name:6} p50 {latency['p50']:.2f} ms, p99 {latency['p99']:.2f} ms")
+    quality = results.get("quality", {})
+    for name in [key for key in quality if key != "products"]:
+        recall, overlap = quality[name]["recall_at_100"], quality[name]["overlap_with_torch"]
+        print(f"  {name:6} R@100 {recall:.4f} among {quality['products']:,} products, overlap with torch {overlap:.4f}")
+    if run.model is None:
+        print("no model was given: an untrained one was exported, its quality means nothing")
+    print(f"graphs, tokenizer and run.json in {run.output_dir}")
+    if "url" in results:
+        print(f"pushed to {results['url']}")
+
+
+if __name__ == "__main__":
+    run_recipe(main)

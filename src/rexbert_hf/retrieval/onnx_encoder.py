@@ -1,0 +1,170 @@
+"""`OnnxEncoder`: an exported sentence encoder that runs with onnxruntime, tokenizers and numpy alone.
+
+This file is copied into every export, beside the graph and the tokenizer, so that a server needs neither torch nor
+this package:
+
+    from onnx_encoder import OnnxEncoder
+    OnnxEncoder("folder").encode(["usb c cable"])
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ENCODER_FILE = "encoder.json"
+PRECISIONS = ("int8", "fp32")
+_ROLES = {"query": ("query",), "document": ("document", "passage", "corpus")}
+
+
+class OnnxEncoder:
+    """Texts to vectors through an exported graph; pooling and normalisation are in the graph.
+
+    Args:
+        folder: of the export.
+        precision: "int8" or "fp32"; by default int8 where there is one.
+        threads: of the session; one is right for single queries, several for encoding a catalogue.
+        providers: of onnxruntime; the CPU by default.
+
+    Attributes:
+        dim: width of the vectors.
+        fingerprint: of the model that was exported: an index built with either serves both.
+
+    Raises:
+        FileNotFoundError: if the folder holds no export, or not in this precision.
+        ValueError: if a file is damaged.
+        ImportError: if onnxruntime is not installed.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        precision: str | None = None,
+        threads: int = 1,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+    ) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise ImportError("OnnxEncoder needs onnxruntime: pip install rexbert-hf[onnx]") from None
+        from tokenizers import Tokenizer
+
+        self.folder = Path(folder)
+        facts = _read_facts(self.folder)
+        self.precision = precision or next(name for name in PRECISIONS if name in facts["graphs"])
+        if self.precision not in facts["graphs"]:
+            raise FileNotFoundError(
+                f"{self.folder} holds no {self.precision} graph: it has {', '.join(facts['graphs'])}"
+            )
+        self.name, self.fingerprint = str(facts["source"]), str(facts["fingerprint"])
+        self.dim, self.max_length, self.pad_id = int(facts["dim"]), int(facts["max_length"]), int(facts["pad_id"])
+        self.prompts: dict[str, str] = dict(facts["prompts"])
+        self.default_prompt = str(facts.get("default_prompt") or "")
+        graph, words = self.folder / facts["graphs"][self.precision], self.folder / "tokenizer.json"
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self.session = onnxruntime.InferenceSession(str(graph), options, providers=list(providers))
+        except Exception as error:  # onnxruntime's errors share no class
+            reason = " ".join(str(error).split())[:160]
+            raise ValueError(f"{graph} cannot be loaded ({reason}): export the model again") from None
+        try:
+            self.tokenizer: Any = Tokenizer.from_file(str(words))
+        except Exception as error:  # tokenizers raises plain Exception
+            raise ValueError(f"{words} cannot be read ({str(error)[:160]}): export the model again") from None
+        self.tokenizer.no_padding()
+        self.tokenizer.enable_truncation(self.max_length)
+
+    @classmethod
+    def from_pretrained(cls, folder_or_repo: str | Path, revision: str | None = None, **options: Any) -> OnnxEncoder:
+        """Open an export in a folder (or in its sub-folder `onnx`), or pull one from the Hub.
+
+        Args:
+            folder_or_repo: a folder or "user/name".
+            revision: of the repository.
+            options: of the class.
+        """
+        folder = Path(folder_or_repo)
+        if not folder.is_dir():
+            from huggingface_hub import snapshot_download
+
+            wanted = ["*.onnx", "*.onnx_data", "tokenizer.json", ENCODER_FILE]
+            wanted += [f"onnx/{name}" for name in wanted]
+            folder = Path(snapshot_download(str(folder_or_repo), revision=revision, allow_patterns=wanted))
+        return cls(folder if (folder / ENCODER_FILE).is_file() else folder / "onnx", **options)
+
+    def encode(self, texts: str | Sequence[str], batch_size: int = 32, prompt: str | None = None) -> np.ndarray:
+        """Vectors of texts, float32 `[N, D]`; of one text `[D]`. Texts longer than the model takes are cut.
+
+        Args:
+            texts: any number.
+            batch_size: texts a run; they are sorted by length first.
+            prompt: put before each text; by default the model's own.
+
+        Raises:
+            TypeError: for what is no text.
+        """
+        if isinstance(texts, str):
+            one: np.ndarray = self.encode([texts], 1, prompt)[0]
+            return one
+        prompt = self.default_prompt if prompt is None else prompt
+        wrong = [text for text in texts if not isinstance(text, str)]
+        if wrong:
+            raise TypeError(f"encode takes texts, not {type(wrong[0]).__name__}: {str(wrong[0])[:40]}")
+        rows = [encoding.ids for encoding in self.tokenizer.encode_batch([prompt + text for text in texts])]
+        order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+        vectors = np.empty((len(rows), self.dim), dtype=np.float32)
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            vectors[batch] = self._run([rows[i] for i in batch])
+        return vectors
+
+    def encode_query(self, texts: str | Sequence[str], batch_size: int = 32) -> np.ndarray:
+        """Vectors of queries, with the model's prompt for them.
+
+        Args:
+            texts: any number.
+            batch_size: texts a run.
+        """
+        return self.encode(texts, batch_size, self._prompt("query"))
+
+    def encode_document(self, texts: str | Sequence[str], batch_size: int = 32) -> np.ndarray:
+        """Vectors of documents, with the model's prompt for them.
+
+        Args:
+            texts: any number.
+            batch_size: texts a run.
+        """
+        return self.encode(texts, batch_size, self._prompt("document"))
+
+    def _prompt(self, role: str) -> str | None:
+        return next((self.prompts[name] for name in _ROLES[role] if self.prompts.get(name)), None)
+
+    def _run(self, rows: list[list[int]]) -> np.ndarray:
+        longest = max(len(rows[0]), 1)  # rows are sorted
+        ids = np.full((len(rows), longest), self.pad_id, dtype=np.int64)
+        mask = np.zeros((len(rows), longest), dtype=np.int64)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)], mask[i, : len(row)] = row, 1
+        vectors: np.ndarray = self.session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        return vectors
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
+    path = folder / ENCODER_FILE
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"graphs", "source", "fingerprint", "dim", "max_length", "pad_id", "prompts"} - set(facts)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{folder} holds no exported encoder ({ENCODER_FILE} missing): export one") from None
+    except ValueError:
+        raise ValueError(f"{path} is damaged: export the model again") from None
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: export the model again")
+    return facts

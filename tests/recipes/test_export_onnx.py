@@ -1,0 +1,33 @@
+"""The export recipe on its default: graphs beside their measurements."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+from rexbert_hf.retrieval.onnx_encoder import OnnxEncoder
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_default_exports_and_measures(tmp_path):
+    command = [sys.executable, str(ROOT / "recipes" / "export_onnx.py"), "--output_dir", str(tmp_path / "onnx")]
+    command += ["--data.sample_size", "60", "--latency.repeats", "5", "--max_queries", "20"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    run = json.loads((tmp_path / "onnx" / "run.json").read_text())["results"]
+    assert run["difference"]["fp32"]["largest"] < 1e-4
+    assert run["difference"]["int8"]["mean_cosine"] > 0.95
+    assert run["latency_ms"].keys() == {"fp32", "int8", "torch"}
+    assert run["quality"]["fp32"]["overlap_with_torch"] > 0.99
+    assert run["quality"]["fp32"]["recall_at_100"] == pytest.approx(run["quality"]["torch"]["recall_at_100"], abs=0.01)
+    assert "its quality means nothing" in done.stdout
+    assert OnnxEncoder(tmp_path / "onnx").encode("lamp").shape == (256,)
+    assert not list((tmp_path / "onnx").glob(".export-*"))

@@ -1,0 +1,73 @@
+"""Flat batches give the vectors of `model.encode`, whatever the lengths, the pooling and the budget."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx_cases import TEXTS, small_encoder
+
+from rexbert_hf.retrieval.encoding import encode_flat, takes_flat_batches
+from rexbert_hf.retrieval.hashing_encoder import HashingEncoder
+from rexbert_hf.retrieval.query_model import encode, fingerprint
+
+MIXED = [*TEXTS, *(" ".join(["word"] * n) for n in range(1, 60, 7))]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("budget", [8, 100, 10_000])
+def test_vectors_are_those_of_encode(pooling, budget):
+    model = small_encoder(pooling)
+    assert takes_flat_batches(model)
+    expected = model.encode(MIXED, show_progress_bar=False)
+    assert np.abs(expected - expected[0]).max() > 0.05
+    np.testing.assert_allclose(encode_flat(model, MIXED, batch_tokens=budget), expected, atol=1e-5)
+    assert encode_flat(model, []).shape == (0, 64)
+
+
+def test_prompts_are_those_of_the_model():
+    model = small_encoder()
+    model.prompts = {"query": "query: ", "passage": "text: "}
+    np.testing.assert_allclose(encode_flat(model, MIXED, "query"), model.encode_query(MIXED), atol=1e-5)
+    np.testing.assert_allclose(encode_flat(model, MIXED, "document"), model.encode_document(MIXED), atol=1e-5)
+    np.testing.assert_allclose(encode_flat(model, MIXED), model.encode(MIXED), atol=1e-5)
+    model[1].include_prompt = False
+    np.testing.assert_allclose(encode_flat(model, MIXED, "query"), model.encode_query(MIXED), atol=1e-5)
+
+
+def test_fewer_dimensions_and_training_mode():
+    model = small_encoder()
+    model.truncate_dim = 16
+    model.train()
+    found = encode_flat(model, MIXED)
+    assert model.training
+    np.testing.assert_allclose(found, model.encode(MIXED), atol=1e-5)
+    assert found.shape[1] == 16
+
+
+def test_an_index_uses_flat_batches(monkeypatch):
+    model = small_encoder()
+    monkeypatch.setattr(type(model), "encode", lambda *_, **__: pytest.fail("padded"))
+    assert encode(model, ["a", "b"], "query").shape == (2, 64)
+
+
+def test_other_models_are_refused():
+    assert not takes_flat_batches(HashingEncoder())
+    with pytest.raises(ValueError, match="encode_flat takes a SentenceTransformer with a RexBERT encoder"):
+        encode_flat(HashingEncoder(), ["a"])
+    separate = small_encoder(shared=False)
+    assert not takes_flat_batches(separate)
+    assert encode(separate, ["a", "b"]).shape == (2, 64)
+
+
+def test_fingerprints_follow_what_decides_the_vectors():
+    import torch
+
+    model = small_encoder()
+    first = fingerprint(model)
+    model.encode(MIXED)  # leaves lengths and padding in the tokenizer
+    assert fingerprint(model) == fingerprint(small_encoder()) == first
+    others = [small_encoder("cls"), small_encoder(max_tokens=20), small_encoder()]
+    with torch.no_grad():
+        next(others[2].parameters())[0, 0] += 1e-3
+    assert len({first, *(fingerprint(model) for model in others)}) == 4
+    assert fingerprint(HashingEncoder(64)) != fingerprint(HashingEncoder(32))

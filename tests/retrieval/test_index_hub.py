@@ -1,0 +1,93 @@
+"""An index goes to the Hub in one commit and comes back the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from huggingface_hub import DatasetCard, HfApi, ModelCard, constants
+from index_cases import HashModel, clustered, make_products
+
+from rexbert_hf.hub import pull, trouble
+from rexbert_hf.retrieval.index import ProductIndex
+from rexbert_hf.retrieval.onnx_recipe import push_onnx
+
+HUB_TESTS = Path(__file__).parents[1] / "hub"
+QUERIES = clustered(5, seed=4)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(HUB_TESTS))
+    from hub_server import HubServer
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(trouble, "WAIT_SECONDS", 0.01)
+    with HubServer(tmp_path / "hub") as server:
+        yield server
+
+
+def test_round_trip(hub, tmp_path):
+    from hub_server import TOKEN
+
+    model, options = HashModel(), {"endpoint": hub.endpoint, "token": TOKEN}
+    index = ProductIndex.build(make_products(200), model, "int8", lexical=True)
+    index.delete(["p3"])
+    assert index.push_to_hub("tester/shop-index", **options).endswith("tester/shop-index")
+    folder = pull.resolve("tester/shop-index", repo_type="dataset", endpoint=hub.endpoint, token=TOKEN)
+    again = ProductIndex.load(folder, model)
+    for mode in ("lexical", "hybrid"):
+        assert again.search(["thing number 8"], 9, mode=mode) == index.search(["thing number 8"], 9, mode=mode)
+    assert again.search(QUERIES, 9) == index.search(QUERIES, 9)
+    with pytest.raises(ValueError, match="this index was built with hash"):
+        ProductIndex.load(folder, HashModel("another"))
+    card = DatasetCard(hub.files("tester/shop-index", "dataset")["README.md"].decode())
+    assert "199 products, 32 dimensions, kind `int8`" in card.text
+    assert "product-search" in card.data.tags
+    commits = HfApi(**options).list_repo_commits("tester/shop-index", repo_type="dataset")
+    assert len(commits) == 2  # one commit, whatever the number of files
+
+
+def test_a_second_push_removes_what_is_no_longer_there(hub):
+    from hub_server import TOKEN
+
+    options = {"endpoint": hub.endpoint, "token": TOKEN}
+    ProductIndex.build(make_products(50), HashModel(), "hnsw", lexical=True).push_to_hub("tester/a", **options)
+    before = set(hub.files("tester/a", "dataset"))
+    ProductIndex.build(make_products(50), HashModel(), "flat").push_to_hub("tester/a", **options)
+    gone = before - set(hub.files("tester/a", "dataset"))
+    assert "index.faiss" in gone
+    assert any(name.startswith("bm25/") for name in gone)
+
+
+def test_a_push_that_is_refused_says_so(hub):
+    index = ProductIndex.build(make_products(5), HashModel(), "flat")
+    with pytest.raises(PermissionError, match="tester/a was not pushed"):
+        index.push_to_hub("tester/a", endpoint=hub.endpoint, token="hf_" + "x" * 30)
+
+
+def test_an_export_goes_up_with_what_serving_needs(hub, tmp_path):
+    from hub_server import TOKEN
+
+    for name in (
+        "model.onnx",
+        "model_int8.onnx",
+        "tokenizer.json",
+        "encoder.json",
+        "onnx_encoder.py",
+        "run.json",
+        "x.pt",
+    ):
+        (tmp_path / "export" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "export" / name).write_text("{}")
+    latency = {"int8": {"p50": 0.412, "p99": 0.9}, "torch": {"p50": 3.2, "p99": 4.0}}
+    results = {"latency_ms": latency, "difference": {"int8": {"mean_cosine": 0.9987}}}
+    push_onnx(tmp_path / "export", "tester/onnx", "user/student", results, endpoint=hub.endpoint, token=TOKEN)
+    files = hub.files("tester/onnx")
+    wanted = {"model.onnx", "model_int8.onnx", "tokenizer.json", "encoder.json", "onnx_encoder.py"}
+    assert set(files) - {"README.md", ".gitattributes"} == wanted
+    card = ModelCard(files["README.md"].decode())
+    assert "| int8 | 0.41 | 0.90 | 0.9987 |" in card.text
+    assert "| torch | 3.20 | 4.00 |  |" in card.text
+    assert card.data.base_model == "user/student"

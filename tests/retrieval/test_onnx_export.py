@@ -1,0 +1,148 @@
+"""Exported graphs give the vectors of torch, run without it, and serve an index."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from onnx_cases import TEXTS, WITHOUT_TORCH, small_encoder
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+from rexbert_hf.retrieval.index import ProductIndex
+from rexbert_hf.retrieval.onnx_encoder import OnnxEncoder
+from rexbert_hf.retrieval.onnx_export import difference, export_onnx
+from rexbert_hf.retrieval.query_model import ModelIdentity, load_model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_encoder()
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("onnx")
+    export_onnx(model, folder, texts=TEXTS)
+    return folder
+
+
+def encoded(model, texts):
+    return model.encode(texts, show_progress_bar=False)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_any_batch_gives_the_vectors_of_torch(model, exported, count):
+    """Padding, one text alone, a text longer than the model takes, no text at all."""
+    expected = encoded(model, TEXTS[:count])
+    assert np.abs(expected[0] - encoded(model, ["blue table"])[0]).max() > 0.05  # else equality would say little
+    found = OnnxEncoder(exported, "fp32").encode(TEXTS[:count])
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    int8 = difference(expected, OnnxEncoder(exported, "int8").encode(TEXTS[:count]))
+    assert 0.98 < int8.least_cosine < 1
+
+
+def test_batches_do_not_matter(exported):
+    encoder = OnnxEncoder(exported, "fp32")
+    together = encoder.encode(TEXTS, batch_size=2)
+    np.testing.assert_allclose(together, np.stack([encoder.encode(text) for text in TEXTS]), atol=1e-5)
+    assert encoder.encode(TEXTS[0]).shape == (encoder.dim,)
+    assert encoder.encode([]).shape == (0, encoder.dim)
+
+
+def test_it_runs_without_torch(model, exported, tmp_path):
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(exported), json.dumps(TEXTS), str(tmp_path / "vectors.npz")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    vectors = np.load(tmp_path / "vectors.npz")
+    np.testing.assert_allclose(vectors["fp32"], encoded(model, TEXTS), atol=2e-5)
+    np.testing.assert_array_equal(vectors["int8"], OnnxEncoder(exported, "int8").encode(TEXTS))
+
+
+def test_an_index_of_the_model_takes_its_export(model, exported):
+    products = [
+        {"product_id": f"p{i}", "title": f"{colour} thing {i}"} for i, colour in enumerate(["red", "blue"] * 20)
+    ]
+    index = ProductIndex.build(products, model, "flat")
+    before = index.search(["red thing 4"], 5)[0]
+    for precision, atol in (("fp32", 1e-5), ("int8", 0.05)):
+        index.model = OnnxEncoder(exported, precision)
+        found = dict(index.search(["red thing 4"], 40)[0])
+        for name, score in before:
+            assert found[name] == pytest.approx(score, abs=atol)
+    served = ProductIndex.build(products, OnnxEncoder(exported), "flat")
+    served.model = model  # and the other way round
+    assert served.identity.fingerprint == index.identity.fingerprint
+    assert isinstance(load_model(exported), OnnxEncoder)
+    with pytest.raises(ValueError, match="this index was built with"):
+        index.model = small_encoder("cls")
+
+
+def test_other_poolings_and_dimensions(tmp_path):
+    model = small_encoder("cls")
+    model.truncate_dim = 16
+    export_onnx(model, tmp_path, ("fp32",), texts=TEXTS)
+    found = OnnxEncoder(tmp_path).encode(TEXTS)
+    assert found.shape == (5, 16)
+    assert difference(encoded(model, TEXTS), found).least_cosine > 0.9999
+    with pytest.raises(FileNotFoundError, match="holds no int8 graph: it has fp32"):
+        OnnxEncoder(tmp_path, "int8")
+
+
+def test_prompts_and_the_encoder_of_a_role(tmp_path):
+    model = small_encoder(shared=False)
+    import torch
+
+    with torch.no_grad():
+        next(model[0].sub_modules["query"].parameters()).mul_(1.5)
+    model.prompts = {"query": "query: ", "document": ""}
+    export_onnx(model, tmp_path, ("fp32",), "query", TEXTS)
+    expected = model.encode_query(TEXTS, show_progress_bar=False)
+    assert difference(expected, model.encode_document(TEXTS, show_progress_bar=False)).mean_cosine < 0.999
+    found = OnnxEncoder(tmp_path)
+    assert difference(expected, found.encode_query(TEXTS)).least_cosine > 0.9999
+    assert difference(expected, found.encode(TEXTS)).mean_cosine < 0.9999  # no prompt
+
+
+def test_damaged_and_missing_files_are_one_line(exported, tmp_path):
+    import shutil
+
+    with pytest.raises(FileNotFoundError, match="holds no exported encoder"):
+        OnnxEncoder(tmp_path)
+    for name, message in (
+        ("model_int8.onnx", "cannot be loaded"),
+        ("tokenizer.json", "cannot be read"),
+        ("encoder.json", "is damaged"),
+    ):
+        copy = shutil.copytree(exported, tmp_path / name)
+        (copy / name).write_bytes((copy / name).read_bytes()[:1000][::-1])
+        with pytest.raises(ValueError, match=f"{name} {message}") as error:
+            OnnxEncoder(copy)
+        assert "\n" not in str(error.value)
+
+
+def test_odd_texts(exported):
+    encoder = OnnxEncoder(exported)
+    assert np.isfinite(encoder.encode(["word " * 10_000])).all()
+    with pytest.raises(TypeError, match="encode takes texts, not NoneType"):
+        encoder.encode(["a", None])
+
+
+def test_what_cannot_be_exported(tmp_path):
+    class Plain:
+        def encode(self, texts):
+            return np.zeros((len(texts), 3))
+
+    with pytest.raises(ValueError, match="Plain is no transformer with pooling"):
+        export_onnx(Plain(), tmp_path)
+
+
+def test_identity(model, exported):
+    identity = ModelIdentity.of(model)
+    identity.check(OnnxEncoder(exported, "int8"))
+    assert identity.fingerprint == OnnxEncoder(exported).fingerprint
