@@ -22,8 +22,6 @@ LOSS_PLOT = "loss.png"
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*[A-Za-z0-9]")
 
 MODEL_FIELDS: dict[str, Any] = {
-    "library_name": "transformers",
-    "pipeline_tag": "fill-mask",
     "repo_id": None,
     "model_name": None,
     "license": None,
@@ -36,6 +34,8 @@ MODEL_FIELDS: dict[str, Any] = {
     "remote_code": True,
     "example": "wireless {mask} headphones",
     "limits": (),
+    "library_name": "transformers",
+    "pipeline_tag": "fill-mask",
     "folder": None,
 }
 """What `render_model_card` accepts besides the run, with its default. Licence and language are claims about the
