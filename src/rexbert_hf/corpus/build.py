@@ -261,7 +261,7 @@ def _manifest(
         "tokenizer": settings.tokenizer,
         "held_out": settings.held_out,
         "columns": list(COLUMNS),
-        "domains": {name: {k: v for k, v in facts.items() if k != "key"} for name, facts in made.items()},
+        "domains": dict(made),
         "card": asdict(settings.card),
         "stages": {name: _public(report) for name, report in reports.items()},
     }

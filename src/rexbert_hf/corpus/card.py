@@ -24,7 +24,7 @@ OWNED = ("configs", "dataset_info")
 """Metadata that says which files there are: replaced, never merged."""
 _MEANINGS = {
     "id": "identifier: the source's, or the SHA-1 of the text",
-    "text": "the document, after line filtering",
+    "text": "the document, or the lines of it that were kept",
     "url": "where it was found; empty if unknown",
     "domain": "the topic that the source gave it",
 }
@@ -62,12 +62,15 @@ def corpus_card(manifest: Manifest, repo_id: str | None = None) -> str:
     stages: Mapping[str, Any] = facts.get("stages") or {}
     details = {name: stage.get("details") or {} for name, stage in stages.items()}
     domains = {name: totals(domain) for name, domain in facts["domains"].items()}
+    config: Mapping[str, Any] = facts.get("config") or {}
+    vertical = config.get("vertical") or {}
     columns = [{"name": name, "meaning": _MEANINGS.get(name, "")} for name in facts["columns"]]
     measured = {
         "figure": FIGURE if (manifest.folder / FIGURE).is_file() else None,
         "stages": stage_rows(stages),
         "select": select_facts(details.get("select", {})),
-        "labels": label_facts(details.get("label", {})),
+        "vertical": vertical.get("description"),
+        "labels": label_facts(details.get("label", {}), vertical),
         "labeller": details.get("label", {}).get("labeller"),
         "audit": audit_facts(details.get("audit", {})),
         "classifier": classifier_facts(details.get("distil", {})),
@@ -81,7 +84,11 @@ def corpus_card(manifest: Manifest, repo_id: str | None = None) -> str:
         language=about.get("language"),
         sources=about.get("sources") or (),
         task_categories=["fill-mask"],
-        configs=[_row(ALL, list(domains.values())), *(_row(name, [domain]) for name, domain in domains.items())],
+        tags=["rexbert", "curated"],
+        configs=[
+            _row(ALL, list(domains.values()), facts["key"]),
+            *(_row(name, [counts], facts["domains"][name]["key"]) for name, counts in domains.items()),
+        ],
         unit=facts["unit"] if not facts.get("tokenizer") else f"tokens of {facts['tokenizer']}",
         data_files=data_files(manifest),
         columns=columns,
@@ -91,8 +98,9 @@ def corpus_card(manifest: Manifest, repo_id: str | None = None) -> str:
     )
 
 
-def _row(name: str, domains: list[dict[str, int]]) -> dict[str, Any]:
-    return {"name": name, "rows": sum(d["documents"] for d in domains), "tokens": sum(d["tokens"] for d in domains)}
+def _row(name: str, domains: list[dict[str, int]], key: str) -> dict[str, Any]:
+    counts = {new: sum(domain[old] for domain in domains) for new, old in (("rows", "documents"), ("tokens", "tokens"))}
+    return {"name": name, **counts, "fingerprint": key}
 
 
 def data_files(manifest: Manifest) -> list[dict[str, Any]]:

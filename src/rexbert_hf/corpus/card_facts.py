@@ -43,14 +43,25 @@ def select_facts(details: Details) -> list[dict[str, Any]]:
     ]
 
 
-def label_facts(details: Details) -> dict[str, int]:
-    """Documents by label, the most frequent first.
+def label_facts(details: Details, vertical: Details) -> list[dict[str, Any]]:
+    """Documents by label, the most frequent first, with what the vertical says about each.
 
     Example:
-        >>> label_facts({"labels": {"general": 2, "shop": 5}})
-        {'shop': 5, 'general': 2}
+        >>> vertical = {"labels": {"shop": "sells"}, "in_domain": ["shop"]}
+        >>> label_facts({"labels": {"shop": 5}}, vertical)
+        [{'label': 'shop', 'documents': 5, 'wanted': 'yes', 'meaning': 'sells'}]
     """
-    return dict(sorted((details.get("labels") or {}).items(), key=lambda item: (-item[1], item[0])))
+    counts = sorted((details.get("labels") or {}).items(), key=lambda item: (-item[1], item[0]))
+    meanings, wanted = vertical.get("labels") or {}, vertical.get("in_domain") or []
+    return [
+        {
+            "label": label,
+            "documents": count,
+            "wanted": ("yes" if label in wanted else "no") if label in meanings else "",
+            "meaning": meanings.get(label, ""),
+        }
+        for label, count in counts
+    ]
 
 
 def audit_facts(details: Details) -> dict[str, Any] | None:
@@ -61,9 +72,9 @@ def audit_facts(details: Details) -> dict[str, Any] | None:
     whole = audit["all"]
     asked = "on whether a document belongs" if audit.get("compare") == "in_domain" else "on the label"
     sentence = (
-        f"{details.get('second', 'A second labeller')} looked again at {audit['pairs']:,} documents of"
-        f" {details.get('first', 'the first')}, drawn evenly from domains and labels and weighted by their sizes. They"
-        f" agree {asked} in {_percent(whole['agreement'])}; Cohen's kappa is {_number(whole['kappa'])}."
+        f"A second labeller ({_who(details.get('second'))}) looked again at {audit['pairs']:,} documents of the first"
+        f" ({_who(details.get('first'))}), drawn evenly from domains and labels and weighted by their sizes. They agree"
+        f" {asked} in {_percent(whole['agreement'])}; Cohen's kappa is {_number(whole['kappa'])}."
     )
     rows = [
         {
@@ -75,6 +86,10 @@ def audit_facts(details: Details) -> dict[str, Any] | None:
         for domain, found in (audit.get("by_domain") or {}).items()
     ]
     return {"sentence": sentence, "domains": rows}
+
+
+def _who(labeller: str | None) -> str:
+    return {"ready": "ready labels", None: "unnamed"}.get(labeller, str(labeller))
 
 
 _AGREEMENT = {"agreement": "value", "low": "low", "high": "high"}

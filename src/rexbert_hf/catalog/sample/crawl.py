@@ -17,12 +17,12 @@ from .vocabulary import words
 COPIES = 0.04
 """Pages that occur again word by word on another site, as a share of the clean ones."""
 NEAR_COPIES = 0.06
-"""Pages that occur again with another date, frame and a few other words."""
+"""Pages that occur again with a date, and of longer ones a line less."""
 FOREIGN = 0.06
 """Pages in other languages."""
 EMPTY = 0.02
 """Pages of which nothing but the frame, or nothing at all, is left."""
-ADVERTS = 0.15
+ADVERTS = 0.08
 """Ordinary pages with an advertisement between their lines."""
 
 Page = dict[str, Any]
@@ -36,8 +36,8 @@ _FOOTERS = words(
     "Copyright {year} {site}. All rights reserved.;Leave a comment;Read more;You may also like"
 )
 _ADVERTS = (
-    "Advertisement: {percent} % off all {noun} this week only, free delivery from $25. Shop now!",
-    "Sponsored: buy {noun} online at low prices. Add to basket before Sunday.",
+    "Advertisement: {percent} % off all {noun} this week only. Shop now!",
+    "Sponsored: {noun} at low prices, delivered to your door.",
 )
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
@@ -54,7 +54,7 @@ def make_crawl(name: str, seed: int, pages: Sequence[Page], nouns: Sequence[str]
     rng = random.Random(f"{name} {seed}")
     crawl = [_framed(rng, page, _lines(rng, page, nouns)) for page in pages]
     crawl += [_copy(rng, crawl[i]) for i in _some(rng, len(pages), COPIES)]
-    crawl += [_near_copy(rng, pages[i], nouns) for i in _some(rng, len(pages), NEAR_COPIES)]
+    crawl += [_near_copy(rng, crawl[i]) for i in _some(rng, len(pages), NEAR_COPIES)]
     for i in range(max(1, int(FOREIGN * len(pages)))):
         page = foreign_page(rng, rng.choice(pages)["domain"], i + 1)
         crawl.append(_framed(rng, page, page["text"].split("\n")))
@@ -97,15 +97,13 @@ def _copy(rng: random.Random, page: Page) -> Page:
     return {**page, "url": _elsewhere(rng, page["url"], "copy")}
 
 
-def _near_copy(rng: random.Random, page: Page, nouns: Sequence[str]) -> Page:
-    """The same page with a date on top, one sentence less and another site's frame."""
-    separator = "\n" if "\n" in page["text"] else " "
-    parts = page["text"].split("\n") if separator == "\n" else _SENTENCE.split(page["text"])
-    if len(parts) > 4:
-        del parts[rng.randrange(1, len(parts))]
+def _near_copy(rng: random.Random, page: Page) -> Page:
+    """The same page with a date on top, and of longer ones a line less."""
+    lines = page["text"].split("\n")
+    if len(lines) > 6:
+        del lines[rng.randrange(1, len(lines))]
     date = f"Posted on {rng.randint(1, 28)}/{rng.randint(1, 12)}/{rng.randint(2010, 2024)}."
-    copied = {**page, "text": separator.join([date, *parts]), "url": _elsewhere(rng, page["url"], "revised")}
-    return _framed(rng, copied, _lines(rng, copied, nouns))
+    return {**page, "text": "\n".join([date, *lines]), "url": _elsewhere(rng, page["url"], "revised")}
 
 
 def _elsewhere(rng: random.Random, url: str, what: str) -> str:

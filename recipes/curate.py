@@ -1,0 +1,38 @@
+"""Curate a domain corpus from web text: select, sample, label, audit, distil, filter, build.
+
+    python recipes/curate.py [recipes/configs/curate_sample.yaml] [--select.min_share 0.3 ...]
+    python recipes/curate.py recipes/configs/curate_recipes.yaml --push_to_hub user/recipes
+    python recipes/curate.py my_vertical.yaml --stages label,audit
+
+Starting again on the same `--output_dir` goes on where the last run stopped; finished stages are not run again.
+docs/corpus.md tells what each stage reads and writes. Needs fastText (`pip install rexbert-hf[corpus]`).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from rexbert_hf.corpus.pipeline import curate
+from rexbert_hf.corpus.settings import CurateSettings
+from rexbert_hf.settings import parse_args, run_recipe
+
+DEFAULT = Path(__file__).parent / "configs" / "curate_sample.yaml"
+
+
+def main() -> None:
+    """Parse, curate, print."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "httpx2", "datasets", "huggingface_hub", "filelock", "fsspec", "matplotlib", "datatrove"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    settings = parse_args(CurateSettings, default_config=DEFAULT)
+    results = curate(settings, on_report=lambda _, line: print(line, flush=True))
+    if "corpus" in results:
+        print(f"corpus, card and run.json in {results['corpus']}")
+    if "url" in results:
+        print(f"pushed to {results['url']}")
+
+
+if __name__ == "__main__":
+    run_recipe(main)

@@ -1,0 +1,152 @@
+"""The pipeline: each stage in a folder of its own, taken as it is where it is finished, and `run.json` at the end.
+
+One decision worth knowing: a stage learns of the ones before through their files alone, so any of them can run by
+itself, on another machine, or be replaced by a file of one's own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..hub import write_run
+from ..hub.run_file import portable
+from ..settings import to_dict
+from .audit import audit
+from .build import build
+from .card_facts import reasons_line
+from .distil import distil
+from .filtering import filter_corpus
+from .label import LABELS, label, make_labeller
+from .manifest import read_json
+from .publish import push_corpus
+from .sample import DOCUMENTS, picked_domains, sample
+from .select import DOMAINS, select
+from .settings import STAGES, CurateSettings
+from .stages import REPORT, StageReport
+
+logger = logging.getLogger(__name__)
+
+OnReport = Callable[[StageReport, str], None]
+
+CORPUS = "corpus"
+"""Folder of the built corpus; the other stages' folders have their names."""
+
+
+def curate(settings: CurateSettings, on_report: OnReport | None = None) -> dict[str, Any]:
+    """Run the stages that the settings name, in their order, and push the corpus if asked for.
+
+    Args:
+        settings: the curation.
+        on_report: called after each stage with its report and one line about it.
+
+    Returns:
+        What `run.json` gets as `results`: the report of each stage, `corpus` (its folder), `url` if pushed.
+
+    Raises:
+        FileNotFoundError: if a source is not there, or a stage that was not asked to run has not run.
+        ValueError: for what a stage refuses, such as an audit below its bar.
+        OSError: if the disk is full; finished stages stay.
+    """
+    run = _Curation(settings)
+    results: dict[str, Any] = {"stages": run.reports}
+    for name in STAGES:
+        if name in settings.stages:
+            report = getattr(run, name)()
+            run.reports[name] = report
+            if on_report is not None:
+                on_report(report, report_line(report))
+    if "build" in settings.stages:
+        results["corpus"] = str(run.folder("build"))
+        if settings.push_to_hub:
+            results["url"] = push_corpus(run.folder("build"), settings.push_to_hub, private=settings.private)
+    write_run(settings.output_dir, config=to_dict(settings), results=results)
+    return results
+
+
+class _Curation:
+    """The stages, and how one finds what another wrote."""
+
+    def __init__(self, settings: CurateSettings) -> None:
+        self.settings, self.vertical = settings, settings.domain
+        self.reports: dict[str, StageReport] = {}
+
+    def folder(self, stage: str) -> Path:
+        return self.settings.output_dir / (CORPUS if stage == "build" else stage)
+
+    def need(self, stage: str, by: str, file: str = REPORT) -> Path:
+        """Folder of a finished stage."""
+        folder = self.folder(stage)
+        if not (folder / file).exists():
+            raise FileNotFoundError(
+                f"stage '{by}' needs what '{stage}' writes, and {folder} holds no {file}: run it first, with"
+                f" --stages {stage},{by}"
+            )
+        return folder
+
+    def domains(self) -> list[str] | None:
+        """The selected domains; None for all, where no selection was made."""
+        folder = self.folder("select")
+        if "select" not in self.settings.stages and not (folder / REPORT).exists():
+            return None
+        return picked_domains(self.need("select", "sample"))
+
+    def select(self) -> StageReport:
+        labeller = make_labeller(self.settings.label, self.vertical, self.folder("select"))
+        return select(self.settings.select, self.vertical, self.settings.sources, labeller, self.folder("select"))
+
+    def sample(self) -> StageReport:
+        return sample(self.settings.sample, self.settings.sources, self.domains(), self.folder("sample"))
+
+    def label(self) -> StageReport:
+        documents = self.need("sample", "label") / DOCUMENTS
+        return label(self.settings.label, self.vertical, documents, self.folder("label"))
+
+    def audit(self) -> StageReport:
+        documents = self.need("sample", "audit") / DOCUMENTS
+        labels = self.need("label", "audit") / LABELS
+        return audit(self.settings.audit, self.vertical, documents, labels, self.folder("audit"))
+
+    def distil(self) -> StageReport:
+        documents = self.need("sample", "distil") / DOCUMENTS
+        labels = self.need("label", "distil") / LABELS
+        return distil(self.settings.distil, self.vertical, documents, labels, self.folder("distil"))
+
+    def filter(self) -> StageReport:
+        classifier = self.need("distil", "filter")
+        settings = self.settings
+        return filter_corpus(
+            settings.filter, settings.sources, self.domains(), classifier, self.folder("filter"), settings.processes
+        )
+
+    def build(self) -> StageReport:
+        kept = self.need("filter", "build") / "kept"
+        reports = {name: found for name in STAGES[:-1] if (found := self.report(name)) is not None}
+        config = to_dict(self.settings) | {"vertical": to_dict(self.vertical)}
+        config = portable(config, self.settings.output_dir)
+        return build(self.settings.build, kept, reports, self.folder("build"), config=config)
+
+    def report(self, stage: str) -> StageReport | None:
+        """Report of a stage of this run, or of an earlier one."""
+        found = read_json(self.folder(stage) / REPORT)
+        report = self.reports.get(stage) or (None if found is None else StageReport(**found))
+        if report is not None and stage == "select":
+            rows = (read_json(self.folder(stage) / DOMAINS) or {}).get("domains")
+            report = dataclasses.replace(report, details={**report.details, "domains": rows})
+        return report
+
+
+def report_line(report: StageReport) -> str:
+    """One line about a stage: what went in, what came out, and why not.
+
+    Example:
+        >>> report_line(StageReport("filter", "k", read=5, written=3, reasons={"language": 2}, seconds=1.25))
+        'filter: 5 read, 3 written; left out: language 2 (1.2 s)'
+    """
+    why = reasons_line(report.reasons)
+    text = f"{report.stage}: {report.read:,} read, {report.written:,} written"
+    text += f"; left out: {why}" if why else ""
+    return f"{text} ({report.seconds:.1f} s)"
