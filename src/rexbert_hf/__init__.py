@@ -28,6 +28,7 @@ _LAZY = {
     "AdaptiveHybridMaskingCollator": "masking",
     "NounPhraseCollator": "masking",
     "SpanMaskingCollator": "masking",
+    "load_corpus": "corpus",
     "load_sample": "catalog",
     "read_records": "catalog",
     "PhrasePool": "phrases",
