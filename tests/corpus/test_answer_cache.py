@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import pytest
@@ -52,6 +53,20 @@ def test_rubbish_in_the_middle_costs_only_itself(tmp_path, caplog):
         cache.put("c", ANSWER)
         assert (cache.get("a"), cache.get("b"), cache.get("c")) == (ANSWER, None, ANSWER)
     assert "holds 3 lines that are no answers" in caplog.text
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path, monkeypatch):
+    path = tmp_path / "answers.jsonl"
+    with AnswerCache(path) as cache:
+        cache.put("a", ANSWER)
+        write = os.write
+        monkeypatch.setattr(os, "write", lambda file, data: write(file, data[: len(data) // 2]))
+        with pytest.raises(OSError, match="is the disk full"):
+            cache.put("b", ANSWER)
+        monkeypatch.undo()
+        cache.put("c", ANSWER)
+        assert (cache.get("a"), cache.get("b"), cache.get("c")) == (ANSWER, None, ANSWER)
+    assert len(path.read_bytes().splitlines()) == 2
 
 
 def test_threads(tmp_path):

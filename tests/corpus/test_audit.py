@@ -166,6 +166,11 @@ def test_a_person_fills_in_a_sheet(labelled):
     assert (report.written, report.details["second"]) == (20, "ready")
 
 
+def test_a_labeller_beside_itself_is_pointed_out(labelled, caplog):
+    run(labelled, AuditSettings(labeller=ready(labelled / "first.csv")))
+    assert "'ready' is compared with itself" in caplog.text
+
+
 def test_labels_that_are_missing(labelled):
     with pytest.raises(FileNotFoundError, match="run the stage `label` first"):
         audit(AuditSettings(), FOOD, labelled / "documents.parquet", labelled / "nowhere.jsonl", labelled / "audit")

@@ -134,10 +134,12 @@ def test_structured_answers_fall_back(tmp_path, caplog):
     assert sum("refuses structured answers" in record.message for record in caplog.records) == 2
 
 
-def test_equal_texts_are_asked_once(tmp_path):
+def test_equal_texts_are_asked_once_and_the_end_is_logged(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     with ChatServer(delay=0.02) as server:
         report = label(settings_for(server), ECOMMERCE, write(tmp_path, ["a price"] * 30), tmp_path / "out")
     assert (report.written, server.paid) == (30, 1)
+    assert "tiny: 30 of 30 documents, 0 without a label; paid for 1 answers, 110 tokens, 0.00 USD" in caplog.text
 
 
 def test_down_at_the_start_is_one_error_at_once(tmp_path):

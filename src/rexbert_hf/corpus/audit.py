@@ -22,7 +22,7 @@ from .audit_sheet import read_sheet, write_sheet
 from .document_files import parquet_files, read_parquet
 from .documents import Document
 from .label import LABELS, LabelSettings, make_labeller
-from .labels import Label, Labeller, read_labels
+from .labels import Label, Labeller, read_labels, with_progress
 from .offline_labellers import ReadyLabels
 from .sample import StratifiedSample
 from .stages import StageReport, files_key, finished, stage_key, write_json
@@ -126,9 +126,12 @@ def audit(
     report.key = stage_key("audit", 1, settings, vertical, second.key, files_key([*files, labels_path]))
     if (done := finished(output, report.key)) is not None:
         return done
+    first = next(iter(labels.values())).labeller
+    if first == second.name:
+        logger.warning("audit: '%s' is compared with itself, which proves nothing; set another audit.labeller", first)
     pairs = _pairs(drawn, labels, second, report)
     found = _figures(settings, vertical, pairs, sizes)
-    report.details |= {"audit": found, "first": next(iter(labels.values())).labeller, "second": second.name}
+    report.details |= {"audit": found, "first": first, "second": second.name}
     report.details |= second.figures()
     report.seconds = round(time.monotonic() - started, 3)
     write_json(output / AUDIT, found)
@@ -182,7 +185,7 @@ def _second_labeller(settings: AuditSettings, vertical: Vertical, drawn: Sequenc
 
 def _pairs(drawn: Sequence[Document], labels: dict[str, Label], second: Labeller, report: StageReport) -> list[_Pair]:
     pairs = []
-    for document, outcome in zip(drawn, second.label(drawn), strict=True):
+    for document, outcome in zip(drawn, with_progress(second, drawn, len(drawn)), strict=True):
         if isinstance(outcome, Label):
             pairs.append(_Pair(document, labels[document.id], outcome))
         else:

@@ -11,15 +11,17 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import pyarrow.parquet as pq
+
 from .document_files import parquet_files, read_parquet
 from .documents import Document
-from .labels import Label, Labeller, json_line
+from .labels import Label, Labeller, json_line, with_progress
 from .llm_client import EndpointSettings
 from .llm_labeller import LLMLabeller
 from .offline_labellers import KeywordLabeller, ReadyLabels, ReadySettings
@@ -104,7 +106,7 @@ def label(settings: LabelSettings, vertical: Vertical, documents_path: str | Pat
     if (done := finished(output, key)) is not None:
         return done
     report = StageReport("label", key)
-    _write(output, report, labeller, vertical, read_parquet(files))
+    _write(output, report, labeller, vertical, files)
     report.details |= {"labeller": labeller.name, **labeller.figures()}
     report.seconds = round(time.monotonic() - started, 3)
     _check(settings, labeller, report, output)
@@ -113,9 +115,7 @@ def label(settings: LabelSettings, vertical: Vertical, documents_path: str | Pat
     return report
 
 
-def _write(
-    output: Path, report: StageReport, labeller: Labeller, vertical: Vertical, documents: Iterable[Document]
-) -> None:
+def _write(output: Path, report: StageReport, labeller: Labeller, vertical: Vertical, files: Sequence[Path]) -> None:
     """Write both files by way of temporary ones, which replace the real ones when all is done."""
     output.mkdir(parents=True, exist_ok=True)
     names = (LABELS, FAILED)
@@ -123,7 +123,8 @@ def _write(
     domains: dict[str, str] = {}
     with ExitStack() as stack:
         labels, failed = (stack.enter_context(_staged(output, name).open("w", encoding="utf-8")) for name in names)
-        for outcome in labeller.label(_unrepeated(documents, domains, report)):
+        documents = _unrepeated(read_parquet(files), domains, report)
+        for outcome in with_progress(labeller, documents, sum(pq.read_metadata(file).num_rows for file in files)):
             if isinstance(outcome, Label):
                 labels.write(json_line(outcome))
                 report.written += 1

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from .documents import Document
+
+logger = logging.getLogger(__name__)
+
+_LOG_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,35 @@ class Labeller(Protocol):
     def figures(self) -> dict[str, Any]:
         """Requests, tokens, cost and the like, for the report."""
         ...
+
+
+def with_progress(labeller: Labeller, documents: Iterable[Document], total: int) -> Iterator[Label | Failure]:
+    """Outcomes of a labeller; where it stands, and what it has cost, is logged every few seconds and at the end.
+
+    Args:
+        labeller: who labels.
+        documents: what is labelled.
+        total: how many documents there are.
+    """
+    done = failed = 0
+    due = time.monotonic() + _LOG_SECONDS
+    for outcome in labeller.label(documents):
+        done, failed = done + 1, failed + isinstance(outcome, Failure)
+        yield outcome
+        if time.monotonic() >= due:
+            logger.info("%s: %s", labeller.name, _standing(labeller, done, total, failed))
+            due = time.monotonic() + _LOG_SECONDS
+    logger.info("%s: %s", labeller.name, _standing(labeller, done, total, failed))
+
+
+def _standing(labeller: Labeller, done: int, total: int, failed: int) -> str:
+    text = f"{done:,} of {total:,} documents, {failed:,} without a label"
+    figures = labeller.figures()
+    bill = figures.get("paid_in_this_run")
+    if bill is None:
+        return text
+    tokens = bill["prompt_tokens"] + bill["completion_tokens"]
+    return f"{text}; paid for {bill['answers']:,} answers, {tokens:,} tokens, {bill['cost']:.2f} {figures['currency']}"
 
 
 def read_labels(path: str | Path) -> Iterator[Label]:

@@ -51,7 +51,7 @@ class EndpointSettings:
         attempts: answers that are asked for a document before it fails.
         max_chars: of a document that the model sees.
         structured: the dialect to begin with.
-        concurrency: requests at a time.
+        concurrency: requests at a time, at most 100: what the HTTP client keeps open.
         timeout: seconds until a request counts as failed.
         retries: after 429, 5xx, time-outs and broken connections, for each attempt.
         backoff: seconds before the first of them, doubled each time, with jitter.
@@ -88,6 +88,8 @@ class EndpointSettings:
         for name in ("max_tokens", "attempts", "max_chars", "concurrency", "timeout"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is above 0, got {getattr(self, name)}")
+        if self.concurrency > 100:
+            raise ValueError(f"concurrency is at most 100, got {self.concurrency}")
 
     @property
     def question(self) -> dict[str, Any]:

@@ -6,9 +6,7 @@ thread that iterates. So the outcomes are a function of documents and answers, w
 
 from __future__ import annotations
 
-import logging
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,12 +20,8 @@ from .llm_client import Endpoint, EndpointError, EndpointSettings
 from .prompts import Answer, Misfit, answer_schema, chat_messages, parse_answer
 from .vertical import Vertical
 
-logger = logging.getLogger(__name__)
-
 _WINDOW = 8
 """Documents under way for each request at a time: one that is slow does not hold up the others."""
-
-_LOG_SECONDS = 10.0
 
 
 class LLMLabeller:
@@ -54,7 +48,6 @@ class LLMLabeller:
         self._lock = threading.Lock()
         self._paid: Counter[str] = Counter()
         self._used: Counter[str] = Counter()
-        self._outcomes: Counter[str] = Counter()
 
     @property
     def key(self) -> Any:
@@ -89,7 +82,6 @@ class LLMLabeller:
     ) -> Iterator[Label | Failure]:
         waiting: deque[tuple[str, str, Future[Answer | Misfit]]] = deque()
         pending: dict[str, Future[Answer | Misfit]] = {}  # equal texts are asked once
-        progress = _Progress()
         probed = False
         for document in documents:
             messages = chat_messages(self.vertical, document.text, self.settings.max_chars)
@@ -101,22 +93,19 @@ class LLMLabeller:
                 pending[key] = pool.submit(self._ask, messages, cache)
             waiting.append((document.id, key, pending[key]))
             if len(waiting) >= _WINDOW * self.settings.concurrency:
-                yield self._outcome(waiting, pending, progress)
+                yield self._outcome(waiting, pending)
         while waiting:
-            yield self._outcome(waiting, pending, progress)
+            yield self._outcome(waiting, pending)
 
     def _outcome(
         self,
         waiting: deque[tuple[str, str, Future[Answer | Misfit]]],
         pending: dict[str, Future[Answer | Misfit]],
-        progress: _Progress,
     ) -> Label | Failure:
         identifier, key, future = waiting.popleft()
         answer = future.result()
         if all(other != key for _, other, _ in waiting):
             pending.pop(key, None)
-        self._outcomes["failed" if isinstance(answer, Misfit) else "labelled"] += 1
-        progress.show(self)
         if isinstance(answer, Misfit):
             return Failure(identifier, answer.reason, answer.message)
         return Label(identifier, answer.label, answer.confidence, answer.reason, self.name)
@@ -176,25 +165,3 @@ class LLMLabeller:
         cost = counts["prompt_tokens"] * settings.prompt_price + counts["completion_tokens"] * settings.completion_price
         names = ("answers", "prompt_tokens", "completion_tokens", "answers_without_usage")
         return {**{name: counts[name] for name in names}, "cost": round(cost / 1e6, 6)}
-
-    def progress_line(self) -> str:
-        """Where labelling stands, in one line."""
-        bill = self._bill(self._paid)
-        tokens = bill["prompt_tokens"] + bill["completion_tokens"]
-        return (
-            f"{self._outcomes['labelled']:,} labelled, {self._outcomes['failed']:,} failed; "
-            f"{bill['answers']:,} answers paid, {tokens:,} tokens, {bill['cost']:.2f} {self.settings.currency}"
-        )
-
-
-class _Progress:
-    """Logs where labelling stands, every few seconds."""
-
-    def __init__(self) -> None:
-        self._next = time.monotonic() + _LOG_SECONDS
-
-    def show(self, labeller: LLMLabeller) -> None:
-        now = time.monotonic()
-        if now >= self._next:
-            logger.info("labelling: %s", labeller.progress_line())
-            self._next = now + _LOG_SECONDS

@@ -76,9 +76,9 @@ class KeywordLabeller:
         scores: dict[str, float] = {}
         found: dict[str, list[str]] = {}
         for label, patterns in self._patterns.items():
-            counts = {word: (weight, len(pattern.findall(text))) for word, weight, pattern in patterns}
-            found[label] = [word for word, (_, count) in counts.items() if count]
-            scores[label] = sum(weight * min(count, _MOST_COUNTED) for weight, count in counts.values()) / scale
+            counts = [(keyword, keyword.count(text)) for keyword in patterns]
+            found[label] = [keyword.word for keyword, count in counts if count]
+            scores[label] = sum(keyword.weight * min(count, _MOST_COUNTED) for keyword, count in counts) / scale
         side = {label: score for label, score in scores.items() if vertical.is_in_domain(label)}
         others = {label: score for label, score in scores.items() if not vertical.is_in_domain(label)}
         wanted, against = sum(side.values()), max(sum(others.values()), vertical.threshold)
@@ -90,13 +90,28 @@ class KeywordLabeller:
         return Label(document.id, best, round(confidence, 4), words or "no keyword", self.name)
 
 
-def _compiled(label: str, words: Mapping[str, float]) -> list[tuple[str, float, re.Pattern[str]]]:
+@dataclass(frozen=True, slots=True)
+class _Keyword:
+    """A keyword, ready to be counted in lower-cased text."""
+
+    word: str
+    weight: float
+    literal: str  # "" for a regular expression
+    pattern: re.Pattern[str]
+
+    def count(self, text: str) -> int:
+        if self.literal and self.literal not in text:  # most are not, and this is ten times as fast
+            return 0
+        return sum(1 for _ in self.pattern.finditer(text))
+
+
+def _compiled(label: str, words: Mapping[str, float]) -> list[_Keyword]:
     compiled = []
     for word, weight in words.items():
-        # Texts are lower-cased, which is faster than a pattern that ignores case.
-        expression = word[3:] if word.startswith("re:") else rf"\b{re.escape(word.lower())}\b"
+        literal = "" if word.startswith("re:") else word.lower()
+        expression = rf"(?<!\w){re.escape(literal)}(?!\w)" if literal else word[3:]
         try:
-            compiled.append((word, weight, re.compile(expression)))
+            compiled.append(_Keyword(word, weight, literal, re.compile(expression)))
         except re.error as error:
             raise ValueError(f"keywords.{label}: '{word}' is not a regular expression ({error})") from None
     return compiled

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from ..metrics.agreement import wilson_interval
 from .documents import Document, DocumentSource, read_documents, sources_key
-from .labels import Label, Labeller
+from .labels import Label, Labeller, with_progress
 from .sample import StratifiedSample, draw
 from .stages import StageReport, finished, stage_key, write_json
 from .vertical import Vertical
@@ -123,7 +123,7 @@ def _count(
     """Labelled and in-domain documents of each domain."""
     labelled: Counter[str] = Counter()
     in_domain: Counter[str] = Counter()
-    for document, outcome in zip(documents, labeller.label(documents), strict=True):
+    for document, outcome in zip(documents, with_progress(labeller, documents, len(documents)), strict=True):
         if not isinstance(outcome, Label):
             report.drop(outcome.reason)
             continue

@@ -38,7 +38,7 @@ class Vertical:
         in_domain: the labels whose documents are wanted.
         fallback: the label of documents that no keyword speaks for.
         keywords: for the offline labeller: label -> {keyword: weight}. A keyword is a word or phrase in any case, or
-            with "re:" before it a regular expression (`re:\d+ ?% off`).
+            with "re:" before it a regular expression, which sees lower-cased text (`re:\d+ ?% off`).
         threshold: score that keywords must reach; see `KeywordLabeller`.
         examples: a few, of different labels.
 
