@@ -23,7 +23,7 @@ from ..catalog.split import text_digests
 from .near_duplicates import NearDuplicateSettings, Signatures, minhash, similarity
 
 KEPT, EXACT, NEAR = 0, 1, 2
-PART_SIZE = 1 << 20
+PART_SIZE = 1 << 18
 _ROUNDS = 8
 """In a group of unlike documents so many are tried as the one that others repeat."""
 _PAIRS = 1 << 16

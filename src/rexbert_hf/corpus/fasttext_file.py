@@ -9,6 +9,7 @@ everything built on it reads.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ _HEAD = struct.Struct("<ii")
 _ARGS = struct.Struct("<12id")
 _DICTIONARY = struct.Struct("<iiiqq")
 _SHAPE = struct.Struct("<qq")
+_ENTRY = struct.Struct("<bqb")
 _SUPERVISED, _LABEL = 3, 1
 _LOSSES = {1: "hs", 2: "ns", 3: "softmax", 4: "ova"}
 
@@ -83,7 +85,7 @@ def _layout(path: Path, data: bytes) -> FastTextFile:
     if model != _SUPERVISED or not 0 < dim < 1 << 16 or loss not in _LOSSES:
         raise ValueError(f"{path}: a fastText model of word vectors, not of labels; train a supervised one")
     place = _HEAD.size + _ARGS.size
-    size, words, _, _, pruned = _DICTIONARY.unpack_from(data, place)
+    size, words, answers, _, pruned = _DICTIONARY.unpack_from(data, place)
     place += _DICTIONARY.size
     labels = []
     for _ in range(size):
@@ -93,6 +95,8 @@ def _layout(path: Path, data: bytes) -> FastTextFile:
         if data[end + 9] == _LABEL:
             labels.append(data[place:end].decode("utf-8"))
         place = end + 10
+    if not answers or len(labels) != answers or size != words + answers:
+        raise IndexError
     place += 8 * max(0, pruned)
     if data[place]:
         return FastTextFile(path, dim, words, tuple(labels), buckets, _LOSSES[loss], quantised=True)
@@ -125,16 +129,14 @@ def read_matrices(layout: FastTextFile) -> tuple[np.ndarray, np.ndarray]:
     return matrix(layout.input_at, layout.rows), matrix(layout.output_at, len(layout.labels))
 
 
-def collapse(path: str | Path, target: str | Path, initial: np.ndarray | None = None) -> FastTextFile:
+def collapse(path: str | Path, target: str | Path) -> FastTextFile:
     """Write the same classifier with one number a row and answer; with two labels, one number a row.
 
     Softmax sees differences only, so with two labels the rows hold half the difference and the output is (+1, -1).
 
     Args:
-        path: an unquantised softmax model.
+        path: an unquantised softmax model of any size.
         target: the file to write.
-        initial: the input matrix before training. Rows that still equal it belong to n-grams that no text had; they
-            are set to zero, so that unknown n-grams are no evidence instead of noise.
 
     Raises:
         ValueError: for a quantised model or another loss than softmax.
@@ -147,14 +149,40 @@ def collapse(path: str | Path, target: str | Path, initial: np.ndarray | None = 
         projection, answers = (output[:1] - output[1:]) / 2, np.array([[1.0], [-1.0]])
     else:
         projection, answers = output, np.eye(len(output))
-    narrow = (table.astype(np.float64) @ projection.T.astype(np.float64)).astype("<f4")
-    if initial is not None:
-        narrow[(table == initial).all(axis=1)] = 0.0
-    head = bytearray(layout.path.read_bytes()[: layout.input_at - _SHAPE.size])
-    width = narrow.shape[1]
-    struct.pack_into("<i", head, _HEAD.size, width)
-    with Path(target).open("wb") as file:
-        file.write(head + _SHAPE.pack(layout.rows, width))
-        file.write(narrow.tobytes())
-        file.write(b"\0" + _SHAPE.pack(len(answers), width) + answers.astype("<f4").tobytes())
+    with layout.path.open("rb") as file:
+        head = bytearray(file.read(layout.input_at - _SHAPE.size - 1))
+    struct.pack_into("<i", head, _HEAD.size, projection.shape[0])
+    _write(Path(target), bytes(head), table @ projection.T, answers)
     return read_layout(target)
+
+
+def write_model(
+    target: str | Path, words: Sequence[str], counts: Sequence[int], labels: Sequence[str], table: np.ndarray,
+    word_ngrams: int,
+) -> FastTextFile:  # fmt: skip
+    """Write a softmax model of two labels from the score of each word and bucket.
+
+    Args:
+        target: the file to write.
+        words: the vocabulary; fastText's own `</s>` stands for the end of each text.
+        counts: of the words.
+        labels: two, with their prefix: positive scores speak for the first.
+        table: scores, `[words + buckets]`: the log-odds of a text are their mean over its words and n-grams.
+        word_ngrams: longest n-gram in words.
+    """
+    buckets = len(table) - len(words)
+    # dim, window, epochs, min count, negatives, n-grams, loss, model, buckets, minn, maxn, rate of updates; t.
+    args = _ARGS.pack(1, 5, 1, 1, 5, word_ngrams, 3, _SUPERVISED, buckets, 0, 0, 100, 1e-4)
+    size = _DICTIONARY.pack(len(words) + len(labels), len(words), len(labels), max(1, sum(counts)), -1)
+    entries = [word.encode("utf-8") + _ENTRY.pack(0, count, 0) for word, count in zip(words, counts, strict=True)]
+    entries += [label.encode("utf-8") + _ENTRY.pack(0, 1, _LABEL) for label in labels]
+    head = _HEAD.pack(MAGIC, VERSION) + args + size + b"".join(entries)
+    _write(Path(target), head, table[:, None] / 2, np.array([[1.0], [-1.0]]))
+    return read_layout(target)
+
+
+def _write(target: Path, head: bytes, table: np.ndarray, answers: np.ndarray) -> None:
+    with target.open("wb") as file:
+        for part, matrix in ((head, table), (b"", answers)):
+            file.write(part + b"\0" + _SHAPE.pack(*matrix.shape))
+            file.write(np.ascontiguousarray(matrix, dtype="<f4").tobytes())

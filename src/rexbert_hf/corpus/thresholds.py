@@ -16,6 +16,7 @@ GRID = np.arange(1, 100) / 100
 
 _NORMAL_95 = 1.959963984540054
 _RESAMPLES = 2_000
+_LEAST_KEPT = 10
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,11 @@ class Sweep:
             "documents": self.positives + self.negatives,
             "positives": self.positives,
             "precision": true / (true + false) if true + false else 0.0,
-            "precision_interval": wilson(true, true + false),
+            "precision_interval": list(wilson(true, true + false)),
             "recall": true / self.positives,
-            "recall_interval": wilson(true, self.positives),
+            "recall_interval": list(wilson(true, self.positives)),
             "f1": float(self.f1[index]),
-            "f1_interval": bootstrap_f1(true, false, missed, right, seed),
+            "f1_interval": list(bootstrap_f1(true, false, missed, right, seed)),
         }
 
     def rows(self) -> list[dict[str, Any]]:
@@ -146,11 +147,14 @@ def choose(found: Sweep, rule: Literal["f1", "precision"] = "f1", target_precisi
         # Of several plateaus the longest is the safest.
         plateau = max(np.split(best, np.flatnonzero(np.diff(best) > 1) + 1), key=len)
         return int(plateau[(len(plateau) - 1) // 2])
-    reached = np.flatnonzero(np.nan_to_num(found.precision) >= target_precision)
+    # A handful of documents reaches any precision by chance.
+    enough = found.kept >= max(1, min(_LEAST_KEPT, found.positives // 2))
+    precision = np.where(enough, np.nan_to_num(found.precision), 0.0)
+    reached = np.flatnonzero(precision >= target_precision)
     if not len(reached):
-        best = int(np.nan_to_num(found.precision).argmax())
+        best = int(precision.argmax())
         raise ValueError(
-            f"no threshold reaches a precision of {target_precision}: the best is {found.precision[best]:.3f} at "
+            f"no threshold reaches a precision of {target_precision}: the best is {precision[best]:.3f} at "
             f"{found.thresholds[best]:.2f}; lower target_precision or label more documents"
         )
     return int(reached[0])
