@@ -1,0 +1,105 @@
+"""The recipes of serving: an index that is built, brought up to date and searched; an export that is measured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rexbert_hf.catalog import load_sample
+from rexbert_hf.retrieval.index import ProductIndex
+from rexbert_hf.retrieval.index_options import IndexOptions
+from rexbert_hf.retrieval.index_recipe import BuildIndexRun, ProductSource, QdrantSettings, run_build_index
+from rexbert_hf.settings import SettingsError, parse_args
+
+ROOT = Path(__file__).parents[2]
+
+
+def small_run(folder: Path, **options) -> BuildIndexRun:
+    products = options.pop("products", ProductSource(sample_size=200))
+    index = options.pop("index", IndexOptions(kind="flat"))
+    return BuildIndexRun(products=products, output_dir=folder, index=index, **options)
+
+
+def test_the_default_prints_searches(tmp_path):
+    command = [sys.executable, str(ROOT / "recipes" / "build_index.py"), "--output_dir", str(tmp_path / "index")]
+    done = subprocess.run([*command, "--products.sample_size", "300"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "300 products built" in done.stdout
+    assert done.stdout.count("(hybrid, ") == 3
+    run = json.loads((tmp_path / "index" / "run.json").read_text())
+    assert run["results"]["products"] == run["results"]["encoded"] == 300
+    assert run["config"]["model"] == "hashing"
+    index = ProductIndex.load(tmp_path / "index")  # finds the model by its name
+    assert index.search("lamp", 2)[0]
+
+
+def test_again_it_encodes_what_has_changed(tmp_path):
+    rows = [dict(row) for row in load_sample("products", size=200)]
+    file = tmp_path / "shop.jsonl"
+
+    def write(products):
+        file.write_text(
+            "".join(json.dumps({k: p[k] for k in ("product_id", "title", "brand")}) + "\n" for p in products)
+        )
+
+    write(rows)
+    run = small_run(tmp_path / "index", products=ProductSource(path=str(file)), cache_dir=tmp_path / "cache")
+    assert run_build_index(run)["encoded"] == 200
+    changed = [dict(row, title=row["title"] + " new") if i < 2 else row for i, row in enumerate(rows[:198])]
+    write([*changed, dict(rows[0], product_id="added", title="quite another")])
+    results = run_build_index(run)
+    assert (results["updated"], results["encoded"], results["deleted"], results["products"]) == (True, 3, 2, 199)
+    assert ProductIndex.load(tmp_path / "index").search("quite another", 1)[0][0][0] == "added"
+    run.index = IndexOptions(kind="flat", fields=["title", "brand"])
+    results = run_build_index(run)  # other settings: all of it
+    assert (results["updated"], results["encoded"]) == (False, 199)
+
+
+def test_columns_of_a_file_can_be_filtered_by(tmp_path):
+    file = tmp_path / "shop.csv"
+    file.write_text("id,name,cost,left\n1,red lamp,$5.00,yes\n2,blue lamp,$9.00,no\n3,lamp,$7.00,yes\n")
+    columns = {"product_id": "id", "title": "name", "price": "cost", "in_stock": "left"}
+    source = ProductSource(path=str(file), columns=columns)
+    wanted = {"price": {"max": 8}, "in_stock": True}
+    run = small_run(tmp_path / "index", products=source, queries=["lamp"], filter=wanted, k=5)
+    results = run_build_index(run)
+    assert [{hit["id"] for hit in search["hits"]} for search in results["searches"]] == [{"1", "3"}] * 3
+
+
+def test_qdrant(tmp_path):
+    pytest.importorskip("qdrant_client")
+    settings = QdrantSettings(path=str(tmp_path / "qdrant"))
+    run = small_run(tmp_path / "index", backend="qdrant", qdrant=settings, queries=["lamp"], modes=["dense"])
+    results = run_build_index(run)
+    assert results["products"] == 200
+    assert len(results["searches"][0]["hits"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--index.kind", "ivf"], "index.kind"),
+        (["--index.oversample", "0.5"], "oversample must be at least 1"),
+        (["--modes", "[fast]"], "modes: 'fast' is unknown"),
+        (["--backend", "qdrant", "--push_to_hub", "user/index"], "an index in Qdrant stays there"),
+    ],
+)
+def test_wrong_settings_are_one_line(words, message):
+    with pytest.raises(SettingsError, match=message) as error:
+        parse_args(BuildIndexRun, words, default_config=ROOT / "recipes" / "configs" / "build_index.yaml")
+    assert "\n" not in str(error.value)
+
+
+def test_wrong_paths_are_one_line(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        run_build_index(small_run(tmp_path, model=str(tmp_path / "none")))
+    with pytest.raises(FileNotFoundError, match=r"none\.csv"):
+        run_build_index(small_run(tmp_path, products=ProductSource(path=str(tmp_path / "none.csv"))))
+    file = tmp_path / "shop.csv"
+    file.write_text("id,title\n1,lamp\n")
+    with pytest.raises(ValueError, match=r"no column .product_id.: map it with products\.columns"):
+        run_build_index(small_run(tmp_path, products=ProductSource(path=str(file))))
