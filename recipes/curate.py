@@ -30,8 +30,9 @@ def main() -> None:
     results = curate(settings, on_report=lambda _, line: print(line, flush=True))
     if "corpus" in results:
         print(f"corpus, card and run.json in {results['corpus']}")
-    if "url" in results:
-        print(f"pushed to {results['url']}")
+    for name in ("url", "classifier_url"):
+        if name in results:
+            print(f"pushed to {results[name]}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from xml.etree import ElementTree
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +15,7 @@ from datasets import load_dataset
 from rexbert_hf.catalog import split_of
 from rexbert_hf.corpus import build as build_module
 from rexbert_hf.corpus.build import BuildSettings, CorpusFacts, build
+from rexbert_hf.corpus.figure import domain_figure
 from rexbert_hf.corpus.manifest import Manifest
 from rexbert_hf.corpus.stages import StageReport
 
@@ -206,3 +208,15 @@ def test_notes_in_the_readme_stay(kept, tmp_path):
     build(BuildSettings(held_out=0.3), kept, {}, corpus)
     assert "Mine: ask before use." in readme.read_text()
     assert json.loads((corpus / "corpus.json").read_text())["held_out"] == 0.3
+
+
+def test_the_figure_is_ordered_and_holds_any_name():
+    counts = {"a < b & c": 5, "hobby": 50, **{f"domain {i}": 1 for i in range(60)}}
+    svg = domain_figure(counts, "tokens")
+    root = ElementTree.fromstring(svg)
+    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts[0] == "115 tokens by domain"
+    assert texts[1::2][:2] == ["hobby", "a < b & c"]
+    assert texts[-2:] == ["23 others", "23 (20.0 %)"]
+    with pytest.raises(ValueError, match="nothing to draw"):
+        domain_figure({"hobby": 0}, "tokens")

@@ -16,6 +16,7 @@ import pytest
 
 from rexbert_hf.catalog import load_sample
 from rexbert_hf.corpus.documents import text_id
+from rexbert_hf.corpus.fasttext_model import FastTextClassifier
 from rexbert_hf.corpus.loading import load_corpus
 from rexbert_hf.corpus.pipeline import curate
 from rexbert_hf.corpus.settings import STAGES, CurateSettings
@@ -84,6 +85,8 @@ def test_the_recipe_prints_a_line_a_stage_and_finds_the_shop_pages(recipe, whole
     lines = out.strip().splitlines()
     assert [line.partition(":")[0] for line in lines[:-1]] == list(STAGES)
     assert all(" read, " in line and " written" in line for line in lines[:-1])
+    assert "agreement 0." in lines[3]
+    assert "F1 0." in lines[4]
     assert str(whole / "corpus") in lines[-1]
     after = {path: os.stat(path).st_mtime_ns for path in before}
     assert before == after
@@ -147,9 +150,11 @@ def test_killed_after_a_stage_and_started_again_it_ends_the_same(last, whole, tm
 @pytest.mark.slow
 def test_killed_by_a_signal_at_any_moment_it_ends_the_same(whole, tmp_path):
     output = tmp_path / "out"
-    for seconds in (6, 9):
+    for reached in ("sample/documents.parquet", "distil/report.json", "filter/work/key.json"):
         process = subprocess.Popen([sys.executable, str(RECIPE), *words(output)], cwd=ROOT, stderr=subprocess.DEVNULL)
-        time.sleep(seconds)
+        while not (output / reached).exists():
+            assert process.poll() is None, f"it ended before {reached} was there"
+            time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         process.wait()
     done = subprocess.run([sys.executable, str(RECIPE), *words(output)], cwd=ROOT, capture_output=True, text=True)
@@ -187,6 +192,27 @@ def test_a_changed_setting_runs_its_stage_and_no_earlier_one(whole):
     changed = {name for name, at in times().items() if at != before[name]}
     assert changed == {"corpus"}
     curate(settings(whole))
+
+
+def test_kept_documents_of_another_job_are_built(whole, tmp_path):
+    curate(settings(tmp_path / "out", stages="[build]", build__kept=whole / "filter" / "kept"))
+    assert corpus_of(tmp_path / "out") == corpus_of(whole)
+    assert "### Audit" not in (tmp_path / "out" / "corpus" / "README.md").read_text()
+
+
+def test_corpus_and_classifier_are_pushed_where_the_settings_say(whole, monkeypatch, recipe):
+    pushed = []
+    monkeypatch.setattr("rexbert_hf.corpus.pipeline.push_corpus", lambda *a, **k: pushed.append((a, k)) or "URL-1")
+    monkeypatch.setattr(FastTextClassifier, "push_to_hub", lambda _, *a, **k: pushed.append((a, k)) or "URL-2")
+    wanted = {"push_to_hub": "me/corpus", "push_classifier_to_hub": "me/classifier", "private": "true"}
+    status, out, _ = recipe(*words(whole, stages="[audit]", **wanted))
+    assert status == 0
+    (corpus, options_1), (classifier, options_2) = pushed
+    assert corpus == (whole / "corpus", "me/corpus")
+    assert classifier == ("me/classifier",)
+    assert options_1["private"] is options_2["private"] is True
+    assert "pushed to URL-1" in out
+    assert "pushed to URL-2" in out
 
 
 def test_an_audit_below_the_bar_stops_the_run(recipe, tmp_path):

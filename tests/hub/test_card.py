@@ -154,9 +154,12 @@ def test_every_field_has_its_place():
             **{key: ["zzz"] for key in ("limits", "tags", "language", "task_categories")},
             **dict.fromkeys(("configs", "columns", "sources", "steps"), rows),
             "sections": [{"title": "zzz", "text": "zzz"}],
+            "data_files": [{"config_name": "zzz", "data_files": "*.parquet"}],
         }
-        for key in set(fields) - {"folder"}:
-            assert render(*run, **{key: values[key]}) != render(*run), key
+        for key in set(fields) - {"folder", "facts"}:
+            others = {"configs": rows} if key == "unit" else {}
+            assert render(*run, **others, **{key: values[key]}) != render(*run, **others), key
+    assert "zzz" in render_dataset_card("corpus_card.md", facts={"vertical": "zzz"})
 
 
 def test_the_dataset_card():

@@ -73,12 +73,14 @@ class BuildSettings:
         held_out: share of the documents outside train, half validation and half test.
         shard_mb: megabytes of text in a Parquet file, before compression.
         tokenizer: folder or Hub id of the tokenizer that counts; None counts words.
+        kept: folder of kept documents that another job wrote, such as datatrove's; None takes the filter stage's.
         card: what the card says.
     """
 
     held_out: float = HELD_OUT
     shard_mb: float = 256.0
     tokenizer: str | None = None
+    kept: Path | None = None
     card: CorpusFacts = field(default_factory=CorpusFacts)
 
     def __post_init__(self) -> None:

@@ -93,7 +93,9 @@ class EcomNiverse(datasets.GeneratorBasedBuilder):
         config = self.config
         if config.name == SAMPLE:
             wanted = known_domains(list(config.domains or DOMAINS), list(DOMAINS), "the sample")
-            splits = {split: {"files": None, "sample": (split, wanted)} for split in ("train", "validation", "test")}
+            splits: dict[str, dict[str, Any]] = {
+                split: {"files": None, "sample": (split, wanted)} for split in ("train", "validation", "test")
+            }
         else:
             if config.data_dir is None:
                 raise ValueError(

@@ -19,7 +19,8 @@ from .audit import audit
 from .build import build
 from .card_facts import reasons_line
 from .distil import distil
-from .filtering import filter_corpus
+from .fasttext_model import FastTextClassifier
+from .filtering import KEPT, filter_corpus
 from .label import LABELS, label, make_labeller
 from .manifest import read_json
 from .publish import push_corpus
@@ -44,7 +45,8 @@ def curate(settings: CurateSettings, on_report: OnReport | None = None) -> dict[
         on_report: called after each stage with its report and one line about it.
 
     Returns:
-        What `run.json` gets as `results`: the report of each stage, `corpus` (its folder), `url` if pushed.
+        What `run.json` gets as `results`: the report of each stage, `corpus` (its folder), and where things were
+        pushed (`url`, `classifier_url`).
 
     Raises:
         FileNotFoundError: if a source is not there, or a stage that was not asked to run has not run.
@@ -61,8 +63,7 @@ def curate(settings: CurateSettings, on_report: OnReport | None = None) -> dict[
                 on_report(report, report_line(report))
     if "build" in settings.stages:
         results["corpus"] = str(run.folder("build"))
-        if settings.push_to_hub:
-            results["url"] = push_corpus(run.folder("build"), settings.push_to_hub, private=settings.private)
+    results |= run.push()
     write_run(settings.output_dir, config=to_dict(settings), results=results)
     return results
 
@@ -123,11 +124,26 @@ class _Curation:
         )
 
     def build(self) -> StageReport:
-        kept = self.need("filter", "build") / "kept"
+        kept = self.settings.build.kept or self.need("filter", "build") / KEPT
         reports = {name: found for name in STAGES[:-1] if (found := self.report(name)) is not None}
         config = to_dict(self.settings) | {"vertical": to_dict(self.vertical)}
         config = portable(config, self.settings.output_dir)
         return build(self.settings.build, kept, reports, self.folder("build"), config=config)
+
+    def push(self) -> dict[str, str]:
+        """Push what the settings name; the addresses."""
+        settings, urls = self.settings, {}
+        if settings.push_to_hub:
+            folder = self.need("build", "push")
+            urls["url"] = push_corpus(folder, settings.push_to_hub, private=settings.private)
+        if settings.push_classifier_to_hub:
+            card = settings.build.card
+            sources = [f"{source.name} ({source.license or 'licence unknown'})" for source in card.sources]
+            classifier = FastTextClassifier.load(self.need("distil", "push"))
+            urls["classifier_url"] = classifier.push_to_hub(
+                settings.push_classifier_to_hub, private=settings.private, language=card.language, sources=sources
+            )
+        return urls
 
     def report(self, stage: str) -> StageReport | None:
         """Report of a stage of this run, or of an earlier one."""
@@ -149,4 +165,22 @@ def report_line(report: StageReport) -> str:
     why = reasons_line(report.reasons)
     text = f"{report.stage}: {report.read:,} read, {report.written:,} written"
     text += f"; left out: {why}" if why else ""
+    figures = _figures(report.stage, report.details)
+    text += f"; {figures}" if figures else ""
     return f"{text} ({report.seconds:.1f} s)"
+
+
+def _figures(stage: str, details: dict[str, Any]) -> str:
+    """What a stage is run for."""
+    if stage == "select":
+        return f"domains: {', '.join(details.get('picked') or [])}"
+    if stage == "audit" and (whole := (details.get("audit") or {}).get("all")):
+        kappa = whole["kappa"]["value"]
+        shown = "undefined" if kappa is None else f"{kappa:.3f}"
+        return f"agreement {whole['agreement']['value']:.3f}, kappa {shown}"
+    if stage == "distil" and (test := details.get("test")):
+        return f"F1 {test['f1']:.3f} at threshold {details['threshold']:.2f}"
+    if stage == "build" and (domains := details.get("domains")):
+        total = sum(domain["tokens"] for domain in domains.values())
+        return f"{total:,} {details['unit']} in {len(domains)} domains"
+    return ""

@@ -43,7 +43,8 @@ class CurateSettings:
         build: how the corpus is written, and what its card says.
         workers: processes that filter; 0 for one a core.
         push_to_hub: "user/name" to push the corpus to.
-        private: whether a new repository is private.
+        push_classifier_to_hub: "user/name" to push the classifier to.
+        private: whether new repositories are private.
     """
 
     sources: list[DocumentSource]
@@ -59,6 +60,7 @@ class CurateSettings:
     build: BuildSettings = field(default_factory=BuildSettings)
     workers: int = 0
     push_to_hub: str | None = None
+    push_classifier_to_hub: str | None = None
     private: bool | None = None
 
     def __post_init__(self) -> None:
@@ -68,8 +70,8 @@ class CurateSettings:
             raise ValueError(f"stages is empty: name some of {', '.join(STAGES)}")
         if self.workers < 0:
             raise ValueError(f"workers is at least 0 (one a core); got {self.workers}")
-        if self.push_to_hub is not None:
-            validate_repo_id(self.push_to_hub)
+        for name in filter(None, (self.push_to_hub, self.push_classifier_to_hub)):
+            validate_repo_id(name)
 
     @property
     def processes(self) -> int:

@@ -213,7 +213,7 @@ def render_dataset_card(template: str = "dataset_card.md", **fields: Any) -> str
     given = portable(redact(plain(_with_defaults(fields, DATASET_FIELDS, "render_dataset_card"))), fields.get("folder"))
     name = given["dataset_name"] or (given["repo_id"] or "Dataset").split("/")[-1]
     keys = ("license", "language", "task_categories", "tags")
-    files = {"configs": list(given["data_files"])} if given["data_files"] else {}
+    files: dict[str, Any] = {"configs": list(given["data_files"])} if given["data_files"] else {}
     data = DatasetCardData(pretty_name=name, **{key: given[key] for key in keys if given[key]}, **files)
     values = {**given, "name": name, "repo": given["repo_id"] or "path/to/this/folder", "begin": BEGIN, "end": END}
     values["config_yaml"] = yaml.safe_dump(given["config"], sort_keys=False) if given["config"] else ""

@@ -17,7 +17,7 @@ from .vocabulary import words
 COPIES = 0.04
 """Pages that occur again word by word on another site, as a share of the clean ones."""
 NEAR_COPIES = 0.06
-"""Pages that occur again with a date, and of longer ones a line less."""
+"""Pages that occur again with a line on top, and of longer ones a line less."""
 FOREIGN = 0.06
 """Pages in other languages."""
 EMPTY = 0.02
@@ -39,6 +39,8 @@ _ADVERTS = (
     "Advertisement: {percent} % off all {noun} this week only. Shop now!",
     "Sponsored: {noun} at low prices, delivered to your door.",
 )
+_DAYS = words("Monday;Tuesday;Friday;Sunday")
+_ROLES = words("guest;moderator;editor;reader")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -98,12 +100,15 @@ def _copy(rng: random.Random, page: Page) -> Page:
 
 
 def _near_copy(rng: random.Random, page: Page) -> Page:
-    """The same page with a date on top, and of longer ones a line less."""
+    """The same page with a line on top, and of longer ones a line without numbers less: numbers make another page."""
     lines = page["text"].split("\n")
-    if len(lines) > 6:
-        del lines[rng.randrange(1, len(lines))]
-    date = f"Posted on {rng.randint(1, 28)}/{rng.randint(1, 12)}/{rng.randint(2010, 2024)}."
-    return {**page, "text": "\n".join([date, *lines]), "url": _elsewhere(rng, page["url"], "revised")}
+    plain = [i for i, line in enumerate(lines) if not any(sign.isdigit() for sign in line)]
+    if len(lines) > 6 and plain:
+        del lines[rng.choice(plain)]
+    note = (
+        f"Posted on a {rng.choice(('Monday', 'Tuesday', 'Friday', 'Sunday'))}, last edited by a {rng.choice(_ROLES)}."
+    )
+    return {**page, "text": "\n".join([note, *lines]), "url": _elsewhere(rng, page["url"], "revised")}
 
 
 def _elsewhere(rng: random.Random, url: str, what: str) -> str:
