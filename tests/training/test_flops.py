@@ -5,6 +5,7 @@ import pytest
 from torch.utils.flop_counter import FlopCounterMode
 from training_cases import make_model
 
+from rexbert_hf.models import RexBertConfig
 from rexbert_hf.training.flops import FlopCounter, visible_pairs
 
 
@@ -46,3 +47,20 @@ def test_other_encoders_count_as_global_layers_with_a_plain_mlp():
     counter = FlopCounter.from_config(BertConfig(hidden_size=12, intermediate_size=48, num_hidden_layers=3))
     assert (counter.global_layers, counter.local_layers) == (3, 0)
     assert counter.forward(1, 0, 0, 0) == 3 * (8 * 144 + 4 * 12 * 48)
+
+
+def test_a_grid_counts_each_cell_as_often_as_it_is_trained():
+    plain = RexBertConfig.from_size("micro", vocab_size=100)
+    grid = RexBertConfig.from_size("micro", vocab_size=100, matryoshka_layers=[3, 7], matryoshka_dims=[32, 256])
+    some = RexBertConfig.from_dict({**grid.to_dict(), "matryoshka_sample": 2})
+    of = {name: FlopCounter.from_config(config) for name, config in (("plain", plain), ("grid", grid), ("some", some))}
+
+    def head(name):
+        return of[name].forward(0, 0, 0, predicted=3)
+
+    def cell(dim):
+        return 3 * (2 * dim**2 + 2 * dim * 100)
+
+    assert head("plain") == cell(256)
+    assert head("grid") == 2 * cell(32) + 2 * cell(256)
+    assert head("some") == pytest.approx(cell(256) + (2 * cell(32) + cell(256)) / 3)

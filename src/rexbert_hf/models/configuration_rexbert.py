@@ -40,6 +40,15 @@ class RexBertConfig(ModernBertConfig):
             0.1); the ModernBERT form has no such field, and needs none: dropout is off at inference.
         truncate_dim: pooling and heads read only the first `truncate_dim` dimensions (Matryoshka sub-model);
             `last_hidden_state` keeps its full width. None: all of them.
+        matryoshka_layers: train the masked-LM loss after each of these layers too (m3BERT); None: the last one only.
+        matryoshka_dims: and over so many first dimensions each; None: all of them. Cells are layers x dimensions.
+        matryoshka_cells: pairs (layers, dimensions) in place of the product, as Starbucks' diagonal.
+        matryoshka_weights: weight of each cell, in the order of `matryoshka_grid`; None: 1 each, as m3BERT.
+        matryoshka_sample: train the largest cell and so many less one of the others in a step, weighted so that the
+            expectation is the whole sum; 0: all.
+        matryoshka_kl_weight: adds the divergence of each cell from the largest one, its detached teacher.
+        norm_intermediate: apply the final norm after layers in between, so that a cut model is the model that was
+            trained; False leaves them as they are, as the released m3BERT does.
         npr_weight: weight of neighbour product reconstruction in `RexBertForPreTraining`.
         npr_margin: margin of its triplet loss (E-BERT, equation 12).
         npr_normalize: divide its distances by length and width.
@@ -55,6 +64,13 @@ class RexBertConfig(ModernBertConfig):
     classifier_pooling: Literal["cls", "mean"] = "mean"
     attention_output_dropout: float | int = 0.0
     truncate_dim: int | None = None
+    matryoshka_layers: list[int] | None = None
+    matryoshka_dims: list[int] | None = None
+    matryoshka_cells: list[list[int]] | None = None
+    matryoshka_weights: list[float | int] | None = None
+    matryoshka_sample: int = 0
+    matryoshka_kl_weight: float | int = 0.0
+    norm_intermediate: bool = True
     npr_weight: float | int = 1.0
     npr_margin: float | int = 1.0
     npr_normalize: bool = False
@@ -62,12 +78,60 @@ class RexBertConfig(ModernBertConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         self.check_truncate_dim()
+        self.check_matryoshka()
         self.auto_map = dict(AUTO_MAP)
 
     def check_truncate_dim(self) -> None:
         """Refuse a `truncate_dim` outside 1 to hidden_size (models ask again: overrides arrive after this class)."""
         if self.truncate_dim is not None and not 1 <= self.truncate_dim <= self.hidden_size:
             raise ValueError(f"truncate_dim={self.truncate_dim} must be between 1 and hidden_size={self.hidden_size}")
+
+    def matryoshka_grid(self) -> list[tuple[int, int]]:
+        """Cells (layers, dimensions) that are trained; empty for a plain model.
+
+        Example:
+            >>> RexBertConfig.from_size("micro", matryoshka_layers=[3, 7], matryoshka_dims=[64]).matryoshka_grid()
+            [(3, 64), (7, 64)]
+        """
+        if self.matryoshka_cells:
+            return [(int(layers), int(dim)) for layers, dim in self.matryoshka_cells]
+        if self.matryoshka_layers is None and self.matryoshka_dims is None:
+            return []
+        layers = self.matryoshka_layers or [self.num_hidden_layers]
+        return [(depth, dim) for depth in layers for dim in self.matryoshka_dims or [self.hidden_size]]
+
+    def check_matryoshka(self) -> None:
+        """Refuse a grid that the model does not have, and weights that do not fit it."""
+        cells = self.matryoshka_grid()
+        for layers, dim in cells:
+            if not (1 <= layers <= self.num_hidden_layers and 1 <= dim <= self.hidden_size):
+                raise ValueError(
+                    f"Matryoshka cell of {layers} layers x {dim} dimensions: the model has {self.num_hidden_layers} "
+                    f"layers and {self.hidden_size} dimensions"
+                )
+        if len(set(cells)) < len(cells):
+            raise ValueError(f"a Matryoshka cell is named twice: {cells}")
+        if self.matryoshka_weights is not None and len(self.matryoshka_weights) != len(cells):
+            raise ValueError(f"{len(self.matryoshka_weights)} matryoshka_weights for {len(cells)} cells")
+        if self.matryoshka_sample < 0 or self.matryoshka_kl_weight < 0:
+            raise ValueError("matryoshka_sample and matryoshka_kl_weight are not negative")
+
+    def leave_matryoshka(self) -> str | None:
+        """Become the configuration of a sub-model: no grid any more. Says so where this cell was never trained."""
+        cells = self.matryoshka_grid()
+        if not cells:
+            return None
+        here = (self.num_hidden_layers, self.truncate_dim or self.hidden_size)
+        self.matryoshka_layers = self.matryoshka_dims = self.matryoshka_cells = self.matryoshka_weights = None
+        self.matryoshka_sample, self.matryoshka_kl_weight = 0, 0.0
+        if here in cells:
+            return None
+        deepest = max(layers for layers, _ in cells)
+        nearest = min(cells, key=lambda c: abs(c[0] - here[0]) / deepest + abs(c[1] - here[1]) / self.hidden_size)
+        return (
+            f"{here[0]} layers x {here[1]} dimensions is no cell that was trained; the nearest one is {nearest[0]} x "
+            f"{nearest[1]}"
+        )
 
     @classmethod
     def from_size(cls, name: str, **overrides: Any) -> RexBertConfig:

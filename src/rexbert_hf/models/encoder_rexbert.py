@@ -10,8 +10,10 @@ Travels to the Hub as remote code: imports torch, transformers and its siblings 
 
 from __future__ import annotations
 
+import copy
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from torch import nn
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import logging
 
 from .attention_rexbert import spare_rows, uses_varlen
 from .configuration_rexbert import AUTO_MAP, RexBertConfig
@@ -35,12 +38,15 @@ from .layers_rexbert import (
 from .layout_rexbert import Layout, make_layout
 from .modernbert import save_modernbert
 
+logger = logging.get_logger(__name__)
+
 REMOTE_FILES = (
     "configuration_rexbert.py",
     "layout_rexbert.py",
     "flat_attention_rexbert.py",
     "attention_rexbert.py",
     "losses_rexbert.py",
+    "matryoshka_rexbert.py",
     "modernbert.py",
     "layers_rexbert.py",
     "encoder_rexbert.py",
@@ -85,6 +91,9 @@ class RexBertPreTrainedModel(PreTrainedModel):
         if config.layer_types is not None and len(config.layer_types) > config.num_hidden_layers:
             config.layer_types = config.layer_types[: config.num_hidden_layers]
         config.check_truncate_dim()
+        is_cut = any(layers > config.num_hidden_layers for layers, _ in config.matryoshka_grid())
+        if is_cut or config.truncate_dim is not None:
+            _warn(config.leave_matryoshka())
         super().__init__(config, *args, **kwargs)
         # The layers that such a cut leaves out are no surprise.
         self._keys_to_ignore_on_load_unexpected = [
@@ -155,7 +164,11 @@ class RexBertPreTrainedModel(PreTrainedModel):
         layers = self.config.num_hidden_layers if num_hidden_layers is None else num_hidden_layers
         if not 1 <= layers <= self.config.num_hidden_layers:
             raise ValueError(f"num_hidden_layers={layers} must be between 1 and {self.config.num_hidden_layers}")
-        fields = self.config.to_dict()
+        wanted = copy.deepcopy(self.config)
+        wanted.num_hidden_layers, wanted.truncate_dim = layers, truncate_dim or self.config.truncate_dim
+        if layers < self.config.num_hidden_layers or truncate_dim is not None:
+            _warn(wanted.leave_matryoshka())
+        fields = wanted.to_dict()
         fields["num_hidden_layers"], fields["layer_types"] = layers, layer_types(self.config)[:layers]
         fields["truncate_dim"] = self.config.truncate_dim if truncate_dim is None else truncate_dim
         config = RexBertConfig.from_dict(fields)
@@ -175,6 +188,11 @@ class RexBertPreTrainedModel(PreTrainedModel):
             ValueError: if the model has no ModernBERT form.
         """
         save_modernbert(self, save_directory)
+
+
+def _warn(message: str | None) -> None:
+    if message is not None:
+        logger.warning(message)
 
 
 def _layer_of(name: str) -> int:
@@ -223,6 +241,7 @@ class RexBertModel(RexBertPreTrainedModel):
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
         return_flat: bool = False,
+        on_layer: Callable[[int, torch.Tensor, Layout], None] | None = None,
         **kwargs: Any,
     ) -> BaseModelOutput | tuple[torch.Tensor, ...] | FlatOutput:
         """Encode a padded or a flat batch.
@@ -240,6 +259,7 @@ class RexBertModel(RexBertPreTrainedModel):
             output_attentions: also return attention maps (attn_implementation="eager" only).
             return_dict: False returns a tuple.
             return_flat: return a `FlatOutput` (for heads).
+            on_layer: called after each layer with its number (1 is the first), its output `[T, H]` and the layout.
             kwargs: other keys of a flat batch (`cu_seq_lens_k`, `max_length_k`) and the trainer's, not used here.
 
         Raises:
@@ -258,7 +278,7 @@ class RexBertModel(RexBertPreTrainedModel):
         else:
             hidden = self.embeddings(inputs_embeds=layout.flatten(source))
         keep = _kept_states(output_hidden_states, config.num_hidden_layers)
-        flat = self._encode(hidden, layout, keep, bool(output_attentions))
+        flat = self._encode(hidden, layout, keep, bool(output_attentions), on_layer)
         if return_flat:
             return flat
         last = layout.restore(flat.hidden)
@@ -285,7 +305,14 @@ class RexBertModel(RexBertPreTrainedModel):
         shape = (source.shape[0], source.shape[1])
         return make_layout(shape, source.device, attention_mask, position_ids, cu_seqlens, max_length, varlen)
 
-    def _encode(self, hidden: torch.Tensor, layout: Layout, keep: set[int] | None, keep_attentions: bool) -> FlatOutput:
+    def _encode(
+        self,
+        hidden: torch.Tensor,
+        layout: Layout,
+        keep: set[int] | None,
+        keep_attentions: bool,
+        on_layer: Callable[[int, torch.Tensor, Layout], None] | None,
+    ) -> FlatOutput:
         """Run the layers; the states that `keep` names come back in the caller's shape, None for the others."""
         ropes = {name: self.rotary_emb(hidden, layout.position_ids, name) for name in set(layer_types(self.config))}
         states: list[torch.Tensor | None] = []
@@ -298,6 +325,8 @@ class RexBertModel(RexBertPreTrainedModel):
             if keep is not None:
                 hidden = _keep(states, hidden, layout, index in keep)
             hidden, weights = layer(hidden, rope=ropes[layer.attention_type], layout=layout)
+            if on_layer is not None:
+                on_layer(index + 1, hidden[:tokens], layout)
             if keep_attentions and weights is not None:
                 maps.append(weights)
         hidden = self.final_norm(hidden[:tokens])

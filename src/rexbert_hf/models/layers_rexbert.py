@@ -181,10 +181,10 @@ class RexBertPredictionHead(nn.Module):
         self.act = ACT2FN[config.classifier_activation]
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Hidden states `[..., H]` to `[..., H]`, or to the first `truncate_dim` dimensions."""
-        d = self.config.truncate_dim
-        if d is None:
+    def forward(self, hidden: torch.Tensor, dim: int | None = None) -> torch.Tensor:
+        """Hidden states `[..., H]` to `[..., H]`, or to the first `dim` (default: `truncate_dim`) dimensions."""
+        d = self.config.truncate_dim if dim is None else dim
+        if d is None or d == self.config.hidden_size:
             return self.norm(self.act(self.dense(hidden)))
         bias = None if self.dense.bias is None else self.dense.bias[:d]
         hidden = self.act(F.linear(hidden[..., :d], self.dense.weight[:d, :d], bias))

@@ -70,17 +70,18 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return_ranks: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         needs_grad = any(ctx.needs_input_grad[:3])
-        walk = _Walk(hidden, weight.to(hidden.dtype), bias, labels, needs_grad, return_ranks)
+        walk = VocabularyWalk(hidden, weight.to(hidden.dtype), bias, labels, needs_grad, return_ranks)
         walk.run()
         if needs_grad:
             grad_weight = walk.grad_weight.to(weight.dtype)
             grad_bias = None if bias is None else walk.grad_bias.to(bias.dtype)
             ctx.save_for_backward(walk.grad_hidden, grad_weight, grad_bias)
         ranks = walk.ranks if return_ranks else None
-        ctx.mark_non_differentiable(walk.correct)
+        correct = walk.hits.sum()
+        ctx.mark_non_differentiable(correct)
         if ranks is not None:
             ctx.mark_non_differentiable(ranks)
-        return walk.loss, walk.correct, ranks
+        return walk.loss, correct, ranks
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -95,8 +96,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         )
 
 
-class _Walk:
-    """One pass over rows x vocabulary tiles, accumulating loss, accuracy, ranks and gradients."""
+class VocabularyWalk:
+    """One pass over rows x vocabulary tiles, accumulating loss, hits, ranks and gradients."""
 
     def __init__(
         self,
@@ -106,9 +107,12 @@ class _Walk:
         labels: torch.Tensor,
         needs_grad: bool,
         return_ranks: bool,
+        row_weights: torch.Tensor | None = None,
+        grads: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> None:
+        """As `masked_cross_entropy`; also weights of the rows `[M]`, and gradients of weight and bias to add to."""
         self.hidden, self.weight, self.labels = hidden, weight, labels
-        self.needs_grad, self.return_ranks = needs_grad, return_ranks
+        self.needs_grad, self.return_ranks, self.row_weights = needs_grad, return_ranks, row_weights
         count, vocabulary = len(hidden), len(weight)
         if hidden.device.type == "cpu":
             self.rows, columns = min(CPU_ROWS, max(count, 1)), CPU_COLUMNS
@@ -119,13 +123,17 @@ class _Walk:
         self.accumulate = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         self.bias = None if bias is None else bias.to(self.accumulate)
         self.loss = torch.zeros((), dtype=self.accumulate, device=hidden.device)
-        self.correct = torch.zeros((), dtype=torch.long, device=hidden.device)
+        self.hits = torch.zeros(count, dtype=torch.bool, device=hidden.device)
         self.ranks = torch.zeros(count, dtype=torch.long, device=hidden.device) if return_ranks else None
         if needs_grad:
-            make = torch.empty if count else torch.zeros  # the first rows write, the others add
             self.grad_hidden = torch.empty_like(hidden)
-            self.grad_weight = make(weight.shape, dtype=self.accumulate, device=hidden.device)
-            self.grad_bias = make(vocabulary, dtype=self.accumulate, device=hidden.device)
+            self.adds = grads is not None
+            if grads is not None:
+                self.grad_weight, self.grad_bias = grads
+            else:
+                make = torch.empty if count else torch.zeros  # the first rows write, the others add
+                self.grad_weight = make(weight.shape, dtype=self.accumulate, device=hidden.device)
+                self.grad_bias = make(vocabulary, dtype=self.accumulate, device=hidden.device)
 
     def run(self) -> None:
         """Walk over all rows."""
@@ -142,8 +150,9 @@ class _Walk:
         if guess and not sweep.fits():
             sweep = _Sweep(self, hidden, labels, self._peaks(hidden))
         counted = labels >= 0
-        self.loss += torch.where(counted, sweep.total.log() - sweep.target, 0).sum()
-        self.correct += ((sweep.target >= sweep.peak) & counted).sum()
+        losses = torch.where(counted, sweep.total.log() - sweep.target, 0)
+        self.loss += losses.sum() if self.row_weights is None else losses.dot(self.row_weights[rows])
+        self.hits[rows] = (sweep.target >= sweep.peak) & counted
         if self.ranks is not None:
             self.ranks[rows] = sweep.ranks
         if self.needs_grad:
@@ -180,9 +189,11 @@ class _Walk:
 
     def _gradients(self, rows: slice, sweep: _Sweep, counted: torch.Tensor) -> None:
         hidden, labels, ones = self.hidden[rows], self.labels[rows].clamp_min(0), counted.to(self.accumulate)
+        if self.row_weights is not None:
+            ones = ones * self.row_weights[rows]
         factor = ones / sweep.total
         scaled, column = hidden * factor[:, None].to(hidden.dtype), factor.to(hidden.dtype)
-        beta = 1 if rows.start else 0
+        beta = 1 if rows.start or self.adds else 0
         for tile, exponential in zip(self.tiles, sweep.parts, strict=True):
             if hidden.dtype == self.accumulate:
                 torch.addmm(self.grad_weight[tile], exponential.t(), scaled, beta=beta, out=self.grad_weight[tile])
@@ -212,7 +223,7 @@ class _Sweep:
         ranks: `[R]`, tokens above the label (0 if not asked for).
     """
 
-    def __init__(self, walk: _Walk, hidden: torch.Tensor, labels: torch.Tensor, shift: torch.Tensor) -> None:
+    def __init__(self, walk: VocabularyWalk, hidden: torch.Tensor, labels: torch.Tensor, shift: torch.Tensor) -> None:
         self.walk, self.hidden = walk, hidden
         self.parts: list[torch.Tensor] = []
         count, dtype, device = len(hidden), walk.accumulate, hidden.device

@@ -37,6 +37,7 @@ from .encoder_rexbert import (
 from .layers_rexbert import RexBertPredictionHead, check_ids, drawn, residual_std
 from .layout_rexbert import Layout
 from .losses_rexbert import masked_cross_entropy, neighbor_reconstruction_loss
+from .matryoshka_rexbert import Grid, LabelledStates, grid_cross_entropy
 
 
 @dataclass
@@ -140,6 +141,7 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
         if return_logits not in (None, "masked", "all"):
             raise ValueError(f"return_logits={return_logits!r} must be None, 'masked' or 'all'")
         kwargs.pop("return_dict", None)
+        cells = self._cells(labels)
         flat: FlatOutput = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -148,10 +150,35 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
             return_flat=True,
+            on_layer=None if cells is None else cells[1],
             **kwargs,
         )
-        fields = self._predict(flat, labels, return_logits, return_ranks, num_items_in_batch)
+        fields = self._predict(flat, labels, return_logits, return_ranks, num_items_in_batch, cells)
         return RexBertMaskedLMOutput(**fields, **flat.extras())
+
+    def _cells(self, labels: torch.Tensor | None) -> tuple[Grid, LabelledStates] | None:
+        """Cells that this step trains and what gathers their states; None in evaluation, and for a plain model."""
+        grid = Grid.of(self.config) if self.training and labels is not None else None
+        if grid is None or labels is None:
+            return None
+        grid = grid.sample(self.config.matryoshka_sample)
+        return grid, LabelledStates(grid.layers - {self.config.num_hidden_layers}, labels)
+
+    def _grid_loss(
+        self, grid: Grid, gathered: LabelledStates, last: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum over the cells and the largest cell's hits; `last` are the normed states of the last layer `[M, H]`."""
+        norm = self.model.final_norm if self.config.norm_intermediate else nn.Identity()
+        spare = len(targets) - len(next(iter(gathered.states.values()), last))
+        states = {depth: F.pad(norm(rows), (0, 0, 0, spare)) for depth, rows in gathered.states.items()}
+        states[self.config.num_hidden_layers] = last
+        hidden, weights = [], []
+        for dim, cells in grid.by_width().items():
+            hidden.append(self.head(torch.cat([states[grid.cells[i][0]] for i in cells]), dim))
+            weights.append([grid.weights[i] for i in cells])
+        return grid_cross_entropy(
+            hidden, self.decoder.weight, self.decoder.bias, targets, weights, float(self.config.matryoshka_kl_weight)
+        )
 
     def _predict(
         self,
@@ -160,6 +187,7 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
         return_logits: str | None,
         return_ranks: bool,
         num_items: torch.Tensor | int | None,
+        cells: tuple[Grid, LabelledStates] | None = None,
     ) -> dict[str, Any]:
         """Fields of the output: loss, logits and counts."""
         fields: dict[str, Any] = {}
@@ -179,11 +207,15 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
         labelled = len(targets)
         spare = spare_rows(labelled, hidden.device, compute_dtype(hidden))
         hidden, targets = F.pad(hidden, (0, 0, 0, spare)), F.pad(targets, (0, spare), value=-100)
-        hidden = self.head(hidden)
-        total, correct, ranks = masked_cross_entropy(
-            hidden, self._decoder_weight(), self.decoder.bias, targets, return_ranks=return_ranks
-        )
-        hidden, ranks = hidden[:labelled], None if ranks is None else ranks[:labelled]
+        if cells is not None and return_logits != "masked" and not return_ranks:
+            total, correct = self._grid_loss(*cells, hidden, targets)
+            ranks = None
+        else:
+            hidden = self.head(hidden)
+            total, correct, ranks = masked_cross_entropy(
+                hidden, self._decoder_weight(), self.decoder.bias, targets, return_ranks=return_ranks
+            )
+            hidden, ranks = hidden[:labelled], None if ranks is None else ranks[:labelled]
         count = torch.tensor(labelled, device=total.device)
         divisor = count.clamp_min(1) if num_items is None else torch.as_tensor(num_items, device=total.device)
         if return_logits == "masked":
@@ -238,6 +270,7 @@ class RexBertForPreTraining(RexBertForMaskedLM):
             ValueError: if `triplets` is given without `input_ids` or `content_mask`.
         """
         kwargs.pop("return_dict", None)
+        cells = self._cells(labels)
         flat: FlatOutput = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -246,9 +279,10 @@ class RexBertForPreTraining(RexBertForMaskedLM):
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
             return_flat=True,
+            on_layer=None if cells is None else cells[1],
             **kwargs,
         )
-        fields = self._predict(flat, labels, return_logits, return_ranks, num_items_in_batch)
+        fields = self._predict(flat, labels, return_logits, return_ranks, num_items_in_batch, cells)
         fields["mlm_loss"] = fields.get("loss")
         if triplets is not None:
             npr_loss = self._reconstruction(flat, input_ids, attention_mask, content_mask, triplets, kwargs)

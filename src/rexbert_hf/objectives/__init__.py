@@ -5,6 +5,7 @@ from __future__ import annotations
 from rexbert_hf.models.losses_rexbert import neighbor_reconstruction_loss, reconstruction_distance
 from rexbert_hf.objectives.association_graph import AssociationGraph
 from rexbert_hf.objectives.hinge import three_part_hinge
+from rexbert_hf.objectives.matryoshka import Grid, grid_cross_entropy
 from rexbert_hf.objectives.pair_counts import AssociationReport
 from rexbert_hf.objectives.triplets import ContentGraph, TripletRows, TripletSampler
 
@@ -12,8 +13,10 @@ __all__ = [
     "AssociationGraph",
     "AssociationReport",
     "ContentGraph",
+    "Grid",
     "TripletRows",
     "TripletSampler",
+    "grid_cross_entropy",
     "neighbor_reconstruction_loss",
     "reconstruction_distance",
     "three_part_hinge",

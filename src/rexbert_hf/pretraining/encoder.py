@@ -114,6 +114,7 @@ def load_model(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -
     """
     torch.manual_seed(settings.seed)
     model = _new(settings, tokenizer) if settings.model.init_from is None else _continued(settings, tokenizer)
+    _set_grid(settings, model)
     # Tied weights are stored once: naming them keeps a resumed run from reporting the copies as missing.
     model._keys_to_ignore_on_save = set(model.all_tied_weights_keys) or None
     return model
@@ -149,6 +150,29 @@ def _continued(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -
         )
     _warn_of_second_warmup(settings, folder)
     return model
+
+
+def _set_grid(settings: PretrainSettings, model: PreTrainedModel) -> None:
+    """Have the model train the recipe's grid of sub-models; without one, what its configuration says.
+
+    Raises:
+        ValueError: for another architecture, or cells that the model does not have.
+    """
+    wanted = settings.model.matryoshka
+    if wanted is None:
+        return
+    if not isinstance(model, RexBertForMaskedLM):
+        raise ValueError(
+            f"model.matryoshka: {type(model).__name__} has no sub-models: start from a RexBERT or ModernBERT"
+        )
+    for name, value in wanted.fields().items():
+        setattr(model.config, name, value)
+    try:
+        model.config.check_matryoshka()
+    except ValueError as error:
+        raise ValueError(f"model.matryoshka: {error}") from None
+    if not model.config.matryoshka_grid():
+        raise ValueError("model.matryoshka: name layers, dims or cells")
 
 
 def _model_class(settings: PretrainSettings) -> type[RexBertForMaskedLM]:

@@ -5,6 +5,7 @@ Only what differs from the defaults needs to be written. Paths are relative to t
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -22,6 +23,34 @@ _BLIND_MASKINGS = ("mlm", "span")
 
 
 @dataclass
+class MatryoshkaSettings:
+    """Cells (layers, dimensions) whose masked-LM losses are summed (m3BERT), for a new or a continued RexBERT.
+
+    Attributes:
+        layers: after which layers; None: after the last.
+        dims: over how many first dimensions; None: all.
+        cells: pairs in place of layers x dims.
+        weights: of each cell, 1 by default.
+        sample: train the largest cell and so many less one of the others in a step; 0: all.
+        kl_weight: of the divergence from the largest cell, a detached teacher.
+        norm_intermediate: apply the final norm after layers in between.
+    """
+
+    layers: list[int] | None = None
+    dims: list[int] | None = None
+    cells: list[list[int]] | None = None
+    weights: list[float] | None = None
+    sample: int = 0
+    kl_weight: float = 0.0
+    norm_intermediate: bool = True
+
+    def fields(self) -> dict[str, Any]:
+        """As fields of a `RexBertConfig`."""
+        found = {f"matryoshka_{item.name}": getattr(self, item.name) for item in dataclasses.fields(self)}
+        return {"norm_intermediate": found.pop("matryoshka_norm_intermediate"), **found}
+
+
+@dataclass
 class ModelSettings:
     """Which encoder is trained.
 
@@ -32,6 +61,7 @@ class ModelSettings:
         grow_from: initialise the new model of `size` from this smaller checkpoint by tiling from the middle.
         overrides: other fields of the configuration of a new model, e.g. attention_output_dropout.
         attn_implementation: attention back-end; None lets the model choose.
+        matryoshka: train a grid of sub-models in one; None trains the whole model only.
     """
 
     size: Literal["micro", "mini", "base", "large"] | None = "micro"
@@ -40,6 +70,7 @@ class ModelSettings:
     grow_from: str | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
     attn_implementation: str | None = None
+    matryoshka: MatryoshkaSettings | None = None
 
     def __post_init__(self) -> None:
         if self.size is None and self.init_from is None:

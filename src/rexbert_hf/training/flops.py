@@ -5,7 +5,8 @@ Counted, with H hidden size, I half of the GLU, V vocabulary, 2 FLOPs a multiply
 - each token, each layer: 8 H^2 (query, key, value, output) + 6 H I (GLU in and out);
 - each visible query-key pair, each layer: 4 H (scores and weighted sum), counted with the documents' real lengths:
   L^2 in a global layer, |q - k| <= window in a local one;
-- each predicted token: 2 H^2 (head) + 2 H V (output embedding).
+- each predicted token: 2 H^2 (head) + 2 H V (output embedding); with a Matryoshka grid 2 d^2 + 2 d V for each cell of
+  d dimensions.
 
 Backward costs twice the forward. Padding, special cases of a kernel, norms, activations, RoPE and softmax count
 nothing: the figure is what the mathematics needs, so a wasteful implementation gets a low share of the peak.
@@ -19,6 +20,9 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from rexbert_hf.models import RexBertConfig
+from rexbert_hf.models.matryoshka_rexbert import Grid
 
 
 def visible_pairs(lengths: np.ndarray, window: int | None = None) -> int:
@@ -50,6 +54,7 @@ class FlopCounter:
         global_layers: layers that see whole documents.
         local_layers: layers that see a window.
         window: largest distance of a pair in a local layer.
+        heads: dimensions that prediction reads, and how often in a step; empty: all of them, once.
 
     Example:
         >>> counter = FlopCounter(hidden_size=2, intermediate_size=3, vocab_size=5, global_layers=1, local_layers=0)
@@ -63,6 +68,7 @@ class FlopCounter:
     global_layers: int
     local_layers: int
     window: int | None = None
+    heads: tuple[tuple[int, float], ...] = ()
 
     @classmethod
     def from_config(cls, config: Any) -> FlopCounter:
@@ -75,7 +81,7 @@ class FlopCounter:
         gated = hasattr(config, "local_attention")
         inner = config.intermediate_size if gated else round(config.intermediate_size * 2 / 3)
         window = config.local_attention // 2 if local else None
-        return cls(config.hidden_size, inner, config.vocab_size, len(kinds) - local, local, window)
+        return cls(config.hidden_size, inner, config.vocab_size, len(kinds) - local, local, window, _heads(config))
 
     def forward(self, tokens: int, global_pairs: int, local_pairs: int, predicted: int) -> int:
         """Forward FLOPs.
@@ -89,12 +95,23 @@ class FlopCounter:
         layers = self.global_layers + self.local_layers
         linear = tokens * layers * (8 * self.hidden_size**2 + 6 * self.hidden_size * self.intermediate_size)
         attention = 4 * self.hidden_size * (self.global_layers * global_pairs + self.local_layers * local_pairs)
-        head = predicted * (2 * self.hidden_size**2 + 2 * self.hidden_size * self.vocab_size)
-        return linear + attention + head
+        heads = self.heads or ((self.hidden_size, 1),)
+        head = predicted * sum(times * (2 * dim**2 + 2 * dim * self.vocab_size) for dim, times in heads)
+        return round(linear + attention + head)
 
     def step(self, tokens: int, global_pairs: int, local_pairs: int, predicted: int) -> int:
         """FLOPs of forward and backward."""
         return 3 * self.forward(tokens, global_pairs, local_pairs, predicted)
+
+
+def _heads(config: Any) -> tuple[tuple[int, float], ...]:
+    """Dimensions of the cells of a Matryoshka grid, and how often a step trains each in expectation."""
+    grid = Grid.of(config) if isinstance(config, RexBertConfig) else None
+    if grid is None:
+        return ()
+    others, drawn = len(grid.cells) - 1, config.matryoshka_sample - 1
+    share = drawn / others if 0 <= drawn < others else 1.0
+    return (*((dim, share) for _, dim in grid.cells[:-1]), (grid.cells[-1][1], 1.0))
 
 
 def measure_matmul_peak(

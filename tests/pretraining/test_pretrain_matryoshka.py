@@ -1,0 +1,88 @@
+"""A grid of sub-models in the pre-training recipe: one line, with any masking, resumed and refused like the rest."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from pretraining_cases import assert_same_weights, settings
+from test_pretrain_phrases import PHASE, TINY_RUN
+from transformers import AutoModel, BertConfig, BertForMaskedLM
+
+from rexbert_hf.hub.run_file import read_run
+from rexbert_hf.models import RexBertForMaskedLM
+from rexbert_hf.pretraining import pretrain
+from rexbert_hf.pretraining.encoder import load_model, load_tokenizer
+
+GRID = "{layers: [1, 2], dims: [8, 32]}"
+
+
+def recipe(folder, kind="guided", **changes):
+    return settings(folder, base={**TINY_RUN, "phases": f"[{PHASE % kind}]"}, model__matryoshka=GRID, **changes)
+
+
+def losses(folder):
+    return [phase["loss"] for phase in read_run(folder)["results"]["phases"]]
+
+
+@pytest.mark.parametrize("kind", ["mlm", "guided", "span"])
+def test_one_line_trains_all_cells_with_any_masking(tmp_path, kind):
+    pretrain(recipe(tmp_path / "grid", kind))
+    pretrain(settings(tmp_path / "plain", base={**TINY_RUN, "phases": f"[{PHASE % kind}]"}))
+    # Four cells, each near log(vocabulary) so early in training.
+    assert losses(tmp_path / "grid")[0] == pytest.approx(4 * losses(tmp_path / "plain")[0], rel=0.1)
+    saved = RexBertForMaskedLM.from_pretrained(tmp_path / "grid")
+    assert saved.config.matryoshka_grid() == [(1, 8), (1, 32), (2, 8), (2, 32)]
+    small = AutoModel.from_pretrained(tmp_path / "grid", num_hidden_layers=1)
+    assert len(small.layers) == 1
+
+
+def test_it_goes_on_from_a_plain_checkpoint(tmp_path):
+    pretrain(settings(tmp_path / "plain", base={**TINY_RUN, "phases": f"[{PHASE % 'mlm'}]"}))
+    base = {key: value for key, value in TINY_RUN.items() if key not in ("model.overrides", "tokenizer.vocab_size")}
+    changes = {"model__size": "null", "model__init_from": tmp_path / "plain", "model__matryoshka": GRID}
+    pretrain(settings(tmp_path / "grid", base={**base, "phases": f"[{PHASE % 'mlm'}]"}, **changes))
+    assert RexBertForMaskedLM.from_pretrained(tmp_path / "grid").config.matryoshka_layers == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ("{layers: [3]}", "model.matryoshka: Matryoshka cell of 3 layers"),
+        ("{dims: [64]}", "x 64 dimensions: the model has 2 layers and 32"),
+        ("{sample: 2}", "model.matryoshka: name layers, dims or cells"),
+    ],
+)
+def test_a_grid_that_does_not_fit_is_refused(tmp_path, grid, message):
+    chosen = settings(tmp_path, base={**TINY_RUN, "phases": f"[{PHASE % 'mlm'}]"}, model__matryoshka=grid)
+    with pytest.raises(ValueError, match=message):
+        load_model(chosen, load_tokenizer(chosen, tmp_path))
+
+
+def test_another_architecture_has_no_grid(tmp_path):
+    chosen = settings(tmp_path / "a", base={**TINY_RUN, "phases": f"[{PHASE % 'mlm'}]"})
+    tokenizer = load_tokenizer(chosen, tmp_path)
+    torch.manual_seed(0)
+    tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 16}
+    BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **tiny)).save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    base = {key: value for key, value in TINY_RUN.items() if key not in ("model.overrides", "tokenizer.vocab_size")}
+    changes = {"model__size": "null", "model__init_from": tmp_path / "bert", "model__matryoshka": GRID}
+    with pytest.raises(ValueError, match="BertForMaskedLM has no sub-models"):
+        pretrain(settings(tmp_path / "b", base={**base, "phases": f"[{PHASE % 'mlm'}]"}, **changes))
+
+
+def test_sampled_cells_are_a_function_of_the_step(tmp_path):
+    """A run that stopped between two phases ends as one that did not: draws follow the step, not the process."""
+    grid = {"model__matryoshka": "{layers: [1, 2], dims: [8, 16, 32], sample: 2}"}
+    phases = ", ".join(PHASE.replace("only", name) % "mlm" for name in ("one", "two"))
+    base = {**TINY_RUN, "phases": f"[{phases}]", "trainer.save_steps": "2"}
+    pretrain(settings(tmp_path / "whole", base=base, **grid))
+    pretrain(settings(tmp_path / "stopped", base=base, **grid))
+    for name in ("run.json", "model.safetensors", "checkpoint-6", "checkpoint-5", "checkpoint-4"):
+        found = tmp_path / "stopped" / name
+        shutil.rmtree(found) if found.is_dir() else found.unlink(missing_ok=True)
+    pretrain(settings(tmp_path / "stopped", base=base, **grid))
+    assert read_run(tmp_path / "stopped")["resumed_from_step"] in (1, 2, 3)
+    assert_same_weights(tmp_path / "stopped", tmp_path / "whole")
