@@ -24,6 +24,8 @@ OTHER = {
     "sample": "shop_text",
     "sample_size": 7,
     "path": "other.txt",
+    "corpus": "user/corpus",
+    "domains": ["hobby"],
     "columns": {"text": "body"},
     "format": "text",
     "max_bad_share": 0.2,
@@ -56,9 +58,9 @@ def tokenizer():
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(SourceSettings)])
 def test_every_setting_of_a_source_names_its_content(name, text_file):
     """A field that is added to `SourceSettings` needs a value in `OTHER`."""
-    base = (
-        SourceSettings(sample="general_text") if name in ("sample", "sample_size") else SourceSettings(path="text.txt")
-    )
+    of_sample, of_corpus = SourceSettings(sample="general_text"), SourceSettings(corpus="sample")
+    bases = {"sample": of_sample, "sample_size": of_sample, "corpus": of_corpus, "domains": of_corpus}
+    base = bases.get(name, SourceSettings(path="text.txt"))
     changed = dataclasses.replace(base, **{name: OTHER[name]})
     keys = {source_key(source, str(text_file.parent)) for source in (base, changed)}
     assert len(keys) == 2

@@ -28,6 +28,7 @@ from rexbert_hf.hub.run_file import write_whole
 from rexbert_hf.phrases import Guide
 from rexbert_hf.pretraining.associations import save_product_rows
 from rexbert_hf.pretraining.baselines import batches_of
+from rexbert_hf.pretraining.curated import with_held_out
 from rexbert_hf.pretraining.guides import make_guides
 from rexbert_hf.pretraining.settings import PretrainSettings, SourceSettings
 from rexbert_hf.pretraining.sources import PRODUCT_ID, pinned, read_source, room, source_key, working_folder
@@ -123,6 +124,8 @@ def _prepare(
         documents = read_source(source, data_dir, reading, work)
         dataset, repeated = deduplicate(documents)
         parts = split_dataset(dataset, held_out=held_out)
+        if source.corpus is not None and source.evaluate:
+            parts = with_held_out(source, data_dir, work, parts)
         for part in ("train", "validation"):
             store = _tokenised(name, part, parts[part], tokenizer, folder, guides, num_proc, f"{key}-{part}")
             if store is not None:

@@ -105,13 +105,15 @@ class TokenizerSettings:
 
 @dataclass
 class SourceSettings:
-    """Where the text of one source comes from; exactly one of `sample` and `path`.
+    """Where the text of one source comes from; exactly one of `sample`, `path` and `corpus`.
 
     Attributes:
         sample: a text of the built-in sample shop: general_text, shop_text or long_text; with `columns` also one of its
             records, as products.
         sample_size: products of the sample shop.
         path: file, folder, glob, a list of them, or a `datasets` name on the Hub.
+        corpus: a curated corpus: a folder that recipes/curate.py wrote, its name on the Hub, or sample.
+        domains: of the corpus; all if none are named.
         columns: {"text": their column, a list of columns to join, or a template such as "{title} . {description}"}; and
             "product_id", where associations name the products of this source.
         format: of the files, where the name does not say it.
@@ -126,6 +128,8 @@ class SourceSettings:
     sample: str | None = None
     sample_size: int | None = None
     path: str | list[str] | None = None
+    corpus: str | None = None
+    domains: list[str] | None = None
     columns: dict[str, str | list[str]] | None = None
     format: str | None = None
     encoding: str = "utf-8"
@@ -136,12 +140,17 @@ class SourceSettings:
     evaluate: bool = True
 
     def __post_init__(self) -> None:
-        if (self.sample is None) == (self.path is None):
-            said = "has no text" if self.path is None else "has both 'path' and 'sample'"
+        given = [name for name in ("path", "sample", "corpus") if getattr(self, name) is not None]
+        if len(given) != 1:
+            said = "has both '{}'".format("' and '".join(given)) if given else "has no text"
             raise ValueError(
-                f"{said}: set --sources.NAME.path to a file, folder, glob or Hub dataset, or .sample to a text of the"
-                " sample shop (not both; docs/data.md says what can be read)"
+                f"{said}: set --sources.NAME.path to a file, folder, glob or Hub dataset, .sample to a text of the"
+                " sample shop, or .corpus to a curated corpus (one of them; docs/data.md says what can be read)"
             )
+        if self.corpus is None and self.domains is not None:
+            raise ValueError("domains belong to a corpus, which is not set")
+        if self.corpus is not None and self.columns is not None:
+            raise ValueError("a corpus has its own columns: drop 'columns', or read its files by 'path'")
         FileOptions(self.format, self.encoding)  # of these two it says what is wrong
         Tolerance(max_bad_share=self.max_bad_share)
 

@@ -29,6 +29,7 @@ from huggingface_hub import HfApi
 from rexbert_hf.catalog import load_sample, read_records
 from rexbert_hf.catalog.columns import ColumnMap
 from rexbert_hf.catalog.report import ReadReport
+from rexbert_hf.pretraining.curated import corpus_place, curated_key, read_curated
 from rexbert_hf.pretraining.settings import SourceSettings
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,8 @@ def read_source(
         if source.columns is not None:
             columns = ColumnMap(source.columns)
             dataset = Dataset.from_list([columns.apply(row) for row in dataset])
+    elif source.corpus is not None:
+        dataset = read_curated(source, data_dir, work_dir)
     else:
         dataset = read_records(
             _paths(source, data_dir),
@@ -151,6 +154,8 @@ def pinned(source: SourceSettings, data_dir: str | None) -> tuple[SourceSettings
         data_dir: relative paths start here.
     """
     path = _paths(source, data_dir) if source.path is not None else None
+    if source.corpus is not None:
+        path = corpus_place(source, data_dir)
     found = _HUB_PATH.fullmatch(path) if isinstance(path, str) and not os.path.exists(path) else None
     if found is None or not _may_be_hub(found["name"]):
         return source, {}
@@ -160,7 +165,8 @@ def pinned(source: SourceSettings, data_dir: str | None) -> tuple[SourceSettings
         logger.warning("the revision of the data set %s is unknown (%s): not recorded", path, type(error).__name__)
         return source, {"repo_id": found["name"]}
     held = f"{found['name']}{found['config'] or ''}@{commit}"
-    return dataclasses.replace(source, path=held), {"repo_id": found["name"], "revision": str(commit)}
+    record = {"repo_id": found["name"], "revision": str(commit)}
+    return dataclasses.replace(source, **{"path" if source.corpus is None else "corpus": held}), record
 
 
 def source_key(source: SourceSettings, data_dir: str | None, *parts: Any) -> str:
@@ -174,6 +180,8 @@ def source_key(source: SourceSettings, data_dir: str | None, *parts: Any) -> str
     identity: list[Any] = [_FORMAT, dataclasses.asdict(source), parts]
     if source.sample is not None:
         identity.append(importlib.metadata.version("rexbert-hf"))
+    if source.corpus is not None:
+        identity.append(curated_key(source, data_dir))
     if source.path is not None:
         paths = _paths(source, data_dir)
         for path in sorted(paths if isinstance(paths, list) else [paths]):
