@@ -27,6 +27,7 @@ _LAZY = {
     "GuidedMLMCollator": "masking",
     "AdaptiveHybridMaskingCollator": "masking",
     "NounPhraseCollator": "masking",
+    "QueryProductCollator": "masking",
     "SpanMaskingCollator": "masking",
     "load_corpus": "corpus",
     "load_sample": "catalog",

@@ -87,6 +87,11 @@ class TextEncoder:
         return hashlib.sha256(self.tokenizer_json.encode()).hexdigest()[:16]
 
     @property
+    def options(self) -> str:
+        """What else decides the rows; a subclass with options of its own names them."""
+        return ""
+
+    @property
     def backend(self) -> Tokenizer:
         """The tokenizer, built on first use in each process."""
         if self._backend is None:
@@ -119,13 +124,13 @@ class TextEncoder:
         rows, spans = self._rows(kept, [e for e, keep in zip(encodings, long, strict=True) if keep])
         return rows, +skipped, spans
 
-    def _encode_batch(self, texts: list[str]) -> tuple[list[str], list[Encoding]]:
+    def _encode_batch(self, texts: list[str], special: bool = True) -> tuple[list[str], list[Encoding]]:
         try:
-            return texts, self.backend.encode_batch(texts)
+            return texts, self.backend.encode_batch(texts, add_special_tokens=special)
         except (UnicodeEncodeError, TypeError):
             # Lone surrogates have no UTF-8 form; each becomes "?", so that character positions stay.
             texts = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-            return texts, self.backend.encode_batch(texts)
+            return texts, self.backend.encode_batch(texts, add_special_tokens=special)
 
     def _rows(self, texts: list[str], encodings: list[Encoding]) -> tuple[pa.RecordBatch, SpanCounts]:
         offsets = offsets_of(np.array([len(encoding) for encoding in encodings], dtype=np.int64))
@@ -153,9 +158,7 @@ class TextEncoder:
         words = np.full(int(offsets[-1]), -1, dtype=np.int32)
         for text, first, end in zip(texts, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
             body = slice(first + self.num_prefix, end - self.num_suffix)
-            starts = np.array([match.start() for match in _WORD.finditer(text)])
-            # The last character decides: a token like "_lamp" may begin with the space before its word.
-            words[body] = np.maximum(np.searchsorted(starts, chars[body, 1] - 1, side="right") - 1, 0)  # type: ignore[index]
+            words[body] = white_space_words(text, chars[body, 1])  # type: ignore[index]
         return words
 
     def _spans(
@@ -193,6 +196,23 @@ class TextEncoder:
             _lists(rows, kind[keep].astype(np.int8)),
         ]
         return columns, +counts
+
+
+def white_space_words(text: str, ends: np.ndarray) -> np.ndarray:
+    """Word of each token, words being what stands between white space; int64 `[T]`.
+
+    The last character decides: a token like "_lamp" may begin with the space before its word.
+
+    Args:
+        text: the text.
+        ends: one past the last character of each token.
+
+    Example:
+        >>> white_space_words("red lamp", np.array([3, 6, 8])).tolist()
+        [0, 1, 1]
+    """
+    starts = np.array([match.start() for match in _WORD.finditer(text)])
+    return np.maximum(np.searchsorted(starts, ends - 1, side="right") - 1, 0)
 
 
 def _lists(offsets: np.ndarray, values: np.ndarray) -> pa.ListArray:

@@ -23,8 +23,10 @@ SPAN_KINDS = (
     "dimension",
     "model",
     "sku",
+    "field",
 )
-"""Names of `span_kind` values, by index."""
+"""Names of `span_kind` values, by index; "field" marks the fields of a query-product pair, which no guide finds."""
+FIELD = SPAN_KINDS.index("field")
 
 
 def offsets_of(lengths: np.ndarray) -> np.ndarray:

@@ -51,6 +51,7 @@ def tokenise(
     batch_size: int = 1000,
     min_tokens: int = 3,
     fingerprint: str | None = None,
+    encoder: TextEncoder | None = None,
 ) -> TokenisedDataset:
     """Turn texts into a `TokenisedDataset`: documents whole, with word ids and guide spans.
 
@@ -72,6 +73,7 @@ def tokenise(
         batch_size: texts of one call of the tokenizer.
         min_tokens: skip documents with fewer tokens, special tokens included.
         fingerprint: name of the content of `texts`, needed to cache a streaming data set.
+        encoder: replaces the one that tokenizer and guides give; a `PairEncoder` reads pairs in place of texts.
 
     Raises:
         ValueError: if the column is missing, the tokenizer is slow, a guide has no fingerprint where one is needed, or
@@ -89,7 +91,7 @@ def tokenise(
     """
     if num_proc < 1 or batch_size < 1:
         raise ValueError(f"num_proc and batch_size must be at least 1; got {num_proc} and {batch_size}")
-    encoder = TextEncoder.from_tokenizer(tokenizer, guides, min_tokens)
+    encoder = encoder or TextEncoder.from_tokenizer(tokenizer, guides, min_tokens)
     if isinstance(texts, Dataset | IterableDataset) and text_column not in (texts.column_names or [text_column]):
         raise ValueError(f"no column '{text_column}' among {texts.column_names}: set text_column")
     if not isinstance(texts, Dataset | IterableDataset | Sequence):
@@ -238,6 +240,7 @@ def _cache_key(texts: Texts, column: str, encoder: TextEncoder, fingerprint: str
         for text in texts:
             digest.update(hashlib.sha256(repr(text).encode("utf-8", "replace")).digest())
     digest.update(repr((encoder.tokenizer_fingerprint, encoder.special_ids, encoder.unknown_id)).encode())
+    digest.update(encoder.options.encode())
     for guide in encoder.guides:
         mark = getattr(guide, "fingerprint", None)
         if mark is None:

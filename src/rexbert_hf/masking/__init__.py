@@ -1,4 +1,4 @@
-"""Collators that mask tokenised rows: plain, whole-word, guided, by phrases, by random spans, and adaptively."""
+"""Collators that mask tokenised rows: plain, guided, by phrases, random spans, one side of a pair, adaptively."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from rexbert_hf.masking.guided import GuidedMLMCollator
 from rexbert_hf.masking.mlm import MLMCollator
 from rexbert_hf.masking.noun_phrase import NounPhraseCollator
 from rexbert_hf.masking.phrase_mode import PhraseMaskingCollator
+from rexbert_hf.masking.query_product import QueryProductCollator, QueryProductRelevanceCollator
 from rexbert_hf.masking.random_spans import SpanMaskingCollator
 from rexbert_hf.masking.switch import AdaptiveSwitch
 
@@ -19,6 +20,8 @@ __all__ = [
     "MaskingCollator",
     "NounPhraseCollator",
     "PhraseMaskingCollator",
+    "QueryProductCollator",
+    "QueryProductRelevanceCollator",
     "Selection",
     "SpanMaskingCollator",
 ]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rexbert_hf.data.rows import RowBatch
+from rexbert_hf.data.rows import FIELD, SPAN_KINDS, RowBatch
 from rexbert_hf.masking.units import expand_ranges, row_starts
 
 LEFT_OUT = (
@@ -18,6 +18,9 @@ LEFT_OUT = (
     "the text of one row)"
 )
 """What a collator says about spans that no word can hold."""
+
+_FOUND = np.arange(len(SPAN_KINDS)) != FIELD
+"""Kinds that guides find; a field of a pair is no unit of masking."""
 
 
 class Spans(NamedTuple):
@@ -51,7 +54,7 @@ def whole_spans(batch: RowBatch, starts: np.ndarray, eligible: np.ndarray) -> tu
         >>> spans.start.tolist(), spans.end.tolist(), left_out
         ([1], [4], 0)
     """
-    spans, left_out = spans_of_words(batch, starts, eligible)
+    spans, left_out = spans_of_words(batch, starts, eligible, _FOUND)
     keep = np.flatnonzero(disjoint_spans(spans.start, spans.end, spans.score))
     return (spans if len(keep) == len(spans.start) else spans.subset(keep)), left_out
 

@@ -20,6 +20,8 @@ from rexbert_hf.masking import (
     MLMCollator,
     NounPhraseCollator,
     PhraseMaskingCollator,
+    QueryProductCollator,
+    QueryProductRelevanceCollator,
     SpanMaskingCollator,
 )
 from rexbert_hf.objectives.triplets import TripletRows
@@ -85,6 +87,8 @@ MASKINGS: dict[str, Builder] = {
     "phrase": _builder_of(PhraseMaskingCollator),
     "noun_phrase": _builder_of(NounPhraseCollator),
     "span": _builder_of(SpanMaskingCollator),
+    "query_product": _builder_of(QueryProductCollator),
+    "relevance": _builder_of(QueryProductRelevanceCollator),
 }
 
 

@@ -27,7 +27,8 @@ class MaskingConfig:
 
     Attributes:
         kind: "mlm", "guided", "ahm" (adaptive hybrid masking), "phrase" (its phrase mode alone), "noun_phrase", "span"
-            (random spans), or a name registered with `collation.register_masking`.
+            (random spans), "query_product" (spans on one side of a pair), "relevance" (of pairs, nothing is masked), or
+            a name registered with `collation.register_masking`.
         mlm_probability: expected share of the non-special tokens that is predicted.
         whole_word: mask all tokens of a word together (guided masking always does).
         guidance_start: strength of the guide at the first step of the phase (guided masking).
