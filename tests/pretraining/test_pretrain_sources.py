@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 from rexbert_hf.catalog import split_of
 from rexbert_hf.pretraining import corpora, encoder, sources
 from rexbert_hf.pretraining.corpora import prepare, tokenizer_key
+from rexbert_hf.pretraining.product_settings import PairSettings, ProductTextSettings
 from rexbert_hf.pretraining.settings import SourceSettings
 from rexbert_hf.pretraining.sources import pinned, read_source, source_key, working_folder
 
@@ -34,6 +35,8 @@ OTHER = {
     "max_documents": 5,
     "join_words": 5,
     "evaluate": False,
+    "products": ProductTextSettings(permute=True),
+    "pairs": PairSettings(),
 }
 
 

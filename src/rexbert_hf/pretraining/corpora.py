@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from rexbert_hf.catalog import deduplicate, split_dataset
 from rexbert_hf.catalog.report import ReadReport
 from rexbert_hf.data import TokenisedDataset
+from rexbert_hf.data.encode_pairs import PairEncoder
 from rexbert_hf.data.tokenise import tokenise
 from rexbert_hf.hub.run_file import write_whole
 from rexbert_hf.phrases import Guide
@@ -123,11 +124,11 @@ def _prepare(
     with room(f"source '{name}': no room for its tokens", folder.parent), working_folder(folder) as work:
         documents = read_source(source, data_dir, reading, work)
         dataset, repeated = deduplicate(documents)
-        parts = split_dataset(dataset, held_out=held_out)
+        parts = split_dataset(dataset, "text" if source.pairs is None else "query", held_out)
         if source.corpus is not None and source.evaluate:
             parts = with_held_out(source, data_dir, work, parts)
         for part in ("train", "validation"):
-            store = _tokenised(name, part, parts[part], tokenizer, folder, guides, num_proc, f"{key}-{part}")
+            store = _tokenised(name, source, part, parts[part], tokenizer, folder, guides, num_proc, f"{key}-{part}")
             if store is not None:
                 stores[part] = store
         if held_out and "validation" not in stores:
@@ -137,7 +138,7 @@ def _prepare(
                 len(dataset),
                 held_out,
             )
-        if PRODUCT_ID in documents.column_names:
+        if PRODUCT_ID in documents.column_names and source.pairs is None:
             save_product_rows(documents, parts["train"], stores["train"], tokenizer, folder)
         skipped: Counter[str] = Counter()
         for store in stores.values():
@@ -153,7 +154,7 @@ def _prepare(
             "bad_rows": reading.bad,
             "empty_rows": reading.empty,
             "skipped_documents": dict(skipped),
-            **({"spans": {part: store.metadata["spans"] for part, store in stores.items()}} if guides else {}),
+            **({"spans": _spans_of(stores)} if guides or source.pairs is not None else {}),
             "stores": {part: store.path.name for part, store in stores.items() if store.path is not None},
         }
         write_whole(folder / "prepared.json", json.dumps(report, indent=2).encode())
@@ -161,8 +162,13 @@ def _prepare(
     return Corpus(stores["train"], stores.get("validation"), report)
 
 
+def _spans_of(stores: Mapping[str, TokenisedDataset]) -> dict[str, Any]:
+    return {part: store.metadata["spans"] for part, store in stores.items()}
+
+
 def _tokenised(
     name: str,
+    source: SourceSettings,
     part: str,
     texts: Dataset,
     tokenizer: PreTrainedTokenizerBase,
@@ -175,7 +181,11 @@ def _tokenised(
     try:
         if not len(texts):
             raise ValueError("all documents are held out: lower evaluation.held_out")
-        return tokenise(texts, tokenizer, folder, guides=guides, num_proc=num_proc, fingerprint=fingerprint)
+        options: dict[str, Any] = {"num_proc": num_proc, "fingerprint": fingerprint}
+        if source.pairs is None:
+            return tokenise(texts, tokenizer, folder, guides=guides, **options)
+        encoder = PairEncoder.of_pairs(tokenizer, source.pairs.max_query_tokens, source.pairs.max_tokens)
+        return tokenise(texts, tokenizer, folder, text_column="pair", encoder=encoder, **options)
     except ValueError as error:
         if part == "validation":
             return None

@@ -14,12 +14,14 @@ from huggingface_hub.utils import validate_repo_id
 from rexbert_hf.catalog.report import Tolerance
 from rexbert_hf.catalog.sources import FileOptions
 from rexbert_hf.pretraining.association_settings import AssociationSettings
+from rexbert_hf.pretraining.product_settings import PairSettings, ProductTextSettings
 from rexbert_hf.training.collation import MASKINGS
 from rexbert_hf.training.phases import Curriculum, Phase
 
 _PHRASE_MASKINGS = ("ahm", "phrase", "noun_phrase")
-_BLIND_MASKINGS = ("mlm", "span")
-"""Kinds of masking that read no spans."""
+_BLIND_MASKINGS = ("mlm", "span", "query_product", "relevance")
+"""Kinds of masking that read no spans of guides."""
+_PAIR_MASKINGS = ("query_product", "relevance")
 
 
 @dataclass
@@ -123,6 +125,8 @@ class SourceSettings:
         max_documents: read so many at most.
         join_words: join neighbouring documents until they have this many words (long documents for long contexts).
         evaluate: keep held-out documents of this source for evaluation.
+        products: the rows are products (`sample: products`, or columns named as their fields), joined to texts.
+        pairs: the rows are query-product pairs, for masking.kind query_product; they are split by query.
     """
 
     sample: str | None = None
@@ -138,6 +142,8 @@ class SourceSettings:
     max_documents: int | None = None
     join_words: int | None = None
     evaluate: bool = True
+    products: ProductTextSettings | None = None
+    pairs: PairSettings | None = None
 
     def __post_init__(self) -> None:
         given = [name for name in ("path", "sample", "corpus") if getattr(self, name) is not None]
@@ -151,6 +157,10 @@ class SourceSettings:
             raise ValueError("domains belong to a corpus, which is not set")
         if self.corpus is not None and self.columns is not None:
             raise ValueError("a corpus has its own columns: drop 'columns', or read its files by 'path'")
+        if self.products is not None and self.pairs is not None:
+            raise ValueError("rows are products or pairs: set one of the two")
+        if self.join_words is not None and (self.products is not None or self.pairs is not None):
+            raise ValueError("join_words makes one document of several products: drop it")
         FileOptions(self.format, self.encoding)  # of these two it says what is wrong
         Tolerance(max_bad_share=self.max_bad_share)
 
@@ -322,6 +332,7 @@ class PretrainSettings:
                     f"phase '{phase.name}': unknown masking.kind '{phase.masking.kind}': use one of"
                     f" {', '.join(MASKINGS)}"
                 )
+            self._check_pairs(phase)
             if "npr" in phase.objectives and self.associations is None:
                 raise ValueError(
                     f"phase '{phase.name}': the objective 'npr' needs associations: set --associations.path and"
@@ -337,6 +348,21 @@ class PretrainSettings:
         self.curriculum()
         if self.push_to_hub is not None:
             validate_repo_id(self.push_to_hub)
+
+    def _check_pairs(self, phase: Phase) -> None:
+        """Pairs stay whole, and only pairs have two sides."""
+        pairs = {name: found for name in phase.mixture if (found := self.sources[name].pairs) is not None}
+        if phase.masking.kind in _PAIR_MASKINGS and not pairs:
+            raise ValueError(
+                f"phase '{phase.name}': masking.kind '{phase.masking.kind}' needs query-product pairs: give one of its"
+                " sources 'pairs' (recipes/build_pairs.py makes them)"
+            )
+        for name, found in pairs.items():
+            if found.max_tokens > phase.seq_length:
+                raise ValueError(
+                    f"phase '{phase.name}': seq_length={phase.seq_length} would cut the pairs of '{name}': lower"
+                    f" sources.{name}.pairs.max_tokens (now {found.max_tokens}), or raise seq_length"
+                )
 
     def curriculum(self) -> Curriculum:
         """The phases, scaled."""

@@ -23,13 +23,20 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from datasets import Dataset
+from datasets import Dataset, Features, Value
 from huggingface_hub import HfApi
 
-from rexbert_hf.catalog import load_sample, read_records
+from rexbert_hf.catalog import PRODUCT, load_sample, read_records
 from rexbert_hf.catalog.columns import ColumnMap
 from rexbert_hf.catalog.report import ReadReport
 from rexbert_hf.pretraining.curated import corpus_place, curated_key, read_curated
+from rexbert_hf.pretraining.product_sources import (
+    PAIR_FEATURES,
+    mapped,
+    pair_rows,
+    product_texts,
+    read_pair_products,
+)
 from rexbert_hf.pretraining.settings import SourceSettings
 
 logger = logging.getLogger(__name__)
@@ -51,6 +58,8 @@ def read_source(
 ) -> Dataset:
     """Read a source into a data set with a `text` column, and `product_id` where the source's columns name it.
 
+    Pairs have `query`, `product_id` and `pair` beside it; their text tells repeated pairs apart.
+
     Args:
         source: where it is.
         data_dir: relative paths start here.
@@ -61,37 +70,70 @@ def read_source(
         FileNotFoundError: if a path does not exist.
         ValueError: if the text column is missing, or nothing is left.
     """
-    if source.sample is not None:
-        dataset = load_sample(source.sample, size=source.sample_size)
-        if source.columns is not None:
-            columns = ColumnMap(source.columns)
-            dataset = Dataset.from_list([columns.apply(row) for row in dataset])
-    elif source.corpus is not None:
-        dataset = read_curated(source, data_dir, work_dir)
-    else:
-        dataset = read_records(
-            _paths(source, data_dir),
-            source.columns,
-            format=source.format,
-            encoding=source.encoding,
-            max_bad_share=source.max_bad_share,
-            split=source.split,
-            limit=source.max_documents,
-            cache_dir=work_dir,
-            report=report,
-        )
+    dataset = _read_rows(source, data_dir, report, work_dir)
+    if source.max_documents is not None and len(dataset) > source.max_documents:
+        dataset = dataset.select(range(source.max_documents))
+    if source.pairs is not None:
+        return _read_pairs(source, dataset, data_dir, report, work_dir)
+    if source.products is not None:
+        return product_texts(dataset, source.products, work_dir)
     if "text" not in dataset.column_names:
         raise ValueError(
             f"{source.path or source.sample}: no column 'text' among {', '.join(dataset.column_names)}:"
             " set the source's columns.text"
         )
-    if source.max_documents is not None and len(dataset) > source.max_documents:
-        dataset = dataset.select(range(source.max_documents))
     if source.join_words is not None:
         if PRODUCT_ID in (source.columns or {}):
             raise ValueError("join_words makes one document of several products: drop it, or columns.product_id")
         return _joined(dataset.select_columns(["text"]), source.join_words, work_dir)
     return dataset.select_columns([name for name in ("text", PRODUCT_ID) if name in dataset.column_names])
+
+
+def _read_rows(
+    source: SourceSettings, data_dir: str | None, report: ReadReport | None, work_dir: Path | None
+) -> Dataset:
+    """The rows of a source under our column names."""
+    if source.corpus is not None:
+        return read_curated(source, data_dir, work_dir)
+    if source.sample is not None:
+        dataset = load_sample(source.sample, size=source.sample_size)
+        if source.columns is None:
+            return dataset
+        columns = ColumnMap(source.columns)
+        return Dataset.from_list([columns.apply(row) for row in dataset])
+    features = None
+    if source.columns is not None and (source.products is not None or source.pairs is not None):
+        features = Features({name: PRODUCT.get(name, Value("string")) for name in source.columns})
+    return read_records(
+        _paths(source.path, data_dir),
+        source.columns,
+        features=features,
+        format=source.format,
+        encoding=source.encoding,
+        max_bad_share=source.max_bad_share,
+        split=source.split,
+        limit=source.max_documents,
+        cache_dir=work_dir,
+        report=report,
+    )
+
+
+def _read_pairs(
+    source: SourceSettings, pairs: Dataset, data_dir: str | None, report: ReadReport | None, work_dir: Path | None
+) -> Dataset:
+    assert source.pairs is not None
+    place = source.pairs.products
+    products = None
+    if place is not None or source.sample is not None:
+        paths = None if place is None else _paths(place, data_dir)
+        products = read_pair_products(source.pairs, paths, source.sample_size, work_dir)
+    rows = pair_rows(pairs, source.pairs, products, report)
+    dataset = mapped(rows, PAIR_FEATURES, work_dir, "pairs")
+    if not len(dataset):
+        raise ValueError(
+            f"{source.path or source.sample}: no pair is left: check columns, pairs.products and pairs.min_relevance"
+        )
+    return dataset
 
 
 def texts_of(dataset: Dataset, column: str = "text") -> Iterator[str]:
@@ -131,12 +173,12 @@ def _joined(dataset: Dataset, words: int, work_dir: Path | None) -> Dataset:
     return Dataset.from_file(str(path))
 
 
-def _paths(source: SourceSettings, data_dir: str | None) -> Any:
+def _paths(paths: str | list[str] | None, data_dir: str | None) -> Any:
     def place(path: str) -> str:
         inside = os.path.join(data_dir, path) if data_dir else path
         return inside if data_dir and (os.path.exists(inside) or glob.glob(inside) or not _may_be_hub(path)) else path
 
-    return [place(path) for path in source.path] if isinstance(source.path, list) else place(str(source.path))
+    return [place(path) for path in paths] if isinstance(paths, list) else place(str(paths))
 
 
 def _may_be_hub(path: str) -> bool:
@@ -153,7 +195,7 @@ def pinned(source: SourceSettings, data_dir: str | None) -> tuple[SourceSettings
         source: any source.
         data_dir: relative paths start here.
     """
-    path = _paths(source, data_dir) if source.path is not None else None
+    path = _paths(source.path, data_dir) if source.path is not None else None
     if source.corpus is not None:
         path = corpus_place(source, data_dir)
     found = _HUB_PATH.fullmatch(path) if isinstance(path, str) and not os.path.exists(path) else None
@@ -182,8 +224,8 @@ def source_key(source: SourceSettings, data_dir: str | None, *parts: Any) -> str
         identity.append(importlib.metadata.version("rexbert-hf"))
     if source.corpus is not None:
         identity.append(curated_key(source, data_dir))
-    if source.path is not None:
-        paths = _paths(source, data_dir)
+    for place in (source.path, source.pairs.products if source.pairs is not None else None):
+        paths = _paths(place, data_dir) if place is not None else []
         for path in sorted(paths if isinstance(paths, list) else [paths]):
             path = os.path.expanduser(path)
             found = sorted(glob.glob(path, recursive=True)) or [path]
