@@ -1,0 +1,44 @@
+"""Build training pairs for product search from a click log, or from graded judgements.
+
+    python recipes/build_pairs.py [recipes/configs/build_pairs.yaml] [--ratio 1:10:11 ...]
+    python recipes/build_pairs.py --events.path log.parquet --products.path catalogue.parquet
+    python recipes/build_pairs.py recipes/configs/build_pairs_homedepot.yaml
+
+`--help` lists every key; docs/search.md says what the files hold.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from rexbert_hf.retrieval.pair_settings import BuildPairsRun
+from rexbert_hf.retrieval.pairs_run import build_pairs
+from rexbert_hf.settings import parse_args, run_recipe
+
+DEFAULT = Path(__file__).parent / "configs" / "build_pairs.yaml"
+
+
+def main() -> None:
+    """Parse, build, print."""
+    run = parse_args(BuildPairsRun, default_config=DEFAULT)
+    results = build_pairs(run)
+    source = results.get("log") or results.get("judgements") or {}
+    print(f"{results['products']:,} products; " + ", ".join(f"{n:,} {name}" for name, n in source.items() if n))
+    for split, counts in results["pairs"].items():
+        drawn = counts.get("positives", 0) + counts.get("hard_negatives", 0) + counts.get("random_negatives", 0)
+        print(f"{split}: {counts.get('queries', 0):,} queries, {drawn:,} pairs at {counts['ratio']} ({run.ratio})")
+    for split, counts in results["qpi"].items():
+        print(f"qpi {split}: {counts['relevant']:,} relevant, {counts['irrelevant']:,} irrelevant pairs")
+    audit = results.get("audit")
+    if audit and audit["share"] is not None:
+        print(f"audit: {audit['share']:.1%} of {audit['judged']} judged pairs are relevant", end="")
+        print(f" (95 % interval {audit['low']:.1%} to {audit['high']:.1%})")
+    print(f"pairs, products, card and run.json in {run.output_dir}")
+    if "url" in results:
+        print(f"pushed to {results['url']}")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    run_recipe(main)

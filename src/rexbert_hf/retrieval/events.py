@@ -1,0 +1,304 @@
+"""A click log to counts: how often each product was shown, clicked and bought for each query (section 3.1).
+
+The log is read once, event by event; what stays in memory are the counts of each (query, product), 25 bytes a pair in
+arrays, and the texts of the queries. Events outside a query's period (see `QuerySplit`) give no counts, but what was
+clicked or bought in them is remembered, so that a product bought once for a query is never its negative.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+import numpy as np
+from datasets import Dataset
+
+from rexbert_hf.catalog import SPLITS, normalize_text, split_of
+
+logger = logging.getLogger(__name__)
+
+_BUFFERED = 1 << 20
+_NEVER = np.iinfo(np.int32).max
+
+
+@dataclass(frozen=True)
+class QuerySplit:
+    """Where a query belongs, and which of its events count.
+
+    Attributes:
+        held_out: share of the queries that training never sees, half validation and half test.
+        rule: "text" is the split of all recipes (`catalog.split_of`); "sha1_mod_10" takes the last decimal digit of the
+            SHA-1 of the query as it stands: 0 and 1 are test, 2 is validation (the published Home Depot split).
+        train_until: training takes events before this moment only, validation and test later ones only; None: all.
+
+    Example:
+        >>> QuerySplit(rule="sha1_mod_10").of("angle bracket")
+        'test'
+    """
+
+    held_out: float = 0.1
+    rule: Literal["text", "sha1_mod_10"] = "text"
+    train_until: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"held_out is a share of the queries, at least 0 and below 1; got {self.held_out}")
+
+    def of(self, query: str) -> str:
+        """Name of the split of a query.
+
+        Args:
+            query: its text.
+        """
+        if self.rule == "text":
+            return split_of(query, self.held_out)
+        digest = hashlib.sha1(query.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
+        return {0: "test", 1: "test", 2: "validation"}.get(int(digest, 16) % 10, "train")
+
+    def counts(self, split: str, time: datetime | None) -> bool:
+        """Whether an event of a query of `split` is inside the period of that split.
+
+        Args:
+            split: of its query.
+            time: when it happened.
+        """
+        return self.train_until is None or (time is not None and (time < self.train_until) == (split == "train"))
+
+
+@dataclass
+class QueryGroup:
+    """What is known of one query; products are indexes into the catalogue, int64, ascending.
+
+    Attributes:
+        query: as it was first typed.
+        split: train, validation or test.
+        positives: bought, or judged relevant.
+        hard: shown without interaction, or judged not relevant.
+        known: never drawn as random negatives: all products that were shown, clicked, bought or judged.
+    """
+
+    query: str
+    split: str
+    positives: np.ndarray
+    hard: np.ndarray
+    known: np.ndarray
+
+
+@dataclass
+class EventCounts:
+    """Counts of a log, sorted by query, then product.
+
+    Attributes:
+        queries: first form of each distinct query (distinct after `normalize_text`).
+        splits: index into `SPLITS` of each query, int8.
+        query: index of the query of each pair, int32 `[P]`.
+        product: index of its product, int32 `[P]`.
+        shown: events that showed the product, int32 `[P]`.
+        clicks: events with a click on it, int32 `[P]`.
+        purchases: events with a purchase of it, int32 `[P]`.
+        position: best position (from 1) at which it was shown, int32 `[P]`.
+        touched: bool `[P]`, clicked or bought in any event, those outside the query's period included.
+        report: what was read and what was left out.
+    """
+
+    queries: list[str]
+    splits: np.ndarray
+    query: np.ndarray
+    product: np.ndarray
+    shown: np.ndarray
+    clicks: np.ndarray
+    purchases: np.ndarray
+    position: np.ndarray
+    touched: np.ndarray
+    report: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.query)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray))
+
+    def ranges(self) -> Iterator[tuple[int, slice]]:
+        """Each query that has pairs, with the range of its pairs."""
+        borders = np.flatnonzero(np.diff(self.query, prepend=-1, append=len(self.queries)))
+        for start, stop in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True):
+            yield int(self.query[start]), slice(start, stop)
+
+    def groups(self) -> Iterator[QueryGroup]:
+        """Positives (bought) and hard negatives (shown, never clicked or bought) of each query."""
+        for query, at in self.ranges():
+            product, bought = self.product[at].astype(np.int64), self.purchases[at] > 0
+            ignored = (self.shown[at] > 0) & ~self.touched[at]
+            split = SPLITS[self.splits[query]]
+            yield QueryGroup(self.queries[query], split, product[bought], product[ignored], product)
+
+
+def count_events(
+    events: Iterable[Mapping[str, Any]] | Dataset,
+    product_ids: Sequence[str],
+    split: QuerySplit | None = None,
+    max_query_words: int = 64,
+) -> EventCounts:
+    """Count a click log.
+
+    Queries are the same when they are equal after `normalize_text`. Products that the catalogue lacks, empty queries,
+    queries of more than `max_query_words` words and events without a time (where time decides) are left out, counted in
+    the report and logged once.
+
+    Args:
+        events: `SEARCH_EVENT` rows; any iterable, read once.
+        product_ids: ids of the catalogue; a pair's product is an index into it.
+        split: splits of queries and time; None for a tenth of the queries held out, at all times.
+        max_query_words: longer queries are no queries (pasted pages, attacks).
+
+    Raises:
+        ValueError: if an id stands twice in the catalogue, an event is no mapping of lists, or nothing is left.
+
+    Example:
+        >>> event = {"query": "red mug", "shown": ["a", "b", "c"], "clicked": ["b"], "bought": ["b"]}
+        >>> counts = count_events([event, event], ["a", "b"], QuerySplit(held_out=0))
+        >>> counts.shown.tolist(), counts.purchases.tolist(), counts.report["unknown_products"]
+        ([2, 2], [0, 2], 1)
+    """
+    counter = _Counter(product_ids, split or QuerySplit(), max_query_words)
+    for number, event in enumerate(_rows(events)):
+        try:
+            counter.add(event)
+        except (TypeError, AttributeError, KeyError) as error:
+            raise ValueError(
+                f"event {number}: {type(error).__name__}: {error}: an event needs 'query' and lists of product ids in "
+                "'shown', 'clicked' and 'bought'"
+            ) from None
+    return counter.finish()
+
+
+def _rows(events: Iterable[Mapping[str, Any]] | Dataset) -> Iterator[Mapping[str, Any]]:
+    if not isinstance(events, Dataset):
+        yield from events
+        return
+    for batch in events.with_format("arrow").iter(batch_size=1000):
+        yield from batch.to_pylist()
+
+
+def index_products(product_ids: Iterable[str]) -> dict[str, int]:
+    """Index of each product id.
+
+    Args:
+        product_ids: of the catalogue.
+
+    Raises:
+        ValueError: if an id stands twice.
+
+    Example:
+        >>> index_products(["a", "b"])
+        {'a': 0, 'b': 1}
+    """
+    index: dict[str, int] = {}
+    for number, product in enumerate(product_ids):
+        if index.setdefault(product, number) != number:
+            raise ValueError(f"row {number} of the products: the id '{product}' stands in row {index[product]} already")
+    return index
+
+
+class _Counter:
+    """Buffers single counts and adds them up in arrays when there are enough of them."""
+
+    def __init__(self, product_ids: Sequence[str], split: QuerySplit, max_query_words: int) -> None:
+        self.products = index_products(product_ids)
+        self.split, self.max_query_words = split, max_query_words
+        self.queries: dict[str, int] = {}
+        self.texts: list[str] = []
+        self.splits: list[int] = []
+        self.buffer: list[tuple[int, int, int, int, int, bool]] = []
+        self.held: list[np.ndarray] | None = None
+        self.seen: Counter[str] = Counter()
+        self.unknown: set[bytes] = set()
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        self.seen["events"] += 1
+        query = normalize_text(event["query"] or "")
+        if not query or len(query.split()) > self.max_query_words:
+            self.seen["events_too_long" if query else "events_without_query"] += 1
+            return
+        time = event.get("time")
+        if self.split.train_until is not None and time is None:
+            self.seen["events_without_time"] += 1
+            return
+        number = self.queries.get(query)
+        if number is None:
+            number = self.queries[query] = len(self.texts)
+            self.texts.append(" ".join(event["query"].split()))
+            self.splits.append(SPLITS.index(self.split.of(self.texts[-1])))
+        counts = self.split.counts(SPLITS[self.splits[number]], time)
+        self.seen["events_outside_period"] += not counts
+        self._add_products(number, event, counts)
+        if len(self.buffer) > max(_BUFFERED, 0 if self.held is None else len(self.held[0]) // 4):
+            self._flush()
+
+    def _add_products(self, query: int, event: Mapping[str, Any], counts: bool) -> None:
+        shown = event["shown"] or ()
+        clicked, bought = set(event.get("clicked") or ()), set(event.get("bought") or ())
+        positions: dict[str, int] = {}
+        for position, product in enumerate(shown, 1):
+            positions.setdefault(product, position)
+        for product in [*positions, *sorted((clicked | bought) - positions.keys())]:
+            index = self.products.get(product)
+            if index is None:
+                self.seen["unknown_mentions"] += 1
+                digest = hashlib.sha1(str(product).encode("utf-8", "surrogatepass"), usedforsecurity=False)
+                self.unknown.add(digest.digest()[:8])
+                continue
+            click, buy = product in clicked or product in bought, product in bought
+            key = query << 32 | index
+            if counts:
+                self.buffer.append((key, product in positions, click, buy, positions.get(product, _NEVER), click))
+            elif click:
+                self.buffer.append((key, 0, 0, 0, _NEVER, True))
+
+    def _flush(self) -> None:
+        if not self.buffer:
+            return
+        fresh = [
+            np.array(column, dtype=dtype) for column, dtype in zip(zip(*self.buffer, strict=True), _DTYPES, strict=True)
+        ]
+        self.buffer = []
+        columns = fresh if self.held is None else [np.concatenate(pair) for pair in zip(self.held, fresh, strict=True)]
+        order = np.argsort(columns[0], kind="stable")
+        key = columns[0][order]
+        first = np.flatnonzero(np.diff(key, prepend=-1))
+        added = zip(_ADD, columns[1:], strict=True)
+        self.held = [key[first], *(add.reduceat(c[order], first, dtype=c.dtype) for add, c in added)]
+
+    def finish(self) -> EventCounts:
+        self._flush()
+        known = self._report()
+        if self.held is None:
+            raise ValueError(f"no pair of a query and a known product is in the log ({known})")
+        key, shown, clicks, purchases, position, touched = self.held
+        query, product = (key >> 32).astype(np.int32), (key & 0xFFFFFFFF).astype(np.int32)
+        splits = np.array(self.splits, dtype=np.int8)
+        return EventCounts(
+            self.texts, splits, query, product, shown, clicks, purchases, position, touched, dict(self.seen)
+        )
+
+    def _report(self) -> str:
+        names = ("events", "events_without_query", "events_too_long", "events_without_time", "events_outside_period")
+        self.seen.update(dict.fromkeys((*names, "unknown_mentions"), 0))
+        self.seen["unknown_products"] = len(self.unknown)
+        self.seen["queries"], self.seen["pairs"] = len(self.texts), 0 if self.held is None else len(self.held[0])
+        left_out = {name: count for name, count in self.seen.items() if count and name not in ("queries", "pairs")}
+        text = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in left_out.items())
+        if len(left_out) > 1:
+            logger.warning("the log has %s: what cannot be used is left out", text)
+        return text
+
+
+_DTYPES = (np.int64, np.int32, np.int32, np.int32, np.int32, bool)
+_ADD = (np.add, np.add, np.add, np.minimum, np.logical_or)

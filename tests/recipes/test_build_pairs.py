@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+
+from rexbert_hf.catalog import split_of
+from rexbert_hf.retrieval.pair_files import load_pairs
+from rexbert_hf.retrieval.pair_settings import BuildPairsRun
+from rexbert_hf.settings import load_settings
+
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "recipes" / "build_pairs.py"
+SMALL = ["--products.sample_size", "150", "--events.sample_size", "150", "--audit.judgements.sample_size", "150"]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def start(*words):
+        monkeypatch.setattr(sys, "argv", [str(RECIPE), *words])
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_path(str(RECIPE), run_name="__main__")
+        printed = capsys.readouterr()
+        return caught.value.code, printed.out, printed.err
+
+    return start
+
+
+def rows_of(folder, kind):
+    found = []
+    for split in ("train", "validation", "test"):
+        if (folder / kind / f"{split}.parquet").exists():
+            rows = list(load_pairs(folder, kind, split))
+            assert {row["split"] for row in rows} == {split}
+            found += rows
+    return found
+
+
+def test_pairs_of_the_sample_shop(run, tmp_path):
+    status, out, _ = run("--output_dir", str(tmp_path), *SMALL, "--split.held_out", "0.3")
+    assert status == 0
+    done = json.loads((tmp_path / "run.json").read_text())["results"]
+    pairs, qpi = rows_of(tmp_path, "pairs"), rows_of(tmp_path, "qpi")
+    counts = Counter(row["label"] for row in pairs)
+    reported = Counter()
+    for split in done["pairs"].values():
+        for label, name in ((1, "positives"), (0, "hard_negatives"), (-1, "random_negatives")):
+            reported[label] += split.get(name, 0)
+    assert counts == reported
+    assert counts[-1] == 11 * counts[1], "the catalogue is large enough"
+    assert 0 < counts[0] <= 10 * counts[1]
+    for row in pairs + qpi:
+        assert row["split"] == split_of(row["query"], 0.3)
+    relevant = sum(row["relevance"] == 1 for row in qpi)
+    assert relevant == sum(split["relevant"] for split in done["qpi"].values())
+    assert all(row["purchases"] >= 1 or row["clicks"] >= 2 for row in qpi if row["relevance"] == 1)
+    assert 0.5 < done["audit"]["share"] <= 1
+    assert done["audit"]["low"] < done["audit"]["share"] <= done["audit"]["high"]
+    assert done["audit"]["judged"] > 10
+    assert {row["product_id"] for row in pairs} <= set(load_pairs(tmp_path, "products")["product_id"])
+    assert "audit:" in out
+    assert {path.name for path in tmp_path.iterdir()} == {"pairs", "qpi", "products.parquet", "run.json", "README.md"}
+    card = (tmp_path / "README.md").read_text()
+    assert "| train |" in card
+    assert "judged pairs labelled relevant" in card
+
+
+def test_the_same_seed_gives_the_same_files(run, tmp_path):
+    for name in ("one", "two"):
+        assert run("--output_dir", str(tmp_path / name), *SMALL)[0] == 0
+    assert run("--output_dir", str(tmp_path / "other"), *SMALL, "--seed", "1")[0] == 0
+    one, two, other = (rows_of(tmp_path / name, "pairs") for name in ("one", "two", "other"))
+    assert one == two != other
+
+
+def graded(tmp_path):
+    path = tmp_path / "graded.csv"
+    lines = ["uid,title,term,relevance"]
+    for n in range(30):
+        lines += [f"{n},Product number {n},term {n % 10},{(3.0, 2.33, 1.5)[n % 3]}"]
+    path.write_text("\n".join([*lines, "77,,term 1,3", "0,Product number 0,term 1,1"]))
+    config = tmp_path / "graded.yaml"
+    config.write_text(
+        f"""
+products: {{path: {path}, columns: {{product_id: uid, title: title}}}}
+graded: {{path: {path}, columns: {{query: term, product_id: uid, relevance: relevance}}}}
+ratio: "1:1:2"
+split: {{rule: sha1_mod_10}}
+output_dir: {tmp_path / "out"}
+"""
+    )
+    return config
+
+
+def test_graded_files_start_without_a_log(run, tmp_path):
+    status, out, err = run(str(graded(tmp_path)))
+    assert status == 0, err
+    done = json.loads((tmp_path / "out" / "run.json").read_text())["results"]
+    assert (done["products"], done["repeated_products"], done["products_without_text"]) == (30, 1, 1)
+    assert done["judgements"]["unknown_mentions"] == 1
+    pairs = rows_of(tmp_path / "out", "pairs")
+    positives = [(row["query"], row["product_id"]) for row in pairs if row["label"] == 1]
+    assert len(positives) == 20
+    assert all((int(product) % 10, int(product) % 3 != 2) == (int(query[5:]), True) for query, product in positives)
+    assert Counter(row["label"] for row in pairs)[-1] == 40
+    assert len(rows_of(tmp_path / "out", "qpi")) == 31
+    assert "audit" not in done
+    assert "train:" in out
+
+
+def test_a_sample_for_a_person_and_back(run, tmp_path):
+    words = ["--output_dir", str(tmp_path / "out"), *SMALL[:4], "--audit.judgements", "null", "--audit.size", "20"]
+    assert run(*words)[0] == 0
+    sample = tmp_path / "out" / "audit_sample.csv"
+    lines = sample.read_text().splitlines()
+    assert len(lines) == 21
+    judged = tmp_path / "judged.csv"
+    judged.write_text("\n".join([lines[0], *(line + str(int(n % 4 > 0)) for n, line in enumerate(lines[1:]))]))
+    assert run(*words, "--audit.csv", str(judged))[0] == 0
+    audit = json.loads((tmp_path / "out" / "run.json").read_text())["results"]["audit"]
+    assert (audit["sampled"], audit["judged"], audit["relevant"]) == (20, 20, 15)
+
+
+def test_a_log_and_a_catalogue_of_ones_own(run, tmp_path):
+    """Unknown products, an empty query, a query of 10,000 words, a product without title, one without text."""
+    rows = [
+        {"query": "mug", "shown": ["a", "b", "zz"], "clicked": ["a"], "bought": ["a"]},
+        {"query": "", "shown": ["a"], "clicked": [], "bought": []},
+        {"query": "mug " * 10_000, "shown": ["a"], "clicked": [], "bought": []},
+        {"query": "tea", "shown": ["c", "b"], "clicked": [], "bought": []},
+    ]
+    Dataset.from_list(rows).to_parquet(str(tmp_path / "log.parquet"))
+    products = [
+        {"product_id": "a", "title": "Mug", "description": None},
+        {"product_id": "b", "title": None, "description": "A plate"},
+        {"product_id": "c", "title": " "},
+    ]
+    (tmp_path / "products.jsonl").write_text("\n".join(map(json.dumps, products)))
+    words = ["--output_dir", str(tmp_path / "out"), "--audit.judgements", "null", "--split.held_out", "0"]
+    words += ["--events", f"{{path: {tmp_path}/log.parquet}}", "--products", f"{{path: {tmp_path}/products.jsonl}}"]
+    status, _, err = run(*words)
+    assert status == 0, err
+    done = json.loads((tmp_path / "out" / "run.json").read_text())["results"]
+    assert (done["products"], done["products_without_title"], done["products_without_text"]) == (2, 1, 1)
+    assert done["log"]["unknown_products"] == 2
+    assert (done["log"]["events_without_query"], done["log"]["events_too_long"]) == (1, 1)
+    pairs = [(row["query"], row["product_id"], row["label"]) for row in rows_of(tmp_path / "out", "pairs")]
+    assert pairs == [("mug", "a", 1), ("mug", "b", 0)]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["--ratio", "1:10"], 2, "write positives:hard negatives:random negatives"),
+        (["--events", "null"], 2, "give either 'events' (a click log) or 'graded'"),
+        (["--weak.relevant", "[{}]"], 2, "a rule without a condition takes every pair"),
+        (["--weak.relevant.0.min_buys", "1"], 2, "unknown key"),
+        (["--split.train_until", "soon"], 2, "train_until is an ISO date"),
+        (["--events.sample", "reviews"], 1, "sample reviews: no column 'query' for events"),
+        (["--products.sample", "web"], 1, "sample web: no column 'product_id' for products"),
+        (["--audit.judgements", "null", "--audit.csv", "absent.csv"], 1, "absent.csv: no such audit file"),
+    ],
+)
+def test_bad_settings_and_data_are_one_line(run, tmp_path, words, status, message):
+    code, _, err = run("--output_dir", str(tmp_path), *SMALL[:4], *words)
+    assert code == status, err
+    assert err.splitlines()[-1].startswith("error: ")
+    assert message in err
+
+
+def test_the_home_depot_configuration_can_be_read():
+    settings = load_settings(BuildPairsRun, ROOT / "recipes" / "configs" / "build_pairs_homedepot.yaml")
+    assert settings.split.resolved().of("angle bracket") in ("train", "validation", "test")

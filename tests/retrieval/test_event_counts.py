@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+
+import pytest
+from datasets import Dataset
+
+from rexbert_hf.catalog import SEARCH_EVENT, load_sample, split_of
+from rexbert_hf.retrieval.events import QuerySplit, count_events
+
+ALL = QuerySplit(held_out=0)
+PRODUCTS = ["a", "b", "c", "d", "e"]
+
+
+def event(query, shown, clicked="", bought="", day=1):
+    """Products are single letters; `x` and `y` are in no catalogue."""
+    lists = {"shown": list(shown), "clicked": list(clicked), "bought": list(bought)}
+    return {"query": query, **lists, "language": "en", "country": "US", "time": datetime(2026, 3, day)}
+
+
+LOG = [
+    event("Red Mug", "abc", clicked="b", bought="b"),
+    event("red  mug", "bcd", clicked="d"),
+    event("RED MUG", "cab"),  # c at position 1
+    event("red mug", "xc"),
+    event("lamp", "axe", clicked="xe", bought="x"),
+    event("lamp", "aa"),
+    event("  ", "abc"),
+    event("lamp", ""),
+]
+
+
+def table(counts):
+    rows = zip(
+        counts.query.tolist(), counts.product.tolist(), counts.shown.tolist(), counts.clicks.tolist(),
+        counts.purchases.tolist(), counts.position.tolist(), counts.touched.tolist(), strict=True,
+    )  # fmt: skip
+    return {(counts.queries[q], PRODUCTS[p]): tuple(rest) for q, p, *rest in rows}
+
+
+def test_every_count_of_a_small_log():
+    counts = count_events(LOG, PRODUCTS, ALL)
+    assert table(counts) == {
+        # shown, clicks, purchases, best position, ever touched
+        ("Red Mug", "a"): (2, 0, 0, 1, False),
+        ("Red Mug", "b"): (3, 1, 1, 1, True),
+        ("Red Mug", "c"): (4, 0, 0, 1, False),
+        ("Red Mug", "d"): (1, 1, 0, 3, True),
+        ("lamp", "a"): (2, 0, 0, 1, False),
+        ("lamp", "e"): (1, 1, 0, 3, True),
+    }
+    assert counts.report == {
+        "events": 8,
+        "events_without_query": 1,
+        "events_too_long": 0,
+        "events_without_time": 0,
+        "events_outside_period": 0,
+        "unknown_mentions": 2,
+        "unknown_products": 1,
+        "queries": 2,
+        "pairs": 6,
+    }
+
+
+def test_groups_of_a_small_log():
+    groups = {group.query: group for group in count_events(LOG, PRODUCTS, ALL).groups()}
+    mug, lamp = groups["Red Mug"], groups["lamp"]
+    assert (mug.positives.tolist(), mug.hard.tolist(), mug.known.tolist()) == ([1], [0, 2], [0, 1, 2, 3])
+    assert (lamp.positives.tolist(), lamp.hard.tolist(), lamp.known.tolist()) == ([], [0], [0, 4])
+
+
+def test_adding_up_in_parts_changes_nothing(monkeypatch):
+    whole = count_events(LOG * 5, PRODUCTS, ALL)
+    monkeypatch.setattr("rexbert_hf.retrieval.events._BUFFERED", 3)
+    parts = count_events(LOG * 5, PRODUCTS, ALL)
+    assert table(whole) == table(parts)
+    assert whole.shown.sum() == 5 * 13
+
+
+def test_a_product_bought_once_is_never_a_negative():
+    log = [event("mug", "ab", clicked="a", bought="a"), *[event("mug", "ab")] * 50]
+    (group,) = count_events(log, PRODUCTS, ALL).groups()
+    assert (group.positives.tolist(), group.hard.tolist()) == ([0], [1])
+
+
+def test_time_parts_training_from_the_rest():
+    queries = [f"query {n}" for n in range(200)]
+    split = QuerySplit(held_out=0.4, train_until=datetime(2026, 3, 10))
+    early = [event(query, "ab", clicked="a", bought="a", day=2) for query in queries]
+    late = [event(query, "abc", clicked="c", bought="c", day=20) for query in queries]
+    counts = count_events([*early, *late], PRODUCTS, split)
+    seen = set()
+    for group in counts.groups():
+        assert group.split == split_of(group.query, 0.4)
+        seen.add(group.split)
+        # What was bought outside the period is no positive, and no negative either.
+        wanted = ([0], [1]) if group.split == "train" else ([2], [1])
+        assert (group.positives.tolist(), group.hard.tolist()) == wanted
+    assert seen == {"train", "validation", "test"}
+    assert counts.report["events_outside_period"] == 200
+
+
+def test_events_without_time_count_only_where_time_decides():
+    log = [{**event("mug", "ab"), "time": None}]
+    assert len(count_events(log, PRODUCTS, ALL)) == 2
+    with pytest.raises(ValueError, match="no pair of a query and a known product"):
+        count_events(log, PRODUCTS, QuerySplit(0, train_until=datetime(2026, 3, 10)))
+
+
+def test_the_published_split_of_home_depot():
+    import hashlib
+
+    split = QuerySplit(rule="sha1_mod_10")
+    for query in ("angle bracket", "Angle bracket", "l bracket", "deck over", "shower only faucet"):
+        digit = int(hashlib.sha1(query.encode()).hexdigest(), 16) % 10
+        assert split.of(query) == ("test" if digit < 2 else "validation" if digit == 2 else "train")
+
+
+def test_unknown_products_and_long_queries_are_reported_once(caplog):
+    log = [event("mug", "axy"), event("mug", "ax"), event("word " * 10_000, "ab"), event("mug", "a")]
+    with caplog.at_level(logging.WARNING):
+        counts = count_events(log, PRODUCTS, ALL)
+    assert counts.report["unknown_mentions"] == 3
+    assert counts.report["unknown_products"] == 2
+    assert counts.report["events_too_long"] == 1
+    assert len(caplog.records) == 1
+    assert "3 unknown mentions" in caplog.text
+
+
+def test_a_dataset_gives_what_its_rows_give():
+    rows = [event("mug", "ab", "a", "a"), event("lamp", "cd")]
+    dataset = Dataset.from_list(rows, features=SEARCH_EVENT)
+    assert table(count_events(dataset, PRODUCTS, ALL)) == table(count_events(rows, PRODUCTS, ALL))
+
+
+def test_the_sample_log_against_plain_python():
+    events, ids = load_sample("events", size=100), load_sample("products", size=100)["product_id"][:]
+    counts = count_events(events, ids, ALL)
+    expected = {}
+    for row in events:
+        for product in row["shown"]:
+            entry = expected.setdefault((" ".join(row["query"].split()).casefold(), product), [0, 0, 0])
+            for i, name in enumerate(("shown", "clicked", "bought")):
+                entry[i] += product in row[name]
+    found = {
+        (counts.queries[q].casefold(), ids[p]): [s, c, b]
+        for q, p, s, c, b in zip(
+            counts.query.tolist(), counts.product.tolist(), counts.shown.tolist(), counts.clicks.tolist(),
+            counts.purchases.tolist(), strict=True,
+        )
+    }  # fmt: skip
+    assert found == expected
+    assert counts.nbytes - counts.splits.nbytes == 25 * len(counts)
+
+
+@pytest.mark.parametrize(
+    ("log", "ids", "problem"),
+    [
+        ([event("mug", "xy")], PRODUCTS, r"no pair .* \(1 events, 2 unknown mentions, 2 unknown products\)"),
+        ([], PRODUCTS, "no pair of a query and a known product"),
+        ([{"query": "mug", "shown": 3}], PRODUCTS, "event 0: TypeError"),
+        ([event("mug", "a"), {"query": "mug"}], PRODUCTS, "event 1: KeyError: 'shown'"),
+        ([event("mug", "a")], ["a", "b", "a"], "row 2 of the products: the id 'a' stands in row 0 already"),
+    ],
+)
+def test_bad_logs(log, ids, problem):
+    with pytest.raises(ValueError, match=problem):
+        count_events(log, ids, ALL)
+
+
+def test_bad_split():
+    with pytest.raises(ValueError, match="held_out is a share"):
+        QuerySplit(held_out=1.0)

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import logging
+import math
+
+import pytest
+from test_event_counts import ALL, PRODUCTS, event
+
+from rexbert_hf.retrieval.events import count_events
+from rexbert_hf.retrieval.graded import Grades, graded_groups, read_grades
+from rexbert_hf.retrieval.weak_pairs import (
+    Rule,
+    audit_pairs,
+    csv_judge,
+    graded_judge,
+    label_weakly,
+    thin_out,
+    wilson_interval,
+    write_audit_sample,
+)
+
+LOG = [
+    event("mug", "abcde", clicked="ab", bought="a"),
+    event("mug", "bacde", clicked="b"),
+    event("mug", "ecbda"),
+]
+# shown 3 each; clicks a 1, b 2; purchases a 1; best positions a 1, b 1, c 2, d 4, e 1
+
+
+def labelled(relevant, irrelevant=()):
+    return "".join(
+        str(x) if x >= 0 else "." for x in label_weakly(count_events(LOG, PRODUCTS, ALL), relevant, irrelevant)
+    )
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        ([Rule(min_purchases=1)], "1...."),
+        ([Rule(min_clicks=2)], ".1..."),
+        ([Rule(min_purchases=1), Rule(min_clicks=2)], "11..."),
+        ([Rule(min_clicks=1, min_click_rate=0.5)], ".1..."),
+        ([Rule(max_clicks=1, min_clicks=1)], "1...."),
+        ([Rule(max_position=1)], "11..1"),
+        ([Rule(min_shown=4)], "....."),
+        ([Rule(max_click_rate=0.0)], "..111"),
+        ([Rule(untouched=True, max_position=2)], "..1.1"),
+    ],
+)
+def test_conditions_of_a_rule_hold_together_and_rules_apart(rules, expected):
+    assert labelled(rules) == expected
+
+
+def test_relevant_rules_overrule():
+    assert labelled([Rule(min_purchases=1)], [Rule(max_position=2)]) == "100.0"
+
+
+def test_a_rule_without_condition_and_no_rule():
+    with pytest.raises(ValueError, match="without a condition"):
+        Rule()
+    with pytest.raises(ValueError, match="no rule says what is relevant"):
+        labelled([])
+
+
+def test_thinning_meets_the_share():
+    log = [event(f"query {n}", "abcde", clicked="a", bought="a") for n in range(1000)]
+    counts = count_events(log, PRODUCTS, ALL)
+    label = label_weakly(counts, [Rule(min_purchases=1)], [Rule(untouched=True)])
+    assert (label == 0).sum() == 4000
+    thin = thin_out(counts, label, 0.2)
+    assert ((thin == 1) == (label == 1)).all()
+    # 250 of 4,000 are kept in expectation.
+    assert abs((thin == 0).sum() - 250) < 5 * math.sqrt(250)
+    assert (thin_out(counts, label, 0.2) == thin).all()
+    assert (thin_out(counts, label, 0.9) == label).all(), "there are not that many"
+
+
+def test_wilson_interval_against_published_values():
+    """Newcombe 1998, table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29."""
+    for successes, trials, low, high in (
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ):
+        found = wilson_interval(successes, trials)
+        assert found == pytest.approx((low, high), abs=5e-5)
+    with pytest.raises(ValueError, match="needs trials"):
+        wilson_interval(0, 0)
+
+
+def test_audit_estimates_and_warns(caplog):
+    sample = [("mug", str(n)) for n in range(100)]
+    with caplog.at_level(logging.WARNING):
+        good = audit_pairs(sample, lambda query, product: int(product) < 85)
+    assert (good.judged, good.relevant, good.share) == (100, 85, 0.85)
+    assert good.low == pytest.approx(0.7672, abs=1e-4)
+    assert not caplog.records
+    with caplog.at_level(logging.WARNING):
+        poor = audit_pairs(sample, lambda query, product: None if int(product) < 50 else int(product) < 85)
+    assert (poor.judged, poor.relevant) == (50, 35)
+    assert "only 70.0% of 50 judged pairs are relevant" in caplog.text
+    assert audit_pairs(sample, lambda query, product: None).share is None
+
+
+def test_a_persons_file(tmp_path):
+    path = tmp_path / "audit.csv"
+    write_audit_sample(path, [("red mug", "a"), ("lamp", "b"), ("lamp", "c")], ["Mug, red", 'A "lamp"', "C"])
+    lines = path.read_text().splitlines()
+    assert lines[0] == "query,product_id,title,relevant"
+    path.write_text("\n".join([lines[0], lines[1] + "yes", lines[2] + "0", lines[3]]))
+    judge = csv_judge(path)
+    assert [judge("Red  Mug", "a"), judge("lamp", "b"), judge("lamp", "c"), judge("x", "y")] == [
+        True,
+        False,
+        None,
+        None,
+    ]
+    path.write_text("query,product_id,relevant\nmug,a,maybe\n")
+    with pytest.raises(ValueError, match=r"audit.csv, line 2: relevant is 1 or 0, got 'maybe'"):
+        csv_judge(path)
+    path.write_text("query,product\n")
+    with pytest.raises(ValueError, match="no column product_id, relevant"):
+        csv_judge(path)
+    with pytest.raises(FileNotFoundError, match="no such audit file"):
+        csv_judge(tmp_path / "absent.csv")
+
+
+HOME_DEPOT = [
+    {"query": "angle bracket", "product_id": "a", "relevance": 3.0},
+    {"query": "Angle  bracket", "product_id": "b", "relevance": 2.33},
+    {"query": "angle bracket", "product_id": "c", "relevance": 1.0},
+    {"query": "angle bracket", "product_id": "x", "relevance": 3.0},
+    {"query": "", "product_id": "a", "relevance": 3.0},
+    {"query": "deck", "product_id": "a", "relevance": 2.0},
+]
+
+
+def test_graded_files_become_the_same_groups():
+    pairs, report = read_grades(HOME_DEPOT, PRODUCTS, Grades(), ALL)
+    groups = {group.query: group for group in graded_groups(pairs)}
+    bracket, deck = groups["angle bracket"], groups["deck"]
+    assert (bracket.positives.tolist(), bracket.hard.tolist()) == ([0, 1], [2])
+    assert (deck.positives.tolist(), deck.hard.tolist()) == ([], [0])
+    assert (report["judgements"], report["unknown_mentions"], report["without_query"], report["pairs"]) == (6, 1, 1, 4)
+
+
+def test_letters():
+    rows = [
+        {"query": "mug", "product_id": p, "label": x}
+        for p, x in zip("abcd", ("E", "Substitute", "C", "I"), strict=True)
+    ]
+    pairs, _ = read_grades(rows, PRODUCTS, Grades(positive=("E",), hard=("S", "I")), ALL)
+    assert [pair.label for pair in pairs] == [1, 0, None, 0]
+    assert [pair.relevant for pair in pairs] == [True, True, False, False]
+    (group,) = graded_groups(pairs)
+    assert (group.positives.tolist(), group.hard.tolist(), group.known.tolist()) == ([0], [1, 3], [0, 1, 2, 3])
+    with pytest.raises(ValueError, match=r"judgement 0 \(query 'mug'\): unknown label 'Q'"):
+        read_grades([{"query": "mug", "product_id": "a", "label": "Q"}], PRODUCTS, Grades(), ALL)
+    with pytest.raises(ValueError, match="neither a label nor a relevance"):
+        read_grades([{"query": "mug", "product_id": "a"}], PRODUCTS, Grades(), ALL)
+    with pytest.raises(ValueError, match="positive and a hard negative at once"):
+        Grades(positive=("E", "S"), hard=("S",))
+    judge = graded_judge(rows, Grades().is_relevant)
+    assert judge("MUG", "b") is True
