@@ -48,7 +48,7 @@ def finished_results(settings: PretrainSettings, trainer: CurriculumTrainer) -> 
         config = redact(plain(to_dict(settings)))
         same = {**(run.get("config") or {}), **{name: config[name] for name in _NO_RESULT}} == config
         found = trainer.find_checkpoint(None) if same else None
-        done = int(found is not None and found.step == trainer.plan.total_steps)
+        done = int(found is not None and trainer.is_finished(found))
     everywhere = int(trainer.sum_over_ranks([float(done)])[0]) == trainer.args.world_size
     return run["results"] if everywhere else None
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rexbert_hf.data import CurriculumDataset, TokenisedDataset
 from rexbert_hf.masking import GuidedMLMCollator
@@ -36,7 +36,11 @@ __all__ = ["finish", "make_arguments", "pretrain", "save_model"]
 logger = logging.getLogger(__name__)
 
 
-def pretrain(settings: PretrainSettings) -> dict[str, Any]:
+def pretrain(
+    settings: PretrainSettings,
+    make_model: Callable[[PretrainSettings, PreTrainedTokenizerBase], PreTrainedModel] = load_model,
+    make_trainer: Callable[..., CurriculumTrainer] = CurriculumTrainer,
+) -> dict[str, Any]:
     """Run a pre-training recipe to its end, or on from where it stopped; a finished run is left as it is.
 
     Writes into `output_dir`: the model (RexBERT form with its code), its stock form in `modernbert/`, the tokenizer,
@@ -44,6 +48,8 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
 
     Args:
         settings: the recipe.
+        make_model: makes the model from settings and tokenizer, where a recipe trains another head.
+        make_trainer: makes the trainer, where a recipe evaluates or stops in its own way.
 
     Returns:
         The `results` of `run.json`: held-out masked accuracy before and after each phase, speed, packing.
@@ -66,7 +72,7 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
     cache = Path(settings.cache_dir) if settings.cache_dir else output / "cache"
     with args.main_process_first(desc="the tokenizer"):
         tokenizer = load_tokenizer(settings, cache)
-    model = load_model(settings, tokenizer)  # before the data: what is wrong with it shows at once
+    model = make_model(settings, tokenizer)  # before the data: what is wrong with it shows at once
     with args.main_process_first(desc="the data"):
         corpora = prepare(settings, tokenizer, cache, num_proc=usable_cores())
     if settings.trainer.gradient_checkpointing:
@@ -80,7 +86,7 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
         assert settings.associations is not None
         associations = load_associations(settings.associations, stores, settings.data_dir)
     with _masking_tables(settings, stores, tokenizer):
-        trainer = CurriculumTrainer(
+        trainer = make_trainer(
             model,
             args,
             plan,
@@ -98,6 +104,7 @@ def pretrain(settings: PretrainSettings) -> dict[str, Any]:
         logger.info("%d steps in %d phases; ready in %.1f s", plan.total_steps, len(plan.phases), _since(start))
         trainer.train()
         results = measure(settings, trainer, plan, corpora, tokenizer)
+        results |= trainer.further_results()
         if associations is not None:
             results["associations"] = associations.report
         # Of a run in several sittings only the last one's time is known: it would pass for the whole.

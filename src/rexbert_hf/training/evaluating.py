@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from rexbert_hf.training.checkpoint import Checkpoint
 from rexbert_hf.training.heldout import evaluate_masked
 from rexbert_hf.training.plan import PhasePlan
 from rexbert_hf.training.resumable import ResumableTrainer
@@ -61,6 +62,18 @@ class EvaluatingTrainer(ResumableTrainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def is_finished(self, found: Checkpoint) -> bool:
+        """Whether a checkpoint is the end of the run; a subclass that stops early looks into it.
+
+        Args:
+            found: a complete checkpoint of this plan.
+        """
+        return found.step == self.plan.total_steps
+
+    def further_results(self) -> dict[str, Any]:
+        """What a subclass adds to the results of a run, after training."""
+        return {}
 
     def held_out_results(self) -> list[dict[str, Any]]:
         """Held-out results before and after each phase, in order, those before a resume included."""

@@ -1,0 +1,67 @@
+"""Query-product interaction pre-finetuning of any masked-LM checkpoint, or of a new one on the sample shop.
+
+    accelerate launch recipes/qpi.py [recipes/configs/qpi.yaml] [--phases.pairs.max_tokens 2M ...]
+    accelerate launch recipes/qpi.py recipes/configs/qpi_pairs.yaml --model.init_from output/pretrain
+    accelerate launch recipes/qpi.py --objective relevance
+
+Starting again on the same `--output_dir` resumes the run. `--help` lists every key.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers.utils import logging as transformers_logging
+
+from rexbert_hf.retrieval.qpi import run_qpi
+from rexbert_hf.retrieval.qpi_settings import QPISettings
+from rexbert_hf.settings import parse_args, run_recipe
+from rexbert_hf.training import NonFiniteLossError
+
+DEFAULT = Path(__file__).parent / "configs" / "qpi.yaml"
+
+
+def main() -> None:
+    """Parse, run, print."""
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that a launcher started
+    logging.basicConfig(level=logging.INFO if first else logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "httpx2", "datasets", "huggingface_hub", "filelock", "fsspec"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    transformers_logging.disable_progress_bar()
+    settings = parse_args(QPISettings, default_config=DEFAULT)
+    try:
+        results = run_qpi(settings)
+    except NonFiniteLossError as error:
+        raise ValueError(error) from error
+    if first:
+        report(results, settings)
+    # Left to the interpreter's end, the group's threads can outlive it, and a finished rank aborts (status -6).
+    PartialState().destroy_process_group()
+
+
+def report(results: dict[str, Any], settings: QPISettings) -> None:
+    """Print what was measured and where the result lies."""
+    what = "masked accuracy" if settings.objective == "span" else "accuracy of relevance"
+    for phase in results["phases"]:
+        before = phase.get("masked_accuracy_before")
+        if before is not None:
+            print(f"{phase['name']}: held-out {what} before {before:.2%}")
+    for name, value in results.get("held_out", {}).items():
+        if name.endswith("accuracy"):
+            print(f"held-out {what} of the saved weights ({name}): {value:.2%}")
+    stopping = results.get("early_stopping", {})
+    if stopping.get("best") is not None:
+        print(f"best at step {stopping['best_step']}", end="")
+        print(f", stopped at step {stopping['stopped_at']}" if stopping["stopped_at"] else ", the budget was spent")
+    print(f"model, card and run.json in {settings.output_dir}")
+    if "url" in results:
+        print(f"pushed to {results['url']}")
+
+
+if __name__ == "__main__":
+    run_recipe(main)

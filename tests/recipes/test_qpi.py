@@ -1,0 +1,209 @@
+"""The recipe on the sample shop with a tiny model: both objectives, early stopping, kills, other architectures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "pretraining"))
+
+import pytest
+import torch
+from pretraining_cases import CONFIGS, MODEL, TINY, assert_same_weights, options, scratch
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForMaskedLM
+
+from rexbert_hf.hub import read_run
+from rexbert_hf.retrieval import qpi_trainer
+from rexbert_hf.retrieval.qpi import run_qpi
+from rexbert_hf.retrieval.qpi_settings import QPISettings
+from rexbert_hf.settings import load_settings
+
+BASE = {
+    **TINY,
+    "model.overrides": MODEL,
+    "sources.pairs.sample_size": "60",
+    "sources.pairs.pairs.max_query_tokens": "16",
+    "sources.pairs.pairs.max_tokens": "64",
+    "phases.pairs.max_tokens": "8k",
+    "phases.pairs.seq_length": "64",
+    "phases.pairs.batch_tokens": "512",
+    "phases.pairs.schedule.warmup_tokens": "1k",
+    "early_stopping.every_steps": "4",
+}
+
+
+def settings(output_dir, **changes):
+    return load_settings(QPISettings, CONFIGS / "qpi.yaml", options(output_dir, BASE, **changes))
+
+
+def run(output_dir, **changes):
+    return run_qpi(settings(output_dir, **changes))
+
+
+@pytest.fixture(scope="module")
+def whole():
+    folder = scratch() / "qpi"
+    return folder, run(folder)
+
+
+def test_a_run_from_end_to_end(whole):
+    folder, results = whole
+    done = read_run(folder)
+    assert done["results"]["held_out"] == results["held_out"]
+    assert results["held_out"]["pairs_masked_tokens"] > 20
+    assert results["phases"][0]["masked_accuracy_before"] <= results["early_stopping"]["best"]
+    assert results["held_out"]["pairs_accuracy"] == pytest.approx(results["early_stopping"]["best"])
+    assert done["data"][0]["spans"]["train"]["spans"]["field"] > 100
+    assert {"model.safetensors", "README.md", "tokenizer.json", "modernbert"} <= {
+        path.name for path in folder.iterdir()
+    }
+    model = AutoModel.from_pretrained(folder)
+    out = model(**AutoTokenizer.from_pretrained(folder)("red mug", return_tensors="pt"))
+    assert torch.isfinite(out.last_hidden_state).all()
+
+
+def test_starting_a_finished_run_again_trains_nothing(whole, monkeypatch):
+    folder, results = whole
+    monkeypatch.setattr(qpi_trainer.PairTrainer, "train", lambda *_, **__: pytest.fail("trained again"))
+    assert run(folder)["held_out"] == results["held_out"]
+
+
+def test_killed_and_started_again(whole, tmp_path, monkeypatch):
+    """Stopped after its first checkpoint, gone on with, ends as the run that nothing stopped."""
+    folder, _ = whole
+    keep = qpi_trainer.PairTrainer.check_best
+
+    def die(self, step, control):
+        if step > 8:
+            raise KeyboardInterrupt
+        keep(self, step, control)
+
+    monkeypatch.setattr(qpi_trainer.PairTrainer, "check_best", die)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    monkeypatch.undo()
+    results = run(tmp_path)
+    assert read_run(tmp_path)["resumed_from_step"] == 8
+    assert_same_weights(tmp_path, folder)
+    assert results["early_stopping"] == read_run(folder)["results"]["early_stopping"]
+
+
+def accuracies(monkeypatch, values):
+    """The held-out accuracy is what `values` says, one a check."""
+    left = iter(values)
+
+    def held_out(self, phase, eval_dataset=None, prefix="eval"):
+        value = next(left) if prefix == "eval" and self.state.global_step % 4 == 0 and self.state.global_step else 0.5
+        return {f"{prefix}_pairs_loss": 1.0, f"{prefix}_pairs_accuracy": value, f"{prefix}_pairs_masked_tokens": 10.0}
+
+    monkeypatch.setattr(qpi_trainer.PairTrainer, "_held_out", held_out)
+
+
+def test_early_stopping_keeps_the_best_weights(tmp_path, monkeypatch):
+    """Best at step 8 of 16: two checks without gain end the run, and step 8's weights are saved."""
+    short = {"phases__pairs__max_tokens": "32k", "early_stopping__patience": "2", "trainer__save_steps": "8"}
+    accuracies(monkeypatch, [0.1, 0.3, 0.3, 0.2])
+    results = run(tmp_path / "early", **short, trainer__save_total_limit="9")
+    assert results["early_stopping"] == {"best": 0.3, "best_step": 8, "without_gain": 2, "stopped_at": 16}
+    at_best = tmp_path / "early" / "checkpoint-8" / "model.safetensors"
+    shutil.copytree(tmp_path / "early", tmp_path / "kept")
+    shutil.copy(at_best, tmp_path / "kept" / "model.safetensors")
+    assert_same_weights(tmp_path / "early", tmp_path / "kept")
+    # A kill between the stop and the end of the run changes nothing.
+    (tmp_path / "early" / "run.json").unlink()
+    accuracies(monkeypatch, [])
+    again = run(tmp_path / "early", **short, trainer__save_total_limit="9")
+    assert again["early_stopping"] == results["early_stopping"]
+    assert_same_weights(tmp_path / "early", tmp_path / "kept")
+
+
+def test_another_rule_is_another_run(whole, tmp_path):
+    folder = Path(shutil.copytree(whole[0], tmp_path / "run"))
+    with pytest.raises(ValueError, match=r"early_stopping\.patience: 3 -> 5"):
+        run(folder, early_stopping__patience="5")
+
+
+def test_relevance_on_the_same_pairs(tmp_path):
+    results = run(tmp_path, objective="relevance")
+    done = read_run(tmp_path)
+    assert done["config"]["phases"][0]["masking"]["kind"] == "relevance"
+    assert done["config"]["sources"]["pairs"]["pairs"]["min_relevance"] is None
+    assert 0 <= results["held_out"]["pairs_accuracy"] <= 1
+    assert results["held_out"]["pairs_masked_tokens"] > 10, "pairs"
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert model.config.id2label == {0: "irrelevant", 1: "relevant"}
+    assert AutoModel.from_pretrained(tmp_path).config.hidden_size == 32
+
+
+def test_relevance_starts_from_the_masked_model_and_counts_pairs(whole, tmp_path, monkeypatch):
+    """All encoder weights are those of the checkpoint, and the loss is the mean over the pairs of a step."""
+    from rexbert_hf.retrieval.qpi import make_classifier
+
+    chosen = settings(tmp_path, objective="relevance", model__init_from=whole[0], model__overrides="{}")
+    tokenizer = AutoTokenizer.from_pretrained(whole[0])
+    classifier, encoder = make_classifier(chosen, tokenizer), AutoModel.from_pretrained(whole[0])
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(classifier.base_model.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("objective", ["span", "relevance"])
+def test_any_masked_model_trains_on_padded_batches(whole, tmp_path, objective):
+    tokenizer = AutoTokenizer.from_pretrained(whole[0])
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    bert = BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **shape))
+    bert.save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    changes = {"model__size": "null", "model__init_from": tmp_path / "bert", "model__overrides": "{}"}
+    results = run(tmp_path / "out", objective=objective, phases__pairs__max_tokens="3k", **changes)
+    assert results["held_out"]["pairs_masked_tokens"] > 10
+    assert read_run(tmp_path / "out")["config"]["phases"][0]["masking"]["options"]["token_type_ids"] is True
+
+
+def test_pairs_and_documents_in_one_phase_list(tmp_path):
+    """QPI is one phase of a curriculum: whatever pre-training has stands beside it."""
+    phases = [
+        {"name": "text", "mixture": {"shop": 1}, "max_tokens": 2000, "seq_length": 64, "batch_tokens": 512},
+        {
+            "name": "both",
+            "mixture": {"shop": 1, "pairs": 1},
+            "max_tokens": 2000,
+            "seq_length": 64,
+            "batch_tokens": 512,
+            "masking": {"kind": "query_product", "mlm_probability": 0.15},
+        },
+    ]
+    base = {name: value for name, value in BASE.items() if not name.startswith("phases.")}
+    pairs = options(
+        tmp_path, {**base, "phases": json.dumps(phases), "sources.shop": "{sample: shop_text, sample_size: 60}"}
+    )
+    results = run_qpi(load_settings(QPISettings, CONFIGS / "qpi.yaml", pairs))
+    assert [phase["name"] for phase in results["phases"]] == ["text", "both"]
+    assert results["held_out"]["shop_masked_tokens"] > 0
+
+
+def test_without_held_out_pairs_the_budget_decides(tmp_path, caplog):
+    results = run(tmp_path, evaluation__held_out="0", phases__pairs__max_tokens="2k")
+    assert results["early_stopping"]["best"] is None
+    assert "held_out" not in results
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"sources__pairs__pairs": "null"}, "needs query-product pairs"),
+        ({"sources__pairs__pairs__max_tokens": "128"}, "would cut the pairs"),
+        ({"early_stopping__patience": "0"}, "patience is at least 1"),
+        ({"objective": "ranking"}, "expected one of span, relevance"),
+    ],
+)
+def test_bad_settings(tmp_path, changes, problem):
+    with pytest.raises(ValueError, match=problem):
+        settings(tmp_path, **changes)
+
+
+def test_the_configuration_for_built_pairs_can_be_read():
+    found = load_settings(QPISettings, CONFIGS / "qpi_pairs.yaml", [("model.init_from", "x")])
+    assert found.sources["pairs"].path == "output/pairs/qpi"
+    assert found.phases[0].masking.options == {"query_probability": 0.35}
