@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import pytest
+
+from rexbert_hf.corpus.language import LanguageSettings, detect_languages, language_reasons
+from rexbert_hf.corpus.quality import QualitySettings, quality_reasons
+
+ENGLISH = "This is the best kettle that we have ever had, and it was not expensive at all."
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("en", ENGLISH),
+        ("de", "Das ist der beste Kessel, den wir je hatten, und er war nicht teuer."),
+        ("fr", "C'est la meilleure bouilloire que nous avons eue, et elle est pas dans le sac."),
+        ("es", "Es la mejor tetera que hemos tenido y no fue muy cara para lo que es."),
+        ("id", "Barang bagus dan sesuai dengan yang di gambar, tapi pengiriman sangat lama."),
+        ("ja", "\u3053\u306e\u3084\u304b\u3093\u306f\u3068\u3066\u3082\u826f\u3044\u5546\u54c1\u3067\u3059\u3002"),
+        ("zh", "\u8fd9\u4e2a\u624b\u673a\u5f88\u597d\uff0c\u901f\u5ea6\u5feb"),
+        ("ru", "\u041e\u0447\u0435\u043d\u044c \u0445\u043e\u0440\u043e\u0448\u0438\u0439"),
+        ("und", "Ostwick Mug 0.5 l stainless 2-pack"),
+        ("und", ""),
+        ("und", "12345 67890"),
+    ],
+)
+def test_languages_are_told(language, text):
+    (code,), share = detect_languages([text])
+    assert code == language
+    assert 0.0 <= share[0] <= 1.0
+
+
+def test_what_gives_no_evidence_is_not_foreign():
+    texts = [ENGLISH, "Ostwick Mug 0.5 l", "Das ist nicht der beste Kessel, und er war teuer."]
+    assert language_reasons(texts, LanguageSettings(keep=("en",))) == ["", "", "language"]
+    strict = LanguageSettings(keep=("en",), keep_unknown=False)
+    assert language_reasons(texts, strict) == ["", "language", "language"]
+    assert language_reasons(texts, LanguageSettings()) == ["", "", ""]
+
+
+def test_a_language_without_a_model_is_refused_at_once():
+    with pytest.raises(ValueError, match="xx needs a model"):
+        LanguageSettings(keep=("en", "xx"))
+
+
+def test_a_language_model_that_is_none_is_refused(tmp_path):
+    path = tmp_path / "lid.ftz"
+    path.write_bytes(b"no model")
+    with pytest.raises(ValueError, match=r"lid\.ftz is not a fastText model"):
+        detect_languages([ENGLISH], path)
+
+
+def test_a_fasttext_language_model_is_used(tmp_path):
+    fasttext = pytest.importorskip("fasttext")
+    lines = ["__label__en the of and is that", "__label__de der die das und ist"] * 20
+    (tmp_path / "train.txt").write_text("\n".join(lines) + "\n")
+    model = fasttext.train_supervised(str(tmp_path / "train.txt"), dim=2, epoch=100, thread=1, verbose=0, lr=1.0)
+    model.save_model(str(tmp_path / "lid.bin"))
+    settings = LanguageSettings(keep=("de",), model=str(tmp_path / "lid.bin"), min_share=0.9)
+    assert language_reasons(["the that of", "die und der", "die\nund der"], settings) == ["language", "", ""]
+
+
+WORDS = ENGLISH.split()
+
+
+@pytest.mark.parametrize(
+    ("reason", "text"),
+    [
+        ("", ENGLISH),
+        ("", "DeWalt 20V MAX Cordless Drill, 1/2-Inch (DCD771C2) - $99.00"),
+        ("", "\u8fd9\u4e2a\u624b\u673a\u5f88\u597d\uff0c\u901f\u5ea6\u5feb\u3002\u5c4f\u5e55\u6e05\u6670"),
+        ("short", "a mug"),
+        ("short", ""),
+        ("word_length", "a b c d e f g h i j"),
+        ("word_length", "supercalifragilistic" * 3 + " donaudampfschifffahrt" * 5),
+        ("signs", "--- *** ||| ### $$$ mug mug"),
+        ("digits", "12 345 6789 1234 5678 mug"),
+        ("repeated_lines", "\n".join(["Add to basket now"] * 5 + ["A mug"])),
+        ("repeated_words", " ".join(["cheap"] * 40 + WORDS)),
+        ("boilerplate", "Please ENABLE JavaScript to see this page of ours"),
+    ],
+)
+def test_each_rule_has_its_reason(reason, text):
+    assert quality_reasons([text]) == [reason]
+
+
+def test_limits_hold_at_their_edge_and_not_past_it():
+    settings = QualitySettings(min_words=3, max_words=5)
+    texts = [" ".join(WORDS[:n]) for n in (2, 3, 5, 6)]
+    assert quality_reasons(texts, settings) == ["short", "", "", "long"]
+    # 10 of 30 characters that are no spaces are signs: a third.
+    text = "abcdefghij klmnopqrst --- --- -- -- a b c"
+    solid = len(text.replace(" ", ""))
+    share = text.count("-") / solid
+    limits = {"min_word_length": 0.0, "min_words": 1}
+    assert quality_reasons([text], QualitySettings(max_sign_share=share, **limits)) == [""]
+    assert quality_reasons([text], QualitySettings(max_sign_share=share - 0.01, **limits)) == ["signs"]
+
+
+def test_boilerplate_in_a_long_page_is_forgiven():
+    assert quality_reasons([" ".join(WORDS * 8) + " please enable JavaScript"]) == [""]
+
+
+def test_rules_can_be_switched_off():
+    assert quality_reasons(["", "a"], QualitySettings(enabled=False)) == ["", ""]
+
+
+@pytest.mark.parametrize("wrong", [{"max_words": 3}, {"max_word_length": 1.0}])
+def test_limits_that_contradict_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        QualitySettings(**wrong)

@@ -1,0 +1,108 @@
+"""The filter as datatrove blocks: the local executor really runs, Slurm and Ray are put together."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+
+import pytest
+from filter_cases import mixed_crawl, rows_of, tiny_classifier, write_crawl
+
+pytest.importorskip("fasttext")
+pytest.importorskip("datatrove")
+
+from datatrove.data import Document
+
+from rexbert_hf.corpus.judging import FilterSettings, Judge
+from rexbert_hf.corpus.near_duplicates import NearDuplicateSettings
+from rexbert_hf.corpus.trove import ClusterSettings, DomainFilter, TroveJob, executors, minhash_config, pipeline
+
+WITHOUT_DUPLICATES = FilterSettings(near_duplicates=NearDuplicateSettings(enabled=False))
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("classifier")
+    tiny_classifier().save(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def job(tmp_path, classifier):
+    (tmp_path / "in").mkdir()
+    rows = mixed_crawl(120)
+    for i in range(2):
+        write_crawl(tmp_path / "in" / f"{i}.jsonl", rows[i::2])
+    cluster = ClusterSettings(tasks=2, workers=1)
+    return TroveJob(str(tmp_path / "in"), str(tmp_path / "out"), classifier, WITHOUT_DUPLICATES, cluster=cluster)
+
+
+def rejects(folder):
+    return [json.loads(line) for path in sorted(folder.glob("*.gz")) for line in gzip.open(path, "rt")]
+
+
+def test_the_local_executor_keeps_and_rejects_what_the_judge_does(job, tmp_path, classifier):
+    executors(job)[-1].run()
+    texts = [text for text, _ in mixed_crawl(120)]
+    reasons = Judge(WITHOUT_DUPLICATES, classifier)(texts).reasons
+    kept = rows_of(tmp_path / "out" / "kept")
+    assert Counter(row["text"] for row in kept) == Counter(t for t, r in zip(texts, reasons, strict=True) if not r)
+    assert list(kept[0]) == ["id", "text", "url", "domain", "score"]
+    gone = rejects(tmp_path / "out" / "rejected")
+    assert Counter(row["metadata"]["filter_reason"] for row in gone) == Counter(filter(None, reasons))
+    # Finished shares are not done again.
+    for path in (tmp_path / "out" / "kept").glob("*.parquet"):
+        path.unlink()
+    executors(job)[-1].run()
+    assert not list((tmp_path / "out" / "kept").glob("*.parquet"))
+
+
+def test_its_minhash_keeps_documents_that_differ_in_digits(tmp_path, classifier):
+    words = " ".join(f"{a}{b}" for a in ["basket", "price", "order", "delivery"] for b in "abcdefghij")
+    texts = [f"product basket price {n} {words.replace('a', str(n))}" for n in (12, 13)]
+    texts += [texts[0], texts[0] + " x"]
+    write_crawl(tmp_path / "in.jsonl", [(text, "hobby") for text in texts])
+    settings = FilterSettings(threshold=0.0, near_duplicates=NearDuplicateSettings(bands=4, rows=2))
+    job = TroveJob(str(tmp_path), str(tmp_path / "out"), classifier, settings, glob_pattern="in.jsonl")
+    stages = executors(job)
+    assert [stage.world_size for stage in stages] == [1, 1, 4, 1, 1]
+    for stage in stages:
+        stage.workers = 1
+    stages[-1].run()
+    kept = [row["text"] for row in rows_of(tmp_path / "out" / "kept")]
+    assert {text.split()[3] for text in kept} == {"12", "13"}
+    assert len(kept) == 2
+    assert not minhash_config(settings).norm_config.norm_numbers
+
+
+def test_one_document_is_judged_as_in_a_batch(classifier):
+    texts = [text for text, _ in mixed_crawl(30)]
+    block = DomainFilter(FilterSettings(), classifier)
+    together = block.filter_batch([Document(text, str(i)) for i, text in enumerate(texts)])
+    assert [block.filter(Document(text, "0")) for text in texts] == together
+    document = Document(texts[0], "0")
+    block.filter(document)
+    assert 0 <= document.metadata["score"] <= 1
+
+
+def test_selected_domains_come_before_the_classifier(job):
+    chosen = TroveJob(job.input_folder, job.output_folder, None, domains=("hobby",))
+    block = pipeline(chosen)[1]
+    assert block.filter(Document("a mug", "1", metadata={"domain": "hobby"})) is True
+    assert block.filter(Document("a mug", "1", metadata={"domain": "news"})) == (False, "domain_not_selected")
+
+
+def test_slurm_and_ray_get_the_same_blocks(job):
+    for kind, name in (("slurm", "SlurmPipelineExecutor"), ("ray", "RayPipelineExecutor")):
+        cluster = ClusterSettings(kind, tasks=8, workers=4, partition="cpu", time="01:00:00", setup="true")
+        stages = executors(TroveJob(job.input_folder, job.output_folder, job.classifier, cluster=cluster))
+        assert [type(stage).__name__ for stage in stages] == [name] * 5
+        assert [stage.world_size for stage in stages] == [8, 8, 20, 1, 8]
+        assert [stage.depends for stage in stages] == [None, *stages[:-1]]
+    assert stages[0].workers == 4
+
+
+def test_slurm_without_a_partition_is_refused():
+    with pytest.raises(ValueError, match="partition is needed"):
+        ClusterSettings("slurm")
