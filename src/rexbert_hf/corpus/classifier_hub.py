@@ -108,6 +108,8 @@ def push_classifier(
     *,
     private: bool | None = None,
     revision: str | None = None,
+    token: str | None = None,
+    endpoint: str | None = None,
     **card: Any,
 ) -> str:
     """Push model, metadata and card in one commit; models of earlier pushes go in the same one.
@@ -117,6 +119,8 @@ def push_classifier(
         repo_id: "user/name"; made when missing.
         private: whether a new repository is private.
         revision: the branch to push to.
+        token: a write token; by default the one of this machine. Never logged, never written.
+        endpoint: another Hub's address.
         card: further fields of `classifier_card`.
 
     Returns:
@@ -126,7 +130,7 @@ def push_classifier(
         PermissionError: when the token may not write there.
         ConnectionError: when the Hub stays unreachable.
     """
-    api = HfApi()
+    api = HfApi(endpoint=endpoint, token=token)
     text = classifier_card(classifier, repo_id, **card)
 
     def attempt() -> str:

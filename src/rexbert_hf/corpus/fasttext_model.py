@@ -232,18 +232,27 @@ class FastTextClassifier:
         }
 
     @classmethod
-    def load(cls, directory_or_repo: str | Path, revision: str | None = None) -> FastTextClassifier:
+    def load(
+        cls,
+        directory_or_repo: str | Path,
+        revision: str | None = None,
+        *,
+        token: str | None = None,
+        endpoint: str | None = None,
+    ) -> FastTextClassifier:
         """Read what `save` wrote or `push_to_hub` pushed.
 
         Args:
             directory_or_repo: a folder, or a model on the Hub.
             revision: of the repository.
+            token: a read token; by default the one of this machine.
+            endpoint: another Hub's address.
 
         Raises:
             FileNotFoundError: if there is no such folder or repository, or a file is missing in it.
             ValueError: if the metadata or the model is not what `save` wrote.
         """
-        folder = resolve(directory_or_repo, revision, [METADATA, "model-*"])
+        folder = resolve(directory_or_repo, revision, [METADATA, "model-*"], token=token, endpoint=endpoint)
         about = folder / METADATA
         if not about.is_file():
             raise FileNotFoundError(f"{folder} has no {METADATA}: it holds no classifier; run the distil stage")
@@ -261,7 +270,14 @@ class FastTextClassifier:
         return cls(read_layout(path), normaliser, labels, threshold, metadata.get("facts", {}))
 
     def push_to_hub(
-        self, repo_id: str, *, private: bool | None = None, revision: str | None = None, **card: Any
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        token: str | None = None,
+        endpoint: str | None = None,
+        **card: Any,
     ) -> str:
         """Push model, metadata and card in one commit.
 
@@ -269,6 +285,8 @@ class FastTextClassifier:
             repo_id: "user/name"; made when missing.
             private: whether a new repository is private.
             revision: the branch to push to.
+            token: a write token; by default the one of this machine. Never logged, never written.
+            endpoint: another Hub's address.
             card: further fields of the card, see `classifier_card`.
 
         Returns:
@@ -280,7 +298,8 @@ class FastTextClassifier:
         """
         from .classifier_hub import push_classifier
 
-        return push_classifier(self, repo_id, private=private, revision=revision, **card)
+        where = {"token": token, "endpoint": endpoint}
+        return push_classifier(self, repo_id, private=private, revision=revision, **where, **card)
 
 
 def _digest(path: Path) -> str:

@@ -1,0 +1,151 @@
+"""The model file: refused when it is none, the same classifier when it is made narrow, fastText's own hashing."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import struct
+
+import numpy as np
+import pytest
+from filter_cases import labelled_texts, tiny_classifier
+
+from rexbert_hf.corpus.fasttext_file import collapse, read_layout, read_matrices
+from rexbert_hf.corpus.fasttext_model import FastTextClassifier
+from rexbert_hf.corpus.fasttext_train import FastTextOptions, word_hash
+from rexbert_hf.corpus.normalise import Normaliser, normalise_texts
+
+fasttext = pytest.importorskip("fasttext")
+HEAD = struct.pack("<ii", 793_712_314, 12)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A model of three labels that fastText itself trained, and its texts.
+
+    Its matrices are set: with one thread fastText clears only the first tenth of its table.
+    """
+    folder = tmp_path_factory.mktemp("wide")
+    texts, labels = labelled_texts(120)
+    names = ["mixed" if i % 3 == 0 else label for i, label in enumerate(labels)]
+    lines = [f"__label__{name} {text}\n" for name, text in zip(names, normalise_texts(texts), strict=True)]
+    (folder / "train.txt").write_text("".join(lines))
+    model = fasttext.train_supervised(
+        str(folder / "train.txt"), dim=4, wordNgrams=2, bucket=500, thread=1, verbose=0, epoch=0
+    )
+    rng = np.random.default_rng(0)
+    words, output = model.get_input_matrix(), model.get_output_matrix()
+    model.set_matrices(rng.normal(size=words.shape).astype("f4"), rng.normal(size=output.shape).astype("f4"))
+    model.save_model(str(folder / "wide.bin"))
+    return folder / "wide.bin", normalise_texts(texts)
+
+
+def test_layout_of_fasttexts_own_file(wide):
+    path, _ = wide
+    layout, model = read_layout(path), fasttext.load_model(str(path))
+    assert (layout.dim, layout.words, layout.buckets, layout.loss) == (4, len(model.words), 500, "softmax")
+    assert list(layout.labels) == model.labels
+    table, output = read_matrices(layout)
+    assert (table == model.get_input_matrix()).all()
+    assert (output == model.get_output_matrix()).all()
+
+
+def test_collapsing_changes_no_probability(wide, tmp_path):
+    path, texts = wide
+    narrow = collapse(path, tmp_path / "narrow.bin")
+    assert narrow.dim == len(narrow.labels) == 3
+    before, after = (
+        fasttext.load_model(str(p)).predict([*texts, "unknown words", ""], k=3) for p in (path, narrow.path)
+    )
+    assert before[0] == after[0]
+    assert np.allclose(np.array(before[1]), np.array(after[1]), atol=1e-5)
+
+
+def test_two_labels_need_one_number_a_row(tmp_path):
+    classifier = tiny_classifier()
+    assert classifier.file.dim == 1
+    again = collapse(classifier.file.path, tmp_path / "again.bin")
+    assert np.allclose(read_matrices(again)[0], read_matrices(classifier.file)[0])
+
+
+def reference_score(classifier: FastTextClassifier, text: str) -> float:
+    """Log-odds as fastText defines them, word by word, in plain Python."""
+    layout = classifier.file
+    table = read_matrices(layout)[0][:, 0].astype(float)
+    vocabulary = {word: i for i, word in enumerate(fasttext.load_model(str(layout.path)).words)}
+    words = [*Normaliser()(text).split(), "</s>"]
+    rows = [vocabulary[word] for word in words if word in vocabulary]
+    for first, second in itertools.pairwise(words):
+        signed = [h - (1 << 32) if h >= 1 << 31 else h for h in map(word_hash, (first, second))]
+        rows.append(layout.words + (signed[0] * 116049371 + signed[1]) % (1 << 64) % layout.buckets)
+    return 2 * sum(table[row] for row in rows) / len(rows)
+
+
+def test_fasttext_reads_our_file_as_we_meant_it():
+    classifier = tiny_classifier()
+    texts = [*labelled_texts(20, seed=5)[0], "caf\u00e9 \u4e2d\u6587 unknown basket", "king"]
+    wanted = [1 / (1 + math.exp(-reference_score(classifier, text))) for text in texts]
+    assert classifier.scores(texts) == pytest.approx(wanted, abs=3e-5)  # fastText adds 1e-5
+
+
+def test_training_finds_the_minimum_of_the_penalised_loss():
+    """The gradient in float64, written out: loss of 10,000 texts over C, plus half the squared weights."""
+    texts, labels = labelled_texts(60)
+    options = FastTextOptions(word_ngrams=1, min_count=1, buckets=1, strength=10.0, max_steps=1_000)
+    classifier = FastTextClassifier.train(texts, labels, ["shop"], options=options)
+    model = fasttext.load_model(str(classifier.file.path))
+    vocabulary = {word: i for i, word in enumerate(model.words)}
+    weights = 2 * read_matrices(classifier.file)[0][: len(vocabulary), 0].astype(float)
+    features = np.zeros((60, len(vocabulary)))
+    for row, text in zip(features, texts, strict=True):
+        words = [*Normaliser()(text).split(), "</s>"]
+        for word in words:
+            row[vocabulary[word]] += 1 / len(words)
+    truth = np.array([label == "shop" for label in labels])
+    wrong = 1 / (1 + np.exp(-features @ weights)) - truth
+    gradient = weights + 10.0 * (10_000 / 60) * features.T @ wrong
+    assert np.abs(gradient).max() < 0.02 * np.abs(weights).max()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is not a fastText model"),
+        (b"\x89PNG and so on, for a good while", "is not a fastText model"),
+        (b"PK\x03\x04" + bytes(5_000), "is not a fastText model"),
+        (struct.pack("<ii", 793_712_314, 99) + bytes(100), "version 99"),
+        (HEAD + bytes(10), "cut off or damaged"),
+        (HEAD + struct.pack("<12id", *[5] * 6, 3, 3, *[5] * 4, 0.1) + b"\xff" * 60, "cut off or damaged"),
+        (HEAD + struct.pack("<12id", *[5] * 6, 2, 2, *[5] * 4, 0.1), "of word vectors"),
+    ],
+)
+def test_what_is_no_model_is_refused_in_one_line(tmp_path, content, message):
+    path = tmp_path / "model.bin"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        FastTextClassifier.from_file(path, ["shop"])
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_cut_anywhere_is_refused(tmp_path):
+    classifier = tiny_classifier()
+    content = classifier.file.path.read_bytes()
+    path = tmp_path / "cut.bin"
+    for size in [*range(0, 400, 13), len(content) // 2, len(content) - 1]:
+        path.write_bytes(content[:size])
+        with pytest.raises(ValueError, match=r"cut\.bin"):
+            read_layout(path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.bin"):
+        read_layout(tmp_path / "nowhere.bin")
+
+
+def test_word_vectors_of_fasttext_are_refused(tmp_path):
+    (tmp_path / "text.txt").write_text("a b c d e f g h i j\n" * 50)
+    model = fasttext.train_unsupervised(str(tmp_path / "text.txt"), dim=4, minCount=1, epoch=1, verbose=0, bucket=100)
+    model.save_model(str(tmp_path / "vectors.bin"))
+    with pytest.raises(ValueError, match="of word vectors"):
+        read_layout(tmp_path / "vectors.bin")

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+from filter_cases import labelled_texts, tiny_classifier
+
+from rexbert_hf.corpus.fasttext_model import METADATA, FastTextClassifier
+from rexbert_hf.corpus.fasttext_train import FastTextOptions
+from rexbert_hf.corpus.normalise import Normaliser
+
+fasttext = pytest.importorskip("fasttext")
+SMALL = FastTextOptions(buckets=1_000, min_count=1)
+
+
+def test_unseen_texts_are_told_apart():
+    texts, labels = labelled_texts(200, seed=9)
+    kept = tiny_classifier().keeps(texts)
+    assert np.mean(kept == (np.array(labels) == "shop")) > 0.95
+
+
+def test_training_is_the_same_bytes_every_time():
+    first, second = tiny_classifier(), tiny_classifier()
+    assert first.file.path.read_bytes() == second.file.path.read_bytes()
+
+
+def test_any_text_can_be_scored_and_texts_without_words_score_nothing():
+    odd = ["", " ", "\n\n", "!!!", "line\nbreak\r\nbasket", "__label__out_of_domain basket", "\0nul", "\ud800", "</s>"]
+    scores = tiny_classifier().scores(odd)
+    assert scores.dtype == np.float32
+    assert ((scores >= 0) & (scores <= 1)).all()
+    assert scores[:4].tolist() == [0.0] * 4
+    assert tiny_classifier().scores([]).shape == (0,)
+
+
+def test_labels_written_into_a_text_do_not_train():
+    """A page of the other side that holds the label's name trains as what it was labelled."""
+    texts, labels = labelled_texts(100)
+    spiked = [
+        f"__label__in_domain {text}" if label == "general" else text for text, label in zip(texts, labels, strict=True)
+    ]
+    classifier = FastTextClassifier.train(spiked, labels, ["shop"], options=SMALL)
+    assert classifier.labels == ("in_domain", "out_of_domain")
+    assert classifier.scores(["king war river winter"])[0] < 0.5
+
+
+def test_scores_do_not_depend_on_the_batch():
+    classifier, texts = tiny_classifier(), labelled_texts(1_100, seed=3)[0]
+    together = classifier.scores(texts)
+    alone = np.array([classifier.scores([text])[0] for text in texts[::97]])
+    assert (together[::97] == alone).all()
+
+
+def test_weights_move_the_border():
+    texts, labels = labelled_texts(200)
+    middle = ["basket king price war the of and"]
+    heavy = [
+        FastTextClassifier.train(
+            texts, labels, ["shop"], options=SMALL, weights=[weight if x == "shop" else 1 for x in labels]
+        ).scores(middle)[0]
+        for weight in (0.02, 1, 50)
+    ]
+    assert heavy[0] < heavy[1] < heavy[2]
+
+
+def test_a_repeated_text_is_a_text_of_double_weight():
+    texts, labels = labelled_texts(40)
+    options = FastTextOptions(buckets=1_000, min_count=1, max_steps=2_000)
+    twice = FastTextClassifier.train([*texts, *texts[:10]], [*labels, *labels[:10]], ["shop"], options=options)
+    weighed = FastTextClassifier.train(texts, labels, ["shop"], options=options, weights=[2] * 10 + [1] * 30)
+    assert twice.scores(texts) == pytest.approx(weighed.scores(texts), abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels", "message"),
+    [
+        (["a b", "c d"], ["shop", "shop"], "both sides are needed"),
+        (["a b", "c d"], ["general", "other"], "both sides are needed"),
+        (["a b", "!!"], ["shop", "general"], "out of the domain has a word"),
+        (["a b"], ["shop", "general"], "1 texts with 2 labels"),
+    ],
+)
+def test_what_cannot_be_learnt_from_is_refused(texts, labels, message):
+    with pytest.raises(ValueError, match=message):
+        FastTextClassifier.train(texts, labels, ["shop"], options=SMALL)
+
+
+def test_saved_and_loaded_it_is_the_same_with_its_normaliser(tmp_path):
+    texts, labels = labelled_texts(100)
+    before = FastTextClassifier.train(texts, labels, ["shop"], Normaliser("keep", 50), SMALL)
+    before.threshold = 0.625
+    before.save(tmp_path)
+    after = FastTextClassifier.load(tmp_path)
+    assert (after.normaliser, after.threshold, after.facts) == (before.normaliser, 0.625, before.facts)
+    assert (after.scores(texts) == before.scores(texts)).all()
+    assert after.fingerprint == before.fingerprint
+    # With the normaliser of another model the answers are others.
+    other = FastTextClassifier.from_file(after.file.path, ["in_domain"], Normaliser(max_words=2))
+    assert (other.scores(texts) != after.scores(texts)).any()
+
+
+def test_another_model_gets_another_name_and_the_old_one_goes(tmp_path):
+    first = tiny_classifier().save(tmp_path)
+    texts, labels = labelled_texts(60, seed=4)
+    second = FastTextClassifier.train(texts, labels, ["shop"], options=SMALL).save(tmp_path)
+    assert first.name != second.name
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([METADATA, second.name])
+
+
+def test_pickled_it_still_scores(tmp_path):
+    tiny_classifier().save(tmp_path)
+    classifier = FastTextClassifier.load(tmp_path)
+    classifier.scores(["basket"])
+    assert pickle.loads(pickle.dumps(classifier)).scores(["basket"]) == classifier.scores(["basket"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"normaliser": {"digits": "keep", "stemming": 1}}, "unknown setting stemming"),
+        ({"sha256": "0" * 64}, "is not the file that was saved"),
+        ({"format": 9}, "format 9"),
+        ({"in_domain": ["shoes"]}, "has no label shoes"),
+        ({"threshold": None}, METADATA),
+    ],
+)
+def test_metadata_that_does_not_fit_is_refused(tmp_path, change, message):
+    tiny_classifier().save(tmp_path)
+    about = tmp_path / METADATA
+    about.write_text(json.dumps(json.loads(about.read_text()) | change))
+    with pytest.raises(ValueError, match=message):
+        FastTextClassifier.load(tmp_path)
+
+
+def test_a_folder_without_a_classifier_says_what_to_do(tmp_path):
+    with pytest.raises(FileNotFoundError, match="run the distil stage"):
+        FastTextClassifier.load(tmp_path)
+    tiny_classifier().save(tmp_path).unlink()
+    with pytest.raises(FileNotFoundError, match=r"model-.*no such file"):
+        FastTextClassifier.load(tmp_path)
