@@ -208,7 +208,9 @@ def pinned(source: SourceSettings, data_dir: str | None) -> tuple[SourceSettings
         return source, {"repo_id": found["name"]}
     held = f"{found['name']}{found['config'] or ''}@{commit}"
     record = {"repo_id": found["name"], "revision": str(commit)}
-    return dataclasses.replace(source, **{"path" if source.corpus is None else "corpus": held}), record
+    if source.corpus is not None:
+        return dataclasses.replace(source, corpus=held), record
+    return dataclasses.replace(source, path=held), record
 
 
 def source_key(source: SourceSettings, data_dir: str | None, *parts: Any) -> str:
