@@ -73,8 +73,8 @@ def test_a_graph_walks_with_a_selector_where_many_pass(graph, monkeypatch):
     asked = []
     walk = type(graph.codes).search
     monkeypatch.setattr(type(graph.codes), "search", lambda *args: asked.append(args) or walk(*args))
-    graph.search(QUERIES[:1], 5, filter={"in_stock": True})
-    assert not asked  # 3,000 of 6,000 are cheaper to compare
+    graph.search(QUERIES[:1], 5, filter={"category": "Lamps"})
+    assert not asked  # 600 of 6,000 are cheaper to compare
     monkeypatch.setattr("rexbert_hf.retrieval.dense._WALK_COST", 0.0)
     mask = rows_that(lambda p: p["in_stock"])
     assert recall(graph.search(QUERIES, 20, filter={"in_stock": True}), exact(VECTORS, QUERIES, 20, mask)) >= 0.98
@@ -206,6 +206,7 @@ def test_odd_questions(index):
     (everything,) = index.search(QUERIES[:1], COUNT + 5)  # k larger than the catalogue
     assert {name for name, _ in everything} == {product["product_id"] for product in PRODUCTS}
     assert index.search(np.zeros((0, DIM), np.float32), 5) == []
+    assert index.search([row.tolist() for row in QUERIES[:2]], 5) == index.search(QUERIES[:2], 5)
     assert index.search(QUERIES[:1], 5, filter={"brand": "none such"}) == [[]]
     assert index.search(QUERIES[:1], 5, filter={"brand": []}) == [[]]
     assert len(index.search(QUERIES[0], 5)) == 1
@@ -231,6 +232,40 @@ def test_wrong_questions_are_one_line(graph, arguments, message):
     with pytest.raises(ValueError, match=message) as error:
         graph.search(**{"queries": QUERIES[:1], "k": 5, **arguments})
     assert "\n" not in str(error.value)
+
+
+def test_what_is_no_query(graph):
+    for queries in ([None], [["a", "b"]], np.array(["a"])):
+        with pytest.raises(TypeError, match="queries are texts or vectors of numbers"):
+            graph.search(queries, 5)
+
+
+def test_a_wrong_upsert_changes_nothing():
+    index = ProductIndex.build(PRODUCTS[:50], HashModel(), "hnsw")
+    before = index.search(QUERIES, 50)
+    with pytest.raises(ValueError, match="product p3: brand is 5, but the column holds texts"):
+        index.upsert(
+            [{"product_id": "p2", "title": "new", "brand": "New"}, {"product_id": "p3", "title": "n", "brand": 5}]
+        )
+    assert index.search(QUERIES, 50) == before
+    assert index.upsert([{"product_id": "p3", "title": "n", "brand": "New"}]) == 1
+    assert [name for name, _ in index.search("n", 5, filter={"brand": "New"})[0]] == ["p3"]
+
+
+def test_filters_see_what_has_changed(index):
+    small = ProductIndex.build(PRODUCTS[:60], HashModel(), index.options.kind)
+    wanted = {"brand": "Acme"}
+    assert len(small.search("x", 60, filter=wanted)[0]) == 20
+    small.upsert([dict(PRODUCTS[1], brand="Acme"), dict(PRODUCTS[900], brand="Acme")])
+    assert len(small.search("x", 60, filter=wanted)[0]) == 22
+    assert len(small.search("x", 60, filter={"price": (1, 20)})[0]) > 30
+    assert len(small.search("x", 60, filter={"price": [1, 20]})[0]) == 2  # a list is no range
+    many = np.array([f"brand {i}" for i in range(2_000)])
+    assert small.search("x", 60, filter={"brand": many}) == [[]]
+    many[1_000] = "Bolt"
+    assert len(small.search("x", 60, filter={"brand": many})[0]) == 19
+    small.delete(["p0", "p1"])
+    assert len(small.search("x", 60, filter=wanted)[0]) == 20
 
 
 def test_queries_without_text_have_no_hits():

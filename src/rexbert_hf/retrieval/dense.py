@@ -16,9 +16,9 @@ from rexbert_hf.retrieval.vector_store import VectorStore
 EXACT_ROWS = 2_000
 """So many rows are always compared one by one."""
 
-_WALK_COST = 24.0
-# A candidate of a graph walk costs about as much as comparing with 24 rows: it visits some 20 neighbours, each a cache
-# miss. A walk that keeps `ef` candidates of the rows that pass visits ef / share of all.
+_WALK_COST = 12.0
+# A candidate of a graph walk costs about as much as fetching and comparing 12 rows: it visits some 20 neighbours, each
+# a cache miss. A walk that keeps `ef` candidates of the rows that pass visits ef / share of all.
 
 
 def walk_pays(passing: int, rows: int, ef: int) -> bool:
@@ -55,7 +55,7 @@ def dense_search(
     passing = len(store) if mask is None else int(np.count_nonzero(mask))
     wanted = min(k, passing)
     candidates = min(options.candidates(wanted), passing)
-    ef = options.ef(candidates)
+    ef = options.ef(wanted)
     graph = isinstance(codes, GraphCodes)
     if codes is None or wanted == 0 or (graph and not walk_pays(passing, len(store), ef)):
         return exact_search(store, queries, k, mask)
@@ -83,4 +83,5 @@ def rescore(store: VectorStore, queries: np.ndarray, rows: np.ndarray) -> np.nda
     for i, query in enumerate(queries):
         there = rows[i] >= 0
         scores[i, there] = store.take(rows[i, there]) @ query
+    store.release(rows.size)
     return scores

@@ -123,7 +123,10 @@ class Column:
         if self.texts is None:
             if not all(isinstance(choice, (bool, int, float, np.number)) for choice in choices):
                 raise ValueError(f"filter {name}: the column holds numbers, not {choices[0]!r}")
-            return np.isin(self.values, np.array([float(choice) for choice in choices]))
+            passing = np.zeros(len(self.values), dtype=bool)
+            for choice in choices:
+                passing |= self.values == float(choice)
+            return passing
         if not all(isinstance(choice, str) for choice in choices):
             raise ValueError(f"filter {name}: the column holds texts, not {choices[0]!r}")
         table = np.array([_text_passes(text, choices, name) for text in self.texts] + [False])
@@ -181,13 +184,15 @@ class FilterColumns:
             products: the records.
             product_ids: their ids, for messages.
         """
+        codes: dict[str, np.ndarray] = {}  # all of them before any is kept: a wrong value changes nothing
         for name in self.names:
             values = [field_value(product, name) for product in products]
             column = self._column(name, values)
             if column is not None:
                 pairs = zip(values, product_ids, strict=True)
-                codes = np.array([column.code(value, name, i) for value, i in pairs], dtype=column.values.dtype)
-                column.values = np.concatenate([column.values, codes])
+                codes[name] = np.array([column.code(value, name, i) for value, i in pairs], dtype=column.values.dtype)
+        for name, new in codes.items():
+            self.columns[name].values = np.concatenate([self.columns[name].values, new])
         self.rows += len(products)
 
     def replace(self, row: int, product: Mapping[str, Any], product_id: str) -> None:

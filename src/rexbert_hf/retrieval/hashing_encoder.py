@@ -17,7 +17,7 @@ HASHING = "hashing"
 """The name that stands for this encoder where a model is asked for."""
 
 _WORD = re.compile(r"\w+")
-_TRIGRAM_WEIGHT = 0.3
+_TRIGRAM_WEIGHT = 0.5
 
 
 class HashingEncoder:
@@ -29,7 +29,7 @@ class HashingEncoder:
     Example:
         >>> encoder = HashingEncoder()
         >>> red, reds, blue = encoder.encode(["red lamp", "red lamps", "blue chair"])
-        >>> bool(red @ reds > 0.7 > 0.3 > red @ blue)
+        >>> bool(red @ reds > 0.5 > 0.2 > red @ blue)
         True
     """
 

@@ -19,6 +19,7 @@ from rexbert_hf.hub import resolve
 from rexbert_hf.retrieval.codes import build_codes
 from rexbert_hf.retrieval.dense import dense_search
 from rexbert_hf.retrieval.embedding_cache import EmbeddingCache
+from rexbert_hf.retrieval.filters import canonical
 from rexbert_hf.retrieval.index_build import compact_index, fill_index
 from rexbert_hf.retrieval.index_files import FORMAT, LEXICAL_FOLDER, read_files, write_files
 from rexbert_hf.retrieval.index_folder import INDEX_FILE, current_version, read_facts, write_version
@@ -34,6 +35,9 @@ logger = logging.getLogger(__name__)
 SMALL_CATALOGUE = 50_000
 """Without FAISS, an index of so many products is searched exactly, whatever its kind."""
 
+KEPT_MASKS = 16
+"""Filters whose rows are remembered until the index changes."""
+
 COMPACT_SHARE = 0.3
 """Share of dead rows from which an index says that it wants `compact()`."""
 
@@ -45,13 +49,11 @@ class ProductIndex(SearchIndex):
     """Products and their vectors; made by `build` and `load`.
 
     Example:
-        >>> class Letters:
-        ...     def encode(self, texts):
-        ...         return np.array([[text.count(letter) for letter in "aeiou"] for text in texts])
-        >>> products = [{"product_id": "p1", "title": "banana"}, {"product_id": "p2", "title": "kiwi", "price": 3}]
-        >>> index = ProductIndex.build(products, Letters(), kind="flat")
-        >>> index.search(["bandana"], 1), [name for name, _ in index.search("papaya", 5, filter={"price": (1, 5)})[0]]
-        ([[('p1', 1.0)]], ['p2'])
+        >>> from rexbert_hf.retrieval.hashing_encoder import HashingEncoder
+        >>> products = [{"product_id": "p1", "title": "red lamp"}, {"product_id": "p2", "title": "kiwi", "price": 3}]
+        >>> index = ProductIndex.build(products, HashingEncoder(), kind="flat")
+        >>> [name for name, _ in index.search("red lamps")[0]], index.search("red lamp", filter={"price": (4, 5)})
+        (['p1', 'p2'], [[]])
     """
 
     def __init__(self, options: IndexOptions, identity: ModelIdentity | None, model: Any = None) -> None:
@@ -63,6 +65,7 @@ class ProductIndex(SearchIndex):
         self.cache: EmbeddingCache | None = None
         self.folder: Path | None = None
         self.version: Path | None = None
+        self._masks: dict[str, np.ndarray] = {}
         self.scratch: tempfile.TemporaryDirectory[str] | None = None
 
     # Making
@@ -167,8 +170,12 @@ class ProductIndex(SearchIndex):
         """Rows that may be returned; None: all."""
         if not filter:
             return None if self.rows.alive.all() else self.rows.alive
-        mask: np.ndarray = self.rows.columns.mask(filter) & self.rows.alive
-        return mask
+        name = repr([(key, getattr(value, "tolist", lambda v=value: v)()) for key, value in canonical(filter).items()])
+        if name not in self._masks:
+            if len(self._masks) >= KEPT_MASKS:
+                self._masks.clear()
+            self._masks[name] = self.rows.columns.mask(filter) & self.rows.alive
+        return self._masks[name]
 
     def _dense(self, vectors: np.ndarray, k: int, filter: Mapping[str, Any] | None) -> list[Hits]:
         scores, rows = dense_search(self.store, self.codes, self.options, vectors, k, self._mask(filter))
@@ -215,6 +222,7 @@ class ProductIndex(SearchIndex):
         """
         encoded = 0
         for batch in batches(products, self.options):
+            self._masks.clear()
             if not batch.ids:
                 continue
             rows = self.rows.find(batch.ids)
@@ -235,8 +243,8 @@ class ProductIndex(SearchIndex):
         vectors = checked_documents(self.encode(part), part.ids, self.options.metric)
         if vectors.shape[1] != self.dim:
             raise ValueError(f"the model gives {vectors.shape[1]} dimensions, the index has {self.dim}: use its model")
-        self.kill(rows[places])
         self.rows.append(batch, places.tolist())
+        self.kill(rows[places])
         self.store.append(vectors)
         if self.codes is not None:
             self.codes.add(vectors)
@@ -261,6 +269,7 @@ class ProductIndex(SearchIndex):
             rows: -1 is none.
         """
         rows = rows[rows >= 0]
+        self._masks.clear()
         if len(rows):
             self.rows.alive = self.rows.alive.copy()  # searches that run keep theirs
             self.rows.alive[rows] = False
@@ -277,6 +286,7 @@ class ProductIndex(SearchIndex):
 
     def compact(self) -> None:
         """Drop dead rows and build the codes again; nothing is encoded."""
+        self._masks.clear()
         compact_index(self)
 
     # Storage

@@ -12,7 +12,7 @@ METRICS = ("cosine", "dot")
 MODES = ("dense", "lexical", "hybrid")
 
 # Graph links and candidates a hit, by kind. A coarser code gets fewer links, to stay small, and more candidates.
-_LINKS = {"flat": 0, "hnsw": 32, "int8": 24, "int4": 14, "binary": 0}
+_LINKS = {"flat": 0, "hnsw": 32, "int8": 24, "int4": 12, "binary": 0}
 _OVERSAMPLE = {"flat": 1.0, "hnsw": 1.0, "int8": 1.5, "int4": 3.0, "binary": 10.0}
 
 LEAST_EF = 128
@@ -32,9 +32,9 @@ class IndexOptions:
         field_names: put "title: " and so on before each field.
         filters: columns that a search may be filtered by, where products have them.
         storage: how vectors are stored: "float32" or "int8" (a quarter of the disk, scores within about 1e-3).
-        links: neighbours of a graph node; twice as many on the lowest level. Default by kind: 32, 24 (int8), 14 (int4).
+        links: neighbours of a graph node; twice as many on the lowest level. Default by kind: 32, 24 (int8), 12 (int4).
         ef_construction: candidates looked at for each new node.
-        ef_search: candidates kept while walking; by default three times what is rescored, at least 128.
+        ef_search: candidates kept while walking; by default three for each hit wanted, at least 128.
         oversample: candidates rescored for each hit wanted. Default by kind: 1.5 (int8), 3 (int4), 10 (binary).
         lexical: build BM25 beside the vectors at once; else at the first lexical search.
         stem: whether BM25 stems words (English).
@@ -91,6 +91,6 @@ class IndexOptions:
         """Rows that are rescored for k hits."""
         return max(k, round(k * (self.oversample or _OVERSAMPLE[self.kind])))
 
-    def ef(self, candidates: int) -> int:
-        """Candidates kept while walking the graph."""
-        return max(self.ef_search or max(LEAST_EF, 3 * candidates), candidates)
+    def ef(self, k: int) -> int:
+        """Candidates kept while walking the graph for k hits."""
+        return max(self.ef_search or max(LEAST_EF, 3 * k), self.candidates(k))

@@ -242,4 +242,6 @@ class ProductRows:
             rows._texts_file = pq.ParquetFile(path)
         except (pa.ArrowException, KeyError) as error:
             raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}): build the index again") from None
+        del table
+        pa.default_memory_pool().release_unused()
         return rows

@@ -83,11 +83,11 @@ class SearchIndex(abc.ABC):
             raise ValueError(f"k={k}: ask for at least one hit")
         if isinstance(queries, str):
             queries = [queries]
-        if isinstance(queries, np.ndarray) and queries.dtype.kind == "f":
+        if isinstance(queries, np.ndarray) or (len(queries) and not isinstance(queries[0], str)):
             if mode != "dense":
                 raise ValueError(f"mode '{mode}' needs the texts of queries, not vectors")
             return self._dense(self._checked(queries), k, filter)
-        texts = [str(query) for query in queries]
+        texts = list(queries)
         asked = [i for i, text in enumerate(texts) if text.strip()]
         hits: list[Hits] = [[] for _ in texts]
         if asked:
@@ -105,8 +105,14 @@ class SearchIndex(abc.ABC):
         sides = zip(self._dense(vectors, depth, filter), self._lexical(texts, depth, filter), strict=True)
         return [fuse(rankings, k) for rankings in sides]
 
-    def _checked(self, vectors: np.ndarray) -> np.ndarray:
-        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    def _checked(self, vectors: Any) -> np.ndarray:
+        try:
+            array = np.asarray(vectors)
+        except ValueError:  # of different lengths
+            array = np.array(None)
+        if array.dtype.kind not in "fiu":
+            raise TypeError(f"queries are texts or vectors of numbers, not {str(vectors)[:60]!r}")
+        vectors = np.ascontiguousarray(array, dtype=np.float32)
         vectors = vectors[None] if vectors.ndim == 1 else vectors
         if vectors.shape[1] != self.dim:
             raise ValueError(f"queries have {vectors.shape[1]} dimensions, the index {self.dim}: use its own model")

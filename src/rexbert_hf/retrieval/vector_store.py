@@ -27,7 +27,7 @@ DTYPES: dict[str, tuple[np.dtype[Any], str]] = {"float32": (np.dtype("<f4"), "F3
 """What vectors may be stored as: numpy's type and safetensors' name."""
 
 RESIDENT_BYTES = 16 << 20
-"""About so much of a mapped file is left in the process between searches; the rest stays in the system's cache."""
+"""About so much of a mapped file is left in the process by rescoring; the rest stays in the system's cache."""
 
 _FAULT_BYTES = 64 << 10  # the system maps up to so much around a page that is touched
 
@@ -205,7 +205,6 @@ class VectorStore:
         Args:
             rows: int64 `[n]`.
         """
-        self._release(len(rows))
         if len(self.segments) == 1:
             return self.segments[0].take(rows)
         out = np.empty((len(rows), self.dim), dtype=np.float32)
@@ -228,8 +227,12 @@ class VectorStore:
                 yield first + start, segment.take(slice(start, start + size))
             first += len(segment.data)
 
-    def _release(self, rows: int) -> None:
-        """Give touched pages back to the system's cache now and then: a search needs few of them."""
+    def release(self, rows: int) -> None:
+        """Give touched pages back to the system's cache now and then, where few rows are read of a large file.
+
+        Args:
+            rows: that were read since the last call.
+        """
         self._touched += rows * _FAULT_BYTES
         if self._touched < RESIDENT_BYTES:
             return
