@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from chat_server import ChatServer
 
 from rexbert_hf.catalog import load_sample
 from rexbert_hf.corpus.documents import text_id
@@ -223,6 +224,22 @@ def test_an_audit_below_the_bar_stops_the_run(recipe, tmp_path):
     assert (tmp_path / "out" / "label" / "report.json").exists()
     assert not (tmp_path / "out" / "distil").exists()
     assert (tmp_path / "out" / "audit" / "disagreements.csv").exists()
+
+
+def test_an_endpoint_is_paid_once_by_select_and_label(tmp_path):
+    pages = [{"text": f"page {i} {'has a price' if i % 3 else 'is a story'}", "domain": ("hobby", "news")[i % 2]}
+             for i in range(60)]  # fmt: skip
+    (tmp_path / "pages.jsonl").write_text("".join(json.dumps(page) + "\n" for page in pages))
+    with ChatServer() as server:
+        endpoint = f"{{base_url: {server.url}, model: tiny, timeout: 5}}"
+        source = f"[{{path: {tmp_path / 'pages.jsonl'}}}]"
+        pairs = [("sources", source), ("label.kind", "llm"), ("label.endpoint", endpoint), ("select.per_domain", "20"),
+                 ("output_dir", str(tmp_path / "out")), ("stages", "[select, sample, label]")]  # fmt: skip
+        made = load_settings(CurateSettings, CONFIGS / "curate_sample.yaml", pairs)
+        results = curate(made)
+        assert results["stages"]["label"].details["labels"] == {"general": 20, "shop": 40}
+        assert set(server.requests.values()) == {1}
+        assert len(server.requests) == 60
 
 
 def test_a_second_vertical_end_to_end(tmp_path):

@@ -21,7 +21,7 @@ from .card_facts import reasons_line
 from .distil import distil
 from .fasttext_model import FastTextClassifier
 from .filtering import KEPT, filter_corpus
-from .label import LABELS, label, make_labeller
+from .label import ANSWERS, LABELS, label, make_labeller
 from .manifest import read_json
 from .publish import push_corpus
 from .sample import DOCUMENTS, picked_domains, sample
@@ -74,6 +74,9 @@ class _Curation:
     def __init__(self, settings: CurateSettings) -> None:
         self.settings, self.vertical = settings, settings.domain
         self.reports: dict[str, StageReport] = {}
+        # What select asks, label asks again: with one file of answers it is paid once.
+        answers = settings.label.cache or str(settings.output_dir / ANSWERS)
+        self.label_settings = dataclasses.replace(settings.label, cache=answers)
 
     def folder(self, stage: str) -> Path:
         return self.settings.output_dir / (CORPUS if stage == "build" else stage)
@@ -96,7 +99,7 @@ class _Curation:
         return picked_domains(self.need("select", "sample"))
 
     def select(self) -> StageReport:
-        labeller = make_labeller(self.settings.label, self.vertical, self.folder("select"))
+        labeller = make_labeller(self.label_settings, self.vertical, self.folder("select"))
         return select(self.settings.select, self.vertical, self.settings.sources, labeller, self.folder("select"))
 
     def sample(self) -> StageReport:
@@ -104,7 +107,7 @@ class _Curation:
 
     def label(self) -> StageReport:
         documents = self.need("sample", "label") / DOCUMENTS
-        return label(self.settings.label, self.vertical, documents, self.folder("label"))
+        return label(self.label_settings, self.vertical, documents, self.folder("label"))
 
     def audit(self) -> StageReport:
         documents = self.need("sample", "audit") / DOCUMENTS
