@@ -138,12 +138,12 @@ def draw(found: dict[str, dict[int, Latency]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(6.4, 4), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(7.2, 4), layout="constrained")
     for name, latencies in found.items():
         axes.plot(list(latencies), [latency.p50 for latency in latencies.values()], marker="o", label=name)
     axes.set(xlabel="tokens of the query", ylabel="milliseconds (median)", yscale="log")
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside right upper")
     figure.savefig(path, dpi=150)
     print(f"plot in {path}")
 

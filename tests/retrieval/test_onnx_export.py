@@ -83,30 +83,43 @@ def test_an_index_of_the_model_takes_its_export(model, exported):
         index.model = small_encoder("cls")
 
 
-def test_other_poolings_and_dimensions(tmp_path):
-    model = small_encoder("cls")
-    model.truncate_dim = 16
-    export_onnx(model, tmp_path, ("fp32",), texts=TEXTS)
-    found = OnnxEncoder(tmp_path).encode(TEXTS)
-    assert found.shape == (5, 16)
-    assert difference(encoded(model, TEXTS), found).least_cosine > 0.9999
-    with pytest.raises(FileNotFoundError, match="holds no int8 graph: it has fp32"):
-        OnnxEncoder(tmp_path, "int8")
+def test_a_stock_encoder(tmp_path):
+    """MiniLM's kind: BERT, as transformers has it."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from transformers import BertConfig, BertModel
+
+    tokenizer = small_encoder().tokenizer
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, initializer_range=0.4, **sizes)
+    BertModel(config).save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    model = SentenceTransformer(str(tmp_path / "bert"), device="cpu")
+    model.max_seq_length = 48
+    export_onnx(model, tmp_path / "onnx", texts=TEXTS)
+    expected = encoded(model, TEXTS)
+    assert difference(expected[:1].repeat(5, axis=0), expected).least_cosine < 0.95
+    assert difference(expected, OnnxEncoder(tmp_path / "onnx", "fp32").encode(TEXTS)).least_cosine > 0.99999
 
 
-def test_prompts_and_the_encoder_of_a_role(tmp_path):
-    model = small_encoder(shared=False)
+def test_prompts_pooling_dimensions_and_the_encoder_of_a_role(tmp_path):
     import torch
 
+    model = small_encoder("cls", shared=False)
     with torch.no_grad():
         next(model[0].sub_modules["query"].parameters()).mul_(1.5)
+    model.truncate_dim = 16
     model.prompts = {"query": "query: ", "document": ""}
     export_onnx(model, tmp_path, ("fp32",), "query", TEXTS)
     expected = model.encode_query(TEXTS, show_progress_bar=False)
+    assert expected.shape == (5, 16)
     assert difference(expected, model.encode_document(TEXTS, show_progress_bar=False)).mean_cosine < 0.999
     found = OnnxEncoder(tmp_path)
     assert difference(expected, found.encode_query(TEXTS)).least_cosine > 0.9999
     assert difference(expected, found.encode(TEXTS)).mean_cosine < 0.9999  # no prompt
+    with pytest.raises(FileNotFoundError, match="holds no int8 graph: it has fp32"):
+        OnnxEncoder(tmp_path, "int8")
 
 
 def test_damaged_and_missing_files_are_one_line(exported, tmp_path):

@@ -207,6 +207,7 @@ def _write_graph(graph: _Graph, transformer: Any, path: Path) -> None:
     mask[1, length // 2 :] = 0
     batch, tokens = torch.export.Dim("batch", min=1), torch.export.Dim("tokens", min=1)
     shapes = {"input_ids": {0: batch, 1: tokens}, "attention_mask": {0: batch, 1: tokens}}
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # names torchvision
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         torch.onnx.export(
