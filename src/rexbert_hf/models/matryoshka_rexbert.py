@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from .configuration_rexbert import RexBertConfig
 from .layout_rexbert import Layout
@@ -105,6 +106,31 @@ class LabelledStates:
             # A label on padding has no place; the head refuses it with a message of its own.
             self._index = layout.flat_index(places).clamp_min(0)
         self.states[depth] = hidden.index_select(0, self._index)
+
+
+def grid_loss(
+    model: Any, grid: Grid, gathered: LabelledStates, last: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum of a masked-LM model's loss over the cells, and the largest cell's hits.
+
+    Args:
+        model: with an encoder `model`, a `head` and a `decoder`.
+        grid: the cells of this step.
+        gathered: states of the layers in between.
+        last: states of the last layer, normed, `[M, H]`, spare rows included.
+        targets: `[M]`, negative for spare rows.
+    """
+    config = model.config
+    states = {config.num_hidden_layers: last}
+    for depth, rows in gathered.states.items():
+        rows = model.model.final_norm(rows) if config.norm_intermediate else rows
+        states[depth] = F.pad(rows, (0, 0, 0, len(targets) - len(rows)))
+    hidden, weights = [], []
+    for dim, cells in grid.by_width().items():
+        hidden.append(model.head(torch.cat([states[grid.cells[i][0]] for i in cells]), dim))
+        weights.append([grid.weights[i] for i in cells])
+    decoder, kl_weight = model.decoder, float(config.matryoshka_kl_weight)
+    return grid_cross_entropy(hidden, decoder.weight, decoder.bias, targets, weights, kl_weight)
 
 
 @torch.compiler.disable

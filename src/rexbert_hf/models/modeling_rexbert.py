@@ -37,7 +37,7 @@ from .encoder_rexbert import (
 from .layers_rexbert import RexBertPredictionHead, check_ids, drawn, residual_std
 from .layout_rexbert import Layout
 from .losses_rexbert import masked_cross_entropy, neighbor_reconstruction_loss
-from .matryoshka_rexbert import Grid, LabelledStates, grid_cross_entropy
+from .matryoshka_rexbert import Grid, LabelledStates, grid_loss
 
 
 @dataclass
@@ -164,22 +164,6 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
         grid = grid.sample(self.config.matryoshka_sample)
         return grid, LabelledStates(grid.layers - {self.config.num_hidden_layers}, labels)
 
-    def _grid_loss(
-        self, grid: Grid, gathered: LabelledStates, last: torch.Tensor, targets: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sum over the cells and the largest cell's hits; `last` are the normed states of the last layer `[M, H]`."""
-        norm = self.model.final_norm if self.config.norm_intermediate else nn.Identity()
-        spare = len(targets) - len(next(iter(gathered.states.values()), last))
-        states = {depth: F.pad(norm(rows), (0, 0, 0, spare)) for depth, rows in gathered.states.items()}
-        states[self.config.num_hidden_layers] = last
-        hidden, weights = [], []
-        for dim, cells in grid.by_width().items():
-            hidden.append(self.head(torch.cat([states[grid.cells[i][0]] for i in cells]), dim))
-            weights.append([grid.weights[i] for i in cells])
-        return grid_cross_entropy(
-            hidden, self.decoder.weight, self.decoder.bias, targets, weights, float(self.config.matryoshka_kl_weight)
-        )
-
     def _predict(
         self,
         flat: FlatOutput,
@@ -208,7 +192,7 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
         spare = spare_rows(labelled, hidden.device, compute_dtype(hidden))
         hidden, targets = F.pad(hidden, (0, 0, 0, spare)), F.pad(targets, (0, spare), value=-100)
         if cells is not None and return_logits != "masked" and not return_ranks:
-            total, correct = self._grid_loss(*cells, hidden, targets)
+            total, correct = grid_loss(self, *cells, hidden, targets)
             ranks = None
         else:
             hidden = self.head(hidden)

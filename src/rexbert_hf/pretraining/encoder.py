@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, PreTra
 from rexbert_hf.catalog import split_of
 from rexbert_hf.hub import read_run, resolve
 from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM, RexBertForPreTraining
+from rexbert_hf.models.vocabulary_transfer import transfer_vocabulary
 from rexbert_hf.pretraining.settings import PretrainSettings
 from rexbert_hf.pretraining.sources import read_source, room, source_key, texts_of, working_folder
 from rexbert_hf.settings.tree import closest
@@ -140,6 +141,8 @@ def _continued(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -
             f"{wanted.init_from}: no masked-LM model can be loaded from it ({_first_line(error)}): set model.init_from"
             " to a complete masked-LM checkpoint"
         ) from error
+    if settings.tokenizer.path is not None:
+        _change_vocabulary(model, folder, tokenizer)
     embedding = model.get_input_embeddings()
     assert isinstance(embedding, torch.nn.Embedding)
     rows = embedding.num_embeddings
@@ -150,6 +153,26 @@ def _continued(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -
         )
     _warn_of_second_warmup(settings, folder)
     return model
+
+
+def _change_vocabulary(model: PreTrainedModel, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Move a checkpoint to the tokenizer that the recipe names, where that is not the checkpoint's own."""
+    try:
+        own = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError):
+        logger.warning("%s has no tokenizer of its own: its rows are taken for those of tokenizer.path", folder)
+        return
+    if own.get_vocab() == tokenizer.get_vocab():
+        return
+    found = transfer_vocabulary(model, own, tokenizer)
+    logger.info(
+        "the vocabulary changes from %d to %d tokens: %d keep their rows, %d start from their pieces, %d from the mean",
+        len(own),
+        len(tokenizer),
+        found.kept,
+        found.composed,
+        found.unknown,
+    )
 
 
 def _set_grid(settings: PretrainSettings, model: PreTrainedModel) -> None:

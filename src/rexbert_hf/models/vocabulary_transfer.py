@@ -1,0 +1,145 @@
+"""Give a trained model another tokenizer: tokens that both know keep their rows, new ones start from their pieces.
+
+Between the stages of a multilingual curriculum the tokenizer changes (m3BERT). A token is the same in both if it stands
+for the same text, whatever marks a space in its spelling, so byte-level and SentencePiece vocabularies meet. A new
+token gets the mean of the rows that the old tokenizer splits its text into; special tokens go by their roles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+ROLES = ("pad", "cls", "sep", "mask", "unk", "bos", "eos")
+
+
+@dataclass(frozen=True)
+class TransferReport:
+    """Where the rows of the new vocabulary come from.
+
+    Attributes:
+        kept: rows of a token that the old tokenizer has too.
+        composed: rows that are the mean of several old ones.
+        unknown: rows of tokens whose text the old tokenizer cannot spell: the mean of all old rows.
+    """
+
+    kept: int
+    composed: int
+    unknown: int
+
+
+def transfer_vocabulary(
+    model: PreTrainedModel, old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase
+) -> TransferReport:
+    """Replace a masked-LM model's vocabulary in place: input rows, output rows where they are not tied, output bias.
+
+    Args:
+        model: a masked-LM model, of any architecture, whose rows belong to `old`.
+        old: the fast tokenizer that the model was trained with.
+        new: the fast tokenizer that it goes on with.
+
+    Raises:
+        ValueError: if `new` has no mask token, or `old` has more tokens than the model has rows.
+
+    Example:
+        >>> from rexbert_hf.catalog import load_sample
+        >>> from rexbert_hf.data.vocabulary import train_tokenizer
+        >>> from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM
+        >>> texts = load_sample("shop_text", size=60)["text"]
+        >>> old, new = train_tokenizer(texts, 384), train_tokenizer(texts, 512)
+        >>> model = RexBertForMaskedLM(RexBertConfig.from_size("micro", vocab_size=384, pad_token_id=0))
+        >>> report = transfer_vocabulary(model, old, new)
+        >>> report.kept + report.composed, model.config.vocab_size
+        (512, 512)
+    """
+    if new.mask_token_id is None:
+        raise ValueError("the new tokenizer has no mask token: add one, or take the tokenizer of a masked-LM model")
+    rows = model.get_input_embeddings().weight
+    if len(old) > len(rows):
+        raise ValueError(f"the old tokenizer has {len(old)} tokens, the model {len(rows)} rows: they do not belong")
+    sources = row_sources(old, new)
+    counts = [len(part) for part in sources]
+    report = TransferReport(counts.count(1), sum(n > 1 for n in counts), counts.count(0))
+    output = model.get_output_embeddings()
+    tied = output is None or output.weight is rows
+    made = [_combined(rows.data, sources, len(old))]
+    if not tied:
+        made.append(_combined(output.weight.data, sources, len(old)))
+    bias = None if output is None or output.bias is None else _combined(output.bias.data, sources, len(old))
+    model.resize_token_embeddings(len(new), mean_resizing=False)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.copy_(made[0])
+        output = model.get_output_embeddings()
+        if not tied:
+            output.weight.copy_(made[1])
+        if bias is not None:
+            output.bias.copy_(bias)
+    model.tie_weights()
+    model.config.vocab_size = len(new)
+    for role in ROLES:
+        token = getattr(new, f"{role}_token_id")
+        if token is not None and hasattr(model.config, f"{role}_token_id"):
+            setattr(model.config, f"{role}_token_id", token)
+    return report
+
+
+def row_sources(old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase) -> list[list[int]]:
+    """For each token of `new` the rows of `old` that it starts from; one row where both know it, none if it has none.
+
+    Args:
+        old: a fast tokenizer.
+        new: another.
+    """
+    known: dict[str, int] = {}
+    for token, number in sorted(old.get_vocab().items(), key=lambda item: item[1]):
+        known.setdefault(_text(token, old), number)
+    roles = {}
+    for role in ROLES:
+        here, there = getattr(new, f"{role}_token_id"), getattr(old, f"{role}_token_id")
+        if here is not None and there is not None:
+            roles.setdefault(here, there)
+    sources: list[list[int]] = [[] for _ in range(len(new))]
+    for token, number in new.get_vocab().items():
+        if number in roles:
+            sources[number] = [roles[number]]
+            continue
+        text = _text(token, new)
+        if text in known:
+            sources[number] = [known[text]]
+        elif text.strip():
+            pieces = old(text, add_special_tokens=False)["input_ids"]
+            sources[number] = [piece for piece in pieces if piece != old.unk_token_id]
+    return sources
+
+
+def _combined(rows: torch.Tensor, sources: Sequence[Sequence[int]], count: int) -> torch.Tensor:
+    """Means of rows `[N, ...]`, as many as sources; where there is no source, the mean of the first `count`."""
+    usual = rows[:count].float().mean(0)
+    found = [rows[list(part)].float().mean(0) if part else usual for part in sources]
+    return torch.stack(found).to(rows.dtype)
+
+
+_BYTES = {character: byte for byte, character in bytes_to_unicode().items()}
+
+
+def _text(token: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text that a token stands for, a leading space included; of no valid text, its spelling."""
+    if token in tokenizer.all_special_tokens:
+        return f"\0{token}"  # not the text of any other token
+    if _is_byte_level(tokenizer):
+        data = bytes(_BYTES[c] for c in token) if all(c in _BYTES for c in token) else token.encode()
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError:
+            return f"\0{token}"  # part of a character
+    if token.startswith("##"):
+        return token[2:]
+    return token.replace("\u2581", " ")
+
+
+def _is_byte_level(tokenizer: PreTrainedTokenizerBase) -> bool:
+    return "ByteLevel" in repr(tokenizer.backend_tokenizer.pre_tokenizer)

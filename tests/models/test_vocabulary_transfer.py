@@ -1,0 +1,118 @@
+"""Another tokenizer for a trained model: which row each token starts from, and what the model makes of it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+
+from rexbert_hf.catalog import load_sample
+from rexbert_hf.data.vocabulary import train_tokenizer
+from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM
+from rexbert_hf.models.vocabulary_transfer import row_sources, transfer_vocabulary
+
+NAMES = {"pad_token": "[PAD]", "mask_token": "[MASK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
+
+
+def words(vocabulary, first="[PAD] [UNK] [CLS] [SEP] [MASK]", metaspace=False, **names):
+    tokens = {token: number for number, token in enumerate([*first.split(), *vocabulary])}
+    backend = Tokenizer(models.WordPiece(tokens, unk_token=first.split()[1]))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    if metaspace:
+        backend = Tokenizer(models.Unigram([(token, -1.0) for token in tokens], unk_id=1))
+        backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **{**NAMES, **names})
+
+
+def model_of(size, **fields):
+    torch.manual_seed(0)
+    tiny = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    model = RexBertForMaskedLM(RexBertConfig(vocab_size=size, pad_token_id=0, **tiny, **fields))
+    torch.nn.init.normal_(model.decoder.bias)
+    return model
+
+
+def test_rows_are_kept_composed_or_the_mean():
+    old = words(["red", "mug", "##s", "table"])
+    new = words(["table", "mugs", "red", "\u8336"])
+    model = model_of(len(old))
+    rows, bias = model.decoder.weight.detach().clone(), model.decoder.bias.detach().clone()
+    report = transfer_vocabulary(model, old, new)
+    assert (report.kept, report.composed, report.unknown) == (7, 1, 1)
+    of, found = old.get_vocab(), new.get_vocab()
+    for got, had in ((model.model.embeddings.tok_embeddings.weight, rows), (model.decoder.bias, bias)):
+        assert torch.equal(got[found["table"]], had[of["table"]])
+        assert torch.equal(got[found["red"]], had[of["red"]])
+        torch.testing.assert_close(got[found["mugs"]], (had[of["mug"]] + had[of["##s"]]) / 2)
+        torch.testing.assert_close(got[found["\u8336"]], had.mean(0))
+        assert torch.equal(got[found["[MASK]"]], had[of["[MASK]"]])
+    assert model.decoder.weight is model.model.embeddings.tok_embeddings.weight
+    assert model.config.vocab_size == model.decoder.out_features == len(new)
+
+
+def test_special_tokens_go_by_their_roles():
+    old = words(["red"])
+    other = {
+        "pad_token": "<pad>",
+        "mask_token": "<mask>",
+        "cls_token": "<s>",
+        "sep_token": "</s>",
+        "unk_token": "<unk>",
+    }
+    new = words(["red"], first="<s> <unk> <pad> </s> <mask>", **other)
+    assert row_sources(old, new) == [[2], [1], [0], [3], [4], [5]]
+    model = model_of(len(old))
+    transfer_vocabulary(model, old, new)
+    assert (model.config.pad_token_id, model.config.cls_token_id, model.config.sep_token_id) == (2, 0, 3)
+
+
+def test_byte_level_and_sentencepiece_spellings_of_a_text_meet():
+    texts = ["a table and a red mug on the table"] * 20
+    old = train_tokenizer(texts, 384)
+    new = words(["\u2581table", "table", "\u2581zebra"], metaspace=True)
+    sources = row_sources(old, new)
+    of, found = old.get_vocab(), new.get_vocab()
+    assert "\u0120table" in of
+    assert sources[found["\u2581table"]] == [of["\u0120table"]]
+    assert sources[found["\u2581zebra"]] == old(" zebra", add_special_tokens=False)["input_ids"]
+
+
+def test_the_same_tokenizer_changes_nothing():
+    tokenizer = train_tokenizer(load_sample("shop_text", size=60)["text"], 384)
+    model = model_of(len(tokenizer)).eval()
+    ids = torch.tensor([tokenizer("a red mug")["input_ids"]])
+    before = model(ids).logits
+    report = transfer_vocabulary(model, tokenizer, tokenizer)
+    assert (report.kept, report.composed, report.unknown) == (len(tokenizer), 0, 0)
+    assert torch.equal(model(ids).logits, before)
+
+
+def test_the_text_of_known_words_gives_the_same_states():
+    """A model with a larger vocabulary that splits a text into the same pieces computes the same."""
+    old, new = words(["red", "mug"]), words(["table", "mug", "red"])
+    model = model_of(len(old)).eval()
+    before = model.model(torch.tensor([old("red mug")["input_ids"]])).last_hidden_state
+    transfer_vocabulary(model, old, new)
+    after = model.model(torch.tensor([new("red mug")["input_ids"]])).last_hidden_state
+    assert torch.equal(before, after)
+
+
+def test_other_architectures_and_untied_outputs():
+    old, new = words(["red", "mug"]), words(["mug", "red", "redmug"])
+    for tied in (True, False):
+        torch.manual_seed(0)
+        tiny = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+        model = BertForMaskedLM(BertConfig(vocab_size=len(old), tie_word_embeddings=tied, **tiny))
+        rows = model.get_output_embeddings().weight.detach().clone()
+        transfer_vocabulary(model, old, new)
+        assert torch.equal(model.get_output_embeddings().weight[new.get_vocab()["red"]], rows[old.get_vocab()["red"]])
+        assert model(torch.tensor([[5, 6, 7]])).logits.shape[-1] == len(new)
+
+
+def test_what_cannot_be_transferred_is_refused():
+    old = words(["red"])
+    with pytest.raises(ValueError, match="no mask token"):
+        transfer_vocabulary(model_of(len(old)), old, words(["red"], mask_token=None))
+    with pytest.raises(ValueError, match="6 tokens, the model 3 rows"):
+        transfer_vocabulary(model_of(3), old, old)

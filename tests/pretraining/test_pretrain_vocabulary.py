@@ -1,0 +1,69 @@
+"""A checkpoint that goes on with another tokenizer keeps what both know; its own tokenizer changes nothing."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from pretraining_cases import settings
+from test_pretrain_phrases import PHASE, TINY_RUN
+
+from rexbert_hf.catalog import load_sample
+from rexbert_hf.data.vocabulary import train_tokenizer
+from rexbert_hf.models import RexBertForMaskedLM
+from rexbert_hf.pretraining import pretrain
+from rexbert_hf.pretraining.encoder import load_model, load_tokenizer
+
+PHASES = f"[{PHASE % 'mlm'}]"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint") / "run"
+    pretrain(settings(folder, base={**TINY_RUN, "phases": PHASES}))
+    return folder
+
+
+def continued(folder, checkpoint, **changes):
+    base = {key: value for key, value in TINY_RUN.items() if key not in ("model.overrides", "tokenizer.vocab_size")}
+    changes = {"model__size": "null", "model__init_from": checkpoint, **changes}
+    return settings(folder, base={**base, "phases": PHASES}, **changes)
+
+
+def test_rows_of_known_tokens_are_kept_and_it_trains(tmp_path, checkpoint, caplog):
+    caplog.set_level(logging.INFO)
+    train_tokenizer(load_sample("reviews", size=60)["text"], 448).save_pretrained(tmp_path / "tokenizer")
+    chosen = continued(tmp_path / "out", checkpoint, tokenizer__path=tmp_path / "tokenizer")
+    tokenizer = load_tokenizer(chosen, tmp_path)
+    model = load_model(chosen, tokenizer)
+    assert "the vocabulary changes from 384 to 448 tokens" in caplog.text
+    before, old = (
+        RexBertForMaskedLM.from_pretrained(checkpoint),
+        load_tokenizer(continued(tmp_path, checkpoint), tmp_path),
+    )
+    both = set(old.get_vocab()) & set(tokenizer.get_vocab())
+    assert len(both) > 300
+    for token in both:
+        mine, theirs = tokenizer.get_vocab()[token], old.get_vocab()[token]
+        assert torch.equal(model.decoder.weight[mine], before.decoder.weight[theirs])
+    pretrain(chosen)
+    assert RexBertForMaskedLM.from_pretrained(tmp_path / "out").config.vocab_size == 448
+
+
+def test_the_checkpoints_own_tokenizer_by_path_changes_nothing(tmp_path, checkpoint, caplog):
+    caplog.set_level(logging.INFO)
+    chosen = continued(tmp_path / "out", checkpoint, tokenizer__path=checkpoint)
+    model = load_model(chosen, load_tokenizer(chosen, tmp_path))
+    assert "vocabulary changes" not in caplog.text
+    before = RexBertForMaskedLM.from_pretrained(checkpoint).state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_tokenizer_that_lost_its_mask_is_refused(tmp_path, checkpoint):
+    tokenizer = train_tokenizer(load_sample("reviews", size=60)["text"], 448)
+    tokenizer.mask_token = None
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    chosen = continued(tmp_path / "out", checkpoint, tokenizer__path=tmp_path / "tokenizer")
+    with pytest.raises(ValueError, match="has no mask token"):
+        load_tokenizer(chosen, tmp_path)
