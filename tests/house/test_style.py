@@ -105,7 +105,7 @@ def test_annotations_are_not_evaluated(path):
 
 # Written in pieces, so that this file does not hold them.
 UNFINISHED = re.compile("|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X")))
-MACHINE = re.compile("|".join(("/wo" + "rk/", "/ro" + r"ot/", "/op" + "t/", "/Us" + r"ers/\w")))
+MACHINE = re.compile(r"(?<!\w)(?:" + "|".join(("/wo" + "rk/", "/ro" + r"ot/", "/op" + "t/", "/Us" + r"ers/\w")) + ")")
 REGISTRY = re.compile(
     "|".join(("py" + r"pi\.org", "pythonh" + "osted", r"download\.py" + "torch", "/py" + "pi/simple"))
 )
