@@ -15,7 +15,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade pip
 	$(BIN)/pip install -q $(TORCH)
-	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev,corpus,search,onnx]"
 	touch $(STAMP)
 
 install: $(STAMP)  ## make .venv with the package and what development needs
@@ -41,7 +41,7 @@ $(MIN_VENV)/.installed: setup.cfg constraints-min.txt
 	test -d $(MIN_VENV) || $(PYTHON) -m venv $(MIN_VENV)
 	$(MIN_VENV)/bin/pip install -q --upgrade pip
 	$(MIN_VENV)/bin/pip install -q $$(sed -n 's/^torch==/torch==/p' constraints-min.txt)
-	$(MIN_VENV)/bin/pip install -q -c constraints-min.txt -e ".[dev]"
+	$(MIN_VENV)/bin/pip install -q -c constraints-min.txt -e ".[dev,corpus,search,onnx]"
 	touch $@
 
 test-min: $(MIN_VENV)/.installed  ## all tests with the oldest versions that setup.cfg allows
