@@ -4,7 +4,7 @@ Vectors are embeddings of real titles (MiniLM) and copies of them with noise; qu
 terms. Each kind searches with the smallest `ef_search` of a ladder that gives recall@100 >= .98 beside the flat index.
 Memory is what a process gains between its imports and the end of its searches (resident set), in a process of its own.
 
-    python benchmarks/index.py [--quick] [--count 1000000] [--kinds int8 int4] [--work_dir DIR]
+    python benchmarks/index.py [--quick] [--count 1000000] [--titles N] [--kinds int8 int4] [--work_dir DIR]
 
 Embeddings are kept in --work_dir between runs (54,667 titles take some minutes the first time).
 """
@@ -39,6 +39,7 @@ def main() -> None:
     parser = report.parser(__doc__, "20,000 vectors of 4,000 titles and 100 queries")
     parser.add_argument("--count", type=int)
     parser.add_argument("--queries", type=int)
+    parser.add_argument("--titles", type=int, help="that are embedded; the other vectors are copies with noise")
     parser.add_argument("--kinds", nargs="+", default=["int8", "int4"])
     parser.add_argument("--work_dir", type=Path, default=Path(tempfile.gettempdir()) / "rexbert-index-benchmark")
     parser.add_argument("--memory", help=argparse.SUPPRESS)
@@ -50,7 +51,9 @@ def main() -> None:
     args.count = args.count or (20_000 if args.quick else 1_000_000)
     args.queries = args.queries or (100 if args.quick else 500)
     args.work_dir.mkdir(parents=True, exist_ok=True)
-    titles, terms, source = index_data.titles_and_queries(4_000 if args.quick else 100_000, args.queries)
+    titles, terms, source = index_data.titles_and_queries(
+        args.titles or (4_000 if args.quick else 100_000), args.queries
+    )
     base = index_data.embed(titles, "document", args.work_dir / "embeddings")
     queries = index_data.embed(terms, "query", args.work_dir / "embeddings")
     with tempfile.TemporaryDirectory(dir=args.work_dir) as folder:
