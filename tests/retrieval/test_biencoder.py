@@ -8,6 +8,7 @@ import torch
 from search_cases import QUERIES, TEXTS, features_of, tiny_data, tiny_model
 from sentence_transformers import SentenceTransformer
 
+from rexbert_hf.hub.push import files_of_run
 from rexbert_hf.retrieval.biencoder import MINILM, BiEncoderSettings, find_base, keep_layers, load_biencoder
 from rexbert_hf.retrieval.dssm import fold_dssm
 from rexbert_hf.retrieval.evaluator import SearchEvaluator, part_of
@@ -44,6 +45,8 @@ def test_round_trip_through_a_folder_without_pickles(kind, tmp_path):
     again = SentenceTransformer(str(tmp_path)).eval()
     for role in ("encode_query", "encode_document"):
         np.testing.assert_allclose(getattr(again, role)(TEXTS), getattr(model, role)(TEXTS), atol=1e-5)
+    there = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert set(files_of_run(tmp_path)) == there  # all of it goes to the Hub
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
     same = np.abs(model.encode_query(QUERIES) - model.encode_document(QUERIES)).max() < 1e-6
     assert same == (not kind.startswith("separate"))

@@ -16,7 +16,8 @@ from sentence_transformers import SentenceTransformer
 
 from rexbert_hf.hub import read_run
 from rexbert_hf.retrieval import distil as distil_module
-from rexbert_hf.retrieval.distil import DistilSettings, distil_search
+from rexbert_hf.retrieval.distil import distil_search
+from rexbert_hf.retrieval.distil_settings import DistilSettings
 from rexbert_hf.retrieval.finetune import finetune_search
 from rexbert_hf.retrieval.finetune_settings import FinetuneSettings
 from rexbert_hf.retrieval.search_trainer import SearchTrainer
@@ -101,14 +102,13 @@ def test_the_best_model_is_the_one_that_stays(tmp_path, monkeypatch):
     assert all(torch.equal(weights[name], value) for name, value in kept.items())
 
 
-@pytest.mark.parametrize("kind", ["plain", "mined, queue"])
+@pytest.mark.parametrize("kind", ["plain", "mined, dropout"])
 def test_stopped_and_started_again_is_never_stopped(tmp_path, monkeypatch, kind):
     more = {"trainer__max_steps": "8", "trainer__save_epochs": "0.5", "validation__test": "false"}
     if kind != "plain":
         more |= {
             "rows__mined": "1",
             "mining": "{keep: 4, skip: 1, depth: 20, refresh_epochs: 0.25}",
-            "loss__queue": "32",
         }
         more |= {"model__overrides": "{mlp_dropout: 0.1}"}
     finetune_search(settings_of(tmp_path / "whole", **more))

@@ -98,22 +98,6 @@ def test_margin_masks_candidates_that_beat_the_positive():
     assert loss.item() == pytest.approx(0.0, abs=1e-12)
 
 
-def test_queue_adds_products_of_earlier_batches_without_gradient():
-    loss = MaskedRankingLoss(torch.nn.Identity(), known(), scale=5.0, queue=3)
-    old = unit(4, seed=2)
-    loss.of_embeddings(unit(4), old, torch.arange(4), torch.tensor([0, 2, 3, 4]))
-    queries, products = unit(1, seed=3), unit(1, seed=4)
-    found = loss.of_embeddings(queries, products, torch.tensor([2]), torch.tensor([3]))
-    # The queue holds the products 2, 3, 4 of the first batch; product 3 answers query 2.
-    candidates = torch.cat([products, old[1:]])
-    assert found.item() == pytest.approx(written_out(queries, candidates, [[1, 1, 0, 1]], 5.0), rel=1e-9)
-    other = MaskedRankingLoss(torch.nn.Identity(), known(), scale=5.0, queue=3)
-    other.load_state(loss.state())
-    again = other.of_embeddings(queries, products, torch.tensor([2]), torch.tensor([3]))
-    fresh = loss.of_embeddings(queries, products, torch.tensor([2]), torch.tensor([3]))
-    assert again.item() == pytest.approx(fresh.item())
-
-
 def test_blocks_hold_every_row_once_and_shorten_it():
     ids = torch.tensor([[5, 6, 7, 8, 9, 4], [5, 6, 0, 0, 0, 0], [5, 6, 7, 8, 9, 4], [3, 0, 0, 0, 0, 0]])
     blocks, place = blocks_of({"input_ids": ids, "attention_mask": (ids > 0).long(), "task": "query"}, 2)

@@ -31,7 +31,6 @@ ROOT_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
     *("vocab.txt", "merges.txt", "*.spm", "*.model", "chat_template.jinja"),
     *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "router_config.json"),
-    "dssm_config.json",
     *("README.md", RUN_FILE, "results.json", "LICENSE", "NOTICE", "*.png", "*.svg"),
 )
 """What is pushed of a run's folder itself."""
@@ -146,8 +145,10 @@ def files_of_run(folder: Path) -> dict[str, Path]:
         wanted = any(fnmatch.fnmatchcase(path.name, pattern) for pattern in (patterns if parent else ROOT_FILES))
         if wanted and path.is_file() and path.resolve().is_relative_to(folder.resolve()):
             found[path.relative_to(folder).as_posix()] = path
-    missing = [] if "config.json" in found else ["config.json"]
-    missing += [] if any(p.endswith(".safetensors") and "/" not in p for p in found) else ["*.safetensors"]
+    # Sentence-transformers' modules may have folders of their own, with no model in the root.
+    modular = "modules.json" in found
+    missing = [] if modular or "config.json" in found else ["config.json"]
+    missing += [] if any(p.endswith(".safetensors") and (modular or "/" not in p) for p in found) else ["*.safetensors"]
     if missing:
         raise FileNotFoundError(f"{folder} holds no finished model ({' and '.join(missing)} missing): nothing to push")
     return found
@@ -172,12 +173,15 @@ def _check_weights(folder: Path, files: dict[str, Path]) -> None:
 
 def _check_code(files: dict[str, Path]) -> None:
     """Whoever pulls without this package needs the modules that `auto_map` names."""
-    config = json.loads(files["config.json"].read_text(encoding="utf-8"))
-    targets = [str(target) for target in (config.get("auto_map") or {}).values()]
-    modules = {f"{target.split('.')[0]}.py" for target in targets if "--" not in target}  # else: in another repository
-    if lost := sorted(modules - set(files)):
-        path = files["config.json"]
-        raise FileNotFoundError(f"{path} names {', '.join(lost)}, not there: save the model with save_pretrained")
+    for name, path in files.items():
+        if path.name != "config.json":
+            continue
+        config = json.loads(path.read_text(encoding="utf-8"))
+        targets = [str(target) for target in (config.get("auto_map") or {}).values()]
+        modules = {f"{target.split('.')[0]}.py" for target in targets if "--" not in target}  # else: elsewhere
+        folder = name.removesuffix("config.json")
+        if lost := sorted(module for module in modules if folder + module not in files):
+            raise FileNotFoundError(f"{path} names {', '.join(lost)}, not there: save the model with save_pretrained")
 
 
 def _operations(

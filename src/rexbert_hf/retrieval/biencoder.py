@@ -106,7 +106,8 @@ def load_biencoder(settings: BiEncoderSettings, texts: Sequence[str] = ()) -> Se
     else:
         modules = _new(settings, _tokenizer(settings, texts))
     if not settings.shared and not isinstance(modules[0], Router):
-        modules = [Router.for_query_document([*modules], [*copy.deepcopy(modules)])]
+        queries: Any = [*modules]
+        modules = [Router.for_query_document(queries, copy.deepcopy(queries))]
     model = SentenceTransformer(modules=[*modules, Normalize()], similarity_fn_name="cosine")
     return model
 

@@ -11,12 +11,10 @@ import logging
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from huggingface_hub.utils import validate_repo_id
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -26,97 +24,20 @@ from rexbert_hf.hub import push_run
 from rexbert_hf.metrics import Judgements
 from rexbert_hf.retrieval.biencoder import BiEncoderSettings, find_base, keep_layers, load_biencoder
 from rexbert_hf.retrieval.cpu_attention import use_float32_attention
+from rexbert_hf.retrieval.distil_settings import DistilSettings
 from rexbert_hf.retrieval.embedding_blocks import Features, cached_loss, embed
 from rexbert_hf.retrieval.evaluator import DEPTH, SearchEvaluator, search_metrics
 from rexbert_hf.retrieval.exact_search import exact_top_k
-from rexbert_hf.retrieval.finetune import (
-    finish,
-    finished_results,
-    prepare_device,
-    training_arguments,
-    training_texts,
-    uses_bf16,
-)
-from rexbert_hf.retrieval.finetune_settings import SearchTrainerSettings, ValidationSettings, card_fields
+from rexbert_hf.retrieval.finetune import prepare_device, training_arguments, training_texts, uses_bf16
 from rexbert_hf.retrieval.search_batches import Rows, SearchCollator, Shuffled, made_up_query
-from rexbert_hf.retrieval.search_data import TEST, TRAIN, VALIDATION, SearchData, SearchDataSettings, load_search_data
+from rexbert_hf.retrieval.search_data import TEST, TRAIN, VALIDATION, SearchData, load_search_data
+from rexbert_hf.retrieval.search_finish import finish, finished_results
 from rexbert_hf.retrieval.search_trainer import SearchTrainer
 from rexbert_hf.retrieval.teacher_scores import TeacherScores, model_fingerprint, teacher_scores
 from rexbert_hf.settings import to_dict
 from rexbert_hf.training.plan import flatten
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class DistilPairsSettings:
-    """Which pairs the student learns the scores of.
-
-    Attributes:
-        batch_size: pairs of a step.
-        retrieved: products that the teacher finds for a training query, beside the judged ones.
-        made_up: made-up queries, as a multiple of the products.
-        in_batch: weight of all other pairs of a batch.
-    """
-
-    batch_size: int = 256
-    retrieved: int = 20
-    made_up: float = 1.0
-    in_batch: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 2 or min(self.retrieved, self.made_up, self.in_batch) < 0:
-            raise ValueError("rows need a batch_size of at least 2, and no negative number")
-
-
-@dataclass
-class DistilSettings:
-    """A whole distillation.
-
-    Attributes:
-        teacher: folder or Hub id of a bi-encoder (recipes/finetune_search.py makes one).
-        output_dir: the run's folder; starting again on it resumes the run.
-        data: queries, products, judgements.
-        student: the student; `base` is its own pre-trained and pre-finetuned checkpoint, None starts from scratch.
-        teacher_layers: build the student from these layers of the teacher instead.
-        rows: which pairs.
-        validation: choice of the model.
-        trainer: how training runs.
-        cache_dir: teacher vectors; None for `output_dir`/cache.
-        block_size: texts of one forward pass.
-        cached: gradient cache.
-        seed: of everything.
-        push_to_hub: "user/name" to push the finished run to.
-        private: whether a new repository is private.
-    """
-
-    teacher: str
-    output_dir: str = "output/student"
-    data: SearchDataSettings = field(default_factory=SearchDataSettings)
-    student: BiEncoderSettings = field(default_factory=lambda: BiEncoderSettings(preset="student", pooling="mean"))
-    teacher_layers: list[int] | None = None
-    rows: DistilPairsSettings = field(default_factory=DistilPairsSettings)
-    validation: ValidationSettings = field(default_factory=ValidationSettings)
-    trainer: SearchTrainerSettings = field(default_factory=SearchTrainerSettings)
-    cache_dir: str | None = None
-    block_size: int = 64
-    cached: bool = False
-    seed: int = 0
-    push_to_hub: str | None = None
-    private: bool | None = None
-
-    def __post_init__(self) -> None:
-        if self.teacher_layers is not None and self.student.base is not None:
-            raise ValueError(
-                "teacher_layers takes the student from the teacher, student.base from a checkpoint: set one"
-            )
-        if self.push_to_hub is not None:
-            validate_repo_id(self.push_to_hub)
-
-    def card_fields(self) -> dict[str, Any]:
-        """Fields of the card."""
-        summary = f"A small bi-encoder for product search, distilled from {Path(self.teacher).name}."
-        return {**card_fields(self.student.base), "summary": summary}
 
 
 class DistilLoss(nn.Module):
@@ -258,7 +179,8 @@ def distil_search(settings: DistilSettings) -> dict[str, Any]:
         if bf16 and model.device.type == "cpu":
             use_float32_attention(model)
         results = _train(settings, data, model, scores, queries, bf16)
-        results["seconds"] = round(time.perf_counter() - start, 1)
+        whole = results["resumed_from_step"] is None
+        results["seconds" if whole else "seconds_of_this_start"] = round(time.perf_counter() - start, 1)
         if results.pop("is_first_process"):
             finish(output, settings, model, data, results)
             if settings.cache_dir is None:
@@ -351,8 +273,9 @@ def _results(trainer: SearchTrainer, pairs: int, epoch_steps: int) -> dict[str, 
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return {
         "steps": trainer.state.global_step,
-        "epochs": round(trainer.state.global_step / epoch_steps, 2),
+        "epochs": round(trainer.state.global_step * trainer.args.world_size / epoch_steps, 2),
         "pairs": pairs,
+        "resumed_from_step": trainer.resumed_from_step,
         "training_seconds": round(trainer.seconds, 1),
         "first_loss": losses[0] if losses else None,
         "last_loss": losses[-1] if losses else None,

@@ -122,7 +122,7 @@ class DSSM(InputModule):
     def folded(self) -> StaticEmbedding:
         """The same embeddings from a table alone; an empty text has the zero vector there."""
         table = self._running(self.embedding.weight)
-        tokenizer = copy.deepcopy(self.tokenizer.backend_tokenizer)  # type: ignore[attr-defined]
+        tokenizer = copy.deepcopy(self.tokenizer.backend_tokenizer)
         tokenizer.enable_truncation(self.max_tokens)
         return StaticEmbedding(tokenizer, embedding_weights=table.clone())
 

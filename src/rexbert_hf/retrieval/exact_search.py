@@ -72,11 +72,10 @@ def exact_top_k(queries: np.ndarray, products: np.ndarray, k: int) -> tuple[np.n
     scores = np.empty((len(queries), k), dtype=np.float32)
     found = np.empty((len(queries), k), dtype=np.int64)
     # A mapped file is read-only, which torch does not take.
-    writable = np.require(products, dtype=np.float32, requirements=["C", "W"])
-    vectors = torch.from_numpy(writable)
+    candidates = torch.from_numpy(np.require(products, dtype=np.float32, requirements=["C", "W"]))
     for start in range(0, len(queries), QUERY_BLOCK):
         block = torch.from_numpy(np.array(queries[start : start + QUERY_BLOCK], dtype=np.float32))
-        best, number = _best(block, vectors, k)
+        best, number = _best(block, candidates, k)
         scores[start : start + len(block)], found[start : start + len(block)] = best.numpy(), number.numpy()
     return scores, found
 

@@ -7,7 +7,7 @@ queries is the one that stays; the test queries are searched once, with it, over
 from __future__ import annotations
 
 import logging
-import shutil
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,33 +18,27 @@ import torch
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import CoSENTLoss
 from torch import nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, set_seed
+from transformers import set_seed
 
-from rexbert_hf.hub import push_run, read_run, write_card, write_run
-from rexbert_hf.hub.run_file import plain, redact
+from rexbert_hf.hub import push_run
 from rexbert_hf.pretraining.arguments import trackers
 from rexbert_hf.pretraining.processes import check_launcher, check_processes, fast_bfloat16
 from rexbert_hf.pretraining.threads import set_threads
 from rexbert_hf.retrieval.biencoder import load_biencoder
 from rexbert_hf.retrieval.cpu_attention import use_float32_attention
-from rexbert_hf.retrieval.dssm import fold_dssm
 from rexbert_hf.retrieval.evaluator import SearchEvaluator
 from rexbert_hf.retrieval.finetune_settings import ROW_KINDS, FinetuneSettings, LossSettings, SearchTrainerSettings
 from rexbert_hf.retrieval.losses import KnownPositives, MaskedRankingLoss, ThreePartHingeLoss
-from rexbert_hf.retrieval.mining import mine_negatives
+from rexbert_hf.retrieval.mining_callback import Mining
 from rexbert_hf.retrieval.search_batches import SearchBatches, SearchCollator
 from rexbert_hf.retrieval.search_data import TEST, TRAIN, VALIDATION, SearchData, load_search_data
-from rexbert_hf.retrieval.search_trainer import BEST, SearchTrainer
+from rexbert_hf.retrieval.search_finish import finish, finished_results
+from rexbert_hf.retrieval.search_trainer import SearchTrainer
 from rexbert_hf.settings import to_dict
-from rexbert_hf.training import checkpoint as ckpt
 from rexbert_hf.training.cpu import tune_cpu
 from rexbert_hf.training.plan import flatten
 
 logger = logging.getLogger(__name__)
-
-_NO_RESULT = ("push_to_hub", "private")
-"""Settings that a finished run may be started again with and still is finished."""
-NEGATIVES = "negatives-{}.npy"
 
 
 def finetune_search(settings: FinetuneSettings) -> dict[str, Any]:
@@ -70,7 +64,9 @@ def finetune_search(settings: FinetuneSettings) -> dict[str, Any]:
         set_seed(settings.seed)  # a new model's weights are drawn
         model = load_biencoder(settings.model, training_texts(data))
         results = train_and_measure(settings, data, model)
-        results["seconds"] = round(time.perf_counter() - start, 1)
+        # Of a run in several sittings only the last one's time is known: it would pass for the whole.
+        whole = results["resumed_from_step"] is None
+        results["seconds" if whole else "seconds_of_this_start"] = round(time.perf_counter() - start, 1)
         if results.pop("is_first_process"):
             finish(output, settings, model, data, results)
     if settings.push_to_hub:
@@ -103,8 +99,7 @@ def train_and_measure(settings: FinetuneSettings, data: SearchData, model: Sente
     batches = SearchBatches(data, ROW_KINDS[settings.loss.name], settings.rows, 0, settings.seed)
     loss = make_loss(settings.loss, model, data)
     evaluator = _evaluator(settings, data, bf16)
-    world = int(torch.distributed.get_world_size()) if torch.distributed.is_initialized() else 1
-    epoch = -(-batches.epoch_steps // world)
+    epoch = -(-batches.epoch_steps // int(os.environ.get("WORLD_SIZE", "1")))
     args = training_arguments(settings, epoch, evaluator is not None, bf16)
     batches.num_steps = args.max_steps * args.world_size
     check_processes(args.world_size, None)
@@ -143,7 +138,7 @@ def make_loss(chosen: LossSettings, model: SentenceTransformer, data: SearchData
         loss: nn.Module = CoSENTLoss(model, scale=chosen.scale)
         return loss
     known = KnownPositives(data.groups, data.judged, data.relevant)
-    return MaskedRankingLoss(model, known, chosen.scale, chosen.symmetric, chosen.queue, chosen.margin, **blocks)
+    return MaskedRankingLoss(model, known, chosen.scale, chosen.symmetric, chosen.margin, **blocks)
 
 
 def training_arguments(
@@ -225,7 +220,8 @@ def _results(
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     results: dict[str, Any] = {
         "steps": trainer.state.global_step,
-        "epochs": round(trainer.state.global_step / batches.epoch_steps, 2),
+        "epochs": round(trainer.state.global_step * trainer.args.world_size / batches.epoch_steps, 2),
+        "resumed_from_step": trainer.resumed_from_step,
         "training_seconds": round(trainer.seconds, 1),
         "is_first_process": trainer.is_world_process_zero(),
     }
@@ -245,117 +241,3 @@ def _test(settings: FinetuneSettings, data: SearchData, model: SentenceTransform
     if not len(queries):
         return {}
     return SearchEvaluator(data, queries, None, settings.loss.block_size)(model)
-
-
-class Mining(TrainerCallback):
-    """Mines hard negatives before training and every so many epochs, and keeps the tables for a resume.
-
-    Args:
-        trainer: of the run.
-        batches: get the table.
-        data: catalogue and queries.
-        settings: of the recipe.
-        epoch_steps: steps of an epoch.
-        bf16: autocast.
-    """
-
-    def __init__(
-        self, trainer: SearchTrainer, batches: SearchBatches, data: SearchData, settings: FinetuneSettings,
-        epoch_steps: int, bf16: bool,
-    ) -> None:  # fmt: skip
-        assert settings.mining is not None
-        self.trainer, self.batches, self.data, self.settings, self.bf16 = trainer, batches, data, settings, bf16
-        self.every = max(1, round(settings.mining.refresh_epochs * epoch_steps))
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Load the tables of a run that goes on; mine for a new one."""
-        for path in self.trainer.output_dir.glob(NEGATIVES.format("*")):
-            from_step = int(path.stem.rpartition("-")[2])
-            if state.global_step and from_step <= state.global_step + 1:
-                self.batches.set_negatives(np.load(path, allow_pickle=False), from_step)
-            else:
-                path.unlink()
-        if not state.global_step:
-            self._mine(0)
-
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Mine again; the batch of the next step is fetched already, so the one after it is the first to see it."""
-        if state.global_step % self.every == 0 and state.global_step < state.max_steps:
-            self._mine(state.global_step + 1)
-
-    def _mine(self, from_step: int) -> None:
-        assert self.settings.mining is not None
-        size = self.settings.loss.block_size
-        table = mine_negatives(self.trainer.model, self.data, self.settings.mining, size, self.bf16, from_step)
-        self.batches.set_negatives(table, from_step)
-        if self.trainer.is_world_process_zero():
-            staged = self.trainer.output_dir / f"{ckpt.STAGING}negatives"
-            staged.mkdir(parents=True, exist_ok=True)
-            np.save(staged / "table.npy", table)
-            (staged / "table.npy").replace(self.trainer.output_dir / NEGATIVES.format(from_step))
-            staged.rmdir()
-
-
-def finished_results(output: Path, settings: Any) -> dict[str, Any] | None:
-    """The results of a run that a folder holds finished, with these settings; else None.
-
-    Args:
-        output: the folder.
-        settings: of the recipe.
-    """
-    if not all((output / name).exists() for name in ("run.json", "modules.json", "README.md")):
-        return None
-    run = read_run(output)
-    config = redact(plain(to_dict(settings)))
-    same = {**(run.get("config") or {}), **{name: config[name] for name in _NO_RESULT}} == config
-    if same:
-        logger.info("%s holds this run, finished: nothing to train", output)
-    return run["results"] if same else None
-
-
-def finish(output: Path, settings: Any, model: SentenceTransformer, data: SearchData, results: dict[str, Any]) -> None:
-    """Write the model, `run.json` and the card; tables and the copy of the best model go.
-
-    Args:
-        output: the run's folder.
-        settings: the recipe.
-        model: the best one.
-        data: what it was trained on.
-        results: measured.
-    """
-    fold_dssm(model).save_pretrained(str(output), create_model_card=False)
-    shape = {"products": len(data.texts), "queries": len(data.queries), "pairs": len(data.judged.products)}
-    name = settings.data.pairs if isinstance(settings.data.pairs, str) else "sample shop"
-    source = {"name": name, "fingerprint": data.fingerprint, "documents": len(data.judged.products), **shape}
-    results["num_parameters"] = sum(parameter.numel() for parameter in model.parameters())
-    results["metrics"] = card_metrics(results.get("test", {}), str(name))
-    write_run(output, config=to_dict(settings), results=results, data=[source], card=settings.card_fields())
-    write_card(output)
-    for path in output.glob(NEGATIVES.format("*")):
-        path.unlink()
-    shutil.rmtree(output / BEST, ignore_errors=True)
-    if (output / "eval").is_dir() and not any((output / "eval").iterdir()):
-        (output / "eval").rmdir()
-
-
-def card_metrics(test: Mapping[str, float], dataset: str) -> list[dict[str, Any]]:
-    """The test figures as `huggingface_hub.EvalResult` takes them.
-
-    Args:
-        test: figures by name.
-        dataset: what it was measured on.
-    """
-    shown = ("recall@10", "recall@100", "ndcg@10", "judged@100", "condensed_ndcg@10")
-    return [
-        {
-            "task_type": "information-retrieval",
-            "task_name": "Product search",
-            "dataset_type": "held-out",
-            "dataset_name": f"test queries of {dataset}",
-            "metric_type": name.replace("@", "_at_"),
-            "metric_name": name,
-            "metric_value": round(test[name], 4),
-        }
-        for name in shown
-        if name in test
-    ]

@@ -23,7 +23,6 @@ class LossSettings:
         name: ranking (in-batch softmax without false negatives), hinge (the paper's), or cosent (graded pairs).
         scale: of the cosines, for ranking and cosent.
         symmetric: ranking: weight of the direction product to query.
-        queue: ranking: products of earlier batches that are candidates too.
         margin: ranking: candidates that score more than this above the positive are no negatives; None keeps all.
         positive: hinge: delta_pos.
         hard_upper: hinge: delta_hn+.
@@ -36,7 +35,6 @@ class LossSettings:
     name: Literal["ranking", "hinge", "cosent"] = "ranking"
     scale: float = 20.0
     symmetric: float = 0.0
-    queue: int = 0
     margin: float | None = None
     positive: float = 0.9
     hard_upper: float = 0.55

@@ -9,7 +9,7 @@ sentence-transformers' own, fed with the grades of `search_data.LABEL_GRADES`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -125,19 +125,18 @@ class ThreePartHingeLoss(nn.Module):
 
 
 class MaskedRankingLoss(nn.Module):
-    """In-batch softmax (multiple negatives ranking) without false negatives, and optionally with a queue of products.
+    """In-batch softmax (multiple negatives ranking) without false negatives.
 
     Row i holds a query, one of its products, and any number of hard negatives; `labels[i]` their numbers. Candidates
-    are all products of the batch, and the last `queue` products of earlier batches as they were embedded then (cheap:
-    they cost one product of matrices; Wang et al. 2020, cross-batch memory). What answers the query is no candidate,
-    but for its own product.
+    are all products of the batch; what answers the query is none, but for its own product. (Products of earlier
+    batches as they were embedded then, a usual way to more candidates, were tried: the model learns to move away from
+    its own past, and recall fell below that of the model it started from.)
 
     Args:
         model: the bi-encoder.
         known: what answers a query; None masks nothing but equal numbers.
         scale: of the cosines.
         symmetric: weight of the other direction, where queries of the batch are candidates of a product.
-        queue: products of earlier batches to keep.
         margin: a candidate whose cosine exceeds the positive's by more than this counts as a false negative; None
             keeps all.
         block_size: rows of a forward pass.
@@ -160,20 +159,16 @@ class MaskedRankingLoss(nn.Module):
         known: KnownPositives | None = None,
         scale: float = 20.0,
         symmetric: float = 0.0,
-        queue: int = 0,
         margin: float | None = None,
         block_size: int = 64,
         cached: bool = False,
     ) -> None:
         super().__init__()
-        if scale <= 0 or not 0 <= symmetric < 1 or queue < 0:
-            given = f"scale {scale}, symmetric {symmetric}, queue {queue}"
-            raise ValueError(f"scale must be above 0, symmetric in [0, 1) and queue at least 0; got {given}")
+        if scale <= 0 or not 0 <= symmetric < 1:
+            raise ValueError(f"scale must be above 0 and symmetric in [0, 1); got {scale} and {symmetric}")
         self.model, self.known = model, known
-        self.scale, self.symmetric, self.queue, self.margin = scale, symmetric, queue, margin
+        self.scale, self.symmetric, self.margin = scale, symmetric, margin
         self.block_size, self.cached = block_size, cached
-        self._old_vectors: Tensor | None = None
-        self._old_numbers = torch.zeros(0, dtype=torch.int64)
 
     def forward(self, sentence_features: Iterable[Features], labels: Tensor) -> Tensor:
         """The mean loss.
@@ -206,12 +201,8 @@ class MaskedRankingLoss(nn.Module):
             product_ids: `[C]`.
         """
         rows = torch.arange(len(queries), device=queries.device)
-        candidates, numbers = products, product_ids.cpu()
-        if self._old_vectors is not None and len(self._old_numbers):
-            candidates = torch.cat([products, self._old_vectors.to(products)])
-            numbers = torch.cat([numbers, self._old_numbers])
-        cosines = queries @ candidates.T
-        excluded = self._answers(query_ids, numbers).to(queries.device)
+        cosines = queries @ products.T
+        excluded = self._answers(query_ids, product_ids.cpu()).to(queries.device)
         own = cosines[rows, rows].detach()
         if self.margin is not None:
             excluded |= cosines.detach() > own[:, None] + self.margin
@@ -221,8 +212,6 @@ class MaskedRankingLoss(nn.Module):
         if self.symmetric:
             back = scores[:, : len(rows)].T
             loss = (1 - self.symmetric) * loss + self.symmetric * nn.functional.cross_entropy(back, rows)
-        if self.training and self.queue:
-            self._remember(products.detach(), product_ids.cpu())
         return loss
 
     def _answers(self, queries: Tensor, products: Tensor) -> Tensor:
@@ -234,29 +223,9 @@ class MaskedRankingLoss(nn.Module):
         found |= (self.known.groups[own] if self.known is not None else own)[:, None] == groups
         return found | self.known.matrix(queries, products) if self.known is not None else found
 
-    def _remember(self, vectors: Tensor, numbers: Tensor) -> None:
-        old = vectors if self._old_vectors is None else torch.cat([self._old_vectors, vectors])
-        self._old_vectors = old[-self.queue :]
-        self._old_numbers = torch.cat([self._old_numbers, numbers])[-self.queue :]
-
-    def state(self) -> dict[str, Tensor]:
-        """The queue, for a checkpoint; empty without one."""
-        if self._old_vectors is None:
-            return {}
-        return {"vectors": self._old_vectors.cpu().contiguous(), "numbers": self._old_numbers.contiguous()}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the queue of a checkpoint.
-
-        Args:
-            state: as `state` gives it.
-        """
-        if state:
-            self._old_vectors, self._old_numbers = state["vectors"], state["numbers"]
-
     def get_config_dict(self) -> dict[str, Any]:
         """What the model card shows."""
-        names = ("scale", "symmetric", "queue", "margin", "cached")
+        names = ("scale", "symmetric", "margin", "cached")
         return {name: getattr(self, name) for name in names}
 
 

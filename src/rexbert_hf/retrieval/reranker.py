@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 from huggingface_hub.utils import validate_repo_id
 from sentence_transformers.cross_encoder import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments
@@ -180,7 +181,7 @@ def _arguments(settings: RerankerSettings, num_rows: int) -> CrossEncoderTrainin
         logging_steps=chosen.logging_steps,
         save_strategy="no",
         report_to=trackers(chosen.report_to),
-        use_cpu=chosen.use_cpu,
+        use_cpu=chosen.use_cpu or not torch.cuda.is_available(),
         seed=settings.seed,
         disable_tqdm=True,
     )

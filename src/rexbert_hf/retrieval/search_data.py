@@ -186,8 +186,8 @@ def load_search_data(settings: SearchDataSettings) -> SearchData:
         if grade == _RANDOM:
             continue
         if not text.strip() or product_id not in number or grade is None:
-            reason = 0 if not text.strip() else 1 if product_id not in number else 2
-            bad[list(bad)[reason]] += 1
+            place = 0 if not text.strip() else 1 if product_id not in number else 2
+            bad[list(bad)[place]] += 1
             continue
         index = queries.setdefault(text, len(queries))
         kept.append((index, number[product_id], grade))
@@ -307,7 +307,7 @@ def _grades(rows: Dataset) -> list[float | None]:
     numbers = rows["relevance"][:] if "relevance" in rows.column_names else empty
     labels = rows["label"][:] if "label" in rows.column_names else empty
     known: dict[str | None, float | None] = {None: None, "": None, RANDOM_LABEL: _RANDOM}
-    known |= LABEL_GRADES
+    known.update(LABEL_GRADES)
     unknown = sorted({str(label) for label in set(labels) if label not in known})
     if unknown:
         raise ValueError(f"unknown labels in the pairs: {', '.join(unknown[:5])}; use {', '.join(LABEL_GRADES)}")

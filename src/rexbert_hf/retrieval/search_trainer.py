@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from torch import nn
 from torch.utils.data import DataLoader
@@ -34,10 +33,9 @@ logger = logging.getLogger(__name__)
 
 BEST = "best"
 """Folder of the model with the best validation figure."""
-QUEUE_FILE = "loss_state.safetensors"
 
 
-class SearchTrainer(ResumableTrainer, SentenceTransformerTrainer):  # type: ignore[misc]
+class SearchTrainer(ResumableTrainer, SentenceTransformerTrainer):
     """Train a bi-encoder over steps that a dataset gives by number.
 
     Args:
@@ -153,7 +151,6 @@ class SearchTrainer(ResumableTrainer, SentenceTransformerTrainer):  # type: igno
         found = self.find_checkpoint(None)
         if found is not None:
             self.resumed_from_step, self.seconds_before = found.step, float(found.info.get("seconds", 0.0))
-            self._load_queue(found.path)
         self._started = time.monotonic()
         with self._stop:
             result = super().train(resume_from_checkpoint=str(found.path) if found else None, **kwargs)
@@ -161,17 +158,10 @@ class SearchTrainer(ResumableTrainer, SentenceTransformerTrainer):  # type: igno
             raise TrainingInterrupted(self._stop.received, self.state.global_step)
         return result
 
-    def _load_queue(self, folder: Path) -> None:
-        if (folder / QUEUE_FILE).exists() and hasattr(self.loss, "load_state"):
-            self.loss.load_state(load_file(folder / QUEUE_FILE))
-
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = Path(output_dir or self.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         self.model.save_pretrained(str(folder), create_model_card=False)
-        state = self.loss.state() if hasattr(self.loss, "state") else {}
-        if state and folder.name.startswith("checkpoint-"):
-            save_file(state, folder / QUEUE_FILE)
 
     def _publish(self, staging: Path, step: int) -> None:
         folder = staging / f"checkpoint-{step}"
