@@ -181,6 +181,8 @@ def test_pairs_and_documents_in_one_phase_list(tmp_path):
     results = run_qpi(load_settings(QPISettings, CONFIGS / "qpi.yaml", pairs))
     assert [phase["name"] for phase in results["phases"]] == ["text", "both"]
     assert results["held_out"]["shop_masked_tokens"] > 0
+    first = results["phases"][0]["steps"]
+    assert results["early_stopping"]["best_step"] > first, "a phase of documents is not judged by pairs"
 
 
 def test_without_held_out_pairs_the_budget_decides(tmp_path, caplog):
@@ -193,6 +195,7 @@ def test_without_held_out_pairs_the_budget_decides(tmp_path, caplog):
     ("changes", "problem"),
     [
         ({"sources__pairs__pairs": "null"}, "needs query-product pairs"),
+        ({"phases__pairs__masking__kind": "mlm", "phases__pairs__masking__options": "{}"}, "no phase trains on pairs"),
         ({"sources__pairs__pairs__max_tokens": "128"}, "would cut the pairs"),
         ({"early_stopping__patience": "0"}, "patience is at least 1"),
         ({"objective": "ranking"}, "expected one of span, relevance"),

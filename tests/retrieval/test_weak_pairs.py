@@ -6,7 +6,7 @@ import math
 import pytest
 from test_event_counts import ALL, PRODUCTS, event
 
-from rexbert_hf.retrieval.events import count_events
+from rexbert_hf.retrieval.events import QuerySplit, count_events
 from rexbert_hf.retrieval.graded import Grades, graded_groups, read_grades
 from rexbert_hf.retrieval.weak_pairs import (
     Rule,
@@ -143,6 +143,18 @@ def test_graded_files_become_the_same_groups():
     assert (bracket.positives.tolist(), bracket.hard.tolist()) == ([0, 1], [2])
     assert (deck.positives.tolist(), deck.hard.tolist()) == ([], [0])
     assert (report["judgements"], report["unknown_mentions"], report["without_query"], report["pairs"]) == (6, 1, 1, 4)
+
+
+def test_a_query_in_two_forms_is_where_it_is_held_out_more():
+    """By the hash of the text as it stands "deck" and "deck " differ; none of them may be trained on."""
+    split = QuerySplit(rule="sha1_mod_10")
+    query = next(f"deck {n}" for n in range(99) if {split.of(f"deck {n}"), split.of(f"deck {n} ")} == {"train", "test"})
+    rows = [{"query": form, "product_id": p, "label": "E"} for form, p in ((query, "a"), (query + " ", "b"))]
+    for order in (rows, rows[::-1]):
+        pairs, _ = read_grades(order, PRODUCTS, Grades(), split)
+        assert {pair.split for pair in pairs} == {"test"}
+        log = [event(row["query"], row["product_id"]) for row in order]
+        assert {group.split for group in count_events(log, PRODUCTS, split).groups()} == {"test"}
 
 
 def test_letters():

@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from rexbert_hf.catalog import LABELS, normalize_text
+from rexbert_hf.catalog import LABELS, SPLITS, normalize_text
 from rexbert_hf.retrieval.events import QueryGroup, QuerySplit, index_products
 
 logger = logging.getLogger(__name__)
@@ -118,7 +118,9 @@ def read_grades(
     Raises:
         ValueError: if a row has no grade, or nothing is left.
     """
-    index, report, texts = index_products(product_ids), Counter({"judgements": 0, "repeated": 0}), {}
+    index, report = index_products(product_ids), Counter({"judgements": 0, "repeated": 0})
+    texts: dict[str, str] = {}
+    splits: dict[str, int] = {}
     found: dict[tuple[str, int], GradedPair] = {}
     for number, row in enumerate(rows):
         report["judgements"] += 1
@@ -128,18 +130,18 @@ def read_grades(
             report["without_query" if not query else "unknown_mentions"] += 1
             continue
         text = texts.setdefault(query, " ".join(row["query"].split()))
+        splits[query] = split.further(splits.get(query, 0), row["query"])
         report["repeated"] += (query, product) in found
         try:
-            found[query, product] = GradedPair(
-                text, split.of(text), product, grades.label(row), grades.is_relevant(row)
-            )
+            found[query, product] = GradedPair(text, "", product, grades.label(row), grades.is_relevant(row))
         except ValueError as error:
             raise ValueError(f"judgement {number} (query {row['query']!r}): {error}") from None
     if not found:
         raise ValueError(f"no judgement names a query and a known product ({dict(report)}): check columns and products")
     if report["without_query"] or report["unknown_mentions"]:
         logger.warning("judgements without query or of unknown products are left out: %s", dict(report))
-    return list(found.values()), {**report, "queries": len(texts), "pairs": len(found)}
+    pairs = [replace(pair, split=SPLITS[splits[query]]) for (query, _), pair in found.items()]
+    return pairs, {**report, "queries": len(texts), "pairs": len(found)}
 
 
 def graded_groups(pairs: Iterable[GradedPair]) -> list[QueryGroup]:

@@ -51,6 +51,8 @@ class QPISettings(PretrainSettings):
         super().__post_init__()
         if not any(source.pairs is not None for source in self.sources.values()):
             raise ValueError("no source has pairs: set --sources.NAME.pairs (recipes/build_pairs.py makes them)")
+        if not any(phase.masking.kind in KINDS.values() for phase in self.phases):
+            raise ValueError(f"no phase trains on pairs: set masking.kind of one to {KINDS['span']}")
 
     def _classify(self) -> None:
         """The same phases with the relevance of pairs in place of spans; irrelevant pairs are needed then."""

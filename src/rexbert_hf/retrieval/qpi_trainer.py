@@ -22,7 +22,7 @@ from rexbert_hf.data.loader import evaluation_batches
 from rexbert_hf.data.store import TokenisedDataset
 from rexbert_hf.masking import QueryProductCollator, QueryProductRelevanceCollator
 from rexbert_hf.masking.query_product import PairCollator
-from rexbert_hf.retrieval.qpi_settings import EarlyStopping
+from rexbert_hf.retrieval.qpi_settings import KINDS, EarlyStopping
 from rexbert_hf.training import Checkpoint, CurriculumTrainer
 from rexbert_hf.training.heldout import accepts_flat, length_batches, predict_masked
 
@@ -52,8 +52,7 @@ class PairTrainer(CurriculumTrainer):
 
     def _pair_options(self) -> dict[str, Any]:
         """Options of the first phase over pairs: evaluation masks as training does."""
-        kinds = ("query_product", "relevance")
-        masking = next(p.phase.masking for p in self.plan.phases if p.phase.masking.kind in kinds)
+        masking = next(p.phase.masking for p in self.plan.phases if p.phase.masking.kind in KINDS.values())
         flat = accepts_flat(self.model)
         return {**masking.options, "mlm_probability": masking.mlm_probability, "flat": flat, "permute_fields": False}
 
@@ -145,6 +144,24 @@ class PairTrainer(CurriculumTrainer):
             found |= {"held_out": {key.removeprefix("held_out_"): value for key, value in held.items()}}
         return found
 
+    def is_due(self, step: int) -> bool:
+        """Whether to look at the held-out pairs after a step: only in phases that train on pairs.
+
+        Args:
+            step: steps done.
+        """
+        every = self.stopping.every_steps
+        phase = self.plan.phase_at(step - 1)
+        if not every or self.eval_dataset is None or phase.phase.masking.kind not in KINDS.values():
+            return False
+        return step % every == 0 or step == self.state.max_steps
+
+    def _pair_sets(self) -> Any:
+        """The held-out sets that are pairs: their rows have fields."""
+        sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
+        marked = {name: store.metadata.get("spans", {}).get("rows", {}) for name, store in sets.items()}
+        return {name: store for name, store in sets.items() if marked[name].get("field")}
+
     def check_best(self, step: int, control: TrainerControl) -> None:
         """Evaluate, keep the weights if they are the best so far, stop if patience is at its end.
 
@@ -152,7 +169,7 @@ class PairTrainer(CurriculumTrainer):
             step: steps done.
             control: the Trainer's flags.
         """
-        held = self._held_out(self.plan.phase_at(max(0, step - 1)))
+        held = self._held_out(self.plan.phase_at(max(0, step - 1)), self._pair_sets() or None)
         count = sum(value for key, value in held.items() if key.endswith("_masked_tokens"))
         names = [key.removesuffix("_masked_tokens") for key in held if key.endswith("_masked_tokens")]
         accuracy = sum(held[f"{name}_accuracy"] * held[f"{name}_masked_tokens"] for name in names) / count
@@ -242,7 +259,5 @@ class _StopCallback(TrainerCallback):
         if self.trainer.known["stopped_at"] is not None:  # a run that was killed between its stop and its end
             control.should_training_stop = True
             return
-        every = self.trainer.stopping.every_steps
-        due = every and (state.global_step % every == 0 or state.global_step == state.max_steps)
-        if due and self.trainer.eval_dataset is not None:
+        if self.trainer.is_due(state.global_step):
             self.trainer.check_best(state.global_step, control)
