@@ -147,6 +147,21 @@ def test_empty_texts_are_counted(tmp_path):
     assert (report.read, report.written, report.reasons, report.lost) == (20, 18, {"empty": 2}, 0)
 
 
+def test_a_domain_without_any_text_is_left_out(tmp_path):
+    rows = documents(20)
+    for row in rows:
+        row["text"] = "" if row["domain"] == "news" else row["text"]
+    kept = write_kept(tmp_path / "kept", rows)
+    report = build(BuildSettings(), kept, {}, tmp_path / "corpus")
+    assert Manifest.read(tmp_path / "corpus").domains == ["fashion", "hobby"]
+    assert not (tmp_path / "corpus" / "news").exists()
+    assert report.lost == 0
+    assert load_dataset(str(tmp_path / "corpus"), cache_dir=str(tmp_path / "cache"))
+    write_kept(tmp_path / "kept", [{**row, "text": " "} for row in rows])
+    with pytest.raises(ValueError, match="none of 20 kept documents has text"):
+        build(BuildSettings(), kept, {}, tmp_path / "corpus")
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

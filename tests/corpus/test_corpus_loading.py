@@ -130,6 +130,15 @@ def test_a_folder_without_a_corpus(tmp_path):
         load_corpus(tmp_path / "file")
 
 
+def test_a_hub_that_does_not_answer_is_not_a_missing_corpus(monkeypatch):
+    def silent(*_, **__):
+        raise ConnectionError("Couldn't reach the Hub")
+
+    monkeypatch.setattr("datasets.load_dataset", silent)
+    with pytest.raises(ConnectionError, match="user/corpus: the Hub cannot be reached"):
+        load_corpus("user/corpus")
+
+
 def test_a_lost_file_is_named(tmp_path, corpus):
     import shutil
 

@@ -139,11 +139,14 @@ def build(
             made[names[domain]] = _written(folder, part_key) or _write(
                 settings, domain, places[domain], folder, part_key, count
             )
+    report = _report(key, rows, made, settings)
+    made = {name: facts for name, facts in made.items() if facts["splits"]}
+    if not made:
+        raise ValueError(f"{kept_folder}: none of {rows} kept documents has text: nothing to build")
     _remove_others(output, set(made))
     with _room("the card", len(made), output):
         write_json(output / MANIFEST, {**_manifest(settings, key, made, reports), **_provenance(config)})
         write_corpus_card(output)
-        report = _report(key, rows, made, settings)
         report.seconds = round(time.monotonic() - started, 3)
         report.save(output)
     return report
@@ -244,7 +247,7 @@ def _report(key: str, rows: int, made: Mapping[str, Any], settings: BuildSetting
     report.details = {
         "unit": _unit(settings),
         "held_out": settings.held_out,
-        "domains": {name: totals(facts) for name, facts in made.items()},
+        "domains": {name: totals(facts) for name, facts in made.items() if facts["splits"]},
         "splits": {split: sum(found.get(split, {}).get("documents", 0) for found in splits) for split in SPLITS},
     }
     return report

@@ -36,6 +36,7 @@ def load_corpus(
 
     Raises:
         FileNotFoundError: if there is no such corpus.
+        ConnectionError: if the Hub cannot be reached.
         ValueError: if it lacks a domain, the split, or the `text` column; the message lists what there is.
 
     Example:
@@ -92,6 +93,8 @@ def _from_hub(
             ]
     except (OSError, ValueError) as error:
         message = " ".join(str(error).split())
+        if isinstance(error, ConnectionError):
+            raise ConnectionError(f"{name}: the Hub cannot be reached ({message}); try again later") from error
         if message.startswith(name):  # says what there is
             raise
         if "split" in message.lower():
