@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -59,12 +60,13 @@ def transfer_vocabulary(
     if new.mask_token_id is None:
         raise ValueError("the new tokenizer has no mask token: add one, or take the tokenizer of a masked-LM model")
     rows = model.get_input_embeddings().weight
+    assert isinstance(rows, torch.Tensor)
     if len(old) > len(rows):
         raise ValueError(f"the old tokenizer has {len(old)} tokens, the model {len(rows)} rows: they do not belong")
     sources = row_sources(old, new)
     counts = [len(part) for part in sources]
     report = TransferReport(counts.count(1), sum(n > 1 for n in counts), counts.count(0))
-    output = model.get_output_embeddings()
+    output: Any = model.get_output_embeddings()
     tied = output is None or output.weight is rows
     made = [_combined(rows.data, sources, len(old))]
     if not tied:
@@ -72,7 +74,8 @@ def transfer_vocabulary(
     bias = None if output is None or output.bias is None else _combined(output.bias.data, sources, len(old))
     model.resize_token_embeddings(len(new), mean_resizing=False)
     with torch.no_grad():
-        model.get_input_embeddings().weight.copy_(made[0])
+        grown: Any = model.get_input_embeddings()
+        grown.weight.copy_(made[0])
         output = model.get_output_embeddings()
         if not tied:
             output.weight.copy_(made[1])
@@ -97,7 +100,7 @@ def row_sources(old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase) -> l
     known: dict[str, int] = {}
     for token, number in sorted(old.get_vocab().items(), key=lambda item: item[1]):
         known.setdefault(_text(token, old), number)
-    roles = {}
+    roles: dict[int, int] = {}
     for role in ROLES:
         here, there = getattr(new, f"{role}_token_id"), getattr(old, f"{role}_token_id")
         if here is not None and there is not None:
