@@ -35,7 +35,7 @@ def labelled_texts(count: int, seed: int = 0) -> tuple[list[str], list[str]]:
 def tiny_classifier() -> FastTextClassifier:
     """Trained in a fraction of a second, nearly always right on `text_of`."""
     texts, labels = labelled_texts(400)
-    options = FastTextOptions(buckets=1_000, min_count=1)
+    options = FastTextOptions(word_ngrams=2, buckets=1_000, min_count=1)
     return FastTextClassifier.train(texts, labels, ["shop"], options=options)
 
 

@@ -12,7 +12,7 @@ from rexbert_hf.corpus.fasttext_train import FastTextOptions
 from rexbert_hf.corpus.normalise import Normaliser
 
 fasttext = pytest.importorskip("fasttext")
-SMALL = FastTextOptions(buckets=1_000, min_count=1)
+SMALL = FastTextOptions(word_ngrams=2, buckets=1_000, min_count=1)
 
 
 def test_unseen_texts_are_told_apart():

@@ -39,7 +39,7 @@ def classifier_card(
         plot: file name of the plot of precision and recall.
     """
     name = repo_id.rpartition("/")[2] if repo_id else "Domain classifier"
-    given = {"license": license, "language": language}
+    given: dict[str, Any] = {"license": license, "language": language}
     data = ModelCardData(
         library_name="fasttext",
         pipeline_tag="text-classification",

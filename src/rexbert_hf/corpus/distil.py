@@ -20,10 +20,12 @@ from typing import Any, Literal
 import numpy as np
 
 from ..catalog.split import text_digests
+from .classifier_hub import classifier_card
 from .document_files import read_parquet
+from .documents import Document
 from .fasttext_model import FastTextClassifier
 from .fasttext_train import FastTextOptions
-from .labels import read_labels
+from .labels import Label, read_labels
 from .normalise import Normaliser, normalise_texts
 from .stages import StageReport, files_key, finished, stage_key, write_json
 from .threshold_plot import draw_sweep
@@ -42,11 +44,11 @@ class DistilSettings:
     """How labels become a classifier.
 
     Attributes:
-        word_ngrams: 2 for pairs of words, 1 for words alone.
+        word_ngrams: 1 for words alone, which serves sources best that nobody labelled; 2 for pairs of words too.
         buckets: rows for pairs of words.
         min_count: words of fewer documents are known by their pairs only.
         strength: inverse of the penalty on weights: higher follows the labels more closely.
-        digits: "shape" makes every digit 0 for the classifier, "keep" keeps them.
+        digits: "keep", or "shape" to make every digit 0 for the classifier.
         max_words: of longer documents the classifier sees the first so many words.
         dev_share: of the documents, for choosing the threshold.
         test_share: of the documents, for measuring.
@@ -63,11 +65,11 @@ class DistilSettings:
         ValueError: for a share, count or confidence out of range.
     """
 
-    word_ngrams: int = 2
+    word_ngrams: int = 1
     buckets: int = 200_000
     min_count: int = 2
-    strength: float = 200.0
-    digits: Literal["keep", "shape"] = "shape"
+    strength: float = 300.0
+    digits: Literal["keep", "shape"] = "keep"
     max_words: int = 1000
     dev_share: float = 0.15
     test_share: float = 0.15
@@ -87,6 +89,8 @@ class DistilSettings:
         for name in ("word_ngrams", "buckets", "min_count", "max_weight", "min_documents"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1, got {getattr(self, name)}")
+        if self.strength <= 0:
+            raise ValueError(f"strength is above 0, got {self.strength}")
         if not 0 < self.target_precision <= 1 or not 0 <= self.min_confidence <= 1:
             raise ValueError("target_precision and min_confidence are shares in [0, 1]")
 
@@ -171,7 +175,7 @@ def _labelled(
     settings: DistilSettings, vertical: Vertical, documents: Path, labels: Path, report: StageReport
 ) -> _Labelled:
     by_id = {document.id: document for document in read_parquet(documents)}
-    columns: tuple[list[str], list[str], list[str], list[bool], list[str]] = ([], [], [], [], [])
+    found: list[tuple[Label, Document]] = []
     seen: set[str] = set()
     for label in read_labels(labels):
         report.read += 1
@@ -186,10 +190,8 @@ def _labelled(
             report.drop("low_confidence")
         else:
             seen.add(label.id)
-            row = (label.id, document.text, document.domain, vertical.is_in_domain(label.label), label.labeller)
-            for column, value in zip(columns, row, strict=True):
-                column.append(value)  # type: ignore[arg-type]
-    ids, texts, domains, inside, labellers = columns
+            found.append((label, document))
+    texts = [document.text for _, document in found]
     digests = text_digests(texts)
     wordless = np.array([not line.strip() for line in normalise_texts(texts)], dtype=bool)
     _, first = np.unique(digests, axis=0, return_index=True)
@@ -205,13 +207,14 @@ def _labelled(
     parts = np.zeros(len(rows), dtype=np.int8)
     parts[position >= 1.0 - settings.dev_share] = 1
     parts[position < settings.test_share] = 2
+    chosen = [found[i] for i in rows]
     return _Labelled(
-        [ids[i] for i in rows],
-        [texts[i] for i in rows],
-        [domains[i] for i in rows],
-        np.array([inside[i] for i in rows], dtype=bool),
+        [label.id for label, _ in chosen],
+        [document.text for _, document in chosen],
+        [document.domain for _, document in chosen],
+        np.array([vertical.is_in_domain(label.label) for label, _ in chosen], dtype=bool),
         parts,
-        sorted(set(labellers)),
+        sorted({label.labeller for label, _ in found}),
     )
 
 
@@ -267,8 +270,6 @@ def _facts(settings: DistilSettings, vertical: Vertical, data: _Labelled, figure
 
 
 def _write(classifier: FastTextClassifier, data: _Labelled, found: dict[str, Sweep], output: Path) -> None:
-    from .classifier_hub import classifier_card
-
     output.mkdir(parents=True, exist_ok=True)
     plot = draw_sweep(found["test"], output / PLOT, classifier.threshold, "Test documents by threshold")
     write_json(output / SWEEP, {part: one.rows() for part, one in found.items()})

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -181,14 +181,14 @@ class _Corpus:
     def _values(self, documents: np.ndarray) -> np.ndarray:
         return self._gather(documents, lambda folder: np.load(folder / "values.npy", mmap_mode="r"))
 
-    def _gather(self, documents: np.ndarray, opened: object) -> np.ndarray:
+    def _gather(self, documents: np.ndarray, opened: Callable[[Path], np.ndarray]) -> np.ndarray:
         shards = np.searchsorted(self.starts, documents, side="right") - 1
         order = np.argsort(shards, kind="stable")
         parts = []
         edges = np.flatnonzero(np.diff(shards[order], prepend=-1))
         for rows in np.split(order, edges[1:]):
             shard = shards[rows[0]]
-            parts.append(opened(self.folders[shard])[documents[rows] - self.starts[shard]])  # type: ignore[operator]
+            parts.append(opened(self.folders[shard])[documents[rows] - self.starts[shard]])
         joined = np.concatenate(parts)
         result = np.empty_like(joined)
         result[order] = joined

@@ -23,6 +23,7 @@ import numpy as np
 
 from rexbert_hf.hub import merge_card, resolve
 
+from .classifier_hub import push_classifier
 from .fasttext_file import FastTextFile, read_layout
 from .fasttext_train import IN_DOMAIN, PREFIX, FastTextOptions, fasttext_module, train_model
 from .normalise import Normaliser, normalise_texts
@@ -296,8 +297,6 @@ class FastTextClassifier:
             PermissionError: when the token may not write there.
             ConnectionError: when the Hub stays unreachable.
         """
-        from .classifier_hub import push_classifier
-
         where = {"token": token, "endpoint": endpoint}
         return push_classifier(self, repo_id, private=private, revision=revision, **where, **card)
 

@@ -38,17 +38,17 @@ class FastTextOptions:
     """How a model is trained.
 
     Attributes:
-        word_ngrams: 1 for words alone, 2 for pairs of neighbours too.
+        word_ngrams: 1 for words alone, which generalises best to unseen sources; 2 for pairs of neighbours too.
         buckets: rows of the table of n-grams, 4 bytes each.
         min_count: words of fewer texts are known by their n-grams only.
         strength: inverse of the L2 penalty: higher follows the texts more closely.
         max_steps: of the solver.
     """
 
-    word_ngrams: int = 2
+    word_ngrams: int = 1
     buckets: int = 200_000
     min_count: int = 2
-    strength: float = 200.0
+    strength: float = 300.0
     max_steps: int = 200
 
 
@@ -96,8 +96,8 @@ def train_model(
         raise ImportError("scikit-learn is needed to train a classifier: pip install rexbert-hf[corpus]") from None
     lines, side = normalise_texts(texts, normaliser), np.asarray(inside, dtype=bool)
     _check_words(lines, side)
-    words = _Words(lines, options.min_count)
-    columns, counts = words.features(options.word_ngrams, options.buckets)
+    words, buckets = _Words(lines, options.min_count), options.buckets if options.word_ngrams > 1 else 0
+    columns, counts = words.features(options.word_ngrams, buckets)
     used, compact = np.unique(columns, return_inverse=True)
     values = np.repeat(_SCALE / counts, counts)
     starts = np.concatenate([[0], np.cumsum(counts)])
@@ -110,7 +110,7 @@ def train_model(
         warnings.simplefilter("ignore")  # that it stopped at max_steps: early stopping is a penalty too
         # The penalty is weighed against 10,000 texts, however many there are.
         model.fit(matrix, side, sample_weight=share * (10_000 / share.sum()))
-    table = np.zeros(len(words.names) + options.buckets, dtype=np.float64)
+    table = np.zeros(len(words.names) + buckets, dtype=np.float64)
     table[used] = _SCALE * model.coef_[0]
     labels = [PREFIX + IN_DOMAIN, PREFIX + OUT_OF_DOMAIN]
     write_model(target, words.names, words.counts, labels, table, options.word_ngrams)

@@ -139,7 +139,9 @@ class _Run:
                 verdicts = self.judge([document.text for document in batch])
                 texts += [text for text, reason in zip(verdicts.texts, verdicts.reasons, strict=True) if not reason]
                 stayed, went = stayed + verdicts.lines[0], went + verdicts.lines[1]
-                columns = {name: [getattr(document, name) for document in batch] for name in SCHEMA.names}
+                columns: dict[str, Any] = {
+                    name: [getattr(document, name) for document in batch] for name in SCHEMA.names
+                }
                 columns |= {"text": verdicts.texts, "score": verdicts.scores, "reason": verdicts.reasons}
                 writer.write_table(pa.table(columns, schema=REJECTED_SCHEMA))
         sign(texts, self.settings.exact_duplicates, self.settings.near_duplicates).save(folder)

@@ -91,12 +91,10 @@ class Judge:
     """
 
     def __init__(self, settings: FilterSettings, classifier: FastTextClassifier | str | Path | None) -> None:
-        known = classifier is None or isinstance(classifier, FastTextClassifier)
-        self.settings = settings
-        self.classifier: FastTextClassifier | None = (
-            classifier if known else FastTextClassifier.load(classifier)  # type: ignore[arg-type, assignment]
-        )
-        default = self.classifier.threshold if self.classifier is not None else 0.0
+        if classifier is not None and not isinstance(classifier, FastTextClassifier):
+            classifier = FastTextClassifier.load(classifier)
+        self.settings, self.classifier = settings, classifier
+        default = classifier.threshold if classifier is not None else 0.0
         self.threshold = default if settings.threshold is None else settings.threshold
         self.line_threshold = self.threshold if settings.line_threshold is None else settings.line_threshold
 
@@ -111,8 +109,8 @@ class Judge:
         if self.classifier is not None:
             scores = self.classifier.scores(kept)
             if self.settings.level != "line":
-                for i in np.flatnonzero(scores < np.float32(self.threshold)):
-                    reasons[i] = "not_in_domain"
+                low = (scores < np.float32(self.threshold)).tolist()
+                reasons = ["not_in_domain" if out else "" for out in low]
         for rule in (self._language, self._quality):
             open_ = [i for i, reason in enumerate(reasons) if not reason]
             for i, reason in zip(open_, rule([kept[i] for i in open_]), strict=True):
@@ -142,11 +140,9 @@ class Judge:
         chosen = [i for i, reason in enumerate(reasons) if not reason]
         parts, stayed, went = [texts[i].split("\n") for i in chosen], 0, 0
         assert self.classifier is not None
-        long = [len(line.split(None, self.settings.min_line_words)) >= self.settings.min_line_words
-                for lines in parts for line in lines]  # fmt: skip
-        flat = [line for lines in parts for line in lines]
+        flat, least = [line for lines in parts for line in lines], self.settings.min_line_words
         scores = np.full(len(flat), np.nan, dtype=np.float32)
-        scored = np.flatnonzero(np.array(long, dtype=bool))
+        scored = [i for i, line in enumerate(flat) if len(line.split(None, least)) >= least]
         scores[scored] = self.classifier.scores([flat[i] for i in scored])
         at = 0
         for i, lines in zip(chosen, parts, strict=True):

@@ -151,7 +151,7 @@ def _by_words(text: str) -> tuple[str, float]:
     total = 0.0
     words = text.lower().split(None, _WORDS_READ)[:_WORDS_READ]
     for word in words:
-        languages = _OF_WORD.get(word) or _OF_WORD.get(word.strip(_STRIPPED), ())
+        languages = _OF_WORD.get(word) or _OF_WORD.get(word.strip(_STRIPPED), [])
         if languages:
             total += 1.0
             for language in languages:

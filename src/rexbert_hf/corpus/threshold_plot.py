@@ -36,7 +36,7 @@ def draw_sweep(found: Sweep, path: str | Path, chosen: float, title: str | None 
         return None
     path = Path(path)
     # Without a fixed salt and date the same figure is another file every time.
-    style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "sweep"}
+    style: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "sweep"}
     with pyplot.rc_context(style):
         figure, axes = pyplot.subplots(figsize=(6.0, 3.6), dpi=110, layout="constrained")
         try:

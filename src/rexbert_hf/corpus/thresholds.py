@@ -143,9 +143,9 @@ def choose(found: Sweep, rule: Literal["f1", "precision"] = "f1", target_precisi
         (0.75, 0.71)
     """
     if rule == "f1":
-        best = np.flatnonzero(found.f1 >= found.f1.max() - 1e-12)
+        highest = np.flatnonzero(found.f1 >= found.f1.max() - 1e-12)
         # Of several plateaus the longest is the safest.
-        plateau = max(np.split(best, np.flatnonzero(np.diff(best) > 1) + 1), key=len)
+        plateau = max(np.split(highest, np.flatnonzero(np.diff(highest) > 1) + 1), key=len)
         return int(plateau[(len(plateau) - 1) // 2])
     # A handful of documents reaches any precision by chance.
     enough = found.kept >= max(1, min(_LEAST_KEPT, found.positives // 2))

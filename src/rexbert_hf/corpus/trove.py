@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from .filtering import KEPT_SCHEMA
 from .judging import FilterSettings, Judge
 
 try:
@@ -223,13 +224,7 @@ def _minhash_stages(job: TroveJob) -> list[tuple[str, list[Any], int]]:
 
 
 def _writer(job: TroveJob, kind: str) -> ParquetWriter:
-    return ParquetWriter(f"{job.output_folder}/{kind}", adapter=_row, schema=_schema())
-
-
-def _schema() -> Any:
-    from .filtering import KEPT_SCHEMA
-
-    return KEPT_SCHEMA
+    return ParquetWriter(f"{job.output_folder}/{kind}", adapter=_row, schema=KEPT_SCHEMA)
 
 
 def _row(_writer: DiskWriter, document: Document) -> dict[str, Any]:
