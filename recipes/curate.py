@@ -27,7 +27,10 @@ def main() -> None:
     for noisy in ("httpx", "httpx2", "datasets", "huggingface_hub", "filelock", "fsspec", "matplotlib", "datatrove"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     settings = parse_args(CurateSettings, default_config=DEFAULT)
-    results = curate(settings, on_report=lambda _, line: print(line, flush=True))
+    try:
+        results = curate(settings, on_report=lambda _, line: print(line, flush=True))
+    except (ImportError, RuntimeError) as error:  # a package that is not installed, a worker that was killed
+        raise ValueError(error) from error
     if "corpus" in results:
         print(f"corpus, card and run.json in {results['corpus']}")
     for name in ("url", "classifier_url"):

@@ -180,7 +180,7 @@ def test_stages_run_alone(whole, tmp_path):
 def test_a_stage_without_its_input_says_what_to_run(stage, needs, recipe, tmp_path):
     status, _, err = recipe(*words(tmp_path / "out", stages=stage))
     assert status == 1
-    assert f"stage '{stage}' needs what '{needs}' writes" in err.splitlines()[-1]
+    assert f"'{stage}' needs what the stage '{needs}' writes" in err.splitlines()[-1]
     assert "Traceback" not in err
 
 

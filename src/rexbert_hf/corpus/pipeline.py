@@ -86,8 +86,7 @@ class _Curation:
         folder = self.folder(stage)
         if not (folder / file).exists():
             raise FileNotFoundError(
-                f"stage '{by}' needs what '{stage}' writes, and {folder} holds no {file}: run it first, with"
-                f" --stages {stage},{by}"
+                f"'{by}' needs what the stage '{stage}' writes, and {folder} holds no {file}: run that stage to its end"
             )
         return folder
 
@@ -127,8 +126,10 @@ class _Curation:
         )
 
     def build(self) -> StageReport:
-        kept = self.settings.build.kept or self.need("filter", "build") / KEPT
-        reports = {name: found for name in STAGES[:-1] if (found := self.report(name)) is not None}
+        kept = self.settings.build.kept
+        before = STAGES[:-1] if kept is None else STAGES[:-2]  # another job's documents did not pass our filter
+        reports = {name: found for name in before if (found := self.report(name)) is not None}
+        kept = kept or self.need("filter", "build") / KEPT
         config = to_dict(self.settings) | {"vertical": to_dict(self.vertical)}
         config = portable(config, self.settings.output_dir)
         return build(self.settings.build, kept, reports, self.folder("build"), config=config)
