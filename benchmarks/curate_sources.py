@@ -7,6 +7,8 @@ of a source are joined to pages of at least 100 words, as a listing or a page of
 
     python benchmarks/curate_sources.py [--quick] [--out FILE.md]
 
+Kinds such as novels, captions, scripts and requests only train, among them the generated recipes of the
+built-in sample: without them no general source is about food, and every recipe looks like groceries.
 Sources count the same, and so do both sides. Text is ../shared/data, without which there is nothing to do.
 """
 
