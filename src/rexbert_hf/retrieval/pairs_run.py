@@ -164,7 +164,11 @@ def _write_graded(run: BuildPairsRun, graded: list[GradedPair], ids: list[str]) 
     with PairWriter(run.output_dir / "qpi", QPI) as writer:
         for pair in graded:
             zeros = {name: [0] for name in ("shown", "clicks", "purchases")}
-            named = {"query": [pair.query], "product_id": [ids[pair.product]], "relevance": [float(pair.relevant)]}
+            named: dict[str, list[Any]] = {
+                "query": [pair.query],
+                "product_id": [ids[pair.product]],
+                "relevance": [float(pair.relevant)],
+            }
             writer.add(pair.split, {**named, **zeros})
             tally[pair.split]["relevant" if pair.relevant else "irrelevant"] += 1
     sample = [(pair.query, pair.product) for pair in graded if pair.relevant]

@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from rexbert_hf.models import RexBertForSequenceClassification
+from rexbert_hf.models import RexBertConfig, RexBertForSequenceClassification
 from rexbert_hf.pretraining import PretrainSettings, pretrain
 from rexbert_hf.pretraining.encoder import load_model
 from rexbert_hf.retrieval.qpi_settings import KINDS, QPISettings
@@ -73,7 +73,7 @@ def make_classifier(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBa
     config = copy.deepcopy(masked.config)
     config.num_labels, config.problem_type = 2, "single_label_classification"
     config.id2label, config.label2id = {0: "irrelevant", 1: "relevant"}, {"irrelevant": 0, "relevant": 1}
-    if config.model_type == "rexbert":
+    if isinstance(config, RexBertConfig):
         model: PreTrainedModel = RexBertForSequenceClassification(config)
     else:
         model = AutoModelForSequenceClassification.from_config(config)

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import cross_entropy
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rexbert_hf.data.loader import evaluation_batches
 from rexbert_hf.data.store import TokenisedDataset
@@ -56,18 +56,29 @@ class PairTrainer(CurriculumTrainer):
         flat = accepts_flat(self.model)
         return {**masking.options, "mlm_probability": masking.mlm_probability, "flat": flat, "permute_fields": False}
 
+    @property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        assert isinstance(self.processing_class, PreTrainedTokenizerBase)
+        return self.processing_class
+
+    @property
+    def _sets(self) -> dict[str, TokenisedDataset]:
+        """The held-out sets by name."""
+        sets: Any = self.eval_dataset
+        return sets if isinstance(sets, dict) else {"": sets}
+
     def make_evaluator(self, options: dict[str, Any]) -> PairCollator:
         """Collator of the held-out pairs.
 
         Args:
             options: of the phase.
         """
-        return QueryProductCollator(self.processing_class, seed=0, **options)
+        return QueryProductCollator(self._tokenizer, seed=0, **options)
 
     def _held_out(self, phase: Any, eval_dataset: Any = None, prefix: str = "eval") -> dict[str, float]:
-        stores = eval_dataset if eval_dataset is not None else self.eval_dataset
+        given = {"": eval_dataset} if isinstance(eval_dataset, TokenisedDataset) else eval_dataset
         found: dict[str, float] = {}
-        for name, store in (stores if isinstance(stores, dict) else {"": stores}).items():
+        for name, store in (given or self._sets).items():
             result = self._evaluate_pairs(store, phase.phase.seq_length)
             found |= {f"{prefix}_{name}_{key}" if name else f"{prefix}_{key}": value for key, value in result.items()}
         return found
@@ -94,10 +105,10 @@ class PairTrainer(CurriculumTrainer):
                     sums += self.score(moved)
         finally:
             self.model.train(was_training)
-        loss, correct, count = self.sum_over_ranks(sums.tolist())
-        if not count:
+        loss, correct, total = self.sum_over_ranks(sums.tolist())
+        if not total:
             raise ValueError("no token of the held-out pairs was masked: hold out more queries (evaluation.held_out)")
-        return {"loss": loss / count, "accuracy": correct / count, "masked_tokens": count}
+        return {"loss": loss / total, "accuracy": correct / total, "masked_tokens": total}
 
     def score(self, batch: dict[str, Any]) -> np.ndarray:
         """Loss sum, correct predictions and predictions of one batch.
@@ -158,9 +169,8 @@ class PairTrainer(CurriculumTrainer):
 
     def _pair_sets(self) -> Any:
         """The held-out sets that are pairs: their rows have fields."""
-        sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
-        marked = {name: store.metadata.get("spans", {}).get("rows", {}) for name, store in sets.items()}
-        return {name: store for name, store in sets.items() if marked[name].get("field")}
+        marked = {name: store.metadata.get("spans", {}).get("rows", {}) for name, store in self._sets.items()}
+        return {name: store for name, store in self._sets.items() if marked[name].get("field")}
 
     def check_best(self, step: int, control: TrainerControl) -> None:
         """Evaluate, keep the weights if they are the best so far, stop if patience is at its end.
@@ -180,7 +190,9 @@ class PairTrainer(CurriculumTrainer):
             self._keep_best(step)
         else:
             known["without_gain"] += 1
-        self.state.stateful_callbacks[STATE] = known
+        states = self.state.stateful_callbacks
+        assert isinstance(states, dict)
+        states[STATE] = known
         if known["without_gain"] >= self.stopping.patience and step < self.state.max_steps:
             logger.info("stopped at step %d: no gain since step %d", step, known["best_step"])
             known["stopped_at"] = step
@@ -223,7 +235,7 @@ class RelevanceTrainer(PairTrainer):
 
     def make_evaluator(self, options: dict[str, Any]) -> PairCollator:
         """Collator of the held-out pairs."""
-        return QueryProductRelevanceCollator(self.processing_class, seed=0, **options)
+        return QueryProductRelevanceCollator(self._tokenizer, seed=0, **options)
 
     def compute_loss(
         self,
