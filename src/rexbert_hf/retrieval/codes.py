@@ -1,8 +1,9 @@
-"""Compressed vectors that are searched first: HNSW graphs over float32, int8 or 4-bit codes, and binary codes.
+"""Compressed vectors that are searched first: HNSW graphs over float32 or int8, lists of 4-bit codes, binary codes.
 
 A search gives candidate rows; their scores are computed from the stored vectors afterwards, so codes decide what is
-found and never what a score is. A graph is FAISS's (`IndexHNSWFlat`, `IndexHNSWSQ`, its own file format); binary codes
-are one bit a dimension, above or below the mean, scanned by Hamming distance (numpy where FAISS is not installed).
+found and never what a score is. Graphs and lists are FAISS's (`IndexHNSWFlat`, `IndexHNSWSQ`,
+`IndexIVFScalarQuantizer`), in its own file format; binary codes are one bit a dimension, above or below the mean,
+scanned by Hamming distance (numpy where FAISS is not installed).
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ ADD_ROWS = 16_384
 """Vectors added at a time."""
 
 _BINARY_BLOCK = 65_536
+_ROWS_A_LIST = 39  # of the sample: fewer teach k-means nothing
+_EF_A_LIST = 8
 
 
 def load_faiss() -> Any:
@@ -42,7 +45,7 @@ def load_faiss() -> Any:
 
 
 class GraphCodes:
-    """A HNSW graph over codes of the vectors.
+    """A HNSW graph over codes of the vectors, or inverted lists of them.
 
     Args:
         index: FAISS's.
@@ -59,19 +62,22 @@ class GraphCodes:
 
         Args:
             store: the vectors.
-            kind: "hnsw" (float32), "int8" or "int4".
+            kind: "hnsw" (float32), "int8", or "int4" (lists instead of a graph).
             links: neighbours a node keeps on upper levels; twice as many on the lowest.
             ef_construction: candidates looked at for each new node.
         """
         faiss = load_faiss()
-        metric = faiss.METRIC_INNER_PRODUCT
-        if kind == "hnsw":
-            index = faiss.IndexHNSWFlat(store.dim, links, metric)
+        metric, quantiser = faiss.METRIC_INNER_PRODUCT, faiss.ScalarQuantizer
+        if kind == "int4":
+            lists = max(1, min(int(4 * len(store) ** 0.5), min(len(store), TRAINING_ROWS) // _ROWS_A_LIST))
+            centres = faiss.IndexFlatIP(store.dim)
+            index = faiss.IndexIVFScalarQuantizer(centres, store.dim, lists, quantiser.QT_4bit, metric)
+        elif kind == "int8":
+            index = faiss.IndexHNSWSQ(store.dim, quantiser.QT_8bit, links, metric)
         else:
-            quantiser = faiss.ScalarQuantizer
-            code = quantiser.QT_8bit if kind == "int8" else quantiser.QT_4bit
-            index = faiss.IndexHNSWSQ(store.dim, code, links, metric)
-        index.hnsw.efConstruction = ef_construction
+            index = faiss.IndexHNSWFlat(store.dim, links, metric)
+        if kind != "int4":
+            index.hnsw.efConstruction = ef_construction
         if not index.is_trained:
             index.train(_sample(store))
         codes = cls(index)
@@ -98,11 +104,14 @@ class GraphCodes:
         Args:
             queries: float32 `[Q, D]`.
             n: rows wanted.
-            ef: candidates kept while walking the graph; at least `n` is taken.
+            ef: candidates kept while walking the graph, at least `n`; a list is looked through for every 8 of them.
             mask: bool `[N]`, rows that may be returned.
         """
         faiss = load_faiss()
-        params = faiss.SearchParametersHNSW(efSearch=max(ef, n))
+        if isinstance(self.index, faiss.IndexIVF):
+            params = faiss.SearchParametersIVF(nprobe=min(self.index.nlist, max(1, -(-ef // _EF_A_LIST))))
+        else:
+            params = faiss.SearchParametersHNSW(efSearch=max(ef, n))
         if mask is not None:
             bits = np.packbits(mask, bitorder="little")
             params.sel = faiss.IDSelectorBitmap(bits)
