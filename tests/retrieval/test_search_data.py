@@ -7,8 +7,11 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from rexbert_hf.catalog import load_sample
 from rexbert_hf.retrieval.search_data import (
     TEST,
     TRAIN,
@@ -82,6 +85,23 @@ def test_own_split_column_decides(tmp_path):
     settings = settings_of(tmp_path, pairs, products)
     settings.pair_columns["split"] = "part"
     assert load_search_data(settings).splits.tolist() == [TEST, VALIDATION, TRAIN]
+
+
+def test_what_build_pairs_writes_is_read_with_its_own_split(tmp_path):
+    schema = {"query": ["mug", "mug", "pot"], "product_id": ["P000001", "P000002", "P000003"]}
+    labels = pa.array([1, -1, 0], type=pa.int8())
+    (tmp_path / "pairs").mkdir()
+    table = pa.table({**schema, "label": labels, "split": ["train", "train", "test"]})
+    pq.write_table(table, tmp_path / "pairs" / "train.parquet")
+    load_sample("products", size=30).to_parquet(str(tmp_path / "products.parquet"))
+    names = {name: name for name in ("query", "product_id", "label", "split")}
+    settings = SearchDataSettings(
+        pairs="pairs", pair_columns=names, products="products.parquet", data_dir=str(tmp_path)
+    )
+    data = load_search_data(settings)
+    assert len(data.texts) == 30
+    assert (data.queries, data.splits.tolist()) == (["mug", "pot"], [TRAIN, TEST])
+    assert data.judged.grades.tolist() == [1.0, 0.0]
 
 
 @pytest.mark.parametrize(
