@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rexbert_hf.corpus.threshold_plot import draw_sweep
-from rexbert_hf.corpus.thresholds import GRID, bootstrap_f1, choose, sweep, wilson
+from rexbert_hf.corpus.thresholds import GRID, bootstrap_f1, choose, sweep
 
 SCORES = np.array([0.95, 0.9, 0.8, 0.6, 0.4, 0.3])
 TRUTH = np.array([True, True, False, True, False, True])
@@ -50,18 +50,6 @@ def test_a_precision_out_of_reach_is_refused_with_the_best_one():
     found = sweep(np.array([0.9, 0.8]), np.array([False, True]))
     with pytest.raises(ValueError, match=r"reaches a precision of 0\.9: the best is 0\.500 at 0\.01"):
         choose(found, "precision", 0.9)
-
-
-@pytest.mark.parametrize(
-    ("successes", "trials", "low", "high"),
-    # Newcombe 1998, table I, method 3; and the limits at 0 and n, which are z2 / (n + z2) from the end.
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
-)
-def test_wilson_intervals_are_the_published_ones(successes, trials, low, high):
-    found = wilson(successes, trials)
-    assert found == pytest.approx((low, high), abs=5e-5)
-    mirrored = wilson(trials - successes, trials)
-    assert mirrored == pytest.approx((1 - high, 1 - low), abs=5e-5)
 
 
 def test_bootstrap_of_f1_covers_what_it_should():

@@ -94,3 +94,15 @@ def test_nothing_to_compare():
         stratified_agreement(np.zeros((2, 2, 2)), np.array([5, 5]))
     with pytest.raises(ValueError, match=r"\[H, L, L\]"):
         stratified_agreement(np.zeros((2, 2)), np.array([5, 5]))
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    # Newcombe 1998, table I, method 3; and the limits at 0 and n, which are z2 / (n + z2) from the end.
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_intervals_are_the_published_ones(successes, trials, low, high):
+    found = wilson_interval(successes, trials)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
+    mirrored = wilson_interval(trials - successes, trials)
+    assert (mirrored.low, mirrored.high) == pytest.approx((1 - high, 1 - low), abs=5e-5)

@@ -15,7 +15,6 @@ from rexbert_hf.retrieval.weak_pairs import (
     graded_judge,
     label_weakly,
     thin_out,
-    wilson_interval,
     write_audit_sample,
 )
 
@@ -73,20 +72,6 @@ def test_thinning_meets_the_share():
     assert abs((thin == 0).sum() - 250) < 5 * math.sqrt(250)
     assert (thin_out(counts, label, 0.2) == thin).all()
     assert (thin_out(counts, label, 0.9) == label).all(), "there are not that many"
-
-
-def test_wilson_interval_against_published_values():
-    """Newcombe 1998, table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29."""
-    for successes, trials, low, high in (
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ):
-        found = wilson_interval(successes, trials)
-        assert found == pytest.approx((low, high), abs=5e-5)
-    with pytest.raises(ValueError, match="needs trials"):
-        wilson_interval(0, 0)
 
 
 def test_audit_estimates_and_warns(caplog):

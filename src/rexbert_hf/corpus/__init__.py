@@ -27,7 +27,7 @@ from .quality import QualitySettings, quality_reasons
 from .sample import SampleSettings, picked_domains, sample
 from .select import SelectSettings, select
 from .stages import StageReport, finished, stage_key
-from .thresholds import Sweep, sweep, wilson
+from .thresholds import Sweep, sweep
 from .vertical import Example, Vertical
 
 __all__ = [
@@ -85,6 +85,5 @@ __all__ = [
     "stage_key",
     "sweep",
     "text_id",
-    "wilson",
     "write_documents",
 ]

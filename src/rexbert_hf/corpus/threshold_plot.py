@@ -9,7 +9,8 @@ import numpy as np
 
 from rexbert_hf.hub.plots import ACCURACY_COLOR, LOSS_COLOR, warn_once
 
-from .thresholds import Sweep, wilson
+from ..metrics.agreement import wilson_interval
+from .thresholds import Sweep
 
 F1_COLOR = "#4a7a3a"
 
@@ -56,7 +57,8 @@ def _draw(axes: Any, found: Sweep, chosen: float) -> None:
         ("precision", found.precision, LOSS_COLOR, found.kept),
         ("recall", found.recall, ACCURACY_COLOR, np.full(len(at), found.positives)),
     ):
-        bands = np.array([wilson(int(s), int(n)) for s, n in zip(found.true_positives, trials, strict=True)])
+        ends = [wilson_interval(int(s), int(n)) for s, n in zip(found.true_positives, trials, strict=True)]
+        bands = np.array([[end.low, end.high] for end in ends])
         axes.fill_between(at, bands[:, 0], bands[:, 1], color=color, alpha=0.15, linewidth=0)
         axes.plot(at, values, color=color, linewidth=1.6, label=name)
     axes.plot(at, found.f1, color=F1_COLOR, linewidth=1.2, linestyle="--", label="F1")

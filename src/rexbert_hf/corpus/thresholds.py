@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..metrics.agreement import wilson_interval
+
 GRID = np.arange(1, 100) / 100
 """Thresholds of a sweep."""
 
-_NORMAL_95 = 1.959963984540054
 _RESAMPLES = 2_000
 _LEAST_KEPT = 10
 
@@ -71,9 +72,9 @@ class Sweep:
             "documents": self.positives + self.negatives,
             "positives": self.positives,
             "precision": true / (true + false) if true + false else 0.0,
-            "precision_interval": list(wilson(true, true + false)),
+            "precision_interval": list(_ends(true, true + false)),
             "recall": true / self.positives,
-            "recall_interval": list(wilson(true, self.positives)),
+            "recall_interval": list(_ends(true, self.positives)),
             "f1": float(self.f1[index]),
             "f1_interval": list(bootstrap_f1(true, false, missed, right, seed)),
         }
@@ -85,9 +86,9 @@ class Sweep:
                 "threshold": float(self.thresholds[i]),
                 "kept": int(self.kept[i]),
                 "precision": None if np.isnan(self.precision[i]) else float(self.precision[i]),
-                "precision_interval": wilson(int(self.true_positives[i]), int(self.kept[i])),
+                "precision_interval": _ends(int(self.true_positives[i]), int(self.kept[i])),
                 "recall": float(self.recall[i]),
-                "recall_interval": wilson(int(self.true_positives[i]), self.positives),
+                "recall_interval": _ends(int(self.true_positives[i]), self.positives),
                 "f1": float(self.f1[i]),
             }
             for i in range(len(self.thresholds))
@@ -160,19 +161,10 @@ def choose(found: Sweep, rule: Literal["f1", "precision"] = "f1", target_precisi
     return int(reached[0])
 
 
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share; (0, 1) without trials.
-
-    Example:
-        >>> [round(end, 4) for end in wilson(9, 10)]
-        [0.5958, 0.9821]
-    """
-    if not trials:
-        return 0.0, 1.0
-    share, square = successes / trials, _NORMAL_95**2 / trials
-    middle = (share + square / 2) / (1 + square)
-    half = np.sqrt(share * (1 - share) * square + square**2 / 4) / (1 + square)
-    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+def _ends(successes: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share."""
+    found = wilson_interval(successes, trials)
+    return found.low, found.high
 
 
 def bootstrap_f1(true: int, false: int, missed: int, right: int, seed: int = 0) -> tuple[float, float]:

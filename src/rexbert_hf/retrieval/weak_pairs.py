@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from rexbert_hf.catalog import normalize_text
+from rexbert_hf.metrics.agreement import wilson_interval
 from rexbert_hf.retrieval.events import EventCounts
 from rexbert_hf.retrieval.pairs import query_generator
 
@@ -122,29 +122,6 @@ def thin_out(counts: EventCounts, label: np.ndarray, irrelevant_share: float, se
     return kept
 
 
-def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's interval of a share; 95 % with the default z.
-
-    Args:
-        successes: of the trials.
-        trials: at least 1.
-        z: quantile of the normal distribution.
-
-    Raises:
-        ValueError: if there is no trial, or more successes than trials.
-
-    Example:
-        >>> low, high = wilson_interval(81, 100)
-        >>> round(low, 4), round(high, 4)
-        (0.7222, 0.8749)
-    """
-    if trials < 1 or not 0 <= successes <= trials:
-        raise ValueError(f"a share needs trials; got {successes} of {trials}")
-    share, square = successes / trials, z * z / trials
-    middle, half = share + square / 2, z * math.sqrt(share * (1 - share) / trials + square / (4 * trials))
-    return max(0.0, (middle - half) / (1 + square)), min(1.0, (middle + half) / (1 + square))
-
-
 @dataclass(frozen=True)
 class Audit:
     """What the audit of a sample found.
@@ -186,7 +163,8 @@ def audit_pairs(sample: Sequence[tuple[str, str]], judge: Judge, least: float = 
         logger.warning("none of the %d sampled pairs has a judgement: the relevant share is unknown", len(sample))
         return Audit(len(sample), 0, 0, None, None, None)
     relevant = sum(judged)
-    share, (low, high) = relevant / len(judged), wilson_interval(relevant, len(judged))
+    found = wilson_interval(relevant, len(judged))
+    share, low, high = found.value, found.low, found.high
     if share < least:
         logger.warning(
             "only %.1f%% of %d judged pairs are relevant (95%% interval %.1f to %.1f%%), below %.0f%%: make the rules "
