@@ -8,19 +8,17 @@ Run again on a changed catalogue it encodes what has changed only; readers see t
 
 from __future__ import annotations
 
-import logging
-import sys
 from pathlib import Path
 
 from rexbert_hf.retrieval.index_recipe import BuildIndexRun, run_build_index
-from rexbert_hf.settings import parse_args, run_recipe
+from rexbert_hf.settings import parse_args, run_recipe, start_logging
 
 DEFAULT = Path(__file__).parent / "configs" / "build_index.yaml"
 
 
 def main() -> None:
     """Parse, build, print."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    start_logging()
     run = parse_args(BuildIndexRun, default_config=DEFAULT)
     results = run_build_index(run)
     for search in results["searches"]:

@@ -10,22 +10,18 @@ docs/corpus.md tells what each stage reads and writes. Needs fastText (`pip inst
 
 from __future__ import annotations
 
-import logging
-import sys
 from pathlib import Path
 
 from rexbert_hf.corpus.pipeline import curate
 from rexbert_hf.corpus.settings import CurateSettings
-from rexbert_hf.settings import parse_args, run_recipe
+from rexbert_hf.settings import parse_args, run_recipe, start_logging
 
 DEFAULT = Path(__file__).parent / "configs" / "curate_sample.yaml"
 
 
 def main() -> None:
     """Parse, curate, print."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "httpx2", "datasets", "huggingface_hub", "filelock", "fsspec", "matplotlib", "datatrove"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    start_logging()
     settings = parse_args(CurateSettings, default_config=DEFAULT)
     try:
         results = curate(settings, on_report=lambda _, line: print(line, flush=True))

@@ -8,15 +8,11 @@ The teacher's vectors are computed once and kept in `cache_dir`. Starting again 
 
 from __future__ import annotations
 
-import logging
-import sys
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import logging as transformers_logging
-
 from rexbert_hf.retrieval import DistilSettings, distil_search
-from rexbert_hf.settings import parse_args, run_recipe
+from rexbert_hf.settings import parse_args, run_recipe, start_logging
 from rexbert_hf.training import NonFiniteLossError
 
 DEFAULT = Path(__file__).parent / "configs" / "distil_search.yaml"
@@ -25,10 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 def main() -> None:
     """Parse, run, print."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "httpx2", "datasets", "huggingface_hub", "filelock", "fsspec", "sentence_transformers"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    transformers_logging.disable_progress_bar()
+    start_logging()
     settings = parse_args(DistilSettings, default_config=DEFAULT)
     data = settings.data
     if data.data_dir is not None and not Path(data.data_dir).is_dir() and (REPOSITORY / data.data_dir).is_dir():

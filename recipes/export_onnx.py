@@ -8,18 +8,17 @@ The output folder runs with onnxruntime and tokenizers alone (`onnx_encoder.py` 
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 
 from rexbert_hf.retrieval.onnx_recipe import ExportOnnxRun, run_export_onnx
-from rexbert_hf.settings import parse_args, run_recipe
+from rexbert_hf.settings import parse_args, run_recipe, start_logging
 
 DEFAULT = Path(__file__).parent / "configs" / "export_onnx.yaml"
 
 
 def main() -> None:
     """Parse, export, print."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    start_logging(logging.WARNING)
     run = parse_args(ExportOnnxRun, default_config=DEFAULT)
     results = run_export_onnx(run)
     for name, far in results["difference"].items():

@@ -8,21 +8,17 @@ Grades become targets between 0 and 1; random products of the catalogue are adde
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 
-from transformers.utils import logging as transformers_logging
-
 from rexbert_hf.retrieval import RerankerSettings, finetune_reranker
-from rexbert_hf.settings import parse_args, run_recipe
+from rexbert_hf.settings import parse_args, run_recipe, start_logging
 
 DEFAULT = Path(__file__).parent / "configs" / "finetune_reranker.yaml"
 
 
 def main() -> None:
     """Parse, run, print."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    transformers_logging.disable_progress_bar()
+    start_logging(logging.WARNING)
     settings = parse_args(RerankerSettings, default_config=DEFAULT)
     results = finetune_reranker(settings)
     before, after = results["ndcg@10_of_judged_before"], results["ndcg@10_of_judged"]

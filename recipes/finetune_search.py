@@ -8,15 +8,11 @@ Any encoder is a base. Starting again on the same `--output_dir` resumes the run
 
 from __future__ import annotations
 
-import logging
-import sys
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import logging as transformers_logging
-
 from rexbert_hf.retrieval import FinetuneSettings, finetune_search
-from rexbert_hf.settings import parse_args, run_recipe
+from rexbert_hf.settings import parse_args, run_recipe, start_logging
 from rexbert_hf.training import NonFiniteLossError
 
 DEFAULT = Path(__file__).parent / "configs" / "finetune_search.yaml"
@@ -26,10 +22,7 @@ SHOWN = ("recall@10", "recall@100", "ndcg@10", "judged@10", "judged@100", "conde
 
 def main() -> None:
     """Parse, run, print."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "httpx2", "datasets", "huggingface_hub", "filelock", "fsspec", "sentence_transformers"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    transformers_logging.disable_progress_bar()
+    start_logging()
     settings = parse_args(FinetuneSettings, default_config=DEFAULT)
     data = settings.data
     if data.data_dir is not None and not Path(data.data_dir).is_dir() and (REPOSITORY / data.data_dir).is_dir():

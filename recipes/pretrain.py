@@ -8,17 +8,13 @@ Starting again on the same `--output_dir` resumes the run. `--help` lists every 
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from transformers.utils import logging as transformers_logging
 
 from rexbert_hf.pretraining import PretrainSettings, pretrain
-from rexbert_hf.settings import parse_args, run_recipe
+from rexbert_hf.settings import parse_args, run_recipe, start_logging
 from rexbert_hf.training import NonFiniteLossError
 
 DEFAULT = Path(__file__).parent / "configs" / "quickstart.yaml"
@@ -26,11 +22,7 @@ DEFAULT = Path(__file__).parent / "configs" / "quickstart.yaml"
 
 def main() -> None:
     """Parse, run, print."""
-    first = os.environ.get("RANK", "0") == "0"  # of the processes that a launcher started
-    logging.basicConfig(level=logging.INFO if first else logging.WARNING, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "httpx2", "datasets", "huggingface_hub", "filelock", "fsspec"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    transformers_logging.disable_progress_bar()
+    first = start_logging()
     settings = parse_args(PretrainSettings, default_config=DEFAULT)
     try:
         results = pretrain(settings)

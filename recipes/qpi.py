@@ -9,18 +9,14 @@ Starting again on the same `--output_dir` resumes the run. `--help` lists every 
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from transformers.utils import logging as transformers_logging
 
 from rexbert_hf.retrieval.qpi import run_qpi
 from rexbert_hf.retrieval.qpi_settings import QPISettings
-from rexbert_hf.settings import parse_args, run_recipe
+from rexbert_hf.settings import parse_args, run_recipe, start_logging
 from rexbert_hf.training import NonFiniteLossError
 
 DEFAULT = Path(__file__).parent / "configs" / "qpi.yaml"
@@ -28,11 +24,7 @@ DEFAULT = Path(__file__).parent / "configs" / "qpi.yaml"
 
 def main() -> None:
     """Parse, run, print."""
-    first = os.environ.get("RANK", "0") == "0"  # of the processes that a launcher started
-    logging.basicConfig(level=logging.INFO if first else logging.WARNING, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "httpx2", "datasets", "huggingface_hub", "filelock", "fsspec"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    transformers_logging.disable_progress_bar()
+    first = start_logging()
     settings = parse_args(QPISettings, default_config=DEFAULT)
     try:
         results = run_qpi(settings)

@@ -14,10 +14,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from transformers.utils.logging import disable_progress_bar
-
 from rexbert_hf.reproduction import ReproductionSettings, reproduce
-from rexbert_hf.settings import SettingsError, parse_args, run_recipe
+from rexbert_hf.settings import SettingsError, parse_args, run_recipe, start_logging
 
 CONFIGS = Path(__file__).parent / "configs"
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -39,11 +37,8 @@ def config_of(words: list[str]) -> Path:
 
 def main() -> None:
     """Parse, run, print."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "httpx2", "datasets", "huggingface_hub", "filelock", "fsspec", "matplotlib"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    start_logging()
     logging.getLogger("rexbert_hf.pretraining.corpora").setLevel(logging.WARNING)  # it speaks up in every run
-    disable_progress_bar()
     settings = parse_args(ReproductionSettings, default_config=config_of(sys.argv[1:]))
     data = settings.base.data_dir
     if data is not None and not Path(data).is_dir() and (REPOSITORY / data).is_dir():

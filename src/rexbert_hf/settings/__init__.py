@@ -10,7 +10,16 @@ from __future__ import annotations
 from rexbert_hf.settings.command_line import from_dict, load_settings, parse_args
 from rexbert_hf.settings.convert import to_dict
 from rexbert_hf.settings.kinds import parse_number
-from rexbert_hf.settings.running import run_recipe
+from rexbert_hf.settings.running import run_recipe, start_logging
 from rexbert_hf.settings.tree import SettingsError
 
-__all__ = ["SettingsError", "from_dict", "load_settings", "parse_args", "parse_number", "run_recipe", "to_dict"]
+__all__ = [
+    "SettingsError",
+    "from_dict",
+    "load_settings",
+    "parse_args",
+    "parse_number",
+    "run_recipe",
+    "start_logging",
+    "to_dict",
+]

@@ -5,12 +5,46 @@ Status 2 is a configuration that cannot be used, 1 is bad input met on the way, 
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from rexbert_hf.settings.tree import SettingsError, one_line
+
+NOISY = (
+    "httpx",
+    "httpx2",
+    "datasets",
+    "huggingface_hub",
+    "filelock",
+    "fsspec",
+    "matplotlib",
+    "datatrove",
+    "sentence_transformers",
+)
+"""Loggers of libraries that tell about every request or file."""
+
+
+def start_logging(level: int = logging.INFO) -> bool:
+    """Have the package's messages printed on stderr as they are, and libraries keep to warnings and no bars.
+
+    Args:
+        level: of the messages; of all but the first of several processes only warnings are shown.
+
+    Returns:
+        Whether this is the first of the processes that a launcher started.
+    """
+    from transformers.utils.logging import disable_progress_bar
+
+    first = os.environ.get("RANK", "0") == "0"
+    level = level if first else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    disable_progress_bar()
+    return first
 
 
 def run_recipe(main: Callable[[], Any]) -> NoReturn:
