@@ -13,7 +13,6 @@ from typing import Any
 
 from rexbert_hf.retrieval import DistilSettings, distil_search
 from rexbert_hf.settings import parse_args, run_recipe, start_logging
-from rexbert_hf.training import NonFiniteLossError
 
 DEFAULT = Path(__file__).parent / "configs" / "distil_search.yaml"
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -26,10 +25,7 @@ def main() -> None:
     data = settings.data
     if data.data_dir is not None and not Path(data.data_dir).is_dir() and (REPOSITORY / data.data_dir).is_dir():
         data.data_dir = str(REPOSITORY / data.data_dir)
-    try:
-        results = distil_search(settings)
-    except NonFiniteLossError as error:
-        raise ValueError(error) from error
+    results = distil_search(settings)
     report(results, settings.output_dir)
 
 

@@ -15,7 +15,6 @@ from accelerate import PartialState
 
 from rexbert_hf.pretraining import PretrainSettings, pretrain
 from rexbert_hf.settings import parse_args, run_recipe, start_logging
-from rexbert_hf.training import NonFiniteLossError
 
 DEFAULT = Path(__file__).parent / "configs" / "quickstart.yaml"
 
@@ -24,10 +23,7 @@ def main() -> None:
     """Parse, run, print."""
     first = start_logging()
     settings = parse_args(PretrainSettings, default_config=DEFAULT)
-    try:
-        results = pretrain(settings)
-    except NonFiniteLossError as error:
-        raise ValueError(error) from error
+    results = pretrain(settings)
     if first:
         report(results, settings.output_dir)
     # Left to the interpreter's end, the group's threads can outlive it, and a finished rank aborts (status -6).

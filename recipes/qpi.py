@@ -17,7 +17,6 @@ from accelerate import PartialState
 from rexbert_hf.retrieval.qpi import run_qpi
 from rexbert_hf.retrieval.qpi_settings import QPISettings
 from rexbert_hf.settings import parse_args, run_recipe, start_logging
-from rexbert_hf.training import NonFiniteLossError
 
 DEFAULT = Path(__file__).parent / "configs" / "qpi.yaml"
 
@@ -26,10 +25,7 @@ def main() -> None:
     """Parse, run, print."""
     first = start_logging()
     settings = parse_args(QPISettings, default_config=DEFAULT)
-    try:
-        results = run_qpi(settings)
-    except NonFiniteLossError as error:
-        raise ValueError(error) from error
+    results = run_qpi(settings)
     if first:
         report(results, settings)
     # Left to the interpreter's end, the group's threads can outlive it, and a finished rank aborts (status -6).

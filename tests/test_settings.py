@@ -390,6 +390,7 @@ def test_help_names_keys_types_defaults_and_descriptions(capsys):
         (SettingsError("bad\nkey"), 2, "error: bad key"),
         (ValueError("bad row"), 1, "error: bad row"),
         (OSError(28, "No space left on device"), 1, "error: [Errno 28] No space left"),
+        (FloatingPointError("the loss is nan"), 1, "error: the loss is nan"),
         (KeyboardInterrupt(), 130, "error: interrupted"),
     ],
 )

@@ -50,8 +50,9 @@ def start_logging(level: int = logging.INFO) -> bool:
 def run_recipe(main: Callable[[], Any]) -> NoReturn:
     """Run a recipe's `main` and leave the process with its status.
 
-    `SettingsError` gives status 2; `ValueError` and `OSError` (bad data, a full disk) give status 1; both print one
-    line `error: ...`. Other exceptions are defects and keep their traceback. `REXBERT_DEBUG=1` keeps all tracebacks.
+    `SettingsError` gives status 2; `ValueError`, `OSError` and `FloatingPointError` (bad data, a full disk, a loss that
+    is no number) give status 1; all print one line `error: ...`. Other exceptions are defects and keep their traceback.
+    `REXBERT_DEBUG=1` keeps all tracebacks.
 
     Args:
         main: returns None or 0 when done, or another exit status.
@@ -61,7 +62,7 @@ def run_recipe(main: Callable[[], Any]) -> NoReturn:
     """
     try:
         status = main()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("REXBERT_DEBUG") == "1":
             raise
         where = "" if isinstance(error, SettingsError) else " (REXBERT_DEBUG=1 shows where)"
