@@ -20,7 +20,7 @@ import torch
 import product_text
 import report
 from rexbert_hf.models import RexBertConfig, RexBertModel
-from rexbert_hf.retrieval.encoding import encode_flat, takes_flat_batches
+from rexbert_hf.retrieval.serving.encoding import encode_flat, takes_flat_batches
 
 VOCABULARY, MAX_TOKENS = 16_384, 512
 GOAL_CPU, GOAL_GPU = 1.5, 2.0

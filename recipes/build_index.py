@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rexbert_hf.retrieval.index_recipe import BuildIndexRun, run_build_index
+from rexbert_hf.retrieval.serving.index_recipe import BuildIndexRun, run_build_index
 from rexbert_hf.settings import parse_args, run_recipe, start_logging
 
 DEFAULT = Path(__file__).parent / "configs" / "build_index.yaml"

@@ -12,8 +12,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from rexbert_hf.retrieval.pair_settings import BuildPairsRun
-from rexbert_hf.retrieval.pairs_run import build_pairs
+from rexbert_hf.retrieval.pairs.run import build_pairs
+from rexbert_hf.retrieval.pairs.settings import BuildPairsRun
 from rexbert_hf.settings import parse_args, run_recipe
 
 DEFAULT = Path(__file__).parent / "configs" / "build_pairs.yaml"

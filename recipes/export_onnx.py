@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from rexbert_hf.retrieval.onnx_recipe import ExportOnnxRun, run_export_onnx
+from rexbert_hf.retrieval.serving.onnx_recipe import ExportOnnxRun, run_export_onnx
 from rexbert_hf.settings import parse_args, run_recipe, start_logging
 
 DEFAULT = Path(__file__).parent / "configs" / "export_onnx.yaml"

@@ -14,8 +14,8 @@ from typing import Any
 
 from accelerate import PartialState
 
-from rexbert_hf.retrieval.qpi import run_qpi
-from rexbert_hf.retrieval.qpi_settings import QPISettings
+from rexbert_hf.retrieval.training.qpi import run_qpi
+from rexbert_hf.retrieval.training.qpi_settings import QPISettings
 from rexbert_hf.settings import parse_args, run_recipe, start_logging
 
 DEFAULT = Path(__file__).parent / "configs" / "qpi.yaml"

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from rexbert_hf.catalog import load_sample
-from rexbert_hf.retrieval.index import ProductIndex
-from rexbert_hf.retrieval.index_options import IndexOptions
-from rexbert_hf.retrieval.index_recipe import BuildIndexRun, ProductSource, QdrantSettings, run_build_index
+from rexbert_hf.retrieval.serving.index import ProductIndex
+from rexbert_hf.retrieval.serving.index_options import IndexOptions
+from rexbert_hf.retrieval.serving.index_recipe import BuildIndexRun, ProductSource, QdrantSettings, run_build_index
 from rexbert_hf.settings import SettingsError, parse_args
 
 ROOT = Path(__file__).parents[2]

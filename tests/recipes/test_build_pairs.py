@@ -10,8 +10,8 @@ import pytest
 from datasets import Dataset
 
 from rexbert_hf.catalog import split_of
-from rexbert_hf.retrieval.pair_files import load_pairs
-from rexbert_hf.retrieval.pair_settings import BuildPairsRun
+from rexbert_hf.retrieval.pairs.files import load_pairs
+from rexbert_hf.retrieval.pairs.settings import BuildPairsRun
 from rexbert_hf.settings import load_settings
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-from rexbert_hf.retrieval.onnx_encoder import OnnxEncoder
+from rexbert_hf.retrieval.serving.onnx_encoder import OnnxEncoder
 
 ROOT = Path(__file__).parents[2]
 

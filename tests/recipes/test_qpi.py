@@ -15,9 +15,9 @@ from pretraining_cases import CONFIGS, MODEL, TINY, assert_same_weights, options
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForMaskedLM
 
 from rexbert_hf.hub import read_run
-from rexbert_hf.retrieval import qpi_trainer
-from rexbert_hf.retrieval.qpi import run_qpi
-from rexbert_hf.retrieval.qpi_settings import QPISettings
+from rexbert_hf.retrieval.training import qpi_trainer
+from rexbert_hf.retrieval.training.qpi import run_qpi
+from rexbert_hf.retrieval.training.qpi_settings import QPISettings
 from rexbert_hf.settings import load_settings
 
 BASE = {
@@ -139,7 +139,7 @@ def test_relevance_on_the_same_pairs(tmp_path):
 
 def test_relevance_starts_from_the_masked_model_and_counts_pairs(whole, tmp_path, monkeypatch):
     """All encoder weights are those of the checkpoint, and the loss is the mean over the pairs of a step."""
-    from rexbert_hf.retrieval.qpi import make_classifier
+    from rexbert_hf.retrieval.training.qpi import make_classifier
 
     chosen = settings(tmp_path, objective="relevance", model__init_from=whole[0], model__overrides="{}")
     tokenizer = AutoTokenizer.from_pretrained(whole[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rexbert_hf.retrieval.biencoder import BiEncoderSettings, load_biencoder
+from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings, load_biencoder
 
 TEXTS = [
     "red shoe",

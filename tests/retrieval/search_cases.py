@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from rexbert_hf.metrics import Judgements
-from rexbert_hf.retrieval.biencoder import BiEncoderSettings, load_biencoder
-from rexbert_hf.retrieval.search_data import SearchData, text_groups
+from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings, load_biencoder
+from rexbert_hf.retrieval.training.search_data import SearchData, text_groups
 
 TEXTS = ["red mug", "Red  Mug", "blue plate", "green lamp shade", "steel pot with lid", "oak desk"]
 QUERIES = ["mug", "plate", "lamp", "pot"]

@@ -9,10 +9,10 @@ from search_cases import QUERIES, TEXTS, features_of, tiny_data, tiny_model
 from sentence_transformers import SentenceTransformer
 
 from rexbert_hf.hub.push import files_of_run
-from rexbert_hf.retrieval.biencoder import MINILM, BiEncoderSettings, find_base, keep_layers, load_biencoder
-from rexbert_hf.retrieval.dssm import fold_dssm
-from rexbert_hf.retrieval.evaluator import SearchEvaluator, part_of
-from rexbert_hf.retrieval.exact_search import encode, exact_top_k
+from rexbert_hf.retrieval.training.biencoder import MINILM, BiEncoderSettings, find_base, keep_layers, load_biencoder
+from rexbert_hf.retrieval.training.dssm import fold_dssm
+from rexbert_hf.retrieval.training.evaluator import SearchEvaluator, part_of
+from rexbert_hf.retrieval.training.exact_search import encode, exact_top_k
 
 ODD = [
     "",
@@ -116,8 +116,8 @@ def test_a_folder_without_a_model_is_a_one_line_error(tmp_path):
 
 
 def test_exact_search_in_blocks_is_exact_search(monkeypatch):
-    monkeypatch.setattr("rexbert_hf.retrieval.exact_search.QUERY_BLOCK", 3)
-    monkeypatch.setattr("rexbert_hf.retrieval.exact_search.PRODUCT_BLOCK", 7)
+    monkeypatch.setattr("rexbert_hf.retrieval.training.exact_search.QUERY_BLOCK", 3)
+    monkeypatch.setattr("rexbert_hf.retrieval.training.exact_search.PRODUCT_BLOCK", 7)
     rng = np.random.default_rng(0)
     queries, products = rng.normal(size=(8, 5)).astype("f4"), rng.normal(size=(40, 5)).astype("f4")
     scores, found = exact_top_k(queries, products, 9)

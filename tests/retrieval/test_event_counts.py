@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset
 
 from rexbert_hf.catalog import SEARCH_EVENT, load_sample, split_of
-from rexbert_hf.retrieval.events import QuerySplit, count_events
+from rexbert_hf.retrieval.pairs.events import QuerySplit, count_events
 
 ALL = QuerySplit(held_out=0)
 PRODUCTS = ["a", "b", "c", "d", "e"]
@@ -72,7 +72,7 @@ def test_groups_of_a_small_log():
 
 def test_adding_up_in_parts_changes_nothing(monkeypatch):
     whole = count_events(LOG * 5, PRODUCTS, ALL)
-    monkeypatch.setattr("rexbert_hf.retrieval.events._BUFFERED", 3)
+    monkeypatch.setattr("rexbert_hf.retrieval.pairs.events._BUFFERED", 3)
     parts = count_events(LOG * 5, PRODUCTS, ALL)
     assert table(whole) == table(parts)
     assert whole.shown.sum() == 5 * 13

@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
 from rexbert_hf.hub import read_run
-from rexbert_hf.retrieval import distil as distil_module
-from rexbert_hf.retrieval.distil import distil_search
-from rexbert_hf.retrieval.distil_settings import DistilSettings
-from rexbert_hf.retrieval.finetune import finetune_search
-from rexbert_hf.retrieval.finetune_settings import FinetuneSettings
-from rexbert_hf.retrieval.search_trainer import SearchTrainer
+from rexbert_hf.retrieval.training import distil as distil_module
+from rexbert_hf.retrieval.training.distil import distil_search
+from rexbert_hf.retrieval.training.distil_settings import DistilSettings
+from rexbert_hf.retrieval.training.finetune import finetune_search
+from rexbert_hf.retrieval.training.finetune_settings import FinetuneSettings
+from rexbert_hf.retrieval.training.search_trainer import SearchTrainer
 from rexbert_hf.settings import SettingsError, load_settings
 from rexbert_hf.training.interruption import TrainingInterrupted
 
@@ -89,8 +89,8 @@ def test_the_best_model_is_the_one_that_stays(tmp_path, monkeypatch):
         self.primary_metric, self.name = "validation_recall@100", "validation"
         self.queries = self.products = np.zeros(1)
 
-    monkeypatch.setattr("rexbert_hf.retrieval.finetune.SearchEvaluator.__call__", score)
-    monkeypatch.setattr("rexbert_hf.retrieval.finetune.SearchEvaluator.__init__", init)
+    monkeypatch.setattr("rexbert_hf.retrieval.training.finetune.SearchEvaluator.__call__", score)
+    monkeypatch.setattr("rexbert_hf.retrieval.training.finetune.SearchEvaluator.__init__", init)
     settings = settings_of(
         tmp_path, trainer__epochs="6", validation__every_epochs="1", validation__patience="2", validation__test="false"
     )

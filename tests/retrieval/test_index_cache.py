@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from index_cases import HashModel, make_products
 
-from rexbert_hf.retrieval.embedding_cache import EmbeddingCache
-from rexbert_hf.retrieval.index import ProductIndex
+from rexbert_hf.retrieval.serving.embedding_cache import EmbeddingCache
+from rexbert_hf.retrieval.serving.index import ProductIndex
 
 
 def test_one_changed_product_in_a_hundred_encodes_one_per_cent(tmp_path):

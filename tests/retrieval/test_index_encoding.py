@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from onnx_cases import TEXTS, small_encoder
 
-from rexbert_hf.retrieval.encoding import encode_flat, takes_flat_batches
-from rexbert_hf.retrieval.hashing_encoder import HashingEncoder
-from rexbert_hf.retrieval.query_model import encode, fingerprint
+from rexbert_hf.retrieval.serving.encoding import encode_flat, takes_flat_batches
+from rexbert_hf.retrieval.serving.hashing_encoder import HashingEncoder
+from rexbert_hf.retrieval.serving.query_model import encode, fingerprint
 
 MIXED = [*TEXTS, *(" ".join(["word"] * n) for n in range(1, 60, 7))]
 

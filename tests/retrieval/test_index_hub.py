@@ -9,8 +9,8 @@ from huggingface_hub import DatasetCard, HfApi, ModelCard, constants
 from index_cases import HashModel, clustered, make_products
 
 from rexbert_hf.hub import pull, trouble
-from rexbert_hf.retrieval.index import ProductIndex
-from rexbert_hf.retrieval.onnx_recipe import push_onnx
+from rexbert_hf.retrieval.serving.index import ProductIndex
+from rexbert_hf.retrieval.serving.onnx_recipe import push_onnx
 
 HUB_TESTS = Path(__file__).parents[1] / "hub"
 QUERIES = clustered(5, seed=4)

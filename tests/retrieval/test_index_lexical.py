@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from index_cases import HashModel, make_products
 
-from rexbert_hf.retrieval.index import ProductIndex
-from rexbert_hf.retrieval.lexical import LexicalIndex, fuse, words_of
-from rexbert_hf.retrieval.stemming import porter_stem
+from rexbert_hf.retrieval.serving.index import ProductIndex
+from rexbert_hf.retrieval.serving.lexical import LexicalIndex, fuse, words_of
+from rexbert_hf.retrieval.serving.stemming import porter_stem
 
 TEXTS = ["red lamp red", "blue lamps for the garden", "garden chair", "chairs and a table", "desk"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from index_cases import HashModel, clustered, make_products
 
-from rexbert_hf.retrieval.index import ProductIndex
+from rexbert_hf.retrieval.serving.index import ProductIndex
 
 pytest.importorskip("qdrant_client")
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from index_cases import DIM, HashModel, clustered, exact, make_products, recall
 
-from rexbert_hf.retrieval.dense import walk_pays
-from rexbert_hf.retrieval.index import ProductIndex
-from rexbert_hf.retrieval.index_options import KINDS
+from rexbert_hf.retrieval.serving.dense import walk_pays
+from rexbert_hf.retrieval.serving.index import ProductIndex
+from rexbert_hf.retrieval.serving.index_options import KINDS
 
 COUNT = 6_000
 VECTORS = clustered(COUNT)
@@ -75,10 +75,10 @@ def test_a_graph_walks_with_a_selector_where_many_pass(graph, monkeypatch):
     monkeypatch.setattr(type(graph.codes), "search", lambda *args: asked.append(args) or walk(*args))
     graph.search(QUERIES[:1], 5, filter={"category": "Lamps"})
     assert not asked  # 600 of 6,000 are cheaper to compare
-    monkeypatch.setattr("rexbert_hf.retrieval.dense._WALK_COST", 0.0)
+    monkeypatch.setattr("rexbert_hf.retrieval.serving.dense._WALK_COST", 0.0)
     mask = rows_that(lambda p: p["in_stock"])
     assert recall(graph.search(QUERIES, 20, filter={"in_stock": True}), exact(VECTORS, QUERIES, 20, mask)) >= 0.98
-    monkeypatch.setattr("rexbert_hf.retrieval.dense.EXACT_ROWS", 0)
+    monkeypatch.setattr("rexbert_hf.retrieval.serving.dense.EXACT_ROWS", 0)
     mask = rows_that(lambda p: p["category_path"][-1] == "Lamps")
     assert recall(graph.search(QUERIES, 20, filter={"category": "Lamps"}), exact(VECTORS, QUERIES, 20, mask)) >= 0.98
     assert len(asked) == 2
@@ -92,8 +92,8 @@ def test_walking_pays_for_many_rows_only():
 
 
 def test_a_walk_that_does_not_reach_enough_rows_is_made_up_for(graph, monkeypatch):
-    monkeypatch.setattr("rexbert_hf.retrieval.dense.EXACT_ROWS", 0)
-    monkeypatch.setattr("rexbert_hf.retrieval.dense._WALK_COST", 0.0)
+    monkeypatch.setattr("rexbert_hf.retrieval.serving.dense.EXACT_ROWS", 0)
+    monkeypatch.setattr("rexbert_hf.retrieval.serving.dense._WALK_COST", 0.0)
     walk = type(graph.codes).search
 
     def lame(self, queries, n, ef, mask=None):
@@ -153,9 +153,9 @@ def test_a_graph_that_has_changed_is_walked(kind, monkeypatch):
     index.upsert(PRODUCTS[4_000:])
     index.upsert([dict(PRODUCTS[i], title=f"again {i}") for i in range(0, 400)])
     index.delete([f"p{i}" for i in range(1_000, 2_000)])
-    monkeypatch.setattr("rexbert_hf.retrieval.dense.EXACT_ROWS", 0)
-    monkeypatch.setattr("rexbert_hf.retrieval.dense._WALK_COST", 0.0)
-    monkeypatch.setattr("rexbert_hf.retrieval.dense.exact_search", lambda *_: pytest.fail("not walked"))
+    monkeypatch.setattr("rexbert_hf.retrieval.serving.dense.EXACT_ROWS", 0)
+    monkeypatch.setattr("rexbert_hf.retrieval.serving.dense._WALK_COST", 0.0)
+    monkeypatch.setattr("rexbert_hf.retrieval.serving.dense.exact_search", lambda *_: pytest.fail("not walked"))
     mask = np.ones(COUNT, dtype=bool)
     mask[1_000:2_000] = False
     assert recall(index.search(QUERIES, 20), exact(VECTORS, QUERIES, 20, mask)) >= LEAST_RECALL[kind]
@@ -346,6 +346,6 @@ def test_without_faiss_small_catalogues_are_searched_exactly(monkeypatch, caplog
     assert [len(hits) for hits in without] == [20] * len(QUERIES)
     assert recall(without, exact(VECTORS, QUERIES, 20)) >= LEAST_RECALL["binary"]
     monkeypatch.setitem(sys.modules, "faiss", None)
-    monkeypatch.setattr("rexbert_hf.retrieval.index.SMALL_CATALOGUE", 100)
+    monkeypatch.setattr("rexbert_hf.retrieval.serving.index.SMALL_CATALOGUE", 100)
     with pytest.raises(ImportError, match="pip install rexbert-hf"):
         ProductIndex.build(PRODUCTS, None, "hnsw", vectors=VECTORS)

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from index_cases import HashModel, clustered, make_products
 
-from rexbert_hf.retrieval.index import ProductIndex
-from rexbert_hf.retrieval.index_folder import current_version
-from rexbert_hf.retrieval.index_options import KINDS
-from rexbert_hf.retrieval.vector_store import VectorStore, VectorWriter, read_segment
+from rexbert_hf.retrieval.serving.index import ProductIndex
+from rexbert_hf.retrieval.serving.index_folder import current_version
+from rexbert_hf.retrieval.serving.index_options import KINDS
+from rexbert_hf.retrieval.serving.vector_store import VectorStore, VectorWriter, read_segment
 
 PRODUCTS = make_products(300)
 QUERIES = clustered(10, seed=2)
@@ -102,7 +102,7 @@ def test_another_model_is_refused(saved, monkeypatch):
     def gone(name, revision=None):
         raise FileNotFoundError(f"there is no {name}")
 
-    monkeypatch.setattr("rexbert_hf.retrieval.search_index.load_model", gone)
+    monkeypatch.setattr("rexbert_hf.retrieval.serving.search_index.load_model", gone)
     with pytest.raises(
         ValueError, match=r"hash, this index's model, cannot be loaded \(there is no hash\): give model="
     ):
@@ -200,7 +200,7 @@ WRITER = """
 import sys
 sys.path.insert(0, sys.argv[2])
 from index_cases import HashModel, make_products
-from rexbert_hf.retrieval.index import ProductIndex
+from rexbert_hf.retrieval.serving.index import ProductIndex
 index = ProductIndex.load(sys.argv[1], HashModel())
 print("ready", flush=True)
 number = 5000

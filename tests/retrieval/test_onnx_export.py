@@ -13,10 +13,10 @@ from onnx_cases import TEXTS, WITHOUT_TORCH, small_encoder
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-from rexbert_hf.retrieval.index import ProductIndex
-from rexbert_hf.retrieval.onnx_encoder import OnnxEncoder
-from rexbert_hf.retrieval.onnx_export import difference, export_onnx
-from rexbert_hf.retrieval.query_model import ModelIdentity, load_model
+from rexbert_hf.retrieval.serving.index import ProductIndex
+from rexbert_hf.retrieval.serving.onnx_encoder import OnnxEncoder
+from rexbert_hf.retrieval.serving.onnx_export import difference, export_onnx
+from rexbert_hf.retrieval.serving.query_model import ModelIdentity, load_model
 
 
 @pytest.fixture(scope="module")

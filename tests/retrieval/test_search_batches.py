@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from search_cases import TEXTS, tiny_data, tiny_model
 
-from rexbert_hf.retrieval.mining import MiningSettings, mine_negatives
-from rexbert_hf.retrieval.search_batches import (
+from rexbert_hf.retrieval.training.mining import MiningSettings, mine_negatives
+from rexbert_hf.retrieval.training.search_batches import (
     RowSettings,
     SearchBatches,
     SearchCollator,
@@ -15,7 +15,7 @@ from rexbert_hf.retrieval.search_batches import (
     made_up_query,
     misspelt,
 )
-from rexbert_hf.retrieval.search_data import SearchDataSettings, load_search_data
+from rexbert_hf.retrieval.training.search_data import SearchDataSettings, load_search_data
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rexbert_hf.catalog import load_sample
-from rexbert_hf.retrieval.search_data import (
+from rexbert_hf.retrieval.training.search_data import (
     TEST,
     TRAIN,
     VALIDATION,

@@ -10,10 +10,10 @@ import torch
 from search_cases import features_of, tiny_data, tiny_model
 
 from rexbert_hf.objectives import three_part_hinge
-from rexbert_hf.retrieval.distil import DistilLoss, squared_difference
-from rexbert_hf.retrieval.embedding_blocks import blocks_of, embed
-from rexbert_hf.retrieval.losses import KnownPositives, MaskedRankingLoss, ThreePartHingeLoss
-from rexbert_hf.retrieval.teacher_scores import TeacherScores
+from rexbert_hf.retrieval.training.distil import DistilLoss, squared_difference
+from rexbert_hf.retrieval.training.embedding_blocks import blocks_of, embed
+from rexbert_hf.retrieval.training.losses import KnownPositives, MaskedRankingLoss, ThreePartHingeLoss
+from rexbert_hf.retrieval.training.teacher_scores import TeacherScores
 
 QUERY_TEXTS = ["mug", "plate", "lamp", "mug"]
 PRODUCT_TEXTS = ["red mug", "blue plate", "green lamp shade", "steel pot with lid"]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from rexbert_hf.catalog import load_sample
-from rexbert_hf.retrieval.events import QueryGroup, QuerySplit, count_events
-from rexbert_hf.retrieval.pairs import PairReport, Ratio, draw_pairs, random_products
+from rexbert_hf.retrieval.pairs.draw import PairReport, Ratio, draw_pairs, random_products
+from rexbert_hf.retrieval.pairs.events import QueryGroup, QuerySplit, count_events
 
 
 def group(query, positives, hard, clicked=(), split="train"):

@@ -6,9 +6,9 @@ import math
 import pytest
 from test_event_counts import ALL, PRODUCTS, event
 
-from rexbert_hf.retrieval.events import QuerySplit, count_events
-from rexbert_hf.retrieval.graded import Grades, graded_groups, read_grades
-from rexbert_hf.retrieval.weak_pairs import (
+from rexbert_hf.retrieval.pairs.events import QuerySplit, count_events
+from rexbert_hf.retrieval.pairs.graded import Grades, graded_groups, read_grades
+from rexbert_hf.retrieval.pairs.weak import (
     Rule,
     audit_pairs,
     csv_judge,

@@ -1,0 +1,1 @@
+"""From a click log, or a file of graded judgements, to training pairs."""

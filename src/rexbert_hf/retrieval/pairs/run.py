@@ -1,0 +1,242 @@
+"""What `recipes/build_pairs.py` does: read, count, draw, label, audit, write, push."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+
+from rexbert_hf.catalog import PRODUCT_FIELDS, SPLITS, product_text
+from rexbert_hf.hub import push_dataset, render_dataset_card, write_run
+from rexbert_hf.retrieval.pairs.draw import PairReport, Ratio, draw_pairs
+from rexbert_hf.retrieval.pairs.events import EventCounts, QueryGroup, count_events
+from rexbert_hf.retrieval.pairs.files import PAIRS, QPI, PairWriter, load_pairs
+from rexbert_hf.retrieval.pairs.graded import GradedPair, graded_groups, read_grades
+from rexbert_hf.retrieval.pairs.settings import BuildPairsRun
+from rexbert_hf.retrieval.pairs.weak import (
+    Audit,
+    audit_pairs,
+    csv_judge,
+    graded_judge,
+    label_weakly,
+    thin_out,
+    write_audit_sample,
+)
+from rexbert_hf.settings import to_dict
+
+logger = logging.getLogger(__name__)
+
+Sample = list[tuple[str, int]]
+"""(query, index of a product) of pairs that are labelled relevant."""
+
+
+def build_pairs(run: BuildPairsRun) -> dict[str, Any]:
+    """Build the pairs of a run; the `results` of run.json.
+
+    Args:
+        run: the settings.
+
+    Raises:
+        ValueError: if a column is missing, or log or judgements and products have nothing in common.
+        FileNotFoundError: for a missing file.
+    """
+    run.output_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=run.output_dir, prefix=".rows-") as folder:
+        cache = Path(folder)
+        products, read = read_products(run, cache)
+        ids: list[str] = products["product_id"][:]
+        if run.events is not None:
+            events = run.events.read("events", ("query", "shown", "clicked", "bought"), cache)
+            counts = count_events(events, ids, run.split.resolved(), run.max_query_words)
+            results: dict[str, Any] = {**read, "log": counts.report, "count_bytes": counts.nbytes}
+            groups: Any = counts.groups()
+            sample, results["qpi"] = _write_weak(run, counts, ids)
+        else:
+            assert run.graded is not None
+            rows = run.graded.read("query_products", ("query", "product_id"), cache)
+            graded, report = read_grades(_rows(rows), ids, run.grades, run.split.resolved())
+            results = {**read, "judgements": report}
+            groups = graded_groups(graded)
+            sample, results["qpi"] = _write_graded(run, graded, ids)
+        results["pairs"] = _write_pairs(run, groups, ids)
+        if run.events is not None and run.audit.size:
+            results["audit"] = asdict(_audit(run, sample, products, ids, cache))
+    write_run(run.output_dir, config=to_dict(run), results=results, data=_data(run))
+    card = _card(run, results)
+    (run.output_dir / "README.md").write_text(card, encoding="utf-8")
+    if run.push_to_hub:
+        results["url"] = _push(run, card)
+    return results
+
+
+def _rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    for batch in dataset.with_format("arrow").iter(batch_size=1000):
+        yield from batch.to_pylist()
+
+
+def read_products(run: BuildPairsRun, cache_dir: Path) -> tuple[Dataset, dict[str, int]]:
+    """The catalogue, each product once and with some text; written to products.parquet.
+
+    A product without a title is kept when another field says something; one without any text cannot be trained on.
+
+    Args:
+        run: the settings.
+        cache_dir: where rows are kept while the run lasts.
+
+    Raises:
+        ValueError: if no product is left.
+    """
+    products = run.products.read("products", ("product_id",), cache_dir)
+    seen: set[str] = set()
+    kept, report = [], {"product_rows": len(products), "repeated_products": 0, "products_without_text": 0}
+    report["products_without_title"] = 0
+    for number, row in enumerate(_rows(products)):
+        identity = row["product_id"]
+        if identity is None or identity in seen:
+            report["repeated_products"] += 1
+        elif not product_text(row):
+            report["products_without_text"] += 1
+        else:
+            kept.append(number)
+            report["products_without_title"] += not product_text(row, ("title",))
+            seen.add(identity)
+    if not kept:
+        raise ValueError(f"{run.products.name}: no product with an id and a text: map {', '.join(PRODUCT_FIELDS)}")
+    if report["products_without_text"]:
+        logger.warning("%d products without any text are left out", report["products_without_text"])
+    products = products.select(kept)
+    products.to_parquet(str(run.output_dir / "products.parquet"))
+    return products, {**report, "products": len(kept)}
+
+
+def _write_pairs(run: BuildPairsRun, groups: Iterator[QueryGroup], ids: list[str]) -> dict[str, Any]:
+    report = PairReport()
+    with PairWriter(run.output_dir / "pairs", PAIRS) as writer:
+        for pairs in draw_pairs(groups, len(ids), Ratio.parse(run.ratio), run.seed, report):
+            product_ids = [ids[index] for index in pairs.product.tolist()]
+            query = [pairs.query] * len(product_ids)
+            writer.add(pairs.split, {"query": query, "product_id": product_ids, "label": pairs.label.tolist()})
+    found = report.as_dict()
+    short = {split: counts for split, counts in found.items() if counts.get("queries_short_of_hard_negatives")}
+    for split, counts in short.items():
+        logger.info(
+            "%s: %d of %d queries have fewer hard negatives than %s wants; the ratio reached is %s",
+            *(split, counts["queries_short_of_hard_negatives"], counts["queries"], run.ratio, counts["ratio"]),
+        )
+    if not any(counts.get("positives") for counts in found.values()):
+        logger.warning("no query has a positive (a purchase): there are no pairs for stage 3")
+    return found
+
+
+def _write_weak(run: BuildPairsRun, counts: EventCounts, ids: list[str]) -> tuple[Sample, dict[str, Any]]:
+    label = label_weakly(counts, run.weak.relevant, run.weak.irrelevant)
+    if run.weak.irrelevant_share is not None:
+        label = thin_out(counts, label, run.weak.irrelevant_share, run.seed)
+    sample: Sample = []
+    tally = {split: {"relevant": 0, "irrelevant": 0} for split in SPLITS}
+    with PairWriter(run.output_dir / "qpi", QPI) as writer:
+        for query, at in counts.ranges():
+            keep = np.flatnonzero(label[at] >= 0) + at.start
+            if not len(keep):
+                continue
+            split, text = SPLITS[counts.splits[query]], counts.queries[query]
+            relevance = label[keep].astype(float)
+            columns = {name: getattr(counts, name)[keep].tolist() for name in ("shown", "clicks", "purchases")}
+            named = {"query": [text] * len(keep), "product_id": [ids[i] for i in counts.product[keep].tolist()]}
+            writer.add(split, {**named, "relevance": relevance.tolist(), **columns})
+            tally[split]["relevant"] += int(relevance.sum())
+            tally[split]["irrelevant"] += int((1 - relevance).sum())
+            sample += [(text, index) for index in counts.product[keep][relevance == 1].tolist()]
+    if not sample:
+        logger.warning("no pair matches a rule of weak.relevant: there are no pairs for stage 2")
+    return sample, {split: numbers for split, numbers in tally.items() if any(numbers.values())}
+
+
+def _write_graded(run: BuildPairsRun, graded: list[GradedPair], ids: list[str]) -> tuple[Sample, dict[str, Any]]:
+    tally = {split: {"relevant": 0, "irrelevant": 0} for split in SPLITS}
+    with PairWriter(run.output_dir / "qpi", QPI) as writer:
+        for pair in graded:
+            zeros = {name: [0] for name in ("shown", "clicks", "purchases")}
+            named: dict[str, list[Any]] = {
+                "query": [pair.query],
+                "product_id": [ids[pair.product]],
+                "relevance": [float(pair.relevant)],
+            }
+            writer.add(pair.split, {**named, **zeros})
+            tally[pair.split]["relevant" if pair.relevant else "irrelevant"] += 1
+    sample = [(pair.query, pair.product) for pair in graded if pair.relevant]
+    return sample, {split: numbers for split, numbers in tally.items() if any(numbers.values())}
+
+
+def _audit(run: BuildPairsRun, relevant: Sample, products: Dataset, ids: list[str], cache_dir: Path) -> Audit:
+    """Judge a uniform sample; with graded judgements, of the pairs that have one."""
+    judge = None
+    if run.audit.judgements is not None:
+        rows = run.audit.judgements.read("query_products", ("query", "product_id"), cache_dir)
+        judge = graded_judge(_rows(rows), run.grades.is_relevant)
+        relevant = [pair for pair in relevant if judge(pair[0], ids[pair[1]]) is not None]
+    elif run.audit.csv is not None:
+        judge = csv_judge(run.audit.csv)
+    # The order follows from the pairs alone, so a sample that a person judged stays the sample.
+    relevant = sorted(relevant, key=lambda pair: hashlib.sha1(f"{run.seed} {pair[0]} {ids[pair[1]]}".encode()).digest())
+    relevant = relevant[: run.audit.size]
+    sample = [(query, ids[product]) for query, product in relevant]
+    if judge is None:
+        titles = [product_text(products[product], ("title", "brand", "description"))[:200] for _, product in relevant]
+        write_audit_sample(run.output_dir / "audit_sample.csv", sample, titles)
+        logger.info("audit_sample.csv holds %d pairs: fill in 'relevant' and pass --audit.csv", len(sample))
+        return Audit(len(sample), 0, 0, None, None, None)
+    return audit_pairs(sample, judge, run.audit.least)
+
+
+def _data(run: BuildPairsRun) -> list[dict[str, str]]:
+    sources = {"products": run.products, "events": run.events, "judgements": run.graded}
+    return [{"name": kind, "source": source.name} for kind, source in sources.items() if source is not None]
+
+
+def _card(run: BuildPairsRun, results: dict[str, Any]) -> str:
+    audit = results.get("audit") or {}
+    said = "The relevant share was not audited."
+    if audit.get("share") is not None:
+        said = (
+            f"Of {audit['judged']} judged pairs labelled relevant, {audit['share']:.1%} are"
+            f" (95 % interval {audit['low']:.1%} to {audit['high']:.1%})."
+        )
+    lines = ["| split | queries | positives | ratio reached |", "| --- | ---: | ---: | --- |"]
+    for split, counts in results["pairs"].items():
+        if counts.get("positives"):
+            lines.append(f"| {split} | {counts['queries']:,} | {counts['positives']:,} | {counts['ratio']} |")
+    return render_dataset_card(
+        repo_id=run.push_to_hub,
+        folder=run.output_dir,
+        dataset_name=(run.push_to_hub or "Query-product pairs").split("/")[-1],
+        summary="Query-product pairs for product search: stage 2 (qpi), stage 3 (pairs), and the products.",
+        license=run.card.license,
+        language=run.card.language,
+        config=to_dict(run),
+        sections=[
+            {"title": f"Pairs at {run.ratio}", "text": "\n".join(lines)},
+            {"title": "Weak labels", "text": said},
+        ],
+    )
+
+
+def _push(run: BuildPairsRun, card: str) -> str:
+    """Push the three configurations, the card with the first."""
+    assert run.push_to_hub is not None
+    url = ""
+    for kind in ("pairs", "qpi", "products"):
+        splits = SPLITS if kind != "products" else SPLITS[:1]
+        paths = {s: run.output_dir / kind / f"{s}.parquet" for s in splits if kind != "products"}
+        found = [s for s in splits if kind == "products" or paths[s].is_file()]
+        parts = {split: load_pairs(run.output_dir, kind, split) for split in found}
+        if parts:
+            url = push_dataset(DatasetDict(parts), run.push_to_hub, kind, card=card, private=run.private)
+    return url

@@ -1,0 +1,238 @@
+"""Weakly labelled query-product pairs by rules over counts, and an audit that estimates how many are relevant.
+
+The paper labels 15 million pairs relevant or irrelevant "with rules" that it does not print and wants more than 80 % of
+the pairs it trains on to be relevant (sections 2.2 and 3.1). Here the rules are data, and the share is measured.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rexbert_hf.catalog import normalize_text
+from rexbert_hf.metrics.agreement import wilson_interval
+from rexbert_hf.retrieval.pairs.draw import query_generator
+from rexbert_hf.retrieval.pairs.events import EventCounts
+
+logger = logging.getLogger(__name__)
+
+RELEVANT_SHARE = 0.8
+"""Below this share of relevant pairs the audit warns; the paper's alpha."""
+Judge = Callable[[str, str], "bool | None"]
+"""(query, product id) -> relevant, or None where there is no judgement."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Conditions on the counts of a pair; all that are given must hold.
+
+    Attributes:
+        min_shown: events that showed the product for the query.
+        min_clicks: events with a click on it.
+        max_clicks: at most so many.
+        min_click_rate: clicks over events that showed it.
+        max_click_rate: at most this rate.
+        min_purchases: events with a purchase of it.
+        max_position: its best position (from 1) is at most this.
+        untouched: never clicked or bought, in any event of the log.
+    """
+
+    min_shown: int | None = None
+    min_clicks: int | None = None
+    max_clicks: int | None = None
+    min_click_rate: float | None = None
+    max_click_rate: float | None = None
+    min_purchases: int | None = None
+    max_position: int | None = None
+    untouched: bool = False
+
+    def __post_init__(self) -> None:
+        if all(getattr(self, item.name) == item.default for item in fields(self)):
+            names = ", ".join(item.name for item in fields(self))
+            raise ValueError(f"a rule without a condition takes every pair: give one of {names}")
+
+    def matches(self, counts: EventCounts) -> np.ndarray:
+        """Pairs for which all conditions hold, bool `[P]`.
+
+        Args:
+            counts: of a log.
+        """
+        rate = counts.clicks / np.maximum(counts.shown, 1)
+        measured = {
+            "shown": counts.shown,
+            "clicks": counts.clicks,
+            "click_rate": rate,
+            "purchases": counts.purchases,
+            "position": counts.position,
+        }
+        keep = ~counts.touched if self.untouched else np.ones(len(counts), dtype=bool)
+        for item in fields(self):
+            bound, (kind, _, name) = getattr(self, item.name), item.name.partition("_")
+            if name and bound is not None:
+                keep &= measured[name] >= bound if kind == "min" else measured[name] <= bound
+        return keep
+
+
+def label_weakly(counts: EventCounts, relevant: Sequence[Rule], irrelevant: Sequence[Rule] = ()) -> np.ndarray:
+    """Label pairs by rules: 1 where a rule of `relevant` matches, else 0 where one of `irrelevant` does, else -1.
+
+    Args:
+        counts: of a log.
+        relevant: any of these makes a pair relevant.
+        irrelevant: any of these makes another pair irrelevant.
+
+    Returns:
+        int8 `[P]`; -1 is no pair of the data set.
+
+    Raises:
+        ValueError: if there is no rule for relevant pairs.
+    """
+    if not relevant:
+        raise ValueError("no rule says what is relevant: give one, for instance {min_purchases: 1}")
+    label = np.full(len(counts), -1, dtype=np.int8)
+    for value, rules in ((0, irrelevant), (1, relevant)):  # relevant ones overrule
+        for rule in rules:
+            label[rule.matches(counts)] = value
+    return label
+
+
+def thin_out(counts: EventCounts, label: np.ndarray, irrelevant_share: float, seed: int = 0) -> np.ndarray:
+    """Drop irrelevant pairs at random until they make up a share, in expectation; the labels with -1 for dropped ones.
+
+    Args:
+        counts: of a log.
+        label: of `label_weakly`.
+        irrelevant_share: of the pairs that stay, in [0, 1).
+        seed: of the draw; a pair's fate depends on its query and place among the query's pairs.
+    """
+    relevant, irrelevant = int((label == 1).sum()), int((label == 0).sum())
+    wanted = relevant * irrelevant_share / (1 - irrelevant_share)
+    if irrelevant <= wanted:
+        return label
+    kept = label.copy()
+    for query, at in counts.ranges():
+        draws = query_generator(counts.queries[query], seed, stream=1).random(at.stop - at.start)
+        kept[at][(label[at] == 0) & (draws >= wanted / irrelevant)] = -1
+    return kept
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What the audit of a sample found.
+
+    Attributes:
+        sampled: pairs drawn.
+        judged: of them with a judgement.
+        relevant: of those judged relevant.
+        share: relevant over judged; None without a judgement.
+        low: lower end of the 95 % Wilson interval.
+        high: upper end.
+    """
+
+    sampled: int
+    judged: int
+    relevant: int
+    share: float | None
+    low: float | None
+    high: float | None
+
+
+def audit_pairs(sample: Sequence[tuple[str, str]], judge: Judge, least: float = RELEVANT_SHARE) -> Audit:
+    """Judge a sample of the pairs labelled relevant and estimate the share that is.
+
+    Args:
+        sample: (query, product id), drawn uniformly.
+        judge: says what is relevant; `graded_judge` and `csv_judge` make one.
+        least: warn when the estimate is below this share.
+
+    Example:
+        >>> answers = {"a": True, "b": False}
+        >>> audit = audit_pairs([("mug", "a"), ("mug", "b"), ("mug", "c")], lambda query, product: answers.get(product))
+        >>> audit.judged, audit.share
+        (2, 0.5)
+    """
+    answers = [judge(query, product) for query, product in sample]
+    judged = [answer for answer in answers if answer is not None]
+    if not judged:
+        logger.warning("none of the %d sampled pairs has a judgement: the relevant share is unknown", len(sample))
+        return Audit(len(sample), 0, 0, None, None, None)
+    relevant = sum(judged)
+    found = wilson_interval(relevant, len(judged))
+    share, low, high = found.value, found.low, found.high
+    if share < least:
+        logger.warning(
+            "only %.1f%% of %d judged pairs are relevant (95%% interval %.1f to %.1f%%), below %.0f%%: make the rules "
+            "stricter (more purchases or clicks, a higher click rate)",
+            *(100 * share, len(judged), 100 * low, 100 * high, 100 * least),
+        )
+    return Audit(len(sample), len(judged), relevant, share, low, high)
+
+
+def graded_judge(rows: Iterable[Mapping[str, Any]], is_relevant: Callable[[Mapping[str, Any]], bool]) -> Judge:
+    """A judge of graded pairs; a pair that is not among them has no judgement.
+
+    Args:
+        rows: `QUERY_PRODUCT` rows.
+        is_relevant: of a row.
+
+    Example:
+        >>> rows = [{"query": "Mug", "product_id": "a", "label": "E"}]
+        >>> judge = graded_judge(rows, lambda row: row["label"] in "ES")
+        >>> judge("mug", "a"), judge("mug", "b")
+        (True, None)
+    """
+    known = {(normalize_text(row["query"]), row["product_id"]): is_relevant(row) for row in rows}
+    return lambda query, product: known.get((normalize_text(query), product))
+
+
+_YES, _NO = ("1", "1.0", "yes", "y", "true"), ("0", "0.0", "no", "n", "false")
+
+
+def csv_judge(path: str | Path) -> Judge:
+    """A judge of a person's file: CSV with the columns query, product_id and relevant (1/0 or yes/no; empty: none).
+
+    Args:
+        path: the file; `write_audit_sample` makes one to fill in.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if a column is missing or an answer is none of these; file and line are named.
+    """
+    known: dict[tuple[str, str], bool] = {}
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = {"query", "product_id", "relevant"} - set(reader.fieldnames or ())
+            if missing:
+                raise ValueError(f"{path}: no column {', '.join(sorted(missing))}: the audit needs it")
+            for row in reader:
+                answer = (row["relevant"] or "").strip().lower()
+                if answer and answer not in (*_YES, *_NO):
+                    raise ValueError(f"{path}, line {reader.line_num}: relevant is 1 or 0, got {answer!r}")
+                if answer:
+                    known[normalize_text(row["query"]), row["product_id"]] = answer in _YES
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path}: no such audit file; audit_sample.csv of a first run is one to fill in"
+        ) from None
+    return lambda query, product: known.get((normalize_text(query), product))
+
+
+def write_audit_sample(path: str | Path, sample: Sequence[tuple[str, str]], titles: Sequence[str]) -> None:
+    """Write a sample for a person to judge, with an empty column `relevant`.
+
+    Args:
+        path: of the CSV.
+        sample: (query, product id).
+        titles: of the products.
+    """
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["query", "product_id", "title", "relevant"])
+        writer.writerows([query, product, title, ""] for (query, product), title in zip(sample, titles, strict=True))

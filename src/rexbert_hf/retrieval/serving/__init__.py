@@ -1,0 +1,1 @@
+"""What answers queries: indexes over FAISS and Qdrant, filters, BM25, ONNX encoders without torch."""

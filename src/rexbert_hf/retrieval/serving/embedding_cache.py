@@ -1,0 +1,117 @@
+"""Vectors of texts that were encoded before, on disk: a catalogue of which 1 % has changed encodes 1 %.
+
+An entry belongs to a model's fingerprint and to the text (its role included), so a changed model or text is never
+served an old vector. Each batch of new texts becomes one more safetensors file, written aside and renamed: several
+processes may share a cache, and one that is killed leaves nothing behind that could be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from rexbert_hf.retrieval.serving.query_model import encode, fingerprint
+from rexbert_hf.retrieval.serving.vector_store import read_segment
+
+logger = logging.getLogger(__name__)
+
+_KEY_BYTES = 16
+
+
+class EmbeddingCache:
+    """Vectors of one model, by text.
+
+    Args:
+        folder: where caches are kept; each model has a folder of its own inside.
+        model: anything with `encode`.
+        batch_size: of the model's `encode`.
+
+    Attributes:
+        encoded: texts that had to be encoded so far.
+        served: texts that were found.
+
+    Example:
+        >>> import tempfile
+        >>> class Letters:
+        ...     fingerprint = "letters"
+        ...     def encode(self, texts):
+        ...         return np.array([[text.count("a"), len(text)] for text in texts])
+        >>> cache = EmbeddingCache(tempfile.mkdtemp(), Letters())
+        >>> cache.encode(["aa", "b"]).tolist(), cache.encode(["b", "c"]).tolist(), cache.encoded
+        ([[2.0, 2.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]], 3)
+    """
+
+    def __init__(self, folder: str | Path, model: Any, batch_size: int = 32) -> None:
+        self.model, self.batch_size = model, batch_size
+        self.folder = Path(folder) / fingerprint(model)[:32]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.encoded = self.served = 0
+        self._shards: list[np.ndarray] = []
+        self._known: dict[bytes, tuple[int, int]] = {}
+        self._read: set[str] = set()
+        self._look()
+
+    def encode(self, texts: Sequence[str], role: str = "document") -> np.ndarray:
+        """Vectors of texts, float32 `[N, D]`; only those not seen before are encoded, each once.
+
+        Args:
+            texts: at least one.
+            role: "document" or "query".
+        """
+        keys = [_key(text, role) for text in texts]
+        if any(key not in self._known for key in keys):
+            self._look()  # another process may have written them
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
+        if missing:
+            self._write(list(missing), encode(self.model, list(missing.values()), role, self.batch_size))
+        self.encoded += len(missing)
+        self.served += len(keys) - len(missing)
+        places = [self._known[key] for key in keys]
+        return np.stack([self._shards[shard][row] for shard, row in places])
+
+    def _write(self, keys: list[bytes], vectors: np.ndarray) -> None:
+        name = f"vectors-{uuid.uuid4().hex}.safetensors"
+        staged = self.folder / f".{name}.{os.getpid()}"
+        table = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, _KEY_BYTES)
+        save_file({"keys": table, "vectors": np.ascontiguousarray(vectors)}, staged)
+        with staged.open("rb") as file:
+            os.fsync(file.fileno())
+        staged.replace(self.folder / name)
+        self._add(name)
+
+    def _look(self) -> None:
+        """Read files that are new in the folder."""
+        for path in sorted(self.folder.glob("vectors-*.safetensors")):
+            if path.name not in self._read:
+                self._add(path.name)
+
+    def _add(self, name: str) -> None:
+        path = self.folder / name
+        self._read.add(name)
+        try:
+            with safe_open(path, framework="numpy") as file:
+                keys = file.get_tensor("keys")
+            vectors = read_segment(path).data
+            if keys.shape != (len(vectors), _KEY_BYTES) or not np.isfinite(vectors).all():
+                raise ValueError("keys and vectors do not fit")
+        except (SafetensorError, ValueError, OSError) as error:
+            logger.warning("%s is left out of the cache, its texts are encoded again (%s)", path, error)
+            return
+        shard = len(self._shards)
+        self._shards.append(vectors)
+        for row, key in enumerate(keys):
+            self._known.setdefault(key.tobytes(), (shard, row))
+
+
+def _key(text: str, role: str) -> bytes:
+    data = f"{role}\0{text}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(data, digest_size=_KEY_BYTES).digest()

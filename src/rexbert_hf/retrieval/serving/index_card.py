@@ -1,0 +1,88 @@
+"""An index on the Hub: its files as a data set in one commit, and a card that says what it is and how to open it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from rexbert_hf.hub.push_files import push_files
+from rexbert_hf.hub.readme import BEGIN, END
+from rexbert_hf.retrieval.serving.index_folder import read_facts, write_version
+
+if TYPE_CHECKING:
+    from rexbert_hf.retrieval.serving.index import ProductIndex
+
+_OURS = ("index.json", "*.parquet", "*.safetensors", "index.faiss", "bm25/*")
+
+_TEXT = """{begin}
+# Product search index {name}
+
+{products:,} products, {dim} dimensions, kind `{kind}`, encoded with `{model}`{revision}.
+
+```python
+from rexbert_hf.retrieval import ProductIndex
+
+index = ProductIndex.load("{repo_id}", model="{model}")
+index.search(["..."], k=10{filter})
+```
+
+It answers queries of that model only (fingerprint `{fingerprint}`) and refuses others. Encoded fields: {fields}.
+Filter columns: {columns}.
+{end}
+"""
+
+
+def index_card(facts: dict[str, Any], columns: list[str], repo_id: str) -> str:
+    """The card of an index.
+
+    Args:
+        facts: of `index.json`.
+        columns: filter columns that it has.
+        repo_id: where it lies.
+    """
+    model = facts["model"] or {"name": "given vectors", "revision": None, "fingerprint": "none"}
+    metadata: dict[str, Any] = {"tags": ["rexbert", "e-commerce", "product-search"], "viewer": False}
+    if model["name"].count("/") == 1:
+        metadata["base_model"] = model["name"]
+    known = {
+        "name": repo_id.rsplit("/", 1)[-1],
+        "repo_id": repo_id,
+        "products": facts["products"],
+        "dim": facts["dim"],
+        "kind": facts["options"]["kind"],
+        "model": model["name"],
+        "revision": f" at {model['revision']}" if model["revision"] else "",
+        "fingerprint": model["fingerprint"][:16],
+        "fields": ", ".join(facts["options"]["fields"]),
+        "columns": ", ".join(columns) or "none",
+        "filter": ', filter={"price": (None, 50)}' if "price" in columns else "",
+    }
+    return f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---\n{_TEXT.format(begin=BEGIN, end=END, **known)}"
+
+
+def push_index(index: ProductIndex, repo_id: str, **options: Any) -> str:
+    """Push an index; see `ProductIndex.push_to_hub`.
+
+    Args:
+        index: any; what is in memory is pushed, saved or not.
+        repo_id: "user/name".
+        options: of `push_files`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        version = write_version(Path(folder), lambda stage: _portable(index.write(stage)))
+        facts = read_facts(version, verify=False)
+        files = {path.relative_to(version).as_posix(): path for path in sorted(version.rglob("*")) if path.is_file()}
+        card = index_card(facts, list(index.rows.columns.columns), repo_id)
+        options.setdefault("commit_message", f"Push {index!r}")
+        return push_files(files, repo_id, card=card, repo_type="dataset", stale=_OURS, **options)
+
+
+def _portable(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts without this machine's folders."""
+    model = facts["model"]
+    if model is not None and (Path(model["name"]).is_absolute() or Path(model["name"]).exists()):
+        facts["model"] = {**model, "name": Path(model["name"]).name}
+    return facts

@@ -1,0 +1,98 @@
+"""How an index is built: its kind, what of a product is encoded, what can be filtered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from rexbert_hf.retrieval.serving.filters import FILTER_COLUMNS
+
+KINDS = ("flat", "hnsw", "int8", "int4", "binary")
+METRICS = ("cosine", "dot")
+MODES = ("dense", "lexical", "hybrid")
+
+# Graph links and candidates a hit, by kind. A coarser code gets fewer links, to stay small, and more candidates.
+_LINKS = {"flat": 0, "hnsw": 32, "int8": 24, "int4": 0, "binary": 0}
+_OVERSAMPLE = {"flat": 1.0, "hnsw": 1.0, "int8": 1.5, "int4": 3.0, "binary": 10.0}
+
+LEAST_EF = 128
+"""Candidates that a walk of the graph keeps at least."""
+
+
+@dataclass
+class IndexOptions:
+    """Settings of an index; they are saved with it.
+
+    Attributes:
+        kind: "flat" compares with every vector; "hnsw" walks a graph over float32 vectors; "int8" walks one over codes
+            of a quarter of the size; "int4" looks through some of many lists of codes of an eighth (links would cost
+            as much as the codes, and coarse codes tear a graph apart where products are nearly equal); "binary" scans
+            one bit a dimension. The last three rescore their candidates with the stored vectors, which stay on disk.
+        metric: "cosine" (vectors are normalised) or "dot".
+        fields: of a product, in the order they are encoded.
+        field_names: put "title: " and so on before each field.
+        filters: columns that a search may be filtered by, where products have them.
+        storage: how vectors are stored: "float32" or "int8" (a quarter of the disk, scores within about 1e-3).
+        links: neighbours of a graph node; twice as many on the lowest level. Default by kind: 32, 24 (int8).
+        ef_construction: candidates looked at for each new node.
+        ef_search: candidates kept while walking; by default three for each hit wanted, at least 128. An index of kind
+            "int4" looks through a list for every 8 of them.
+        oversample: candidates rescored for each hit wanted. Default by kind: 1.5 (int8), 3 (int4), 10 (binary).
+        lexical: build BM25 beside the vectors at once; else at the first lexical search.
+        stem: whether BM25 stems words (English).
+    """
+
+    kind: Literal["flat", "hnsw", "int8", "int4", "binary"] = "hnsw"
+    metric: Literal["cosine", "dot"] = "cosine"
+    fields: list[str] = field(default_factory=lambda: ["title"])
+    field_names: bool = False
+    filters: list[str] = field(default_factory=lambda: list(FILTER_COLUMNS))
+    storage: Literal["float32", "int8"] = "float32"
+    links: int | None = None
+    ef_construction: int = 128
+    ef_search: int | None = None
+    oversample: float | None = None
+    lexical: bool = False
+    stem: bool = True
+
+    def __post_init__(self) -> None:
+        for name, known in (("kind", KINDS), ("metric", METRICS), ("storage", ("float32", "int8"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"index {name} {getattr(self, name)!r} is unknown: choose one of {', '.join(known)}")
+        if not self.fields:
+            raise ValueError("index fields is empty: name what of a product is encoded, such as title")
+        for name in ("links", "ef_construction", "ef_search"):
+            value = getattr(self, name)
+            if value is not None and value < 2:
+                raise ValueError(f"index {name} must be at least 2, got {value}")
+        if self.oversample is not None and self.oversample < 1:
+            raise ValueError(f"index oversample must be at least 1, got {self.oversample}")
+
+    @classmethod
+    def of(cls, **options: Any) -> IndexOptions:
+        """Options from keyword arguments.
+
+        Raises:
+            TypeError: for a name that is none; the known ones are listed.
+
+        Example:
+            >>> IndexOptions.of(kind="int8").graph_links
+            24
+        """
+        known = [item.name for item in fields(cls)]
+        if unknown := sorted(set(options) - set(known)):
+            raise TypeError(f"unknown index option '{unknown[0]}'; there are: {', '.join(known)}")
+        return cls(**options)
+
+    @property
+    def graph_links(self) -> int:
+        """Links of a graph node."""
+        return self.links or _LINKS[self.kind]
+
+    def candidates(self, k: int) -> int:
+        """Rows that are rescored for k hits."""
+        return max(k, round(k * (self.oversample or _OVERSAMPLE[self.kind])))
+
+    def ef(self, k: int) -> int:
+        """Candidates kept while walking the graph for k hits."""
+        return max(self.ef_search or max(LEAST_EF, 3 * k), self.candidates(k))

@@ -1,0 +1,211 @@
+"""What `recipes/build_index.py` does: build an index, or bring the one that is there up to date, and try it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from datasets import Dataset
+
+from rexbert_hf.catalog import load_sample, read_records
+from rexbert_hf.hub import write_run
+from rexbert_hf.retrieval.serving.hashing_encoder import HASHING
+from rexbert_hf.retrieval.serving.index import COMPACT_SHARE, ProductIndex
+from rexbert_hf.retrieval.serving.index_folder import current_version, read_facts
+from rexbert_hf.retrieval.serving.index_options import MODES, IndexOptions
+from rexbert_hf.retrieval.serving.query_model import fingerprint, load_model
+from rexbert_hf.settings import to_dict
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ProductSource:
+    """A catalogue; without `path`, the built-in sample shop.
+
+    Attributes:
+        sample_size: products of the sample shop.
+        path: file, folder, glob or Hub data set; several are a list.
+        columns: our column names and theirs: product_id, title, and what is encoded or filtered by.
+        format: of files whose name does not say it.
+        encoding: of text formats.
+        delimiter: of CSV and TSV.
+        limit: read at most so many rows.
+    """
+
+    sample_size: int | None = None
+    path: str | list[str] | None = None
+    columns: dict[str, str | list[str]] | None = None
+    format: str | None = None
+    encoding: str = "utf-8"
+    delimiter: str | None = None
+    limit: int | None = None
+
+    def read(self, cache_dir: Path | None = None) -> Dataset:
+        """Read the products.
+
+        Args:
+            cache_dir: where rows are written, so that they need not fit in memory.
+
+        Raises:
+            ValueError: if there is no column product_id.
+        """
+        if self.path is None:
+            dataset = load_sample("products", size=self.sample_size)
+            return dataset if self.limit is None else dataset.select(range(min(self.limit, len(dataset))))
+        options: dict[str, Any] = {"format": self.format, "encoding": self.encoding, "delimiter": self.delimiter}
+        dataset = read_records(self.path, self.columns, limit=self.limit, cache_dir=cache_dir, **options)
+        if "product_id" not in dataset.column_names:
+            raise ValueError(f"{self.path}: no column 'product_id': map it with products.columns")
+        return dataset
+
+
+@dataclass
+class QdrantSettings:
+    """Where an index in Qdrant lies; without url and path, in memory.
+
+    Attributes:
+        url: of a server or cluster; its key is the environment's QDRANT_API_KEY.
+        path: folder of an embedded one.
+        collection: name that searches use.
+    """
+
+    url: str | None = None
+    path: str | None = None
+    collection: str = "products"
+
+
+@dataclass
+class BuildIndexRun:
+    """Build an index of a catalogue, or bring the one in `output_dir` up to date.
+
+    Attributes:
+        model: folder or Hub id of a sentence encoder, or of its ONNX export; "hashing" knows spelling only and needs
+            no model.
+        products: the catalogue.
+        output_dir: of the index and `run.json`.
+        index: how it is built.
+        backend: faiss (files in `output_dir`) or qdrant.
+        qdrant: where, for that.
+        cache_dir: an embedding cache, shared by indexes and kept between runs.
+        update: where `output_dir` holds an index of the same model and settings, encode only what has changed.
+        queries: example searches to print.
+        modes: of those: dense, lexical, hybrid.
+        k: hits of each.
+        filter: for the example searches, such as {price: {max: 50}}.
+        push_to_hub: "user/name" of a data set.
+        private: whether a new repository is private.
+    """
+
+    model: str = HASHING
+    products: ProductSource = field(default_factory=ProductSource)
+    output_dir: Path = Path("output/index")
+    index: IndexOptions = field(default_factory=IndexOptions)
+    backend: Literal["faiss", "qdrant"] = "faiss"
+    qdrant: QdrantSettings = field(default_factory=QdrantSettings)
+    cache_dir: Path | None = None
+    update: bool = True
+    queries: list[str] = field(default_factory=list)
+    modes: list[str] = field(default_factory=lambda: list(MODES))
+    k: int = 3
+    filter: dict[str, Any] = field(default_factory=dict)
+    push_to_hub: str | None = None
+    private: bool | None = None
+
+    def __post_init__(self) -> None:
+        if unknown := [mode for mode in self.modes if mode not in MODES]:
+            raise ValueError(f"modes: {unknown[0]!r} is unknown; there are {', '.join(MODES)}")
+        if self.push_to_hub and self.backend == "qdrant":
+            raise ValueError("push_to_hub: an index in Qdrant stays there; push one of backend faiss")
+
+
+def run_build_index(run: BuildIndexRun) -> dict[str, Any]:
+    """Build or update, save, search, push as the settings say; what was measured.
+
+    Args:
+        run: the settings.
+    """
+    run.output_dir.mkdir(parents=True, exist_ok=True)
+    model = load_model(run.model)
+    products = run.products.read(run.output_dir / ".rows")
+    start = time.perf_counter()
+    index = _existing(run, model)
+    if index is not None:
+        results = _update(index, products)
+    else:
+        index = _build(run, model, products)
+        encoded = len(index) if getattr(index, "cache", None) is None else index.cache.encoded
+        results = {"updated": False, "encoded": encoded, "deleted": 0}
+    version = index.save(run.output_dir)
+    seconds = time.perf_counter() - start
+    results |= {"products": len(index), "dim": index.dim, "seconds": seconds, "kind": run.index.kind}
+    results["bytes"] = {p.name: p.stat().st_size for p in sorted(version.rglob("*")) if p.is_file()}
+    results["searches"] = examples(index, run) if run.queries else []
+    if run.push_to_hub:
+        results["url"] = index.push_to_hub(run.push_to_hub, private=run.private)
+    write_run(run.output_dir, config=to_dict(run), results=results)
+    return results
+
+
+def _existing(run: BuildIndexRun, model: Any) -> Any:
+    """The index in the folder, if it was built with this model and these settings."""
+    if not run.update or run.backend != "faiss":
+        return None
+    try:
+        facts = read_facts(current_version(run.output_dir))
+    except (FileNotFoundError, ValueError) as error:
+        if not isinstance(error, FileNotFoundError):
+            logger.warning("%s; it is built anew", error)
+        return None
+    if facts.get("options") != asdict(run.index) or facts["model"]["fingerprint"] != fingerprint(model):
+        logger.info("model or settings have changed: the index is built anew")
+        return None
+    index = ProductIndex.load(run.output_dir, model)
+    index.use_cache(run.cache_dir)
+    return index
+
+
+def _build(run: BuildIndexRun, model: Any, products: Dataset) -> Any:
+    options = asdict(run.index)
+    if run.backend == "qdrant":
+        options |= asdict(run.qdrant)
+    else:
+        options["work_dir"] = run.output_dir
+    index = ProductIndex.build(products, model, backend=run.backend, cache_dir=run.cache_dir, **options)
+    if index.identity is not None:
+        index.identity.name = run.model
+    return index
+
+
+def _update(index: ProductIndex, products: Dataset) -> dict[str, Any]:
+    before = set(index.rows.names(index.rows.alive.nonzero()[0]))
+    encoded = index.upsert(products)
+    gone = sorted(before - {str(name) for name in products["product_id"]})
+    deleted = index.delete(gone)
+    if index.dead_share > COMPACT_SHARE:
+        index.compact()
+    return {"updated": True, "encoded": encoded, "deleted": deleted}
+
+
+def examples(index: Any, run: BuildIndexRun) -> list[dict[str, Any]]:
+    """Example searches: query, mode, milliseconds, and hits with id, score and text.
+
+    Args:
+        index: what is searched.
+        run: queries, modes, k and filter.
+    """
+    found = []
+    wanted = run.filter or None
+    for mode in run.modes:
+        index.search(run.queries[:1], run.k, wanted, mode)  # loads what is loaded at the first search
+        for query in run.queries:
+            start = time.perf_counter()
+            (hits,) = index.search(query, run.k, wanted, mode)
+            milliseconds = (time.perf_counter() - start) * 1e3
+            texts = index.texts([name for name, _ in hits])
+            rows = [{"id": name, "score": score, "text": text} for (name, score), text in zip(hits, texts, strict=True)]
+            found.append({"query": query, "mode": mode, "milliseconds": milliseconds, "hits": rows})
+    return found

@@ -1,0 +1,168 @@
+"""BM25 over product texts (bm25s), and reciprocal rank fusion of its hits with those of vectors.
+
+bm25s computes all scores when it indexes, so changed products make it index again: that is done at the next lexical
+search, not at each upsert.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rexbert_hf.retrieval.serving.stemming import porter_stem
+
+FUSION_CONSTANT = 60
+"""What is added to a rank before it is inverted (Cormack, Clarke and Buettcher, 2009)."""
+
+_WORD = re.compile(r"\w+")
+_SETTINGS, _NUMBERS = "lexical.json", "rows.npy"
+
+
+def load_bm25s() -> Any:
+    """bm25s, or an error that says how to get it.
+
+    Raises:
+        ImportError: if it is not installed.
+    """
+    try:
+        import bm25s
+    except ImportError:
+        raise ImportError("lexical search needs bm25s: pip install rexbert-hf[search]") from None
+    return bm25s
+
+
+def words_of(text: str, stem: bool = True) -> list[str]:
+    """Words of a text in lower case, or their English stems.
+
+    Args:
+        text: any.
+        stem: whether to stem.
+
+    Example:
+        >>> words_of("LED Lamps, 2-Pack")
+        ['led', 'lamp', '2', 'pack']
+    """
+    words: list[str] = _WORD.findall(text.lower())
+    return [porter_stem(word) for word in words] if stem else words
+
+
+class LexicalIndex:
+    """BM25 scores of texts.
+
+    Args:
+        bm25: bm25s's index; None for no text with a word.
+        numbers: row of each text, int64 `[T]`.
+        rows: rows in all, when it was built.
+        stem: whether words were stemmed.
+
+    Example:
+        >>> index = LexicalIndex.build(["red lamp", "blue lamps", "blue chair"])
+        >>> index.search(["lamp blue"], 3)[1].tolist()
+        [[1, 0, 2]]
+    """
+
+    def __init__(self, bm25: Any, numbers: np.ndarray, rows: int, stem: bool = True) -> None:
+        self.bm25, self.numbers, self.rows, self.stem = bm25, numbers, rows, stem
+
+    @classmethod
+    def build(
+        cls, texts: Sequence[str], stem: bool = True, numbers: np.ndarray | None = None, rows: int | None = None
+    ) -> LexicalIndex:
+        """Index texts.
+
+        Args:
+            texts: any number.
+            stem: whether to stem (English).
+            numbers: the row of each text; by default its place.
+            rows: rows in all; by default the number of texts.
+        """
+        bm25s = load_bm25s()
+        tokens = [words_of(text, stem) for text in texts]
+        numbers = np.arange(len(tokens)) if numbers is None else numbers
+        bm25 = bm25s.BM25() if any(tokens) else None
+        if bm25 is not None:
+            bm25.index(tokens, show_progress=False)
+        return cls(bm25, numbers, len(tokens) if rows is None else rows, stem)
+
+    def search(self, queries: Sequence[str], k: int, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and rows `[Q, k]`, best first; -inf and -1 where fewer rows hold a word of the query.
+
+        Args:
+            queries: texts.
+            k: rows wanted.
+            mask: bool `[N]`, rows that may be returned.
+        """
+        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        rows = np.full((len(queries), k), -1, dtype=np.int64)
+        if self.bm25 is None:
+            return scores, rows
+        for i, query in enumerate(queries):
+            known = [word for word in words_of(query, self.stem) if word in self.bm25.vocab_dict]
+            if not known:
+                continue
+            all_scores = self.bm25.get_scores(known)
+            if mask is not None:
+                all_scores = np.where(mask[self.numbers], all_scores, 0)
+            found = np.flatnonzero(all_scores > 0)
+            if len(found) > k:
+                found = found[np.argpartition(all_scores[found], len(found) - k)[-k:]]
+            found = found[np.lexsort((found, -all_scores[found]))]
+            rows[i, : len(found)], scores[i, : len(found)] = self.numbers[found], all_scores[found]
+        return scores, rows
+
+    def save(self, folder: Path) -> None:
+        """Write bm25s's own files (numpy arrays and JSON).
+
+        Args:
+            folder: made when missing.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.bm25 is not None:
+            self.bm25.save(folder, show_progress=False)
+        np.save(folder / _NUMBERS, self.numbers, allow_pickle=False)
+        (folder / _SETTINGS).write_text(json.dumps({"rows": self.rows, "stem": self.stem}), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path, mapped: bool = True) -> LexicalIndex:
+        """Read what `save` wrote.
+
+        Args:
+            folder: its folder.
+            mapped: map the arrays instead of reading them.
+
+        Raises:
+            ValueError: if it cannot be read.
+        """
+        bm25s = load_bm25s()
+        try:
+            settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+            there = any(folder.glob("params*"))
+            bm25 = bm25s.BM25.load(folder, mmap=mapped, show_progress=False) if there else None
+            numbers = np.load(folder / _NUMBERS, allow_pickle=False)
+            return cls(bm25, numbers, int(settings["rows"]), bool(settings["stem"]))
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(f"{folder} holds no BM25 index ({error}): build the index again") from None
+
+
+def fuse(rankings: Sequence[Sequence[tuple[str, float]]], k: int) -> list[tuple[str, float]]:
+    """Reciprocal rank fusion of several rankings of one query: each hit counts 1 / (60 + rank).
+
+    Args:
+        rankings: (product id, score), best first.
+        k: hits wanted.
+
+    Example:
+        >>> [name for name, _ in fuse([[("a", 9.0), ("b", 8.0)], [("b", 0.5), ("c", 0.1)]], 2)]
+        ['b', 'a']
+    """
+    scores: dict[str, float] = {}
+    for ranking in rankings:
+        for rank, (name, _) in enumerate(ranking, start=1):
+            scores[name] = scores.get(name, 0.0) + 1.0 / (FUSION_CONSTANT + rank)
+    # Ties keep the order of the first ranking that held them.
+    return sorted(scores.items(), key=lambda item: -item[1])[:k]

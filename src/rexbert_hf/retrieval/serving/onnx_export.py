@@ -1,0 +1,246 @@
+"""A sentence encoder as one ONNX graph: encoder, pooling and normalisation, float32 and int8.
+
+Straight through `torch.onnx` (dynamo): the graph is traced from the stock ModernBERT form of a RexBERT, because
+unpadding depends on data and a graph may not, and from any other transformers encoder as it is. int8 is onnxruntime's
+dynamic quantisation of the matrix products, weights by output channel.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import shutil
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from rexbert_hf.models.modernbert import STOCK_CLASS, to_modernbert
+from rexbert_hf.retrieval.serving.onnx_encoder import ENCODER_FILE, OnnxEncoder
+from rexbert_hf.retrieval.serving.query_model import fingerprint, load_model, normalised
+
+logger = logging.getLogger(__name__)
+
+OPSET = 20
+GRAPHS = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
+CODE_FILE = "onnx_encoder.py"
+FEWEST_COSINE = {"fp32": 0.9999, "int8": 0.9}
+"""Least cosine to torch, on the check's texts, of a graph that is worth keeping."""
+
+CHECK_TEXTS = (
+    "red dress",
+    "usb c to hdmi adapter 4k 60hz for laptop",
+    "stainless steel tea pot with infuser, 1.2 litre, dishwasher safe " * 3,
+    "12v 5ah",
+)
+
+
+class _Graph(nn.Module):
+    """Token ids and mask `[B, S]` to vectors `[B, D]`."""
+
+    def __init__(self, encoder: nn.Module, tail: list[nn.Module], truncate_dim: int | None) -> None:
+        super().__init__()
+        self.encoder, self.tail, self.truncate_dim = encoder, nn.ModuleList(tail), truncate_dim
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        features: dict[str, Any] = {"token_embeddings": hidden, "attention_mask": attention_mask}
+        for module in self.tail:
+            features = module(features)
+        vectors: torch.Tensor = features["sentence_embedding"]
+        return vectors if self.truncate_dim is None else vectors[:, : self.truncate_dim]
+
+
+@dataclass
+class Difference:
+    """How far a graph is from torch, on given texts.
+
+    Attributes:
+        largest: absolute difference of any element of the normalised vectors.
+        mean_cosine: of all texts.
+        least_cosine: of the worst text.
+    """
+
+    largest: float
+    mean_cosine: float
+    least_cosine: float
+
+
+def export_onnx(
+    model: Any,
+    folder: str | Path,
+    precisions: tuple[str, ...] = ("fp32", "int8"),
+    role: str = "query",
+    texts: list[str] | None = None,
+) -> dict[str, Difference]:
+    """Export a sentence encoder, check it against torch, and say how far each precision is.
+
+    The folder then holds the graphs, `tokenizer.json`, `encoder.json` and `onnx_encoder.py`: all that serving needs.
+
+    Args:
+        model: a SentenceTransformer, or a folder or repository of one or of an encoder (mean pooling is added).
+        folder: made when missing.
+        precisions: "fp32", "int8" or both.
+        role: of a model with separate encoders, the one to export: "query" or "document".
+        texts: what to check on; a few built-in ones by default.
+
+    Returns:
+        The difference of each precision.
+
+    Raises:
+        ValueError: if the model is no transformer with a fast tokenizer, or a graph is too far from torch.
+        ImportError: if onnx, onnxscript or onnxruntime are not installed.
+    """
+    _check_packages()
+    source = load_model(model)
+    transformer, tail = _modules(source, role)
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    vectors = _encoded(source, list(texts or CHECK_TEXTS), role)
+    name = str(model) if isinstance(model, (str, Path)) else type(source).__name__
+    _write_graph(_Graph(_stock(transformer.model), tail, source.truncate_dim), transformer, place / GRAPHS["fp32"])
+    if "int8" in precisions:
+        quantise(place / GRAPHS["fp32"], place / GRAPHS["int8"])
+    _write_rest(source, transformer, place, precisions, vectors.shape[1], name)
+    differences = {}
+    for precision in precisions:
+        encoder = OnnxEncoder(place, precision)
+        found = encoder.encode_query(list(texts or CHECK_TEXTS)) if role == "query" else encoder.encode_document(
+            list(texts or CHECK_TEXTS)
+        )  # fmt: skip
+        differences[precision] = difference(vectors, found)
+        if not differences[precision].mean_cosine >= FEWEST_COSINE[precision]:
+            raise ValueError(
+                f"the {precision} graph of {name} is not the model: cosine {differences[precision].mean_cosine:.4f} to"
+                f" torch, at least {FEWEST_COSINE[precision]} is due; nothing in {place} should be served"
+            )
+    if "fp32" not in precisions:
+        (place / GRAPHS["fp32"]).unlink()
+    return differences
+
+
+def difference(torch_vectors: np.ndarray, vectors: np.ndarray) -> Difference:
+    """Compare vectors of the same texts.
+
+    Args:
+        torch_vectors: `[N, D]`.
+        vectors: `[N, D]`.
+
+    Example:
+        >>> difference(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32) * 2)
+        Difference(largest=0.0, mean_cosine=1.0, least_cosine=1.0)
+    """
+    mine, other = normalised(torch_vectors.astype(np.float32)), normalised(vectors.astype(np.float32))
+    cosines = (mine * other).sum(axis=1)
+    return Difference(float(np.abs(mine - other).max()), float(cosines.mean()), float(cosines.min()))
+
+
+def quantise(source: Path, target: Path) -> None:
+    """Write the int8 form of a graph: matrix products with constant weights, by output channel.
+
+    Args:
+        source: the float32 graph.
+        target: the file to write.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # it recommends a step that this graph does not need
+    try:
+        quantize_dynamic(
+            source,
+            target,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            extra_options={"MatMulConstBOnly": True},
+        )
+    finally:
+        root.setLevel(level)
+
+
+def _check_packages() -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            __import__(package)
+        except ImportError:
+            raise ImportError(f"ONNX export needs {package}: pip install rexbert-hf[onnx]") from None
+
+
+def _modules(source: Any, role: str) -> tuple[Any, list[nn.Module]]:
+    """The transformer module and what follows it, of the encoder for a role."""
+    children = [module for _, module in source.named_children()] if hasattr(source, "named_children") else []
+    while children and hasattr(children[0], "sub_modules"):  # a router: separate encoders
+        routes = children[0].sub_modules
+        if role not in routes:
+            raise ValueError(f"the model has no encoder for '{role}': it has {', '.join(routes)}")
+        children = [*routes[role], *children[1:]]
+    if len(children) < 2 or getattr(getattr(children[0], "model", None), "config", None) is None:
+        raise ValueError(f"{type(source).__name__} is no transformer with pooling: export a SentenceTransformer")
+    if getattr(children[0].tokenizer, "backend_tokenizer", None) is None:
+        raise ValueError("the model has no fast tokenizer (tokenizer.json): save one with it")
+    return children[0], [copy.deepcopy(module).cpu().float().eval() for module in children[1:]]
+
+
+def _stock(encoder: Any) -> nn.Module:
+    """The encoder in a form that can be traced, in float32 on the CPU."""
+    stock = to_modernbert(encoder) if type(encoder).__name__ in STOCK_CLASS else copy.deepcopy(encoder)
+    return stock.cpu().float().eval()
+
+
+def _encoded(source: Any, texts: list[str], role: str) -> np.ndarray:
+    method = getattr(source, f"encode_{role}", source.encode)
+    vectors: np.ndarray = method(texts, show_progress_bar=False, convert_to_numpy=True)
+    return vectors.astype(np.float32)
+
+
+def _write_graph(graph: _Graph, transformer: Any, path: Path) -> None:
+    length = min(16, int(transformer.max_seq_length or 16))
+    ids = torch.randint(5, max(6, transformer.model.config.vocab_size), (2, length))
+    mask = torch.ones_like(ids)
+    mask[1, length // 2 :] = 0
+    batch, tokens = torch.export.Dim("batch", min=1), torch.export.Dim("tokens", min=1)
+    shapes = {"input_ids": {0: batch, 1: tokens}, "attention_mask": {0: batch, 1: tokens}}
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # names torchvision
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            graph.eval(),
+            (ids, mask),
+            str(path),
+            input_names=["input_ids", "attention_mask"],
+            output_names=["sentence_embedding"],
+            dynamic_shapes=shapes,
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+def _write_rest(source: Any, transformer: Any, place: Path, precisions: tuple[str, ...], dim: int, name: str) -> None:
+    tokenizer = transformer.tokenizer
+    backend = copy.deepcopy(tokenizer.backend_tokenizer)
+    backend.no_padding()
+    backend.no_truncation()
+    backend.save(str(place / "tokenizer.json"))
+    prompts = {key: text for key, text in (source.prompts or {}).items() if text}
+    facts = {
+        "format": 1,
+        "graphs": {precision: GRAPHS[precision] for precision in precisions},
+        "source": name,
+        "fingerprint": fingerprint(source),
+        "dim": dim,
+        "max_length": int(transformer.max_seq_length or 512),
+        "pad_id": int(tokenizer.pad_token_id or 0),
+        "prompts": prompts,
+        "default_prompt": prompts.get(source.default_prompt_name or "", ""),
+    }
+    (place / ENCODER_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    shutil.copyfile(Path(__file__).with_name(CODE_FILE), place / CODE_FILE)

@@ -1,0 +1,214 @@
+"""What `recipes/export_onnx.py` does: export an encoder, then measure each precision beside torch.
+
+Quality is measured as it is served: products encoded by torch, as an index holds them, queries by the graph.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rexbert_hf.hub import write_run
+from rexbert_hf.hub.push_files import push_files
+from rexbert_hf.hub.readme import BEGIN, END
+from rexbert_hf.metrics import grades_of, recall_at_k
+from rexbert_hf.retrieval.serving.exact import exact_search
+from rexbert_hf.retrieval.serving.latency import measure_latency
+from rexbert_hf.retrieval.serving.onnx_encoder import PRECISIONS, OnnxEncoder
+from rexbert_hf.retrieval.serving.onnx_export import export_onnx
+from rexbert_hf.retrieval.serving.query_model import encode, load_model, normalised
+from rexbert_hf.retrieval.serving.vector_store import VectorStore
+from rexbert_hf.retrieval.training.search_data import TEST, SearchData, SearchDataSettings, load_search_data
+from rexbert_hf.settings import to_dict
+
+TOP = 100
+"""Hits that recall and overlap are measured at."""
+
+
+@dataclass
+class LatencySettings:
+    """How latency is measured: one query at a time, one thread.
+
+    Attributes:
+        repeats: calls of each precision.
+        torch: measure torch too.
+    """
+
+    repeats: int = 200
+    torch: bool = True
+
+
+@dataclass
+class ExportOnnxRun:
+    """Export a sentence encoder to ONNX and measure it.
+
+    Attributes:
+        model: folder or Hub id of a sentence encoder; None makes an untrained student, of which only the latency means
+            anything.
+        output_dir: of the graphs, tokenizer, `onnx_encoder.py` and `run.json`.
+        precisions: fp32, int8 or both.
+        role: of a model with separate encoders, the one to export: query or document.
+        data: queries and products that quality is measured on.
+        max_queries: test queries that are used.
+        max_products: products of the catalogue that are used, judged ones first; None uses all.
+        latency: how it is measured.
+        push_to_hub: "user/name".
+        private: whether a new repository is private.
+    """
+
+    model: str | None = None
+    output_dir: Path = Path("output/onnx")
+    precisions: list[str] = field(default_factory=lambda: ["fp32", "int8"])
+    role: str = "query"
+    data: SearchDataSettings = field(default_factory=SearchDataSettings)
+    max_queries: int = 500
+    max_products: int | None = 5000
+    latency: LatencySettings = field(default_factory=LatencySettings)
+    push_to_hub: str | None = None
+    private: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not self.precisions or set(self.precisions) - set(PRECISIONS):
+            raise ValueError(f"precisions: choose of {', '.join(PRECISIONS)}, at least one")
+        if self.role not in ("query", "document"):
+            raise ValueError(f"role {self.role!r}: query or document")
+
+
+def run_export_onnx(run: ExportOnnxRun) -> dict[str, Any]:
+    """Export, check, measure, push as the settings say; what was measured.
+
+    Args:
+        run: the settings.
+    """
+    run.output_dir.mkdir(parents=True, exist_ok=True)
+    data = load_search_data(run.data)
+    model: Any = _untrained(data) if run.model is None else load_model(run.model)
+    numbers = data.of(TEST)[: run.max_queries]
+    queries = [data.queries[i] for i in numbers] or data.queries[: run.max_queries]
+    with tempfile.TemporaryDirectory(dir=run.output_dir, prefix=".export-") as folder:
+        found = export_onnx(model, folder, tuple(run.precisions), run.role, queries)
+        for path in sorted(Path(folder).iterdir()):
+            shutil.move(path, run.output_dir / path.name)
+    encoders = {precision: OnnxEncoder(run.output_dir, precision) for precision in run.precisions}
+    results: dict[str, Any] = {
+        "queries": len(queries),
+        "difference": {precision: asdict(far) for precision, far in found.items()},
+        "bytes": {p: (run.output_dir / f"model{'' if p == 'fp32' else '_int8'}.onnx").stat().st_size for p in encoders},
+        "latency_ms": _latencies(run, model, encoders, queries),
+    }
+    if run.role == "query" and len(numbers):
+        results["quality"] = _quality(run, model, encoders, data, numbers)
+    if run.push_to_hub:
+        results["url"] = push_onnx(run.output_dir, run.push_to_hub, run.model, results, private=run.private)
+    write_run(run.output_dir, config=to_dict(run), results=results)
+    return results
+
+
+def _untrained(data: SearchData) -> Any:
+    from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings, load_biencoder
+
+    return load_biencoder(BiEncoderSettings(preset="student", vocab_size=4096), [*data.texts, *data.queries])
+
+
+def _latencies(run: ExportOnnxRun, model: Any, encoders: dict[str, OnnxEncoder], queries: list[str]) -> dict[str, Any]:
+    """Median and 99th percentile of one query at a time, tokenising included, in milliseconds."""
+    import torch
+
+    calls: dict[str, Any] = {name: encoder.encode_query for name, encoder in encoders.items()}
+    if run.latency.torch:
+        calls["torch"] = lambda texts: model.encode_query(texts, show_progress_bar=False)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        found = {
+            name: measure_latency(partial(_one, call), queries, run.latency.repeats) for name, call in calls.items()
+        }
+    finally:
+        torch.set_num_threads(threads)
+    return {name: asdict(latency) for name, latency in found.items()}
+
+
+def _one(call: Callable[[list[str]], Any], text: str) -> Any:
+    return call([text])
+
+
+def _quality(
+    run: ExportOnnxRun, model: Any, encoders: dict[str, OnnxEncoder], data: SearchData, numbers: np.ndarray
+) -> dict[str, Any]:
+    """Recall of relevant products and overlap of hits with torch's, of each precision."""
+    chosen = _products(run, data, numbers)
+    store = VectorStore(0)
+    store.append(normalised(encode(model, [data.texts[i] for i in chosen], "document")))
+    queries = [data.queries[i] for i in numbers]
+    judged = data.judged.select(numbers)
+    vectors = {"torch": encode(model, queries, "query")}
+    vectors |= {name: encoder.encode_query(queries) for name, encoder in encoders.items()}
+    quality: dict[str, Any] = {"products": len(chosen)}
+    reference: np.ndarray | None = None
+    for name, found in vectors.items():
+        rows = exact_search(store, normalised(found), min(TOP, len(chosen)))[1]
+        grades = grades_of(chosen[rows], judged)
+        recall = recall_at_k(grades, judged.count(data.relevant), TOP, data.relevant)
+        reference = rows if reference is None else reference
+        overlap = [
+            len(np.intersect1d(mine, theirs)) / rows.shape[1] for mine, theirs in zip(rows, reference, strict=True)
+        ]
+        quality[name] = {f"recall_at_{TOP}": float(np.nanmean(recall)), "overlap_with_torch": float(np.mean(overlap))}
+    return quality
+
+
+def _products(run: ExportOnnxRun, data: SearchData, numbers: np.ndarray) -> np.ndarray:
+    """Numbers of the products that are searched: judged ones of the queries first, in the order of the catalogue."""
+    count = len(data.texts)
+    if run.max_products is None or count <= run.max_products:
+        return np.arange(count)
+    judged = np.unique(data.judged.select(numbers).products)
+    others = np.setdiff1d(np.arange(count), judged)
+    return np.sort(np.concatenate([judged, others])[: max(run.max_products, len(judged))])
+
+
+def push_onnx(
+    folder: Path, repo_id: str, source: str | None, results: dict[str, Any], private: bool | None = None, **options: Any
+) -> str:
+    """Push an export in one commit, with a card that shows what was measured.
+
+    Args:
+        folder: of the export.
+        repo_id: "user/name"; made when missing.
+        source: the model that was exported.
+        results: what `run_export_onnx` measured.
+        private: whether a new repository is private.
+        options: of `push_files`.
+    """
+    names = ("*.onnx", "*.onnx_data", "tokenizer.json", "encoder.json", "onnx_encoder.py")
+    files = {path.name: path for name in names for path in sorted(folder.glob(name))}
+    metadata = ["tags: [rexbert, e-commerce, onnx, sentence-similarity]"]
+    if source and source.count("/") == 1 and not Path(source).exists():
+        metadata.append(f"base_model: {source}")
+    rows = ["| | p50 ms | p99 ms | cosine to torch |", "|---|---|---|---|"]
+    for name, latency in results["latency_ms"].items():
+        cosine = results["difference"].get(name, {}).get("mean_cosine")
+        rows.append(
+            f"| {name} | {latency['p50']:.2f} | {latency['p99']:.2f} | {'' if cosine is None else f'{cosine:.4f}'} |"
+        )
+    body = [BEGIN, f"# {repo_id.rsplit('/', 1)[-1]}", "", "A sentence encoder for onnxruntime: no torch needed.", ""]
+    body += ["```python", "from onnx_encoder import OnnxEncoder  # a file of this repository", ""]
+    body += [
+        'OnnxEncoder("folder").encode(["usb c cable"])',
+        "```",
+        "",
+        *rows,
+        "",
+        "One query at a time, one thread.",
+        END,
+        "",
+    ]
+    card = "\n".join(["---", *metadata, "---", *body])
+    return push_files(files, repo_id, card=card, stale=("*.onnx", "*.onnx_data"), private=private, **options)

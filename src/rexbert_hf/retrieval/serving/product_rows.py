@@ -1,0 +1,247 @@
+"""The rows of an index: product ids, texts, filter columns, and which rows still count.
+
+Rows are only ever added. A product whose text has changed gets a new row and its old one is dead; one whose price or
+stock has changed keeps its row. Saved as two Parquet files, because texts are rarely needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from datasets import Dataset
+
+from rexbert_hf.catalog import PRODUCT_FIELDS, product_text
+from rexbert_hf.retrieval.serving.filters import FilterColumns
+from rexbert_hf.retrieval.serving.index_options import IndexOptions
+
+logger = logging.getLogger(__name__)
+
+PRODUCTS_FILE, TEXTS_FILE = "products.parquet", "texts.parquet"
+BATCH_PRODUCTS = 4_096
+"""Products that are encoded at a time."""
+
+_OWN = {"product_id": "product_id", "alive": "__alive", "digest": "__digest"}
+
+
+@dataclass
+class Batch:
+    """Products of one batch that have text: ids, texts, records.
+
+    Attributes:
+        ids: product ids, each once; of a repeated one the last counts.
+        texts: what is encoded.
+        products: the records.
+        skipped: products without any text.
+        repeated: products whose id came again.
+    """
+
+    ids: list[str]
+    texts: list[str]
+    products: list[Mapping[str, Any]]
+    skipped: int = 0
+    repeated: int = 0
+
+
+def batches(products: Any, options: IndexOptions) -> Iterator[Batch]:
+    """Cut products into batches.
+
+    Args:
+        products: a data set, a list or a generator of `PRODUCT` rows or mappings with some of their fields.
+        options: of the index.
+
+    Raises:
+        ValueError: for a product without id; its place is named.
+        TypeError: for what is no mapping.
+    """
+    rows = _dataset_rows(products) if isinstance(products, Dataset) else iter(products)
+    first = 0
+    while part := list(islice(rows, BATCH_PRODUCTS)):
+        yield _batch(part, first, options)
+        first += len(part)
+
+
+def _dataset_rows(products: Dataset) -> Iterator[Mapping[str, Any]]:
+    for part in products.iter(batch_size=1000):
+        columns = list(part)
+        for values in zip(*part.values(), strict=True):
+            yield dict(zip(columns, values, strict=True))
+
+
+def _batch(part: Sequence[Mapping[str, Any]], first: int, options: IndexOptions) -> Batch:
+    found: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    skipped = repeated = 0
+    for place, product in enumerate(part, start=first):
+        if not isinstance(product, Mapping):
+            raise TypeError(f"product {place} is {type(product).__name__}: a mapping with product_id and title is due")
+        product_id = product.get("product_id")
+        if product_id is None or str(product_id) == "":
+            raise ValueError(f"product {place} has no product_id ({str(dict(product))[:80]}): give each product one")
+        text = text_of(product, options)
+        if not text:
+            skipped += 1
+            continue
+        repeated += str(product_id) in found
+        found.pop(str(product_id), None)
+        found[str(product_id)] = (text, product)
+    texts, products = [text for text, _ in found.values()], [product for _, product in found.values()]
+    return Batch(list(found), texts, products, skipped, repeated)
+
+
+def text_of(product: Mapping[str, Any], options: IndexOptions) -> str:
+    """What is encoded of a product; one without the chosen fields gives all it has.
+
+    Args:
+        product: the record.
+        options: of the index.
+
+    Example:
+        >>> text_of({"title": "Mug", "brand": "Ostwick"}, IndexOptions()), text_of({"brand": "Ostwick"}, IndexOptions())
+        ('Mug', 'Ostwick')
+    """
+    text = product_text(product, options.fields, options.field_names).strip()
+    return text or product_text(product, PRODUCT_FIELDS, options.field_names).strip()
+
+
+def digests_of(texts: Iterable[str]) -> np.ndarray:
+    """64 bits of each text's hash, uint64 `[N]`."""
+    data = (hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest() for text in texts)
+    return np.frombuffer(b"".join(data), dtype="<u8").astype(np.uint64)
+
+
+class ProductRows:
+    """Rows of an index.
+
+    Args:
+        filters: columns to keep for filters.
+
+    Attributes:
+        ids: product id of each row.
+        alive: bool `[N]`, rows that count.
+        columns: filter columns.
+    """
+
+    def __init__(self, filters: Sequence[str] = ()) -> None:
+        self.ids: pa.Array = pa.array([], pa.string())
+        self.alive = np.zeros(0, dtype=bool)
+        self._digests: np.ndarray | None = np.zeros(0, dtype=np.uint64)
+        self.columns = FilterColumns(filters)
+        self._texts: list[pa.Array] = []
+        # Open files: what is read later is there even when the version has been replaced meanwhile.
+        self._texts_file: pq.ParquetFile | None = None
+        self._products_file: pq.ParquetFile | None = None
+
+    def __len__(self) -> int:
+        return len(self.alive)
+
+    @property
+    def count(self) -> int:
+        """Products, that is rows that count."""
+        return int(np.count_nonzero(self.alive))
+
+    def find(self, ids: Sequence[str]) -> np.ndarray:
+        """The living row of each product id, -1 where there is none.
+
+        Args:
+            ids: product ids.
+        """
+        rows = np.flatnonzero(self.alive)
+        if not len(rows) or not ids:
+            return np.full(len(ids), -1, dtype=np.int64)
+        living = self.ids if len(rows) == len(self) else self.ids.take(pa.array(rows))
+        places = pc.index_in(pa.array(ids, pa.string()), value_set=living).fill_null(-1)
+        found: np.ndarray = places.to_numpy(zero_copy_only=False)
+        return np.where(found >= 0, rows[found], -1)
+
+    def append(self, batch: Batch, chosen: Sequence[int] | None = None) -> None:
+        """Add rows for products of a batch.
+
+        Args:
+            batch: see `batches`.
+            chosen: places in the batch; None: all.
+        """
+        places = range(len(batch.ids)) if chosen is None else chosen
+        texts = [batch.texts[i] for i in places]
+        ids = [batch.ids[i] for i in places]
+        self.columns.extend([batch.products[i] for i in places], ids)
+        self.ids = pa.concat_arrays([self.ids, pa.array(ids, pa.string())])
+        self.alive = np.concatenate([self.alive, np.ones(len(ids), dtype=bool)])
+        self._digests = np.concatenate([self.digests, digests_of(texts)])
+        self._texts.append(pa.array(texts, pa.string()))
+
+    @property
+    def digests(self) -> np.ndarray:
+        """64 bits of the hash of each row's text, uint64 `[N]`; read from disk when first asked for."""
+        if self._digests is None:
+            assert self._products_file is not None
+            self._digests = self._products_file.read(columns=[_OWN["digest"]]).column(0).to_numpy()
+        return self._digests
+
+    @property
+    def texts(self) -> pa.Array:
+        """Text of each row; read from disk when first asked for."""
+        if self._texts_file is not None:
+            self._texts.insert(0, self._texts_file.read().column("text").combine_chunks())
+            self._texts_file = None
+        if len(self._texts) != 1:
+            self._texts = [pa.concat_arrays(self._texts) if self._texts else pa.array([], pa.string())]
+        return self._texts[0]
+
+    def names(self, rows: np.ndarray) -> list[str]:
+        """Product ids of rows."""
+        names: list[str] = self.ids.take(pa.array(rows)).to_pylist()
+        return names
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Keep these rows only, in this order."""
+        self._texts = [self.texts.take(pa.array(rows))]
+        self.ids = self.ids.take(pa.array(rows))
+        self.alive, self._digests = self.alive[rows], self.digests[rows]
+        self.columns.keep(rows)
+
+    def save(self, folder: Path) -> None:
+        """Write the two Parquet files.
+
+        Args:
+            folder: of the index.
+        """
+        table = {"product_id": self.ids, _OWN["alive"]: pa.array(self.alive), _OWN["digest"]: pa.array(self.digests)}
+        pq.write_table(pa.table({**table, **self.columns.to_arrow()}), folder / PRODUCTS_FILE, compression="zstd")
+        pq.write_table(pa.table({"text": self.texts}), folder / TEXTS_FILE, compression="zstd")
+
+    @classmethod
+    def load(cls, folder: Path, filters: Sequence[str]) -> ProductRows:
+        """Read what `save` wrote; texts when they are needed.
+
+        Args:
+            folder: of the index.
+            filters: columns that the index keeps.
+
+        Raises:
+            ValueError: if a file is damaged.
+        """
+        path = folder / PRODUCTS_FILE
+        try:
+            rows = cls(filters)
+            rows._digests, rows._products_file = None, pq.ParquetFile(path)
+            names = [name for name in rows._products_file.schema_arrow.names if name != _OWN["digest"]]
+            table = rows._products_file.read(columns=names)
+            rows.ids = table.column("product_id").combine_chunks()
+            rows.alive = table.column(_OWN["alive"]).to_numpy().copy()
+            rows.columns = FilterColumns.from_arrow(filters, table)
+            path = folder / TEXTS_FILE
+            rows._texts_file = pq.ParquetFile(path)
+        except (pa.ArrowException, KeyError) as error:
+            raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}): build the index again") from None
+        del table
+        pa.default_memory_pool().release_unused()
+        return rows

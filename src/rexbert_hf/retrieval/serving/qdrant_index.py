@@ -1,0 +1,381 @@
+"""The same index in Qdrant: embedded (a folder or memory), or a server or cluster by URL, the way past one machine.
+
+A build fills a collection of its own and then moves the alias that searches go through, so readers see the old
+catalogue or the new one. Texts and their hashes are kept in the payload: an upsert encodes only what has changed.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rexbert_hf.hub import versions
+from rexbert_hf.retrieval.serving.embedding_cache import EmbeddingCache
+from rexbert_hf.retrieval.serving.filters import canonical, field_value
+from rexbert_hf.retrieval.serving.index_folder import write_version
+from rexbert_hf.retrieval.serving.index_options import IndexOptions
+from rexbert_hf.retrieval.serving.lexical import LexicalIndex
+from rexbert_hf.retrieval.serving.product_rows import Batch, batches, digests_of
+from rexbert_hf.retrieval.serving.qdrant_points import condition_of, connect, explained, path_terms, point_id
+from rexbert_hf.retrieval.serving.query_model import ModelIdentity, encode, load_model
+from rexbert_hf.retrieval.serving.search_index import Hits, SearchIndex, checked_documents
+
+POINTS = 256
+"""Products sent at a time."""
+
+SCROLL_POINTS = 4_096
+
+
+class QdrantIndex(SearchIndex):
+    """Products in a Qdrant collection; made by `ProductIndex.build(..., backend="qdrant")`.
+
+    Args:
+        client: of qdrant-client.
+        place: URL, folder or ":memory:".
+        collection: name that searches use; an alias of the collection that the last build filled.
+        options: how the index was built.
+        identity: of its model.
+        model: encodes queries and products.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        place: str,
+        collection: str,
+        options: IndexOptions,
+        identity: ModelIdentity | None,
+        model: Any = None,
+    ) -> None:
+        super().__init__(options, identity, model)
+        self.client, self.place, self.collection = client, place, collection
+        self.cache: EmbeddingCache | None = None
+        self.columns: set[str] = set()
+        self._dim = len(identity.probes[0]) if identity is not None else 0
+        self._words: tuple[LexicalIndex, list[str]] | None = None
+
+    # Making
+
+    @classmethod
+    def build(
+        cls,
+        products: Any,
+        model: Any,
+        kind: str = "hnsw",
+        *,
+        url: str | None = None,
+        path: str | Path | None = None,
+        collection: str = "products",
+        api_key: str | None = None,
+        cache_dir: str | Path | None = None,
+        **options: Any,
+    ) -> QdrantIndex:
+        """Encode a catalogue into a new collection, then let the alias point there.
+
+        Args:
+            products: as for `ProductIndex.build`.
+            model: likewise.
+            kind: "flat" searches exactly; "hnsw", "int8" and "binary" set up graph and quantisation on the server
+                (embedded Qdrant always searches exactly).
+            url: of a server or cluster.
+            path: folder of an embedded one; without either it lies in memory.
+            collection: name that searches use.
+            api_key: of the server; by default the environment's QDRANT_API_KEY. Never saved.
+            cache_dir: an embedding cache.
+            options: further fields of `IndexOptions`.
+
+        Raises:
+            ConnectionError: if Qdrant cannot be reached.
+            ValueError: as for `ProductIndex.build`; kind "int4" is unknown to Qdrant.
+        """
+        settings = IndexOptions.of(kind=kind, **options)
+        if kind == "int4":
+            raise ValueError("Qdrant has no 4-bit codes: choose kind int8 or binary")
+        loaded = load_model(model)
+        identity = ModelIdentity.of(loaded, str(model) if isinstance(model, (str, Path)) else None)
+        client, place = connect(url, path, api_key)
+        index = cls(client, place, collection, settings, identity, loaded)
+        index.cache = None if cache_dir is None else EmbeddingCache(cache_dir, loaded)
+        try:
+            with explained(place):
+                index._fill(products)
+        except BaseException:
+            client.close()
+            raise
+        return index
+
+    @classmethod
+    def attach(
+        cls,
+        facts: Mapping[str, Any],
+        identity: ModelIdentity | None,
+        model: Any = None,
+        *,
+        url: str | None = None,
+        path: str | Path | None = None,
+        api_key: str | None = None,
+        client: Any = None,
+    ) -> QdrantIndex:
+        """Open the collection that a saved description names.
+
+        Args:
+            facts: of `index.json`.
+            identity: of its model.
+            model: encodes queries; by default the one that is named, loaded when it is needed.
+            url: another server than the one that is named.
+            path: another folder.
+            api_key: of the server.
+            client: one that is open already.
+
+        Raises:
+            ConnectionError: if Qdrant cannot be reached.
+            FileNotFoundError: if the collection is not there.
+        """
+        place = str(facts["place"])
+        if client is None:
+            named = place if "://" in place else None
+            folder = None if named or place == ":memory:" else place
+            client, place = connect(url or named, path or (None if url else folder), api_key)
+        index = cls(client, place, str(facts["collection"]), IndexOptions.of(**facts["options"]), identity)
+        index.columns = set(facts["columns"])
+        if model is not None:
+            index.model = model
+        with explained(place):
+            names = {alias.alias_name for alias in client.get_aliases().aliases}
+            if index.collection not in names and not client.collection_exists(index.collection):
+                raise FileNotFoundError(f"Qdrant at {place} has no collection '{index.collection}': build it again")
+        return index
+
+    def _fill(self, products: Any) -> None:
+        from qdrant_client import models
+
+        aliases = {alias.alias_name: alias.collection_name for alias in self.client.get_aliases().aliases}
+        old, name = aliases.get(self.collection), f"{self.collection}-{uuid.uuid4().hex[:12]}"
+        if old is None and self.client.collection_exists(self.collection):
+            raise ValueError(f"Qdrant at {self.place} has a collection '{self.collection}' that is no alias: rename it")
+        self._create(name)
+        try:
+            alias, self.collection = self.collection, name
+            written = sum(self._write(batch) for batch in batches(products, self.options))
+            if not written:
+                raise ValueError("no product to index: give products with a title")
+        except BaseException:
+            self.client.delete_collection(name)
+            raise
+        finally:
+            self.collection = alias
+        self._payload_indexes(name)
+        create = models.CreateAlias(collection_name=name, alias_name=alias)
+        drop = models.DeleteAlias(alias_name=alias)
+        changes: list[Any] = [models.DeleteAliasOperation(delete_alias=drop)] if old else []
+        changes.append(models.CreateAliasOperation(create_alias=create))
+        self.client.update_collection_aliases(change_aliases_operations=changes)
+        if old:
+            self.client.delete_collection(old)
+
+    def _create(self, name: str) -> None:
+        from qdrant_client import models
+
+        kind = self.options.kind
+        quantisation: Any = None
+        if kind == "int8":
+            int8 = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
+            quantisation = models.ScalarQuantization(scalar=int8)
+        elif kind == "binary":
+            quantisation = models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True))
+        distance = models.Distance.COSINE if self.options.metric == "cosine" else models.Distance.DOT
+        graph = models.HnswConfigDiff(m=self.options.graph_links, ef_construct=self.options.ef_construction)
+        self.client.create_collection(
+            name,
+            vectors_config=models.VectorParams(size=self._dim, distance=distance, on_disk=quantisation is not None),
+            hnsw_config=None if kind == "flat" else graph,
+            quantization_config=quantisation,
+        )
+
+    def _payload_indexes(self, name: str) -> None:
+        """Filter columns are indexed by a server; the embedded one has no such indexes."""
+        if "://" not in self.place:
+            return
+        for column in self.columns:
+            schema = {"price": "float", "in_stock": "bool"}.get(column, "keyword")
+            self.client.create_payload_index(name, field_name=column, field_schema=schema)
+
+    # Changing
+
+    def upsert(self, products: Any) -> int:
+        """Add products, or replace those of the same id; returns how many had to be encoded.
+
+        A product whose text is the same keeps its vector.
+
+        Args:
+            products: as for `build`.
+        """
+        with explained(self.place):
+            return sum(self._write(batch, known=True) for batch in batches(products, self.options))
+
+    def _write(self, batch: Batch, known: bool = False) -> int:
+        """Send a batch; returns how many of its products were encoded."""
+        from qdrant_client import models
+
+        if not batch.ids:
+            return 0
+        points = [point_id(name) for name in batch.ids]
+        digests = [f"{digest:016x}" for digest in digests_of(batch.texts)]
+        kept: dict[str, Any] = {}
+        if known:
+            there = self.client.retrieve(self.collection, points, with_payload=["digest"], with_vectors=True)
+            kept = {str(point.id): point for point in there}
+        same = [
+            point in kept and (kept[point].payload or {}).get("digest") == digest
+            for point, digest in zip(points, digests, strict=True)
+        ]
+        places = [i for i, unchanged in enumerate(same) if not unchanged]
+        vectors = np.empty((len(points), self._dim), dtype=np.float32)
+        for i, unchanged in enumerate(same):
+            if unchanged:
+                vectors[i] = kept[points[i]].vector
+        if places:
+            vectors[places] = self._encoded([batch.texts[i] for i in places], [batch.ids[i] for i in places])
+        for start in range(0, len(points), POINTS):
+            part = range(start, min(start + POINTS, len(points)))
+            structs = [
+                models.PointStruct(
+                    id=points[i], vector=vectors[i].tolist(), payload=self._payload(batch, i, digests[i])
+                )
+                for i in part
+            ]
+            self.client.upsert(self.collection, points=structs, wait=True)
+        self._words = None
+        return len(places)
+
+    def _encoded(self, texts: list[str], ids: list[str]) -> np.ndarray:
+        found = encode(self.model, texts) if self.cache is None else self.cache.encode(texts)
+        return checked_documents(found, ids, self.options.metric)
+
+    def _payload(self, batch: Batch, place: int, digest: str) -> dict[str, Any]:
+        payload: dict[str, Any] = {"product_id": batch.ids[place], "text": batch.texts[place], "digest": digest}
+        for name in self.options.filters:
+            value = field_value(batch.products[place], name)
+            if value is None:
+                continue
+            self.columns.add(name)
+            payload[name] = path_terms(value) if name == "category_path" else value
+        return payload
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Remove products; returns how many were there.
+
+        Args:
+            ids: product ids; unknown ones are passed over.
+        """
+        from qdrant_client import models
+
+        if isinstance(ids, str):
+            raise TypeError(f"delete takes a list of product ids, not the text {ids!r}")
+        points: list[Any] = [point_id(str(name)) for name in ids]
+        with explained(self.place):
+            there = self.client.retrieve(self.collection, points, with_payload=False)
+            if there:
+                selector = models.PointIdsList(points=[point.id for point in there])
+                self.client.delete(self.collection, points_selector=selector, wait=True)
+        self._words = None
+        return len(there)
+
+    # Searching
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+        return self._dim
+
+    def __len__(self) -> int:
+        with explained(self.place):
+            return int(self.client.count(self.collection, exact=True).count)
+
+    def __repr__(self) -> str:
+        return f"QdrantIndex({self.collection} at {self.place}, {self.options.kind}, {self.dim} dimensions)"
+
+    def _dense(self, vectors: np.ndarray, k: int, filter: Mapping[str, Any] | None) -> list[Hits]:
+        from qdrant_client import models
+
+        wanted = self._filter(filter)
+        params = models.SearchParams(exact=self.options.kind == "flat", hnsw_ef=self.options.ef(k))
+        requests = [
+            models.QueryRequest(
+                query=vector.tolist(), filter=wanted, limit=k, params=params, with_payload=["product_id"]
+            )
+            for vector in vectors
+        ]
+        with explained(self.place):
+            answers = self.client.query_batch_points(self.collection, requests=requests)
+        return [[(point.payload["product_id"], float(point.score)) for point in answer.points] for answer in answers]
+
+    def texts(self, ids: Sequence[str]) -> list[str | None]:
+        """The encoded text of products, None for unknown ones.
+
+        Args:
+            ids: product ids.
+        """
+        points = [point_id(str(name)) for name in ids]
+        with explained(self.place):
+            found = self.client.retrieve(self.collection, points, with_payload=["text"]) if points else []
+        texts = {str(point.id): (point.payload or {}).get("text") for point in found}
+        return [texts.get(point) for point in points]
+
+    def _lexical(self, texts: Sequence[str], k: int, filter: Mapping[str, Any] | None) -> list[Hits]:
+        with explained(self.place):
+            if self._words is None:
+                found = list(self._scroll(None, ["product_id", "text"]))
+                lexical = LexicalIndex.build([payload["text"] for payload in found], self.options.stem)
+                self._words = lexical, [payload["product_id"] for payload in found]
+            lexical, names = self._words
+            mask = None
+            if filter:
+                passing = {payload["product_id"] for payload in self._scroll(self._filter(filter), ["product_id"])}
+                mask = np.array([name in passing for name in names], dtype=bool)
+        scores, rows = lexical.search(texts, min(k, max(len(names), 1)), mask)
+        return [
+            [(names[row], float(score)) for row, score in zip(found, values, strict=True) if row >= 0]
+            for found, values in zip(rows, scores, strict=True)
+        ]
+
+    def _scroll(self, wanted: Any, fields: list[str]) -> Iterator[dict[str, Any]]:
+        offset = None
+        while True:
+            points, offset = self.client.scroll(
+                self.collection, wanted, limit=SCROLL_POINTS, offset=offset, with_payload=fields
+            )
+            yield from (point.payload for point in points)
+            if offset is None:
+                return
+
+    def _filter(self, wanted: Mapping[str, Any] | None) -> Any:
+        from qdrant_client import models
+
+        if not wanted:
+            return None
+        conditions = []
+        for name, condition in canonical(wanted).items():
+            if name not in self.columns:
+                known = ", ".join(sorted(self.columns)) or "none"
+                raise ValueError(
+                    f"filter: no column '{name}' in this index; it has: {known} (build with filters=[...])"
+                )
+            conditions.append(condition_of(name, condition))
+        return models.Filter(must=conditions)
+
+    def save(self, directory: str | Path) -> Path:
+        """Save where the collection is and how it was built; the products stay in Qdrant.
+
+        Args:
+            directory: for `ProductIndex.load`.
+        """
+        facts = {"format": 1, "backend": "qdrant", "place": self.place, "collection": self.collection}
+        facts |= {"columns": sorted(self.columns), "options": asdict(self.options), "versions": versions()}
+        facts["model"] = None if self.identity is None else asdict(self.identity)
+        return write_version(Path(directory), lambda stage: facts)

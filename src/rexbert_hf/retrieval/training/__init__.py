@@ -1,0 +1,1 @@
+"""Bi-encoders, re-rankers and their teachers: query-product pre-finetuning, fine-tuning, distillation."""

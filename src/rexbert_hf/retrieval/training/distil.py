@@ -1,0 +1,298 @@
+"""Stage 4: a small student learns the teacher's cosines (eq. 2), from settings to a finished folder.
+
+Pairs need no labels: training queries with what was judged for them and what the teacher itself finds, and made-up
+queries over the whole catalogue. The mean squared difference is taken over the listed pairs, and (`in_batch`) over all
+other pairs of a batch too, whose scores the cached teacher vectors give for nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import set_seed
+
+from rexbert_hf.hub import push_run
+from rexbert_hf.metrics import Judgements
+from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings, find_base, keep_layers, load_biencoder
+from rexbert_hf.retrieval.training.cpu_attention import use_float32_attention
+from rexbert_hf.retrieval.training.distil_settings import DistilSettings
+from rexbert_hf.retrieval.training.embedding_blocks import Features, cached_loss, embed
+from rexbert_hf.retrieval.training.evaluator import DEPTH, SearchEvaluator, search_metrics
+from rexbert_hf.retrieval.training.exact_search import exact_top_k
+from rexbert_hf.retrieval.training.finetune import prepare_device, training_arguments, training_texts, uses_bf16
+from rexbert_hf.retrieval.training.search_batches import Rows, SearchCollator, Shuffled, made_up_query
+from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, VALIDATION, SearchData, load_search_data
+from rexbert_hf.retrieval.training.search_finish import finish, finished_results
+from rexbert_hf.retrieval.training.search_trainer import SearchTrainer
+from rexbert_hf.retrieval.training.teacher_scores import TeacherScores, model_fingerprint, teacher_scores
+from rexbert_hf.settings import to_dict
+from rexbert_hf.training.plan import flatten
+
+logger = logging.getLogger(__name__)
+
+
+class DistilLoss(nn.Module):
+    """Mean squared difference of the student's and the teacher's cosines (eq. 2).
+
+    Args:
+        model: the student.
+        scores: of the teacher.
+        in_batch: weight of the pairs of a batch that are not listed.
+        block_size: texts of one forward pass.
+        cached: with gradient cache.
+
+    Example:
+        >>> import torch
+        >>> model = load_biencoder(BiEncoderSettings(vocab_size=384), ["red mug", "blue plate"] * 2)
+        >>> features = [model.preprocess(texts) for texts in (["mug", "plate"], ["red mug", "blue plate"])]
+        >>> scores = TeacherScores(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32))
+        >>> DistilLoss(model, scores)(features, torch.tensor([[0, 0], [1, 1]])).ndim
+        0
+    """
+
+    def __init__(
+        self, model: SentenceTransformer, scores: TeacherScores, in_batch: float = 0.0, block_size: int = 64,
+        cached: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.model, self.scores, self.in_batch = model, scores, in_batch
+        self.block_size, self.cached = block_size, cached
+
+    def forward(self, sentence_features: Iterable[Features], labels: Tensor) -> Tensor:
+        """The loss.
+
+        Args:
+            sentence_features: of the queries and of the products.
+            labels: their numbers, int64 `[B, 2]`.
+        """
+        columns = list(sentence_features)
+        wanted = self.scores.matrix(labels[:, 0], labels[:, 1]).to(labels.device)
+
+        def loss_of(vectors: list[Tensor]) -> Tensor:
+            queries, products = (nn.functional.normalize(vector, dim=-1) for vector in vectors)
+            return squared_difference(queries @ products.T, wanted, self.in_batch)
+
+        if self.cached:
+            return cached_loss(self.model, columns, self.block_size, loss_of)
+        return loss_of([embed(self.model, features, self.block_size) for features in columns])
+
+
+def squared_difference(student: Tensor, teacher: Tensor, in_batch: float = 0.0) -> Tensor:
+    """Mean over the listed pairs (the diagonal), and over all others with a weight.
+
+    Args:
+        student: cosines of all queries with all products of a batch, `[B, B]`.
+        teacher: likewise.
+        in_batch: weight of the other pairs.
+
+    Example:
+        >>> import torch
+        >>> squared_difference(torch.eye(2), torch.zeros(2, 2), in_batch=1.0).item()
+        1.0
+    """
+    error = (student - teacher).square()
+    listed = error.diagonal().mean()
+    size = len(error)
+    if not in_batch or size < 2:
+        return listed
+    return listed + in_batch * (error.sum() - error.diagonal().sum()) / (size * (size - 1))
+
+
+class ScoredPairs(Dataset[Rows]):
+    """Steps of listed pairs, as a pure function of (seed, step).
+
+    Args:
+        queries: texts by query number.
+        products: texts by product number.
+        pairs: query and product numbers, int64 `[N, 2]`.
+        batch_size: pairs of a step.
+        num_steps: how many there are.
+        seed: of the order.
+    """
+
+    def __init__(
+        self, queries: list[str], products: list[str], pairs: np.ndarray, batch_size: int, num_steps: int, seed: int
+    ) -> None:
+        self.queries, self.products, self.pairs = queries, products, pairs
+        self.batch_size, self.num_steps = batch_size, num_steps
+        self._order = Shuffled(len(pairs), seed)
+
+    @property
+    def epoch_steps(self) -> int:
+        """Steps in which every pair comes once."""
+        return max(1, -(-len(self.pairs) // self.batch_size))
+
+    def __len__(self) -> int:
+        return self.num_steps
+
+    def __getitem__(self, step: int) -> Rows:
+        if not 0 <= step < self.num_steps:
+            raise IndexError(step)
+        pairs = self.pairs[self._order.take(step * self.batch_size, self.batch_size)]
+        columns = {
+            "query": [self.queries[i] for i in pairs[:, 0]],
+            "product": [self.products[i] for i in pairs[:, 1]],
+        }
+        return Rows(columns, pairs)
+
+
+def distil_search(settings: DistilSettings) -> dict[str, Any]:
+    """Run a distillation to its end, or on from where it stopped; a finished run is left as it is.
+
+    Args:
+        settings: the recipe.
+
+    Returns:
+        The `results` of `run.json`: figures of student and teacher, and the share of the teacher's R@100 that is kept.
+
+    Raises:
+        ValueError: for settings that contradict each other or the data.
+        FileNotFoundError: for a missing file or model.
+        TrainingInterrupted: after a signal, once a checkpoint is written.
+    """
+    start, output = time.perf_counter(), Path(settings.output_dir)
+    results = finished_results(output, settings)
+    if results is None:
+        prepare_device(settings.trainer)
+        data = load_search_data(settings.data)
+        folder = find_base(settings.teacher)
+        if not (folder / "modules.json").exists():
+            raise FileNotFoundError(f"{settings.teacher}: no sentence-transformers model (modules.json); fine-tune one")
+        queries, products = distil_texts(settings, data)
+        bf16 = uses_bf16(settings.trainer)
+        cache = Path(settings.cache_dir) if settings.cache_dir else output / "cache"
+        scores = teacher_scores(
+            lambda: SentenceTransformer(str(folder)), model_fingerprint(folder), queries, products, cache,
+            settings.block_size, bf16,
+        )  # fmt: skip
+        set_seed(settings.seed)  # a new student's weights are drawn
+        model = _student(settings, folder, data)
+        if bf16 and model.device.type == "cpu":
+            use_float32_attention(model)
+        results = _train(settings, data, model, scores, queries, bf16)
+        whole = results["resumed_from_step"] is None
+        results["seconds" if whole else "seconds_of_this_start"] = round(time.perf_counter() - start, 1)
+        if results.pop("is_first_process"):
+            finish(output, settings, model, data, results)
+            if settings.cache_dir is None:
+                shutil.rmtree(cache, ignore_errors=True)
+    if settings.push_to_hub:
+        results["url"] = push_run(output, settings.push_to_hub, private=settings.private)
+    return results
+
+
+def distil_texts(settings: DistilSettings, data: SearchData) -> tuple[list[str], list[str]]:
+    """Queries (the data's own first, then made-up ones) and products that the teacher scores.
+
+    Args:
+        settings: the recipe.
+        data: catalogue and queries.
+    """
+    rng = np.random.default_rng([settings.seed, 3])
+    described = np.flatnonzero([bool(text) for text in data.texts])
+    count = round(settings.rows.made_up * len(described))
+    owners = np.resize(rng.permutation(described), count)
+    return [*data.queries, *(made_up_query(data.texts[i], rng) for i in owners)], list(data.texts)
+
+
+def distil_pairs(settings: DistilSettings, data: SearchData, scores: TeacherScores, num_queries: int) -> np.ndarray:
+    """Listed pairs, int64 `[N, 2]`: judged ones of training queries, and what the teacher finds; no held-out query.
+
+    Args:
+        settings: the recipe.
+        data: catalogue, queries, judgements.
+        scores: of the teacher.
+        num_queries: the data's and made-up ones.
+    """
+    train = data.of(TRAIN, with_relevant=False)
+    made_up = np.arange(len(data.queries), num_queries)
+    judged = data.pairs(train)
+    found = [np.stack(judged[:2], axis=1)]
+    for numbers, count in ((train, settings.rows.retrieved), (made_up, 1)):
+        if count and len(numbers):
+            near = exact_top_k(scores.queries[numbers], np.asarray(scores.products), count)[1]
+            found.append(np.stack([np.repeat(numbers, near.shape[1]), near.reshape(-1)], axis=1))
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def _student(settings: DistilSettings, teacher: Path, data: SearchData) -> SentenceTransformer:
+    if settings.teacher_layers is None:
+        return load_biencoder(settings.student, training_texts(data))
+    model = load_biencoder(BiEncoderSettings(base=str(teacher), max_tokens=settings.student.max_tokens))
+    keep_layers(model, settings.teacher_layers)
+    return model
+
+
+def _train(
+    settings: DistilSettings,
+    data: SearchData,
+    model: SentenceTransformer,
+    scores: TeacherScores,
+    queries: list[str],
+    bf16: bool,
+) -> dict[str, Any]:
+    pairs = distil_pairs(settings, data, scores, len(queries))
+    steps = ScoredPairs(queries, data.texts, pairs, settings.rows.batch_size, 0, settings.seed)
+    validation = data.of(VALIDATION)
+    evaluator = None
+    if len(validation):
+        chosen = settings.validation
+        evaluator = SearchEvaluator(
+            data, validation[: chosen.max_queries], chosen.max_products, settings.block_size, bf16, name="validation"
+        )
+    args = training_arguments(settings, steps.epoch_steps, evaluator is not None, bf16)
+    steps.num_steps = args.max_steps * args.world_size
+    loss = DistilLoss(model, scores, settings.rows.in_batch, settings.block_size, settings.cached)
+    described = {name: to_dict(getattr(settings, name)) for name in ("student", "rows", "trainer", "validation")}
+    described |= {"data": data.fingerprint, "seed": settings.seed, "teacher": settings.teacher}
+    trainer = SearchTrainer(
+        model, args, steps, SearchCollator(model), loss, evaluator, warmup=settings.trainer.warmup,
+        final=settings.trainer.final, max_minutes=settings.trainer.max_minutes,
+        patience=settings.validation.patience, description=flatten(described),
+    )  # fmt: skip
+    trainer.train()
+    if evaluator is not None and not any(step == trainer.state.global_step for step, _ in trainer.history()):
+        trainer.evaluate()
+    trainer.load_best()
+    results = _results(trainer, len(pairs), steps.epoch_steps)
+    if settings.validation.test and len(data.of(TEST)) and trainer.is_world_process_zero():
+        results |= _tests(settings, data, model, scores)
+    return results
+
+
+def _results(trainer: SearchTrainer, pairs: int, epoch_steps: int) -> dict[str, Any]:
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return {
+        "steps": trainer.state.global_step,
+        "epochs": round(trainer.state.global_step * trainer.args.world_size / epoch_steps, 2),
+        "pairs": pairs,
+        "resumed_from_step": trainer.resumed_from_step,
+        "training_seconds": round(trainer.seconds, 1),
+        "first_loss": losses[0] if losses else None,
+        "last_loss": losses[-1] if losses else None,
+        "validation": [{"step": step, "recall@100": round(figure, 5)} for step, figure in trainer.history()],
+        "is_first_process": trainer.is_world_process_zero(),
+    }
+
+
+def _tests(
+    settings: DistilSettings, data: SearchData, model: SentenceTransformer, scores: TeacherScores
+) -> dict[str, Any]:
+    """Test figures of the student, and of the teacher from its cached vectors."""
+    queries = data.of(TEST)
+    student = SearchEvaluator(data, queries, None, settings.block_size)(model)
+    ranked = exact_top_k(np.asarray(scores.queries[queries]), np.asarray(scores.products), DEPTH)[1]
+    judged: Judgements = data.judged.select(queries)
+    values = search_metrics(ranked, judged, data.relevant)
+    teacher = {name: float(np.nanmean(value)) for name, value in values.items()}
+    kept = student["recall@100"] / teacher["recall@100"] if teacher["recall@100"] else float("nan")
+    return {"test": student, "teacher_test": teacher, "kept_recall@100": round(kept, 4)}

@@ -1,0 +1,248 @@
+"""Stage 3: fine-tune a bi-encoder on judged pairs, from settings to a finished folder.
+
+The folder holds a sentence-transformers model, `run.json` and a card. The model that had the best R@100 on validation
+queries is the one that stays; the test queries are searched once, with it, over the whole catalogue.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
+from sentence_transformers.sentence_transformer.losses import CoSENTLoss
+from torch import nn
+from transformers import set_seed
+
+from rexbert_hf.hub import push_run
+from rexbert_hf.pretraining.arguments import trackers
+from rexbert_hf.pretraining.processes import check_launcher, check_processes, fast_bfloat16
+from rexbert_hf.pretraining.threads import set_threads
+from rexbert_hf.retrieval.training.biencoder import load_biencoder
+from rexbert_hf.retrieval.training.cpu_attention import use_float32_attention
+from rexbert_hf.retrieval.training.evaluator import SearchEvaluator
+from rexbert_hf.retrieval.training.finetune_settings import (
+    ROW_KINDS,
+    FinetuneSettings,
+    LossSettings,
+    SearchTrainerSettings,
+)
+from rexbert_hf.retrieval.training.losses import KnownPositives, MaskedRankingLoss, ThreePartHingeLoss
+from rexbert_hf.retrieval.training.mining_callback import Mining
+from rexbert_hf.retrieval.training.search_batches import SearchBatches, SearchCollator
+from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, VALIDATION, SearchData, load_search_data
+from rexbert_hf.retrieval.training.search_finish import finish, finished_results
+from rexbert_hf.retrieval.training.search_trainer import SearchTrainer
+from rexbert_hf.settings import to_dict
+from rexbert_hf.training.cpu import tune_cpu
+from rexbert_hf.training.plan import flatten
+
+logger = logging.getLogger(__name__)
+
+
+def finetune_search(settings: FinetuneSettings) -> dict[str, Any]:
+    """Run a fine-tuning recipe to its end, or on from where it stopped; a finished run is left as it is.
+
+    Args:
+        settings: the recipe.
+
+    Returns:
+        The `results` of `run.json`: validation history, test figures, speed.
+
+    Raises:
+        ValueError: for settings that contradict each other or the data; if the folder holds a run with another plan.
+        FileNotFoundError: for a missing file or model.
+        TrainingInterrupted: after a signal, once a checkpoint is written.
+    """
+    start, output = time.perf_counter(), Path(settings.output_dir)
+    results = finished_results(output, settings)
+    if results is None:
+        check_launcher()
+        prepare_device(settings.trainer)
+        data = load_search_data(settings.data)
+        set_seed(settings.seed)  # a new model's weights are drawn
+        model = load_biencoder(settings.model, training_texts(data))
+        results = train_and_measure(settings, data, model)
+        # Of a run in several sittings only the last one's time is known: it would pass for the whole.
+        whole = results["resumed_from_step"] is None
+        results["seconds" if whole else "seconds_of_this_start"] = round(time.perf_counter() - start, 1)
+        if results.pop("is_first_process"):
+            finish(output, settings, model, data, results)
+    if settings.push_to_hub:
+        results["url"] = push_run(output, settings.push_to_hub, private=settings.private)
+    return results
+
+
+def prepare_device(chosen: SearchTrainerSettings) -> None:
+    """Set what the whole process computes with.
+
+    Args:
+        chosen: the settings.
+    """
+    if chosen.use_cpu or not torch.cuda.is_available():
+        tune_cpu()
+        set_threads(chosen.cpu_threads)
+
+
+def train_and_measure(settings: FinetuneSettings, data: SearchData, model: SentenceTransformer) -> dict[str, Any]:
+    """Train, take the best model, and search the test queries with it.
+
+    Args:
+        settings: the recipe.
+        data: catalogue, queries, judgements.
+        model: the bi-encoder; it is the best one afterwards.
+    """
+    bf16 = uses_bf16(settings.trainer)
+    if bf16 and model.device.type == "cpu":
+        use_float32_attention(model)
+    batches = SearchBatches(data, ROW_KINDS[settings.loss.name], settings.rows, 0, settings.seed)
+    loss = make_loss(settings.loss, model, data)
+    evaluator = _evaluator(settings, data, bf16)
+    epoch = -(-batches.epoch_steps // int(os.environ.get("WORLD_SIZE", "1")))
+    args = training_arguments(settings, epoch, evaluator is not None, bf16)
+    batches.num_steps = args.max_steps * args.world_size
+    check_processes(args.world_size, None)
+    chosen = settings.trainer
+    trainer = SearchTrainer(
+        model, args, batches, SearchCollator(model), loss, evaluator,
+        warmup=chosen.warmup, final=chosen.final, max_minutes=chosen.max_minutes,
+        patience=settings.validation.patience, description=_description(settings, data),
+    )  # fmt: skip
+    if settings.mining is not None:
+        trainer.add_callback(Mining(trainer, batches, data, settings, epoch, bf16))
+    before = evaluator(model) if evaluator is not None else {}
+    trainer.train()
+    if evaluator is not None and not any(step == trainer.state.global_step for step, _ in trainer.history()):
+        trainer.evaluate()
+    trainer.load_best()
+    results = _results(trainer, evaluator, before, batches)
+    if settings.validation.test and trainer.is_world_process_zero():
+        results["test"] = _test(settings, data, model)
+    return results
+
+
+def make_loss(chosen: LossSettings, model: SentenceTransformer, data: SearchData) -> nn.Module:
+    """The loss of a recipe.
+
+    Args:
+        chosen: its settings.
+        model: the bi-encoder.
+        data: what answers which query.
+    """
+    blocks: dict[str, Any] = {"block_size": chosen.block_size, "cached": chosen.cached}
+    if chosen.name == "hinge":
+        thresholds = (chosen.positive, chosen.hard_upper, chosen.hard_lower, chosen.random_upper)
+        return ThreePartHingeLoss(model, *thresholds, **blocks)
+    if chosen.name == "cosent":
+        loss: nn.Module = CoSENTLoss(model, scale=chosen.scale)
+        return loss
+    known = KnownPositives(data.groups, data.judged, data.relevant)
+    return MaskedRankingLoss(model, known, chosen.scale, chosen.symmetric, chosen.margin, **blocks)
+
+
+def training_arguments(
+    settings: Any, epoch_steps: int, validates: bool, bf16: bool
+) -> SentenceTransformerTrainingArguments:
+    """Stock training arguments for a recipe with `trainer`, `rows` and `validation` settings.
+
+    Args:
+        settings: of the recipe.
+        epoch_steps: steps of an epoch.
+        validates: whether there is an evaluator.
+        bf16: autocast.
+    """
+    chosen = settings.trainer
+    steps = max(1, round(chosen.epochs * epoch_steps))
+    steps = steps if chosen.max_steps is None else min(steps, chosen.max_steps)
+    return SentenceTransformerTrainingArguments(
+        output_dir=settings.output_dir,
+        max_steps=steps,
+        per_device_train_batch_size=settings.rows.batch_size,
+        learning_rate=chosen.learning_rate,
+        weight_decay=chosen.weight_decay,
+        max_grad_norm=chosen.max_grad_norm,
+        bf16=bf16,
+        logging_steps=chosen.logging_steps,
+        save_strategy="steps",
+        save_steps=max(1, round(chosen.save_epochs * epoch_steps)),
+        save_total_limit=chosen.save_total_limit,
+        eval_strategy="steps" if validates else "no",
+        eval_steps=max(1, round(settings.validation.every_epochs * epoch_steps)),
+        report_to=trackers(chosen.report_to),
+        use_cpu=chosen.use_cpu or not torch.cuda.is_available(),
+        seed=settings.seed,
+        disable_tqdm=True,
+        accelerator_config={"dispatch_batches": False, "split_batches": False},
+    )
+
+
+def uses_bf16(chosen: SearchTrainerSettings) -> bool:
+    """Whether forward passes run in bfloat16.
+
+    Args:
+        chosen: the settings.
+    """
+    use_cpu = chosen.use_cpu or not torch.cuda.is_available()
+    return fast_bfloat16(use_cpu) if chosen.bf16 == "auto" else chosen.bf16
+
+
+def training_texts(data: SearchData) -> list[str]:
+    """What a new tokenizer learns from: the catalogue and the training queries.
+
+    Args:
+        data: catalogue and queries.
+    """
+    return [text for text in data.texts if text] + [data.queries[i] for i in data.of(TRAIN, with_relevant=False)]
+
+
+def _evaluator(settings: FinetuneSettings, data: SearchData, bf16: bool) -> SearchEvaluator | None:
+    queries = data.of(VALIDATION)
+    if not len(queries):
+        logger.warning("no validation query has a relevant product: the last model is taken, not the best one")
+        return None
+    chosen = settings.validation
+    if chosen.max_queries is not None:
+        queries = np.sort(np.random.default_rng(0).permutation(queries)[: chosen.max_queries])
+    return SearchEvaluator(data, queries, chosen.max_products, settings.loss.block_size, bf16, name="validation")
+
+
+def _description(settings: FinetuneSettings, data: SearchData) -> dict[str, Any]:
+    parts = ("model", "loss", "rows", "mining", "trainer", "validation")
+    fields = {name: to_dict(getattr(settings, name)) if getattr(settings, name) else None for name in parts}
+    return flatten({"data": data.fingerprint, "seed": settings.seed, **fields})
+
+
+def _results(
+    trainer: SearchTrainer, evaluator: SearchEvaluator | None, before: Mapping[str, float], batches: SearchBatches
+) -> dict[str, Any]:
+    history = trainer.history()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    results: dict[str, Any] = {
+        "steps": trainer.state.global_step,
+        "epochs": round(trainer.state.global_step * trainer.args.world_size / batches.epoch_steps, 2),
+        "resumed_from_step": trainer.resumed_from_step,
+        "training_seconds": round(trainer.seconds, 1),
+        "is_first_process": trainer.is_world_process_zero(),
+    }
+    if losses:
+        results |= {"first_loss": losses[0], "last_loss": losses[-1]}
+    if evaluator is not None:
+        results["validation_queries"] = len(evaluator.queries)
+        results["validation_products"] = len(evaluator.products)
+        results["validation_before"] = before[str(evaluator.primary_metric)]
+        results["validation"] = [{"step": step, "recall@100": round(figure, 5)} for step, figure in history]
+    return results
+
+
+def _test(settings: FinetuneSettings, data: SearchData, model: SentenceTransformer) -> dict[str, float]:
+    """In float32, as it will serve."""
+    queries = data.of(TEST)
+    if not len(queries):
+        return {}
+    return SearchEvaluator(data, queries, None, settings.loss.block_size)(model)

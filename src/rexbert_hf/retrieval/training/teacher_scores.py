@@ -1,0 +1,105 @@
+"""The teacher's scores, computed once: its vectors of all queries and products on disk, whose products are the scores.
+
+A score is the inner product of two normalised vectors, so vectors are the smaller cache: a million products with
+256 numbers each, not a number for every pair, and any pair of a batch has its score. The key is made of the teacher's
+weights and of the texts: another teacher or another text can never meet old scores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rexbert_hf.retrieval.training.exact_search import encode
+from rexbert_hf.training import checkpoint as ckpt
+
+logger = logging.getLogger(__name__)
+
+
+def model_fingerprint(folder: Path) -> str:
+    """Changes with any weight, tokenizer entry or setting of a saved model; its card and run file do not count.
+
+    Args:
+        folder: of a sentence-transformers model.
+    """
+    digest = hashlib.sha256()
+    kinds = ("*.safetensors", "*.json", "*.txt", "*.model")
+    files = sorted({path for kind in kinds for path in [*folder.glob(kind), *folder.glob(f"[!.]*_*/{kind}")]})
+    for path in files:
+        if path.name in ("run.json", "config_sentence_transformers.json") or path.parent.name.startswith("checkpoint"):
+            continue
+        digest.update(path.relative_to(folder).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class TeacherScores:
+    """Scores of a teacher for pairs of query and product numbers.
+
+    Args:
+        queries: normalised vectors, `[Q, D]`.
+        products: likewise, `[P, D]`.
+
+    Example:
+        >>> scores = TeacherScores(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32))
+        >>> scores.matrix(torch.tensor([0, 1]), torch.tensor([1])).tolist()
+        [[0.0], [1.0]]
+    """
+
+    def __init__(self, queries: np.ndarray, products: np.ndarray) -> None:
+        self.queries, self.products = queries, products
+
+    def matrix(self, queries: torch.Tensor, products: torch.Tensor) -> torch.Tensor:
+        """The score of every query with every product, float32 `[B, C]`.
+
+        Args:
+            queries: numbers, `[B]`.
+            products: numbers, `[C]`.
+        """
+        left = torch.from_numpy(np.asarray(self.queries[queries.cpu().numpy()], dtype=np.float32))
+        right = torch.from_numpy(np.asarray(self.products[products.cpu().numpy()], dtype=np.float32))
+        return left @ right.T
+
+
+def teacher_scores(
+    load: Callable[[], Any],
+    fingerprint: str,
+    queries: Sequence[str],
+    products: Sequence[str],
+    cache_dir: Path,
+    batch_size: int = 64,
+    bf16: bool = False,
+) -> TeacherScores:
+    """Read the scores from the cache, or ask the teacher and keep them.
+
+    Args:
+        load: gives the teacher; not called when the scores are there.
+        fingerprint: of the teacher.
+        queries: texts.
+        products: texts.
+        cache_dir: where `teacher-KEY` folders are kept.
+        batch_size: texts of one forward pass.
+        bf16: bfloat16 autocast.
+    """
+    digest = hashlib.sha256(json.dumps([fingerprint, list(queries), list(products), bf16]).encode())
+    folder = cache_dir / f"teacher-{digest.hexdigest()[:16]}"
+    if folder.is_dir():
+        logger.info("teacher scores from %s", folder)
+    else:
+        teacher = load()
+        teacher.eval()
+        staged = folder.with_name(ckpt.STAGING + folder.name)
+        staged.mkdir(parents=True, exist_ok=True)
+        np.save(staged / "queries.npy", encode(teacher, queries, "query", batch_size, bf16))
+        np.save(staged / "products.npy", encode(teacher, products, "document", batch_size, bf16))
+        staged.rename(folder)
+        logger.info("teacher scored %d queries and %d products", len(queries), len(products))
+    vectors = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("queries", "products")]
+    return TeacherScores(*vectors)
