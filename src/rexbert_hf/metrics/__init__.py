@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rexbert_hf.metrics.bootstrap import Difference, holm, paired_difference, resample_scores, resample_sums
 from rexbert_hf.metrics.counts import NeighbourCountBaseline, UnigramBaseline
 from rexbert_hf.metrics.masked_tokens import MaskedTokenCounts, label_ranks, masked_accuracy, token_kinds
 from rexbert_hf.metrics.retrieval import (
@@ -18,6 +19,7 @@ from rexbert_hf.metrics.retrieval import (
 )
 
 __all__ = [
+    "Difference",
     "Judgements",
     "MaskedTokenCounts",
     "NeighbourCountBaseline",
@@ -25,13 +27,17 @@ __all__ = [
     "bootstrap_interval",
     "condense",
     "grades_of",
+    "holm",
     "judged_at_k",
     "label_ranks",
     "label_shares",
     "masked_accuracy",
     "mrr_at_k",
     "ndcg_at_k",
+    "paired_difference",
     "recall_at_k",
+    "resample_scores",
+    "resample_sums",
     "sparse_results",
     "token_kinds",
 ]
