@@ -72,6 +72,7 @@ class SearchTrainer(ResumableTrainer, SentenceTransformerTrainer):
         self.steps, self.warmup, self.final = steps, warmup, final
         self.max_seconds = None if max_minutes is None else 60.0 * max_minutes
         self.seconds_before, self._started = 0.0, time.monotonic()
+        self.step_ends: list[float] = []
         self.resumed_from_step: int | None = None
         self._extra_description = dict(description or {})
         self._stop = StopSignal()
@@ -89,6 +90,12 @@ class SearchTrainer(ResumableTrainer, SentenceTransformerTrainer):
     def seconds(self) -> float:
         """Time of training so far, earlier sittings included."""
         return self.seconds_before + time.monotonic() - self._started
+
+    @property
+    def steps_per_second(self) -> float:
+        """Median over the second half of the steps of this start, so without most validations; 0 before two steps."""
+        taken = np.diff(self.step_ends)
+        return float(1.0 / np.median(taken[len(taken) // 2 :])) if len(taken) else 0.0
 
     @property
     def progress(self) -> float:
@@ -192,6 +199,7 @@ class _Clock(TrainerCallback):
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         trainer = self.trainer
+        trainer.step_ends.append(time.monotonic())
         if trainer.max_seconds is not None and trainer.seconds >= trainer.max_seconds:
             control.should_training_stop = True
         if trainer._stop.received:
