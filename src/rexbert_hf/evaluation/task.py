@@ -41,6 +41,7 @@ class TaskSource:
         sample: the built-in sample shop.
         budget: "small" caps rows, epochs and seeds so that all tasks end within 90 minutes on two cores; "full" caps
             nothing.
+        resplit: divide 7:1:2 by hash, as E-BERT does, also where splits are published; GLUE and search keep theirs.
 
     Example:
         >>> TaskSource(sample=True).budget
@@ -51,6 +52,7 @@ class TaskSource:
     dataset: str | None = None
     sample: bool = False
     budget: str = "small"
+    resplit: bool = False
 
     def __post_init__(self) -> None:
         if self.budget not in BUDGETS:
@@ -103,6 +105,7 @@ class TaskOptions:
         cache_dir: where a task may keep what is dear and does not depend on the seed.
         keep: folder to leave the fitted model in (loads with its `Auto` class); None keeps nothing. Not part of what
             decides the figures.
+        judge: `JudgeSettings` for search results that nobody judged; tasks without such results ignore it.
 
     Example:
         >>> sorted(TaskOptions(max_length=128).config())
@@ -117,6 +120,7 @@ class TaskOptions:
     budget: str = "small"
     cache_dir: Path | None = None
     keep: Path | None = None
+    judge: Any = None
 
     @property
     def small(self) -> bool:
@@ -124,7 +128,7 @@ class TaskOptions:
         return self.budget == "small"
 
     def config(self) -> dict[str, Any]:
-        """What decides the figures, as plain values."""
+        """What decides the figures of any task, as plain values."""
         tuning = self.tuning
         grid = None if tuning is None else [list(tuning.learning_rates), list(tuning.epochs), tuning.batch_size]
         return {
@@ -181,7 +185,8 @@ class Task(ABC):
     """One task: its protocol in the docstring of its class, its data, its run.
 
     `model` is a folder, a Hub name, or one of the words in `baselines`. `version` goes up whenever the same inputs
-    would give other figures; it is part of the key of cached results.
+    would give other figures; it is part of the key of cached results. `hub_task` is the Hub's name of the kind of task,
+    for the `model-index` of cards. A task that trains and is given `options.keep` leaves the fitted model there.
     """
 
     name: ClassVar[str]
@@ -197,6 +202,7 @@ class Task(ABC):
     baselines: ClassVar[tuple[str, ...]] = ()
     additive: ClassVar[bool] = True
     version: ClassVar[int] = 1
+    hub_task: ClassVar[str] = "text-classification"
 
     @abstractmethod
     def load(self, source: TaskSource) -> Any:
@@ -224,6 +230,14 @@ class Task(ABC):
             seed: of weights drawn anew, order and dropout. A task with `trains` False and no draws ignores it.
             options: lengths, batches, tuning grid.
         """
+
+    def config(self, options: TaskOptions) -> dict[str, Any]:
+        """What of the options decides this task's figures, as plain values.
+
+        Args:
+            options: of a run.
+        """
+        return options.config()
 
     def score_sums(self, sums: np.ndarray, n: np.ndarray | int) -> np.ndarray:
         """Primary metric from column sums of `examples`, for many resamples at once; the mean of the first column.
