@@ -7,6 +7,7 @@ from rexbert_hf.training.adaptive_settings import AdaptiveSettings
 from rexbert_hf.training.arguments import CurriculumArguments
 from rexbert_hf.training.checkpoint import Checkpoint, CheckpointError, last_complete_checkpoint
 from rexbert_hf.training.collation import PhaseCollator, register_masking
+from rexbert_hf.training.faulty_step import FaultyStep, LossSpikeError
 from rexbert_hf.training.flops import FlopCounter, measure_matmul_peak
 from rexbert_hf.training.heldout import evaluate_masked
 from rexbert_hf.training.interruption import TrainingInterrupted
@@ -27,7 +28,9 @@ __all__ = [
     "Curriculum",
     "CurriculumArguments",
     "CurriculumTrainer",
+    "FaultyStep",
     "FlopCounter",
+    "LossSpikeError",
     "MaskingConfig",
     "NeighborConfig",
     "NeighborDataset",

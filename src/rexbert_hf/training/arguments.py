@@ -10,6 +10,8 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from rexbert_hf.training.spikes import SpikeWatch
+
 
 @dataclass
 class CurriculumArguments(TrainingArguments):
@@ -26,6 +28,9 @@ class CurriculumArguments(TrainingArguments):
         eval_mlm_probability: share masked in evaluation, whatever the phase masks.
         eval_position_edges: report held-out accuracy by position too, between these edges.
         measure_mfu: measure the matmul peak at the start and report the share of it that is used.
+        spike_factor: stop when a step's loss is above so many times the running median of its phase; None: never. A
+            loss that is no number always stops.
+        spike_window: steps of that median.
 
     Raises:
         ValueError: for options of the Trainer that a curriculum cannot honour.
@@ -60,6 +65,8 @@ class CurriculumArguments(TrainingArguments):
     eval_mlm_probability: float = 0.15
     eval_position_edges: list[int] | None = None
     measure_mfu: bool = True
+    spike_factor: float | None = None
+    spike_window: int = 50
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,5 +78,7 @@ class CurriculumArguments(TrainingArguments):
             raise ValueError("ignore_data_skip would train on the first samples again: leave it off")
         if self.num_train_epochs != 1:
             raise ValueError("num_train_epochs must stay 1: set max_tokens or epochs of the phases")
+        if self.spike_factor is not None:
+            SpikeWatch(self.spike_factor, self.spike_window)  # says what is wrong with them
         if self.save_only_model:
             raise ValueError("save_only_model makes checkpoints that cannot be resumed: leave it off")

@@ -1,15 +1,11 @@
-"""What makes a step reproducible: generators seeded from its place in the run, and its batch saved when it fails."""
+"""What makes a step reproducible: generators seeded from its place in the run."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -35,21 +31,3 @@ def seed_generators(seed: int, step: int, micro: int) -> None:
     random.seed(int(words[0]))
     np.random.seed(int(words[1]))  # noqa: NPY002 - the global generator is what third-party code may draw from
     torch.manual_seed(int(words[2]))
-
-
-def save_batches(path: Path, batches: Mapping[int, Mapping[str, Any]], **metadata: int) -> None:
-    """Write the tensors of a step's micro-batches, as `micro{number}.{name}`, for replay.
-
-    Args:
-        path: a safetensors file; its folder is made if needed.
-        batches: micro-batches by number.
-        **metadata: kept in the file's header.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        f"micro{micro}.{name}": value.contiguous().cpu().clone()
-        for micro, batch in batches.items()
-        for name, value in batch.items()
-        if isinstance(value, torch.Tensor)
-    }
-    save_file(tensors, path, metadata={key: str(value) for key, value in metadata.items()})

@@ -25,7 +25,6 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerContro
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from rexbert_hf.data.loader import CurriculumSampler
-from rexbert_hf.training.adaptive import AdaptiveTrainer
 from rexbert_hf.training.arguments import CurriculumArguments
 from rexbert_hf.training.callbacks import CurriculumCallback, ProgressLine
 from rexbert_hf.training.collation import STATS, PhaseCollator
@@ -37,13 +36,14 @@ from rexbert_hf.training.meter import StepMeter
 from rexbert_hf.training.neighbors import TRIPLETS
 from rexbert_hf.training.optimizer import StableAdamW, parameter_groups
 from rexbert_hf.training.plan import Plan
-from rexbert_hf.training.reproducing import NonFiniteLossError, save_batches, seed_generators
+from rexbert_hf.training.reproducing import seed_generators
 from rexbert_hf.training.requirements import check_model
+from rexbert_hf.training.watching import WatchedTrainer
 
 logger = logging.getLogger(__name__)
 
 
-class CurriculumTrainer(AdaptiveTrainer):
+class CurriculumTrainer(WatchedTrainer):
     """Train through all phases of a plan.
 
     Attributes:
@@ -131,10 +131,12 @@ class CurriculumTrainer(AdaptiveTrainer):
             ValueError: if the folder holds a run with another plan, or False was given for a folder with a run.
             TrainingInterrupted: after a signal, once a checkpoint is written.
             NonFiniteLossError: if the loss or a gradient became NaN or infinite.
+            LossSpikeError: if the loss rose above `spike_factor` times the running median.
             CheckpointError: if a checkpoint could not be written.
         """
         found = self.find_checkpoint(resume_from_checkpoint)
         self._reset_run()
+        self.watch_spikes()
         self.resumed_from_step = found.step if found else None
         if self.args.device.type == "cpu":
             tune_cpu()
@@ -348,30 +350,6 @@ class CurriculumTrainer(AdaptiveTrainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         self._grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         return self._grad_norm
-
-    def check_finite(self) -> None:
-        """Stop if this step's loss or gradient is not finite, before the optimizer uses it; keep the batch.
-
-        Raises:
-            NonFiniteLossError: naming step, phase and the file with the batch.
-        """
-        assert self._step_loss is not None
-        norm = 0.0 if self._grad_norm is None else self._grad_norm
-        if bool(torch.isfinite(self._step_loss + norm)):
-            return
-        loss_is_bad = not bool(torch.isfinite(self._step_loss))
-        what, value = ("loss", float(self._step_loss)) if loss_is_bad else ("gradient norm", float(norm))
-        step = self.state.global_step
-        path = self.output_dir / f"nonfinite-step-{step + 1}-rank-{self.args.process_index}.safetensors"
-        try:
-            save_batches(path, dict(zip(self._micros, self._batches, strict=True)), step=step, seed=self.plan.seed)
-            kept = f"is in {path}"
-        except Exception as error:  # a full disk must not hide what went wrong first
-            kept = f"could not be written to {path} ({error})"
-        raise NonFiniteLossError(
-            f"the {what} is {value} at step {step + 1} (phase '{self.plan.phase_at(step).name}'): its batch {kept}; "
-            "the last checkpoint is good: lower the learning rate, or look at the batch"
-        )
 
     def finish_step(self, control: TrainerControl) -> None:
         """Close a step: count it, end its phase if it was the last, stop if a signal came.

@@ -1,0 +1,78 @@
+"""Compute the loss of a stopped step again, and show which document is at fault.
+
+    python recipes/replay_batch.py OUTPUT_DIR/nonfinite-step-12-rank-0.safetensors [--model FOLDER] [--documents 5]
+
+A run that stops on a loss that is no number, or on a spike (`trainer.spike_factor`), names the file. It and the weights
+beside it are safetensors: opening them runs no code. Without the weights of the step the last checkpoint is taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
+
+from rexbert_hf.settings import run_recipe
+from rexbert_hf.training.cpu import tune_cpu
+from rexbert_hf.training.replay import DocumentLoss, Replay, load_model, replay, token_losses
+
+SHOWN_TOKENS = 6
+SHOWN_CHARACTERS = 300
+
+
+def main() -> None:
+    """Parse, compute, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("batch", type=Path, help="the file that the run named when it stopped")
+    parser.add_argument("--model", type=Path, help="weights (default: those of the step, or the last checkpoint)")
+    parser.add_argument("--documents", type=int, default=5, help="documents to show")
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    disable_progress_bar()
+    tune_cpu()
+    found = replay(options.batch, options.model, options.device)
+    report(found)
+    model = load_model(found.weights).to(options.device).eval()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(found.weights)
+    except (OSError, ValueError):
+        tokenizer = None
+    for document in found.documents[: options.documents]:
+        show(document, tokenizer, model, options.device)
+    print(found.verdict())
+
+
+def report(found: Replay) -> None:
+    """Print the step and its loss, then and now."""
+    step = found.step
+    print(f"step {step.step + 1}, phase '{step.phase}': the run stopped on a {step.what} of {step.value:.6g}")
+    kind = "the step began with" if found.exact else "of an earlier step: the loss is not the run's"
+    print(f"weights: {found.weights} ({kind})")
+    if found.missing_ranks:
+        ranks = ", ".join(map(str, found.missing_ranks))
+        print(f"no file of rank {ranks}: the loss is a part of the step's")
+    parts = ", ".join(f"{name} {value:.6g}" for name, value in found.parts.items())
+    print(f"loss now {found.loss:.6g} ({parts}), then {step.loss:.6g}; gradient norm now {found.gradient_norm:.6g}")
+
+
+def show(document: DocumentLoss, tokenizer: PreTrainedTokenizerBase | None, model: object, device: str) -> None:
+    """Print a document with the labels that cost most."""
+    labels = document.labels[document.labels != -100]
+    head = f"\nmicro-batch {document.micro}, document {document.number} ({document.mode}): "
+    print(f"{head}loss {document.mean:.4g} a token, {len(labels)} of {len(document.input_ids)} tokens masked")
+    if tokenizer is not None:
+        print(f"  {tokenizer.decode(document.input_ids)[:SHOWN_CHARACTERS]}")
+    losses = token_losses(model, document, device)  # type: ignore[arg-type]
+    order = sorted(range(len(labels)), key=lambda i: -losses[i] if math.isfinite(losses[i]) else -math.inf)
+    words = [
+        f"{tokenizer.decode([int(labels[i])]).strip() if tokenizer else int(labels[i])!r} {losses[i]:.2f}"
+        for i in order[:SHOWN_TOKENS]
+    ]
+    print(f"  worst labels: {', '.join(words)}")
+
+
+if __name__ == "__main__":
+    run_recipe(main)

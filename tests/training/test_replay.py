@@ -1,0 +1,165 @@
+"""A run that stops on a spike keeps what gives the same loss again, and the document at fault is found."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from training_cases import make_curriculum, make_model, make_trainer, weights_of
+
+from rexbert_hf.training import FaultyStep, LossSpikeError, NonFiniteLossError
+from rexbert_hf.training.replay import replay
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "replay_batch.py"
+NEVER = 63
+"""A token that no document holds; the model gives it next to no probability."""
+BAD_STEP, BAD_MICRO, BAD_DOCUMENT = 8, 1, 2
+
+
+def trainer_with_a_bad_document(folder, **options):
+    """In step 9 the labels of one document are a token that cannot be."""
+    model = make_model()
+    with torch.no_grad():
+        model.decoder.bias[NEVER] = -60.0
+    chosen = {"spike_factor": 1.3, "spike_window": 10, "save_steps": 3, **options}
+    trainer = make_trainer(folder, make_curriculum(steps=(12, 2)), model, **chosen)
+    choose = trainer.choose_inputs
+
+    def poisoned(batches):
+        batches = choose(batches)
+        if trainer.state.global_step == BAD_STEP:
+            batch = batches[BAD_MICRO]
+            start, stop = batch["cu_seq_lens_q"][BAD_DOCUMENT : BAD_DOCUMENT + 2].tolist()
+            labels = batch["labels"][0, start:stop]
+            labels[labels != -100] = NEVER
+            labels[1] = NEVER  # one at least
+        return batches
+
+    trainer.choose_inputs = poisoned
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """Folder, message and weights of a run that a spike stopped."""
+    folder = tmp_path_factory.mktemp("spike")
+    trainer = trainer_with_a_bad_document(folder)
+    with pytest.raises(LossSpikeError) as caught:
+        trainer.train()
+    return folder, str(caught.value), weights_of(trainer.model)
+
+
+def test_a_spike_stops_the_run_in_one_line(stopped):
+    folder, message, _ = stopped
+    assert "\n" not in message
+    assert f"step {BAD_STEP + 1} (phase 'general')" in message
+    assert "above 1.3 times the median" in message
+    assert str(folder / "spike-step-9-rank-0.safetensors") in message
+    assert "spike_factor" in message
+    assert not list(folder.glob(".*"))
+
+
+def test_the_loss_is_the_runs_bit_for_bit_and_the_document_is_found(stopped):
+    folder, _, weights = stopped
+    found = replay(folder / "spike-step-9-rank-0.safetensors")
+    assert found.exact
+    assert found.loss == found.step.loss == found.parts["mlm"]
+    assert (found.documents[0].micro, found.documents[0].number) == (BAD_MICRO, BAD_DOCUMENT)
+    assert f"document {BAD_DOCUMENT} of micro-batch {BAD_MICRO}" in found.verdict()
+    assert found.documents[0].mean > 40
+    assert found.documents[1].mean < 10
+    kept = load_file(folder / "spike-step-9-model" / "model.safetensors")
+    for name, value in kept.items():
+        assert torch.equal(value, weights[name]), name
+    assert found.gradient_norm > 0
+
+
+def test_documents_are_those_of_the_batch(stopped):
+    """Each document's loss against the model on it, and all labels are accounted for."""
+    folder, _, _ = stopped
+    found = replay(folder / "spike-step-9-rank-0.safetensors")
+    labelled = sum(int((batch["labels"] != -100).sum()) for batch in found.step.batches.values())
+    assert sum(document.num_labels for document in found.documents) == labelled == found.step.counts["mlm"]
+    from rexbert_hf.training.replay import load_model, token_losses
+
+    model = load_model(found.weights).eval()
+    for document in found.documents[:5]:
+        each = token_losses(model, document)
+        assert len(each) == document.num_labels
+        assert float(each.sum()) == pytest.approx(document.loss, rel=1e-4)
+
+
+def test_a_resumed_run_stops_at_the_same_place(stopped, tmp_path):
+    _, message, _ = stopped
+    first = trainer_with_a_bad_document(tmp_path, max_steps=6)
+    first.train()
+    second = trainer_with_a_bad_document(tmp_path)
+    with pytest.raises(LossSpikeError) as caught:
+        second.train()
+    assert second.resumed_from_step == 6
+    assert str(caught.value).replace(str(tmp_path), "") == message.replace(str(stopped[0]), "")
+
+
+def test_without_the_factor_the_same_run_goes_on(tmp_path):
+    trainer = trainer_with_a_bad_document(tmp_path, spike_factor=None)
+    trainer.train()
+    assert trainer.state.global_step == trainer.state.max_steps
+
+
+def test_without_its_weights_the_last_checkpoint_is_taken_and_that_is_said(stopped, tmp_path):
+    import shutil
+
+    folder = Path(shutil.copytree(stopped[0], tmp_path / "run"))
+    shutil.rmtree(folder / "spike-step-9-model")
+    found = replay(folder / "spike-step-9-rank-0.safetensors")
+    assert found.weights.name == "checkpoint-6"
+    assert not found.exact
+    assert found.loss != found.step.loss
+    assert found.documents[0].number == BAD_DOCUMENT
+
+
+def test_the_recipe_names_the_document(stopped, capsys, monkeypatch):
+    path = stopped[0] / "spike-step-9-rank-0.safetensors"
+    monkeypatch.setattr(sys, "argv", [str(RECIPE), str(path), "--documents", "2"])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(RECIPE), run_name="__main__")
+    out = capsys.readouterr().out
+    assert caught.value.code == 0, out
+    assert "step 9, phase 'general'" in out
+    assert "worst labels: " in out
+    assert out.count("micro-batch ") == 3  # two documents, and the verdict
+    assert out.strip().splitlines()[-1].startswith("document 2 of micro-batch 1 has the highest loss")
+
+
+def test_diverged_weights_are_told_from_a_bad_batch(tmp_path):
+    trainer = make_trainer(tmp_path, make_curriculum(steps=(2, 2)))
+    with torch.no_grad():
+        trainer.model.head.dense.weight[0, 0] = float("nan")
+    with pytest.raises(NonFiniteLossError, match="replay_batch"):
+        trainer.train()
+    found = replay(tmp_path / "nonfinite-step-1-rank-0.safetensors")
+    assert found.bad_weights == ["head.dense.weight"]
+    assert "the batch is not at fault" in found.verdict()
+
+
+def test_the_file_is_plain_safetensors(stopped):
+    with safe_open(stopped[0] / "spike-step-9-rank-0.safetensors", "pt") as file:
+        assert {"micro0.input_ids", "micro1.labels"} <= set(file.keys())
+        assert '"seed": 3' in file.metadata()["faulty_step"]
+
+
+def test_other_and_damaged_files_are_one_line(stopped, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        FaultyStep.load(tmp_path / "none.safetensors")
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    data = (stopped[0] / "spike-step-9-rank-0.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(data[: len(data) // 2])
+    for name in ("other", "cut"):
+        with pytest.raises(ValueError, match=rf"{name}.safetensors: not the batch of a stopped step") as caught:
+            FaultyStep.load(tmp_path / f"{name}.safetensors")
+        assert "\n" not in str(caught.value)
