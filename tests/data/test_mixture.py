@@ -38,6 +38,41 @@ def test_integral_is_smooth_where_the_formula_changes(drift: float) -> None:
     np.testing.assert_allclose(mixture.integral(0.7), _numerical(mixture, 0.7), rtol=1e-11)
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    x=st.lists(positive, min_size=5, max_size=5),
+    y=st.lists(weight, min_size=5, max_size=5),
+    ends=st.tuples(weight, weight),
+    t=st.floats(0, 1),
+)
+def test_integral_of_weights_along_several_lines(x: list, y: list, ends: tuple, t: float) -> None:
+    mixture = Mixture({"x": x, "y": y, "z": ends})
+    whole = np.array([np.interp(t, np.linspace(0, 1, 5), points) for points in (x, y)] + [np.interp(t, [0, 1], ends)])
+    np.testing.assert_allclose(mixture.shares(t), whole / whole.sum(), rtol=1e-9, atol=1e-12)
+    area = sum((_numerical_between(mixture, a, min(b, t)) for a, b in _quarters() if a < t), np.zeros(3))
+    np.testing.assert_allclose(mixture.integral(t), area, rtol=1e-7, atol=1e-9)
+
+
+def _quarters() -> list:
+    return [(0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0)]
+
+
+def _numerical_between(mixture: Mixture, low: float, high: float) -> np.ndarray:
+    """Gauss-Legendre on 32 equal pieces inside which the weights are lines."""
+    nodes, weights = np.polynomial.legendre.leggauss(8)
+    edges = np.linspace(low, high, 33)
+    points = (edges[:-1, None] + edges[1:, None]) / 2 + (edges[1:, None] - edges[:-1, None]) / 2 * nodes
+    values = np.stack([mixture.shares(float(x)) for x in points.ravel()]).reshape(32, 8, -1)
+    return ((edges[1:] - edges[:-1])[:, None, None] / 2 * weights[None, :, None] * values).sum((0, 1))
+
+
+def test_more_points_on_the_same_lines_change_nothing() -> None:
+    two = Mixture({"x": (1.0, 0.2), "y": (0.2, 1.6)})
+    many = Mixture({"x": np.linspace(1.0, 0.2, 9).tolist(), "y": (0.2, 1.6)})
+    for t in (0.0, 0.1, 0.5, 0.77, 1.0):
+        np.testing.assert_allclose(many.integral(t), two.integral(t), rtol=1e-12)
+
+
 def test_constant_weights_are_constant_shares() -> None:
     mixture = Mixture({"general": 3, "shop": [1, 1]})
     np.testing.assert_allclose(mixture.integral(0.4), [0.3, 0.1], rtol=1e-15)
@@ -48,7 +83,9 @@ def test_constant_weights_are_constant_shares() -> None:
     [
         ({}, "at least one source"),
         ({"a": -1.0}, "weight of 'a'"),
-        ({"a": (1, 2, 3)}, "weight of 'a'"),
+        ({"a": (1,)}, "weight of 'a'"),
+        ({"a": (1, 2, 3), "b": (1, 2, 3, 4)}, "weight of 'a' has 3 points, another source 4"),
+        ({"a": (1, 0, 1)}, "zero at the point 2 of 3"),
         ({"a": float("nan")}, "weight of 'a'"),
         ({"a": "1"}, "weight of 'a'"),
         ({"a": (0, 1), "b": 0}, "zero at the start"),

@@ -171,8 +171,7 @@ class PhaseOrder:
             mixture = dict(zip(self.names, map(float, tokens), strict=True))
         weights: dict[str, Weight] = {}
         if isinstance(mixture, Mixture):
-            pairs = zip(mixture.start.tolist(), mixture.end.tolist(), strict=True)
-            weights.update(zip(mixture.names, pairs, strict=True))
+            weights.update(zip(mixture.names, mixture.points.T.tolist(), strict=True))
         else:
             weights.update(mixture)
         if set(weights) != set(self.names):
@@ -216,6 +215,8 @@ class PhaseOrder:
         """A hash of everything the order depends on; two orders with the same one give the same batches."""
         parts = [self.names, self.mixture.start.tolist(), self.mixture.end.tolist(), self._plan]
         parts += [self.max_tokens, self.seed, self.phase, self.load, self._spread]
+        if len(self.mixture.points) > 2:
+            parts.append(self.mixture.points.tolist())
         digest = hashlib.sha256(repr(parts).encode())
         for stream in self._streams:
             digest.update(stream.index.lengths.data)

@@ -49,7 +49,7 @@ class NeighborDataset(CurriculumDataset):
         for phase in plan.phases:
             if "npr" not in phase.phase.objectives:
                 continue
-            self._check_sources(phase.name, phase.phase.mixture)
+            self._check_sources(phase.name, phase.order.names)
             chosen = phase.phase.neighbors
             self._samplers[phase.index] = TripletSampler(
                 contents, stores, phase.phase.seq_length, chosen.contents == "masked", chosen.negatives

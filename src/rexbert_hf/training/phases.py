@@ -74,6 +74,33 @@ class ScheduleConfig:
 
 
 @dataclass
+class LanguageSampling:
+    """How a phase weighs languages, whatever the sources that their text comes from.
+
+    Attributes:
+        temperature: each language has a share in proportion to its tokens to this power: 1 as they are, 0 all equal;
+            [start, end] moves over the phase. Weights of the mixture then multiply the tokens of a source. None: the
+            mixture's weights are shares, as without languages.
+        only: the languages of this phase; None for all that its sources have.
+    """
+
+    temperature: float | list[float] | None = None
+    only: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.temperature is not None and not (len(self.ends()) == 2 and min(self.ends()) >= 0):
+            raise ValueError(f"temperature must be a number >= 0 or [start, end]; got {self.temperature}")
+        if self.only is not None and not self.only:
+            raise ValueError("only names no language: leave it out for all of them")
+
+    def ends(self) -> tuple[float, ...]:
+        """Temperature at the start and at the end of the phase; nothing if there is none."""
+        if self.temperature is None:
+            return ()
+        return tuple(self.temperature) if isinstance(self.temperature, list) else (self.temperature,) * 2
+
+
+@dataclass
 class Phase:
     """One stretch of a run with its own data, masking, length and learning rate.
 
@@ -81,6 +108,7 @@ class Phase:
         name: shown in logs and results.
         mixture: weight of each source of tokens, or [start, end]: the weight then moves linearly over the phase.
         max_tokens: budget; exactly one of this and `epochs` is set.
+        languages: how the languages of the sources are weighed; None as the mixture weighs their sources.
         epochs: passes over the tokens of all sources of the mixture together; "npr" encodes more on top.
         seq_length: longest piece of a document.
         batch_tokens: tokens of a global step, over all ranks and all accumulation.
@@ -112,6 +140,7 @@ class Phase:
     global_rope_theta: float | None = None
     local_rope_theta: float | None = None
     objectives: list[str] = field(default_factory=lambda: ["mlm"])
+    languages: LanguageSampling | None = None
 
     def __post_init__(self) -> None:
         if (self.max_tokens is None) == (self.epochs is None):

@@ -13,10 +13,11 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rexbert_hf.data.order import PhaseOrder, Source, source_tokens
+from rexbert_hf.training.languages import language_of, weigh_stores
 from rexbert_hf.training.phases import Curriculum, Phase
 from rexbert_hf.training.schedules import schedule_factor
 
@@ -31,6 +32,7 @@ class PhasePlan:
         first_step: global step (from 0) it begins with.
         order: its samples, and how many steps they make.
         row_share: share of the tokens that `order` draws; below one where an objective encodes more than the rows.
+        languages: language of each store that `order` draws from, where it is known.
     """
 
     phase: Phase
@@ -38,6 +40,7 @@ class PhasePlan:
     first_step: int
     order: PhaseOrder
     row_share: float = 1.0
+    languages: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -141,10 +144,12 @@ class Plan:
 
         The number of ranks is not part of it: the batches do not depend on it.
         """
-        phases = [
-            dataclasses.asdict(phase.phase) | {"steps": phase.num_steps, "samples": phase.order.fingerprint}
-            for phase in self.phases
-        ]
+        phases = []
+        for phase in self.phases:
+            found = dataclasses.asdict(phase.phase) | {"steps": phase.num_steps, "samples": phase.order.fingerprint}
+            if found["languages"] is None:
+                del found["languages"]  # runs from before there was the key go on
+            phases.append(found)
         return flatten({"seed": self.seed, "micro_batches": self.micro_batches, "phases": phases})
 
 
@@ -200,7 +205,8 @@ def resolve(curriculum: Curriculum, sources: Mapping[str, Source], world_size: i
 
     Args:
         curriculum: the phases.
-        sources: each source that a mixture may name: a `TokenisedDataset`, or an array of document lengths.
+        sources: each source that a mixture may name: a `TokenisedDataset`, or an array of document lengths. A source in
+            several languages is a store for each, whose metadata name `source` and `language`.
         world_size: ranks that will train.
 
     Raises:
@@ -220,23 +226,11 @@ def resolve(curriculum: Curriculum, sources: Mapping[str, Source], world_size: i
     plans: list[PhasePlan] = []
     first_step = 0
     for index, phase in enumerate(curriculum.phases):
-        _check_sources(phase, sources)
         _check_batch(phase, micros, curriculum.micro_batch_tokens, world_size)
         plan = _resolve_phase(phase, index, first_step, micros, sources, curriculum.seed)
         plans.append(plan)
         first_step += plan.num_steps
     return Plan(tuple(plans), curriculum.seed, micros, world_size)
-
-
-def _check_sources(phase: Phase, sources: Mapping[str, Source]) -> None:
-    for name in phase.mixture:
-        if name not in sources:
-            raise ValueError(
-                f"phase '{phase.name}': mixture names the source '{name}', but the data has "
-                f"{', '.join(sorted(sources)) or 'none'}"
-            )
-        if not len(sources[name]):
-            raise ValueError(f"phase '{phase.name}': the source '{name}' holds no documents")
 
 
 def _check_batch(phase: Phase, micros: int, micro_batch_tokens: int, world_size: int) -> None:
@@ -259,7 +253,8 @@ def _check_batch(phase: Phase, micros: int, micro_batch_tokens: int, world_size:
 def _resolve_phase(
     phase: Phase, index: int, first_step: int, micros: int, sources: Mapping[str, Source], seed: int
 ) -> PhasePlan:
-    used = {name: sources[name] for name in phase.mixture}
+    weights = weigh_stores(phase, sources)
+    used = {name: sources[name] for name in weights}
     share = phase.row_share
     if phase.max_tokens is not None:
         tokens = max(1, round(phase.max_tokens * share))
@@ -268,7 +263,7 @@ def _resolve_phase(
         tokens = math.ceil(phase.epochs * sum(source_tokens(source, phase.seq_length) for source in used.values()))
     order = PhaseOrder(
         used,
-        phase.weights(),
+        weights,
         phase.seq_length,
         int(phase.batch_tokens // micros * share + 1e-6) * micros,
         micros,
@@ -279,4 +274,6 @@ def _resolve_phase(
         batch_warmup_start=phase.batch_warmup_start,
     )
     total = phase.max_tokens if phase.max_tokens is not None else math.ceil(tokens / share)
-    return PhasePlan(dataclasses.replace(phase, max_tokens=total, epochs=None), index, first_step, order, share)
+    languages = {name: code for name, source in used.items() if (code := language_of(source)) is not None}
+    resolved = dataclasses.replace(phase, max_tokens=total, epochs=None)
+    return PhasePlan(resolved, index, first_step, order, share, languages)
