@@ -107,5 +107,5 @@ def plan_ahead(settings: ReproductionSettings, scale: float = 1.0) -> None:
     tokens = {stage.name: round(6144 * scale) for stage in stages}
     settings.output_dir.mkdir(parents=True, exist_ok=True)
     costs = {stage.name: Cost(1000.0, 1.0) for stage in stages}
-    scales = dict.fromkeys(tokens, scale)
-    save_plan(RunPlan(scales, tokens, 6, costs, 60.0), settings, "test")
+    scales, units = dict.fromkeys(tokens, scale), dict.fromkeys(tokens, "tokens")
+    save_plan(RunPlan(scales, tokens, units, 6, costs, 60.0), settings, "test")

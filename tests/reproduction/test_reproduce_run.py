@@ -199,7 +199,7 @@ def test_papers_bring_their_own_runs_and_measures(tmp_path, cache, monkeypatch):
         job.folder.mkdir(parents=True)
         source = Path(job.recipe.model.init_from or "") / "text"
         (job.folder / "text").write_text((source.read_text() if job.stage.after else "") + job.stage.name)
-        return Ran(tokens=100, seconds=0.1, tokens_per_second=0.0)
+        return Ran(amount=100, seconds=0.1, speed=0.0)
 
     register_run("echo", echo)
     register_measure("length", lambda job, factor: {"value": factor * len((job.folder / "text").read_text())})
@@ -209,7 +209,7 @@ def test_papers_bring_their_own_runs_and_measures(tmp_path, cache, monkeypatch):
     results = reproduce(settings)
     assert results["rows"]["guided"][1] == {"length.value": 2 * len("commonguided"), "tokens": 200}
     plan = json.loads((tmp_path / "plan.json").read_text())["plan"]
-    assert plan["costs"]["plain"]["tokens_per_second"] == pytest.approx(1000)
+    assert plan["costs"]["plain"]["speed"] == pytest.approx(1000)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ import json
 
 import pytest
 from reproduction_cases import paper, plan_ahead
-from test_reproduction_settings import recipes_and_costs
+from test_reproduction_settings import budgets_and_costs
 
 from rexbert_hf.reproduction import CurveSettings, reproduce
+from rexbert_hf.reproduction.budgets import stage_recipe
 from rexbert_hf.reproduction.curves import keep_checkpoints
 from rexbert_hf.reproduction.plan import Cost, fit
-from rexbert_hf.reproduction.settings import stage_recipe
 from rexbert_hf.settings import SettingsError
 
 CURVES = {"values": {"shop.accuracy": "accuracy", "shop.loss": "loss"}, "points": 3}
@@ -58,13 +58,13 @@ def test_checkpoints_are_spaced_over_the_scaled_steps():
 
 
 def test_curves_are_paid_from_the_budget():
-    recipes, _ = recipes_and_costs(paper())
+    budgets, _ = budgets_and_costs(paper())
     costs = {"common": Cost(100.0, 2.0), "plain": Cost(200.0, 3.0, 4.0, 5.0), "guided": Cost(50.0, 3.0, 4.0, 5.0)}
-    without = fit(paper(budget=100.0), recipes, costs)
+    without = fit(paper(budget=100.0), budgets, costs)
     settings = paper(budget=100.0, curves=CURVES | {"points": 30})
     # 30 points of two rows of one seed, of 5 s each.
     step = 2 * 6144 / 6 * (1 / 100 + 1 / 200 + 1 / 50)
-    assert without.steps - fit(settings, recipes, costs).steps == pytest.approx(300 / step, abs=1)
+    assert without.steps - fit(settings, budgets, costs).steps == pytest.approx(300 / step, abs=1)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import pytest
 from reproduction_cases import paper
 
 from rexbert_hf.phrases import PhrasePool
+from rexbert_hf.reproduction.budgets import stage_recipe
 from rexbert_hf.reproduction.inputs import SHARED_GUIDES, mine_pool, stage_guides, with_data
-from rexbert_hf.reproduction.settings import LexiconSettings, PhraseSettings, stage_recipe
+from rexbert_hf.reproduction.settings import LexiconSettings, PhraseSettings
 from rexbert_hf.settings import SettingsError
 
 OPTIONS = {"min_count": 3, "trees": 20}

@@ -9,6 +9,7 @@ import torch
 from reproduction_cases import paper, plan_ahead
 
 from rexbert_hf.reproduction import reproduce
+from rexbert_hf.reproduction.budgets import stage_recipe
 from rexbert_hf.reproduction.jobs import Job, load_job_model
 from rexbert_hf.reproduction.probes import (
     measure_aspects,
@@ -19,7 +20,6 @@ from rexbert_hf.reproduction.probes import (
     text_features,
     word_features,
 )
-from rexbert_hf.reproduction.settings import stage_recipe
 
 MEASURES = [
     {"name": "aspects", "kind": "aspects", "options": {"max_train": 60, "max_test": 40}},

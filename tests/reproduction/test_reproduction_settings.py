@@ -6,8 +6,10 @@ import pytest
 from reproduction_cases import PAPER, paper
 
 from rexbert_hf.reproduction import ReproductionSettings
+from rexbert_hf.reproduction.budgets import stage_recipe, written_budget
+from rexbert_hf.reproduction.inputs import with_data
+from rexbert_hf.reproduction.overrides import with_overrides
 from rexbert_hf.reproduction.plan import Cost, fit, load_plan, save_plan
-from rexbert_hf.reproduction.settings import stage_recipe, with_overrides, written_tokens
 from rexbert_hf.settings import SettingsError, load_settings
 
 CONFIGS = Path(__file__).resolve().parents[2] / "recipes" / "configs"
@@ -68,17 +70,18 @@ def test_an_override_replaces_a_mapping_and_leaves_the_base_alone():
 
 def test_rows_with_different_tokens_are_refused():
     settings = paper(**{"stages.2.settings": {"phases.anneal.max_tokens": 2000}})
-    tokens = {stage.name: written_tokens(stage_recipe(settings, stage)) for stage in settings.stages}
+    tokens = {name: budget.amount for name, budget in budgets_of(settings).items()}
     with pytest.raises(SettingsError, match=r"different token budgets \(plain 12,288, guided 8,144\)"):
-        settings.check_tokens(tokens)
-    paper(**{"equal_tokens": False}).check_tokens(tokens)
+        settings.check_budgets(tokens)
+    paper(**{"equal_tokens": False}).check_budgets(tokens)
+    paper(**{"stages.2.group": "another"}).check_budgets(tokens)
 
 
 def test_where_the_others_begin_has_fewer_tokens():
     settings = paper(**{"stages.0.shared": True, "stages.0.row": True})
-    settings.check_tokens({"common": 10, "plain": 20, "guided": 20})
+    settings.check_budgets({"common": 10, "plain": 20, "guided": 20})
     with pytest.raises(SettingsError, match="different token budgets"):
-        settings.check_tokens({"common": 10, "plain": 20, "guided": 21})
+        settings.check_budgets({"common": 10, "plain": 20, "guided": 21})
 
 
 def test_only_the_chosen_rows_and_what_they_start_from_are_needed():
@@ -87,44 +90,52 @@ def test_only_the_chosen_rows_and_what_they_start_from_are_needed():
     assert [stage.name for stage in settings.chain(settings.stages[2])] == ["common", "guided"]
 
 
-def recipes_and_costs(settings):
-    recipes = {stage.name: stage_recipe(settings, stage) for stage in settings.needed_stages()}
-    return recipes, {"common": Cost(100.0, 2.0), "plain": Cost(200.0, 3.0, 4.0), "guided": Cost(50.0, 3.0, 4.0)}
+def budgets_of(settings):
+    stages = settings.needed_stages()
+    return {stage.name: written_budget(settings, stage, stage_recipe(settings, stage)) for stage in stages}
+
+
+def budgets_and_costs(settings):
+    return budgets_of(settings), {
+        "common": Cost(100.0, 2.0),
+        "plain": Cost(200.0, 3.0, 4.0),
+        "guided": Cost(50.0, 3.0, 4.0),
+    }
 
 
 def test_the_budget_is_spent_down_to_whole_steps():
     settings = paper(budget=100.0)
-    recipes, costs = recipes_and_costs(settings)
-    plan = fit(settings, recipes, costs, spent=100.0)
+    budgets, costs = budgets_and_costs(settings)
+    plan = fit(settings, budgets, costs, spent=100.0)
     # Two seeds of 6,144 tokens at 100, 200 and 50 tokens/s and of 16 fixed seconds; 5,400 s less 100 are there.
     training = 2 * (6144 / 100 + 6144 / 200 + 6144 / 50)
     exact = (5400 - 100 - 32) / training * 6
     assert plan.steps == int(exact)
     scale = plan.steps / 6
-    assert plan.scales == pytest.approx(dict.fromkeys(recipes, scale))
-    assert plan.tokens == dict.fromkeys(recipes, round(6144 * scale))
+    assert plan.scales == pytest.approx(dict.fromkeys(budgets, scale))
+    assert plan.amounts == dict.fromkeys(budgets, round(6144 * scale))
     assert plan.seconds <= 5300 < plan.seconds + training / 6
-    more = fit(settings, recipes, costs, spent=0.0)
+    more = fit(settings, budgets, costs, spent=0.0)
     assert more.steps > plan.steps
 
 
 def test_a_shared_stage_is_paid_once_from_its_own_share():
     settings = paper(**{"budget": 100.0, "stages.0.shared": True, "stages.0.share": 0.25})
-    recipes, costs = recipes_and_costs(settings)
-    plan = fit(settings, recipes, costs, spent=100.0)
+    budgets, costs = budgets_and_costs(settings)
+    plan = fit(settings, budgets, costs, spent=100.0)
     # 5,400 s less 100, less 2 s once and 14 s for each of two seeds.
     left = 5400 - 100 - 2 - 28
     common = int(0.25 * left / (6144 / 100) * 6)
     rows = int(0.75 * left / (2 * (6144 / 200 + 6144 / 50)) * 6)
     assert plan.scales == pytest.approx({"common": common / 6, "plain": rows / 6, "guided": rows / 6})
-    assert plan.tokens["common"] == round(6144 * common / 6)
+    assert plan.amounts["common"] == round(6144 * common / 6)
     assert plan.steps == rows
     assert left + 30 - 6144 / 100 / 6 - 2 * (6144 / 200 + 6144 / 50) / 6 < plan.seconds <= left + 30
     assert "once for all seeds" in plan.lines(settings)[0]
     with pytest.raises(SettingsError, match=r"allows \d+ steps of phase 'general', but min_steps is 2000") as caught:
         fit(
             paper(**{"budget": 100.0, "stages.0.shared": True, "stages.0.share": 0.25, "min_steps": 2000}),
-            recipes,
+            budgets,
             costs,
         )
     assert "--budget" in str(caught.value)
@@ -132,17 +143,17 @@ def test_a_shared_stage_is_paid_once_from_its_own_share():
 
 def test_a_budget_too_small_says_which_one_is_needed():
     settings = paper(budget=1.0, min_steps=12)
-    recipes, costs = recipes_and_costs(settings)
+    budgets, costs = budgets_and_costs(settings)
     with pytest.raises(SettingsError, match=r"1 minutes allows 0 steps of phase 'general'.*--budget 17 is") as caught:
-        fit(settings, recipes, costs)
+        fit(settings, budgets, costs)
     assert "\n" not in str(caught.value)
-    assert fit(paper(budget=17.0, min_steps=12), recipes, costs).steps >= 12
+    assert fit(paper(budget=17.0, min_steps=12), budgets, costs).steps >= 12
 
 
 def test_a_plan_is_kept_and_belongs_to_its_settings(tmp_path):
     settings = paper(tmp_path, budget=100.0)
     assert load_plan(settings, ["common"]) is None
-    plan = fit(settings, *recipes_and_costs(settings))
+    plan = fit(settings, *budgets_and_costs(settings))
     save_plan(plan, settings, "a machine")
     assert load_plan(settings, list(plan.costs)) == plan
     assert load_plan(paper(tmp_path, budget=100.0, seeds=[0, 1, 2], title="New"), list(plan.costs)) == plan
@@ -155,12 +166,11 @@ def test_a_plan_is_kept_and_belongs_to_its_settings(tmp_path):
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("reproduce_*.yaml")), ids=lambda path: path.stem)
 def test_the_papers_in_the_repository_fit_together(config):
     settings = load_settings(ReproductionSettings, config)
-    for base in (settings.base, with_overrides(settings.base, {"data_dir": "null", **settings.without_data}, "sample")):
-        settings.base = base
-        recipes = {stage.name: stage_recipe(settings, stage) for stage in settings.stages}
-        settings.rows = None
-        settings.check_tokens({name: written_tokens(recipe) for name, recipe in recipes.items()})
-    assert settings.base.sources["shop"].sample == "shop_text"
+    settings.rows = None
+    settings.base.data_dir = "nowhere"
+    for chosen in (settings, with_data(settings)):
+        chosen.check_budgets({name: budget.amount for name, budget in budgets_of(chosen).items()})
+    assert chosen.base.sources["shop"].sample == "shop_text"
     assert len(settings.seeds) >= 3
 
 

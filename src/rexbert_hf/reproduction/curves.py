@@ -17,7 +17,8 @@ from typing import Any
 
 from rexbert_hf.pretraining import PretrainSettings
 from rexbert_hf.reproduction.jobs import Job
-from rexbert_hf.reproduction.settings import ReproductionSettings, Stage
+from rexbert_hf.reproduction.settings import ReproductionSettings
+from rexbert_hf.reproduction.stages import Stage
 from rexbert_hf.training.checkpoint import checkpoint_folders, last_complete_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,8 @@ _LOGGED = ("step", "alpha", "eta_w", "eta_p", "word_share")
 def has_curve(settings: ReproductionSettings, stage: Stage, seed: int) -> bool:
     """Whether the checkpoints of a stage are measured with this seed."""
     curves = settings.curves
-    return curves is not None and stage.row and not stage.shared and seed in settings.seeds[: curves.seeds]
+    trained = stage.row and not stage.shared and stage.recipe is None
+    return curves is not None and trained and seed in settings.seeds[: curves.seeds]
 
 
 def keep_checkpoints(recipe: PretrainSettings, points: int) -> PretrainSettings:

@@ -7,6 +7,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+
 from rexbert_hf.catalog import load_sample, read_records, split_dataset
 from rexbert_hf.hub.run_file import write_whole
 from rexbert_hf.phrases import LexiconGuide, PhrasePool
@@ -14,13 +16,11 @@ from rexbert_hf.pretraining import PretrainSettings
 from rexbert_hf.pretraining.corpora import prepare
 from rexbert_hf.pretraining.encoder import load_tokenizer
 from rexbert_hf.pretraining.sources import read_source, working_folder
-from rexbert_hf.reproduction.settings import (
-    LexiconSettings,
-    PhraseSettings,
-    ReproductionSettings,
-    Stage,
-    with_overrides,
-)
+from rexbert_hf.reproduction.downstream import kind_of, without_data
+from rexbert_hf.reproduction.overrides import with_overrides
+from rexbert_hf.reproduction.settings import LexiconSettings, PhraseSettings, ReproductionSettings
+from rexbert_hf.reproduction.stages import Stage
+from rexbert_hf.settings import from_dict
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,10 @@ def with_data(settings: ReproductionSettings) -> ReproductionSettings:
     logger.warning("no folder %s: the reproduction runs on the built-in sample, which shows little", folder)
     base = with_overrides(settings.base, {"data_dir": "null", **settings.without_data}, "without_data")
     phrases = settings.phrases and dataclasses.replace(settings.phrases, positives=None)
-    return dataclasses.replace(settings, base=base, lexicons=None, phrases=phrases)
+    recipes = {name: without_data(recipe) for name, recipe in settings.recipes.items()}
+    measures = [dataclasses.replace(item, options=item.options | item.without_data) for item in settings.measures]
+    changes = {"lexicons": None, "phrases": phrases, "recipes": recipes, "measures": measures}
+    return dataclasses.replace(settings, base=base, **changes)
 
 
 def prepare_shared(settings: ReproductionSettings) -> PretrainSettings:
@@ -63,6 +66,38 @@ def prepare_shared(settings: ReproductionSettings) -> PretrainSettings:
     base = dataclasses.replace(base, tokenizer=dataclasses.replace(base.tokenizer, path=str(folder)))
     prepare(base, load_tokenizer(base, cache), cache)
     return base
+
+
+def with_pairs(settings: ReproductionSettings) -> ReproductionSettings:
+    """The settings, with the judged pairs of training queries written to a file that one of the sources reads.
+
+    They come from the very data that a recipe of search fine-tunes on, so that no query that chooses or tests a model
+    is seen before.
+
+    Args:
+        settings: the reproduction.
+    """
+    wanted = settings.pairs
+    if wanted is None:
+        return settings
+    from rexbert_hf.retrieval.training.search_data import TRAIN, load_search_data
+
+    path = settings.output_dir / "pairs.parquet"
+    if not path.exists():
+        step = settings.recipes[wanted.recipe]
+        chosen = from_dict(kind_of(step, "pairs").settings, step.settings, f"recipe '{wanted.recipe}'").data
+        data = load_search_data(dataclasses.replace(chosen, data_dir=settings.base.data_dir))
+        queries, products, grades = data.pairs(data.of(TRAIN, with_relevant=False))
+        kept = [(q, p, float(g >= data.relevant)) for q, p, g in zip(queries, products, grades, strict=True)]
+        rows = [{"query": data.queries[q], "title": data.texts[p], "relevance": g} for q, p, g in kept if data.texts[p]]
+        staged = path.with_suffix(".partial")
+        Dataset.from_list(rows).to_parquet(staged)
+        staged.rename(path)
+        share = sum(row["relevance"] for row in rows) / max(len(rows), 1)
+        logger.info("pairs: %d of training queries, %.0f %% of them relevant", len(rows), 100 * share)
+    source = dataclasses.replace(settings.base.sources[wanted.source], path=str(path.resolve()), sample=None)
+    base = dataclasses.replace(settings.base, sources={**settings.base.sources, wanted.source: source})
+    return dataclasses.replace(settings, base=base)
 
 
 def stage_guides(stage: Stage, recipe: PretrainSettings, shared: PretrainSettings) -> Any:

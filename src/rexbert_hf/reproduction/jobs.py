@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import statistics
@@ -25,7 +26,9 @@ from rexbert_hf.pretraining import PretrainSettings, make_arguments, pretrain
 from rexbert_hf.pretraining.associations import load_associations
 from rexbert_hf.pretraining.corpora import Corpus, prepare
 from rexbert_hf.pretraining.encoder import load_tokenizer
-from rexbert_hf.reproduction.settings import Stage
+from rexbert_hf.reproduction.budgets import STEPS, TOKENS
+from rexbert_hf.reproduction.downstream import run_step
+from rexbert_hf.reproduction.stages import Recipe, Stage
 from rexbert_hf.training import NeighborDataset, last_complete_checkpoint, resolve
 from rexbert_hf.training.span_accuracy import evaluate_spans
 
@@ -42,12 +45,16 @@ class Job:
         recipe: its settings with seed, scale, folders, tokenizer and the model to start from.
         measured: the recipe whose sources and spans it is measured on, which is the same for all stages; None for its
             own.
+        downstream: of a downstream stage: the settings of its kind with seed, steps and folders; else None.
+        step: of a downstream stage: the recipe that it names.
     """
 
     stage: Stage
     seed: int
     recipe: PretrainSettings
     measured: PretrainSettings | None = None
+    downstream: Any = None
+    step: Recipe | None = None
 
     @property
     def folder(self) -> Path:
@@ -60,28 +67,45 @@ class Ran:
     """What a run was.
 
     Attributes:
-        tokens: tokens that went through the encoder in training, special ones included.
+        amount: tokens that went through the encoder in training, special ones included; of a downstream stage: steps.
         seconds: wall clock (after an interruption: of the last part).
-        tokens_per_second: while training; 0 if it is not known.
+        speed: amount a second while training; 0 if it is not known.
+        unit: tokens or steps.
+        parameters: of the model, where its run says it.
     """
 
-    tokens: int
+    amount: int
     seconds: float
-    tokens_per_second: float
+    speed: float
+    unit: str = TOKENS
+    parameters: int | None = None
 
 
 Runner = Callable[[Job], Ran]
 Measurer = Callable[..., dict[str, float]]
 
 
-def run_pretrain(job: Job) -> Ran:
-    """Train by `rexbert_hf.pretraining`; goes on from its own checkpoints after an interruption.
+def run_job(job: Job) -> Ran:
+    """Train a job: phases by the function that its stage names, a downstream step by its kind's.
 
     Args:
         job: what to train.
     """
+    if job.step is None:
+        return RUNS[job.stage.run](job)
+    results, seconds = run_step(job.step, job.downstream)
+    return Ran(int(results["steps"]), seconds, float(results["steps_per_second"]), STEPS, results.get("num_parameters"))
+
+
+def run_pretrain(job: Job, train: Callable[[PretrainSettings], Any] = pretrain) -> Ran:
+    """Train by `rexbert_hf.pretraining`; goes on from its own checkpoints after an interruption.
+
+    Args:
+        job: what to train.
+        train: another function that trains phases into a folder.
+    """
     start = time.perf_counter()
-    pretrain(job.recipe)
+    train(job.recipe)
     seconds = time.perf_counter() - start
     tokens, special = count_tokens(job.recipe, {name: corpus.train for name, corpus in corpora_of(job.recipe).items()})
     real_share = (tokens - special) / max(tokens, 1)
@@ -183,8 +207,25 @@ def load_job_model(job: Job) -> tuple[Any, PreTrainedTokenizerBase]:
     return model, load_tokenizer(job.recipe, job.folder)
 
 
-RUNS: dict[str, Runner] = {"pretrain": run_pretrain}
-MEASURES: dict[str, Measurer] = {"spans": measure_spans}
+def _later(module: str, name: str) -> Any:
+    """A function of a module that is imported when it is called: it needs optional packages, or much time."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return getattr(importlib.import_module(f"rexbert_hf.reproduction.{module}"), name)(*args, **kwargs)
+
+    return call
+
+
+RUNS: dict[str, Runner] = {
+    "pretrain": run_pretrain,
+    "qpi": _later("pair_stages", "run_qpi_stage"),
+    "relevance": _later("pair_stages", "run_relevance_stage"),
+}
+MEASURES: dict[str, Measurer] = {
+    "spans": measure_spans,
+    "search": _later("search_quality", "measure_search"),
+    "results": _later("search_quality", "measure_results"),
+}
 
 
 def register_run(name: str, run: Runner) -> None:

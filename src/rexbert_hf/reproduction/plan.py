@@ -1,4 +1,4 @@
-"""From minutes to tokens: what each stage costs on this machine, and the scale that fits all rows and seeds.
+"""From minutes to tokens and steps: what each stage costs on this machine, and the scale that fits all rows and seeds.
 
 The calibration runs every stage for a few steps and every measure once, so a mistake in the last row shows in the
 first minute. The plan is kept: a resumed reproduction trains the same tokens whatever the clock says then.
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from rexbert_hf.hub.run_file import write_whole
-from rexbert_hf.pretraining import PretrainSettings
-from rexbert_hf.reproduction.settings import ReproductionSettings, written_tokens
+from rexbert_hf.reproduction.budgets import TOKENS, Budget
+from rexbert_hf.reproduction.settings import ReproductionSettings
 from rexbert_hf.settings import SettingsError, to_dict
 from rexbert_hf.training.plan import differences, flatten
 
@@ -30,6 +30,7 @@ _FREE = (
     "seeds",
     "rows",
     "columns",
+    "further",
     "claims",
     "title",
     "notes",
@@ -46,13 +47,13 @@ class Cost:
     """What a stage costs once.
 
     Attributes:
-        tokens_per_second: while training.
+        speed: tokens or steps a second while training.
         overhead: seconds of loading and saving.
         measuring: seconds of all measures; 0 for what is no row.
         curve: seconds of one point of its learning curve.
     """
 
-    tokens_per_second: float
+    speed: float
     overhead: float
     measuring: float = 0.0
     curve: float = 0.0
@@ -63,15 +64,17 @@ class RunPlan:
     """What is trained.
 
     Attributes:
-        scales: factor on the written token budget of each stage; one for all but the stages with a share of their own.
-        tokens: budget of each stage.
-        steps: of the shortest phase that the rows do not share.
+        scales: factor on the written budget of each stage; one for all but the stages with a share or a part.
+        amounts: tokens (of a downstream stage: steps) of each stage.
+        units: which of the two.
+        steps: of the shortest phase of the stages without a share or a part.
         costs: by stage.
         seconds: expected, from here on.
     """
 
     scales: dict[str, float]
-    tokens: dict[str, int]
+    amounts: dict[str, int]
+    units: dict[str, str]
     steps: int
     costs: dict[str, Cost]
     seconds: float
@@ -80,33 +83,42 @@ class RunPlan:
         """The plan in words, a line a stage."""
         out = []
         for stage in settings.needed_stages():
-            cost = self.costs[stage.name]
+            cost, unit = self.costs[stage.name], self.units[stage.name]
             name = stage.name + (f" after {stage.after}" if stage.after else "")
             often = "once for all seeds" if stage.shared else "a seed"
+            speed = f"{cost.speed:,.0f}" if unit == TOKENS else f"{cost.speed:.2f}"
             out.append(
-                f"{name}: {self.tokens[stage.name]:,} tokens {often} at {cost.tokens_per_second:,.0f} tokens/s"
+                f"{name}: {self.amounts[stage.name]:,} {unit} {often} at {speed} {unit}/s"
                 f" + {cost.overhead:.0f} s, measured in {cost.measuring:.0f} s"
             )
         rows = settings.chosen_rows()
-        total = max(sum(self.tokens[stage.name] for stage in settings.chain(row)) for row in rows)
+        behind = max(self.tokens_behind(settings).values())
         out.append(
-            f"{len(rows)} rows x {len(settings.seeds)} seeds, {total:,} tokens through the encoder behind each row; "
+            f"{len(rows)} rows x {len(settings.seeds)} seeds, {behind:,} tokens through the encoder behind each row; "
             f"about {self.seconds / 60:.1f} minutes from here"
         )
         return out
 
+    def tokens_behind(self, settings: ReproductionSettings) -> dict[str, int]:
+        """Pre-training tokens behind each row.
+
+        Args:
+            settings: the reproduction.
+        """
+        return {
+            row.name: sum(self.amounts[s.name] for s in settings.chain(row) if self.units[s.name] == TOKENS)
+            for row in settings.chosen_rows()
+        }
+
 
 def fit(
-    settings: ReproductionSettings,
-    recipes: Mapping[str, PretrainSettings],
-    costs: Mapping[str, Cost],
-    spent: float = 0.0,
+    settings: ReproductionSettings, budgets: Mapping[str, Budget], costs: Mapping[str, Cost], spent: float = 0.0
 ) -> RunPlan:
     """Choose the scales that fit the budget, rounded down to whole steps of the shortest phase.
 
     Args:
         settings: the reproduction.
-        recipes: each stage's recipe as written.
+        budgets: of each stage as written.
         costs: measured.
         spent: seconds of the budget that are gone.
 
@@ -119,43 +131,55 @@ def fit(
     if settings.curves:
         points = settings.curves.points * min(settings.curves.seeds, len(settings.seeds))
         fixed += points * sum(cost.curve for cost in costs.values())
-    own = {stage.name: stage.share for stage in stages if stage.share is not None}
-    groups = [([name], share) for name, share in own.items()]
-    groups.append(([stage.name for stage in stages if stage.name not in own], 1 - sum(own.values())))
     scales: dict[str, float] = {}
     steps = 0
     seconds = fixed
-    for names, share in groups:
-        if not names:
-            continue
-        training = sum(times[name] * written_tokens(recipes[name]) / costs[name].tokens_per_second for name in names)
-        steps, whole = _whole_steps(settings, [recipes[name] for name in names], training / share, fixed, spent)
+    for names, share in _groups(settings):
+        training = sum(times[name] * budgets[name].amount / costs[name].speed for name in names)
+        steps, whole = _whole_steps(settings, [budgets[name] for name in names], training / share, fixed, spent)
         scales |= dict.fromkeys(names, steps / whole)
         seconds += steps / whole * training
-    tokens = {name: round(written_tokens(recipes[name]) * scales[name]) for name in recipes}
-    return RunPlan(scales, tokens, steps, dict(costs), seconds)
+    amounts = {name: max(1, round(budget.amount * scales[name])) for name, budget in budgets.items()}
+    units = {name: budget.unit for name, budget in budgets.items()}
+    return RunPlan(scales, amounts, units, steps, dict(costs), seconds)
+
+
+def _groups(settings: ReproductionSettings) -> list[tuple[list[str], float]]:
+    """Stages that are scaled alike and their share of the training time; those without a share or part come last.
+
+    What no chosen row needs leaves its share to the others.
+    """
+    stages = settings.needed_stages()
+    groups = [([stage.name], stage.share) for stage in stages if stage.share is not None]
+    for part, share in settings.parts.items():
+        groups.append(([stage.name for stage in stages if stage.part == part], share))
+    groups = [(names, share) for names, share in groups if names]
+    rest = [stage.name for stage in stages if stage.share is None and stage.part is None]
+    taken = sum(share for _, share in groups)
+    if rest:
+        return [*groups, (rest, 1 - taken)]
+    return [(names, share / taken) for names, share in groups]
 
 
 def _whole_steps(
-    settings: ReproductionSettings, recipes: Sequence[PretrainSettings], training: float, fixed: float, spent: float
+    settings: ReproductionSettings, budgets: Sequence[Budget], training: float, fixed: float, spent: float
 ) -> tuple[int, float]:
-    """Steps of the shortest phase that the budget allows, and those that are written.
+    """Steps of the shortest phase that the minutes allow, and those that are written.
 
     Args:
         settings: the reproduction.
-        recipes: of stages with one scale.
+        budgets: of stages with one scale.
         training: seconds of the budget that they would take as written.
         fixed: seconds that do not depend on the scale.
         spent: seconds that are gone.
     """
-    phases = [phase for recipe in recipes for phase in recipe.phases]
-    shortest = min(phases, key=lambda phase: (phase.max_tokens or 0) / phase.batch_tokens)
-    whole = (shortest.max_tokens or 0) / shortest.batch_tokens
+    shortest = min(budgets, key=lambda budget: budget.steps)
+    whole = shortest.steps
     steps = math.floor((settings.budget * 60 * (1 - settings.spare) - spent - fixed) / training * whole)
     if steps < settings.min_steps:
         needed = (settings.min_steps / whole * training + fixed + spent) / (1 - settings.spare) / 60
         raise SettingsError(
-            f"a budget of {settings.budget:g} minutes allows {max(0, steps)} steps of phase '{shortest.name}', but"
+            f"a budget of {settings.budget:g} minutes allows {max(0, steps)} steps of {shortest.shortest}, but"
             f" min_steps is {settings.min_steps}: --budget {math.ceil(needed)} is needed on this machine, of which"
             f" {fixed / 60:.1f} minutes load, save and measure"
         )
@@ -217,5 +241,7 @@ def _identity(settings: ReproductionSettings) -> dict[str, Any]:
     flat = flatten(to_dict(settings))
     kept = {key: value for key, value in flat.items() if not key.startswith(tuple(f"{free}." for free in _FREE))}
     kept = {key: value for key, value in kept.items() if key not in _FREE and not key.endswith(".label")}
+    if settings.pairs is not None:  # written into the output folder, which may move
+        kept.pop(f"base.sources.{settings.pairs.source}.path", None)
     plain: dict[str, Any] = json.loads(json.dumps(kept))
     return plain

@@ -11,12 +11,13 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rexbert_hf.hub.run_file import hardware, write_run, write_whole
 from rexbert_hf.pretraining import ModelSettings, PretrainSettings
+from rexbert_hf.reproduction.budgets import TOKENS, stage_recipe, written_budget
 from rexbert_hf.reproduction.curves import (
     draw_curves,
     gather,
@@ -25,10 +26,12 @@ from rexbert_hf.reproduction.curves import (
     logged_losses,
     measure_curve,
 )
-from rexbert_hf.reproduction.inputs import prepare_shared, stage_guides, with_data
-from rexbert_hf.reproduction.jobs import MEASURES, RUNS, Job, Ran, corpora_of
+from rexbert_hf.reproduction.downstream import place_step
+from rexbert_hf.reproduction.inputs import prepare_shared, stage_guides, with_data, with_pairs
+from rexbert_hf.reproduction.jobs import MEASURES, RUNS, Job, Ran, corpora_of, run_job
 from rexbert_hf.reproduction.plan import Cost, RunPlan, fit, load_costs, load_plan, save_costs, save_plan
-from rexbert_hf.reproduction.settings import ReproductionSettings, Stage, stage_recipe, written_tokens
+from rexbert_hf.reproduction.settings import ReproductionSettings
+from rexbert_hf.reproduction.stages import BranchStage, Stage
 from rexbert_hf.reproduction.table import judge, render
 from rexbert_hf.settings import SettingsError, to_dict
 from rexbert_hf.training.checkpoint import checkpoint_folders
@@ -58,8 +61,10 @@ def reproduce(settings: ReproductionSettings, command: str = "") -> dict[str, An
     settings.output_dir.mkdir(parents=True, exist_ok=True)
     settings = with_data(settings)
     _check_names(settings)
+    settings = with_pairs(settings)
     recipes = {stage.name: stage_recipe(settings, stage) for stage in settings.needed_stages()}
-    settings.check_tokens({name: written_tokens(recipe) for name, recipe in recipes.items()})
+    budgets = {stage.name: written_budget(settings, stage, recipes[stage.name]) for stage in settings.needed_stages()}
+    settings.check_budgets({name: budget.amount for name, budget in budgets.items()})
     shared = prepare_shared(settings)
     plan = load_plan(settings, list(recipes))
     if plan is None:
@@ -67,13 +72,14 @@ def reproduce(settings: ReproductionSettings, command: str = "") -> dict[str, An
         if costs is None:
             costs = _calibrate(settings, recipes, shared)
             save_costs(costs, settings, hardware())
-        plan = fit(settings, recipes, costs, time.perf_counter() - start)
-        settings.check_tokens(plan.tokens)  # stages with a share of their own are scaled apart
+        plan = fit(settings, budgets, costs, time.perf_counter() - start)
+        settings.check_budgets(plan.amounts)  # stages with a share of their own are scaled apart
         save_plan(plan, settings, hardware())
     for line in plan.lines(settings):
         logger.info("plan: %s", line)
     for stage, seed in _order(settings):
-        if _finish(settings, _job(settings, stage, seed, recipes[stage.name], shared, plan.scales[stage.name])):
+        scale = plan.scales[stage.name] if stage.recipe is None else plan.amounts[stage.name]
+        if _finish(settings, _job(settings, stage, seed, recipes[stage.name], shared, scale)):
             _report(settings, plan, command, time.perf_counter() - start)
     return _report(settings, plan, command, time.perf_counter() - start)
 
@@ -87,7 +93,7 @@ def _order(settings: ReproductionSettings) -> list[tuple[Stage, int]]:
 
 def _check_names(settings: ReproductionSettings) -> None:
     for stage in settings.stages:
-        if stage.run not in RUNS:
+        if stage.recipe is None and stage.run not in RUNS:
             raise SettingsError(f"stage '{stage.name}': no way to run '{stage.run}': use one of {', '.join(RUNS)}")
     for measure in settings.measures:
         if measure.kind not in MEASURES:
@@ -98,15 +104,35 @@ def _job(
     settings: ReproductionSettings,
     stage: Stage,
     seed: int,
-    recipe: PretrainSettings,
+    recipe: Any,
     shared: PretrainSettings,
     scale: float,
     folder: str | None = None,
 ) -> Job:
-    def place(name: str) -> str:
-        shares = next(part.shared for part in settings.stages if part.name == name)
-        return str(settings.output_dir / (folder or ("shared" if shares else f"seed-{seed}")) / name)
+    """A stage with one seed, in its folder.
 
+    Args:
+        settings: the reproduction.
+        stage: which.
+        seed: of the run.
+        recipe: what `stage_recipe` gave.
+        shared: what `prepare_shared` gave.
+        scale: factor on the tokens of its phases; of a downstream stage its steps.
+        folder: in place of that of the seed.
+    """
+    shares = {part.name: part.shared for part in settings.all_stages}
+
+    def place(name: str) -> str:
+        return str(settings.output_dir / (folder or ("shared" if shares[name] else f"seed-{seed}")) / name)
+
+    if stage.recipe is not None:
+        own = dataclasses.replace(shared, output_dir=place(stage.name), seed=seed)
+        folders = {"tokenizer": str(shared.tokenizer.path), "output": str(settings.output_dir)}
+        folders |= {"after": place(stage.after)} if stage.after is not None else {}
+        folders |= {name: place(name) for name in stage.needs}
+        step = settings.recipes[stage.recipe]
+        placed = place_step(step, recipe, int(scale), seed, place(stage.name), folders, own)
+        return Job(stage, seed, own, shared, placed, step)
     model = recipe.model
     if stage.after is not None:
         model = ModelSettings(
@@ -127,44 +153,45 @@ def _job(
     return Job(stage, seed, recipe, shared)
 
 
-def _calibrate(
-    settings: ReproductionSettings, recipes: Mapping[str, PretrainSettings], shared: PretrainSettings
-) -> dict[str, Cost]:
+def _calibrate(settings: ReproductionSettings, recipes: Mapping[str, Any], shared: PretrainSettings) -> dict[str, Cost]:
     """Train each stage for a few full steps, measure each model once."""
     place = settings.output_dir / "calibration"
     shutil.rmtree(place, ignore_errors=True)
     costs: dict[str, Cost] = {}
     for stage in settings.needed_stages():
-        recipe = recipes[stage.name]
-        phases = [
-            dataclasses.replace(
-                phase, max_tokens=settings.calibration_steps * phase.batch_tokens, batch_warmup_tokens=0
-            )
-            for phase in recipe.phases
-        ]
-        recipe = dataclasses.replace(
-            recipe, phases=phases, trainer=dataclasses.replace(recipe.trainer, logging_steps=1)
-        )
-        job = _job(settings, stage, settings.seeds[0], recipe, shared, scale=1.0, folder="calibration")
-        corpora_of(job.recipe)  # what a stage tokenises for itself it tokenises once, not with every seed
-        ran = RUNS[stage.run](job)
-        speed = ran.tokens_per_second or ran.tokens / ran.seconds
+        job = _calibration_job(settings, stage, recipes[stage.name], shared)
+        ran = run_job(job)
+        speed = ran.speed or ran.amount / ran.seconds
         seconds: dict[str, float] = {}
-        if stage.row:
-            _measure(settings, job, seconds=seconds)
-        drawn = settings.curves.measures if settings.curves and not stage.shared else set()
+        _measure(settings, job, seconds=seconds)
+        drawn = settings.curves.measures if settings.curves and not stage.shared and not stage.recipe else set()
         costs[stage.name] = Cost(
             speed,
-            overhead=max(0.0, ran.seconds - ran.tokens / speed),
+            overhead=max(0.0, ran.seconds - ran.amount / speed),
             measuring=sum(seconds.values()),
             curve=sum(seconds[name] for name in drawn & set(seconds)),
         )
         cost = costs[stage.name]
         logger.info(
-            "calibration: %s at %.0f tokens/s, %.0f s + %.0f s", stage.name, speed, cost.overhead, cost.measuring
+            "calibration: %s at %.4g %s/s, %.0f s + %.0f s", stage.name, speed, ran.unit, cost.overhead, cost.measuring
         )
     shutil.rmtree(place)
     return costs
+
+
+def _calibration_job(settings: ReproductionSettings, stage: Stage, recipe: Any, shared: PretrainSettings) -> Job:
+    """A stage that trains `calibration_steps` full steps of each phase."""
+    seed, steps = settings.seeds[0], settings.calibration_steps
+    if stage.recipe is not None:
+        return _job(settings, stage, seed, recipe, shared, steps, folder="calibration")
+    phases = [
+        dataclasses.replace(phase, max_tokens=steps * phase.batch_tokens, batch_warmup_tokens=0)
+        for phase in recipe.phases
+    ]
+    recipe = dataclasses.replace(recipe, phases=phases, trainer=dataclasses.replace(recipe.trainer, logging_steps=1))
+    job = _job(settings, stage, seed, recipe, shared, scale=1.0, folder="calibration")
+    corpora_of(job.recipe)  # what a stage tokenises for itself it tokenises once, not with every seed
+    return job
 
 
 def _measure(
@@ -180,7 +207,7 @@ def _measure(
     """
     values: dict[str, float] = {}
     for measure in settings.measures:
-        if only is not None and measure.name not in only:
+        if (only is not None and measure.name not in only) or not measure.applies(job.stage):
             continue
         start = time.perf_counter()
         found = MEASURES[measure.kind](job, **measure.options)
@@ -204,7 +231,7 @@ def _finish(settings: ReproductionSettings, job: Job) -> bool:
         return False
     if not found:
         logger.info("%s, %s", "all seeds" if job.stage.shared else f"seed {job.seed}", job.stage.name)
-        ran: Ran = RUNS[job.stage.run](job)
+        ran: Ran = run_job(job)
         found = {"stage": job.stage.name, "seed": job.seed, **dataclasses.asdict(ran), "done": False}
         write_whole(path, json.dumps(found, indent=2).encode())
     if "losses" not in found:
@@ -216,15 +243,24 @@ def _finish(settings: ReproductionSettings, job: Job) -> bool:
         write_whole(path, json.dumps(found, indent=2).encode())
     for checkpoint in checkpoint_folders(job.folder):
         shutil.rmtree(checkpoint)
-    found["values"] = _measure(settings, job) if job.stage.row else {}
+    found["values"] = _measure(settings, job)
     write_whole(path, json.dumps({**found, "done": True}, indent=2).encode())
-    return job.stage.row
+    return job.stage.row or isinstance(job.stage, BranchStage)
 
 
 def _read(settings: ReproductionSettings, stage: Stage, seed: int) -> dict[str, Any]:
     path = _result_file(settings, stage, seed)
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return found
+
+
+def _amounts(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Tokens of a chain of runs, steps and parameters of its last one where it is a downstream step."""
+    found: dict[str, Any] = {"tokens": sum(part["amount"] for part in parts if part["unit"] == TOKENS)}
+    last = parts[-1]
+    if last["unit"] != TOKENS:
+        found |= {"steps": last["amount"]}
+    return found | ({"parameters": last["parameters"]} if last["parameters"] else {})
 
 
 def _report(settings: ReproductionSettings, plan: RunPlan, command: str, seconds: float) -> dict[str, Any]:
@@ -235,7 +271,9 @@ def _report(settings: ReproductionSettings, plan: RunPlan, command: str, seconds
         for seed in settings.seeds:
             parts = [_read(settings, part, seed) for part in settings.chain(stage)]
             if all(part.get("done") for part in parts):
-                rows[stage.name][seed] = {**parts[-1]["values"], "tokens": sum(part["tokens"] for part in parts)}
+                rows[stage.name][seed] = {**_amounts(parts), **parts[-1]["values"]}
+                for branch in settings.branches_of(stage):
+                    rows[stage.name][seed] |= _read(settings, branch, seed).get("values", {})
     curves = gather(settings, lambda stage, seed: _read(settings, stage, seed))
     drawn = draw_curves(settings, curves, settings.output_dir / "curves.png")
     results: dict[str, Any] = {
@@ -243,11 +281,11 @@ def _report(settings: ReproductionSettings, plan: RunPlan, command: str, seconds
         "curves": curves,
         "plot": drawn.name if drawn else None,
         "claims": judge(settings, rows),
-        "tokens_per_row": {
-            row.name: sum(plan.tokens[s.name] for s in settings.chain(row)) for row in settings.chosen_rows()
+        "tokens_per_row": plan.tokens_behind(settings),
+        "shared_tokens": {
+            stage.name: plan.amounts[stage.name] for stage in settings.needed_stages() if stage.shared and stage.phases
         },
-        "shared_tokens": {stage.name: plan.tokens[stage.name] for stage in settings.needed_stages() if stage.shared},
-        "tokens_per_second": {name: round(cost.tokens_per_second) for name, cost in plan.costs.items()},
+        "speed": {name: [round(cost.speed, 2), f"{plan.units[name]}/s"] for name, cost in plan.costs.items()},
         "seconds": round(seconds, 1),
         "command": command,
     }

@@ -6,69 +6,15 @@ trained once a seed, or once for all. Every row of the table is a stage; all row
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rexbert_hf.pretraining import PretrainSettings
-from rexbert_hf.settings import SettingsError, to_dict
-from rexbert_hf.settings.command_line import override
-from rexbert_hf.settings.convert import build
-from rexbert_hf.settings.tree import closest, from_value
-
-
-@dataclass
-class Stage:
-    """One training run, repeated for each seed.
-
-    Attributes:
-        name: of its folders and results.
-        phases: names of the base recipe's phases that it runs.
-        after: stage whose model it starts from; None starts from scratch.
-        label: what the table calls it.
-        row: whether it is a row of the table.
-        run: registered function that trains it.
-        shared: trained once, with the base recipe's seed, for the rows of all seeds. As a row, it is the model that the
-            other rows start from: measured once, the same for each seed, and with fewer tokens behind it.
-        share: share of the training time for a shared stage; None scales it with all others.
-        settings: dotted keys of the base recipe and their values, such as `phases.anneal.masking.kind: guided`.
-        paper: what the paper reports, by column; empty where it publishes nothing.
-    """
-
-    name: str
-    phases: list[str]
-    after: str | None = None
-    label: str = ""
-    row: bool = True
-    run: str = "pretrain"
-    shared: bool = False
-    share: float | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
-    paper: dict[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.share is not None and (not self.shared or not 0 < self.share < 1):
-            raise ValueError(
-                f"stage '{self.name}': share is for a shared stage and lies between 0 and 1; got {self.share:g}"
-            )
-
-
-@dataclass
-class Measure:
-    """Something that is measured on every row's model; its values are called `name.key`.
-
-    Attributes:
-        name: of the measure.
-        kind: registered function that measures.
-        options: its options.
-    """
-
-    name: str
-    kind: str
-    options: dict[str, Any] = field(default_factory=dict)
+from rexbert_hf.reproduction.stages import Branch, BranchStage, Measure, Recipe, Stage
+from rexbert_hf.settings import SettingsError
+from rexbert_hf.settings.tree import closest
 
 
 @dataclass
@@ -81,7 +27,9 @@ class Claim:
         value: which value, as `measure.key`.
         row: the row that should be better.
         than: the row that it is compared with.
+        than_value: which value of that row; None for the same.
         at_least: smallest difference; negative allows a loss.
+        relative: the difference is a share of the other row's value: -.03 says that 97 % are kept.
         paper: what the paper says.
     """
 
@@ -90,8 +38,15 @@ class Claim:
     value: str
     row: str
     than: str
+    than_value: str | None = None
     at_least: float = 0.0
+    relative: bool = False
     paper: str = "not published"
+
+    @property
+    def values(self) -> tuple[str, str]:
+        """The two values that are compared."""
+        return self.value, self.than_value or self.value
 
 
 @dataclass
@@ -157,6 +112,19 @@ class PhraseSettings:
 
 
 @dataclass
+class JudgedPairs:
+    """Judged pairs of training queries as a source, for query-product pre-finetuning.
+
+    Attributes:
+        recipe: of `recipes`; its `data` has the pairs.
+        source: of the base recipe; its path becomes the file of pairs (columns query, title, relevance of 0 or 1).
+    """
+
+    recipe: str
+    source: str
+
+
+@dataclass
 class ReproductionSettings:
     """The reproduction of one paper.
 
@@ -166,10 +134,14 @@ class ReproductionSettings:
         budget: minutes for everything: data, calibration, all rows and seeds, evaluation.
         base: the pre-training recipe that all stages share.
         stages: what is trained.
+        recipes: what downstream stages run, by name.
+        branches: downstream steps after each row, whose values stand in its line.
+        parts: share of the training time of the stages that name a part; those without share what is left.
         rows: names of the rows to run; None for all.
         seeds: each is a whole repetition.
         measures: what is measured on each row.
         columns: values that the table shows, and their headings.
+        further: more tables of the same rows: title -> columns.
         claims: effects to test.
         curves: learning curves to record; None for none.
         output_dir: folder of the reproduction; starting again on it resumes.
@@ -177,9 +149,11 @@ class ReproductionSettings:
         calibration_steps: steps of each stage that measure its speed.
         spare: share of the budget that is left unplanned.
         confidence: of the intervals that decide on the claims.
-        equal_tokens: refuse rows with different token budgets.
+        equal_tokens: refuse rows of a group with different budgets of tokens, or of steps of one recipe (a row without
+            any pre-training stands for itself).
         lexicons: a catalogue or taxonomy whose brands and product types guide.
         phrases: a phrase pool to mine and match; None for none.
+        pairs: judged pairs as a source; None for none.
         without_data: dotted keys of the base recipe that replace it where `base.data_dir` does not exist.
         notes: lines under the table.
     """
@@ -187,12 +161,16 @@ class ReproductionSettings:
     paper: str
     base: PretrainSettings
     stages: list[Stage]
+    recipes: dict[str, Recipe] = field(default_factory=dict)
+    branches: list[Branch] = field(default_factory=list)
+    parts: dict[str, float] = field(default_factory=dict)
     title: str = ""
     budget: float = 25.0
     rows: list[str] | None = None
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     measures: list[Measure] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
+    further: dict[str, dict[str, str]] = field(default_factory=dict)
     claims: list[Claim] = field(default_factory=list)
     curves: CurveSettings | None = None
     output_dir: Path = Path("output/reproduce")
@@ -203,6 +181,7 @@ class ReproductionSettings:
     equal_tokens: bool = True
     lexicons: LexiconSettings | None = None
     phrases: PhraseSettings | None = None
+    pairs: JudgedPairs | None = None
     without_data: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -218,63 +197,118 @@ class ReproductionSettings:
         for name in self.phrases.sources if self.phrases else []:
             if name not in self.base.sources:
                 _refuse("phrases.sources", "names", name, self.base.sources)
+        if self.pairs is not None and self.pairs.recipe not in self.recipes:
+            _refuse("pairs.recipe", "names", self.pairs.recipe, self.recipes)
+        if self.pairs is not None and self.pairs.source not in self.base.sources:
+            _refuse("pairs.source", "names", self.pairs.source, self.base.sources)
         self._check_names()
 
     def _check_names(self) -> None:
-        names = [stage.name for stage in self.stages]
+        names = [stage.name for stage in self.all_stages]
         rows = [stage.name for stage in self.stages if stage.row]
         if len(set(names)) < len(names) or not rows:
             raise ValueError(f"stages need different names and at least one row; got {', '.join(names) or 'none'}")
-        for number, stage in enumerate(self.stages):
-            known = names[:number]
-            if stage.after is not None and stage.after not in known:
-                _refuse("stages", f"'{stage.name}' comes after", stage.after, known)
-            if stage.shared and not all(part.shared for part in self.chain(stage)):
-                raise ValueError(f"stages: '{stage.name}' is shared by all seeds, but '{stage.after}' is not")
-        if sum(stage.share or 0.0 for stage in self.stages) >= 1:
-            raise ValueError("stages: the shares of the shared stages leave no training time for the others")
+        for number, stage in enumerate(self.all_stages):
+            self._check_stage(stage, names[:number])
+        if sum(stage.share or 0.0 for stage in self.stages) + sum(self.parts.values()) >= 1:
+            raise ValueError("stages: the shares of shared stages and parts leave no training time for the others")
+        for branch in self.branches:
+            for name in branch.rows or []:
+                if name not in rows:
+                    _refuse(f"branches.{branch.name}", "names the row", name, rows)
         for name in self.rows or []:
             if name not in rows:
                 _refuse("rows", "names", name, rows)
+        self._check_report(rows)
+
+    def _check_stage(self, stage: Stage, known: list[str]) -> None:
+        for what, name in [("comes after", stage.after), *(("needs", name) for name in stage.needs)]:
+            if name is not None and name not in known:
+                _refuse("stages", f"'{stage.name}' {what}", name, known)
+        by_name = {part.name: part for part in self.all_stages}
+        own = [part for part in (*self.chain(stage), *(by_name[name] for name in stage.needs)) if not part.shared]
+        if stage.shared and own:
+            raise ValueError(f"stages: '{stage.name}' is shared by all seeds, but '{own[0].name}' is not")
+        if stage.recipe is not None and stage.recipe not in self.recipes:
+            _refuse("stages", f"'{stage.name}' names the recipe", stage.recipe, self.recipes)
+        if stage.part is not None and stage.part not in self.parts:
+            _refuse("stages", f"'{stage.name}' names the part", stage.part, self.parts)
+
+    def _check_report(self, rows: list[str]) -> None:
         measures = [measure.name for measure in self.measures]
+        for measure in self.measures:
+            if measure.branch is not None and measure.branch not in [branch.name for branch in self.branches]:
+                names = [branch.name for branch in self.branches]
+                _refuse(f"measures.{measure.name}", "names the branch", measure.branch, names)
+            for name in measure.rows or []:
+                if name not in rows:
+                    _refuse(f"measures.{measure.name}", "names the row", name, rows)
         for claim in self.claims:
             for name in (claim.row, claim.than):
                 if name not in rows:
                     _refuse(f"claims.{claim.name}", "names the row", name, rows)
         drawn = self.curves.values if self.curves else {}
-        for value in [*self.columns, *(claim.value for claim in self.claims), *drawn]:
+        further = [value for columns in self.further.values() for value in columns]
+        for value in [*self.columns, *further, *drawn, *(value for claim in self.claims for value in claim.values)]:
             if value.split(".")[0] not in measures:
                 _refuse("columns, claims and curves", "name the measure", value.split(".")[0], measures)
+
+    @property
+    def all_stages(self) -> list[Stage]:
+        """The stages as written, and after each row its branches."""
+        found: list[Stage] = []
+        for stage in self.stages:
+            found.append(stage)
+            if stage.row:
+                found += [b.stage_after(stage) for b in self.branches if b.rows is None or stage.name in b.rows]
+        return found
 
     def chosen_rows(self) -> list[Stage]:
         """Stages that become rows."""
         return [stage for stage in self.stages if stage.row and (self.rows is None or stage.name in self.rows)]
 
+    def branches_of(self, row: Stage) -> list[Stage]:
+        """The branches after a row."""
+        return [stage for stage in self.all_stages if isinstance(stage, BranchStage) and stage.of == row.name]
+
     def needed_stages(self) -> list[Stage]:
-        """The chosen rows and all that they start from, in order."""
-        needed = {stage.name for row in self.chosen_rows() for stage in self.chain(row)}
-        return [stage for stage in self.stages if stage.name in needed]
+        """The chosen rows, their branches, and all that they start from or need, in order."""
+        stages = self.all_stages
+        by_name = {stage.name: stage for stage in stages}
+        left = [branch for row in self.chosen_rows() for branch in [row, *self.branches_of(row)]]
+        needed: set[str] = set()
+        while left:
+            stage = left.pop()
+            needed.add(stage.name)
+            left += [by_name[name] for name in (stage.after, *stage.needs) if name is not None and name not in needed]
+        return [stage for stage in stages if stage.name in needed]
 
     def chain(self, stage: Stage) -> list[Stage]:
-        """The stages that lead to one, itself last."""
-        by_name = {stage.name: stage for stage in self.stages}
+        """The stages that lead to one, itself last; what it merely needs is not among them."""
+        by_name = {part.name: part for part in self.all_stages}
         before = self.chain(by_name[stage.after]) if stage.after is not None else []
         return [*before, stage]
 
-    def check_tokens(self, tokens: Mapping[str, int]) -> None:
-        """Refuse rows with different numbers of tokens behind them.
+    def check_budgets(self, amounts: Mapping[str, int]) -> None:
+        """Refuse rows of a group with different numbers of tokens, or of steps of the same recipe, behind them.
 
         Args:
-            tokens: written budget of each stage.
+            amounts: tokens of each pre-training stage, steps of each downstream one.
 
         Raises:
             SettingsError: if two rows differ (rows that are shared stages, where others begin, have fewer).
         """
-        rows = [row for row in self.chosen_rows() if not row.shared]
-        totals = {row.name: sum(tokens[stage.name] for stage in self.chain(row)) for row in rows}
-        if self.equal_tokens and len(set(totals.values())) > 1:
-            listing = ", ".join(f"{name} {total:,}" for name, total in totals.items())
-            raise SettingsError(f"the rows have different token budgets ({listing}): make them equal")
+        kinds: dict[tuple[str, str | None], dict[str, int]] = {}
+        for row in self.chosen_rows():
+            if not row.shared:
+                for recipe in {stage.recipe for stage in self.chain(row)}:
+                    total = sum(amounts[stage.name] for stage in self.chain(row) if stage.recipe == recipe)
+                    kinds.setdefault((row.group, recipe), {})[row.name] = total
+        for (_, recipe), totals in kinds.items():
+            if self.equal_tokens and len(set(totals.values())) > 1:
+                listing = ", ".join(f"{name} {total:,}" for name, total in totals.items())
+                what = "token budgets" if recipe is None else f"budgets of steps of '{recipe}'"
+                raise SettingsError(f"the rows have different {what} ({listing}): make them equal")
 
 
 def _refuse(key: str, what: str, name: str, known: Iterable[str]) -> None:
@@ -282,50 +316,3 @@ def _refuse(key: str, what: str, name: str, known: Iterable[str]) -> None:
     near = closest(name, known)
     hint = f"did you mean '{near}'?" if near else f"known: {', '.join(known) or 'none'}"
     raise ValueError(f"{key}: {what} '{name}', which does not exist; {hint}")
-
-
-def with_overrides(base: PretrainSettings, overrides: Mapping[str, Any], where: str) -> PretrainSettings:
-    """Lay dotted keys over a pre-training recipe, checked like a command line.
-
-    Args:
-        base: the recipe.
-        overrides: dotted keys and values; a mapping or list replaces what was there.
-        where: named in errors.
-
-    Raises:
-        SettingsError: for an unknown key or a value of the wrong type.
-    """
-    root = from_value(to_dict(base), where)
-    try:
-        for key, value in overrides.items():
-            override(root, PretrainSettings, key, value if isinstance(value, str) else json.dumps(value))
-        return build(PretrainSettings, root)
-    except SettingsError as error:
-        raise SettingsError(f"{where}: {error}".replace("command line --", "").replace("--", "")) from None
-
-
-def stage_recipe(settings: ReproductionSettings, stage: Stage) -> PretrainSettings:
-    """The pre-training recipe of a stage as written, before seed, scale and folders.
-
-    Args:
-        settings: the reproduction.
-        stage: which.
-
-    Raises:
-        SettingsError: if it overrides an unknown key, or runs a phase that the base recipe does not have.
-    """
-    recipe = with_overrides(settings.base, stage.settings, f"stage '{stage.name}'")
-    phases = {phase.name: phase for phase in recipe.phases}
-    for name in stage.phases:
-        if name not in phases:
-            near = closest(name, phases)
-            hint = f"did you mean '{near}'?" if near else f"the base recipe has {', '.join(phases) or 'none'}"
-            raise SettingsError(f"stage '{stage.name}': no phase '{name}'; {hint}")
-        if phases[name].max_tokens is None:
-            raise SettingsError(f"stage '{stage.name}': phase '{name}' needs max_tokens, which the budget scales")
-    return dataclasses.replace(recipe, phases=[phases[name] for name in stage.phases])
-
-
-def written_tokens(recipe: PretrainSettings) -> int:
-    """Tokens of a recipe's phases before scaling."""
-    return sum(phase.max_tokens or 0 for phase in recipe.phases)

@@ -123,6 +123,7 @@ class Measure:
         options: its options.
         rows: on which rows; None for all.
         branch: measure the model of this branch after the row, in place of the row's own.
+        without_data: options that replace those where `base.data_dir` does not exist.
     """
 
     name: str
@@ -130,6 +131,7 @@ class Measure:
     options: dict[str, Any] = field(default_factory=dict)
     rows: list[str] | None = None
     branch: str | None = None
+    without_data: dict[str, Any] = field(default_factory=dict)
 
     def applies(self, stage: Stage) -> bool:
         """Whether it is taken on a stage's model.

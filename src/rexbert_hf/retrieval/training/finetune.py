@@ -228,6 +228,7 @@ def _results(
         "epochs": round(trainer.state.global_step * trainer.args.world_size / batches.epoch_steps, 2),
         "resumed_from_step": trainer.resumed_from_step,
         "training_seconds": round(trainer.seconds, 1),
+        "steps_per_second": round(trainer.steps_per_second, 4),
         "is_first_process": trainer.is_world_process_zero(),
     }
     if losses:

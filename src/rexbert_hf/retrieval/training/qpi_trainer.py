@@ -163,14 +163,13 @@ class PairTrainer(CurriculumTrainer):
         """
         every = self.stopping.every_steps
         phase = self.plan.phase_at(step - 1)
-        if not every or self.eval_dataset is None or phase.phase.masking.kind not in KINDS.values():
+        if not every or self.eval_dataset is None or not self._sets or phase.phase.masking.kind not in KINDS.values():
             return False
         return step % every == 0 or step == self.state.max_steps
 
     def _pair_sets(self) -> Any:
         """The held-out sets that are pairs: their rows have fields."""
-        marked = {name: store.metadata.get("spans", {}).get("rows", {}) for name, store in self._sets.items()}
-        return {name: store for name, store in self._sets.items() if marked[name].get("field")}
+        return {name: store for name, store in self._sets.items() if _is_of_pairs(store)}
 
     def check_best(self, step: int, control: TrainerControl) -> None:
         """Evaluate, keep the weights if they are the best so far, stop if patience is at its end.
@@ -230,8 +229,17 @@ class PairTrainer(CurriculumTrainer):
         return int(step)
 
 
+def _is_of_pairs(store: TokenisedDataset) -> bool:
+    return bool(store.metadata.get("spans", {}).get("rows", {}).get("field"))
+
+
 class RelevanceTrainer(PairTrainer):
-    """Classify pairs as relevant or not; accuracy is that of the pairs."""
+    """Classify pairs as relevant or not; accuracy is that of the pairs, and documents beside them are not evaluated."""
+
+    @property
+    def _sets(self) -> dict[str, TokenisedDataset]:
+        sets = super()._sets
+        return {name: store for name, store in sets.items() if _is_of_pairs(store)}
 
     def make_evaluator(self, options: dict[str, Any]) -> PairCollator:
         """Collator of the held-out pairs."""
