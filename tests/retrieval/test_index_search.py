@@ -346,6 +346,6 @@ def test_without_faiss_small_catalogues_are_searched_exactly(monkeypatch, caplog
     assert [len(hits) for hits in without] == [20] * len(QUERIES)
     assert recall(without, exact(VECTORS, QUERIES, 20)) >= LEAST_RECALL["binary"]
     monkeypatch.setitem(sys.modules, "faiss", None)
-    monkeypatch.setattr("rexbert_hf.retrieval.serving.index.SMALL_CATALOGUE", 100)
+    monkeypatch.setattr("rexbert_hf.retrieval.serving.index_state.SMALL_CATALOGUE", 100)
     with pytest.raises(ImportError, match="pip install rexbert-hf"):
         ProductIndex.build(PRODUCTS, None, "hnsw", vectors=VECTORS)

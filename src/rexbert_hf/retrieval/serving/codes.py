@@ -1,9 +1,10 @@
-"""Compressed vectors that are searched first: HNSW graphs over float32 or int8, lists of 4-bit codes, binary codes.
+"""What is searched first: a HNSW graph over float32, inverted lists of 8- or 4-bit codes, binary codes.
 
 A search gives candidate rows; their scores are computed from the stored vectors afterwards, so codes decide what is
-found and never what a score is. Graphs and lists are FAISS's (`IndexHNSWFlat`, `IndexHNSWSQ`,
-`IndexIVFScalarQuantizer`), in its own file format; binary codes are one bit a dimension, above or below the mean,
-scanned by Hamming distance (numpy where FAISS is not installed).
+found and never what a score is. Graph and lists are FAISS's (`IndexHNSWFlat`, `IndexIVFScalarQuantizer`), in its own
+file format. Codes lie in lists and not in a graph: links would cost as much memory as the codes themselves, every step
+of a walk is a cache miss, and coarse codes tear a graph apart where products are nearly equal. Binary codes are one bit
+a dimension, above or below the mean, scanned by Hamming distance (numpy where FAISS is not installed).
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def load_faiss() -> Any:
     return faiss
 
 
-class GraphCodes:
-    """A HNSW graph over codes of the vectors, or inverted lists of them.
+class FaissCodes:
+    """A HNSW graph over the vectors, or inverted lists of their codes.
 
     Args:
         index: FAISS's.
@@ -57,27 +58,25 @@ class GraphCodes:
         self.index = index
 
     @classmethod
-    def build(cls, store: VectorStore, kind: str, links: int, ef_construction: int) -> GraphCodes:
+    def build(cls, store: VectorStore, kind: str, links: int, ef_construction: int) -> FaissCodes:
         """Learn ranges from a sample, then add all vectors in batches.
 
         Args:
             store: the vectors.
-            kind: "hnsw" (float32), "int8", or "int4" (lists instead of a graph).
-            links: neighbours a node keeps on upper levels; twice as many on the lowest.
+            kind: "hnsw" (a graph), "int8" or "int4" (lists).
+            links: neighbours that a node of the graph keeps on upper levels; twice as many on the lowest.
             ef_construction: candidates looked at for each new node.
         """
         faiss = load_faiss()
-        metric, quantiser = faiss.METRIC_INNER_PRODUCT, faiss.ScalarQuantizer
-        if kind == "int4":
-            lists = max(1, min(int(4 * len(store) ** 0.5), min(len(store), TRAINING_ROWS) // _ROWS_A_LIST))
-            centres = faiss.IndexFlatIP(store.dim)
-            index = faiss.IndexIVFScalarQuantizer(centres, store.dim, lists, quantiser.QT_4bit, metric)
-        elif kind == "int8":
-            index = faiss.IndexHNSWSQ(store.dim, quantiser.QT_8bit, links, metric)
-        else:
+        metric = faiss.METRIC_INNER_PRODUCT
+        if kind == "hnsw":
             index = faiss.IndexHNSWFlat(store.dim, links, metric)
-        if kind != "int4":
             index.hnsw.efConstruction = ef_construction
+        else:
+            lists = max(1, min(int(4 * len(store) ** 0.5), min(len(store), TRAINING_ROWS) // _ROWS_A_LIST))
+            code = faiss.ScalarQuantizer.QT_4bit if kind == "int4" else faiss.ScalarQuantizer.QT_8bit
+            index = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatIP(store.dim), store.dim, lists, code, metric)
+            index.cp.spherical = True  # long centroids would draw vectors of any direction
         if not index.is_trained:
             index.train(_sample(store))
         codes = cls(index)
@@ -123,7 +122,7 @@ class GraphCodes:
         load_faiss().write_index(self.index, str(folder / self.file_name))
 
     @classmethod
-    def load(cls, folder: Path) -> GraphCodes:
+    def load(cls, folder: Path) -> FaissCodes:
         """Read `index.faiss`.
 
         Raises:
@@ -250,7 +249,7 @@ def _sample(store: VectorStore) -> np.ndarray:
     return store.take(np.sort(rows))
 
 
-Codes = GraphCodes | BinaryCodes
+Codes = FaissCodes | BinaryCodes
 
 
 def build_codes(store: VectorStore, kind: str, links: int, ef_construction: int) -> Codes | None:
@@ -259,12 +258,12 @@ def build_codes(store: VectorStore, kind: str, links: int, ef_construction: int)
     Args:
         store: the vectors.
         kind: "flat", "hnsw", "int8", "int4" or "binary".
-        links: see `GraphCodes.build`.
+        links: see `FaissCodes.build`.
         ef_construction: likewise.
     """
     if kind == "flat" or not len(store):
         return None
-    return BinaryCodes.build(store) if kind == "binary" else GraphCodes.build(store, kind, links, ef_construction)
+    return BinaryCodes.build(store) if kind == "binary" else FaissCodes.build(store, kind, links, ef_construction)
 
 
 def load_codes(folder: Path, kind: str) -> Codes | None:
@@ -274,7 +273,7 @@ def load_codes(folder: Path, kind: str) -> Codes | None:
         folder: of the index.
         kind: of the index.
     """
-    codes: type[GraphCodes] | type[BinaryCodes] = BinaryCodes if kind == "binary" else GraphCodes
+    codes: type[FaissCodes] | type[BinaryCodes] = BinaryCodes if kind == "binary" else FaissCodes
     if kind == "flat" or not (folder / codes.file_name).is_file():
         return None
     return codes.load(folder)

@@ -1,14 +1,14 @@
 """Search by vectors: which way is right for a filter, and how candidates of codes get their scores.
 
-Few rows that pass are compared one by one; otherwise the graph is walked with a selector, longer the fewer rows pass.
-Both find what the filter keeps, at 1 % as at 100 %.
+Few rows that pass are compared one by one; otherwise graph or lists are searched with a selector, longer the fewer rows
+pass. Both find what the filter keeps, at 1 % as at 100 %.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from rexbert_hf.retrieval.serving.codes import Codes, GraphCodes
+from rexbert_hf.retrieval.serving.codes import Codes, FaissCodes
 from rexbert_hf.retrieval.serving.exact import exact_search, sort_hits
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.vector_store import VectorStore
@@ -56,7 +56,7 @@ def dense_search(
     wanted = min(k, passing)
     candidates = min(options.candidates(wanted), passing)
     ef = options.ef(wanted)
-    graph = isinstance(codes, GraphCodes)
+    graph = isinstance(codes, FaissCodes)
     if codes is None or wanted == 0 or (graph and not walk_pays(passing, len(store), ef)):
         return exact_search(store, queries, k, mask)
     if mask is not None and graph:

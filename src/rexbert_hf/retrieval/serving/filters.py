@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from rexbert_hf.retrieval.serving.texts import valid_text
+
 FILTER_COLUMNS = ("category_path", "brand", "price", "in_stock", "locale")
 """Columns that an index keeps unless told otherwise; those that no product has are left out."""
 
@@ -62,7 +64,7 @@ def field_value(product: Mapping[str, Any], name: str) -> Any:
             value = float(number[0].replace(",", "")) if number else None
         if name == "in_stock" and value is not None:
             value = value.strip().lower() in _YES if isinstance(value, str) else value > 0
-        return value
+        return valid_text(value) if isinstance(value, str) else value
     return None
 
 
@@ -231,6 +233,27 @@ class FilterColumns:
                 raise ValueError(f"filter: no column '{key}' in this index; it has: {known} (build with filters=[...])")
             passing &= self.columns[key].passing(condition, key)
         return passing
+
+    def at(self, row: int) -> dict[str, str | float]:
+        """What a row holds, by column; columns that it lacks are left out.
+
+        Args:
+            row: its number.
+
+        Example:
+            >>> columns = FilterColumns(["brand", "price"])
+            >>> columns.extend([{"brand": "Acme", "price": 5}, {"brand": "Bolt"}], ["a", "b"])
+            >>> columns.at(0), columns.at(1)
+            ({'brand': 'Acme', 'price': 5.0}, {'brand': 'Bolt'})
+        """
+        found: dict[str, str | float] = {}
+        for name, column in self.columns.items():
+            value = column.values[row]
+            if column.texts is not None and value >= 0:
+                found[name] = column.texts[value]
+            elif column.texts is None and not math.isnan(value):
+                found[name] = float(value)
+        return found
 
     def keep(self, rows: np.ndarray) -> None:
         """Keep these rows only, in this order."""

@@ -7,7 +7,6 @@ lock; changing an index that is being searched does: change one copy, `save` it,
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,24 +15,20 @@ import numpy as np
 import pyarrow as pa
 
 from rexbert_hf.hub import resolve
-from rexbert_hf.retrieval.serving.codes import build_codes
 from rexbert_hf.retrieval.serving.dense import dense_search
-from rexbert_hf.retrieval.serving.embedding_cache import EmbeddingCache
 from rexbert_hf.retrieval.serving.filters import canonical
 from rexbert_hf.retrieval.serving.index_build import compact_index, fill_index
-from rexbert_hf.retrieval.serving.index_files import FORMAT, LEXICAL_FOLDER, read_files, write_files
+from rexbert_hf.retrieval.serving.index_card import push_index
+from rexbert_hf.retrieval.serving.index_files import LEXICAL_FOLDER, described, read_files, write_files
 from rexbert_hf.retrieval.serving.index_folder import INDEX_FILE, current_version, read_facts, write_version
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
-from rexbert_hf.retrieval.serving.lexical import LexicalIndex
-from rexbert_hf.retrieval.serving.product_rows import Batch, ProductRows, batches, digests_of
-from rexbert_hf.retrieval.serving.query_model import ModelIdentity, encode, load_model
-from rexbert_hf.retrieval.serving.search_index import Hits, SearchIndex, checked_documents
+from rexbert_hf.retrieval.serving.index_state import IndexState
+from rexbert_hf.retrieval.serving.product_rows import Batch, batches, digests_of
+from rexbert_hf.retrieval.serving.query_model import ModelIdentity, load_model
+from rexbert_hf.retrieval.serving.search_index import Hits, checked_documents
 from rexbert_hf.retrieval.serving.vector_store import VECTORS_FILE, VectorStore, read_segment
 
 logger = logging.getLogger(__name__)
-
-SMALL_CATALOGUE = 50_000
-"""Without FAISS, an index of so many products is searched exactly, whatever its kind."""
 
 KEPT_MASKS = 16
 """Filters whose rows are remembered until the index changes."""
@@ -45,7 +40,7 @@ _DOWNLOADED = (INDEX_FILE, "*.parquet", "*.safetensors", "*.faiss", f"{LEXICAL_F
 _READ_ATTEMPTS = 5
 
 
-class ProductIndex(SearchIndex):
+class ProductIndex(IndexState):
     """Products and their vectors; made by `build` and `load`.
 
     Example:
@@ -55,18 +50,6 @@ class ProductIndex(SearchIndex):
         >>> [name for name, _ in index.search("red lamps")[0]], index.search("red lamp", filter={"price": (4, 5)})
         (['p1', 'p2'], [[]])
     """
-
-    def __init__(self, options: IndexOptions, identity: ModelIdentity | None, model: Any = None) -> None:
-        super().__init__(options, identity, model)
-        self.rows = ProductRows(options.filters)
-        self.store = VectorStore(0, options.storage)
-        self.codes: Any = None
-        self.lexical: LexicalIndex | None = None
-        self.cache: EmbeddingCache | None = None
-        self.folder: Path | None = None
-        self.version: Path | None = None
-        self._masks: dict[str, np.ndarray] = {}
-        self.scratch: tempfile.TemporaryDirectory[str] | None = None
 
     # Making
 
@@ -119,48 +102,7 @@ class ProductIndex(SearchIndex):
         fill_index(index, products, vectors, work_dir)
         return index
 
-    def encode(self, batch: Batch) -> np.ndarray:
-        """Vectors of a batch's texts, from the cache where there is one.
-
-        Args:
-            batch: see `product_rows.py`.
-        """
-        if self.cache is not None:
-            return self.cache.encode(batch.texts)
-        return encode(self.model, batch.texts)
-
-    def use_cache(self, folder: str | Path | None) -> None:
-        """Look up texts in an embedding cache from now on.
-
-        Args:
-            folder: of the cache; None leaves it.
-        """
-        if folder is not None:
-            self.cache = EmbeddingCache(folder, self.model)
-
-    def build_search(self) -> None:
-        """Build codes of all rows, and BM25 if it is wanted."""
-        options = self.options
-        try:
-            self.codes = build_codes(self.store, options.kind, options.graph_links, options.ef_construction)
-        except ImportError as error:
-            if len(self.store) > SMALL_CATALOGUE:
-                raise
-            logger.warning("%s; %d products are searched exactly", error, len(self.store))
-            self.codes = None
-        self.lexical = None
-        if options.lexical:
-            self.words()
-
     # Searching
-
-    @property
-    def dim(self) -> int:
-        """Width of the vectors."""
-        return self.store.dim
-
-    def __len__(self) -> int:
-        return self.rows.count
 
     def __repr__(self) -> str:
         name = self.identity.name if self.identity else "vectors"
@@ -185,14 +127,6 @@ class ProductIndex(SearchIndex):
         lexical = self.words()
         return self._named(*lexical.search(texts, min(k, len(self.rows)), self._mask(filter)))
 
-    def words(self) -> LexicalIndex:
-        """BM25 of all rows, built anew if rows were added."""
-        if self.lexical is None or self.lexical.rows != len(self.rows):
-            living = np.flatnonzero(self.rows.alive)
-            texts = self.rows.texts.take(pa.array(living)).to_pylist()
-            self.lexical = LexicalIndex.build(texts, self.options.stem, living, len(self.rows))
-        return self.lexical
-
     def _named(self, scores: np.ndarray, rows: np.ndarray) -> list[Hits]:
         hits = []
         for found, values in zip(rows, scores, strict=True):
@@ -207,8 +141,30 @@ class ProductIndex(SearchIndex):
             ids: product ids.
         """
         rows = self.rows.find(list(ids))
-        there = self.rows.texts.take([int(row) for row in rows[rows >= 0]]).to_pylist()
+        there = self.rows.texts.take(pa.array(rows[rows >= 0])).to_pylist()
         return [there.pop(0) if row >= 0 else None for row in rows]
+
+    def facts(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Filter columns of products, such as price and category_path; {} for unknown ones.
+
+        Args:
+            ids: product ids.
+        """
+        return [self.rows.columns.at(int(row)) if row >= 0 else {} for row in self.rows.find(list(ids))]
+
+    def choices(self, column: str) -> list[str]:
+        """Texts that a filter column holds, sorted; [] for numbers, and for a column that the index does not have.
+
+        Args:
+            column: its name.
+        """
+        found = self.rows.columns.columns.get(column)
+        return sorted(found.texts) if found is not None and found.texts is not None else []
+
+    @property
+    def filter_columns(self) -> list[str]:
+        """Columns that a search may be filtered by."""
+        return list(self.rows.columns.columns)
 
     # Changing
 
@@ -262,19 +218,6 @@ class ProductIndex(SearchIndex):
         self._say_if_sparse()
         return killed
 
-    def kill(self, rows: np.ndarray) -> int:
-        """Mark rows as dead; returns how many.
-
-        Args:
-            rows: -1 is none.
-        """
-        rows = rows[rows >= 0]
-        self._masks.clear()
-        if len(rows):
-            self.rows.alive = self.rows.alive.copy()  # searches that run keep theirs
-            self.rows.alive[rows] = False
-        return len(rows)
-
     @property
     def dead_share(self) -> float:
         """Share of rows that were deleted or replaced."""
@@ -301,19 +244,11 @@ class ProductIndex(SearchIndex):
             The folder of the version.
         """
         folder = Path(directory)
-        self.version = write_version(folder, self.write)
+        self.version = write_version(folder, lambda stage: write_files(self, stage))
         self.folder = folder
         self.store = VectorStore(self.dim, self.options.storage, [read_segment(self.version / VECTORS_FILE)])
         self.scratch = None
         return self.version
-
-    def write(self, stage: Path) -> dict[str, Any]:
-        """Write all files of a version; what `index.json` holds.
-
-        Args:
-            stage: an empty folder.
-        """
-        return write_files(self, stage)
 
     @classmethod
     def load(
@@ -355,16 +290,14 @@ class ProductIndex(SearchIndex):
     @classmethod
     def _open(cls, folder: Path, version: Path, model: Any, verify: bool | None, options: dict[str, Any]) -> Any:
         facts = read_facts(version, verify)
-        if facts.get("format", FORMAT + 1) > FORMAT:
-            raise ValueError(f"{version} was written by a later rexbert-hf (format {facts.get('format')}): update it")
-        identity = None if facts["model"] is None else ModelIdentity(**facts["model"])
+        settings, identity = described(version, facts)
         if facts.get("backend") == "qdrant":
             from rexbert_hf.retrieval.serving.qdrant_index import QdrantIndex
 
             return QdrantIndex.attach(facts, identity, model, **options)
         if options:
             raise TypeError(f"load: unknown argument '{sorted(options)[0]}'")
-        index = cls(IndexOptions.of(**facts["options"]), identity)
+        index = cls(settings, identity)
         if model is not None:
             index.model = model
         index.folder = folder
@@ -394,6 +327,4 @@ class ProductIndex(SearchIndex):
         Returns:
             The repository's address.
         """
-        from rexbert_hf.retrieval.serving.index_card import push_index
-
         return push_index(self, repo_id, private=private, **options)

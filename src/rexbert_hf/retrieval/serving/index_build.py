@@ -5,16 +5,14 @@ from __future__ import annotations
 import logging
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from rexbert_hf.retrieval.serving.index_state import IndexState
 from rexbert_hf.retrieval.serving.product_rows import Batch, batches
 from rexbert_hf.retrieval.serving.search_index import checked_documents
 from rexbert_hf.retrieval.serving.vector_store import VECTORS_FILE, VectorStore, VectorWriter, read_segment
-
-if TYPE_CHECKING:
-    from rexbert_hf.retrieval.serving.index import ProductIndex
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +20,7 @@ COPY_ROWS = 16_384
 """Vectors copied at a time."""
 
 
-def fill_index(index: ProductIndex, products: Any, vectors: np.ndarray | None, work_dir: str | Path | None) -> None:
+def fill_index(index: IndexState, products: Any, vectors: np.ndarray | None, work_dir: str | Path | None) -> None:
     """Encode products into a scratch file and build the codes.
 
     Args:
@@ -72,7 +70,7 @@ def _given(vectors: np.ndarray, batch: Batch, first: int) -> np.ndarray:
     return found
 
 
-def compact_index(index: ProductIndex) -> None:
+def compact_index(index: IndexState) -> None:
     """Copy the living rows into a scratch file and build the codes again.
 
     Args:
@@ -88,7 +86,7 @@ def compact_index(index: ProductIndex) -> None:
     index.build_search()
 
 
-def _map(index: ProductIndex, scratch: tempfile.TemporaryDirectory[str]) -> None:
+def _map(index: IndexState, scratch: tempfile.TemporaryDirectory[str]) -> None:
     """Read the vectors from the scratch file, which lives as long as the index needs it."""
     segment = read_segment(Path(scratch.name) / VECTORS_FILE)
     index.store = VectorStore(segment.data.shape[1], index.options.storage, [segment])

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from rexbert_hf.hub.push_files import push_files
 from rexbert_hf.hub.readme import BEGIN, END
+from rexbert_hf.retrieval.serving.index_files import write_files
 from rexbert_hf.retrieval.serving.index_folder import read_facts, write_version
-
-if TYPE_CHECKING:
-    from rexbert_hf.retrieval.serving.index import ProductIndex
+from rexbert_hf.retrieval.serving.index_state import IndexState
 
 _OURS = ("index.json", "*.parquet", "*.safetensors", "index.faiss", "bm25/*")
 
@@ -63,7 +62,7 @@ def index_card(facts: dict[str, Any], columns: list[str], repo_id: str) -> str:
     return f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---\n{_TEXT.format(begin=BEGIN, end=END, **known)}"
 
 
-def push_index(index: ProductIndex, repo_id: str, **options: Any) -> str:
+def push_index(index: IndexState, repo_id: str, **options: Any) -> str:
     """Push an index; see `ProductIndex.push_to_hub`.
 
     Args:
@@ -72,7 +71,7 @@ def push_index(index: ProductIndex, repo_id: str, **options: Any) -> str:
         options: of `push_files`.
     """
     with tempfile.TemporaryDirectory() as folder:
-        version = write_version(Path(folder), lambda stage: _portable(index.write(stage)))
+        version = write_version(Path(folder), lambda stage: _portable(write_files(index, stage)))
         facts = read_facts(version, verify=False)
         files = {path.relative_to(version).as_posix(): path for path in sorted(version.rglob("*")) if path.is_file()}
         card = index_card(facts, list(index.rows.columns.columns), repo_id)

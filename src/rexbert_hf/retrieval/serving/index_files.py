@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rexbert_hf.hub import versions
 from rexbert_hf.retrieval.serving.codes import load_codes
+from rexbert_hf.retrieval.serving.index_folder import INDEX_FILE
+from rexbert_hf.retrieval.serving.index_options import IndexOptions
+from rexbert_hf.retrieval.serving.index_state import IndexState
 from rexbert_hf.retrieval.serving.lexical import LexicalIndex
 from rexbert_hf.retrieval.serving.product_rows import ProductRows
+from rexbert_hf.retrieval.serving.query_model import ModelIdentity
 from rexbert_hf.retrieval.serving.vector_store import VECTORS_FILE, VectorStore, VectorWriter, read_segment
-
-if TYPE_CHECKING:
-    from rexbert_hf.retrieval.serving.index import ProductIndex
 
 FORMAT = 1
 """Of the folder; a reader refuses a later one."""
@@ -23,7 +24,7 @@ LEXICAL_FOLDER = "bm25"
 COPY_ROWS = 16_384
 
 
-def write_files(index: ProductIndex, stage: Path) -> dict[str, Any]:
+def write_files(index: IndexState, stage: Path) -> dict[str, Any]:
     """Write all files but `index.json`; returns what that holds.
 
     Args:
@@ -43,7 +44,30 @@ def write_files(index: ProductIndex, stage: Path) -> dict[str, Any]:
     return {**facts, "options": asdict(index.options), "model": identity, "versions": versions()}
 
 
-def read_files(index: ProductIndex, version: Path, facts: Mapping[str, Any]) -> None:
+def described(version: Path, facts: Mapping[str, Any]) -> tuple[IndexOptions, ModelIdentity | None]:
+    """How an index was built and with what model, as its `index.json` says.
+
+    Args:
+        version: the folder, for messages.
+        facts: of the file.
+
+    Raises:
+        ValueError: if a later release wrote it, or something is missing in it.
+    """
+    place = version / INDEX_FILE
+    needed = ("place", "collection", "columns") if facts.get("backend") == "qdrant" else ("dim",)
+    if missing := [key for key in ("format", "options", "model", *needed) if key not in facts]:
+        raise ValueError(f"{place} is damaged (it has no '{missing[0]}'): build the index again")
+    if not isinstance(facts["format"], int) or facts["format"] > FORMAT:
+        raise ValueError(f"{version} was written by a later rexbert-hf (format {facts['format']}): update it")
+    try:
+        identity = None if facts["model"] is None else ModelIdentity(**facts["model"])
+        return IndexOptions.of(**facts["options"]), identity
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{place} is damaged ({error}): build the index again") from None
+
+
+def read_files(index: IndexState, version: Path, facts: Mapping[str, Any]) -> None:
     """Open the files of a version; vectors and BM25 are mapped.
 
     Args:

@@ -11,8 +11,10 @@ KINDS = ("flat", "hnsw", "int8", "int4", "binary")
 METRICS = ("cosine", "dot")
 MODES = ("dense", "lexical", "hybrid")
 
-# Graph links and candidates a hit, by kind. A coarser code gets fewer links, to stay small, and more candidates.
-_LINKS = {"flat": 0, "hnsw": 32, "int8": 24, "int4": 0, "binary": 0}
+GRAPH_LINKS = 32
+"""Neighbours of a graph node, unless told otherwise."""
+
+# Candidates a hit, by kind: the coarser the code, the more.
 _OVERSAMPLE = {"flat": 1.0, "hnsw": 1.0, "int8": 1.5, "int4": 3.0, "binary": 10.0}
 
 LEAST_EF = 128
@@ -24,19 +26,18 @@ class IndexOptions:
     """Settings of an index; they are saved with it.
 
     Attributes:
-        kind: "flat" compares with every vector; "hnsw" walks a graph over float32 vectors; "int8" walks one over codes
-            of a quarter of the size; "int4" looks through some of many lists of codes of an eighth (links would cost
-            as much as the codes, and coarse codes tear a graph apart where products are nearly equal); "binary" scans
-            one bit a dimension. The last three rescore their candidates with the stored vectors, which stay on disk.
+        kind: "flat" compares with every vector; "hnsw" walks a graph over float32 vectors; "int8" and "int4" look
+            through some of many lists of codes of a quarter and an eighth of the size; "binary" scans one bit a
+            dimension. The last three rescore their candidates with the stored vectors, which stay on disk.
         metric: "cosine" (vectors are normalised) or "dot".
         fields: of a product, in the order they are encoded.
         field_names: put "title: " and so on before each field.
         filters: columns that a search may be filtered by, where products have them.
         storage: how vectors are stored: "float32" or "int8" (a quarter of the disk, scores within about 1e-3).
-        links: neighbours of a graph node; twice as many on the lowest level. Default by kind: 32, 24 (int8).
+        links: neighbours of a graph node ("hnsw"); twice as many on the lowest level. 32 by default.
         ef_construction: candidates looked at for each new node.
         ef_search: candidates kept while walking; by default three for each hit wanted, at least 128. An index of kind
-            "int4" looks through a list for every 8 of them.
+            "int8" or "int4" looks through a list for every 8 of them.
         oversample: candidates rescored for each hit wanted. Default by kind: 1.5 (int8), 3 (int4), 10 (binary).
         lexical: build BM25 beside the vectors at once; else at the first lexical search.
         stem: whether BM25 stems words (English).
@@ -87,7 +88,7 @@ class IndexOptions:
     @property
     def graph_links(self) -> int:
         """Links of a graph node."""
-        return self.links or _LINKS[self.kind]
+        return self.links or GRAPH_LINKS
 
     def candidates(self, k: int) -> int:
         """Rows that are rescored for k hits."""

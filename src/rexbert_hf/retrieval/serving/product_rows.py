@@ -23,6 +23,7 @@ from datasets import Dataset
 from rexbert_hf.catalog import PRODUCT_FIELDS, product_text
 from rexbert_hf.retrieval.serving.filters import FilterColumns
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
+from rexbert_hf.retrieval.serving.texts import valid_text
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,8 @@ def _batch(part: Sequence[Mapping[str, Any]], first: int, options: IndexOptions)
         product_id = product.get("product_id")
         if product_id is None or str(product_id) == "":
             raise ValueError(f"product {place} has no product_id ({str(dict(product))[:80]}): give each product one")
+        if valid_text(str(product_id)) != str(product_id):
+            raise ValueError(f"product {place}: its product_id {str(product_id)[:40]!r} is not valid text: mend it")
         text = text_of(product, options)
         if not text:
             skipped += 1
@@ -109,7 +112,7 @@ def text_of(product: Mapping[str, Any], options: IndexOptions) -> str:
         ('Mug', 'Ostwick')
     """
     text = product_text(product, options.fields, options.field_names).strip()
-    return text or product_text(product, PRODUCT_FIELDS, options.field_names).strip()
+    return valid_text(text or product_text(product, PRODUCT_FIELDS, options.field_names).strip())
 
 
 def digests_of(texts: Iterable[str]) -> np.ndarray:

@@ -21,7 +21,15 @@ from rexbert_hf.retrieval.serving.index_folder import write_version
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.lexical import LexicalIndex
 from rexbert_hf.retrieval.serving.product_rows import Batch, batches, digests_of
-from rexbert_hf.retrieval.serving.qdrant_points import condition_of, connect, explained, path_terms, point_id
+from rexbert_hf.retrieval.serving.qdrant_points import (
+    collection_settings,
+    condition_of,
+    connect,
+    explained,
+    facts_of,
+    path_terms,
+    point_id,
+)
 from rexbert_hf.retrieval.serving.query_model import ModelIdentity, encode, load_model
 from rexbert_hf.retrieval.serving.search_index import Hits, SearchIndex, checked_documents
 
@@ -29,6 +37,7 @@ POINTS = 256
 """Products sent at a time."""
 
 SCROLL_POINTS = 4_096
+MOST_CHOICES = 1_000
 
 
 class QdrantIndex(SearchIndex):
@@ -158,7 +167,7 @@ class QdrantIndex(SearchIndex):
         old, name = aliases.get(self.collection), f"{self.collection}-{uuid.uuid4().hex[:12]}"
         if old is None and self.client.collection_exists(self.collection):
             raise ValueError(f"Qdrant at {self.place} has a collection '{self.collection}' that is no alias: rename it")
-        self._create(name)
+        self.client.create_collection(name, **collection_settings(self.options, self._dim))
         try:
             alias, self.collection = self.collection, name
             written = sum(self._write(batch) for batch in batches(products, self.options))
@@ -177,25 +186,6 @@ class QdrantIndex(SearchIndex):
         self.client.update_collection_aliases(change_aliases_operations=changes)
         if old:
             self.client.delete_collection(old)
-
-    def _create(self, name: str) -> None:
-        from qdrant_client import models
-
-        kind = self.options.kind
-        quantisation: Any = None
-        if kind == "int8":
-            int8 = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
-            quantisation = models.ScalarQuantization(scalar=int8)
-        elif kind == "binary":
-            quantisation = models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True))
-        distance = models.Distance.COSINE if self.options.metric == "cosine" else models.Distance.DOT
-        graph = models.HnswConfigDiff(m=self.options.graph_links, ef_construct=self.options.ef_construction)
-        self.client.create_collection(
-            name,
-            vectors_config=models.VectorParams(size=self._dim, distance=distance, on_disk=quantisation is not None),
-            hnsw_config=None if kind == "flat" else graph,
-            quantization_config=quantisation,
-        )
 
     def _payload_indexes(self, name: str) -> None:
         """Filter columns are indexed by a server; the embedded one has no such indexes."""
@@ -326,6 +316,35 @@ class QdrantIndex(SearchIndex):
             found = self.client.retrieve(self.collection, points, with_payload=["text"]) if points else []
         texts = {str(point.id): (point.payload or {}).get("text") for point in found}
         return [texts.get(point) for point in points]
+
+    def facts(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Filter columns of products, such as price and category_path; {} for unknown ones.
+
+        Args:
+            ids: product ids.
+        """
+        points = [point_id(str(name)) for name in ids]
+        with explained(self.place):
+            found = self.client.retrieve(self.collection, points, with_payload=self.filter_columns) if points else []
+        payloads = {str(point.id): facts_of(point.payload or {}) for point in found}
+        return [payloads.get(point, {}) for point in points]
+
+    def choices(self, column: str) -> list[str]:
+        """Texts that a filter column holds, sorted; of a category path each level and each beginning.
+
+        Args:
+            column: its name.
+        """
+        if column not in self.columns or column in ("price", "in_stock"):
+            return []
+        with explained(self.place):
+            answer = self.client.facet(self.collection, key=column, limit=MOST_CHOICES)
+        return sorted(str(hit.value) for hit in answer.hits)
+
+    @property
+    def filter_columns(self) -> list[str]:
+        """Columns that a search may be filtered by."""
+        return sorted(self.columns)
 
     def _lexical(self, texts: Sequence[str], k: int, filter: Mapping[str, Any] | None) -> list[Hits]:
         with explained(self.place):

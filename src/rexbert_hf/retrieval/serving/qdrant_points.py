@@ -1,4 +1,4 @@
-"""What the client of Qdrant needs said its way: addresses, ids, filters, errors."""
+"""What the client of Qdrant needs said its way: addresses, collections, ids, filters, errors."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rexbert_hf.retrieval.serving.filters import PATH_SEPARATOR
+from rexbert_hf.retrieval.serving.index_options import IndexOptions
 
 _NAMES = uuid.UUID("c1b0a5a6-2f53-5f0e-9a1c-6e1f7d0b9e42")  # any fixed one does
 
@@ -67,6 +68,30 @@ def connect(url: str | None, path: str | Path | None, api_key: str | None = None
             raise ConnectionError(str(error)) from None
 
 
+def collection_settings(options: IndexOptions, dim: int) -> dict[str, Any]:
+    """Distance, graph and codes of a collection, as `create_collection` takes them.
+
+    Args:
+        options: of the index.
+        dim: width of the vectors.
+    """
+    from qdrant_client import models
+
+    quantisation: Any = None
+    if options.kind == "int8":
+        int8 = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
+        quantisation = models.ScalarQuantization(scalar=int8)
+    elif options.kind == "binary":
+        quantisation = models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True))
+    distance = models.Distance.COSINE if options.metric == "cosine" else models.Distance.DOT
+    graph = models.HnswConfigDiff(m=options.graph_links, ef_construct=options.ef_construction)
+    return {
+        "vectors_config": models.VectorParams(size=dim, distance=distance, on_disk=quantisation is not None),
+        "hnsw_config": None if options.kind == "flat" else graph,
+        "quantization_config": quantisation,
+    }
+
+
 def point_id(product_id: str) -> str:
     """The UUID of a product: Qdrant takes no other texts as ids.
 
@@ -89,6 +114,20 @@ def path_terms(path: str) -> list[str]:
     levels = path.split(PATH_SEPARATOR)
     beginnings = [PATH_SEPARATOR.join(levels[:n]) for n in range(2, len(levels) + 1)]
     return list(dict.fromkeys([*levels, *beginnings]))
+
+
+def facts_of(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Filter columns of a point as an index in FAISS has them.
+
+    Args:
+        payload: its filter columns.
+
+    Example:
+        >>> facts_of({"category_path": ["Home", "Lamps", "Home > Lamps"], "price": 5})
+        {'category_path': 'Home > Lamps', 'price': 5}
+    """
+    path = payload.get("category_path")  # its longest beginning is the path itself
+    return {**payload, "category_path": max(path, key=len)} if path else dict(payload)
 
 
 def condition_of(name: str, wanted: Any) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 from rexbert_hf.retrieval.serving.index_options import MODES, IndexOptions
 from rexbert_hf.retrieval.serving.lexical import fuse
 from rexbert_hf.retrieval.serving.query_model import ModelIdentity, encode, load_model, normalised
+from rexbert_hf.retrieval.serving.texts import valid_text
 
 FUSION_DEPTH = 100
 """Hits of each side that a hybrid search fuses, at least."""
@@ -79,15 +80,17 @@ class SearchIndex(abc.ABC):
         """
         if mode not in MODES:
             raise ValueError(f"search mode {mode!r} is unknown: choose one of {', '.join(MODES)}")
-        if k < 1:
-            raise ValueError(f"k={k}: ask for at least one hit")
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+            raise ValueError(f"k={k!r}: ask for at least one hit, in a whole number")
         if isinstance(queries, str):
             queries = [queries]
         if isinstance(queries, np.ndarray) or (len(queries) and not isinstance(queries[0], str)):
             if mode != "dense":
                 raise ValueError(f"mode '{mode}' needs the texts of queries, not vectors")
             return self._dense(self._checked(queries), k, filter)
-        texts = list(queries)
+        if wrong := [text for text in queries if not isinstance(text, str)]:
+            raise TypeError(f"queries are texts or vectors of numbers, not {str(wrong[0])[:60]!r} among texts")
+        texts = [valid_text(text) for text in queries]
         asked = [i for i, text in enumerate(texts) if text.strip()]
         hits: list[Hits] = [[] for _ in texts]
         if asked:
@@ -141,6 +144,19 @@ class SearchIndex(abc.ABC):
     @abc.abstractmethod
     def texts(self, ids: Sequence[str]) -> list[str | None]:
         """The encoded text of products, None for unknown ones."""
+
+    @abc.abstractmethod
+    def facts(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Filter columns of products, such as price and category_path; {} for unknown ones."""
+
+    @abc.abstractmethod
+    def choices(self, column: str) -> list[str]:
+        """Texts that a filter column holds, sorted; [] for numbers, and for a column that the index does not have."""
+
+    @property
+    @abc.abstractmethod
+    def filter_columns(self) -> list[str]:
+        """Columns that a search may be filtered by."""
 
     @abc.abstractmethod
     def upsert(self, products: Any) -> int:

@@ -1,0 +1,200 @@
+"""Questions and files that no index expects: every kind and every mode answers sensibly, or in one line that helps."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import numpy as np
+import pytest
+from index_cases import DIM, HashModel, clustered, make_products
+
+from rexbert_hf.retrieval.serving.hashing_encoder import HashingEncoder
+from rexbert_hf.retrieval.serving.index import ProductIndex
+from rexbert_hf.retrieval.serving.index_folder import current_version
+from rexbert_hf.retrieval.serving.index_options import KINDS, MODES
+
+HEBREW = "\u05de\u05e0\u05d5\u05e8\u05d4 \u05d0\u05d3\u05d5\u05de\u05d4"
+WOMAN_FARMER = "\U0001f469\u200d\U0001f33e"
+ODD_TITLES = {"hebrew": HEBREW, "emoji": f"{WOMAN_FARMER} lamp", "half": "lamp \ud83d", "nul": "red\x00lamp"}
+PRODUCTS = [*make_products(60), *({"product_id": name, "title": title} for name, title in ODD_TITLES.items())]
+
+
+@pytest.fixture(scope="module", params=[*KINDS, "qdrant"])
+def index(request):
+    if request.param == "qdrant":
+        pytest.importorskip("qdrant_client")
+        return ProductIndex.build(PRODUCTS, HashingEncoder(), "flat", backend="qdrant")
+    return ProductIndex.build(PRODUCTS, HashingEncoder(), request.param, lexical=True)
+
+
+def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_odd_queries_have_answers_in_every_mode(index, mode):
+    queries = ["", " \t\n", "thing " * 10_000, "x" * 50_000, HEBREW, f"{WOMAN_FARMER} lamp", "lamp \ud83d", "!?"]
+    found = index.search(queries, 5, mode=mode)
+    assert [bool(hits) for hits in found[:3]] == [False, False, True]
+    assert found[4][0][0] == "hebrew"
+    assert all(np.isfinite(score) for hits in found for _, score in hits)
+    lamps = {name for name, _ in found[6][:3]}
+    assert "half" in lamps  # halves of surrogate pairs are question marks on both sides
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_k_beyond_the_catalogue(index, mode):
+    (hits,) = index.search("thing number", 10_000, mode=mode)
+    names = [name for name, _ in hits]
+    assert len(names) == len(set(names))
+    assert len(names) == (60 if mode == "lexical" else len(PRODUCTS))
+
+
+@pytest.mark.parametrize("k", [0, -3, 2.5, "3", True, None])
+def test_k_that_is_no_number_of_hits(index, k):
+    with pytest.raises(ValueError, match="ask for at least one hit, in a whole number") as error:
+        index.search("thing", k)
+    one_line(error)
+
+
+def test_what_is_no_text_among_texts(index):
+    with pytest.raises(TypeError, match="not 'None' among texts") as error:
+        index.search(["thing", None], 3)
+    one_line(error)
+
+
+def test_titles_come_back_as_they_can_be_written(index):
+    found = index.texts([*ODD_TITLES, "unknown"])
+    assert found == [HEBREW, f"{WOMAN_FARMER} lamp", "lamp ?", "red\x00lamp", None]
+    assert index.texts([]) == []
+
+
+def test_facts_and_choices(index):
+    assert index.facts(["p10", "p9", "unknown", "hebrew"]) == [
+        {"category_path": "Home > Lamps", "brand": "Bolt", "price": 5.0, "in_stock": True, "locale": "en"},
+        {"category_path": "Sport > Shoes > Running", "brand": "Acme", "price": 4.5, "in_stock": False, "locale": "en"},
+        {},
+        {},
+    ]
+    assert index.facts([]) == []
+    assert index.choices("brand") == ["Acme", "Bolt", "Cord"]
+    assert {"Home > Lamps", "Sport > Shoes > Running"} <= set(index.choices("category_path"))
+    assert index.choices("price") == index.choices("colour") == []
+    assert set(index.filter_columns) == {"category_path", "brand", "price", "in_stock", "locale"}
+
+
+def test_an_odd_index_is_saved_and_opened(tmp_path):
+    index = ProductIndex.build(PRODUCTS, HashingEncoder(), "int8", lexical=True)
+    index.save(tmp_path)
+    again = ProductIndex.load(tmp_path)
+    for mode in MODES:
+        assert again.search([HEBREW, "lamp \ud83d"], 5, mode=mode) == index.search(
+            [HEBREW, "lamp \ud83d"], 5, mode=mode
+        )
+
+
+def test_a_brand_that_cannot_be_written_is_kept_as_it_can(tmp_path):
+    index = ProductIndex.build([{"product_id": "a", "title": "x", "brand": "B\ud83d"}], HashingEncoder(), "flat")
+    index.save(tmp_path)
+    assert ProductIndex.load(tmp_path).search("x", 3, filter={"brand": "B?"})[0][0][0] == "a"
+
+
+def test_an_id_that_cannot_be_written_names_its_product():
+    with pytest.raises(ValueError, match=r"product 1: its product_id .* is not valid text") as error:
+        ProductIndex.build([PRODUCTS[0], {"product_id": "\ud83d", "title": "x"}], HashingEncoder(), "flat")
+    one_line(error)
+
+
+def test_given_vectors_that_are_not_finite_name_their_product():
+    vectors = clustered(60)
+    vectors[7, 3] = np.inf
+    with pytest.raises(ValueError, match="the vector of product p7 is not finite") as error:
+        ProductIndex.build(PRODUCTS[:60], None, "hnsw", vectors=vectors)
+    one_line(error)
+
+
+def test_an_upsert_with_vectors_that_are_not_finite_changes_nothing():
+    model = HashModel()
+    index = ProductIndex.build(PRODUCTS[:20], model, "hnsw")
+    before = index.search(["thing number 3"], 30)
+    model.encode = lambda texts: np.full((len(texts), DIM), np.nan, np.float32)
+    with pytest.raises(ValueError, match="the vector of product p3 is not finite"):
+        index.upsert([dict(PRODUCTS[3], title="changed")])
+    del model.encode
+    assert index.search(["thing number 3"], 30) == before
+    assert index.texts(["p3"]) == ["thing number 3"]
+
+
+def test_ids_that_come_twice_in_one_upsert():
+    index = ProductIndex.build(PRODUCTS[:20], HashModel(), "hnsw")
+    twice = [dict(PRODUCTS[3], title="first"), dict(PRODUCTS[3], title="second")]
+    assert index.upsert(twice) == 1
+    assert (len(index), index.texts(["p3"])) == (20, ["second"])
+    assert index.search("second", 1)[0][0][0] == "p3"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda facts: facts.pop("model"), "it has no 'model'"),
+        (lambda facts: facts.pop("options"), "it has no 'options'"),
+        (lambda facts: facts.pop("dim"), "it has no 'dim'"),
+        (lambda facts: facts.update(options={"kind": "ivf"}), "index kind 'ivf' is unknown"),
+        (lambda facts: facts.update(options={"color": 1}), "unknown index option 'color'"),
+        (lambda facts: facts.update(model={"name": "x"}), "missing 3 required"),
+        (lambda facts: facts.update(format="two"), "written by a later"),
+        (lambda facts: facts.update(backend="qdrant"), "it has no 'place'"),
+    ],
+)
+def test_a_description_that_does_not_fit_is_named(tmp_path, change, message):
+    ProductIndex.build(PRODUCTS[:20], HashModel(), "flat").save(tmp_path)
+    path = current_version(tmp_path) / "index.json"
+    facts = json.loads(path.read_text())
+    change(facts)
+    path.write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match=message) as error:
+        ProductIndex.load(tmp_path, HashModel())
+    assert "again" in one_line(error) or "update it" in one_line(error)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff" * 400])
+def test_damaged_words_are_named_without_checksums_too(tmp_path, damage):
+    ProductIndex.build(PRODUCTS[:20], HashModel(), "flat", lexical=True).save(tmp_path)
+    version = current_version(tmp_path)
+    for path in sorted((version / "bm25").iterdir()):
+        if path.stat().st_size:
+            whole = path.read_bytes()
+            path.write_bytes(damage[: len(whole)].ljust(len(whole), b"\xff") if damage else b"\0" * len(whole))
+            with pytest.raises(ValueError, match=r"bm25 holds no BM25 index .*build the index again") as error:
+                ProductIndex.load(tmp_path, HashModel(), verify=False)
+            one_line(error)
+            path.write_bytes(whole)
+
+
+def test_qdrant_that_goes_down_while_it_serves(monkeypatch):
+    """Found down at a search, not at the build: the same one line."""
+    pytest.importorskip("qdrant_client")
+    from qdrant_client import QdrantClient
+
+    index = ProductIndex.build(PRODUCTS[:5], HashingEncoder(), "flat", backend="qdrant")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    index.place = f"http://127.0.0.1:{port}"
+    index.client = QdrantClient(url=index.place, timeout=2, check_compatibility=False)
+    calls = [
+        lambda: index.search("thing", 3),
+        lambda: index.search("thing", 3, mode="lexical"),
+        lambda: index.texts(["p1"]),
+        lambda: index.facts(["p1"]),
+        lambda: index.choices("brand"),
+        lambda: index.upsert(PRODUCTS[:2]),
+        lambda: index.delete(["p1"]),
+        lambda: len(index),
+    ]
+    for call in calls:
+        with pytest.raises(ConnectionError, match="is it running, and is the address right") as error:
+            call()
+        one_line(error)
