@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCardData
 
@@ -13,14 +13,30 @@ from rexbert_hf.hub import merge_card
 from rexbert_hf.hub.readme import BEGIN, END
 from rexbert_hf.hub.trouble import explain, with_retries
 
-if TYPE_CHECKING:
-    from .fasttext_model import FastTextClassifier
+from .normalise import Normaliser
 
 _MEASURES = ("precision", "recall", "f1")
 
 
+class Pushable(Protocol):
+    """What is asked of a classifier here, so that the module of classifiers can import this one.
+
+    Attributes:
+        facts: what the distil stage wrote of it.
+        threshold: from which documents are kept.
+        normaliser: of texts.
+    """
+
+    facts: dict[str, Any]
+    threshold: float
+    normaliser: Normaliser
+
+    def save(self, directory: str | Path) -> Any:
+        """Write the model and its metadata into a folder."""
+
+
 def classifier_card(
-    classifier: FastTextClassifier,
+    classifier: Pushable,
     repo_id: str | None = None,
     *,
     license: str | None = None,
@@ -62,7 +78,7 @@ def _summary(facts: Mapping[str, Any]) -> str:
     return f"A fastText classifier that says how probable it is that a document belongs to a domain.{about}"
 
 
-def _usage(classifier: FastTextClassifier, place: str) -> str:
+def _usage(classifier: Pushable, place: str) -> str:
     return (
         "```python\nfrom rexbert_hf.corpus import FastTextClassifier\n\n"
         f'classifier = FastTextClassifier.load("{place}")\n'
@@ -87,7 +103,7 @@ def _figures(facts: Mapping[str, Any]) -> str:
     return f"{told}\n\n" + "\n".join(rows)
 
 
-def _making(classifier: FastTextClassifier, sources: Sequence[str]) -> str:
+def _making(classifier: Pushable, sources: Sequence[str]) -> str:
     facts = classifier.facts
     lines = [f"- Documents are kept from a probability of {classifier.threshold:.3f}."]
     if chosen := facts.get("chosen"):
@@ -103,7 +119,7 @@ def _making(classifier: FastTextClassifier, sources: Sequence[str]) -> str:
 
 
 def push_classifier(
-    classifier: FastTextClassifier,
+    classifier: Pushable,
     repo_id: str,
     *,
     private: bool | None = None,
@@ -151,7 +167,7 @@ def push_classifier(
 
 
 def _operations(
-    classifier: FastTextClassifier, api: HfApi, repo_id: str, revision: str | None, card: str
+    classifier: Pushable, api: HfApi, repo_id: str, revision: str | None, card: str
 ) -> list[CommitOperationAdd | CommitOperationDelete]:
     with tempfile.TemporaryDirectory() as folder:
         classifier.save(folder)
