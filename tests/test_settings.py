@@ -173,6 +173,13 @@ def test_containers_from_text():
     assert run.output_dir == Path("o")
 
 
+def test_a_list_takes_several_words(tmp_path):
+    config = str(write(tmp_path, "c.yaml", "seed: 7"))
+    run = parse_args(Run, ["--kinds", "a, b", "c: d", config, "--sizes", "1k", "2", "--output_dir", "o"])
+    assert (run.kinds, run.sizes, run.seed) == (["a, b", "c: d"], (1000, 2), 7)
+    assert parse_args(Run, ["--kinds", "a,b", config, "--output_dir", "o"]).kinds == ["a", "b"]
+
+
 def test_unions_take_the_member_that_fits():
     rate = [parse_args(Run, ["--phases.0.rate", text]).phases[0].rate for text in ("1", "[1, 2e-1]", "1,2")]
     assert rate == [1.0, [1.0, 0.2], [1.0, 2.0]]

@@ -5,6 +5,7 @@ The order of precedence is: the dataclass's defaults, the files that the YAML ex
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -158,6 +159,9 @@ def _split(cls: type, argv: Sequence[str]) -> tuple[Path | None, list[tuple[str,
         if equals:
             pairs.append((key, text))
             continue
+        if is_list(_container(_kind_of(cls, key))) and (several := _values(words)):
+            pairs.append((key, several))
+            continue
         flag = bool in members(_kind_of(cls, key))
         if flag and (not words or words[0].lower() not in _FLAG_WORDS):
             pairs.append((key, "true"))
@@ -166,6 +170,18 @@ def _split(cls: type, argv: Sequence[str]) -> tuple[Path | None, list[tuple[str,
         else:
             pairs.append((key, words.pop(0)))
     return config, pairs
+
+
+def _values(words: list[str]) -> str | None:
+    """Two or more words of a list, taken off the front, as YAML; a configuration file ends them. None if there are
+    fewer: those are read as before."""
+    count = 0
+    while count < len(words) and not words[count].startswith("--") and not words[count].endswith((".yaml", ".yml")):
+        count += 1
+    if count < 2:
+        return None
+    taken, words[:count] = words[:count], []
+    return json.dumps(taken)
 
 
 def _existing(config: Path, default_config: Path | None) -> Path:
@@ -191,7 +207,9 @@ def load_settings(cls: type[T], config: Path | None = None, overrides: Sequence[
     root = read_file(config) if config is not None else Node({}, DEFAULTS)
     for dotted, text in overrides:
         override(root, cls, dotted, text)
-    return build(cls, root)
+    # A class whose parts share settings lays them together while it is still known where each was written.
+    arrange = getattr(cls, "arrange_tree", None)
+    return build(cls, root if arrange is None else arrange(root))
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any], source: str = "the given mapping") -> T:
@@ -214,7 +232,8 @@ def parse_args(cls: type[T], argv: Sequence[str] | None = None, default_config: 
     """Read a recipe's command line into a dataclass.
 
     `[CONFIG.yaml] [--dotted.key value | --dotted.key=value | --flag] ...`, `--help` prints every key and exits. List
-    items are addressed by index or by their `name`; `--key a,b` and `--key "[a, b]"` are lists; `--key null` is None.
+    items are addressed by index or by their `name`; `--key a,b`, `--key a b` and `--key "[a, b]"` are lists; `--key null`
+    is None.
 
     Args:
         cls: the dataclass of the recipe; its fields may be dataclasses, and lists and dicts of them.
