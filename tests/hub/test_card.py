@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard, ModelCard
 
-from rexbert_hf.hub import merge_card, render_dataset_card, render_model_card, split_card
+from rexbert_hf.hub import card_of_run, merge_card, render_dataset_card, render_model_card, split_card, write_run
 from rexbert_hf.hub.card import DATASET_FIELDS, MODEL_FIELDS
 from rexbert_hf.hub.readme import BEGIN, END
 
@@ -91,7 +92,7 @@ def test_absent_numbers_are_left_out_not_invented():
 
 def test_code_blocks_are_python():
     blocks = re.findall(r"```python\n(.*?)```", render_model_card(RUN, repo_id="a/b"), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in [*blocks, *re.findall(r"```python\n(.*?)```", render_dataset_card(repo_id="a/b"), re.DOTALL)]:
         compile(block, "card", "exec")
 
@@ -111,6 +112,30 @@ def test_metrics_of_a_run_reach_the_model_index():
     assert "| text-classification | SST-2 | accuracy | 0.9 |" in text
     with pytest.raises(ValueError, match=r"results.metrics has an entry"):
         render_model_card({"results": {"metrics": [{**metric, "bleu": 1}]}})
+
+
+def test_figures_that_an_evaluation_left_in_the_folder_reach_the_card(tmp_path):
+    own = {"task_type": "retrieval", "dataset_type": "shop", "dataset_name": "Shop", "metric_type": "recall"}
+    write_run(tmp_path, config={}, results={"metrics": [{**own, "metric_value": 0.1}]})
+    assert "No figures measured" not in card_of_run(tmp_path)
+    other = {**own, "metric_type": "mrr", "metric_value": 0.7, "metric_args": {"seeds": 3}}
+    figures = {"metrics": [{**own, "metric_value": 0.2}, other]}
+    (tmp_path / "evaluation.json").write_text(json.dumps(figures), encoding="utf-8")
+    card = ModelCard(card_of_run(tmp_path))
+    assert sorted(result.metric_value for result in card.data.eval_results) == [0.2, 0.7]
+    (tmp_path / "evaluation.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"evaluation.json: cannot be read"):
+        card_of_run(tmp_path)
+
+
+def test_a_card_without_figures_says_so():
+    for template in ("model_card.md", "search_card.md"):
+        text = render_model_card({}, template=template, repo_id="a/b")
+        assert "No figures measured." in text
+        assert "Not stated" in text
+        told = render_model_card({"results": {"seconds": 60}, "hardware": "CPU"}, template=template, license="mit")
+        assert "mit, as whoever trained" in told
+        assert "Cost: 60 s; CPU. Energy and carbon were not measured." in told
 
 
 def test_a_run_brings_fields_of_its_own_and_unknown_ones_are_errors():

@@ -5,6 +5,7 @@ A number that a run did not measure leaves its line out; nothing is estimated he
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,8 @@ from .readme import BEGIN, END, merge_card, split_card
 from .run_file import RUN_FILE, plain, portable, read_run, redact, write_whole
 
 LOSS_PLOT = "loss.png"
+EVALUATION_FILE = "evaluation.json"
+"""In a model's folder: figures that an evaluation measured after the run (`recipes/evaluate.py --update_cards`)."""
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*[A-Za-z0-9]")
 
 MODEL_FIELDS: dict[str, Any] = {
@@ -34,6 +37,7 @@ MODEL_FIELDS: dict[str, Any] = {
     "remote_code": True,
     "example": "wireless {mask} headphones",
     "limits": (),
+    "sections": (),
     "library_name": "transformers",
     "pipeline_tag": "fill-mask",
     "folder": None,
@@ -137,9 +141,10 @@ def render_model_card(run: Mapping[str, Any], template: str | None = None, **fie
         "begin": BEGIN,
         "end": END,
         "metadata": _model_metadata(run, results, phases, name, given),
-        "phase_table": _phase_table(phases),
+        "phase_table": _phase_table([*_earlier_phases(results), *phases]),
         "metrics": [m for m in results.get("metrics") or [] if isinstance(m, Mapping) and "metric_value" in m],
         "data": [source for source in run.get("data") or [] if isinstance(source, Mapping)],
+        "languages": [found for found in results.get("languages") or [] if isinstance(found, Mapping)],
         "cost": _cost(run, results, phases),
         "num_parameters": results.get("num_parameters"),
         "config_yaml": yaml.safe_dump(run["config"], sort_keys=False, allow_unicode=True) if run.get("config") else "",
@@ -171,7 +176,32 @@ def card_of_run(folder: str | os.PathLike[str], repo_id: str | None = None, **fi
         "remote_code": any(folder.glob("*.py")),
         "folder": folder,
     }
-    return merge_card(local, render_model_card(read_run(folder), repo_id=repo_id, **{**found, **fields}))
+    return merge_card(local, render_model_card(with_evaluation(folder), repo_id=repo_id, **{**found, **fields}))
+
+
+def with_evaluation(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The `run.json` of a folder, with the figures of its `evaluation.json` among the run's own.
+
+    A figure of both is the evaluation's.
+
+    Args:
+        folder: the run's folder.
+
+    Raises:
+        ValueError: if one of the files cannot be read.
+    """
+    run, path = read_run(folder), Path(folder) / EVALUATION_FILE
+    if not path.is_file():
+        return run
+    try:
+        later = [dict(metric) for metric in json.loads(path.read_text(encoding="utf-8"))["metrics"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); evaluate again with --update_cards") from None
+    names = ("task_type", "dataset_type", "dataset_name", "metric_type")
+    told = {tuple(metric.get(name) for name in names) for metric in later}
+    results = dict(run.get("results") or {})
+    own = [m for m in results.get("metrics") or [] if tuple(m.get(name) for name in names) not in told]
+    return {**run, "results": {**results, "metrics": own + later}}
 
 
 def write_card(folder: str | os.PathLike[str], repo_id: str | None = None, **fields: Any) -> Path:
@@ -239,7 +269,8 @@ def _model_metadata(
     base = given["base_model"]
     if isinstance(base, str) and _REPO_ID.fullmatch(base) and not Path(base).exists():
         optional["base_model"] = base
-    if measured := _eval_results(results, phases, sources):
+    masked = phases if given["pipeline_tag"] == "fill-mask" else []  # else their accuracy is of another task
+    if measured := _eval_results(results, masked, sources):
         optional |= {"model_name": name, "eval_results": measured}
     optional |= {key: given[key] for key in ("license", "language") if given[key]}
     data = ModelCardData(
@@ -298,6 +329,17 @@ def _phase_table(phases: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     columns = [c for c in COLUMNS if any(p.get(c[0]) is not None for p in phases)]
     rows = [[show(phase.get(key)) for key, _, show in columns] for phase in phases]
     return [[title for _, title, _ in columns], *rows] if rows and columns else []
+
+
+def _earlier_phases(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Phases of the stages before a run, with the names of the stages."""
+    stages = [stage for stage in results.get("stages") or [] if isinstance(stage, Mapping)]
+    return [
+        {**phase, "name": f"{stage.get('name')}: {phase.get('name')}"}
+        for stage in stages
+        for phase in stage.get("phases") or []
+        if isinstance(phase, Mapping)
+    ]
 
 
 def _total(phases: Sequence[Mapping[str, Any]], key: str) -> float | None:

@@ -31,7 +31,7 @@ ROOT_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
     *("vocab.txt", "merges.txt", "*.spm", "*.model", "chat_template.jinja"),
     *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "router_config.json"),
-    *("README.md", RUN_FILE, "results.json", "LICENSE", "NOTICE", "*.png", "*.svg"),
+    *("README.md", RUN_FILE, "results.json", "evaluation.json", "LICENSE", "NOTICE", "*.png", "*.svg"),
 )
 """What is pushed of a run's folder itself."""
 

@@ -1,0 +1,68 @@
+"""The evaluation recipe from settings to a finished folder: cells, comparisons, report, plot, cards."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from rexbert_hf.evaluation.comparing import compare
+from rexbert_hf.evaluation.models import labels
+from rexbert_hf.evaluation.plots import intervals, plot_figures
+from rexbert_hf.evaluation.report import results_of, update_cards, write_results
+from rexbert_hf.evaluation.runner import run_tasks
+from rexbert_hf.evaluation.settings import EvaluateSettings
+from rexbert_hf.hub import write_run
+from rexbert_hf.settings import to_dict
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
+    """Run an evaluation to its end, or on from where it stopped.
+
+    Args:
+        settings: of the recipe.
+
+    Returns:
+        The content of `results.json`.
+
+    Raises:
+        ValueError: if no model can be had.
+        OSError: if a result cannot be written.
+    """
+    outcome = run_tasks(settings)
+    folder = Path(settings.output_dir)
+    examples = {
+        (task.name, model.name): [cell.result.examples for cell in outcome.of(task.name, model.name)]
+        for task in outcome.tasks
+        for model in outcome.models
+        if outcome.of(task.name, model.name)
+    }
+    pairs = settings.compared([model.name for model in outcome.models])
+    comparisons = compare(outcome.tasks, examples, pairs, settings.resamples, folder / "cache")
+    results = results_of(settings, outcome, comparisons)
+    values = intervals(outcome.tasks, examples, folder / "cache")
+    name_of = labels(outcome.models)
+    named = {(task, name_of[model]): value for (task, model), value in values.items()}
+    titles = {task.name: task.title for task in outcome.tasks}
+    plot = plot_figures(folder / "plots" / "figures.png", titles, [m["name"] for m in results["models"]], named)
+    results["plot"] = None if plot is None else "plots/figures.png"
+    write_results(folder, results)
+    summary = {key: results[key] for key in ("table", "comparisons", "skipped", "failed")}
+    write_run(folder, config=to_dict(settings), results=summary)
+    if settings.update_cards:
+        for path in update_cards(outcome, results):
+            logger.info("wrote %s", path)
+    return results
+
+
+def status_of(settings: EvaluateSettings, results: dict[str, Any]) -> int:
+    """Exit status: 0 when nothing failed, every model wanted could be had, and something was measured.
+
+    Args:
+        settings: of the recipe.
+        results: what `evaluate` gave.
+    """
+    lost = any(what.startswith("model ") for what in results["skipped"]) and settings.missing_models == "fail"
+    return int(bool(results["failed"]) or lost or not results["table"])

@@ -1,0 +1,198 @@
+"""The report of an evaluation: `results.json`, `report.md`, and the figures that cards show.
+
+Everything comes from the cells; the mean is over seeds, the spread is their sample standard deviation, and what was
+skipped or failed stands in the report like what was measured.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rexbert_hf.evaluation.cache import Cell
+from rexbert_hf.evaluation.comparing import Comparison
+from rexbert_hf.evaluation.models import labels
+from rexbert_hf.evaluation.runner import Outcome
+from rexbert_hf.evaluation.settings import EvaluateSettings
+from rexbert_hf.evaluation.task import Task
+from rexbert_hf.hub import git_commit, hardware, redact, versions
+from rexbert_hf.hub.card import EVALUATION_FILE
+from rexbert_hf.hub.run_file import plain, portable, write_whole
+from rexbert_hf.settings import to_dict
+
+RESULTS, REPORT = "results.json", "report.md"
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean, and sample standard deviation where there are two values or more.
+
+    Args:
+        values: of the seeds.
+
+    Example:
+        >>> mean_and_spread([0.5]), mean_and_spread([0.4, 0.6])[0]
+        ((0.5, None), 0.5)
+    """
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def results_of(settings: EvaluateSettings, outcome: Outcome, comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """The content of `results.json`.
+
+    Args:
+        settings: of the recipe.
+        outcome: what was measured.
+        comparisons: of pairs of models.
+    """
+    tasks = {task.name: _task_facts(task, outcome) for task in outcome.tasks}
+    name_of = labels(outcome.models)
+    found = {
+        "config": to_dict(settings),
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "hardware": hardware(),
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "models": [{"name": name_of[model.name], "key": model.key} for model in outcome.models],
+        "tasks": tasks,
+        "table": table_rows(outcome),
+        "comparisons": [
+            {**vars(row), "first": name_of[row.first], "second": name_of[row.second], "real": row.real}
+            for row in comparisons
+        ],
+        "skipped": outcome.skipped | {f"model {name}": reason for name, reason in outcome.missing.items()},
+        "failed": outcome.failed,
+        "cells": [_cell_facts(cell, name_of[cell.model]) for cell in outcome.cells],
+        "model_index": {name_of[model.name]: model_index(outcome, model.name) for model in outcome.models},
+    }
+    portable_found: dict[str, Any] = portable(redact(plain(found)), settings.output_dir)
+    return portable_found
+
+
+def table_rows(outcome: Outcome) -> list[dict[str, Any]]:
+    """One row a task and model: mean and spread of every figure over seeds.
+
+    Args:
+        outcome: what was measured.
+    """
+    rows, name_of = [], labels(outcome.models)
+    for task in outcome.tasks:
+        for model in outcome.models:
+            cells = outcome.of(task.name, model.name)
+            if not cells:
+                continue
+            names = [name for name in cells[0].result.metrics if all(name in cell.result.metrics for cell in cells)]
+            figures = {name: mean_and_spread([cell.result.metrics[name] for cell in cells]) for name in names}
+            rows.append(
+                {
+                    "task": task.name,
+                    "model": name_of[model.name],
+                    "metric": task.metric,
+                    "mean": figures[task.metric][0],
+                    "spread": figures[task.metric][1],
+                    "seeds": len(cells),
+                    "all": {name: {"mean": mean, "spread": spread} for name, (mean, spread) in figures.items()},
+                    "slices": _slices(cells),
+                }
+            )
+    return rows
+
+
+def _slices(cells: Sequence[Cell]) -> dict[str, float]:
+    names = [name for name in cells[0].result.slices if all(name in cell.result.slices for cell in cells)]
+    return {name: statistics.fmean(cell.result.slices[name] for cell in cells) for name in names}
+
+
+def _task_facts(task: Task, outcome: Outcome) -> dict[str, Any]:
+    cells = [cell for cell in outcome.cells if cell.task == task.name]
+    notes = dict.fromkeys(note for cell in cells for note in cell.result.notes)
+    facts = {name: getattr(task, name) for name in ("title", "paper", "metric", "comparable", "domain")}
+    counts = cells[0].result.counts if cells else {}
+    return {**facts, "data": outcome.data[task.name], "counts": counts, "notes": list(notes)}
+
+
+def _cell_facts(cell: Cell, model: str) -> dict[str, Any]:
+    result = cell.result
+    facts = {"task": cell.task, "model": model, "seed": cell.seed, "metrics": result.metrics}
+    more = {"slices": result.slices, "counts": result.counts, "notes": list(result.notes)}
+    return {**facts, **more, "seconds": round(cell.seconds, 1), "cached": cell.cached}
+
+
+def model_index(outcome: Outcome, model: str) -> list[dict[str, Any]]:
+    """A model's primary figures as `huggingface_hub.EvalResult` takes them.
+
+    Args:
+        outcome: what was measured.
+        model: name of the model.
+    """
+    found = []
+    for task in outcome.tasks:
+        cells = outcome.of(task.name, model)
+        if not cells:
+            continue
+        mean, spread = mean_and_spread([cell.result.metrics[task.metric] for cell in cells])
+        data = outcome.data[task.name]
+        args = {"seeds": len(cells), "test_examples": len(cells[0].result.examples)}
+        args |= {} if spread is None else {"spread_over_seeds": round(spread, 5)}
+        found.append(
+            {
+                "task_type": task.hub_task,
+                "task_name": task.title,
+                "dataset_type": task.name.replace("_", "-"),
+                "dataset_name": data if data not in ("local files",) else task.data,
+                "dataset_split": "test",
+                "metric_type": task.metric.replace("@", "_at_"),
+                "metric_name": task.metric,
+                "metric_value": round(mean, 5),
+                "metric_args": args,
+            }
+        )
+    return found
+
+
+def write_results(folder: Path, results: dict[str, Any]) -> None:
+    """Write `results.json` and `report.md`.
+
+    Args:
+        folder: of the evaluation.
+        results: what `results_of` made.
+
+    Raises:
+        OSError: if they cannot be written.
+    """
+    from rexbert_hf.evaluation.report_page import report_page
+
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
+    write_whole(folder / RESULTS, f"{text}\n".encode())
+    write_whole(folder / REPORT, report_page(results).encode())
+
+
+def update_cards(outcome: Outcome, results: dict[str, Any]) -> list[Path]:
+    """Put each local model's figures into its folder, and render its card again where there is a `run.json`.
+
+    Args:
+        outcome: what was measured.
+        results: what `results_of` made.
+
+    Returns:
+        The files written.
+    """
+    from rexbert_hf.hub import write_card
+
+    written, name_of = [], labels(outcome.models)
+    for model in outcome.models:
+        folder = Path(model.name)
+        figures = results["model_index"].get(name_of[model.name])
+        if not folder.is_dir() or not figures:
+            continue
+        record = {key: results[key] for key in ("date", "hardware", "versions", "git_commit")}
+        text = json.dumps({"metrics": figures, "model_key": model.key, **record}, indent=1)
+        write_whole(folder / EVALUATION_FILE, f"{text}\n".encode())
+        written.append(folder / EVALUATION_FILE)
+        if (folder / "run.json").is_file():
+            written.append(write_card(folder))
+    return written

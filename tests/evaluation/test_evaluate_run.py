@@ -1,0 +1,197 @@
+"""The runner: what is cached, skipped, failed, resumed; and the folder that a run leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from toy_tasks import RUNS, STATE, TOYS, write_model
+
+from rexbert_hf.evaluation import registry
+from rexbert_hf.evaluation.evaluate import evaluate, status_of
+from rexbert_hf.evaluation.settings import EvaluateSettings
+from rexbert_hf.hub import write_run
+
+
+@pytest.fixture(autouse=True)
+def toys(monkeypatch):
+    """The registry holds the toys alone."""
+    monkeypatch.setattr(registry, "TASKS", dict(TOYS))
+    for module in ("settings", "tasks_page"):
+        monkeypatch.setattr(f"rexbert_hf.evaluation.{module}.TASKS", dict(TOYS))
+    monkeypatch.setitem(STATE, "data", "first")
+    monkeypatch.setitem(STATE, "stop_at", None)
+    RUNS.clear()
+
+
+@pytest.fixture
+def models(tmp_path):
+    return [write_model(tmp_path / "good", 0.8), write_model(tmp_path / "fair", 0.5), "random"]
+
+
+def settings(tmp_path, models, tasks=("toy",), **more):
+    options = {"seeds": 2, "resamples": 500, "output_dir": str(tmp_path / "out"), **more}
+    return EvaluateSettings(models=list(models), tasks=list(tasks), **options)
+
+
+def test_everything_is_run_once_and_then_never_again(tmp_path, models):
+    first = evaluate(settings(tmp_path, models, ["toy", "median"]))
+    # Two seeds of what trains; one of what does not.
+    assert {**{f"toy {m} {s}": 1 for m in ("good", "fair", "random") for s in (0, 1)},
+                    "median good 0": 1, "median fair 0": 1} == RUNS  # fmt: skip
+    again = evaluate(settings(tmp_path, models, ["toy", "median"]))
+    assert sum(RUNS.values()) == 8
+    assert all(cell["cached"] for cell in again["cells"])
+    for key in ("table", "comparisons", "skipped", "model_index"):
+        assert again[key] == first[key]
+
+
+@pytest.mark.parametrize("change", ["data", "option", "model", "version", "seed"])
+def test_what_decides_a_figure_is_measured_again(tmp_path, models, change, monkeypatch):
+    evaluate(settings(tmp_path, models[:1]))
+    RUNS.clear()
+    more = {}
+    if change == "data":
+        STATE["data"] = "second"
+    elif change == "option":
+        more = {"max_length": 32}
+    elif change == "model":
+        write_model(tmp_path / "good", 0.9)
+    elif change == "version":
+        monkeypatch.setattr("toy_tasks.Toy.version", 2)
+    else:
+        more = {"seeds": 3}
+    evaluate(settings(tmp_path, models[:1], **more))
+    assert sum(RUNS.values()) == (1 if change == "seed" else 2)
+
+
+def test_what_does_not_decide_a_figure_is_not(tmp_path, models):
+    evaluate(settings(tmp_path, models[:1]))
+    RUNS.clear()
+    (tmp_path / "good" / "README.md").write_text("a card")
+    (tmp_path / "good" / "run.json").write_text("{}")
+    (tmp_path / "good" / "checkpoint-5").mkdir()
+    (tmp_path / "good" / "checkpoint-5" / "config.json").write_text("{}")
+    (tmp_path / "good").rename(tmp_path / "moved")
+    evaluate(settings(tmp_path, [str(tmp_path / "moved")], resamples=200))
+    assert not RUNS
+
+
+def test_a_killed_run_goes_on_with_the_next_cell(tmp_path, models):
+    STATE["stop_at"] = ("toy", "fair", 1)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(settings(tmp_path, models))
+    STATE["stop_at"] = None
+    RUNS.clear()
+    results = evaluate(settings(tmp_path, models))
+    assert sorted(RUNS) == ["toy fair 1", "toy random 0", "toy random 1"]
+    assert len(results["cells"]) == 6
+
+
+def test_half_a_result_is_measured_again(tmp_path, models, caplog):
+    evaluate(settings(tmp_path, models[:1], seeds=1))
+    (figures,) = (tmp_path / "out" / "cache" / "toy").glob("*.json")
+    figures.with_suffix(".npy").write_bytes(b"")
+    RUNS.clear()
+    evaluate(settings(tmp_path, models[:1], seeds=1))
+    assert sum(RUNS.values()) == 1
+    assert "measured again" in caplog.text
+
+
+def test_failures_are_listed_and_the_rest_goes_through(tmp_path, models):
+    chosen = settings(tmp_path, models, ["all"], seeds=1)
+    results = evaluate(chosen)
+    assert results["skipped"]["missing"] == "no missing/train.tsv in the data folder"
+    assert results["skipped"]["median / random"] == "median has no baseline random"
+    assert results["failed"]["broken / good / seed 0"] == "RuntimeError: out of luck"
+    assert results["failed"]["bad_row"] == "bad_row/train.tsv, row 3: label 7 is not in the set"
+    assert "its examples say 0.5" in results["failed"]["liar / fair / seed 0"]
+    assert {(row["task"], row["model"]) for row in results["table"]} == {
+        *(("toy", name) for name in ("good", "fair", "random")), ("median", "good"), ("median", "fair"),
+    }  # fmt: skip
+    assert status_of(chosen, results) == 1
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "- bad_row: bad_row/train.tsv, row 3: label 7 is not in the set" in report
+    assert "- missing: no missing/train.tsv in the data folder" in report
+
+
+def test_models_that_cannot_be_had(tmp_path, models, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    chosen = settings(tmp_path, [*models, str(tmp_path / "nowhere")])
+    results = evaluate(chosen)
+    assert "does not exist" in results["skipped"][f"model {tmp_path / 'nowhere'}"]
+    assert len(results["table"]) == 3
+    assert status_of(chosen, results) == 1
+    assert status_of(settings(tmp_path, models, missing_models="skip"), results) == 0
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no model"):
+        evaluate(settings(tmp_path, [str(tmp_path / "empty")]))
+
+
+def test_the_table_has_mean_and_spread_over_seeds(tmp_path, models):
+    results = evaluate(settings(tmp_path, models, seeds=3))
+    cells = [cell["metrics"]["accuracy"] for cell in results["cells"] if cell["model"] == "good"]
+    (row,) = [row for row in results["table"] if row["model"] == "good"]
+    assert (row["mean"], row["spread"]) == pytest.approx((np.mean(cells), np.std(cells, ddof=1)))
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert f"| A toy (`toy`) | accuracy | sample shop | **{row['mean']:.3f}".replace("0.", ".") in report
+    assert report.count("**") == 2
+    assert (tmp_path / "out" / "plots" / "figures.png").stat().st_size > 2_000
+
+
+def test_differences_are_found_between_the_pairs_that_were_asked_for(tmp_path, models):
+    results = evaluate(settings(tmp_path, models, ["toy", "median"]))
+    real = {(row["first"], row["second"], row["task"]): row["real"] for row in results["comparisons"]}
+    assert real == {("good", "fair", "toy"): True, ("good", "fair", "median"): False, ("good", "random", "toy"): True}
+    results = evaluate(settings(tmp_path, models, pairs=[["random", models[1]]]))
+    (row,) = results["comparisons"]
+    assert (row["first"], row["second"]) == ("random", "fair")
+    assert row["difference"] < 0
+
+
+def test_cards_show_the_figures(tmp_path, models):
+    write_run(models[0], config={}, results={}, card={"license": "mit", "model_name": "Good"})
+    evaluate(settings(tmp_path, models, update_cards=True))
+    card = ModelCard.load(Path(models[0]) / "README.md")
+    (entry,) = card.data.eval_results
+    assert (entry.metric_type, entry.dataset_name, entry.task_name) == ("accuracy", "sample shop", "A toy")
+    figures = json.loads((Path(models[0]) / "evaluation.json").read_text())["metrics"]
+    assert entry.metric_value == figures[0]["metric_value"]
+    assert f"| A toy | sample shop | accuracy | {entry.metric_value} |" in card.content
+    assert not (Path(models[1]) / "README.md").exists()
+    # Figures are no part of the model.
+    RUNS.clear()
+    evaluate(settings(tmp_path, models, update_cards=True))
+    assert not RUNS
+
+
+def test_model_index_is_what_the_hub_takes(tmp_path, models):
+    results = evaluate(settings(tmp_path, models))
+    for figures in results["model_index"].values():
+        data = ModelCardData(model_name="m", eval_results=[EvalResult(**entry) for entry in figures])
+        assert "accuracy" in data.to_yaml()
+
+
+def test_nothing_of_this_machine_is_in_the_results(tmp_path, models):
+    evaluate(settings(tmp_path, models))
+    text = (tmp_path / "out" / "results.json").read_text()
+    assert json.loads(text)["models"][0]["name"] == "good"
+    assert str(tmp_path / "out") not in text
+
+
+def test_bad_settings(tmp_path, models):
+    for changes, message in (
+        ({"models": []}, "models is empty"),
+        ({"models": ["a", "a"]}, "twice"),
+        ({"tasks": ["nothing"]}, "no task 'nothing'; there are: all, toy"),
+        ({"seeds": 0}, "at least 1"),
+        ({"pairs": [["good", "random"]]}, "pairs holds"),
+        ({"datasets": {"other": "x"}}, "names the tasks other"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            EvaluateSettings(**{"models": models, "tasks": ["toy"], **changes})
+    with pytest.raises(ValueError, match="no folder nowhere"):
+        evaluate(settings(tmp_path, models, data_dir="nowhere"))
