@@ -229,7 +229,7 @@ def measure_flatness(texts: list[str], folder: Path, quick: bool) -> report.Read
 
 def measure_workers(texts: list[str], folder: Path, quick: bool) -> list[report.Reading]:
     """Wall time of the whole filter with one worker over that with two; core-hours for a billion tokens."""
-    write_repeated(folder / "crawl.jsonl", texts, 4_000 if quick else 40_000, WORDS)
+    write_repeated(folder / "crawl.jsonl", texts, 4_000 if quick else 120_000, WORDS)
     source, took, cores = DocumentSource(str(folder / "crawl.jsonl")), {}, 0.0
     for workers in (1, 2):
         start, spent = time.perf_counter(), sum(os.times()[:2])
