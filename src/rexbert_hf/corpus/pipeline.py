@@ -14,7 +14,7 @@ from typing import Any
 
 from ..hub import write_run
 from ..hub.run_file import portable
-from ..settings import to_dict
+from ..settings import sole_run, to_dict
 from .audit import audit
 from .build import build
 from .card_facts import reasons_line
@@ -37,6 +37,7 @@ CORPUS = "corpus"
 """Folder of the built corpus; the other stages' folders have their names."""
 
 
+@sole_run()
 def curate(settings: CurateSettings, on_report: OnReport | None = None) -> dict[str, Any]:
     """Run the stages that the settings name, in their order, and push the corpus if asked for.
 

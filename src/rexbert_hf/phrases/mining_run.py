@@ -21,7 +21,7 @@ from rexbert_hf.hub import write_run
 from rexbert_hf.phrases.mining import MiningOptions
 from rexbert_hf.phrases.pool import PhrasePool
 from rexbert_hf.phrases.pool_card import noun_phrase_overlap, top_phrases
-from rexbert_hf.settings import to_dict
+from rexbert_hf.settings import sole_run, to_dict
 
 logger = logging.getLogger(__name__)
 
@@ -211,6 +211,7 @@ def read_positives(run: MineRun, cache_dir: Path) -> list[str]:
     return names
 
 
+@sole_run(".rows-*", "data/.pool.partial")
 def run_mining(run: MineRun) -> tuple[PhrasePool, dict[str, Any]]:
     """Mine, save and push as the settings say; the pool, and what was measured.
 

@@ -11,15 +11,19 @@ from rexbert_hf.settings.command_line import from_dict, load_settings, parse_arg
 from rexbert_hf.settings.convert import to_dict
 from rexbert_hf.settings.kinds import parse_number
 from rexbert_hf.settings.running import run_recipe, start_logging
+from rexbert_hf.settings.sole_run import FolderInUseError, hold_folder, sole_run
 from rexbert_hf.settings.tree import SettingsError
 
 __all__ = [
+    "FolderInUseError",
     "SettingsError",
     "from_dict",
+    "hold_folder",
     "load_settings",
     "parse_args",
     "parse_number",
     "run_recipe",
+    "sole_run",
     "start_logging",
     "to_dict",
 ]

@@ -1,14 +1,17 @@
 """How a recipe ends: status 0 when the work is done, else one line on stderr.
 
-Status 2 is a configuration that cannot be used, 1 is bad input met on the way, 130 an interrupt.
+Status 2 is a configuration that cannot be used, 1 is bad input met on the way, 130 an interrupt, 143 a SIGTERM.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, NoReturn
 
 from rexbert_hf.settings.tree import SettingsError, one_line
@@ -52,7 +55,8 @@ def run_recipe(main: Callable[[], Any]) -> NoReturn:
 
     `SettingsError` gives status 2; `ValueError`, `OSError` and `FloatingPointError` (bad data, a full disk, a loss that
     is no number) give status 1; all print one line `error: ...`. Other exceptions are defects and keep their traceback.
-    `REXBERT_DEBUG=1` keeps all tracebacks.
+    `REXBERT_DEBUG=1` keeps all tracebacks. SIGTERM unwinds the stack, so that temporary folders go, and gives status
+    143; training takes the signal over and saves a checkpoint first.
 
     Args:
         main: returns None or 0 when done, or another exit status.
@@ -60,6 +64,8 @@ def run_recipe(main: Callable[[], Any]) -> NoReturn:
     Raises:
         SystemExit: always.
     """
+    main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _terminate(os.getpid())) if main_thread else None
     try:
         status = main()
     except (ValueError, OSError, FloatingPointError) as error:
@@ -71,4 +77,20 @@ def run_recipe(main: Callable[[], Any]) -> NoReturn:
     except KeyboardInterrupt:
         sys.stderr.write("error: interrupted\n")
         raise SystemExit(130) from None
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
     raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _terminate(owner: int) -> Callable[[int, FrameType | None], None]:
+    """A handler that leaves the recipe's process in order; workers that were forked from it die at once, as always."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signum, signal.SIG_DFL)
+        if os.getpid() != owner:
+            os.kill(os.getpid(), signum)
+        sys.stderr.write("error: terminated: start again to go on\n")
+        raise SystemExit(128 + signum)
+
+    return stop

@@ -29,7 +29,7 @@ from rexbert_hf.retrieval.pairs.weak import (
     thin_out,
     write_audit_sample,
 )
-from rexbert_hf.settings import to_dict
+from rexbert_hf.settings import sole_run, to_dict
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ Sample = list[tuple[str, int]]
 """(query, index of a product) of pairs that are labelled relevant."""
 
 
+@sole_run(".rows-*")
 def build_pairs(run: BuildPairsRun) -> dict[str, Any]:
     """Build the pairs of a run; the `results` of run.json.
 

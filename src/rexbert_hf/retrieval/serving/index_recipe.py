@@ -17,7 +17,7 @@ from rexbert_hf.retrieval.serving.index import COMPACT_SHARE, ProductIndex
 from rexbert_hf.retrieval.serving.index_folder import current_version, read_facts
 from rexbert_hf.retrieval.serving.index_options import MODES, IndexOptions
 from rexbert_hf.retrieval.serving.query_model import fingerprint, load_model
-from rexbert_hf.settings import to_dict
+from rexbert_hf.settings import sole_run, to_dict
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +122,7 @@ class BuildIndexRun:
             raise ValueError("push_to_hub: an index in Qdrant stays there; push one of backend faiss")
 
 
+@sole_run()
 def run_build_index(run: BuildIndexRun) -> dict[str, Any]:
     """Build or update, save, search, push as the settings say; what was measured.
 

@@ -26,7 +26,7 @@ from rexbert_hf.retrieval.serving.onnx_export import export_onnx
 from rexbert_hf.retrieval.serving.query_model import encode, load_model, normalised
 from rexbert_hf.retrieval.serving.vector_store import VectorStore
 from rexbert_hf.retrieval.training.search_data import TEST, SearchData, SearchDataSettings, load_search_data
-from rexbert_hf.settings import to_dict
+from rexbert_hf.settings import sole_run, to_dict
 
 TOP = 100
 """Hits that recall and overlap are measured at."""
@@ -81,6 +81,7 @@ class ExportOnnxRun:
             raise ValueError(f"role {self.role!r}: query or document")
 
 
+@sole_run(".export-*")
 def run_export_onnx(run: ExportOnnxRun) -> dict[str, Any]:
     """Export, check, measure, push as the settings say; what was measured.
 

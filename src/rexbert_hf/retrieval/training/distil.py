@@ -34,7 +34,7 @@ from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, VALIDATION, S
 from rexbert_hf.retrieval.training.search_finish import finish, finished_results
 from rexbert_hf.retrieval.training.search_trainer import SearchTrainer
 from rexbert_hf.retrieval.training.teacher_scores import TeacherScores, model_fingerprint, teacher_scores
-from rexbert_hf.settings import to_dict
+from rexbert_hf.settings import sole_run, to_dict
 from rexbert_hf.training.plan import flatten
 
 logger = logging.getLogger(__name__)
@@ -145,6 +145,7 @@ class ScoredPairs(Dataset[Rows]):
         return Rows(columns, pairs)
 
 
+@sole_run()
 def distil_search(settings: DistilSettings) -> dict[str, Any]:
     """Run a distillation to its end, or on from where it stopped; a finished run is left as it is.
 

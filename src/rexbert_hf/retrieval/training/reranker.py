@@ -26,7 +26,7 @@ from rexbert_hf.retrieval.training.evaluator import search_metrics
 from rexbert_hf.retrieval.training.finetune import prepare_device, uses_bf16
 from rexbert_hf.retrieval.training.finetune_settings import SearchTrainerSettings, card_fields
 from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, SearchData, SearchDataSettings, load_search_data
-from rexbert_hf.settings import to_dict
+from rexbert_hf.settings import sole_run, to_dict
 from rexbert_hf.training.optimizer import StableAdamW
 
 
@@ -69,6 +69,7 @@ class RerankerSettings:
             validate_repo_id(self.push_to_hub)
 
 
+@sole_run()
 def finetune_reranker(settings: RerankerSettings) -> dict[str, Any]:
     """Train a re-ranker and measure how it orders the judged products of test queries.
 

@@ -1,0 +1,168 @@
+"""One run at a time in an output folder.
+
+A run holds a POSIX record lock on `OUTPUT/.lock`. The system drops it when the process ends, however it ends, and
+worker processes do not inherit it, so a killed run never keeps the next one out. The file goes when the run ends.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+try:
+    import fcntl
+except ImportError:  # not on this platform
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
+
+LOCK_FILE = ".lock"
+RUN_LEFTOVERS = (".run.json.*", ".README.md.*")
+"""What a kill in the middle of writing `run.json` or the card leaves."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+
+_held: dict[str, int] = {}
+"""How often this process holds a folder: a run may be part of another one in the same folder."""
+
+
+class FolderInUseError(OSError):
+    """Another process is at work in the folder."""
+
+
+def sole_run(*leftovers: str) -> Callable[[Callable[Concatenate[S, P], R]], Callable[Concatenate[S, P], R]]:
+    """Decorate the function behind a recipe, whose first argument has `output_dir`, so that it runs alone there.
+
+    Args:
+        leftovers: patterns of temporary files and folders in `output_dir` that a killed run may have left; they are
+            removed when the lock is there, for then nobody uses them.
+    """
+
+    def decorate(function: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+        @functools.wraps(function)
+        def alone(settings: S, *args: P.args, **kwargs: P.kwargs) -> R:
+            folder: Any = settings.output_dir  # type: ignore[attr-defined]
+            with hold_folder(folder, leftovers):
+                return function(settings, *args, **kwargs)
+
+        return alone
+
+    return decorate
+
+
+@contextmanager
+def hold_folder(folder: str | os.PathLike[str], leftovers: tuple[str, ...] = ()) -> Iterator[None]:
+    """Keep other processes' runs out of a folder; of several ranks the first one does it for all.
+
+    A folder that was made for it and is still empty at the end is removed.
+
+    Args:
+        folder: made when missing.
+        leftovers: as in `sole_run`.
+
+    Raises:
+        FolderInUseError: if another run is at work there.
+        OSError: if the folder cannot be made or written.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with hold_folder(folder):
+        ...     (folder / ".lock").exists()
+        True
+        >>> (folder / ".lock").exists()
+        False
+    """
+    if os.environ.get("RANK", "0") != "0" or fcntl is None:
+        yield
+        return
+    path = Path(folder)
+    existed = path.exists()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"output_dir {path} cannot be made ({error.strerror}): set another one") from error
+    key = str(path.resolve())
+    handle = None if key in _held else _acquire(path)
+    _held[key] = _held.get(key, 0) + 1
+    try:
+        if _held[key] == 1:
+            remove_leftovers(path, (*RUN_LEFTOVERS, *leftovers))
+        yield
+    finally:
+        _held[key] -= 1
+        if not _held[key]:
+            del _held[key]
+            _release(path, handle)
+            if not existed and path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
+
+def _acquire(folder: Path) -> int | None:
+    """A locked handle of the lock file; None where the file system knows no locks."""
+    path = folder / LOCK_FILE
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise OSError(f"output_dir {folder} cannot be written ({error.strerror}): set another one") from error
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            who = os.read(handle, 200).decode("utf-8", "replace").strip()
+            os.close(handle)
+            raise FolderInUseError(
+                f"{folder}: another run is at work in this folder{f' ({who})' if who else ''}: wait for its end, or "
+                "choose another output_dir"
+            ) from None
+        except OSError as error:
+            os.close(handle)
+            path.unlink(missing_ok=True)
+            logger.warning("%s: its file system has no locks (%s): do not start a second run there", folder, error)
+            return None
+        if _same_file(handle, path):  # else the run before has just ended and removed the file
+            os.ftruncate(handle, 0)
+            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            return handle
+        os.close(handle)
+
+
+def _same_file(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _release(folder: Path, handle: int | None) -> None:
+    if handle is not None:
+        (folder / LOCK_FILE).unlink(missing_ok=True)  # before the lock: a file that is not ours any more must stay
+        os.close(handle)
+
+
+def remove_leftovers(folder: Path, patterns: tuple[str, ...]) -> list[str]:
+    """Remove what a killed run left in a folder; names of it.
+
+    Args:
+        folder: whose lock is held.
+        patterns: globs relative to it.
+    """
+    found = sorted({path for pattern in patterns for path in folder.glob(pattern)})
+    for path in found:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    names = [path.relative_to(folder).as_posix() for path in found]
+    if names:
+        logger.warning("%s: removed what an interrupted run left: %s", folder, ", ".join(names))
+    return names

@@ -1,0 +1,143 @@
+"""Two runs in one folder: the second one says so and leaves; a dead run keeps nobody out."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rexbert_hf.settings import FolderInUseError, hold_folder, run_recipe, sole_run
+
+HOLDER = """
+import importlib.util, os, sys, time
+spec = importlib.util.spec_from_file_location("sole_run", sys.argv[2])
+module = importlib.util.module_from_spec(spec)
+sys.modules["sole_run"] = module
+spec.loader.exec_module(module)
+with module.hold_folder(sys.argv[1]):
+    child = os.fork() if "fork" in sys.argv else 1
+    if child == 0:
+        time.sleep(60)
+    print(child, flush=True)
+    time.sleep(60)
+"""
+MODULE = Path(__file__).parents[2] / "src" / "rexbert_hf" / "settings" / "sole_run.py"
+
+
+def holder(folder, *words):
+    command = [sys.executable, "-c", HOLDER, str(folder), str(MODULE), *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    return process, int(process.stdout.readline())
+
+
+def test_the_second_run_is_told_who_is_there(tmp_path):
+    process, _ = holder(tmp_path / "out")
+    with pytest.raises(FolderInUseError) as caught, hold_folder(tmp_path / "out"):
+        pytest.fail("two runs at once")
+    process.kill()
+    process.wait()
+    said = str(caught.value)
+    assert "\n" not in said
+    assert str(tmp_path / "out") in said
+    assert f"process {process.pid} on " in said
+    assert "choose another output_dir" in said
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_run_keeps_nobody_out_even_if_its_workers_live_on(tmp_path, signum):
+    process, child = holder(tmp_path / "out", "fork")
+    process.send_signal(signum)
+    process.wait()
+    os.kill(child, 0)  # lives
+    with hold_folder(tmp_path / "out"):
+        assert (tmp_path / "out" / ".lock").exists()
+    os.kill(child, signal.SIGKILL)
+    assert not list((tmp_path / "out").iterdir()) if (tmp_path / "out").exists() else True
+
+
+def test_many_at_once_never_two(tmp_path):
+    """Each writes into a file while it holds the folder; entries of two never interleave."""
+    script = HOLDER.split("with module")[0] + (
+        "for turn in range(60):\n"
+        "    try:\n"
+        "        with module.hold_folder(sys.argv[1]):\n"
+        "            with open(sys.argv[3], 'a') as f: f.write(f'in {os.getpid()}\\n')\n"
+        "            time.sleep(0.001)\n"
+        "            with open(sys.argv[3], 'a') as f: f.write(f'out {os.getpid()}\\n')\n"
+        "    except module.FolderInUseError:\n"
+        "        pass\n"
+    )
+    log = tmp_path / "log"
+    command = [sys.executable, "-c", script, str(tmp_path / "out"), str(MODULE), str(log)]
+    processes = [subprocess.Popen(command) for _ in range(4)]
+    assert [process.wait() for process in processes] == [0] * 4
+    lines = log.read_text().splitlines()
+    assert len(lines) >= 40
+    for first, second in zip(lines[::2], lines[1::2], strict=True):
+        assert first.startswith("in ")
+        assert second == first.replace("in", "out")
+    assert not (tmp_path / "out" / ".lock").exists()
+
+
+@dataclass
+class Settings:
+    output_dir: Path
+
+
+def test_a_run_within_a_run_and_what_a_killed_one_left(tmp_path, caplog):
+    (tmp_path / ".rows-abc").mkdir()
+    (tmp_path / ".rows-abc" / "file").write_text("x")
+    (tmp_path / ".run.json.xyz").write_text("half")
+    (tmp_path / ".mine").write_text("stays")
+
+    @sole_run(".rows-*")
+    def outer(settings):
+        assert not list(settings.output_dir.glob(".r*"))
+        (settings.output_dir / ".rows-new").mkdir()
+        return inner(settings)
+
+    @sole_run(".rows-*")
+    def inner(settings):
+        assert (settings.output_dir / ".rows-new").exists()  # the outer one's: not left by a dead run
+        return 5
+
+    assert outer(Settings(tmp_path)) == 5
+    assert {path.name for path in tmp_path.iterdir()} == {".mine", ".rows-new"}
+    assert "removed what an interrupted run left: .rows-abc, .run.json.xyz" in caplog.text
+
+
+def test_an_empty_folder_that_was_made_for_nothing_goes(tmp_path):
+    with pytest.raises(ZeroDivisionError), hold_folder(tmp_path / "out"):
+        _ = 1 / 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot be made") as caught, hold_folder(tmp_path / "file" / "out"):
+        pass
+    assert "set another one" in str(caught.value)
+
+
+def test_sigterm_unwinds_a_recipe(tmp_path, capsys):
+    """Temporary folders go, the status is 143, and nobody else's handler is lost."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def main():
+        with hold_folder(tmp_path / "out"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+
+    with pytest.raises(SystemExit) as caught:
+        run_recipe(main)
+    assert caught.value.code == 143
+    assert capsys.readouterr().err == "error: terminated: start again to go on\n"
+    assert not (tmp_path / "out").exists()
+    assert signal.getsignal(signal.SIGTERM) == before
