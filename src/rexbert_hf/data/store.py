@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MANIFEST = "tokenised.json"
+VERIFIED_BYTES = 256 << 20
+"""Larger sets are checked by the sizes of their files only, unless asked otherwise: reading them takes its time."""
 """The file that makes a folder a finished tokenised data set; it is written last."""
 FORMAT_VERSION = 1
 SPAN_COLUMNS: dict[str, type[np.generic]] = {
@@ -111,8 +114,12 @@ class TokenisedDataset:
         return cls(pa.table(arrays, names=names), num_prefix, num_suffix)
 
     @classmethod
-    def load(cls, directory: str | Path) -> TokenisedDataset:
+    def load(cls, directory: str | Path, verify: bool | None = None) -> TokenisedDataset:
         """Open a folder that `tokenise` or `save` wrote, memory-mapped.
+
+        Args:
+            directory: the folder.
+            verify: compare the checksums of its files; None does so up to `VERIFIED_BYTES`.
 
         Raises:
             FileNotFoundError: if the folder has no manifest (not a tokenised data set, or one that was not finished).
@@ -128,6 +135,7 @@ class TokenisedDataset:
         if manifest.get("format_version") != FORMAT_VERSION:
             found = manifest.get("format_version")
             raise ValueError(f"{directory / MANIFEST}: format {found}, this version reads {FORMAT_VERSION}")
+        _check_files(directory, manifest.get("files", {}), verify)
         tables = [_map_shard(directory / name) for name in manifest["shards"]]
         store = cls(
             pa.concat_tables(tables),
@@ -160,7 +168,7 @@ class TokenisedDataset:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.path is not None:
-            return TokenisedDataset.load, (self.path,)
+            return TokenisedDataset.load, (self.path, False)  # a loader worker's: it was looked at before
         return TokenisedDataset, (self._table, self.num_prefix, self.num_suffix)
 
     def __len__(self) -> int:
@@ -309,6 +317,29 @@ def _check_same(rows: np.ndarray, lengths: np.ndarray, others: np.ndarray, name:
         raise ValueError(f"row {rows[d]}: '{name}' has {others[d]} entries where {lengths[d]} are due: tokenise again")
 
 
+def _check_files(directory: Path, files: dict[str, dict[str, int]], verify: bool | None) -> None:
+    """Compare shards with what the manifest says of them; manifests of earlier versions say nothing."""
+    if verify is None:
+        verify = sum(entry["bytes"] for entry in files.values()) <= VERIFIED_BYTES
+    for name, entry in files.items():
+        path = directory / name
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing, but the manifest names it: tokenise again")
+        size = path.stat().st_size
+        if size != entry["bytes"]:
+            raise ValueError(f"{path} is damaged ({size} bytes, {entry['bytes']} were written): tokenise again")
+        if verify and _checksum(path) != entry["crc32"]:
+            raise ValueError(f"{path} is damaged (its contents changed since they were written): tokenise again")
+
+
+def _checksum(path: Path) -> int:
+    value = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            value = zlib.crc32(block, value)
+    return value
+
+
 def _map_shard(path: Path) -> pa.Table:
     try:
         return pa.ipc.open_stream(pa.memory_map(str(path)).read_buffer()).read_all()
@@ -331,7 +362,9 @@ def write_manifest(directory: Path, shards: list[str], **fields: Any) -> None:
     state |= {"_format_columns": None, "_format_kwargs": {}, "_format_type": None, "_output_all_columns": False}
     (directory / "state.json").write_text(json.dumps({**state, "_split": None}), encoding="utf-8")
     (directory / "dataset_info.json").write_text("{}", encoding="utf-8")
-    manifest = {"format_version": FORMAT_VERSION, "shards": shards, **fields}
+    paths = {name: directory / name for name in shards}
+    sums = {name: {"bytes": path.stat().st_size, "crc32": _checksum(path)} for name, path in paths.items()}
+    manifest = {"format_version": FORMAT_VERSION, "shards": shards, "files": sums, **fields}
     staged = directory / f"{MANIFEST}.partial"
     staged.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     staged.rename(directory / MANIFEST)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from rexbert_hf.hub import merge_card, push_dataset, resolve
+from rexbert_hf.hub.run_file import write_whole
 from rexbert_hf.phrases.guides import fingerprint_of
 from rexbert_hf.phrases.mining import MiningOptions, mine_phrases
 from rexbert_hf.phrases.pool_card import Overlap, pool_card
@@ -220,12 +221,15 @@ class PhrasePool:
         """
         folder = Path(directory)
         (folder / "data").mkdir(parents=True, exist_ok=True)
+        staged, file = folder / "data" / ".pool.partial", folder / "data" / "train-00000-of-00001.parquet"
+        pq.write_table(self.to_dataset().data.table, staged, write_page_checksum=True)
+        staged.replace(file)
         for old in folder.glob(_DATA):
-            old.unlink()
-        pq.write_table(self.to_dataset().data.table, folder / "data" / "train-00000-of-00001.parquet")
+            if old != file:
+                old.unlink()
         readme = folder / "README.md"
         there = readme.read_text(encoding="utf-8") if readme.is_file() else None
-        readme.write_text(merge_card(there, pool_card(self, overlap=overlap, **card)), encoding="utf-8")
+        write_whole(readme, merge_card(there, pool_card(self, overlap=overlap, **card)).encode("utf-8"))
 
     @classmethod
     def load(cls, directory_or_repo: str | Path, revision: str | None = None) -> PhrasePool:
@@ -237,13 +241,13 @@ class PhrasePool:
 
         Raises:
             FileNotFoundError: if there is no such folder or data set, or it holds no pool.
-            ValueError: if a column is missing or a score is not in [0, 1].
+            ValueError: if a file is damaged, a column is missing or a score is not in [0, 1].
         """
         folder = resolve(directory_or_repo, revision, [_DATA], repo_type="dataset")
         files = sorted(folder.glob(_DATA))
         if not files:
             raise FileNotFoundError(f"{folder} has no {_DATA}: it holds no phrase pool")
-        table = pa.concat_tables([pq.read_table(file) for file in files], promote_options="default")
+        table = pa.concat_tables([_read(file) for file in files], promote_options="default")
         if missing := {"phrase", "score"} - set(table.column_names):
             raise ValueError(f"{files[0]} has no column {', '.join(sorted(missing))}: it is no phrase pool")
         columns = table.to_pydict()
@@ -270,6 +274,14 @@ class PhrasePool:
         return push_dataset(
             self.to_dataset(), repo_id, card=text, private=private, revision=revision, commit_message=message
         )
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is damaged ({reason:.120}): mine the pool again, or copy it again") from None
 
 
 def _check(

@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 MARKER = "checkpoint_complete.json"
 """The file that makes a folder a checkpoint."""
 FORMAT_VERSION = 1
+OWN_SUM = "marker_crc32"
+"""Key of the marker's own checksum, which those of the first version lack."""
+_VERSION = "format_version"
 STAGING, DOOMED = ".staging-", ".deleting-"
 _NAME = re.compile(r"checkpoint-(\d+)\Z")
 
@@ -82,12 +85,19 @@ def seal(folder: Path, step: int, info: Mapping[str, Any] | None = None) -> None
     for path in _files(folder):
         _sync(path)
         entries[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "crc32": checksum(path)}
-    marker = {"format_version": FORMAT_VERSION, "step": step, "info": dict(info or {}), "files": entries}
+    marker = {_VERSION: FORMAT_VERSION, "step": step, "info": dict(info or {}), "files": entries}
+    marker[OWN_SUM] = _own_sum(marker)
     with (folder / MARKER).open("w", encoding="utf-8") as file:
         json.dump(marker, file, indent=1, sort_keys=True)
         file.flush()
         os.fsync(file.fileno())
     _sync(folder)
+
+
+def _own_sum(marker: Mapping[str, Any]) -> int:
+    """CRC-32 of what a marker says, however it is written."""
+    plain = json.loads(json.dumps(marker))
+    return zlib.crc32(json.dumps(plain, sort_keys=True).encode())
 
 
 def publish(staged: Path, final: Path) -> None:
@@ -145,22 +155,26 @@ def verify(folder: Path) -> Checkpoint:
     """
     try:
         marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-        version, step, entries = marker["format_version"], int(marker["step"]), marker["files"].items()
+        own = marker.pop(OWN_SUM, None)
+        version, step, info = marker.pop(_VERSION), int(marker["step"]), dict(marker["info"])
+        entries = [(name, entry["size"], entry["crc32"]) for name, entry in marker["files"].items()]
     except FileNotFoundError:
         raise ValueError(f"{folder}: no {MARKER}: it was not finished") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{folder / MARKER}: not readable") from None
     if version != FORMAT_VERSION:
         raise ValueError(f"{folder / MARKER}: format {version}, this version reads {FORMAT_VERSION}")
-    for name, entry in entries:
+    if (set(marker) != {"step", "info", "files"}) if own is None else own != _own_sum(marker | {_VERSION: version}):
+        raise ValueError(f"{folder / MARKER}: contents changed since they were written")
+    for name, size, crc32 in entries:
         path = folder / name
         if not path.is_file():
             raise ValueError(f"{path}: missing")
-        if path.stat().st_size != entry["size"]:
-            raise ValueError(f"{path}: {path.stat().st_size} bytes, {entry['size']} were written")
-        if checksum(path) != entry["crc32"]:
+        if path.stat().st_size != size:
+            raise ValueError(f"{path}: {path.stat().st_size} bytes, {size} were written")
+        if checksum(path) != crc32:
             raise ValueError(f"{path}: contents changed since they were written (CRC-32 differs)")
-    return Checkpoint(folder, step, marker["info"])
+    return Checkpoint(folder, step, info)
 
 
 def checkpoint_folders(output_dir: Path) -> list[Path]:

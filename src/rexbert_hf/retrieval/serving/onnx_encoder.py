@@ -10,6 +10,7 @@ this package:
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,10 @@ class OnnxEncoder:
         self.prompts: dict[str, str] = dict(facts["prompts"])
         self.default_prompt = str(facts.get("default_prompt") or "")
         graph, words = self.folder / facts["graphs"][self.precision], self.folder / "tokenizer.json"
+        for path in (graph, words):
+            wanted = facts.get("crc32", {}).get(path.name)  # exports of earlier versions say nothing
+            if wanted is not None and path.is_file() and file_checksum(path) != wanted:
+                raise ValueError(f"{path} is damaged (its contents changed): export the model again, or copy it again")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -154,6 +159,19 @@ class OnnxEncoder:
             ids[i, : len(row)], mask[i, : len(row)] = row, 1
         vectors: np.ndarray = self.session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
         return vectors
+
+
+def file_checksum(path: Path) -> int:
+    """CRC-32 of a file, read in pieces.
+
+    Args:
+        path: the file.
+    """
+    value = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            value = zlib.crc32(block, value)
+    return value
 
 
 def _read_facts(folder: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from rexbert_hf.models.modernbert import STOCK_CLASS, to_modernbert
-from rexbert_hf.retrieval.serving.onnx_encoder import ENCODER_FILE, OnnxEncoder
+from rexbert_hf.retrieval.serving.onnx_encoder import ENCODER_FILE, OnnxEncoder, file_checksum
 from rexbert_hf.retrieval.serving.query_model import fingerprint, load_model, normalised
 
 logger = logging.getLogger(__name__)
@@ -230,10 +230,12 @@ def _write_rest(source: Any, transformer: Any, place: Path, precisions: tuple[st
     backend.no_padding()
     backend.no_truncation()
     backend.save(str(place / "tokenizer.json"))
+    graphs = {precision: GRAPHS[precision] for precision in precisions}
     prompts = {key: text for key, text in (source.prompts or {}).items() if text}
     facts = {
         "format": 1,
-        "graphs": {precision: GRAPHS[precision] for precision in precisions},
+        "graphs": graphs,
+        "crc32": {file: file_checksum(place / file) for file in (*graphs.values(), "tokenizer.json")},
         "source": name,
         "fingerprint": fingerprint(source),
         "dim": dim,
