@@ -1,0 +1,115 @@
+"""Pearson's and Spearman's correlation, as scipy computes them; NaN where one side is constant.
+
+One decision worth knowing: `moments` standardises both sides before it squares them. Correlations do not change with
+shift and scale, and sums of squares of standardised values keep their digits, so a bootstrap may work on sums.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def pearson(x: ArrayLike, y: ArrayLike) -> float:
+    """Pearson's linear correlation; NaN for fewer than two values or a constant side.
+
+    Args:
+        x: one side, `[n]`.
+        y: the other.
+
+    Raises:
+        ValueError: if the lengths differ or a value is not finite.
+
+    Example:
+        >>> round(pearson([1, 2, 3], [2, 4, 7]), 6)
+        0.993399
+    """
+    a, b = _checked(x, y)
+    if len(a) < 2 or (a == a[0]).all() or (b == b[0]).all():
+        return float("nan")
+    a, b = a - a.mean(), b - b.mean()
+    a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
+    return float(np.clip(a @ b, -1.0, 1.0))
+
+
+def spearman(x: ArrayLike, y: ArrayLike) -> float:
+    """Spearman's rank correlation: Pearson's of the ranks, equal values sharing their mean rank.
+
+    Args:
+        x: one side, `[n]`.
+        y: the other.
+
+    Raises:
+        ValueError: if the lengths differ or a value is not finite.
+
+    Example:
+        >>> spearman([1, 2, 3, 4], [1, 10, 100, 100]), spearman([1, 2], [3, 3])
+        (0.9486832980505139, nan)
+    """
+    a, b = _checked(x, y)
+    return pearson(average_ranks(a), average_ranks(b))
+
+
+def average_ranks(values: ArrayLike) -> np.ndarray:
+    """Ranks from 1, equal values sharing the mean of theirs; float64 `[n]`.
+
+    Args:
+        values: `[n]`.
+
+    Example:
+        >>> average_ranks([30, 10, 30, 20]).tolist()
+        [3.5, 1.0, 3.5, 2.0]
+    """
+    _, place, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks: np.ndarray = (last - (counts - 1) / 2.0)[place]
+    return ranks
+
+
+def moments(x: ArrayLike, y: ArrayLike) -> np.ndarray:
+    """What each example adds to a correlation: `[n, 5]` of x, y, x^2, y^2, x y, both sides standardised.
+
+    Args:
+        x: one side, `[n]`.
+        y: the other.
+
+    Raises:
+        ValueError: if the lengths differ or a value is not finite.
+    """
+    a, b = (_standardised(side) for side in _checked(x, y))
+    return np.stack([a, b, a * a, b * b, a * b], axis=1)
+
+
+def pearson_of_sums(sums: np.ndarray, n: np.ndarray | int) -> np.ndarray:
+    """Pearson's correlation from column sums of `moments`; 0 where a side is constant.
+
+    Args:
+        sums: `[..., 5]`.
+        n: examples in each, `[...]` or a number.
+
+    Example:
+        >>> rows = moments([1, 2, 3], [2, 4, 7])
+        >>> round(float(pearson_of_sums(rows.sum(axis=0), 3)), 6)
+        0.993399
+    """
+    x, y, xx, yy, xy = np.moveaxis(np.asarray(sums, dtype=np.float64) / np.asarray(n)[..., None], -1, 0)
+    spread = (xx - x * x) * (yy - y * y)
+    # Where a resample holds one value only, rounding leaves a spread near 0.
+    usable = spread > 1e-20
+    return np.clip(np.where(usable, (xy - x * y) / np.sqrt(np.where(usable, spread, 1.0)), 0.0), -1.0, 1.0)
+
+
+def _standardised(values: np.ndarray) -> np.ndarray:
+    spread = values.std()
+    centred: np.ndarray = values - values.mean()
+    return centred / spread if spread > 0 else np.zeros_like(values)
+
+
+def _checked(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    a, b = np.asarray(x, dtype=np.float64).ravel(), np.asarray(y, dtype=np.float64).ravel()
+    if len(a) != len(b):
+        raise ValueError(f"{len(a)} values on one side and {len(b)} on the other: give pairs")
+    bad = np.flatnonzero(~(np.isfinite(a) & np.isfinite(b)))
+    if len(bad):
+        raise ValueError(f"row {bad[0]}: {a[bad[0]]} and {b[bad[0]]} are not both finite numbers")
+    return a, b
