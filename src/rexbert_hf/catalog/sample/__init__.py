@@ -15,7 +15,9 @@ from datasets import Dataset, Features, Value
 
 from ..records import RECORDS
 from .behaviour import Intent, Shelves, make_associations, make_events, make_queries, make_query_products
+from .chinese import make_chinese_reviews
 from .crawl import make_crawl
+from .multilingual import make_multilingual
 from .opinions import make_questions, make_reviews
 from .products import SampleProduct, make_products
 from .recipes import make_recipe_pages
@@ -90,11 +92,15 @@ _MAKERS: dict[str, Callable[[int, int], _Rows]] = {
     ),
     "shop_text": lambda seed, size: _as_rows(_shop_texts(seed, size)),
     "long_text": lambda seed, size: _as_rows(make_long_documents(seed, size)),
+    "multilingual_text": make_multilingual,
+    "chinese_reviews": make_chinese_reviews,
 }
 SAMPLE_KINDS = tuple(_MAKERS)
-"""What `load_sample` knows: the records, two crawls, and three views with a `text` column for pre-training."""
+"""What `load_sample` knows: the records, two crawls, four views with a `text` column, and labelled reviews."""
 
 _FEATURES = {**RECORDS, "crawl": RECORDS["web"], "food_crawl": RECORDS["web"]}
+_FEATURES["multilingual_text"] = Features({"text": Value("string"), "language": Value("string")})
+_FEATURES["chinese_reviews"] = Features({"text": Value("string"), "category": Value("string")})
 _TEXT_VIEW = Features({"text": Value("string")})
 
 
@@ -104,7 +110,9 @@ def load_sample(kind: str, seed: int = 0, size: int | None = None) -> Dataset:
     Kinds: the records (`products`, `queries`, `query_products`, `events`, `associations`, `reviews`, `questions`,
     `web`), the crawls `crawl` (the web with frames, copies, other languages, empty pages) and `food_crawl` (the same
     with recipes, labelled "recipe" and "general"), and the texts `general_text` (prose, no shop), `shop_text` (titles,
-    descriptions, reviews, questions, queries, shop pages) and `long_text` (documents of at least 3,000 words).
+    descriptions, reviews, questions, queries, shop pages), `long_text` (documents of at least 3,000 words) and
+    `multilingual_text` (shop text in German, Spanish, Chinese and Indonesian, with its `language`), and
+    `chinese_reviews` with the `category` of what they are about.
 
     Args:
         kind: one of `SAMPLE_KINDS`.
