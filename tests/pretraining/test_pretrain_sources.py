@@ -28,6 +28,8 @@ OTHER = {
     "corpus": "user/corpus",
     "domains": ["hobby"],
     "columns": {"text": "body"},
+    "language": "de",
+    "unescape": True,
     "format": "text",
     "max_bad_share": 0.2,
     "encoding": "latin-1",

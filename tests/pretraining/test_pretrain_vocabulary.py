@@ -8,6 +8,8 @@ import pytest
 import torch
 from pretraining_cases import settings
 from test_pretrain_phrases import PHASE, TINY_RUN
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
 
 from rexbert_hf.catalog import load_sample
 from rexbert_hf.data.vocabulary import train_tokenizer
@@ -49,6 +51,38 @@ def test_rows_of_known_tokens_are_kept_and_it_trains(tmp_path, checkpoint, caplo
         assert torch.equal(model.decoder.weight[mine], before.decoder.weight[theirs])
     pretrain(chosen)
     assert RexBertForMaskedLM.from_pretrained(tmp_path / "out").config.vocab_size == 448
+
+
+def test_a_unigram_tokenizer_as_xlm_r_has_one_takes_over(tmp_path, checkpoint):
+    """Other special tokens, other marks of a space: known words keep their rows, and special tokens go by role."""
+    texts = [*load_sample("multilingual_text", size=120)["text"], *load_sample("reviews", size=60)["text"]]
+    backend = Tokenizer(models.Unigram())
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    trainer = trainers.UnigramTrainer(vocab_size=640, special_tokens=special, unk_token="<unk>", show_progress=False)
+    backend.train_from_iterator(texts, trainer)
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    roles = {"bos": 0, "cls": 0, "eos": 2, "sep": 2, "pad": 1, "unk": 3, "mask": 4}
+    names = {f"{role}_token": special[number] for role, number in roles.items()}
+    PreTrainedTokenizerFast(tokenizer_object=backend, **names).save_pretrained(tmp_path / "tokenizer")
+    chosen = continued(tmp_path / "out", checkpoint, tokenizer__path=tmp_path / "tokenizer")
+    tokenizer = load_tokenizer(chosen, tmp_path)
+    model, before = load_model(chosen, tokenizer), RexBertForMaskedLM.from_pretrained(checkpoint)
+    old = load_tokenizer(continued(tmp_path, checkpoint), tmp_path)
+    for role in ("cls", "sep", "pad", "mask"):
+        mine, theirs = (getattr(one, f"{role}_token_id") for one in (tokenizer, old))
+        assert torch.equal(model.decoder.weight[mine], before.decoder.weight[theirs])
+    assert model.config.pad_token_id == 1
+    shared = [token for token in tokenizer.get_vocab() if token.replace("\u2581", "\u0120") in old.get_vocab()]
+    assert len(shared) > 30
+    for token in shared:
+        if token not in special:
+            theirs = old.get_vocab()[token.replace("\u2581", "\u0120")]
+            assert torch.equal(model.decoder.weight[tokenizer.get_vocab()[token]], before.decoder.weight[theirs])
+    pretrain(chosen)
+    assert RexBertForMaskedLM.from_pretrained(tmp_path / "out").config.vocab_size == len(tokenizer)
 
 
 def test_the_checkpoints_own_tokenizer_by_path_changes_nothing(tmp_path, checkpoint, caplog):

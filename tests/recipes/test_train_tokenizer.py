@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from rexbert_hf.catalog import load_sample
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train_tokenizer.py"
 
@@ -52,7 +55,7 @@ def test_a_missing_column_is_status_one(run, tmp_path):
     (tmp_path / "t.csv").write_text("title\nred lamp\n")
     status, _, err = run("--texts", f"[{{path: {tmp_path / 't.csv'}}}]", "--output_dir", str(tmp_path / "out"))
     assert status == 1
-    assert "no 'text' column in" in err
+    assert "no column 'text' among title: set the source's columns.text" in err
     assert not (tmp_path / "out").exists()
 
 
@@ -60,3 +63,89 @@ def test_a_source_is_a_sample_or_a_path(run):
     status, _, err = run("--texts.0.path", "x.csv")
     assert status == 2
     assert "texts.0: give either 'sample' or 'path'" in err
+
+
+MULTILINGUAL = (
+    "[{sample: shop_text, language: en, limit: 800},"
+    " {sample: multilingual_text, columns: {text: text, language: language}, limit: 1500}]"
+)
+
+
+def test_a_temperature_gives_small_languages_more_of_the_vocabulary(run, tmp_path):
+    found = {}
+    for temperature in ("1.0", "0.0"):
+        words = ["--texts", MULTILINGUAL, "--products", "null", "--vocab_size", "768", "--temperature", temperature]
+        status, out, _ = run(*words, "--output_dir", str(tmp_path / temperature))
+        assert status == 0
+        found[temperature] = json.loads((tmp_path / temperature / "run.json").read_text())["results"]["languages"]
+        assert "language  tokens/character" in out
+    assert set(found["0.0"]) == {"de", "en", "es", "id", "zh"}
+    for code in ("zh", "id"):
+        assert found["0.0"][code]["tokens_per_character"] < found["1.0"][code]["tokens_per_character"]
+    assert found["0.0"]["en"]["tokens_per_character"] > found["1.0"]["en"]["tokens_per_character"]
+    assert found["0.0"]["zh"]["tokens_per_word"] is None
+
+
+def unigram(folder, mask=True):
+    """A SentencePiece tokenizer as XLM-R's: Unigram, <s> </s> <pad> <unk> <mask>, metaspace."""
+    texts = [text for kind in ("multilingual_text", "shop_text") for text in load_sample(kind, size=120)["text"]]
+    backend = Tokenizer(models.Unigram())
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    special = ["<s>", "<pad>", "</s>", "<unk>", *(["<mask>"] if mask else [])]
+    trainer = trainers.UnigramTrainer(vocab_size=700, special_tokens=special, unk_token="<unk>", show_progress=False)
+    backend.train_from_iterator(texts, trainer)
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    names = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "pad_token": "<pad>"}
+    names |= {"unk_token": "<unk>"} | ({"mask_token": "<mask>"} if mask else {})
+    PreTrainedTokenizerFast(tokenizer_object=backend, **names).save_pretrained(folder)
+    return folder
+
+
+def test_a_tokenizer_of_another_kind_is_measured_and_saved(run, tmp_path):
+    folder = unigram(tmp_path / "xlmr")
+    words = [
+        "--texts",
+        MULTILINGUAL,
+        "--products",
+        "null",
+        "--path",
+        str(folder),
+        "--output_dir",
+        str(tmp_path / "out"),
+    ]
+    status, out, _ = run(*words)
+    assert status == 0
+    assert "zh " in out
+    saved, given = AutoTokenizer.from_pretrained(tmp_path / "out"), AutoTokenizer.from_pretrained(folder)
+    assert saved.get_vocab() == given.get_vocab()
+    assert saved.mask_token == "<mask>"
+    done = json.loads((tmp_path / "out" / "run.json").read_text())["results"]
+    assert done["vocab_size"] == len(given)
+
+
+def test_one_without_a_mask_is_refused(run, tmp_path):
+    folder = unigram(tmp_path / "xlmr", mask=False)
+    words = [
+        "--texts",
+        MULTILINGUAL,
+        "--products",
+        "null",
+        "--path",
+        str(folder),
+        "--output_dir",
+        str(tmp_path / "out"),
+    ]
+    status, _, err = run(*words)
+    assert status == 1
+    assert "has no mask token" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_language_with_no_held_out_text_is_named(run, tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"text": "one lamp"}\n')
+    texts = f"[{{sample: shop_text, language: en, limit: 500}}, {{path: {tmp_path / 't.jsonl'}, language: th}}]"
+    status, _, err = run("--texts", texts, "--products", "null", "--output_dir", str(tmp_path / "out"))
+    assert status == 1
+    assert "none of the 1 texts in 'th' is held out" in err

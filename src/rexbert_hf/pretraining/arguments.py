@@ -63,6 +63,8 @@ def make_arguments(settings: PretrainSettings) -> CurriculumArguments:
         "save_steps": chosen.save_steps,
         "save_total_limit": chosen.save_total_limit,
         "report_to": trackers(chosen.report_to),
+        "spike_factor": chosen.spike_factor,
+        "spike_window": chosen.spike_window,
         "use_cpu": use_cpu,
         "eval_max_tokens": evaluation.max_tokens,
         "eval_position_edges": evaluation.position_edges,

@@ -1,7 +1,8 @@
 """From a recipe's sources to tokenised stores: read, deduplicate, hold out, tokenise; each source once.
 
 The result of a source lies in a folder named by everything that decides it, and is found again in milliseconds: a
-resumed run reads no text. The manifest is written last, so what a killed run left is never taken for a result.
+resumed run reads no text. The manifest is written last, so what a killed run left is never taken for a result. A source
+in several languages becomes a corpus for each, called SOURCE.LANGUAGE, in a folder of its own below the source's.
 """
 
 from __future__ import annotations
@@ -31,15 +32,24 @@ from rexbert_hf.pretraining.associations import save_product_rows
 from rexbert_hf.pretraining.baselines import batches_of
 from rexbert_hf.pretraining.curated import with_held_out
 from rexbert_hf.pretraining.guides import make_guides
-from rexbert_hf.pretraining.settings import PretrainSettings, SourceSettings
+from rexbert_hf.pretraining.languages import split_languages
+from rexbert_hf.pretraining.settings import PretrainSettings
+from rexbert_hf.pretraining.source_settings import DETECT, SourceSettings
 from rexbert_hf.pretraining.sources import PRODUCT_ID, pinned, read_source, room, source_key, working_folder
 
 logger = logging.getLogger(__name__)
 
+_PART = "part.json"
+"""Report of one language, in its folder."""
+
+
+class NothingToTrainOnError(ValueError):
+    """A source, or one language of it, has no document on the training side."""
+
 
 @dataclass(frozen=True)
 class Corpus:
-    """One source, ready to train on.
+    """One source, or one language of a source, ready to train on.
 
     Attributes:
         train: documents to train on.
@@ -55,7 +65,7 @@ class Corpus:
 def prepare(
     settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase, cache_dir: Path, num_proc: int = 1
 ) -> dict[str, Corpus]:
-    """Prepare all sources of a recipe.
+    """Prepare all sources of a recipe; those in several languages by language, as SOURCE.LANGUAGE.
 
     Args:
         settings: the recipe.
@@ -65,7 +75,7 @@ def prepare(
 
     Raises:
         FileNotFoundError: if a path does not exist.
-        ValueError: if a source holds no text.
+        ValueError: if a source, or a language that it names, holds no text.
         OSError: if there is no room for the tokens.
     """
     guides = make_guides(settings.guides, settings.data_dir) if settings.needs_guides else []
@@ -73,13 +83,13 @@ def prepare(
     unused = sorted(set(settings.sources) - used)
     if unused:
         logger.info("no phase mixes %s: evaluated only", ", ".join(unused))
-    corpora = {}
+    corpora: dict[str, Corpus] = {}
     for name, source in settings.sources.items():
         held_out = settings.evaluation.held_out if source.evaluate else 0.0
         marks = [guide.fingerprint for guide in guides]
         key = source_key(source, settings.data_dir, tokenizer_key(tokenizer), marks, held_out)
         folder = cache_dir / f"{name}-{key}"
-        corpora[name] = _prepared(folder) or _prepare(
+        corpora |= _prepared(name, folder) or _prepare(
             name, source, settings.data_dir, held_out, tokenizer, guides, folder, key, num_proc
         )
     return corpora
@@ -92,19 +102,29 @@ def tokenizer_key(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
 
-def _prepared(folder: Path) -> Corpus | None:
-    """What an earlier run prepared; a folder that cannot be used is removed."""
+def _prepared(name: str, folder: Path) -> dict[str, Corpus]:
+    """What an earlier run prepared, nothing if there is none; a folder that cannot be used is removed."""
     manifest = folder / "prepared.json"
     if not manifest.exists():
-        return None
+        return {}
     try:
         report = json.loads(manifest.read_text(encoding="utf-8"))
-        found = {part: TokenisedDataset.load(folder / place) for part, place in report["stores"].items()}
-        return Corpus(found["train"], found.get("validation"), report)
+        if "languages" in report:
+            places = {f"{name}.{code}": folder / code for code in report["languages"]}
+            return {part: _opened(place, json.loads((place / _PART).read_text())) for part, place in places.items()}
+        return {name: _opened(folder, report)}
     except (OSError, ValueError, KeyError, TypeError) as error:
         logger.warning("%s cannot be used (%s): preparing the source again", folder, error)
         shutil.rmtree(folder)
-        return None
+        return {}
+
+
+def _opened(folder: Path, report: dict[str, Any]) -> Corpus:
+    """The stores of one corpus, which know their language and source."""
+    found = {part: TokenisedDataset.load(folder / place) for part, place in report["stores"].items()}
+    for store in found.values():
+        store.metadata |= {key: report[key] for key in ("language", "source") if key in report}
+    return Corpus(found["train"], found.get("validation"), report)
 
 
 def _prepare(
@@ -117,49 +137,90 @@ def _prepare(
     folder: Path,
     key: str,
     num_proc: int,
-) -> Corpus:
+) -> dict[str, Corpus]:
     reading = ReadReport()
     source, revision = pinned(source, data_dir)
-    stores: dict[str, TokenisedDataset] = {}
-    with room(f"source '{name}': no room for its tokens", folder.parent), working_folder(folder) as work:
-        documents = read_source(source, data_dir, reading, work)
-        dataset, repeated = deduplicate(documents)
-        parts = split_dataset(dataset, "text" if source.pairs is None else "query", held_out)
-        if source.corpus is not None and source.evaluate:
+
+    def write(name: str, dataset: Dataset, folder: Path, work: Path) -> dict[str, Any]:
+        """Hold out, tokenise and report one set of documents."""
+        unique, repeated = deduplicate(dataset)
+        parts = split_dataset(unique, "text" if source.pairs is None else "query", held_out)
+        if source.corpus is not None and source.evaluate and not source.splits_languages:
             parts = with_held_out(source, data_dir, work, parts)
-        for part in ("train", "validation"):
-            store = _tokenised(name, source, part, parts[part], tokenizer, folder, guides, num_proc, f"{key}-{part}")
-            if store is not None:
-                stores[part] = store
+        stores = _stores(name, source, parts, tokenizer, folder, guides, num_proc, key)
         if held_out and "validation" not in stores:
             logger.warning(
                 "source '%s': none of its %d documents is held out (evaluation.held_out=%g): it is not evaluated",
                 name,
-                len(dataset),
+                len(unique),
                 held_out,
             )
-        if PRODUCT_ID in documents.column_names and source.pairs is None:
-            save_product_rows(documents, parts["train"], stores["train"], tokenizer, folder)
-        skipped: Counter[str] = Counter()
-        for store in stores.values():
-            skipped.update(store.metadata.get("skipped", {}))
-        report = {
-            "name": name,
-            "fingerprint": content_fingerprint(stores["train"]),
-            **revision,
-            "documents": len(stores["train"]),
-            "tokens": stores["train"].num_tokens,
-            "held_out_documents": len(stores["validation"]) if "validation" in stores else 0,
-            "repeated_documents": repeated,
-            "bad_rows": reading.bad,
-            "empty_rows": reading.empty,
-            "skipped_documents": dict(skipped),
-            **({"spans": _spans_of(stores)} if guides or source.pairs is not None else {}),
-            "stores": {part: store.path.name for part, store in stores.items() if store.path is not None},
-        }
+        if PRODUCT_ID in dataset.column_names and source.pairs is None:
+            save_product_rows(dataset, parts["train"], stores["train"], tokenizer, folder)
+        report = _report(name, stores, bool(guides) or source.pairs is not None)
+        return report | {"repeated_documents": repeated, **revision}
+
+    with room(f"source '{name}': no room for its tokens", folder.parent), working_folder(folder) as work:
+        documents = read_source(source, data_dir, reading, work)
+        read = {"bad_rows": reading.bad, "empty_rows": reading.empty}
+        if not source.splits_languages:
+            report = write(name, documents, folder, work) | read
+            if source.language is not None:
+                report["language"] = source.language
+        else:
+            languages = split_languages(name, source, documents)
+            for code, part in list(languages.items()):
+                try:
+                    found = write(f"{name}.{code}", part, folder / code, work) | {"language": code, "source": name}
+                except NothingToTrainOnError as error:
+                    if source.language != DETECT or len(languages) == 1:
+                        raise
+                    logger.warning("%s: its %d documents are left out", error, len(part))
+                    del languages[code]
+                    continue
+                write_whole(folder / code / _PART, json.dumps(found | read, indent=2).encode())
+                read = {"bad_rows": 0, "empty_rows": 0}  # of the whole source: told once
+            report = {"name": name, "languages": list(languages)}
         write_whole(folder / "prepared.json", json.dumps(report, indent=2).encode())
-    logger.info("source %s: %d documents, %d tokens", name, report["documents"], report["tokens"])
-    return Corpus(stores["train"], stores.get("validation"), report)
+    corpora = _prepared(name, folder)
+    for part, corpus in corpora.items():
+        logger.info("source %s: %d documents, %d tokens", part, corpus.report["documents"], corpus.report["tokens"])
+    return corpora
+
+
+def _report(name: str, stores: Mapping[str, TokenisedDataset], with_spans: bool) -> dict[str, Any]:
+    skipped: Counter[str] = Counter()
+    for store in stores.values():
+        skipped.update(store.metadata.get("skipped", {}))
+    return {
+        "name": name,
+        "fingerprint": content_fingerprint(stores["train"]),
+        "documents": len(stores["train"]),
+        "tokens": stores["train"].num_tokens,
+        "held_out_documents": len(stores["validation"]) if "validation" in stores else 0,
+        "skipped_documents": dict(skipped),
+        **({"spans": _spans_of(stores)} if with_spans else {}),
+        "stores": {part: store.path.name for part, store in stores.items() if store.path is not None},
+    }
+
+
+def _stores(
+    name: str,
+    source: SourceSettings,
+    parts: Mapping[str, Dataset],
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    guides: Sequence[Guide],
+    num_proc: int,
+    key: str,
+) -> dict[str, TokenisedDataset]:
+    """The tokens of both sides of the split; where nothing is held out, of one."""
+    stores = {}
+    for part in ("train", "validation"):
+        store = _tokenised(name, source, part, parts[part], tokenizer, folder, guides, num_proc, f"{key}-{part}")
+        if store is not None:
+            stores[part] = store
+    return stores
 
 
 def _spans_of(stores: Mapping[str, TokenisedDataset]) -> dict[str, Any]:
@@ -189,7 +250,7 @@ def _tokenised(
     except ValueError as error:
         if part == "validation":
             return None
-        raise ValueError(f"source '{name}': no document to train on: {error}") from error
+        raise NothingToTrainOnError(f"source '{name}': no document to train on: {error}") from error
 
 
 def content_fingerprint(store: TokenisedDataset) -> str:

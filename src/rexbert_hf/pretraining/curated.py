@@ -14,7 +14,7 @@ from datasets import Dataset, DatasetDict, concatenate_datasets
 
 from rexbert_hf.corpus.loading import load_corpus
 from rexbert_hf.corpus.manifest import SAMPLE, Manifest
-from rexbert_hf.pretraining.settings import SourceSettings
+from rexbert_hf.pretraining.source_settings import SourceSettings
 
 
 def corpus_place(source: SourceSettings, data_dir: str | None) -> str:

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from rexbert_hf.catalog import split_of
+from rexbert_hf.data.languages import UNKNOWN, balanced_texts
 from rexbert_hf.hub import read_run, resolve
 from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM, RexBertForPreTraining
 from rexbert_hf.models.vocabulary_transfer import transfer_vocabulary
+from rexbert_hf.pretraining.languages import split_languages
 from rexbert_hf.pretraining.settings import PretrainSettings
 from rexbert_hf.pretraining.sources import read_source, room, source_key, texts_of, working_folder
 from rexbert_hf.settings.tree import closest
@@ -39,11 +42,23 @@ def load_tokenizer(settings: PretrainSettings, cache_dir: Path) -> PreTrainedTok
         ValueError: if it has no mask token, or is a slow one.
     """
     place = settings.tokenizer.path or settings.model.init_from or settings.model.grow_from
-    if place is None:
-        tokenizer = _trained(settings, cache_dir)
-    else:
-        revision = settings.model.revision if settings.tokenizer.path is None else None
-        tokenizer = _load(place, revision)
+    if place is None or settings.tokenizer.train:
+        return _trained(settings, cache_dir)
+    return open_tokenizer(place, settings.model.revision if settings.tokenizer.path is None else None)
+
+
+def open_tokenizer(place: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """A tokenizer that a masked-LM model can be trained with.
+
+    Args:
+        place: folder or Hub id.
+        revision: on the Hub.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it has no mask token, is a slow one, or cannot be loaded.
+    """
+    tokenizer = _load(place, revision)
     if tokenizer.mask_token_id is None:
         raise ValueError(f"the tokenizer {place} has no mask token: add one, or use the tokenizer of a masked-LM model")
     if not tokenizer.is_fast:
@@ -72,7 +87,10 @@ def _trained(settings: PretrainSettings, cache_dir: Path) -> PreTrainedTokenizer
 
     keys = [source_key(source, settings.data_dir) for source in settings.sources.values()]
     chosen = settings.tokenizer
-    identity = json.dumps([keys, chosen.vocab_size, chosen.max_documents, settings.evaluation.held_out])
+    parts: list[Any] = [keys, chosen.vocab_size, chosen.max_documents, settings.evaluation.held_out]
+    if chosen.temperature is not None:
+        parts.append(chosen.temperature)
+    identity = json.dumps(parts)
     folder = cache_dir / f"tokenizer-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     if not (folder / "tokenizer.json").exists():
         logger.info("training a tokenizer of %d tokens on the sources", chosen.vocab_size)
@@ -88,16 +106,36 @@ def _trained(settings: PretrainSettings, cache_dir: Path) -> PreTrainedTokenizer
 
 
 def _texts(settings: PretrainSettings, work_dir: Path) -> Iterator[str]:
-    """Documents of all sources that are not held out, spread evenly over each source."""
+    """Documents of all sources that are not held out, spread evenly over each source, or weighed by language."""
+    temperature = settings.tokenizer.temperature
+    if temperature is None:
+        for _, texts in _texts_by_language(settings, work_dir):
+            yield from texts
+        return
+    found: dict[str, list[str]] = {}
+    for code, texts in _texts_by_language(settings, work_dir):
+        found.setdefault(code, []).extend(texts)
+    yield from balanced_texts(found, temperature)
+
+
+def _texts_by_language(settings: PretrainSettings, work_dir: Path) -> Iterator[tuple[str, Iterator[str]]]:
+    """Language and documents of each source, of a source in several languages one after the other."""
     most = settings.tokenizer.max_documents
     for name, source in settings.sources.items():
         place = work_dir / name
         place.mkdir()
         held_out = settings.evaluation.held_out if source.evaluate else 0.0
         dataset = read_source(source, settings.data_dir, work_dir=place)
-        stride = max(1, len(dataset) // most)
-        chosen = dataset.select(range(0, len(dataset), stride)[:most])
-        yield from (text for text in texts_of(chosen) if split_of(text, held_out) == "train")
+        by_language = source.splits_languages and settings.tokenizer.temperature is not None
+        parts = split_languages(name, source, dataset) if by_language else {source.language or UNKNOWN: dataset}
+        for code, part in parts.items():
+            stride = max(1, len(part) // most)
+            chosen = part.select(range(0, len(part), stride)[:most])
+            yield code, _on_training_side(chosen, held_out)
+
+
+def _on_training_side(documents: Dataset, held_out: float) -> Iterator[str]:
+    return (text for text in texts_of(documents) if split_of(text, held_out) == "train")
 
 
 def load_model(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -141,7 +179,7 @@ def _continued(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -
             f"{wanted.init_from}: no masked-LM model can be loaded from it ({_first_line(error)}): set model.init_from"
             " to a complete masked-LM checkpoint"
         ) from error
-    if settings.tokenizer.path is not None:
+    if settings.tokenizer.path is not None or settings.tokenizer.train:
         _change_vocabulary(model, folder, tokenizer)
     embedding = model.get_input_embeddings()
     assert isinstance(embedding, torch.nn.Embedding)
@@ -160,7 +198,7 @@ def _change_vocabulary(model: PreTrainedModel, folder: Path, tokenizer: PreTrain
     try:
         own = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError):
-        logger.warning("%s has no tokenizer of its own: its rows are taken for those of tokenizer.path", folder)
+        logger.warning("%s has no tokenizer of its own: its rows are taken for those of the run's", folder)
         return
     if own.get_vocab() == tokenizer.get_vocab():
         return

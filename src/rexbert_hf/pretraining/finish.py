@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rexbert_hf.hub import card_of_run, loss_plot, push_run, read_run, write_card, write_run
+from rexbert_hf.data.languages import UNKNOWN
+from rexbert_hf.hub import loss_plot, push_run, read_run, write_card, write_run
 from rexbert_hf.hub.run_file import plain, redact
 from rexbert_hf.models.modeling_rexbert import RexBertPreTrainedModel
 from rexbert_hf.pretraining.baselines import count_baselines
@@ -19,6 +20,7 @@ from rexbert_hf.pretraining.corpora import Corpus
 from rexbert_hf.pretraining.settings import PretrainSettings
 from rexbert_hf.settings import to_dict
 from rexbert_hf.training import CurriculumTrainer, Plan
+from rexbert_hf.training.languages import tokens_by_language
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +85,9 @@ def measure(
         tokenizer: of the run.
     """
     results: dict[str, Any] = {"phases": [_phase(trainer, plan, index) for index in range(len(plan.phases))]}
+    if any(phase.languages for phase in plan.phases):
+        used = {name for phase in plan.phases for name in phase.order.names}
+        results["languages"] = _languages(results["phases"], [corpora[name].report for name in sorted(used)])
     held_out = {name: corpus.held_out for name, corpus in corpora.items() if corpus.held_out is not None}
     if held_out and settings.evaluation.baselines and trainer.is_world_process_zero():
         results["baselines"] = count_baselines(
@@ -107,6 +112,8 @@ def _phase(trainer: CurriculumTrainer, plan: Plan, index: int) -> dict[str, Any]
         "fill": round(report.fill, 5),
         "dropped_share": round(report.dropped_share, 6),
     }
+    if phase.languages:
+        found["languages"] = tokens_by_language(phase.order, phase.languages)
     speeds = [entry["tokens_per_second"] for entry in logs if "tokens_per_second" in entry]
     shares = [entry["mfu"] for entry in logs if "mfu" in entry]
     if logs:
@@ -120,6 +127,29 @@ def _phase(trainer: CurriculumTrainer, plan: Plan, index: int) -> dict[str, Any]
             found |= _accuracies(reading, reading["when"])
             if reading["when"] == "after":
                 found |= _by_position(reading)
+    return found
+
+
+def _languages(phases: Sequence[Mapping[str, Any]], reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the run saw of each language: tokens of all phases, and how often its text was read (above 1 it repeats)."""
+    seen: dict[str, int] = {}
+    for phase in phases:
+        for code, of in phase.get("languages", {}).items():
+            seen[code] = seen.get(code, 0) + of["tokens"]
+    found = []
+    for code, tokens in sorted(seen.items(), key=lambda item: -item[1]):
+        mine = [report for report in reports if report.get("language", UNKNOWN) == code]
+        documents, available = (sum(report[key] for report in mine) for key in ("documents", "tokens"))
+        found.append(
+            {
+                "language": code,
+                "documents": documents,
+                "available_tokens": available,
+                "tokens": tokens,
+                "share": round(tokens / max(sum(seen.values()), 1), 5),
+                "epochs": round(tokens / max(available, 1), 4),
+            }
+        )
     return found
 
 
@@ -188,8 +218,9 @@ def finish(
             resumed_from_step=trainer.resumed_from_step,
             data=data,
             num_parameters=model.num_parameters(),
+            card=settings.card_fields(),
         )
-        write_card(output, card_of_run(output))
+        write_card(output)
     except OSError as error:
         raise OSError(
             f"the model is in {output}, its results could not be written ({error}): make room, then start again"

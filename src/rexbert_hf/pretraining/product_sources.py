@@ -99,14 +99,14 @@ def join_fields(product: Mapping[str, Any], settings: ProductTextSettings) -> st
 
 
 def product_texts(products: Dataset, settings: ProductTextSettings, work_dir: Path | None) -> Dataset:
-    """Products as texts, with `product_id` where they have it; products without any text are left out.
+    """Products as texts, with `product_id` and `language` where they have them; those without any text are left out.
 
     Args:
         products: `PRODUCT` rows.
         settings: how fields are joined.
         work_dir: texts are written there and mapped.
     """
-    names = [name for name in ("product_id",) if name in products.column_names]
+    names = [name for name in ("product_id", "language") if name in products.column_names]
     features = Features({"text": Value("string"), **{name: Value("string") for name in names}})
     texts = ({"text": join_fields(row, settings), **{name: row[name] for name in names}} for row in rows_of(products))
     return mapped((row for row in texts if row["text"]), features, work_dir, "products")

@@ -26,20 +26,23 @@ from rexbert_hf.pretraining.finish import finish, finished_results, measure, pus
 from rexbert_hf.pretraining.processes import check_launcher, check_processes
 from rexbert_hf.pretraining.settings import PretrainSettings
 from rexbert_hf.pretraining.threads import usable_cores
-from rexbert_hf.settings import to_dict
+from rexbert_hf.settings import sole_run, to_dict
 from rexbert_hf.training import CurriculumTrainer, NeighborDataset, Plan, resolve
 from rexbert_hf.training.collation import MASKINGS, register_masking
 from rexbert_hf.training.cpu import tune_cpu
+from rexbert_hf.training.languages import tokens_by_language
 
 __all__ = ["finish", "make_arguments", "pretrain", "save_model"]
 
 logger = logging.getLogger(__name__)
 
 
+@sole_run()
 def pretrain(
     settings: PretrainSettings,
     make_model: Callable[[PretrainSettings, PreTrainedTokenizerBase], PreTrainedModel] = load_model,
     make_trainer: Callable[..., CurriculumTrainer] = CurriculumTrainer,
+    further: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Run a pre-training recipe to its end, or on from where it stopped; a finished run is left as it is.
 
@@ -50,6 +53,7 @@ def pretrain(
         settings: the recipe.
         make_model: makes the model from settings and tokenizer, where a recipe trains another head.
         make_trainer: makes the trainer, where a recipe evaluates or stops in its own way.
+        further: results to record beside the run's own.
 
     Returns:
         The `results` of `run.json`: held-out masked accuracy before and after each phase, speed, packing.
@@ -105,6 +109,7 @@ def pretrain(
         trainer.train()
         results = measure(settings, trainer, plan, corpora, tokenizer)
         results |= trainer.further_results()
+        results |= further or {}
         if associations is not None:
             results["associations"] = associations.report
         # Of a run in several sittings only the last one's time is known: it would pass for the whole.
@@ -134,7 +139,7 @@ def _report(plan: Plan, stores: Mapping[str, TokenisedDataset], trainer: Curricu
     if not trainer.is_world_process_zero():
         return
     for phase in plan.phases:
-        for name in phase.phase.mixture:
+        for name in phase.order.names:
             longer = int(np.count_nonzero(stores[name].lengths > phase.phase.seq_length))
             if longer:
                 logger.info(
@@ -145,6 +150,10 @@ def _report(plan: Plan, stores: Mapping[str, TokenisedDataset], trainer: Curricu
                     name,
                     phase.phase.seq_length,
                 )
+        if phase.languages:
+            seen = tokens_by_language(phase.order, phase.languages)
+            parts = (f"{code} {of['tokens']} tokens ({of['epochs']:.3g} epochs)" for code, of in seen.items())
+            logger.info("phase %s: %s", phase.name, ", ".join(parts))
     if trainer.eval_dataset is None:
         logger.warning(
             "no document is held out: no masked accuracy will be measured; raise evaluation.held_out for one"

@@ -11,10 +11,8 @@ from typing import Any, Literal
 
 from huggingface_hub.utils import validate_repo_id
 
-from rexbert_hf.catalog.report import Tolerance
-from rexbert_hf.catalog.sources import FileOptions
 from rexbert_hf.pretraining.association_settings import AssociationSettings
-from rexbert_hf.pretraining.product_settings import PairSettings, ProductTextSettings
+from rexbert_hf.pretraining.source_settings import SourceSettings, TokenizerSettings
 from rexbert_hf.training.collation import MASKINGS
 from rexbert_hf.training.phases import Curriculum, Phase
 
@@ -91,81 +89,6 @@ class ModelSettings:
 
 
 @dataclass
-class TokenizerSettings:
-    """Which tokenizer is used: a given one, the checkpoint's, or a byte-level BPE trained on the sources.
-
-    Attributes:
-        path: folder or Hub id of any fast tokenizer; None takes the checkpoint's, or trains one.
-        vocab_size: of a trained one, a multiple of 64.
-        max_documents: documents of each source to train on.
-    """
-
-    path: str | None = None
-    vocab_size: int = 50368
-    max_documents: int = 100_000
-
-
-@dataclass
-class SourceSettings:
-    """Where the text of one source comes from; exactly one of `sample`, `path` and `corpus`.
-
-    Attributes:
-        sample: a text of the built-in sample shop: general_text, shop_text or long_text; with `columns` also one of its
-            records, as products.
-        sample_size: products of the sample shop.
-        path: file, folder, glob, a list of them, or a `datasets` name on the Hub.
-        corpus: a curated corpus: a folder that recipes/curate.py wrote, its name on the Hub, or sample.
-        domains: of the corpus; all if none are named.
-        columns: {"text": their column, a list of columns to join, or a template such as "{title} . {description}"}; and
-            "product_id", where associations name the products of this source.
-        format: of the files, where the name does not say it.
-        encoding: of text files.
-        max_bad_share: the share of a file's rows that may be bad (they are skipped) before the file is refused.
-        split: of a Hub dataset.
-        max_documents: read so many at most.
-        join_words: join neighbouring documents until they have this many words (long documents for long contexts).
-        evaluate: keep held-out documents of this source for evaluation.
-        products: the rows are products (`sample: products`, or columns named as their fields), joined to texts.
-        pairs: the rows are query-product pairs, for masking.kind query_product; they are split by query.
-    """
-
-    sample: str | None = None
-    sample_size: int | None = None
-    path: str | list[str] | None = None
-    corpus: str | None = None
-    domains: list[str] | None = None
-    columns: dict[str, str | list[str]] | None = None
-    format: str | None = None
-    encoding: str = "utf-8"
-    max_bad_share: float = 0.1
-    split: str = "train"
-    max_documents: int | None = None
-    join_words: int | None = None
-    evaluate: bool = True
-    products: ProductTextSettings | None = None
-    pairs: PairSettings | None = None
-
-    def __post_init__(self) -> None:
-        given = [name for name in ("path", "sample", "corpus") if getattr(self, name) is not None]
-        if len(given) != 1:
-            said = "has both '{}'".format("' and '".join(given)) if given else "has no text"
-            raise ValueError(
-                f"{said}: set --sources.NAME.path to a file, folder, glob or Hub dataset, .sample to a text of the"
-                " sample shop, or .corpus to a curated corpus (one of them; docs/data.md says what can be read)"
-            )
-        if self.corpus is None and self.domains is not None:
-            raise ValueError("domains belong to a corpus, which is not set")
-        if self.corpus is not None and self.columns is not None:
-            raise ValueError("a corpus has its own columns: drop 'columns', or read its files by 'path'")
-        if self.products is not None and self.pairs is not None:
-            raise ValueError("rows are products or pairs: set one of the two")
-        if self.join_words is not None and (self.products is not None or self.pairs is not None):
-            raise ValueError("join_words makes one document of several products: drop it")
-        FileOptions(self.format, self.encoding)  # of these two it says what is wrong
-        Tolerance(max_bad_share=self.max_bad_share)
-
-
-@dataclass
 class GuideSettings:
     """What guided and phrase masking look for; spans are marked once, when the text is tokenised.
 
@@ -225,6 +148,9 @@ class TrainerSettings:
         report_to: tensorboard, trackio, wandb, ... (several with commas) or none.
         use_cpu: stay off the GPU.
         num_processes: stop unless exactly so many processes run (None: whatever the launcher started).
+        spike_factor: stop, with the batch kept, when a loss is above so many times the running median of its phase;
+            null: only when it is no number.
+        spike_window: steps of that median.
         cpu_threads: torch threads; None: OMP_NUM_THREADS if you set it, else the cores over the processes here.
         extra: further training arguments.
     """
@@ -241,6 +167,8 @@ class TrainerSettings:
     report_to: str = "none"
     use_cpu: bool = False
     num_processes: int | None = None
+    spike_factor: float | None = None
+    spike_window: int = 50
     cpu_threads: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -372,6 +300,10 @@ class PretrainSettings:
     def needs_associations(self) -> bool:
         """Whether a phase reconstructs neighbours."""
         return any("npr" in phase.objectives for phase in self.phases)
+
+    def card_fields(self) -> dict[str, Any]:
+        """Fields of the card that are not those of an encoder, kept in `run.json`, so that a push renders the same."""
+        return {}
 
     @property
     def needs_guides(self) -> bool:

@@ -28,6 +28,7 @@ from huggingface_hub import HfApi
 
 from rexbert_hf.catalog import PRODUCT, load_sample, read_records
 from rexbert_hf.catalog.columns import ColumnMap
+from rexbert_hf.catalog.escapes import unescape
 from rexbert_hf.catalog.report import ReadReport
 from rexbert_hf.pretraining.curated import corpus_place, curated_key, read_curated
 from rexbert_hf.pretraining.product_sources import (
@@ -36,8 +37,9 @@ from rexbert_hf.pretraining.product_sources import (
     pair_rows,
     product_texts,
     read_pair_products,
+    rows_of,
 )
-from rexbert_hf.pretraining.settings import SourceSettings
+from rexbert_hf.pretraining.source_settings import SourceSettings
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ def read_source(
     report: ReadReport | None = None,
     work_dir: Path | None = None,
 ) -> Dataset:
-    """Read a source into a data set with a `text` column, and `product_id` where the source's columns name it.
+    """Read a source into a data set with a `text` column, and `product_id` and `language` where its columns name them.
 
     Pairs have `query`, `product_id` and `pair` beside it; their text tells repeated pairs apart.
 
@@ -82,11 +84,17 @@ def read_source(
             f"{source.path or source.sample}: no column 'text' among {', '.join(dataset.column_names)}:"
             " set the source's columns.text"
         )
+    if source.unescape:
+        rows = ({**row, "text": unescape(row["text"] or "")} for row in rows_of(dataset))
+        dataset = mapped(rows, dataset.features, work_dir, "unescaped")
     if source.join_words is not None:
         if PRODUCT_ID in (source.columns or {}):
             raise ValueError("join_words makes one document of several products: drop it, or columns.product_id")
+        if "language" in (source.columns or {}):
+            raise ValueError("join_words makes one document of several languages: drop it, or columns.language")
         return _joined(dataset.select_columns(["text"]), source.join_words, work_dir)
-    return dataset.select_columns([name for name in ("text", PRODUCT_ID) if name in dataset.column_names])
+    kept = ["text", PRODUCT_ID] + (["language"] if "language" in (source.columns or {}) else [])
+    return dataset.select_columns([name for name in kept if name in dataset.column_names])
 
 
 def _read_rows(

@@ -95,11 +95,18 @@ def all_keys(cls: type, prefix: str = "", base: Any = None, seen: tuple[type, ..
                 below = (args[0], join(key, "N"), None)
             elif is_mapping(member) and args and is_record(args[1]):
                 below = (args[1], join(key, "NAME"), None)
-        if below is None or below[0] in seen:
+        if below is not None and _are_akin(below[0], cls):
+            yield join(key, "N"), "the keys of the whole recipe", "none", helps.get(name, "")
+        elif below is None or below[0] in seen:
             text = "required" if default is MISSING else str(to_dict(default))
             yield key, type_name(kind), text, helps.get(name, "")
         else:
             yield from all_keys(*below, (*seen, cls))
+
+
+def _are_akin(inner: type, outer: type) -> bool:
+    """Whether two records share a record as their base, so that the keys of one are those of the other again."""
+    return any(dataclasses.is_dataclass(base) for base in set(inner.__mro__) & set(outer.__mro__) - {inner})
 
 
 def help_text(cls: type, program: Path, default_config: Path | None) -> str:

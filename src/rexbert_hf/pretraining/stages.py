@@ -1,0 +1,145 @@
+"""Several runs in a row from one recipe: each stage starts from the folder of the one before (m3BERT's three stages).
+
+What stands beside `stages` belongs to all of them; a stage is laid over it like a file over the one that it extends. A
+stage is a whole run, with a tokenizer of its own if it wants one, which a phase cannot have. The last one writes into
+`output_dir` itself, the others into `output_dir`/stages/NAME; starting again goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rexbert_hf.pretraining.run import pretrain
+from rexbert_hf.pretraining.settings import ModelSettings, PretrainSettings
+from rexbert_hf.pretraining.source_settings import SourceSettings
+from rexbert_hf.settings.convert import structured
+from rexbert_hf.settings.tree import Node, merge
+from rexbert_hf.training.phases import Phase
+
+logger = logging.getLogger(__name__)
+
+STAGES = "stages"
+"""Folder below `output_dir` that holds the stages before the last one."""
+_NAME = re.compile(r"[\w-]+")
+
+
+@dataclass
+class Stage(PretrainSettings):
+    """One stage: any key of a pre-training recipe, and its name.
+
+    Attributes:
+        name: of its folder and results.
+    """
+
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"a stage needs a name of letters, digits, - and _; got '{self.name}'")
+        super().__post_init__()
+
+    def settings(self, **changes: Any) -> PretrainSettings:
+        """The stage as a recipe of its own."""
+        fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(PretrainSettings)}
+        return PretrainSettings(**fields | changes)
+
+
+@dataclass
+class StagedSettings(PretrainSettings):
+    """A pre-training run, or several in a row.
+
+    Attributes:
+        stages: runs that each start from the folder of the one before; every other key is then their common part.
+    """
+
+    sources: dict[str, SourceSettings] = field(default_factory=dict)
+    phases: list[Phase] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            for name in ("sources", "phases"):
+                if not getattr(self, name):
+                    raise ValueError(f"{name} is required, but not set")
+            super().__post_init__()
+            return
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"stages need different names; got {', '.join(names)}")
+        for stage in self.stages[1:]:
+            if stage.model.init_from is not None and stage.model.init_from != self.stages[0].model.init_from:
+                raise ValueError(f"stage '{stage.name}' starts from the stage before it: drop its model.init_from")
+            if stage.output_dir != self.stages[0].output_dir:
+                raise ValueError(f"stage '{stage.name}' has an output_dir of its own: set it beside 'stages', for all")
+
+    @staticmethod
+    def arrange_tree(root: Node) -> Node:
+        """Lay each stage over what stands beside `stages`, before types are looked at.
+
+        Args:
+            root: the configuration as written.
+        """
+        assert isinstance(root.value, dict)
+        stages = structured(root.value[STAGES]) if STAGES in root.value else None
+        if stages is None or not isinstance(stages.value, list) or not stages.value:
+            return root
+        common = Node({key: node for key, node in root.value.items() if key != STAGES}, root.origin)
+        merged = [merge(common, stage) if isinstance(stage.value, dict) else stage for stage in stages.value]
+        return Node({STAGES: Node(list(merged), stages.origin)}, root.origin)
+
+    def runs(self) -> list[tuple[str, PretrainSettings]]:
+        """Name and recipe of each run, in order: one without a name where there are no stages."""
+        if not self.stages:
+            fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(PretrainSettings)}
+            return [("", PretrainSettings(**fields))]
+        found: list[tuple[str, PretrainSettings]] = []
+        output = Path(self.stages[0].output_dir)
+        for stage in self.stages:
+            last = stage is self.stages[-1]
+            changes: dict[str, Any] = {
+                "output_dir": str(output if last else output / STAGES / stage.name),
+                "cache_dir": stage.cache_dir or str(output / "cache"),
+                "push_to_hub": stage.push_to_hub if last else None,
+            }
+            if found:
+                changes["model"] = _after(stage.model, found[-1][1].output_dir)
+            found.append((stage.name, stage.settings(**changes)))
+        return found
+
+
+def _after(model: ModelSettings, folder: str) -> ModelSettings:
+    """The model of a stage that starts from the folder of another one, which knows its size and shape."""
+    return ModelSettings(
+        size=None, init_from=folder, attn_implementation=model.attn_implementation, matryoshka=model.matryoshka
+    )
+
+
+def pretrain_stages(runs: Sequence[tuple[str, PretrainSettings]]) -> dict[str, Any]:
+    """Run the stages one after the other; those that are finished are left as they are.
+
+    Args:
+        runs: of `StagedSettings.runs`.
+
+    Returns:
+        The results of the last one; where there are several, `stage` is its name and `stages` holds the names and
+        results of those before it, also in its `run.json`.
+
+    Raises:
+        ValueError: as `pretrain`.
+        OSError: as `pretrain`.
+    """
+    earlier: list[dict[str, Any]] = []
+    results: dict[str, Any] = {}
+    for number, (name, settings) in enumerate(runs, 1):
+        if len(runs) > 1:
+            logger.info("stage %d of %d: %s, in %s", number, len(runs), name, settings.output_dir)
+        chain = {"stage": name, "stages": list(earlier)} if number == len(runs) > 1 else {}
+        results = pretrain(settings, further=chain)
+        earlier.append({"name": name, **results})
+    return results
