@@ -117,6 +117,8 @@ class RowPacker:
         if columns is not None:
             _require(name, [column for column in self._columns.needed if column not in columns], columns)
         if self._features is None:
+            if zero := next((column for column in self._columns.ours if "\0" in column), None):
+                raise ValueError(f"{name}: a column's name holds a zero byte ({zero!r:.40}): it is no text file")
             self._settle(_features_of(self._columns, rows.schema))
         return located
 

@@ -140,5 +140,8 @@ def _array_items(first: str, text: io.TextIOWrapper) -> Iterator[Located]:
                 return
             buffer, chunk = buffer + more, chunk * 2  # doubling keeps one huge item from costing a square
             continue
+        except (ValueError, RecursionError) as error:
+            yield number + 1, f"is not JSON ({error}); later items are lost"
+            return
         number, buffer = number + 1, buffer[end:]
         yield number, value if isinstance(value, dict) else f"holds {type(value).__name__}, not an object"

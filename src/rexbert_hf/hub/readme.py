@@ -7,7 +7,6 @@ marks, and metadata that the renderer does not know, belongs to whoever wrote it
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -41,6 +40,10 @@ def split_card(text: str) -> tuple[dict[str, Any], str]:
         where = f", line {mark.line + 2}" if mark else ""
         problem = getattr(error, "problem", None) or "not YAML"
         raise ValueError(f"README.md{where}: the metadata block is not valid YAML ({problem}); fix it there") from None
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        # What PyYAML says of values that do not fit their tag, such as a date in month 13.
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise ValueError(f"README.md: the metadata block holds a value that is none ({reason}); fix it there") from None
     if metadata is not None and not isinstance(metadata, dict):
         raise ValueError("README.md: the metadata block is not a mapping; write it as 'key: value' lines")
     return metadata or {}, text.removeprefix("\ufeff")[found.end() :]
@@ -94,10 +97,12 @@ def _merge_index(old: Any, new: Any) -> Any:
     if not (isinstance(old, list) and old and isinstance(old[0], dict) and isinstance(new, list) and new):
         return new
 
-    def where(result: Mapping[str, Any]) -> str:
-        dataset = {k: (result.get("dataset") or {}).get(k) for k in ("type", "config", "split")}
-        return str([(result.get("task") or {}).get("type"), dataset])
+    def where(result: Any) -> str:
+        parts = [result.get(name) if isinstance(result, dict) else None for name in ("dataset", "task")]
+        dataset, task = (part if isinstance(part, dict) else {} for part in parts)
+        return str([task.get("type"), {k: dataset.get(k) for k in ("type", "config", "split")}])
 
     fresh = {where(result) for result in new[0].get("results") or []}
-    kept = [result for result in old[0].get("results") or [] if where(result) not in fresh]
+    theirs = old[0].get("results")
+    kept = [result for result in theirs if where(result) not in fresh] if isinstance(theirs, list) else []
     return [{**old[0], **new[0], "results": (new[0].get("results") or []) + kept}, *old[1:]]

@@ -237,6 +237,9 @@ def read_run(directory: str | os.PathLike[str]) -> dict[str, Any]:
         raise FileNotFoundError(f"{path} does not exist: a finished run writes it; is this a run's folder?") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: not JSON ({error.msg}); restore it or run again") from None
+    except (ValueError, RecursionError) as error:  # no UTF-8, numbers of thousands of digits, endless nesting
+        reason = next(iter(str(error).splitlines()), "")
+        raise ValueError(f"{path}: not JSON ({reason}); restore it or run again") from None
     if not isinstance(run, dict):
         raise ValueError(f"{path}: a mapping with config, results, ... is expected, not a {type(run).__name__}")
     return run

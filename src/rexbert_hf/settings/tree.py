@@ -7,7 +7,8 @@ Scalars stay text until a dataclass says what they should be. So YAML's own gues
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import yaml
 
 DEFAULTS = "defaults"
 """Origin of what nobody wrote."""
+_MOST_NODES = 100_000
+"""Values of a file, aliases written out: a small file may hold aliases of aliases that fill the memory."""
 
 
 class SettingsError(ValueError):
@@ -86,8 +89,12 @@ def _refuse_duplicates(node: yaml.MappingNode, name: str) -> None:
             seen.add(key.value)
 
 
-def _from_yaml(loader: yaml.SafeLoader, node: yaml.Node, name: str, open_nodes: tuple[int, ...]) -> Node:
+def _from_yaml(
+    loader: yaml.SafeLoader, node: yaml.Node, name: str, open_nodes: tuple[int, ...], number: Iterator[int]
+) -> Node:
     origin = f"{name}:{node.start_mark.line + 1}" if name else "command line"
+    if next(number) > _MOST_NODES:
+        raise SettingsError(f"{origin}: more than {_MOST_NODES:,} values: aliases of aliases? Write fewer of them")
     if id(node) in open_nodes:
         raise SettingsError(f"{origin}: a YAML alias points into itself")
     open_nodes = (*open_nodes, id(node))
@@ -99,10 +106,11 @@ def _from_yaml(loader: yaml.SafeLoader, node: yaml.Node, name: str, open_nodes: 
         for key, child in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise SettingsError(f"{origin}: a key must be a plain word")
-            items[key.value] = _from_yaml(loader, child, name, open_nodes)
+            items[key.value] = _from_yaml(loader, child, name, open_nodes, number)
         return Node(items, origin, replaces=replaces)
     if isinstance(node, yaml.SequenceNode):
-        return Node([_from_yaml(loader, child, name, open_nodes) for child in node.value], origin, replaces=replaces)
+        items_of = [_from_yaml(loader, child, name, open_nodes, number) for child in node.value]
+        return Node(items_of, origin, replaces=replaces)
     null = node.tag == "tag:yaml.org,2002:null"
     return Node(None if null else node.value, origin, quoted=getattr(node, "style", None) is not None)
 
@@ -120,17 +128,21 @@ def read_text(text: str, name: str = "") -> Node:
     >>> read_text("a: 1e6", "x.yaml").value["a"].origin
     'x.yaml:1'
     """
-    loader = yaml.SafeLoader(text)
+    loader: yaml.SafeLoader | None = None
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
-        return Node({}, name) if node is None else _from_yaml(loader, node, name, ())
+        return Node({}, name) if node is None else _from_yaml(loader, node, name, (), itertools.count())
+    except RecursionError:
+        raise SettingsError(f"{name or repr(text[:40])}: nested too deeply: write it flatter") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = repr(text) if not name else f"{name}:{mark.line + 1}" if mark is not None else name
         problem = getattr(error, "problem", None) or one_line(error)
         raise SettingsError(f"{where}: not valid YAML: {one_line(problem)}") from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def _item_name(node: Node) -> str | None:

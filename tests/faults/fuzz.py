@@ -1,0 +1,273 @@
+"""Fuzzing what reads files of strangers: no input may bring anything but a one-line ValueError or OSError.
+
+    python tests/faults/fuzz.py [TARGET ...]     # all targets, FUZZ_SECONDS each (600), one process a target
+
+With atheris, where it is installed, inputs are grown by the code that they reach; else hypothesis mutates examples.
+What fails is kept as `fuzz-TARGET-*` in FUZZ_KEEP (the working folder).
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SCRATCH = Path(tempfile.gettempdir()) / f"rexbert-fuzz-{os.getpid()}"
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "600"))
+ODD_WORDS = [
+    *(b"\xff\xfe", b"\xef\xbb\xbf", b"\0", b"\r", b"\r\n", b'"', b"'", b"\\", b"\t", b",", b"---\n"),
+    *(b"[" * 3000, b"{" * 3000, b"a: " * 400, b"x" * 70_000, b"9" * 5000, b"NaN", b"1e999", b"-0"),
+    *(b"\xed\xa0\x80", b"\xf0\x9f\x98\x80", b"\xe2\x80\xa8", b"\xe2\x80\xae", b"\xcc\x81" * 50),
+    *(b"<!-- rexbert_hf:begin -->", b"<!-- rexbert_hf:end -->", b"&a [*a, *a]", b"!!python/object:os.system"),
+]
+EXPECTED = (ValueError, OSError)
+
+
+def file_of(data: bytes, name: str) -> Path:
+    SCRATCH.mkdir(exist_ok=True)
+    path = SCRATCH / name
+    path.write_bytes(data)
+    return path
+
+
+def one_line(call: Callable[[], object]) -> None:
+    """Run it; an error must be of the kinds that users are told, in one line."""
+    said = "fine"
+    try:
+        call()
+    except EXPECTED as error:
+        said = str(error)
+    assert said, "an error without a word"
+    assert "\n" not in said.strip(), f"several lines: {said!r}"
+
+
+def reader(name: str) -> Callable[[bytes], None]:
+    def read(data: bytes) -> None:
+        from rexbert_hf.catalog import read_records
+
+        path = file_of(data, name)
+        one_line(lambda: read_records(path, {"text": "text"} if len(data) % 2 else None, max_bad_share=1.0)[:])
+
+    return read
+
+
+def card(data: bytes) -> None:
+    from rexbert_hf.hub import merge_card
+    from rexbert_hf.hub.readme import split_card
+
+    text = data.decode("utf-8", "replace")
+    one_line(lambda: split_card(text))
+    one_line(lambda: merge_card(text, "---\nlicense: mit\ntags: [a]\nmodel-index: []\n---\n# New\n"))
+
+
+def fasttext(data: bytes) -> None:
+    from rexbert_hf.corpus.fasttext_file import read_layout, read_matrices
+
+    path = file_of(data, "model.bin")
+    one_line(lambda: read_matrices(read_layout(path)))
+
+
+def yaml_settings(data: bytes) -> None:
+    from rexbert_hf.corpus.settings import CurateSettings
+    from rexbert_hf.pretraining import PretrainSettings
+    from rexbert_hf.settings import load_settings
+
+    path = file_of(data, "settings.yaml")
+    for kind in (PretrainSettings, CurateSettings):
+        one_line(lambda kind=kind: load_settings(kind, path))
+
+
+def saved_batch(data: bytes) -> None:
+    from rexbert_hf.training.faulty_step import FaultyStep
+
+    path = file_of(data, "batch.safetensors")
+    one_line(lambda: FaultyStep.load(path))
+
+
+def run_file(data: bytes) -> None:
+    from rexbert_hf.hub import read_run
+
+    path = file_of(data, "run.json")
+    one_line(lambda: read_run(path))
+
+
+@dataclass(frozen=True)
+class Target:
+    """What reads bytes, and examples to begin with."""
+
+    run: Callable[[bytes], None]
+    seeds: list[bytes] = field(default_factory=list)
+
+
+def zipped(content: bytes, name: str = "a.csv") -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def parquet() -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"text": ["a lamp", None, "b"], "n": [1, 2, 3], "l": [["x"], [], None]}), buffer)
+    return buffer.getvalue()
+
+
+def classifier() -> bytes:
+    sys.path.insert(0, str(Path(__file__).parents[1] / "corpus"))
+    try:
+        from filter_cases import tiny_classifier
+
+        classifier = tiny_classifier()  # its file goes with it
+        return classifier.file.path.read_bytes()
+    except ImportError:  # without fastText its files cannot be made; other bytes are still read
+        return b"\xba\x16O/\x0c\0\0\0"
+
+
+def batch() -> bytes:
+    import torch
+
+    from rexbert_hf.training.faulty_step import FaultyStep
+
+    SCRATCH.mkdir(exist_ok=True)
+    path = SCRATCH / "seed.safetensors"
+    batches = {0: {"input_ids": torch.arange(8)[None], "max_length_q": 8}}
+    FaultyStep("spike", "loss", 9.0, 9.0, 4, "general", 1, batches=batches).save(path)
+    return path.read_bytes()
+
+
+CSV = b'text,price,note\na lamp,"1,5",x\n"two\nlines",2,\n'
+CARD = b"---\nlicense: mit\ntags: [a, b]\nmodel-index:\n- name: x\n  results: []\n---\n# Mine\n"
+ROWS = b'{"text": "a", "n": 1}\n{"text": "b", "l": [1, {"x": null}]}\n'
+MARKS = b"<!-- rexbert_hf:begin x -->\n<!-- rexbert_hf:end -->"
+CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
+TARGETS: dict[str, Callable[[], Target]] = {
+    "csv": lambda: Target(reader("a.csv"), [CSV]),
+    "tsv": lambda: Target(reader("a.tsv"), [CSV.replace(b",", b"\t")]),
+    "jsonl": lambda: Target(reader("a.jsonl"), [ROWS, b'[{"text": "a"}, {"text": 2}]']),
+    "text": lambda: Target(reader("a.txt"), [b"a lamp\nb\n"]),
+    "gz": lambda: Target(reader("a.csv.gz"), [gzip.compress(CSV)]),
+    "zip": lambda: Target(reader("a.zip"), [zipped(CSV), zipped(ROWS, "../../a.jsonl")]),
+    "parquet": lambda: Target(reader("a.parquet"), [parquet()]),
+    "card": lambda: Target(
+        card, [CARD, b"# no block\n", CARD + b"<!-- rexbert_hf:begin x -->\n<!-- rexbert_hf:end -->"]
+    ),
+    "fasttext": lambda: Target(fasttext, [classifier()]),
+    "yaml": lambda: Target(yaml_settings, [path.read_bytes() for path in sorted(CONFIGS.glob("*.yaml"))]),
+    "batch": lambda: Target(saved_batch, [batch()]),
+    "run_file": lambda: Target(run_file, [json.dumps({"config": {}, "results": {"phases": []}}).encode()]),
+}
+
+
+def with_hypothesis(target: Target, seconds: float, examples: int = 300) -> int:
+    """Mutate the examples until the time is over; the number of inputs that were tried."""
+    from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis import strategies as st
+
+    edit = st.tuples(st.floats(0, 1), st.integers(0, 40), st.one_of(st.sampled_from(ODD_WORDS), st.binary(max_size=12)))
+    inputs = st.one_of(
+        st.builds(mutated, st.sampled_from(target.seeds), st.lists(edit, min_size=1, max_size=6)),
+        st.binary(max_size=300),
+        st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")),
+    )
+    tried = 0
+    end = time.monotonic() + seconds
+
+    @settings(max_examples=examples, deadline=None, database=None, print_blob=False,
+              suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink])  # fmt: skip
+    @given(inputs)
+    def attempt(data: bytes) -> None:
+        nonlocal tried
+        tried += 1
+        if time.monotonic() < end or tried < 20:
+            target.run(data)
+
+    for seed in target.seeds:
+        target.run(seed)
+    attempt()
+    while time.monotonic() < end:
+        attempt()
+    return tried
+
+
+def mutated(seed: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
+    """Replace some bytes at a relative place by others, for each edit."""
+    data = seed
+    for place, length, word in edits:
+        at = int(place * len(data))
+        data = data[:at] + word + data[at + length :]
+    return data
+
+
+def with_atheris(target: Target, name: str, seconds: float) -> None:
+    """Hand over to libFuzzer, which ends the process."""
+    import atheris
+
+    corpus = SCRATCH / "corpus"
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(target.seeds):
+        (corpus / f"seed-{number}").write_bytes(seed)
+    words = SCRATCH / "words"
+    escaped = ("".join(f"\\x{byte:02x}" for byte in word[:60]) for word in ODD_WORDS)
+    words.write_text("".join(f'"{word}"\n' for word in escaped))
+    keep = Path(os.environ.get("FUZZ_KEEP", ".")) / f"fuzz-{name}-"
+    options = [f"-max_total_time={int(seconds)}", f"-dict={words}", "-max_len=100000", f"-artifact_prefix={keep}"]
+    options += ["-verbosity=1", "-print_final_stats=1", "-rss_limit_mb=6000", "-timeout=60"]
+    atheris.Setup([sys.argv[0], *options, str(corpus)], target.run)
+    atheris.Fuzz()
+
+
+def main(names: list[str]) -> int:
+    """Fuzz the named targets, each in a process of its own; 1 if one of them failed."""
+    unknown = [name for name in names if name not in TARGETS]
+    if unknown:
+        print(f"error: no target '{unknown[0]}': there are {', '.join(TARGETS)}", file=sys.stderr)
+        return 2
+    failed = []
+    for name in names or TARGETS:
+        start = time.monotonic()
+        done = subprocess.run([sys.executable, __file__, "--one", name])
+        print(f"{name}: {'ok' if not done.returncode else 'FAILED'} after {time.monotonic() - start:.0f} s", flush=True)
+        failed += [name] if done.returncode else []
+    print(f"{len(names or TARGETS) - len(failed)} of {len(names or TARGETS)} targets without a failure")
+    return 1 if failed else 0
+
+
+def fuzz_one(name: str) -> None:
+    """Fuzz a target in this process."""
+    try:
+        import atheris
+    except ImportError:
+        tried = with_hypothesis(TARGETS[name](), SECONDS)
+        print(f"{name}: {tried} inputs by hypothesis (atheris is not installed)")
+        return
+    import logging
+
+    logging.disable(logging.WARNING)
+    with atheris.instrument_imports(include=["rexbert_hf"]):
+        import rexbert_hf.catalog
+        import rexbert_hf.corpus.fasttext_file
+        import rexbert_hf.corpus.settings
+        import rexbert_hf.hub.readme
+        import rexbert_hf.pretraining
+        import rexbert_hf.settings
+        import rexbert_hf.training.faulty_step  # noqa: F401
+    with_atheris(TARGETS[name](), name, SECONDS)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        fuzz_one(sys.argv[2])
+    else:
+        raise SystemExit(main(sys.argv[1:]))
