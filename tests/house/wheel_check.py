@@ -1,0 +1,88 @@
+"""`make wheel-check`: the wheel, installed into a clean environment, imports fast and light and does its work.
+
+    python tests/house/wheel_check.py [--dependencies FOLDER]
+
+By default pip installs the wheel with all it requires (constraints.txt; a few minutes and a network). With the
+site-packages folder of another environment it takes the dependencies from there: seconds, offline, and still nothing
+of the checkout is on the path.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CHECK = """
+import sys, time
+start = time.process_time()
+import rexbert_hf
+print(f"import rexbert_hf: {time.process_time() - start:.2f} s")
+heavy = {"datasets", "evaluate", "sentence_transformers", "matplotlib", "faiss", "fasttext", "gradio"}
+heavy &= set(sys.modules)
+assert not heavy, f"loaded at import: {heavy}"
+assert "site-packages" in rexbert_hf.__file__, rexbert_hf.__file__
+import torch
+from rexbert_hf import MLMCollator, RexBertConfig, RexBertForMaskedLM, load_sample
+from rexbert_hf.data.vocabulary import train_tokenizer
+
+texts = load_sample("shop_text", size=60)["text"][:]
+tokenizer = train_tokenizer(texts, 512)
+rows = [{"input_ids": ids} for ids in tokenizer(texts[:8])["input_ids"]]
+batch = MLMCollator(tokenizer, 0.3, flat=True)(rows)
+model = RexBertForMaskedLM(RexBertConfig.from_size("micro", vocab_size=len(tokenizer), pad_token_id=0))
+loss = model(**batch).loss
+assert torch.isfinite(loss), loss
+from rexbert_hf.hub import card_of_run, write_run
+import tempfile
+folder = tempfile.mkdtemp()
+write_run(folder, config={}, results={"phases": []})
+assert "rexbert" in card_of_run(folder).lower()  # its template travels with the wheel
+print(f"version {rexbert_hf.__version__}, loss {float(loss):.3f}: the wheel works")
+"""
+
+
+def run(*command: object, cwd: Path | None = None) -> None:
+    done = subprocess.run([str(part) for part in command], cwd=cwd)
+    if done.returncode:
+        raise SystemExit(f"error: {' '.join(str(part) for part in command[:6])} ended with status {done.returncode}")
+
+
+def main() -> None:
+    """Build, install, check."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dependencies", help="site-packages to take them from; 'here' for this environment's")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="wheel-check-") as name:
+        folder = Path(name)
+        isolated = [] if options.dependencies is None else ["--no-build-isolation", "--no-index"]
+        source = folder / "source"  # a build in the checkout would take what an earlier one left there
+        source.mkdir()
+        for file in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(ROOT / file, source)
+        shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
+        run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", *isolated, "-w", folder, source)
+        (wheel,) = folder.glob("*.whl")
+        place = folder / "environment"
+        venv.create(place, with_pip=True)
+        python = place / "bin" / "python"
+        if options.dependencies is None:
+            torch = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch==")]
+            run(python, "-m", "pip", "install", "-q", *torch)
+            run(python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel)
+        else:
+            there = sysconfig.get_paths()["purelib"] if options.dependencies == "here" else options.dependencies
+            run(python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel)
+            (site,) = place.glob("lib/python*/site-packages")
+            (site / "dependencies.pth").write_text(f"{there}\n")  # a path alone: the other's own .pth are not read
+        run(python, "-I", "-c", CHECK, cwd=folder)
+
+
+if __name__ == "__main__":
+    main()
