@@ -9,6 +9,7 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from neighbor_cases import (
 from training_cases import make_store, make_tokenizer, weights_of
 from transformers import BertConfig, BertForMaskedLM
 
-from rexbert_hf.objectives import neighbor_reconstruction_loss
+from rexbert_hf.objectives import AssociationGraph, ContentGraph, TripletSampler, neighbor_reconstruction_loss
 from rexbert_hf.training import Curriculum, NeighborConfig, NeighborDataset, Phase, PhaseCollator, resolve
 from rexbert_hf.training.collation import STATS
 from rexbert_hf.training.plan import differences
@@ -34,6 +35,7 @@ READINGS = [
     {"negatives": "batch"},
     {"contents": "clean", "negatives": "batch", "token_share": 0.6},
     {"negatives": "degree", "token_share": 0.3},
+    {"negatives": "length"},
 ]
 
 
@@ -88,6 +90,38 @@ def test_triplets_are_products_neighbours_and_strangers(options):
     assert 0.6 * phase.max_tokens < tokens <= 1.02 * phase.max_tokens
     if "token_share" not in options:
         assert left_out < 0.5 * triplets, "the share of tokens is meant to be enough for most rows"
+
+
+def lengths_of_strangers(negatives, lengths, pairs, anchor=None):
+    """Lengths of neighbours and of the strangers drawn beside them."""
+    graph = AssociationGraph.from_pairs(pairs, range(len(lengths)))
+    zeros, rows = np.zeros(len(lengths), dtype=np.int64), np.arange(len(lengths))
+    store = SimpleNamespace(lengths=np.array(lengths))
+    sampler = TripletSampler(ContentGraph(graph, ("shop",), zeros, rows), {"shop": store}, 64, negatives=negatives)
+    rng, found = np.random.default_rng(0), []
+    for a in [anchor] * 200 if anchor is not None else range(len(lengths)):
+        neighbor, stranger = sampler._draw(a, rng)
+        assert neighbor in graph.neighbors_at(a)
+        assert stranger not in [*graph.neighbors_at(a), a]
+        found.append((lengths[neighbor], lengths[stranger]))
+    return np.array(found)
+
+
+def test_strangers_of_the_neighbours_length():
+    """A window of 32 of 600 contents with lengths 4 to 63 spans about 3 tokens to each side."""
+    lengths = np.random.default_rng(1).integers(4, 64, size=600).tolist()
+    pairs = [(i, (7 * i + 1) % 600) for i in range(600) if i != (7 * i + 1) % 600]
+    near = np.abs(np.diff(lengths_of_strangers("length", lengths, pairs), axis=1))
+    far = np.abs(np.diff(lengths_of_strangers("uniform", lengths, pairs), axis=1))
+    assert near.max() <= 4
+    assert far.mean() > 15
+
+
+def test_strangers_where_all_of_the_length_are_related():
+    """Forty contents of length 9 are all neighbours of the first: the stranger is one of the others, of length 50."""
+    lengths = [9] * 41 + [50] * 10
+    found = lengths_of_strangers("length", lengths, [(0, i) for i in range(1, 41)], anchor=0)
+    assert (found == [9, 50]).all()
 
 
 def test_phases_without_the_objective_are_as_they_were():

@@ -22,7 +22,11 @@ from rexbert_hf.objectives.association_graph import AssociationGraph
 TRIPLET_STREAM = 7
 """First word of the random generator's key; the streams of the order have others."""
 
-BatchNegatives = Literal["uniform", "degree", "batch"]
+BatchNegatives = Literal["uniform", "degree", "batch", "length"]
+
+_ALIKE = 32
+"""Contents of about equal length that an unrelated one is drawn from, where fewer have just that length."""
+_TRIES = 16
 
 
 @dataclass(slots=True)
@@ -121,8 +125,9 @@ class TripletSampler:
         stores: the tokenised sources.
         seq_length: contents are cut to so many tokens, special ones included.
         masked: whether the rows themselves are the products ("masked"), or clean copies.
-        negatives: "uniform" over all unrelated products, "degree" (as often as they are neighbours), or "batch": one of
-            the batch's other contents that is unrelated, which costs no encoding.
+        negatives: "uniform" over all unrelated products, "degree" (as often as they are neighbours), "length" (those of
+            about the neighbour's length, for distances grow with length), or "batch": one of the batch's other contents
+            that is unrelated, which costs no encoding.
     """
 
     def __init__(
@@ -141,6 +146,8 @@ class TripletSampler:
             own = contents.source == number
             self.lengths[own] = np.minimum(store.lengths[contents.row[own]], seq_length)
         self._can_sample = contents.graph.can_sample
+        self._by_length = np.argsort(self.lengths, kind="stable")
+        self._sorted_lengths = self.lengths[self._by_length]
 
     def add(self, batch: RowBatch, rows_of: np.ndarray, room: int, rng: np.random.Generator) -> TripletRows:
         """Give a batch as many triplets as fit.
@@ -188,7 +195,23 @@ class TripletSampler:
         return TripletRows.of(batch, clean=further, triplets=place + len(batch), left_out=left_out)
 
     def _draw(self, anchor: int, rng: np.random.Generator) -> tuple[int, int]:
-        return self.contents.graph.sample_at(anchor, rng, "degree" if self.negatives == "degree" else "uniform")
+        graph = self.contents.graph
+        neighbor, unrelated = graph.sample_at(anchor, rng, "degree" if self.negatives == "degree" else "uniform")
+        if self.negatives == "length":
+            return neighbor, self._of_length(anchor, int(self.lengths[neighbor]), unrelated, rng)
+        return neighbor, unrelated
+
+    def _of_length(self, anchor: int, length: int, otherwise: int, rng: np.random.Generator) -> int:
+        """An unrelated content of a length; `otherwise` where all tries are related to the anchor."""
+        low, high = (int(np.searchsorted(self._sorted_lengths, length, side)) for side in ("left", "right"))
+        spare = max(0, _ALIKE - (high - low)) // 2
+        low, high = max(0, low - spare), min(len(self.lengths), high + spare)
+        related = self.contents.graph.neighbors_at(anchor)
+        for place in rng.integers(low, high, size=_TRIES):
+            drawn = int(self._by_length[place])
+            if drawn != anchor and drawn not in related:
+                return drawn
+        return otherwise
 
     def _from_batch(
         self, pairs: Sequence[tuple[int, int, int]], rng: np.random.Generator

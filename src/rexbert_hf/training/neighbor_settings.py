@@ -22,8 +22,9 @@ class NeighborConfig:
             rows, and each encoding serves both losses; "clean": products, neighbours and unrelated products are encoded
             once more, unmasked.
         negatives: "uniform" draws an unrelated product uniformly, as the paper does; "degree" as often as products are
-            neighbours, so that being popular tells nothing; "batch" among the other contents of the micro-batch, which
-            costs no encoding.
+            neighbours, so that being popular tells nothing; "length" among those of about the neighbour's length,
+            for the distance of equation 11 grows with length; "batch" among the other contents of the micro-batch,
+            which costs no encoding.
         token_share: share of a micro-batch's tokens for encodings beyond the phase's own rows; None: what a triplet for
             each row takes when all contents have equal length.
     """
@@ -32,7 +33,7 @@ class NeighborConfig:
     margin: float = 1.0
     normalize: bool = False
     contents: Literal["masked", "clean"] = "masked"
-    negatives: Literal["uniform", "degree", "batch"] = "uniform"
+    negatives: Literal["uniform", "degree", "batch", "length"] = "uniform"
     token_share: float | None = None
 
     def __post_init__(self) -> None:
