@@ -6,7 +6,8 @@ STAMP = $(VENV)/.installed
 MIN_VENV = .venv-min
 TORCH = $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
-.PHONY: help install quickstart test test-min test-transformers lint style types bench clean
+.PHONY: help install quickstart test test-min test-transformers lint style types bench bench-full faults faults-long
+.PHONY: fuzz audit wheel-check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -50,9 +51,28 @@ test-min: $(MIN_VENV)/.installed  ## all tests with the oldest versions that set
 test-transformers: $(STAMP)  ## transformers' own model tests, stock ModernBERT as the control (fetches its sdist)
 	$(BIN)/python tests/transformers_suite/run.py
 
-bench: $(STAMP)  ## run every benchmark beside its peers; each ends with one JSON line
+bench: $(STAMP)  ## every benchmark beside its peers, in a minutes mode; one dated table in benchmarks/results
 	$(BIN)/pip install -q -c constraints.txt -e ".[bench]"
-	for script in $$(grep -l __main__ benchmarks/*.py); do $(BIN)/python $$script || exit 1; done
+	$(BIN)/python benchmarks/all.py
+
+bench-full: $(STAMP)  ## the same at the sizes that the goals are for: hours
+	$(BIN)/pip install -q -c constraints.txt -e ".[bench]"
+	$(BIN)/python benchmarks/all.py --full
+
+faults: $(STAMP)  ## kill every kind of long job twice, fill disks, damage files; under 20 minutes on 2 cores
+	REXBERT_FAULTS=2 $(BIN)/python -m pytest tests/faults -n 2 --dist loadgroup --timeout 1800
+
+faults-long: $(STAMP)  ## the same with five kills a job: 70 in all
+	REXBERT_FAULTS=5 $(BIN)/python -m pytest tests/faults -n 2 --dist loadgroup --timeout 3600
+
+fuzz: $(STAMP)  ## FUZZ_SECONDS (600) of odd bytes a reader, card, classifier and settings parser; needs no atheris
+	$(BIN)/python tests/faults/fuzz.py $(FUZZ_TARGETS)
+
+audit: $(STAMP)  ## known weaknesses of the pinned packages, where pip-audit reaches its list
+	$(BIN)/python tests/house/audit.py constraints.txt
+
+wheel-check: $(STAMP)  ## build the wheel, install it into a clean environment, and use it there; WHEEL_CHECK="--dependencies here" offline
+	$(BIN)/python tests/house/wheel_check.py $(WHEEL_CHECK)
 
 clean:  ## remove environments and caches
 	rm -rf $(VENV) $(MIN_VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
