@@ -2,50 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import resource
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "pretraining"))
 
 import pytest
+from disks import file_limit as full_disk
+from disks import small_disk
 from pretraining_cases import assert_same_weights, copy_of_whole_run, error_line, recipe, run, scratch, whole_run, words
 
 from rexbert_hf.hub import read_run
 from rexbert_hf.pretraining import finish
 from rexbert_hf.training import last_complete_checkpoint
-
-
-@contextlib.contextmanager
-def full_disk(size: int):
-    """No file may grow beyond `size` bytes: the write that would fails as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-@contextlib.contextmanager
-def small_disk(folder, size):
-    """A file system of `size` bytes at `folder`, where the system allows it."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    try:
-        done = subprocess.run(mount, capture_output=True)
-    except OSError:
-        pytest.skip("no mount command")
-    if done.returncode:
-        pytest.skip("only an administrator may mount a small disk")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def steps_of(folder):

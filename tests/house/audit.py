@@ -25,8 +25,8 @@ def pins(path: Path) -> list[str]:
     return [re.sub(r"\+[\w.]+", "", line.partition(";")[0].strip()) for line in lines if "==" in line]
 
 
-def audit(requirements: list[str]) -> tuple[list[str], str]:
-    """Weaknesses as lines, and why nobody could be asked, if so."""
+def audit(requirements: list[str]) -> tuple[list[str], int, str]:
+    """Weaknesses as lines, how many packages were looked up, and why none was, if so."""
     with tempfile.TemporaryDirectory() as folder:
         listing = Path(folder) / "pins.txt"
         listing.write_text("\n".join(requirements) + "\n", encoding="utf-8")
@@ -35,24 +35,26 @@ def audit(requirements: list[str]) -> tuple[list[str], str]:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=600)
         except subprocess.TimeoutExpired:
-            return [], "no answer within ten minutes"
+            return [], 0, "no answer within ten minutes"
     if "No module named pip_audit" in done.stderr:
-        return [], "pip-audit is not installed: pip install pip-audit"
+        return [], 0, "pip-audit is not installed: pip install pip-audit"
     try:
         packages = json.loads(done.stdout)["dependencies"]
     except (json.JSONDecodeError, KeyError):
         said = (done.stderr.strip() or "no word").splitlines()[-1]
         if NO_ANSWER.search(done.stderr):
-            return [], f"its list of weaknesses cannot be reached ({said[:150]})"
+            return [], 0, f"its list of weaknesses cannot be reached ({said[:150]})"
         raise SystemExit(f"error: pip-audit failed: {said}") from None
-    found = []
+    found, unknown = [], [package["name"] for package in packages if "skip_reason" in package]
     for package in packages:
         for weakness in package.get("vulns", []):
             fixed = ", ".join(weakness["fix_versions"]) or "no version yet"
             found.append(f"{package['name']} {package['version']}: {weakness['id']} (mended in {fixed})")
-        if "skip_reason" in package:
-            print(f"not asked: {package['name']} ({package['skip_reason'][:120]})")
-    return found, ""
+    if len(unknown) == len(packages):
+        return [], 0, f"none of the packages could be looked up ({packages[0]['skip_reason'][:120]})"
+    if unknown:
+        print(f"could not be looked up: {', '.join(unknown)}")
+    return found, len(packages) - len(unknown), ""
 
 
 def main(names: list[str]) -> int:
@@ -60,11 +62,11 @@ def main(names: list[str]) -> int:
     status = 0
     for name in names:
         requirements = pins(Path(name))
-        found, why = audit(requirements)
+        found, asked, why = audit(requirements)
         if why:
             print(f"{name}: skipped: {why}")
             continue
-        print("\n".join([*found, f"{name}: {len(requirements)} pinned packages, {len(found)} known weaknesses"]))
+        print("\n".join([*found, f"{name}: {asked} of {len(requirements)} packages asked, {len(found)} weaknesses"]))
         status |= bool(found)
     return status
 

@@ -37,14 +37,14 @@ tokenizer = train_tokenizer(texts, 512)
 rows = [{"input_ids": ids} for ids in tokenizer(texts[:8])["input_ids"]]
 batch = MLMCollator(tokenizer, 0.3, flat=True)(rows)
 model = RexBertForMaskedLM(RexBertConfig.from_size("micro", vocab_size=len(tokenizer), pad_token_id=0))
-loss = model(**batch).loss
+loss = model(**batch).loss.detach()
 assert torch.isfinite(loss), loss
 from rexbert_hf.hub import card_of_run, write_run
 import tempfile
 folder = tempfile.mkdtemp()
 write_run(folder, config={}, results={"phases": []})
 assert "rexbert" in card_of_run(folder).lower()  # its template travels with the wheel
-print(f"version {rexbert_hf.__version__}, loss {float(loss):.3f}: the wheel works")
+print(f"version {rexbert_hf.__version__}, loss {loss.item():.3f}: the wheel works")
 """
 
 

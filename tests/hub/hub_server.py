@@ -38,9 +38,9 @@ USER = "tester"
 class Fault:
     """What goes wrong with the next `times` requests that match.
 
-    kind: "status" (answer `status` with `headers`), "hang" (no answer for `seconds`, then a closed connection),
-    "cut" (half of the body is read or sent, then the connection closes), "lost" (the work is done, the answer is not
-    sent), "corrupt" (one byte of the answer differs).
+    kind: "status" (answer `status` with `headers`), "slow" (answer after `seconds`), "hang" (no answer for `seconds`,
+    then a closed connection), "cut" (half of the body is read or sent, then the connection closes), "lost" (the work is
+    done, the answer is not sent), "corrupt" (one byte of the answer differs).
     """
 
     kind: str
@@ -151,6 +151,8 @@ class _Handler(Pages, BaseHTTPRequestHandler):
         if self.fault and self.fault.kind == "hang":
             self.hub.stopping.wait(self.fault.seconds)
             return self.drop()
+        if self.fault and self.fault.kind == "slow":
+            self.hub.stopping.wait(self.fault.seconds)
         if self.fault and self.fault.kind == "cut" and (length := int(self.headers.get("Content-Length") or 0)):
             self.rfile.read(length // 2)
             return self.drop()

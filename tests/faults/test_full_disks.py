@@ -1,0 +1,121 @@
+"""Full and read-only disks under every recipe: one line, nothing half-written, and it goes on when there is room.
+
+`make test` takes the two quick ones; `make faults` all, at several sizes. What cannot be mounted is skipped, with why.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from disks import file_limit, grow, read_only, small_disk
+from kill_jobs import JOBS, places_of
+from killing import whole_run
+
+from rexbert_hf.phrases import PhrasePool
+from rexbert_hf.retrieval.serving.index_options import IndexOptions
+from rexbert_hf.retrieval.serving.index_recipe import BuildIndexRun, ProductSource, run_build_index
+
+ALL = bool(int(os.environ.get("REXBERT_FAULTS", "0")))
+BY_NAME = {job.name: job for job in JOBS}
+SIZES = {
+    "curation": ("300k", "3m"),
+    "mining": ("200k", "2m"),
+    "index building": ("500k", "3m"),
+    "pairs": ("100k", "400k"),
+    "search training": ("1m", "5m"),
+    "tokenising": ("200k", "2m"),
+}
+"""Room that is not enough, early and late in the work."""
+
+
+def run(command, **options):
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, **options)
+    return done.returncode, done.stderr
+
+
+def one_error_line(err: str, folder: Path) -> str:
+    """The last line, which is the error; it names a place in the folder."""
+    assert "Traceback" not in err, err[-3000:]
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert errors == err.strip().splitlines()[-1:], err[-3000:]
+    assert str(folder) in errors[0], errors[0]
+    return errors[0]
+
+
+def test_an_index_on_a_full_disk_leaves_the_one_that_is_there(tmp_path):
+    make = {"output_dir": tmp_path / "index", "index": IndexOptions(kind="flat")}
+    run_build_index(BuildIndexRun(products=ProductSource(sample_size=60), **make))
+    before = {path: path.read_bytes() for path in (tmp_path / "index").rglob("*") if path.is_file()}
+    with file_limit(20_000), pytest.raises(OSError):  # noqa: PT011 - the system's own words
+        run_build_index(BuildIndexRun(products=ProductSource(sample_size=400), **make))
+    after = {path: path.read_bytes() for path in (tmp_path / "index").rglob("*") if path.is_file()}
+    assert after == before
+    assert run_build_index(BuildIndexRun(products=ProductSource(sample_size=400), **make))["products"] == 400
+
+
+def test_a_pool_on_a_full_disk_leaves_the_one_that_is_there(tmp_path):
+    PhrasePool(["tea pot"], [0.5]).save(tmp_path)
+    large = PhrasePool([f"tea pot {i * 7919}" for i in range(20_000)], [0.5] * 20_000)
+    with file_limit(10_000), pytest.raises(OSError):  # noqa: PT011
+        large.save(tmp_path)
+    assert PhrasePool.load(tmp_path).phrases == ["tea pot"]
+    large.save(tmp_path)
+    assert len(PhrasePool.load(tmp_path)) == 20_000
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["train-00000-of-00001.parquet"]
+
+
+@pytest.mark.skipif(not ALL, reason="make faults")
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", SIZES)
+def test_a_disk_that_fills_up(name, tmp_path, tmp_path_factory):
+    job = BY_NAME[name]
+    whole = whole_run(job, tmp_path_factory.mktemp("whole"), places_of(job))
+    with small_disk(tmp_path / "disk", SIZES[name][0]):
+        folder = tmp_path / "disk" / "out"
+        for size in SIZES[name]:
+            grow(tmp_path / "disk", size)
+            status, err = run(job.command(folder))
+            assert status == 1, f"with {size}: status {status}\n{err[-2000:]}"
+            one_error_line(err, tmp_path / "disk")
+            job.check(folder)
+        grow(tmp_path / "disk", "500m")
+        status, err = run(job.command(folder))
+        assert status == 0, err[-3000:]
+        assert job.result(folder) == whole.result
+        assert job.rows(folder) == whole.rows
+
+
+@pytest.mark.skipif(not ALL, reason="make faults")
+@pytest.mark.parametrize("name", [*SIZES, "pre-finetuning"])
+def test_a_disk_that_may_not_be_written(name, tmp_path):
+    with small_disk(tmp_path / "disk", "10m"):
+        (tmp_path / "disk" / "out").mkdir()
+        read_only(tmp_path / "disk")
+        status, err = run(BY_NAME[name].command(tmp_path / "disk" / "out"))
+        assert status == 1
+        assert "cannot be written" in one_error_line(err, tmp_path / "disk")
+        assert "set another one" in err
+
+
+@pytest.mark.skipif(not ALL, reason="make faults")
+def test_two_at_once_and_the_second_is_told(tmp_path):
+    """The recipe itself, started twice."""
+    first = subprocess.Popen(BY_NAME["search training"].command(tmp_path / "out"), stderr=subprocess.DEVNULL)
+    while not (tmp_path / "out" / ".lock").exists():
+        assert first.poll() is None
+    status, err = run(BY_NAME["search training"].command(tmp_path / "out"))
+    assert status == 1
+    line = one_error_line(err, tmp_path / "out")
+    assert f"process {first.pid} on" in line
+    assert first.wait(timeout=240) == 0
+    assert (tmp_path / "out" / "run.json").exists()
+
+
+def test_a_file_in_place_of_a_folder(tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(OSError, match="cannot be made") as caught:
+        run_build_index(BuildIndexRun(output_dir=tmp_path / "out" / "index"))
+    assert str(tmp_path / "out" / "index") in str(caught.value)
