@@ -93,6 +93,8 @@ def test_the_card_holds_the_measured_numbers():
         assert phase["name"] in card
     assert read_run(folder)["git_commit"][:12] in card
     assert str(folder) not in card
+    assert [line for line in card.splitlines() if line.startswith("# ")] == ["# RexBERT model"]
+    assert 'from_pretrained("path/to/this/folder"' in card
 
 
 def test_the_plot_is_there_where_matplotlib_is():

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "pretraining"))
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from pretraining_cases import CONFIGS, MODEL, TINY, assert_same_weights, options, scratch
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForMaskedLM
 
@@ -59,6 +60,7 @@ def test_a_run_from_end_to_end(whole):
     assert {"model.safetensors", "README.md", "tokenizer.json", "modernbert"} <= {
         path.name for path in folder.iterdir()
     }
+    assert ModelCard.load(folder / "README.md").data.pipeline_tag == "fill-mask"
     model = AutoModel.from_pretrained(folder)
     out = model(**AutoTokenizer.from_pretrained(folder)("red mug", return_tensors="pt"))
     assert torch.isfinite(out.last_hidden_state).all()
@@ -131,6 +133,14 @@ def test_relevance_on_the_same_pairs(tmp_path):
     assert done["config"]["phases"][0]["masking"]["kind"] == "relevance"
     assert done["config"]["sources"]["pairs"]["pairs"]["min_relevance"] is None
     assert 0 <= results["held_out"]["pairs_accuracy"] <= 1
+    card = ModelCard.load(tmp_path / "README.md")
+    assert card.data.pipeline_tag == "text-classification"
+    (measured,) = card.data.eval_results
+    assert (measured.task_type, measured.metric_value) == (
+        "text-classification", round(results["held_out"]["pairs_accuracy"], 4)
+    )  # fmt: skip
+    assert "fill-mask" not in card.content
+    assert "AutoModelForSequenceClassification" in card.text
     assert results["held_out"]["pairs_masked_tokens"] > 10, "pairs"
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     assert model.config.id2label == {0: "irrelevant", 1: "relevant"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from rexbert_hf.pretraining import PretrainSettings
 
@@ -53,6 +53,13 @@ class QPISettings(PretrainSettings):
             raise ValueError("no source has pairs: set --sources.NAME.pairs (recipes/build_pairs.py makes them)")
         if not any(phase.masking.kind in KINDS.values() for phase in self.phases):
             raise ValueError(f"no phase trains on pairs: set masking.kind of one to {KINDS['span']}")
+
+    def card_fields(self) -> dict[str, Any]:
+        """A classifier of pairs is no model that fills masks."""
+        if self.objective == "span":
+            return {}
+        tags = ["rexbert", "e-commerce", "product-search"]
+        return {"template": "relevance_card.md", "pipeline_tag": "text-classification", "tags": tags}
 
     def _classify(self) -> None:
         """The same phases with the relevance of pairs in place of spans; irrelevant pairs are needed then."""

@@ -260,6 +260,22 @@ class RelevanceTrainer(PairTrainer):
         loss = total * self.args.world_size / (len(labels) if num_items_in_batch is None else num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
+    def further_results(self) -> dict[str, Any]:
+        """As of any pairs, and the accuracy as the card shows it."""
+        found = super().further_results()
+        shared = {"task_type": "text-classification", "task_name": "Relevance of query-product pairs"}
+        shared |= {"dataset_type": "held-out", "metric_type": "accuracy", "metric_name": "accuracy"}
+        metrics = [
+            {
+                **shared,
+                "dataset_name": f"held-out pairs ({key.removesuffix('_accuracy')})",
+                "metric_value": round(value, 4),
+            }
+            for key, value in found.get("held_out", {}).items()
+            if key.endswith("_accuracy")
+        ]
+        return {**found, "metrics": metrics}
+
     def score(self, batch: dict[str, Any]) -> np.ndarray:
         """Loss sum, correct pairs and pairs of one batch."""
         labels = batch["labels"]
