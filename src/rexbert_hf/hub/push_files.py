@@ -22,6 +22,7 @@ def push_files(
     *,
     card: str,
     repo_type: str = "model",
+    space_sdk: str | None = None,
     stale: Sequence[str] = (),
     token: str | None = None,
     private: bool | None = None,
@@ -36,7 +37,8 @@ def push_files(
         files: path in the repository -> file here.
         repo_id: "user/name"; made when missing.
         card: a rendered card; text that somebody wrote into the README on the Hub is kept.
-        repo_type: "model" or "dataset".
+        repo_type: "model", "dataset" or "space".
+        space_sdk: of a Space, such as "gradio".
         stale: patterns of files that an earlier push may have left and that are removed, if they are not pushed now.
         token: a write token; by default the one of this machine. Never logged, never written.
         private: whether a new repository is private.
@@ -58,7 +60,7 @@ def push_files(
     title = commit_message or f"Push {repo_id.rsplit('/', 1)[-1]} from rexbert_hf"
 
     def attempt() -> str:
-        url = api.create_repo(repo_id, private=private, exist_ok=True, repo_type=repo_type)
+        url = api.create_repo(repo_id, private=private, exist_ok=True, repo_type=repo_type, space_sdk=space_sdk)
         if revision and revision != "main":
             api.create_branch(url.repo_id, branch=revision, exist_ok=True, repo_type=repo_type)
         readme = merge_card(_remote_readme(api, url.repo_id, repo_type, revision), card)
