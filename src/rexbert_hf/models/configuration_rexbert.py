@@ -31,6 +31,22 @@ AUTO_MAP = {
 """Every class a saved checkpoint can be opened with by `trust_remote_code=True`, whatever head it was saved with."""
 
 
+def nearest_cell(cells: list[tuple[int, int]], layers: int, dim: int) -> tuple[int, int]:
+    """The cell of a grid that is nearest in layers and dimensions, as shares of the largest ones.
+
+    Args:
+        cells: (layers, dimensions), at least one.
+        layers: of the cell that is asked for.
+        dim: its dimensions.
+
+    Example:
+        >>> nearest_cell([(3, 32), (7, 256)], 4, 64)
+        (3, 32)
+    """
+    deepest, widest = max(depth for depth, _ in cells), max(width for _, width in cells)
+    return min(cells, key=lambda cell: abs(cell[0] - layers) / deepest + abs(cell[1] - dim) / widest)
+
+
 @strict
 class RexBertConfig(ModernBertConfig):
     """Configuration of every RexBERT class; any ModernBERT configuration is a valid one.
@@ -126,11 +142,10 @@ class RexBertConfig(ModernBertConfig):
         self.matryoshka_sample, self.matryoshka_kl_weight = 0, 0.0
         if here in cells:
             return None
-        deepest = max(layers for layers, _ in cells)
-        nearest = min(cells, key=lambda c: abs(c[0] - here[0]) / deepest + abs(c[1] - here[1]) / self.hidden_size)
+        near = nearest_cell(cells, *here)
         return (
-            f"{here[0]} layers x {here[1]} dimensions is no cell that was trained; the nearest one is {nearest[0]} x "
-            f"{nearest[1]}"
+            f"{here[0]} layers x {here[1]} dimensions is no cell that was trained; the nearest one is {near[0]} x "
+            f"{near[1]}"
         )
 
     @classmethod
@@ -161,4 +176,4 @@ class RexBertConfig(ModernBertConfig):
         return config_dict, kwargs
 
 
-__all__ = ["RexBertConfig"]
+__all__ = ["RexBertConfig", "nearest_cell"]

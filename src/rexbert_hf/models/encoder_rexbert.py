@@ -36,7 +36,7 @@ from .layers_rexbert import (
     layer_types,
 )
 from .layout_rexbert import Layout, make_layout
-from .modernbert import save_modernbert
+from .modernbert import save_modernbert, save_sentence_form
 
 logger = logging.get_logger(__name__)
 
@@ -88,7 +88,10 @@ class RexBertPreTrainedModel(PreTrainedModel):
 
     def __init__(self, config: RexBertConfig, *args: Any, **kwargs: Any) -> None:
         # `from_pretrained(..., num_hidden_layers=k)` overrides one field after the config has checked itself.
-        if config.layer_types is not None and len(config.layer_types) > config.num_hidden_layers:
+        if config.layer_types is not None and len(config.layer_types) != config.num_hidden_layers:
+            if len(config.layer_types) < config.num_hidden_layers:
+                known = len(config.layer_types)
+                raise ValueError(f"num_hidden_layers={config.num_hidden_layers} must be between 1 and {known}")
             config.layer_types = config.layer_types[: config.num_hidden_layers]
         config.check_truncate_dim()
         is_cut = any(layers > config.num_hidden_layers for layers, _ in config.matryoshka_grid())
@@ -131,6 +134,8 @@ class RexBertPreTrainedModel(PreTrainedModel):
         """Save weights, configuration and the model code, so that `trust_remote_code=True` opens it anywhere."""
         self.config.auto_map = dict(AUTO_MAP)
         super().save_pretrained(save_directory, *args, **kwargs)
+        if self.config.truncate_dim is not None:
+            save_sentence_form(save_directory, self.config.hidden_size, self.config.truncate_dim)
         here = Path(__file__).resolve().parent
         for name in REMOTE_FILES:
             target = Path(save_directory) / name
