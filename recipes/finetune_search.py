@@ -34,11 +34,14 @@ def report(results: dict[str, Any], output_dir: str) -> None:
     """Print what was measured and where the result lies."""
     if results.get("validation"):
         best = max(entry["recall@100"] for entry in results["validation"])
-        part = f"{results['validation_queries']} queries, {results['validation_products']} products"
+        of_cells = ", mean of the cells" if "cells" in results else ""
+        part = f"{results['validation_queries']} queries, {results['validation_products']} products{of_cells}"
         print(f"validation R@100 ({part}): {results['validation_before']:.4f} -> {best:.4f}")
     test = results.get("test") or {}
     if test:
         print("test: " + ", ".join(f"{name} {test[name]:.4f}" for name in SHOWN))
+    for cell, figures in results.get("cells", {}).items():
+        print(f"  {cell} (layers x dimensions): R@100 {figures['recall@100']:.4f}")
     minutes = results["training_seconds"] / 60
     print(f"{results['steps']} steps, {results['epochs']} epochs, {minutes:.1f} minutes of training")
     print(f"model, card and run.json in {output_dir}")

@@ -62,7 +62,7 @@ def _part(value: Any, rows: Tensor, columns: int, shape: torch.Size) -> Any:
 
 
 def embed(model: nn.Module, features: Features, block_size: int) -> Tensor:
-    """Embeddings of one column with their graph, float32 `[B, D]`.
+    """Embeddings of one column with their graph, at least float32, `[B, D]` (or `[B, L, D]`, where a model gives L).
 
     Args:
         model: a `SentenceTransformer`.
@@ -70,7 +70,12 @@ def embed(model: nn.Module, features: Features, block_size: int) -> Tensor:
         block_size: rows of a forward pass.
     """
     blocks, place = blocks_of(features, block_size)
-    return torch.cat([model(dict(block))["sentence_embedding"].float() for block in blocks])[place]
+    return torch.cat([_embedded(model, block) for block in blocks])[place]
+
+
+def _embedded(model: nn.Module, block: dict[str, Any]) -> Tensor:
+    vectors: Tensor = model(dict(block))["sentence_embedding"]
+    return vectors if vectors.dtype == torch.float64 else vectors.float()
 
 
 class _Pieces:
@@ -88,7 +93,7 @@ class _Pieces:
         cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
         self.states.append((torch.get_rng_state(), cuda))
         with torch.no_grad():
-            vectors: Tensor = self.model(dict(block))["sentence_embedding"].float()
+            vectors = _embedded(self.model, block)
         return vectors.requires_grad_()
 
     def columns(self) -> list[Tensor]:
@@ -110,7 +115,7 @@ class _Pieces:
                 # Gradients are summed over ranks once, with the last block.
                 quiet = i < last and hasattr(self.model, "no_sync")
                 with self.model.no_sync() if quiet else nullcontext():  # type: ignore[operator]
-                    again = self.model(dict(block))["sentence_embedding"].float()
+                    again = _embedded(self.model, block)
                     gradient = torch.zeros_like(vectors) if vectors.grad is None else vectors.grad
                     again.backward(gradient * scale)
 

@@ -21,6 +21,7 @@ from torch import nn
 from transformers import set_seed
 
 from rexbert_hf.hub import push_run
+from rexbert_hf.objectives.matryoshka import Grid
 from rexbert_hf.pretraining.arguments import trackers
 from rexbert_hf.pretraining.processes import check_launcher, check_processes, fast_bfloat16
 from rexbert_hf.pretraining.threads import set_threads
@@ -33,19 +34,23 @@ from rexbert_hf.retrieval.training.finetune_settings import (
     LossSettings,
     SearchTrainerSettings,
 )
+from rexbert_hf.retrieval.training.grid_evaluator import GridEvaluator, cell_name, means_of
+from rexbert_hf.retrieval.training.grid_losses import GridLoss, stock_grid_loss
+from rexbert_hf.retrieval.training.grid_settings import fine_tuning_grid
 from rexbert_hf.retrieval.training.losses import KnownPositives, MaskedRankingLoss, ThreePartHingeLoss
 from rexbert_hf.retrieval.training.mining_callback import Mining
 from rexbert_hf.retrieval.training.search_batches import SearchBatches, SearchCollator
 from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, VALIDATION, SearchData, load_search_data
 from rexbert_hf.retrieval.training.search_finish import finish, finished_results
 from rexbert_hf.retrieval.training.search_trainer import SearchTrainer
-from rexbert_hf.settings import to_dict
+from rexbert_hf.settings import sole_run, to_dict
 from rexbert_hf.training.cpu import tune_cpu
 from rexbert_hf.training.plan import flatten
 
 logger = logging.getLogger(__name__)
 
 
+@sole_run()
 def finetune_search(settings: FinetuneSettings) -> dict[str, Any]:
     """Run a fine-tuning recipe to its end, or on from where it stopped; a finished run is left as it is.
 
@@ -102,8 +107,9 @@ def train_and_measure(settings: FinetuneSettings, data: SearchData, model: Sente
     if bf16 and model.device.type == "cpu":
         use_float32_attention(model)
     batches = SearchBatches(data, ROW_KINDS[settings.loss.name], settings.rows, 0, settings.seed)
-    loss = make_loss(settings.loss, model, data)
-    evaluator = _evaluator(settings, data, bf16)
+    grid = fine_tuning_grid(settings.matryoshka, model)
+    loss = _loss(settings, model, data, grid)
+    evaluator = _evaluator(settings, data, bf16, grid)
     epoch = -(-batches.epoch_steps // int(os.environ.get("WORLD_SIZE", "1")))
     args = training_arguments(settings, epoch, evaluator is not None, bf16)
     batches.num_steps = args.max_steps * args.world_size
@@ -123,8 +129,19 @@ def train_and_measure(settings: FinetuneSettings, data: SearchData, model: Sente
     trainer.load_best()
     results = _results(trainer, evaluator, before, batches)
     if settings.validation.test and trainer.is_world_process_zero():
-        results["test"] = _test(settings, data, model)
+        results |= _test(settings, data, model, grid)
     return results
+
+
+def _loss(settings: FinetuneSettings, model: SentenceTransformer, data: SearchData, grid: Grid | None) -> nn.Module:
+    wanted = settings.matryoshka
+    if wanted is not None and wanted.way == "matryoshka2d":
+        assert grid is not None
+        return stock_grid_loss(model, grid, settings.loss.scale)
+    loss = make_loss(settings.loss, model, data)
+    if grid is None or not isinstance(loss, MaskedRankingLoss | ThreePartHingeLoss):
+        return loss
+    return GridLoss(model, loss, grid, wanted.sample if wanted is not None else 0)
 
 
 def make_loss(chosen: LossSettings, model: SentenceTransformer, data: SearchData) -> nn.Module:
@@ -201,7 +218,7 @@ def training_texts(data: SearchData) -> list[str]:
     return [text for text in data.texts if text] + [data.queries[i] for i in data.of(TRAIN, with_relevant=False)]
 
 
-def _evaluator(settings: FinetuneSettings, data: SearchData, bf16: bool) -> SearchEvaluator | None:
+def _evaluator(settings: FinetuneSettings, data: SearchData, bf16: bool, grid: Grid | None) -> SearchEvaluator | None:
     queries = data.of(VALIDATION)
     if not len(queries):
         logger.warning("no validation query has a relevant product: the last model is taken, not the best one")
@@ -209,11 +226,16 @@ def _evaluator(settings: FinetuneSettings, data: SearchData, bf16: bool) -> Sear
     chosen = settings.validation
     if chosen.max_queries is not None:
         queries = np.sort(np.random.default_rng(0).permutation(queries)[: chosen.max_queries])
-    return SearchEvaluator(data, queries, chosen.max_products, settings.loss.block_size, bf16, name="validation")
+    options: dict[str, Any] = {"name": "validation"}
+    arguments = data, queries, chosen.max_products, settings.loss.block_size, bf16
+    if settings.matryoshka is None or grid is None:
+        return SearchEvaluator(*arguments, **options)
+    return GridEvaluator(grid.cells, *arguments, **options)
 
 
 def _description(settings: FinetuneSettings, data: SearchData) -> dict[str, Any]:
     parts = ("model", "loss", "rows", "mining", "trainer", "validation")
+    parts += ("matryoshka",) if settings.matryoshka is not None else ()
     fields = {name: to_dict(getattr(settings, name)) if getattr(settings, name) else None for name in parts}
     return flatten({"data": data.fingerprint, "seed": settings.seed, **fields})
 
@@ -241,9 +263,15 @@ def _results(
     return results
 
 
-def _test(settings: FinetuneSettings, data: SearchData, model: SentenceTransformer) -> dict[str, float]:
-    """In float32, as it will serve."""
+def _test(
+    settings: FinetuneSettings, data: SearchData, model: SentenceTransformer, grid: Grid | None
+) -> dict[str, Any]:
+    """In float32, as it will serve; of a grid each cell too."""
     queries = data.of(TEST)
     if not len(queries):
-        return {}
-    return SearchEvaluator(data, queries, None, settings.loss.block_size)(model)
+        return {"test": {}}
+    if settings.matryoshka is None or grid is None:
+        return {"test": SearchEvaluator(data, queries, None, settings.loss.block_size)(model)}
+    evaluator = GridEvaluator(grid.cells, data, queries, None, settings.loss.block_size)
+    found = {cell: means_of(values) for cell, values in evaluator.by_cell(model).items()}
+    return {"test": found[evaluator.cells[-1]], "cells": {cell_name(cell): means for cell, means in found.items()}}

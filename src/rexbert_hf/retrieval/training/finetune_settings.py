@@ -8,6 +8,7 @@ from typing import Any, Literal
 from huggingface_hub.utils import validate_repo_id
 
 from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings
+from rexbert_hf.retrieval.training.grid_settings import GridSettings
 from rexbert_hf.retrieval.training.mining import MiningSettings
 from rexbert_hf.retrieval.training.search_batches import RowKind, RowSettings
 from rexbert_hf.retrieval.training.search_data import SearchDataSettings
@@ -128,6 +129,7 @@ class FinetuneSettings:
         data: queries, products, judgements.
         model: the bi-encoder.
         loss: what is trained.
+        matryoshka: train a grid of sub-models in one; None trains the whole model only.
         rows: what a step holds.
         mining: hard negatives; used where `rows.mined` is above 0, or for hinge rows that lack hard negatives when set.
         validation: choice of the model.
@@ -141,6 +143,7 @@ class FinetuneSettings:
     data: SearchDataSettings = field(default_factory=SearchDataSettings)
     model: BiEncoderSettings = field(default_factory=BiEncoderSettings)
     loss: LossSettings = field(default_factory=LossSettings)
+    matryoshka: GridSettings | None = None
     rows: RowSettings = field(default_factory=RowSettings)
     mining: MiningSettings | None = None
     validation: ValidationSettings = field(default_factory=ValidationSettings)
@@ -156,6 +159,14 @@ class FinetuneSettings:
             raise ValueError("rows.mined is for the ranking loss; the hinge loss takes mined negatives by itself")
         if self.rows.mined and self.mining is None:
             self.mining = MiningSettings()
+        if self.matryoshka is not None:
+            self._check_matryoshka(self.matryoshka.way)
+
+    def _check_matryoshka(self, way: str) -> None:
+        if self.loss.name == "cosent" or (way == "matryoshka2d" and self.loss.name != "ranking"):
+            raise ValueError(f"matryoshka ({way}) does not go with loss.name {self.loss.name}: use ranking")
+        if way == "matryoshka2d" and (self.loss.cached or self.loss.symmetric or self.loss.margin is not None):
+            raise ValueError("matryoshka.way matryoshka2d knows no loss.cached, loss.symmetric and loss.margin")
 
     def card_fields(self) -> dict[str, Any]:
         """Fields of the card, kept in `run.json`, so that a push renders the same."""

@@ -9,7 +9,7 @@ sentence-transformers' own, fed with the grades of `search_data.LABEL_GRADES`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,9 @@ from torch import Tensor, nn
 from rexbert_hf.metrics import Judgements
 from rexbert_hf.objectives import three_part_hinge
 from rexbert_hf.retrieval.training.embedding_blocks import Features, cached_loss, embed
+
+LossOf = Callable[[list[Tensor]], Tensor]
+"""The loss of the embeddings of each column, `[B, D]` each."""
 
 
 class KnownPositives:
@@ -111,13 +114,22 @@ class ThreePartHingeLoss(nn.Module):
             labels: 1, 0 or -1 of each row.
         """
         columns = list(sentence_features)
+        return embedded_loss(self.model, columns, self.block_size, self.cached, self.objective(columns, labels))
+
+    def objective(self, columns: Sequence[Features], labels: Tensor) -> LossOf:
+        """What is left to compute once a batch is embedded.
+
+        Args:
+            columns: features of the queries and of the products.
+            labels: 1, 0 or -1 of each row.
+        """
         if len(columns) != 2:
             raise ValueError(f"the three-part hinge loss takes rows of query and product; got {len(columns)} columns")
 
         def loss_of(vectors: list[Tensor]) -> Tensor:
             return three_part_hinge(cosine(*vectors), labels.view(-1), **self.thresholds)
 
-        return _loss(self.model, columns, self.block_size, self.cached, loss_of)
+        return loss_of
 
     def get_config_dict(self) -> dict[str, Any]:
         """What the model card shows."""
@@ -178,20 +190,32 @@ class MaskedRankingLoss(nn.Module):
             labels: numbers of the query and of each product of a row, int64 `[B, columns]`.
         """
         columns = list(sentence_features)
+        return embedded_loss(self.model, columns, self.block_size, self.cached, self.objective(columns, labels))
+
+    def objective(self, columns: Sequence[Features], labels: Tensor) -> LossOf:
+        """What is left to compute once a batch is embedded; who answers whom is looked up once.
+
+        Args:
+            columns: features of the queries, of their products, and of hard negatives.
+            labels: int64 `[B, columns]`.
+        """
         if len(columns) < 2 or labels.shape != (len(columns[0]["input_ids"]), len(columns)):
             raise ValueError(
                 f"{len(columns)} columns need labels [rows, {len(columns)}], the numbers of the query and of each"
                 f" product; got {tuple(labels.shape)}"
             )
-        queries, products = labels[:, 0], labels[:, 1:].T.reshape(-1)
+        numbers = labels[:, 0], labels[:, 1:].T.reshape(-1)
+        answers = self.answers(*numbers).to(labels.device)
 
         def loss_of(vectors: list[Tensor]) -> Tensor:
             unit = [nn.functional.normalize(vector, dim=-1) for vector in vectors]
-            return self.of_embeddings(unit[0], torch.cat(unit[1:]), queries, products)
+            return self.of_embeddings(unit[0], torch.cat(unit[1:]), *numbers, answers)
 
-        return _loss(self.model, columns, self.block_size, self.cached, loss_of)
+        return loss_of
 
-    def of_embeddings(self, queries: Tensor, products: Tensor, query_ids: Tensor, product_ids: Tensor) -> Tensor:
+    def of_embeddings(
+        self, queries: Tensor, products: Tensor, query_ids: Tensor, product_ids: Tensor, answers: Tensor | None = None
+    ) -> Tensor:
         """The loss of normalised embeddings; row i's own product is candidate i.
 
         Args:
@@ -199,10 +223,12 @@ class MaskedRankingLoss(nn.Module):
             products: of the batch, first the positives: `[C, D]`, C a multiple of B.
             query_ids: `[B]`.
             product_ids: `[C]`.
+            answers: what `self.answers` says of them, where it is known already.
         """
         rows = torch.arange(len(queries), device=queries.device)
         cosines = queries @ products.T
-        excluded = self._answers(query_ids, product_ids.cpu()).to(queries.device)
+        found = self.answers(query_ids, product_ids) if answers is None else answers
+        excluded = found.to(queries.device, copy=True)
         own = cosines[rows, rows].detach()
         if self.margin is not None:
             excluded |= cosines.detach() > own[:, None] + self.margin
@@ -214,9 +240,16 @@ class MaskedRankingLoss(nn.Module):
             loss = (1 - self.symmetric) * loss + self.symmetric * nn.functional.cross_entropy(back, rows)
         return loss
 
-    def _answers(self, queries: Tensor, products: Tensor) -> Tensor:
+    def answers(self, queries: Tensor, products: Tensor) -> Tensor:
+        """Which candidates answer which query, bool `[B, C]` on the CPU: what was judged so, and equal numbers.
+
+        Args:
+            queries: numbers, `[B]`.
+            products: numbers, `[C]`, first the positives.
+        """
+        queries, products = queries.cpu(), products.cpu()
         own = products[: len(queries)]
-        same_query = queries.cpu()[:, None] == queries.cpu()
+        same_query = queries[:, None] == queries
         found = torch.zeros(len(queries), len(products), dtype=torch.bool)
         found[:, : len(queries)] = same_query
         groups = self.known.groups[products] if self.known is not None else products
@@ -243,8 +276,18 @@ def cosine(left: Tensor, right: Tensor) -> Tensor:
     return (nn.functional.normalize(left, dim=-1) * nn.functional.normalize(right, dim=-1)).sum(dim=-1)
 
 
-def _loss(model: nn.Module, columns: list[Features], block_size: int, cached: bool, loss_of: Any) -> Tensor:
+def embedded_loss(
+    model: nn.Module, columns: Sequence[Features], block_size: int, cached: bool, loss_of: LossOf
+) -> Tensor:
+    """Embed the columns of a batch, at once or with the gradient cache, and take a loss of them.
+
+    Args:
+        model: gives `sentence_embedding`.
+        columns: features of each column.
+        block_size: texts of one forward pass.
+        cached: with gradient cache.
+        loss_of: of the columns' embeddings.
+    """
     if cached:
         return cached_loss(model, columns, block_size, loss_of)
-    loss: Tensor = loss_of([embed(model, features, block_size) for features in columns])
-    return loss
+    return loss_of([embed(model, features, block_size) for features in columns])

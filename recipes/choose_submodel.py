@@ -1,0 +1,53 @@
+"""Choose a sub-model of a bi-encoder that was fine-tuned over a grid of layers x dimensions (m3BERT).
+
+    python recipes/choose_submodel.py --latency_ms 5 --metric recall@100 --model output/search
+    python recipes/choose_submodel.py [recipes/configs/choose_submodel.yaml] [--memory_mb 100 --runtime int8 ...]
+
+Measures every cell on this machine (one thread, the validation queries) and saves the best one within the budget.
+Without `--model` it trains a tiny one on the sample shop. `--help` lists every key.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rexbert_hf.retrieval import ChooseRun, choose_submodel
+from rexbert_hf.settings import parse_args, run_recipe, start_logging
+
+DEFAULT = Path(__file__).parent / "configs" / "choose_submodel.yaml"
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    """Parse, run, print."""
+    start_logging()
+    run = parse_args(ChooseRun, default_config=DEFAULT)
+    data = run.data
+    if data.data_dir is not None and not Path(data.data_dir).is_dir() and (REPOSITORY / data.data_dir).is_dir():
+        data.data_dir = str(REPOSITORY / data.data_dir)
+    results = choose_submodel(run)
+    report(results, run)
+
+
+def report(results: dict[str, Any], run: ChooseRun) -> None:
+    """Print the cells, the best of them marked, and where it lies."""
+    median = results["query_tokens"]["median"]
+    print(f"{results['queries']} validation queries (median {median:.0f} tokens), {results['products']} products")
+    print(
+        f"one query on {run.threads} thread, {run.runtime}, tokenising included; the vectors of all products in float32"
+    )
+    print(f"{'layers x dims':>14} {'p50 ms':>8} {'p99 ms':>8} {'model MB':>9} {'vectors MB':>11} {run.metric:>12}")
+    for name, cell in results["cells"].items():
+        mark = " <" if name == results["chosen"] else ""
+        sizes = f"{cell['model_bytes'] / 1e6:9.2f} {cell['vector_bytes'] / 1e6:11.2f}"
+        print(f"{name:>14} {cell['p50']:8.2f} {cell['p99']:8.2f} {sizes} {cell['quality'][run.metric]:12.4f}{mark}")
+    if results.get("test"):
+        print(f"test queries: {run.metric} {results['test'][run.metric]:.4f}")
+    print(f"{results['chosen']} (model, card, cells.png and run.json) in {run.output_dir}")
+    if "url" in results:
+        print(f"pushed to {results['url']}")
+
+
+if __name__ == "__main__":
+    run_recipe(main)

@@ -1,0 +1,192 @@
+"""Choose a sub-model: measure the cells of a grid-trained bi-encoder on this machine, save the best that fits a budget.
+
+The choice is made on validation queries; the test queries are searched once, with what was chosen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from huggingface_hub.utils import validate_repo_id
+from sentence_transformers import SentenceTransformer
+
+from rexbert_hf.hub import push_run, write_card, write_run
+from rexbert_hf.retrieval.serving.query_model import load_model
+from rexbert_hf.retrieval.training.finetune import finetune_search
+from rexbert_hf.retrieval.training.finetune_settings import FinetuneSettings, card_fields
+from rexbert_hf.retrieval.training.grid_evaluator import Cell, GridEvaluator, means_of
+from rexbert_hf.retrieval.training.grid_measure import CellFigures, Runtime, check_metric, choose_cell, measure_cells
+from rexbert_hf.retrieval.training.grid_plot import plot_choice
+from rexbert_hf.retrieval.training.grid_settings import GridSettings
+from rexbert_hf.retrieval.training.grid_submodel import cut_biencoder
+from rexbert_hf.retrieval.training.search_data import TEST, VALIDATION, SearchData, SearchDataSettings, load_search_data
+from rexbert_hf.retrieval.training.search_finish import card_metrics
+from rexbert_hf.settings import to_dict
+
+logger = logging.getLogger(__name__)
+
+METRICS = (
+    *("recall@10", "recall@100", "ndcg@10", "mrr@10", "judged@10", "judged@100"),
+    *("condensed_recall@10", "condensed_recall@100", "condensed_ndcg@10"),
+)
+"""What `search_metrics` gives without letters of grades."""
+
+
+@dataclass
+class ChooseRun:
+    """Measure the cells of a bi-encoder on this machine and save the best one within a budget.
+
+    Attributes:
+        model: folder or Hub id of a bi-encoder that was fine-tuned over a grid (finetune_search.py with `matryoshka`);
+            None trains one as `finetune` says.
+        output_dir: of the chosen model, `cells.png` and `run.json`.
+        latency_ms: most milliseconds of one query, tokenising included; None for any.
+        memory_mb: most megabytes of the model and the float32 vectors of the catalogue; None for any.
+        metric: what is best: recall@100, recall@10, ndcg@10, mrr@10, condensed_recall@10, ...
+        percentile: of the latency.
+        runtime: what answers queries: torch, or an exported ONNX graph in fp32 or int8.
+        repeats: queries timed for each number of layers.
+        threads: of one query.
+        cells: what is measured; None takes the cells that the model was trained over.
+        data: catalogue, queries, judgements.
+        max_queries: validation queries to use; None for all.
+        max_products: size of the catalogue's part that is searched; None for all of it.
+        batch_size: texts of one forward pass, where latency is not measured.
+        finetune: the run that trains a model where none is given; its data and folder are this run's.
+        push_to_hub: "user/name" to push what was chosen to.
+        private: whether a new repository is private.
+    """
+
+    model: str | None = None
+    output_dir: Path = Path("output/submodel")
+    latency_ms: float | None = None
+    memory_mb: float | None = None
+    metric: str = "recall@100"
+    percentile: Literal["p50", "p99"] = "p50"
+    runtime: Runtime = "torch"
+    repeats: int = 200
+    threads: int = 1
+    cells: GridSettings | None = None
+    data: SearchDataSettings = field(default_factory=SearchDataSettings)
+    max_queries: int | None = 1000
+    max_products: int | None = None
+    batch_size: int = 64
+    finetune: FinetuneSettings = field(default_factory=lambda: FinetuneSettings(matryoshka=GridSettings()))
+    push_to_hub: str | None = None
+    private: bool | None = None
+
+    def __post_init__(self) -> None:
+        check_metric(self.metric, METRICS)
+        for name in ("latency_ms", "memory_mb"):
+            limit = getattr(self, name)
+            if limit is not None and not limit > 0:
+                raise ValueError(f"{name} must be above 0; got {limit}")
+        if self.repeats < 1 or self.threads < 1:
+            raise ValueError("repeats and threads must be at least 1")
+        if self.push_to_hub is not None:
+            validate_repo_id(self.push_to_hub)
+
+
+def choose_submodel(run: ChooseRun) -> dict[str, Any]:
+    """Measure, choose, save, push as the settings say; what was measured.
+
+    Args:
+        run: the settings.
+
+    Raises:
+        ValueError: if no cell meets the budget (with the one that is nearest), or the model has no grid.
+        FileNotFoundError: for a missing file or model.
+    """
+    run.output_dir.mkdir(parents=True, exist_ok=True)
+    data = load_search_data(run.data)
+    model, source = _model(run)
+    cells = list((run.cells or GridSettings()).grid(model).cells)
+    queries = _queries(run, data)
+    evaluator = GridEvaluator(cells, data, queries, run.max_products, run.batch_size)
+    figures = measure_cells(model, cells, evaluator, run.runtime, run.repeats, run.threads)
+    lengths = [len(ids) for ids in model.tokenizer([data.queries[i] for i in evaluator.queries])["input_ids"]]
+    results: dict[str, Any] = {
+        "source": source,
+        "metric": run.metric,
+        "queries": len(evaluator.queries),
+        "products": len(evaluator.products),
+        "query_tokens": {"median": float(np.median(lengths)), "p99": float(np.percentile(lengths, 99))},
+        "cells": {cell.name: {**asdict(cell), "bytes": cell.bytes} for cell in figures},
+    }
+    limits = {"latency_ms": run.latency_ms, "memory_mb": run.memory_mb}
+    try:
+        chosen = choose_cell(figures, run.metric, percentile=run.percentile, **limits)
+    except ValueError:
+        _write(run, results, figures, None)
+        raise
+    results["chosen"] = chosen.name
+    _save(run, model, chosen, data, results)
+    _write(run, results, figures, chosen)
+    if run.push_to_hub:
+        results["url"] = push_run(run.output_dir, run.push_to_hub, private=run.private)
+    return results
+
+
+def _model(run: ChooseRun) -> tuple[SentenceTransformer, str]:
+    """The model to cut and what it is called; trained here where none is given."""
+    name = run.model
+    if name is None:
+        folder = run.output_dir / "grid"
+        finetune_search(dataclasses.replace(run.finetune, output_dir=str(folder), data=run.data))
+        name = str(folder)
+    model = load_model(name)
+    if not isinstance(model, SentenceTransformer):
+        raise ValueError(f"{name} is no sentence-transformers model: only such a one has layers to cut")
+    return model.eval(), name
+
+
+def _queries(run: ChooseRun, data: SearchData) -> np.ndarray:
+    found = data.of(VALIDATION)
+    if not len(found):
+        logger.warning("no validation query has a relevant product: the choice is made on the test queries")
+        found = data.of(TEST)
+    if run.max_queries is not None:
+        found = np.sort(np.random.default_rng(0).permutation(found)[: run.max_queries])
+    return found
+
+
+def _save(
+    run: ChooseRun, model: SentenceTransformer, chosen: CellFigures, data: SearchData, results: dict[str, Any]
+) -> None:
+    """Write the chosen model, and its graph where one was measured; measure it on the test queries."""
+    cell: Cell = (chosen.layers, chosen.dim)
+    cut = cut_biencoder(model, *cell)
+    cut.save_pretrained(str(run.output_dir), create_model_card=False)
+    if run.runtime != "torch":
+        from rexbert_hf.retrieval.serving.onnx_export import export_onnx
+
+        export_onnx(cut, run.output_dir / "onnx", (run.runtime,))
+    results["num_parameters"] = sum(parameter.numel() for parameter in cut.parameters())
+    test = data.of(TEST)
+    if len(test):
+        evaluator = GridEvaluator([cell], data, test, run.max_products, run.batch_size)
+        results["test"] = means_of(evaluator.by_cell(model)[cell])
+        name = run.data.pairs if isinstance(run.data.pairs, str) else "sample shop"
+        results["metrics"] = card_metrics(results["test"], str(name))
+
+
+def _write(run: ChooseRun, results: dict[str, Any], figures: list[CellFigures], chosen: CellFigures | None) -> None:
+    """Write plot, `run.json` and, with a chosen model, the card."""
+    path = run.output_dir / "cells.png"
+    drawn = plot_choice(figures, chosen, path, run.metric, run.percentile, run.latency_ms, run.memory_mb)
+    results["plot"] = drawn.name if drawn else None
+    card = card_fields(run.model)
+    if chosen is not None:
+        card["summary"] = (
+            f"{chosen.layers} layers and {chosen.dim} dimensions of `{Path(results['source']).name}`, cut out and"
+            f" otherwise unchanged: one query took {getattr(chosen, run.percentile):.2f} ms ({run.percentile},"
+            f" {run.threads} thread, {run.runtime})."
+        )
+    write_run(run.output_dir, config=to_dict(run), results=results, card=card)
+    if chosen is not None:
+        write_card(run.output_dir)

@@ -1,0 +1,247 @@
+"""Choosing a sub-model: which cell a budget allows, what is measured, what is saved; the grid through the recipe."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from rexbert_hf.hub import read_run
+from rexbert_hf.retrieval.training.evaluator import SearchEvaluator
+from rexbert_hf.retrieval.training.finetune import finetune_search
+from rexbert_hf.retrieval.training.finetune_settings import FinetuneSettings
+from rexbert_hf.retrieval.training.grid_choice import METRICS, ChooseRun, choose_submodel
+from rexbert_hf.retrieval.training.grid_evaluator import GridEvaluator
+from rexbert_hf.retrieval.training.grid_measure import CellFigures, choose_cell, measure_cells
+from rexbert_hf.retrieval.training.grid_plot import plot_choice, plot_maps
+from rexbert_hf.retrieval.training.grid_settings import trained_cells
+from rexbert_hf.retrieval.training.search_data import TEST, VALIDATION, SearchDataSettings, load_search_data
+from rexbert_hf.settings import from_dict
+
+ROOT = Path(__file__).parents[2]
+DATA = {"sample_size": 120}
+TRAIN = {
+    "data": DATA,
+    "model": {"preset": "tiny", "vocab_size": 512, "max_tokens": 16, "overrides": {"num_hidden_layers": 2}},
+    "rows": {"batch_size": 16},
+    "trainer": {
+        "max_steps": 6,
+        "use_cpu": True,
+        "bf16": False,
+        "cpu_threads": 1,
+        "learning_rate": 2e-3,
+        "logging_steps": 2,
+    },
+}
+GRID = {"layers": [1, 2], "dims": [8, 64]}
+CELLS = [(1, 8), (2, 8), (1, 64), (2, 64)]
+
+
+def cell(layers, dim, p50, size, recall):
+    return CellFigures(layers, dim, p50, 2 * p50, size, 1000 * dim, {"recall@100": recall})
+
+
+MEASURED = [cell(1, 8, 1.0, 50_000, 0.4), cell(1, 64, 1.1, 50_000, 0.45), cell(2, 64, 2.0, 90_000, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("limits", "wanted"),
+    [
+        ({}, "2x64"),
+        ({"latency_ms": 2.0}, "2x64"),
+        ({"latency_ms": 1.99}, "1x64"),
+        ({"latency_ms": 2.0, "percentile": "p99"}, "1x8"),
+        ({"memory_mb": 0.06}, "1x8"),
+        ({"memory_mb": 0.12}, "1x64"),
+    ],
+)
+def test_the_best_cell_within_the_budget(limits, wanted):
+    assert choose_cell(MEASURED, "recall@100", **limits).name == wanted
+
+
+def test_of_equal_cells_the_faster_then_the_smaller():
+    equal = [cell(2, 64, 2.0, 9, 0.5), cell(1, 64, 1.0, 5, 0.5), cell(1, 8, 1.0, 5, 0.5)]
+    assert choose_cell(equal, "recall@100").name == "1x8"
+
+
+def test_no_cell_within_the_budget_names_the_nearest():
+    with pytest.raises(ValueError, match=r"within 0.5 ms \(p50\): the fastest, 1x8 .*takes 1\.00 ms"):
+        choose_cell(MEASURED, "recall@100", latency_ms=0.5)
+    with pytest.raises(ValueError, match=r"fits into 0.05 MB: the smallest, 1x8 .*takes 0\.1 MB"):
+        choose_cell(MEASURED, "recall@100", memory_mb=0.05)
+    with pytest.raises(ValueError, match="no metric 'recall@7': choose one of recall@100"):
+        choose_cell(MEASURED, "recall@7")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"metric": "recal@100"}, "no metric 'recal@100': choose one of recall@10, recall@100"),
+        ({"latency_ms": 0}, "latency_ms must be above 0"),
+        ({"repeats": 0}, "at least 1"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        from_dict(ChooseRun, settings)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A bi-encoder fine-tuned over a grid; folder and results."""
+    folder = tmp_path_factory.mktemp("grid") / "run"
+    settings = from_dict(FinetuneSettings, {**TRAIN, "output_dir": str(folder), "matryoshka": GRID})
+    return folder, finetune_search(settings)
+
+
+def test_the_recipe_trains_all_cells_and_measures_each(trained):
+    folder, results = trained
+    assert results["last_loss"] < results["first_loss"]
+    assert list(results["cells"]) == ["1x8", "2x8", "1x64", "2x64"]
+    assert results["test"] == results["cells"]["2x64"]
+    model = SentenceTransformer(str(folder))
+    assert trained_cells(model) == CELLS
+    data = load_search_data(from_dict(SearchDataSettings, DATA))
+    whole = SearchEvaluator(data, data.of(TEST))(model)
+    assert whole["recall@10"] == pytest.approx(results["test"]["recall@10"])
+    assert set(whole) == set(METRICS)
+    run = json.loads((folder / "run.json").read_text())
+    assert run["config"]["matryoshka"]["dims"] == [8, 64]
+
+
+def test_validation_is_the_mean_over_the_cells(trained):
+    data = load_search_data(from_dict(SearchDataSettings, DATA))
+    model = SentenceTransformer(str(trained[0]))
+    found = GridEvaluator(CELLS, data, data.of(VALIDATION), name="validation")(model)
+    each = [found[f"validation_{layers}x{dim}_recall@100"] for layers, dim in CELLS]
+    assert found["validation_mean_recall@100"] == pytest.approx(np.mean(each))
+    assert found["validation_recall@100"] == each[-1]
+
+
+def test_the_peer_trains_through_the_recipe(tmp_path):
+    peer = {**TRAIN, "output_dir": str(tmp_path), "matryoshka": {**GRID, "way": "matryoshka2d"}}
+    peer["trainer"] = {**TRAIN["trainer"], "max_steps": 2}
+    assert list(finetune_search(from_dict(FinetuneSettings, peer))["cells"]) == ["1x8", "2x8", "1x64", "2x64"]
+    with pytest.raises(ValueError, match=r"knows no loss\.cached"):
+        from_dict(FinetuneSettings, {**peer, "loss": {"cached": True}})
+    with pytest.raises(ValueError, match=r"does not go with loss\.name cosent"):
+        from_dict(FinetuneSettings, {**peer, "loss": {"name": "cosent"}, "matryoshka": GRID})
+
+
+def test_a_budget_ends_in_a_model_of_that_cell(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("rexbert_hf.retrieval.training.grid_measure.measure_latency", slow_as_it_is_deep())
+    run = ChooseRun(str(trained[0]), tmp_path, latency_ms=1.5, repeats=3, data=SearchDataSettings(sample_size=120))
+    results = choose_submodel(run)
+    assert set(results["cells"]) == {"1x8", "2x8", "1x64", "2x64"}
+    assert results["chosen"] in ("1x8", "1x64")
+    cells = results["cells"]
+    best = max((cells["1x8"], cells["1x64"]), key=lambda found: found["quality"]["recall@100"])
+    assert results["chosen"] == f"1x{best['dim']}"
+    chosen = SentenceTransformer(str(tmp_path))
+    assert chosen.get_embedding_dimension() == best["dim"]
+    assert len(chosen[0].model.layers) == 1
+    assert best["model_bytes"] == 4 * sum(parameter.numel() for parameter in chosen.parameters())
+    assert best["vector_bytes"] == 4 * best["dim"] * 120
+    data = load_search_data(run.data)
+    for split, quality in ((VALIDATION, best["quality"]), (TEST, results["test"])):
+        alone = SearchEvaluator(data, data.of(split))(chosen)
+        assert alone["recall@10"] == pytest.approx(quality["recall@10"])
+        assert alone["ndcg@10"] == pytest.approx(quality["ndcg@10"], abs=1e-4)
+    assert read_run(tmp_path)["results"]["chosen"] == results["chosen"]
+    assert "cut out and otherwise unchanged" in " ".join((tmp_path / "README.md").read_text().split())
+    assert (tmp_path / "cells.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def slow_as_it_is_deep():
+    """One millisecond a layer, in place of a clock: models are measured from the shallowest on."""
+    from rexbert_hf.retrieval.serving.latency import Latency
+
+    calls = iter(range(1, 9))
+
+    def measured(call, inputs, repeats):
+        assert call(inputs[0]).shape == (1, 64)
+        depth = next(calls)
+        return Latency(float(depth), depth + 0.5, 1.0)
+
+    return measured
+
+
+def test_a_budget_that_no_cell_meets_saves_what_was_measured_and_no_model(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("rexbert_hf.retrieval.training.grid_measure.measure_latency", slow_as_it_is_deep())
+    run = ChooseRun(str(trained[0]), tmp_path, latency_ms=0.1, data=SearchDataSettings(sample_size=120))
+    with pytest.raises(ValueError, match=r"the fastest, 1x\d+ \(layers x dimensions\), takes 1\.00 ms"):
+        choose_submodel(run)
+    assert set(read_run(tmp_path)["results"]["cells"]) == {"1x8", "2x8", "1x64", "2x64"}
+    assert not (tmp_path / "modules.json").exists()
+
+
+def test_graphs_are_measured_as_they_serve(trained, monkeypatch):
+    """What is exported is the model of that depth, and its own vectors of the queries are searched with."""
+    exported = []
+
+    def export(model, folder, precisions, texts):
+        exported.append(model)
+        assert precisions == ("int8",)
+        (Path(folder) / "model_int8.onnx").write_bytes(b"x" * (1000 + len(exported)))
+
+    class Backwards:
+        def __init__(self, folder, precision, threads):
+            self.model = exported[-1]
+
+        def encode_query(self, texts):
+            return self.model.encode_query(texts)[:, ::-1].copy()
+
+    monkeypatch.setattr("rexbert_hf.retrieval.serving.onnx_export.export_onnx", export)
+    monkeypatch.setattr("rexbert_hf.retrieval.serving.onnx_encoder.OnnxEncoder", Backwards)
+    data = load_search_data(from_dict(SearchDataSettings, DATA))
+    model = SentenceTransformer(str(trained[0])).eval()
+    cells = [(1, 8), (2, 8)]
+    evaluator = GridEvaluator(cells, data, data.of(VALIDATION))
+    graph, plain = (measure_cells(model, cells, evaluator, runtime, 3) for runtime in ("int8", "torch"))
+    assert [cell.model_bytes for cell in graph] == [1001, 1002]
+    assert [len(model[0].model.layers) for model in exported] == [1, 2]
+    assert [model.truncate_dim for model in exported] == [None, None]
+    assert graph[1].quality != plain[1].quality
+    assert graph[0].p50 <= graph[0].p99
+
+
+def test_the_sample_run_trains_chooses_and_prints(tmp_path, monkeypatch, capsys):
+    words = [
+        "--output_dir",
+        str(tmp_path / "out"),
+        "--latency_ms",
+        "1000",
+        "--data.sample_size",
+        "120",
+        "--repeats",
+        "3",
+    ]
+    words += [
+        "--finetune.trainer.max_steps",
+        "2",
+        "--finetune.model.vocab_size",
+        "512",
+        "--finetune.rows.batch_size",
+        "8",
+    ]
+    words += ["--finetune.trainer.use_cpu", "true", "--finetune.trainer.bf16", "false"]
+    monkeypatch.setattr(sys, "argv", ["choose_submodel.py", *words])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "recipes" / "choose_submodel.py"), run_name="__main__")
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert "layers x dims" in said
+    assert said.count(" <\n") == 1
+    assert len(read_run(tmp_path / "out")["results"]["cells"]) == 12
+
+
+def test_maps_have_holes_where_a_diagonal_has_none(tmp_path):
+    maps = {"grid": {(1, 8): 0.2, (1, 64): 0.3, (2, 8): 0.3, (2, 64): 0.4}, "diagonal": {(1, 8): 0.25, (2, 64): 0.4}}
+    assert plot_maps(maps, tmp_path / "maps.png", "R@100").read_bytes()[:4] == b"\x89PNG"
+    assert plot_maps({"none": {}}, tmp_path / "none.png") is None
+    assert plot_choice(MEASURED, None, tmp_path / "choice.png", "recall@100", latency_ms=1.0, memory_mb=2.0).exists()
