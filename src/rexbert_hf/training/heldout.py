@@ -55,8 +55,14 @@ def length_batches(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarra
         start += size
 
 
-def _pieces(store: TokenisedDataset, seq_length: int, max_tokens: int | None) -> list[np.ndarray]:
-    """Row, start, stop and length of each piece, in document order, up to `max_tokens`."""
+def held_out_pieces(store: TokenisedDataset, seq_length: int, max_tokens: int | None) -> list[np.ndarray]:
+    """Row, start, stop and length of each piece, in document order, up to `max_tokens`.
+
+    Args:
+        store: the documents.
+        seq_length: longest piece of a document.
+        max_tokens: None for all.
+    """
     batches = evaluation_batches(store, seq_length, max(seq_length, 1 << 20))
     rows, starts, stops = (np.concatenate(column) for column in zip(*batches, strict=True))
     lengths = np.minimum(stops, store.lengths[rows] - store.num_special) - starts + store.num_special
@@ -112,7 +118,7 @@ def evaluate_masked(
         raise ValueError(f"top_k counts from 1; got {list(top_k)}")
     edges, depths = list(position_edges or []), sorted({int(k) for k in top_k} - {1})
     collator = MLMCollator(tokenizer, mlm_probability=mlm_probability, flat=accepts_flat(model), seed=seed)
-    rows, starts, stops, lengths = _pieces(store, seq_length, max_tokens)
+    rows, starts, stops, lengths = held_out_pieces(store, seq_length, max_tokens)
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
