@@ -14,6 +14,7 @@ _LAZY = {
     "make_task": "registry",
     "task_names": "registry",
     "DataMissing": "task",
+    "ModelUnfit": "task",
     "Task": "task",
     "TaskOptions": "task",
     "TaskResult": "task",

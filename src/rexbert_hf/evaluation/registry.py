@@ -7,7 +7,11 @@ from collections.abc import Sequence
 
 from rexbert_hf.evaluation.task import Task
 
-TASKS: dict[str, str] = {}
+TASKS: dict[str, str] = {
+    "product_search": "rexbert_hf.evaluation.product_search:ProductSearch",
+    "product_search_tuned": "rexbert_hf.evaluation.product_search_tuned:ProductSearchTuned",
+    "grid_retrieval": "rexbert_hf.evaluation.grid_retrieval:GridRetrieval",
+}
 """Task name -> "module:Class" with the module's full dotted name; the order is that of reports."""
 
 ALL = "all"

@@ -134,7 +134,6 @@ def model_index(outcome: Outcome, model: str) -> list[dict[str, Any]]:
         if not cells:
             continue
         mean, spread = mean_and_spread([cell.result.metrics[task.metric] for cell in cells])
-        data = outcome.data[task.name]
         args = {"seeds": len(cells), "test_examples": len(cells[0].result.examples)}
         args |= {} if spread is None else {"spread_over_seeds": round(spread, 5)}
         found.append(
@@ -142,7 +141,7 @@ def model_index(outcome: Outcome, model: str) -> list[dict[str, Any]]:
                 "task_type": task.hub_task,
                 "task_name": task.title,
                 "dataset_type": task.name.replace("_", "-"),
-                "dataset_name": data if data not in ("local files",) else task.data,
+                "dataset_name": outcome.data[task.name],
                 "dataset_split": "test",
                 "metric_type": task.metric.replace("@", "_at_"),
                 "metric_name": task.metric,

@@ -19,7 +19,7 @@ from rexbert_hf.evaluation.cache import Cell, ResultCache, cell_key
 from rexbert_hf.evaluation.models import ModelUnderTest, find_model, labels
 from rexbert_hf.evaluation.registry import make_task, task_names
 from rexbert_hf.evaluation.settings import EvaluateSettings
-from rexbert_hf.evaluation.task import DataMissing, Task, TaskResult, TaskSource
+from rexbert_hf.evaluation.task import DataMissing, ModelUnfit, Task, TaskResult, TaskSource
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def _run_task(name: str, settings: EvaluateSettings, outcome: Outcome) -> None:
         _fail(outcome, name, error)
         return
     outcome.tasks.append(task)
-    outcome.data[name], called = where(source), labels(outcome.models)
+    outcome.data[name], called = where(task, source), labels(outcome.models)
     for model in outcome.models:
         if model.is_word and model.name not in task.baselines:
             outcome.skipped[f"{name} / {model.name}"] = f"{name} has no baseline {model.name}"
@@ -106,6 +106,10 @@ def _run_task(name: str, settings: EvaluateSettings, outcome: Outcome) -> None:
         for seed in seeds_of(task, model, settings.num_seeds):
             try:
                 outcome.cells.append(_run_cell(task, data, fingerprint, model, seed, settings))
+            except ModelUnfit as reason:
+                outcome.skipped[f"{name} / {called[model.name]}"] = first_line(reason)
+                logger.info("%s / %s is skipped: %s", name, called[model.name], first_line(reason))
+                break
             except Exception as error:
                 _fail(outcome, f"{name} / {called[model.name]} / seed {seed}", error)
                 break
@@ -161,19 +165,22 @@ def seeds_of(task: Task, model: ModelUnderTest, count: int) -> list[int]:
     return list(range(count if draws else 1))
 
 
-def where(source: TaskSource) -> str:
-    """Where data came from, in a few words that leave this machine's folders out.
+def where(task: Task, source: TaskSource) -> str:
+    """What a task was measured on, in a few words that leave this machine's folders out.
 
     Args:
-        source: of a task.
+        task: that read it.
+        source: where it looked.
 
     Example:
-        >>> where(TaskSource(sample=True))
-        'sample shop'
+        >>> from rexbert_hf.evaluation.registry import make_task
+        >>> task = make_task("product_search")
+        >>> where(task, TaskSource(sample=True)), where(task, TaskSource(data_dir=Path("data")))
+        ('sample shop', 'homedepot')
     """
     if source.dataset is not None:
         return Path(source.dataset).name if Path(source.dataset).exists() else source.dataset
-    return "sample shop" if source.sample else "local files"
+    return "sample shop" if source.sample else task.folder or task.data
 
 
 def first_line(error: BaseException) -> str:

@@ -31,6 +31,15 @@ class DataMissing(Exception):  # noqa: N818 - says what happened, and is no faul
     """
 
 
+class ModelUnfit(ValueError):  # noqa: N818 - says what is lacking, and is no fault
+    """A model lacks what a task needs and cannot be trained; the message says what, and the pair is skipped.
+
+    Example:
+        >>> str(ModelUnfit("it has no masked-LM head"))
+        'it has no masked-LM head'
+    """
+
+
 @dataclass(frozen=True)
 class TaskSource:
     """Where a task may look for its data; one of the first three is enough.
@@ -186,7 +195,8 @@ class Task(ABC):
 
     `model` is a folder, a Hub name, or one of the words in `baselines`. `version` goes up whenever the same inputs
     would give other figures; it is part of the key of cached results. `hub_task` is the Hub's name of the kind of task,
-    for the `model-index` of cards. A task that trains and is given `options.keep` leaves the fitted model there.
+    for the `model-index` of cards. `data` is the paper's; `folder` is the place below `data_dir` of the files that
+    stand in for it. A task that trains and is given `options.keep` leaves the fitted model there.
     """
 
     name: ClassVar[str]
@@ -203,6 +213,7 @@ class Task(ABC):
     additive: ClassVar[bool] = True
     version: ClassVar[int] = 1
     hub_task: ClassVar[str] = "text-classification"
+    folder: ClassVar[str] = ""
 
     @abstractmethod
     def load(self, source: TaskSource) -> Any:

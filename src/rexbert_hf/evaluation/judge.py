@@ -1,0 +1,255 @@
+"""Judges of search results that nobody judged: a language model behind an endpoint, or a cross-encoder.
+
+Few products of a catalogue are judged for a query, and a new system finds others. A judge gives those a grade on the
+scale of the data; its figures stand beside the official ones under names of their own, and never replace them. Every
+answer is kept under the hash of its question, so a pair is paid for once, whichever system found it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from rexbert_hf.corpus.answer_cache import AnswerCache, RawAnswer, question_key
+from rexbert_hf.corpus.llm_client import Endpoint, EndpointError, EndpointSettings
+from rexbert_hf.evaluation.judge_settings import JudgeSettings
+from rexbert_hf.evaluation.search_data import SearchProtocol
+from rexbert_hf.metrics import Judgements, grades_of, label_shares
+
+Pair = tuple[str, str]
+LABELS = ("E", "S", "C", "I")
+SHARES = {"E": 1.0, "S": 0.66, "C": 0.33, "I": 0.0}
+"""Where a label lies between the lowest grade of a scale and its highest."""
+
+_TASK = (
+    "You judge search results of an online shop. Say how well a product answers a shopper's query. Labels: E (exact: "
+    "all that the query asks for), S (substitute: fails in some respect, could stand in for it), C (complement: goes "
+    'with what was asked for), I (irrelevant). Answer with JSON: {"label": "E"}, {"label": "S"}, {"label": "C"} or '
+    '{"label": "I"}.'
+)
+_SCHEMA = {
+    "type": "object",
+    "properties": {"label": {"type": "string", "enum": list(LABELS)}},
+    "required": ["label"],
+    "additionalProperties": False,
+}
+
+
+class Judge(Protocol):
+    """Says where a product lies between irrelevant (0) and exact (1)."""
+
+    name: str
+
+    def shares(self, pairs: Sequence[Pair]) -> np.ndarray:
+        """One number in [0, 1] a pair, NaN where there is no answer; float64 `[N]`.
+
+        Args:
+            pairs: (query, product text).
+        """
+
+
+class EndpointJudge:
+    """A language model that names one of the labels E, S, C, I.
+
+    Args:
+        settings: of the endpoint.
+        cache: file of the answers.
+
+    Raises:
+        ValueError: if the settings name no endpoint or model.
+    """
+
+    def __init__(self, settings: EndpointSettings, cache: Path) -> None:
+        self.settings, self.cache_path, self.name = settings, cache, settings.model
+        self.endpoint = Endpoint(settings)
+        self.failures: dict[str, int] = {}
+
+    def shares(self, pairs: Sequence[Pair]) -> np.ndarray:
+        """As `Judge.shares`; equal pairs are asked once.
+
+        Raises:
+            ConnectionError: if nobody is there at the first question that has no answer yet.
+            OSError: if an answer cannot be kept, or another run uses the cache.
+        """
+        distinct = list(dict.fromkeys(pairs))
+        with AnswerCache(self.cache_path) as cache:
+            if any(self._key(pair, 0) not in cache for pair in distinct):
+                self.endpoint.probe()
+            with ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="judge") as pool:
+                found = dict(zip(distinct, pool.map(lambda pair: self._ask(pair, cache), distinct), strict=True))
+        return np.array([found[pair] for pair in pairs], dtype=np.float64)
+
+    def _ask(self, pair: Pair, cache: AnswerCache) -> float:
+        reason = "not_asked"
+        for attempt in range(self.settings.attempts):
+            key = self._key(pair, attempt)
+            raw = cache.get(key)
+            if raw is None:
+                try:
+                    raw = self.endpoint.ask(self._messages(pair), _SCHEMA, attempt)
+                except EndpointError as error:
+                    reason = error.reason
+                    break
+                cache.put(key, raw)
+            label = label_in(raw.content)
+            if label is not None:
+                return SHARES[label]
+            reason = "no_label"
+        self.failures[reason] = self.failures.get(reason, 0) + 1
+        return float("nan")
+
+    def _messages(self, pair: Pair) -> list[dict[str, str]]:
+        query, product = (text[: self.settings.max_chars] for text in pair)
+        asked = f"Query: {query}\nProduct: {product}"
+        return [{"role": "system", "content": _TASK}, {"role": "user", "content": asked}]
+
+    def _key(self, pair: Pair, attempt: int) -> str:
+        return question_key(**self.settings.question, messages=self._messages(pair), schema=_SCHEMA, attempt=attempt)
+
+
+def label_in(text: str) -> str | None:
+    """The label that an answer names: as JSON, or alone; None if there is none.
+
+    Args:
+        text: of the answer.
+
+    Example:
+        >>> label_in('{"label": "S"}'), label_in(" e."), label_in("Excellent")
+        ('S', 'E', None)
+    """
+    start, end = text.find("{"), text.rfind("}")
+    if 0 <= start < end:
+        try:
+            named = json.loads(text[start : end + 1]).get("label")
+        except (ValueError, AttributeError):
+            named = None
+        return named if named in LABELS else None
+    alone = text.strip().strip(".\"'").upper()
+    return alone if alone in LABELS else None
+
+
+class CrossEncoderJudge:
+    """A cross-encoder; its score of a pair, through its own activation, is the share.
+
+    Args:
+        model: folder or Hub name of a sentence-transformers cross-encoder with one output.
+        cache: file of the answers.
+        batch_size: pairs of one forward pass.
+
+    Raises:
+        ValueError: if the model has more than one output.
+    """
+
+    def __init__(self, model: str, cache: Path, batch_size: int = 64) -> None:
+        from sentence_transformers.cross_encoder import CrossEncoder
+
+        from rexbert_hf.evaluation.models import model_key
+        from rexbert_hf.retrieval.training.biencoder import find_base
+
+        folder = find_base(model)
+        self.name, self.cache_path, self.batch_size = Path(model).name, cache, batch_size
+        self._key = model_key(folder)
+        self.model = CrossEncoder(str(folder))
+        if self.model.num_labels != 1:
+            raise ValueError(f"{model} has {self.model.num_labels} outputs: a judge has one score a pair")
+
+    def shares(self, pairs: Sequence[Pair]) -> np.ndarray:
+        """As `Judge.shares`."""
+        with AnswerCache(self.cache_path) as cache:
+            keys = {pair: question_key(model=self._key, pair=list(pair)) for pair in dict.fromkeys(pairs)}
+            new = [pair for pair, key in keys.items() if key not in cache]
+            if new:
+                scores = self.model.predict(new, batch_size=self.batch_size, show_progress_bar=False)
+                for pair, score in zip(new, np.asarray(scores, dtype=np.float64), strict=True):
+                    cache.put(keys[pair], RawAnswer(repr(float(score))))
+            found = {pair: float(cache.get(key).content) for pair, key in keys.items()}  # type: ignore[union-attr]
+        shares = np.array([found[pair] for pair in pairs], dtype=np.float64)
+        if len(shares) and (np.nanmin(shares) < 0 or np.nanmax(shares) > 1):
+            raise ValueError(f"{self.name} gives scores outside 0 to 1: a judge needs a sigmoid, as re-rankers have")
+        return shares
+
+
+def make_judge(settings: JudgeSettings, folder: Path) -> Judge:
+    """The judge that settings name.
+
+    Args:
+        settings: of the judge.
+        folder: for its answers.
+    """
+    name = hashlib.sha1(json.dumps(settings.key, sort_keys=True).encode(), usedforsecurity=False).hexdigest()[:12]
+    path = folder / f"answers-{name}.jsonl"
+    if settings.endpoint is not None:
+        return EndpointJudge(settings.endpoint, path)
+    assert settings.cross_encoder is not None
+    return CrossEncoderJudge(settings.cross_encoder, path)
+
+
+def fill_judgements(
+    ranked: np.ndarray, judged: Judgements, pairs_of: Any, judge: Judge, depth: int, low: float, high: float
+) -> tuple[Judgements, dict[str, int]]:
+    """The judgements with a grade for every result of the first `depth` that nobody had judged.
+
+    Args:
+        ranked: product numbers, `[Q, K]`.
+        judged: of the same queries.
+        pairs_of: (query number, product number) -> (query, product text).
+        judge: who is asked.
+        depth: results of each query.
+        low: grade of the irrelevant on the data's scale.
+        high: grade of the exact.
+
+    Returns:
+        The judgements, and how many pairs were asked for and how many have no answer.
+    """
+    top = np.asarray(ranked)[:, :depth]
+    missing = np.isnan(grades_of(top, judged)) & (top >= 0)
+    rows, places = np.nonzero(missing)
+    products = top[rows, places]
+    shares = judge.shares([pairs_of(int(q), int(p)) for q, p in zip(rows, products, strict=True)])
+    answered = ~np.isnan(shares)
+    known = np.repeat(np.arange(len(judged)), np.diff(judged.offsets))
+    filled = Judgements.from_pairs(
+        np.concatenate([known, rows[answered]]),
+        np.concatenate([judged.products, products[answered]]),
+        np.concatenate([judged.grades, low + (high - low) * shares[answered]]),
+        len(judged),
+    )
+    return filled, {"asked": len(rows), "unanswered": int((~answered).sum())}
+
+
+def judged_figures(
+    ranked: np.ndarray, data: SearchProtocol, settings: JudgeSettings, cache_dir: Path | None
+) -> dict[str, float]:
+    """E, S, O and E+S among the first results once a judge has filled the gaps; names say "by_judge".
+
+    Args:
+        ranked: product numbers, `[Q, K]`.
+        data: queries and judgements.
+        settings: of the judge.
+        cache_dir: for its answers.
+
+    Raises:
+        ConnectionError: if the judge cannot be reached.
+    """
+    count = len(data.queries) if settings.max_queries is None else min(settings.max_queries, len(data.queries))
+    judge = make_judge(settings, (cache_dir or Path("cache")) / "judge")
+    judged = data.judged.select(np.arange(count))
+    queries, texts = data.query_texts, data.product_texts
+    low, high = (1.0, 3.0) if data.scale.exact > 1 else (0.0, 1.0)
+    filled, counts = fill_judgements(
+        ranked[:count], judged, lambda q, p: (queries[q], texts[p]), judge, settings.depth, low, high
+    )
+    grades = grades_of(ranked[:count, : settings.depth], filled)
+    shares = label_shares(
+        grades, ranked[:count], settings.depth, data.scale.exact, data.scale.substitute, judged_only=True
+    )
+    k = settings.depth
+    found = {f"{name}@{k}_by_judge": float(np.nanmean(value)) for name, value in shares.items()}
+    total = max(1, counts["asked"])
+    return {**found, f"answered_by_judge@{k}": 1.0 - counts["unanswered"] / total}

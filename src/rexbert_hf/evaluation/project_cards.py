@@ -1,0 +1,188 @@
+"""The cards of `model_cards/`: what the project publishes or can make, rendered from measured figures only.
+
+A card's folder holds the `run.json` (and `evaluation.json`) of the run that measured it; without them the card says
+that no figures were measured, and how to make the thing. A corpus, pool or classifier brings the card that its own
+recipe rendered.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from rexbert_hf.hub import render_dataset_card, render_model_card
+from rexbert_hf.hub.card import EVALUATION_FILE, LOSS_PLOT, with_evaluation
+from rexbert_hf.hub.run_file import RUN_FILE, portable, read_run, redact, write_whole
+from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM
+
+README = "README.md"
+PICTURES = ("*.svg", "*.png")
+TEMPLATES = {"model": "model_card.md", "search": "search_card.md", "plain": "plain_card.md"}
+TAGS = {
+    "model": ["rexbert", "e-commerce", "modernbert"],
+    "search": ["sentence-transformers", "product-search", "e-commerce", "rexbert"],
+    "plain": ["rexbert", "e-commerce", "data-filtering"],
+}
+
+
+@dataclass
+class CardSettings:
+    """One card.
+
+    Attributes:
+        kind: model (an encoder), search (a bi-encoder), plain (a classifier), or dataset (a corpus, a phrase pool).
+        size: of an encoder; its parameters are counted from the configuration.
+        title: of the page.
+        summary: what it is.
+        making: how it is made, in Markdown.
+        use: how it is used, in Markdown, where the template has no blocks of its own.
+        repo_id: what the copy-paste blocks load.
+        license: claimed for what was trained; None says that it is not stated.
+        language: of the text.
+        limits: beside those of the template.
+        library_name: metadata; None for the template's own.
+        pipeline_tag: likewise.
+    """
+
+    kind: Literal["model", "search", "plain", "dataset"] = "model"
+    size: str | None = None
+    title: str = ""
+    summary: str = ""
+    making: str = ""
+    use: str = ""
+    repo_id: str | None = None
+    license: str | None = None
+    language: list[str] = field(default_factory=list)
+    limits: list[str] = field(default_factory=list)
+    library_name: str | None = None
+    pipeline_tag: str | None = None
+
+
+@dataclass
+class RenderCardsSettings:
+    """All cards.
+
+    Attributes:
+        output_dir: folder of the cards, one sub-folder each.
+        cards: by name of their folder.
+        runs: name -> folder of a finished run whose figures the card shows from now on.
+    """
+
+    output_dir: str = "model_cards"
+    cards: dict[str, CardSettings] = field(default_factory=dict)
+    runs: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.runs) - set(self.cards)):
+            raise ValueError(f"runs names {', '.join(unknown)}; there are the cards {', '.join(self.cards)}")
+
+
+def render_cards(settings: RenderCardsSettings) -> list[Path]:
+    """Take over the runs that the settings name, and render every card.
+
+    Args:
+        settings: of the recipe.
+
+    Returns:
+        The cards, in the settings' order.
+
+    Raises:
+        FileNotFoundError: if a run's folder holds no finished run.
+        ValueError: if a file cannot be read.
+    """
+    written = []
+    for name, card in settings.cards.items():
+        folder = Path(settings.output_dir) / name
+        folder.mkdir(parents=True, exist_ok=True)
+        if name in settings.runs:
+            take_run(Path(settings.runs[name]), folder, whole_card=card.kind in ("dataset", "plain"))
+        text = card_text(card, folder)
+        if text is not None:
+            write_whole(folder / README, text.encode("utf-8"))
+        written.append(folder / README)
+    return written
+
+
+def take_run(run: Path, folder: Path, whole_card: bool) -> None:
+    """Copy what a card is made of: figures, without secrets and without this machine's folders, and pictures.
+
+    Args:
+        run: folder of a finished run.
+        folder: of the card.
+        whole_card: take the README that the run rendered.
+
+    Raises:
+        FileNotFoundError: if there is no finished run.
+    """
+    record = portable(redact(read_run(run)), run)
+    write_whole(folder / RUN_FILE, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
+    names = [EVALUATION_FILE, *([README] if whole_card else [])]
+    pictures = [path for pattern in PICTURES for path in run.glob(pattern)]
+    for path in [*(run / name for name in names), *pictures]:
+        if path.is_file():
+            shutil.copyfile(path, folder / path.name)
+
+
+def card_text(card: CardSettings, folder: Path) -> str | None:
+    """A card, rendered; None where the run's own card stays.
+
+    Args:
+        card: what it says.
+        folder: with the figures, if there are any.
+    """
+    measured = (folder / RUN_FILE).is_file()
+    if measured and card.kind in ("dataset", "plain") and (folder / README).is_file():
+        return None
+    sections = [{"title": "How it is made", "text": card.making}] if card.making else []
+    sections += [{"title": "How to use", "text": card.use}] if card.use else []
+    common: dict[str, Any] = {
+        "repo_id": card.repo_id,
+        "license": card.license,
+        "language": card.language or None,
+        "summary": card.summary or None,
+        "limits": tuple(card.limits),
+        "sections": tuple(sections),
+    }
+    if card.kind == "dataset":
+        said = {"title": "Figures", "text": "No figures measured."}
+        return render_dataset_card(**{**common, "sections": (*sections, said)}, dataset_name=card.title or None)
+    return _model_card(card, folder, measured, common)
+
+
+def _model_card(card: CardSettings, folder: Path, measured: bool, common: dict[str, Any]) -> str:
+    run: dict[str, Any] = with_evaluation(folder) if measured else {"results": {}}
+    if card.size is not None and not (run.get("results") or {}).get("num_parameters"):
+        run["results"] = {**(run.get("results") or {}), "num_parameters": parameters_of(card.size)}
+    encoder = card.kind == "model"
+    fields: dict[str, Any] = {
+        **common,
+        "model_name": card.title or None,
+        "remote_code": card.kind != "plain",
+        "tags": TAGS[card.kind],
+        "stock_subfolder": "modernbert" if encoder else None,
+        "loss_plot": LOSS_PLOT if (folder / LOSS_PLOT).is_file() else None,
+        "library_name": card.library_name or ("transformers" if encoder else "sentence-transformers"),
+        "pipeline_tag": card.pipeline_tag or ("fill-mask" if encoder else "sentence-similarity"),
+    }
+    kept = {key: value for key, value in fields.items() if value is not None or key == "stock_subfolder"}
+    return render_model_card(run, TEMPLATES[card.kind], **kept)
+
+
+def parameters_of(size: str) -> int:
+    """Parameters of a published size, masked-LM head included, tied weights once.
+
+    Args:
+        size: micro, mini, base or large.
+
+    Example:
+        >>> parameters_of("micro")
+        16913600
+    """
+    with torch.device("meta"):
+        model = RexBertForMaskedLM(RexBertConfig.from_size(size))
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,160 @@
+"""Judges: an endpoint and a cross-encoder, what they are asked, what is kept, and what a gap filled in changes."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from rexbert_hf.corpus.llm_client import EndpointSettings
+from rexbert_hf.data.vocabulary import train_tokenizer
+from rexbert_hf.evaluation.judge import CrossEncoderJudge, EndpointJudge, fill_judgements, label_in
+from rexbert_hf.evaluation.judge_settings import JudgeSettings
+from rexbert_hf.evaluation.product_search import ProductSearch
+from rexbert_hf.evaluation.task import TaskOptions, TaskSource
+from rexbert_hf.metrics import Judgements
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Says E where the product holds the query, S where it says so, nonsense for "odd", and I else."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self.reply({"data": []})
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        asked = body["messages"][-1]["content"]
+        query, _, product = asked.removeprefix("Query: ").partition("\nProduct: ")
+        with self.server.lock:
+            self.server.asked[query, product] += 1
+        label = "E" if query in product else "S" if "substitute" in product else "I"
+        content = "hm" if "odd" in product else json.dumps({"label": label})
+        message = {"role": "assistant", "content": content}
+        self.reply({"id": "x", "created": 0, "model": "m", "object": "chat.completion", "system_fingerprint": "",
+                    "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+                    "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}})  # fmt: skip
+
+    def reply(self, body):
+        data = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@pytest.fixture
+def server():
+    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    made.asked, made.lock = Counter(), threading.Lock()
+    threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+def endpoint(server, **more):
+    address = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    return EndpointSettings(base_url=address, model="m", attempts=2, retries=0, **more)
+
+
+def test_labels_become_shares_and_nothing_is_asked_twice(server, tmp_path):
+    pairs = [("lamp", "red lamp"), ("lamp", "a substitute"), ("lamp", "nail"), ("lamp", "odd"), ("lamp", "red lamp")]
+    judge = EndpointJudge(endpoint(server), tmp_path / "answers.jsonl")
+    shares = judge.shares(pairs)
+    np.testing.assert_array_equal(shares, [1.0, 0.66, 0.0, np.nan, 1.0])
+    assert server.asked == {pairs[0]: 1, pairs[1]: 1, pairs[2]: 1, pairs[3]: 2}  # the odd one: two attempts
+    assert judge.failures == {"no_label": 1}
+    server.asked.clear()
+    again = EndpointJudge(endpoint(server), tmp_path / "answers.jsonl").shares(pairs[:4])
+    np.testing.assert_array_equal(again, shares[:4])
+    assert not server.asked
+    EndpointJudge(endpoint(server, temperature=0.5), tmp_path / "answers.jsonl").shares(pairs[:1])
+    assert sum(server.asked.values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [('{"label": "S"}', "S"), ('```json\n{"label": "C"}\n```', "C"), ("I", "I"), (' "e" ', "E"), ("E or S", None),
+     ('{"label": "X"}', None), ('{"label": ["E"]}', None), ("", None), ("{", None), ('{"a": {"label": "E"}}', None)],
+)  # fmt: skip
+def test_label_in(text, label):
+    assert label_in(text) == label
+
+
+class ByNumber:
+    """Product n is worth n / 10."""
+
+    name = "by number"
+
+    def shares(self, pairs):
+        self.pairs = list(pairs)
+        return np.array([float("nan") if product == "8" else int(product) / 10 for _, product in pairs])
+
+
+def test_only_unjudged_results_of_the_first_places_are_judged():
+    judged = Judgements.from_pairs([0, 0, 1], [3, 4, 2], [3.0, 1.0, 2.0], 2)
+    ranked = np.array([[3, 5, 8, 9], [6, -1, -1, -1]])
+    judge = ByNumber()
+    filled, counts = fill_judgements(ranked, judged, lambda q, p: (str(q), str(p)), judge, 3, 1.0, 3.0)
+    assert judge.pairs == [("0", "5"), ("0", "8"), ("1", "6")]
+    assert counts == {"asked": 3, "unanswered": 1}
+    assert filled.products.tolist() == [3, 4, 5, 2, 6]
+    assert filled.grades.tolist() == pytest.approx([3.0, 1.0, 2.0, 2.0, 2.2])
+
+
+def test_product_search_shows_the_judges_figures_under_names_of_their_own(server, tmp_path):
+    pytest.importorskip("bm25s")
+    task = ProductSearch()
+    shop = task.load(TaskSource(sample=True))
+    plain = task.run("bm25", shop, 0, TaskOptions())
+    judge = JudgeSettings(endpoint=endpoint(server), depth=5, max_queries=6)
+    options = TaskOptions(judge=judge, cache_dir=tmp_path)
+    found = task.run("bm25", shop, 0, options)
+    assert {name: value for name, value in found.metrics.items() if "by_judge" not in name} == plain.metrics
+    assert found.metrics["answered_by_judge@5"] == 1.0
+    shares = [found.metrics[f"{name}@5_by_judge"] for name in ("E", "S", "O")]
+    assert sum(shares) == pytest.approx(1)
+    assert task.config(options) != task.config(TaskOptions())
+    asked = sum(server.asked.values())
+    assert 0 < asked <= 30
+    task.run("bm25", shop, 0, options)
+    assert sum(server.asked.values()) == asked
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_a_cross_encoder_is_a_judge(tmp_path, outputs, monkeypatch):
+    tokenizer = train_tokenizer(["red lamp", "blue nail"] * 20, 384)
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                        intermediate_size=16, num_labels=outputs, pad_token_id=tokenizer.pad_token_id)  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    if outputs == 3:
+        with pytest.raises(ValueError, match="3 outputs"):
+            CrossEncoderJudge(str(tmp_path), tmp_path / "answers.jsonl")
+        return
+    judge = CrossEncoderJudge(str(tmp_path), tmp_path / "answers.jsonl")
+    pairs = [("lamp", "red lamp"), ("lamp", "blue nail"), ("lamp", "red lamp")]
+    shares = judge.shares(pairs)
+    wanted = judge.model.predict(pairs)
+    np.testing.assert_allclose(shares, wanted, atol=1e-5)
+    assert 0 < shares.min() <= shares.max() < 1
+    monkeypatch.setattr(judge.model, "predict", None)
+    np.testing.assert_array_equal(judge.shares(pairs), shares)
+
+
+def test_settings_name_one_judge(server):
+    with pytest.raises(ValueError, match="either cross_encoder or endpoint"):
+        JudgeSettings()
+    with pytest.raises(ValueError, match="either cross_encoder or endpoint"):
+        JudgeSettings(cross_encoder="x", endpoint=endpoint(server))

@@ -1,0 +1,195 @@
+"""Product search: data and scales, figures with their gains, slices, baselines, fine-tuning, bad input."""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from rexbert_hf.catalog import load_sample
+from rexbert_hf.data.vocabulary import train_tokenizer
+from rexbert_hf.evaluation.product_search import ProductSearch, figures_of
+from rexbert_hf.evaluation.product_search_tuned import ProductSearchTuned
+from rexbert_hf.evaluation.runner import check_result
+from rexbert_hf.evaluation.search_data import ESCI_SCALE, HOMEDEPOT_SCALE, SearchProtocol, load_protocol
+from rexbert_hf.evaluation.task import DataMissing, TaskOptions, TaskSource, Tuning
+from rexbert_hf.metrics import Judgements
+from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings, load_biencoder
+from rexbert_hf.retrieval.training.evaluator import SearchEvaluator
+from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, SearchDataSettings, bucket_of, load_search_data
+
+HEADER = ["id", "product_uid", "product_title", "search_term", "relevance"]
+
+
+def write_homedepot(folder, rows):
+    """The layout of the published file."""
+    (folder / "homedepot").mkdir(parents=True)
+    lines = [HEADER, *([i, uid, title, query, rel] for i, (uid, title, query, rel) in enumerate(rows))]
+    text = "\r\n".join(",".join(map(str, line)) for line in lines)
+    with zipfile.ZipFile(folder / "homedepot" / "train.csv.zip", "w") as archive:
+        archive.writestr("train.csv", text.encode("latin-1"))
+    return TaskSource(data_dir=folder)
+
+
+def query_in(buckets, seed=0):
+    """A query of the test split (buckets 0 and 1), say."""
+    return next(f"lamp {i}" for i in range(seed, 10_000) if bucket_of(f"lamp {i}") in buckets)
+
+
+@pytest.fixture(scope="module")
+def shop():
+    return ProductSearch().load(TaskSource(sample=True))
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """A tiny BERT without sentence-transformers' files, so without a pooling head."""
+    folder = tmp_path_factory.mktemp("bare")
+    tokenizer = train_tokenizer(load_sample("products", size=100)["title"], 512)
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=512, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+                        intermediate_size=32, pad_token_id=tokenizer.pad_token_id)  # fmt: skip
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bm25(shop):
+    pytest.importorskip("bm25s")
+    return ProductSearch().run("bm25", shop, 0, TaskOptions())
+
+
+def test_figures_name_their_gains_and_come_with_what_was_judged(shop, bm25):
+    check_result(ProductSearch(), bm25)
+    wanted = {"recall@10", "recall@100", "judged@10", "judged@100", "condensed_recall@10", "E@100", "S@100", "O@100"}
+    wanted |= {"E+S@100", "judged_E@100", "ndcg@10[E1/S.1/C.01/I0]", "ndcg@10[E1/S.66/C.33/I0]"}
+    wanted |= {"condensed_ndcg@10[E1/S.1/C.01/I0]"}
+    assert wanted <= set(bm25.metrics)
+    assert not [name for name in bm25.metrics if "ndcg@10" in name and "[" not in name]
+    assert bm25.metrics["E@100"] + bm25.metrics["S@100"] + bm25.metrics["O@100"] == pytest.approx(1)
+    assert bm25.counts["test_queries"] == len(bm25.examples) == len(shop.queries)
+    assert bm25.counts["products"] == len(shop.data.texts)
+
+
+def test_gains_and_shares_by_hand():
+    judged = Judgements.from_pairs([0, 0, 0], [1, 2, 3], [0.66, 1.0, 0.33], 1)
+    ranked = np.full((1, 200), -1)
+    ranked[0, :4] = [1, 9, 2, 3]
+    found = {name: float(value[0]) for name, value in figures_of(ranked, judged, ESCI_SCALE).items()}
+    logs = 1 / np.log2(np.arange(2, 6))
+    organisers = (0.1 * logs[0] + 1.0 * logs[2] + 0.01 * logs[3]) / (1.0 * logs[0] + 0.1 * logs[1] + 0.01 * logs[2])
+    assert found["ndcg@10[E1/S.1/C.01/I0]"] == pytest.approx(organisers)
+    script = (0.66 * logs[0] + logs[2] + 0.33 * logs[3]) / (logs[0] + 0.66 * logs[1] + 0.33 * logs[2])
+    assert found["ndcg@10[E1/S.66/C.33/I0]"] == pytest.approx(script)
+    assert (found["E@100"], found["S@100"], found["O@100"], found["judged@100"]) == (0.25, 0.25, 0.5, 0.75)
+    graded = Judgements.from_pairs([0, 0, 0], [1, 2, 3], [2.0, 3.0, 2.67], 1)
+    found = {name: float(value[0]) for name, value in figures_of(ranked, graded, HOMEDEPOT_SCALE).items()}
+    best = 3 * logs[0] + (2**1.67 - 1) * logs[1] + logs[2]
+    assert found["ndcg@10[2^(rel-1)-1]"] == pytest.approx((logs[0] + 3 * logs[2] + (2**1.67 - 1) * logs[3]) / best)
+    assert (found["recall@10"], found["E@100"], found["S@100"]) == (1.0, 0.5, 0.25)
+
+
+def test_baselines_are_in_order(shop, bm25):
+    chance = ProductSearch().run("random", shop, 0, TaskOptions())
+    assert bm25.metrics["recall@10"] > 5 * chance.metrics["recall@10"]
+    expected = 10 / len(shop.products)
+    assert chance.metrics["recall@10"] == pytest.approx(expected, abs=4 * np.sqrt(expected / len(chance.examples)))
+    again = ProductSearch().run("random", shop, 0, TaskOptions())
+    assert np.array_equal(again.examples, chance.examples)
+
+
+def test_slices(bm25):
+    assert {"typos", "casing", "word_order", "units"} <= set(bm25.slices)
+    # BM25 knows neither case nor order, and no misspelt word.
+    assert bm25.slices["casing"] == bm25.slices["word_order"] == bm25.metrics["recall@100"]
+    assert bm25.slices["typos"] < bm25.metrics["recall@100"]
+
+
+def test_dense_search_is_the_evaluators(shop, bare):
+    result = ProductSearch().run(str(bare), shop, 0, TaskOptions())
+    assert any("mean pooling" in note for note in result.notes)
+    model = load_biencoder(BiEncoderSettings(base=str(bare), max_tokens=64))
+    theirs = SearchEvaluator(shop.data, shop.queries)(model)
+    for name in ("recall@10", "recall@100", "mrr@10", "condensed_recall@10"):
+        assert result.metrics[name] == pytest.approx(theirs[name], abs=1e-9)
+    other = ProductSearch().run(str(bare), shop, 0, TaskOptions(pooling="cls"))
+    assert any("cls pooling" in note for note in other.notes)
+    assert other.metrics["recall@100"] != result.metrics["recall@100"]
+
+
+def small_shop():
+    data = load_search_data(SearchDataSettings(sample_size=150))
+    queries = data.of(TEST)
+    counts = {"train_queries": len(data.of(TRAIN))}
+    return SearchProtocol(data, ESCI_SCALE, queries, np.arange(len(data.texts)), 0, counts)
+
+
+def test_fine_tuning_learns_and_leaves_the_model(bare, tmp_path):
+    shop = small_shop()
+    before = ProductSearch().run(str(bare), shop, 0, TaskOptions(max_length=16))
+    options = TaskOptions(max_length=16, tuning=Tuning((5e-3,), (2,), 64), keep=tmp_path / "kept", device="cpu")
+    after = ProductSearchTuned().run(str(bare), shop, 0, options)
+    assert after.metrics["recall@10"] > before.metrics["recall@10"] + 0.05
+    kept = ProductSearch().run(str(tmp_path / "kept"), shop, 0, TaskOptions(max_length=16))
+    assert kept.metrics["recall@10"] == pytest.approx(after.metrics["recall@10"], abs=1e-9)
+
+
+def test_dssm_is_a_word():
+    shop = small_shop()
+    options = TaskOptions(tuning=Tuning((3e-2,), (2,), 64), device="cpu")
+    result = ProductSearchTuned().run("dssm", shop, 0, options)
+    chance = ProductSearchTuned().run("random", shop, 0, options)
+    assert result.metrics["recall@10"] > chance.metrics["recall@10"] + 0.05
+
+
+def test_home_depots_file(tmp_path):
+    test, train = query_in((0, 1)), query_in((3, 4, 5))
+    rows = [(1, "Acme lamp", test, 3), (2, "Acme rug", test, 2.33), (3, "Acme saw", test, 1), (4, "Nail", train, 2.67)]
+    protocol = load_protocol(write_homedepot(tmp_path, rows))
+    assert protocol.query_texts == [test]
+    assert protocol.judged.count(HOMEDEPOT_SCALE.relevant).tolist() == [2]
+    assert protocol.product_texts == ["Acme lamp", "Acme rug", "Acme saw", "Nail"]
+    assert protocol.fingerprint != protocol.part(3).fingerprint
+    assert set(protocol.judged.products.tolist()) <= set(range(3))
+
+
+def test_queries_without_a_relevant_product_are_left_out_and_counted(tmp_path):
+    first, second = query_in((0, 1)), query_in((0, 1), seed=50)
+    rows = [(1, "Acme lamp", first, 3), (2, "Acme rug", second, 2)]
+    protocol = load_protocol(write_homedepot(tmp_path / "some", rows))
+    assert (protocol.query_texts, protocol.counts["test_queries_without_relevant"]) == ([first], 1)
+    with pytest.raises(ValueError, match=r"train.csv.zip: none of 1 test queries has a product of grade 2.33"):
+        load_protocol(write_homedepot(tmp_path / "none", rows[1:]))
+    with pytest.raises(ValueError, match="no training query"):
+        ProductSearchTuned().run("dssm", protocol, 0, TaskOptions())
+
+
+def test_pairs_of_a_dataset(tmp_path):
+    def write(name, header, rows):
+        with (tmp_path / name).open("w", newline="") as file:
+            csv.writer(file).writerows([header, *rows])
+        return TaskSource(dataset=str(tmp_path / name))
+
+    rows = [
+        ("lamp", "a", "Red lamp", "E", "test"),
+        ("lamp", "b", "Shade", "C", "test"),
+        ("rug", "c", "Rug", "E", "train"),
+    ]
+    source = write("esci.csv", ["query", "product_id", "title", "label", "split"], rows)
+    protocol = load_protocol(source)
+    assert (protocol.query_texts, protocol.scale) == (["lamp"], ESCI_SCALE)
+    rows = [(query, uid, title, {"E": 3, "C": 1.5}[label], split) for query, uid, title, label, split in rows]
+    protocol = load_protocol(write("graded.csv", ["query", "product_id", "title", "relevance", "split"], rows))
+    assert protocol.scale is HOMEDEPOT_SCALE
+    with pytest.raises(ValueError, match=r"bad.csv: no column title"):
+        load_protocol(write("bad.csv", ["query", "product_id", "label"], [("lamp", "a", "E")]))
+
+
+def test_no_data(tmp_path):
+    with pytest.raises(DataMissing, match=r"no homedepot/train.csv.zip"):
+        ProductSearch().load(TaskSource(data_dir=tmp_path))
