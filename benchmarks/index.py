@@ -147,10 +147,9 @@ def of_kind(
 
 def tune(index: Any, queries: np.ndarray, truth: np.ndarray) -> float:
     """Set the smallest `ef_search` of the ladder that reaches the recall; returns the recall."""
-    recall, plain = 0.0, index.options.candidates(K) / K
+    recall = 0.0
     for ef in LADDER:
         index.options.ef_search = ef
-        index.options.oversample = max(plain, ef / (2 * K))  # with a longer walk more of what it found is rescored
         recall = recall_of(index.search(queries, K), truth)
         if recall >= LEAST_RECALL:
             break

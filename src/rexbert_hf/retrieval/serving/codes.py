@@ -28,7 +28,7 @@ ADD_ROWS = 16_384
 """Vectors added at a time."""
 
 _BINARY_BLOCK = 65_536
-_ROWS_A_LIST = 39  # of the sample: fewer teach k-means nothing
+_ROWS_A_LIST = 16  # of the sample: fewer teach k-means nothing, and more lists are worth more than better ones
 _EF_A_LIST = 8
 
 
@@ -77,6 +77,7 @@ class FaissCodes:
             code = faiss.ScalarQuantizer.QT_4bit if kind == "int4" else faiss.ScalarQuantizer.QT_8bit
             index = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatIP(store.dim), store.dim, lists, code, metric)
             index.cp.spherical = True  # long centroids would draw vectors of any direction
+            index.cp.min_points_per_centroid = 1  # no warning
         if not index.is_trained:
             index.train(_sample(store))
         codes = cls(index)

@@ -17,8 +17,9 @@ GRAPH_LINKS = 32
 # Candidates a hit, by kind: the coarser the code, the more.
 _OVERSAMPLE = {"flat": 1.0, "hnsw": 1.0, "int8": 1.5, "int4": 3.0, "binary": 10.0}
 
-LEAST_EF = 128
-"""Candidates that a walk of the graph keeps at least."""
+# Least candidates kept while searching, and for each hit: of a graph, and of lists.
+_GRAPH_EF, _LIST_EF = (128, 3), (256, 6)
+_IN_LISTS = ("int8", "int4")
 
 
 @dataclass
@@ -37,7 +38,7 @@ class IndexOptions:
         links: neighbours of a graph node ("hnsw"); twice as many on the lowest level. 32 by default.
         ef_construction: candidates looked at for each new node.
         ef_search: candidates kept while walking; by default three for each hit wanted, at least 128. An index of kind
-            "int8" or "int4" looks through a list for every 8 of them.
+            "int8" or "int4" looks through a list for every 8 of them; there it is six, and at least 256.
         oversample: candidates rescored for each hit wanted. Default by kind: 1.5 (int8), 3 (int4), 10 (binary).
         lexical: build BM25 beside the vectors at once; else at the first lexical search.
         stem: whether BM25 stems words (English).
@@ -77,8 +78,8 @@ class IndexOptions:
             TypeError: for a name that is none; the known ones are listed.
 
         Example:
-            >>> IndexOptions.of(kind="int8").graph_links
-            24
+            >>> IndexOptions.of(kind="int8").candidates(100), IndexOptions.of(kind="int8").ef(10)
+            (150, 256)
         """
         known = [item.name for item in fields(cls)]
         if unknown := sorted(set(options) - set(known)):
@@ -95,5 +96,7 @@ class IndexOptions:
         return max(k, round(k * (self.oversample or _OVERSAMPLE[self.kind])))
 
     def ef(self, k: int) -> int:
-        """Candidates kept while walking the graph for k hits."""
-        return max(self.ef_search or max(LEAST_EF, 3 * k), self.candidates(k))
+        """Candidates kept while walking the graph for k hits; or lists looked through, times 8."""
+        least, a_hit = _LIST_EF if self.kind in _IN_LISTS else _GRAPH_EF
+        wanted = self.ef_search or max(least, a_hit * k)
+        return wanted if self.kind in _IN_LISTS else max(wanted, self.candidates(k))
