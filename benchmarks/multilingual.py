@@ -49,7 +49,7 @@ WORST_ENGLISH = -0.01
 CALIBRATION_TOKENS = 60_000
 MASKS = 3
 """How often words are drawn from each text."""
-SPARE, TRAINING_SHARE = 0.92, 0.8
+SPARE, TRAINING_SHARE = 0.92, 0.7
 """Of the minutes what is planned, and of that what trains: the rest measures and fine-tunes."""
 Pair = tuple[float, float]
 """A figure after the first stage and after the second."""
@@ -227,9 +227,9 @@ def main() -> None:
     parser.add_argument("--keep_tokenizer", action="store_true", help="one tokenizer for both stages")
     parser.add_argument("--max_scale", type=float, default=20, help="most of the recipe's tokens that are trained")
     parser.add_argument("--bytes", type=int, default=300_000, help="most of each held-out text")
-    parser.add_argument("--rows", type=int, default=1500, help="rows of the classifier, to train on and to test")
+    parser.add_argument("--rows", type=int, default=1200, help="rows of the classifier, to train on and to test")
     parser.add_argument("--rate", type=float, default=3e-4, help="of the classifier")
-    parser.add_argument("--epochs", type=int, default=4, help="of the classifier")
+    parser.add_argument("--epochs", type=int, default=3, help="of the classifier")
     parser.add_argument("--output", type=Path, help="keep models and figures here")
     args = parser.parse_args()
     if args.quick:

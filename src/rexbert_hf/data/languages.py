@@ -10,7 +10,6 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 UNKNOWN = "und"
@@ -56,10 +55,8 @@ def language_shares(sizes: Mapping[str, float], temperature: float) -> dict[str,
         raise ValueError(f"temperature must be at least 0; got {temperature:g}")
     if min(sizes.values(), default=0) < 0 or not any(sizes.values()):
         raise ValueError(f"languages need text: sizes are {dict(sizes)}")
-    # In logarithms: 1e13 ** 3 is still a number, but sums of such lose the small ones for no need.
-    logs = {name: np.log(size) * temperature for name, size in sizes.items() if size > 0}
-    highest = max(logs.values())
-    powers = {name: float(np.exp(logs[name] - highest)) if name in logs else 0.0 for name in sizes}
+    largest = max(sizes.values())  # relative to it no power is too large to be a number
+    powers = {name: (size / largest) ** temperature if size else 0.0 for name, size in sizes.items()}
     total = sum(powers.values())
     return {name: power / total for name, power in powers.items()}
 

@@ -80,15 +80,11 @@ def pretrain(
     with args.main_process_first(desc="the data"):
         corpora = prepare(settings, tokenizer, cache, num_proc=usable_cores())
     if settings.trainer.gradient_checkpointing:
-        # transformers 5.23 renamed it; older versions have the first name only.
-        getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+        _recompute_activations(model)
     compiled = settings.trainer.torch_compile and compile_layers(model, args.device)
     stores = {name: corpus.train for name, corpus in corpora.items()}
     plan = resolve(settings.curriculum(), stores, args.world_size)
-    associations = None
-    if settings.needs_associations:
-        assert settings.associations is not None
-        associations = load_associations(settings.associations, stores, settings.data_dir)
+    associations = _associations(settings, stores)
     with _masking_tables(settings, stores, tokenizer):
         trainer = make_trainer(
             model,
@@ -121,6 +117,18 @@ def pretrain(
     if trainer.is_world_process_zero():
         push(settings, results)
     return results
+
+
+def _associations(settings: PretrainSettings, stores: Mapping[str, TokenisedDataset]) -> Associations | None:
+    if not settings.needs_associations:
+        return None
+    assert settings.associations is not None
+    return load_associations(settings.associations, stores, settings.data_dir)
+
+
+def _recompute_activations(model: PreTrainedModel) -> None:
+    # transformers 5.23 renamed it; older versions have the first name only.
+    getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
 
 
 def _make(output: Path) -> None:
