@@ -223,7 +223,9 @@ RUNS: dict[str, Runner] = {
 }
 MEASURES: dict[str, Measurer] = {
     "spans": measure_spans,
+    "masked_cells": _later("grid_cells", "measure_masked_cells"),
     "search": _later("search_quality", "measure_search"),
+    "search_cells": _later("grid_cells", "measure_search_cells"),
     "results": _later("search_quality", "measure_results"),
 }
 

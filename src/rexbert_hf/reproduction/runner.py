@@ -135,9 +135,9 @@ def _job(
         return Job(stage, seed, own, shared, placed, step)
     model = recipe.model
     if stage.after is not None:
-        model = ModelSettings(
-            init_from=place(stage.after), attn_implementation=model.attn_implementation
-        )  # the rest describes a new model
+        model = ModelSettings(  # the rest describes a new model
+            init_from=place(stage.after), attn_implementation=model.attn_implementation, matryoshka=model.matryoshka
+        )
     recipe = dataclasses.replace(
         recipe,
         output_dir=place(stage.name),
@@ -263,6 +263,15 @@ def _amounts(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return found | ({"parameters": last["parameters"]} if last["parameters"] else {})
 
 
+def _draw_maps(settings: ReproductionSettings, rows: Mapping[str, Any]) -> list[str]:
+    """Maps of layers x dimensions, for measures that have cells."""
+    if not any(measure.kind.endswith("_cells") for measure in settings.measures):
+        return []
+    from rexbert_hf.reproduction.grid_cells import draw_cell_maps
+
+    return draw_cell_maps(settings, rows, settings.output_dir)
+
+
 def _report(settings: ReproductionSettings, plan: RunPlan, command: str, seconds: float) -> dict[str, Any]:
     """Gather what is done so far, and write `table.md` and `run.json`."""
     rows: dict[str, dict[int, dict[str, Any]]] = {}
@@ -280,6 +289,7 @@ def _report(settings: ReproductionSettings, plan: RunPlan, command: str, seconds
         "rows": rows,
         "curves": curves,
         "plot": drawn.name if drawn else None,
+        "maps": _draw_maps(settings, rows),
         "claims": judge(settings, rows),
         "tokens_per_row": plan.tokens_behind(settings),
         "shared_tokens": {
