@@ -89,7 +89,8 @@ def train(shop: Shop, train_graph: AssociationGraph, model: Path, folder: Path, 
         if (folder / f"{name}.jsonl").stat().st_size
     }
     joint = phase(name="joint", mixture={"linked": 1}, max_tokens=tokens, objectives=["mlm", "npr"])
-    joint |= {"schedule": {"name": "linear"}, "neighbors": {"normalize": True, **neighbors}}
+    joint |= {"schedule": {"name": "linear"}, "learning_rate": 3e-3}
+    joint |= {"neighbors": {"normalize": True, "weight": 5.0, **neighbors}}
     recipe = settings(
         folder / "model",
         sources=sources,
@@ -262,7 +263,7 @@ def main() -> None:
     parser: argparse.ArgumentParser = report.parser(__doc__, "a tenth of the training tokens")
     parser.add_argument("--model", type=Path, help="a general-text checkpoint to start from")
     parser.add_argument("--shops", default=",".join(READERS), help="data sets, with commas")
-    parser.add_argument("--tokens", type=int, default=1_000_000, help="training tokens of each data set")
+    parser.add_argument("--tokens", type=int, default=600_000, help="training tokens of each data set")
     parser.add_argument("--sentence_model", help="folder of a sentence-transformers model to compare with")
     args = parser.parse_args()
     torch.set_num_threads(1)
