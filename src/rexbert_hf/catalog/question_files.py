@@ -88,7 +88,7 @@ def read_squad(path: str | Path) -> list[AnsweredQuestion]:
         ValueError: if it has another form, or an answer does not stand where it says, with the question's id.
     """
     content = _json(path)
-    found = []
+    found: list[AnsweredQuestion] = []
     try:
         for article in content["data"]:
             for paragraph in article["paragraphs"]:

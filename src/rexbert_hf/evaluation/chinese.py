@@ -59,8 +59,8 @@ class ChineseReviews(TunedTask):
 
     def read_row(self, row: Mapping[str, Any], where: str) -> Example:
         """Columns `text` and `category`."""
-        text, category = row.get("text"), row.get("category")
-        if not (text or "").strip() or not (category or "").strip():
+        text, category = str(row.get("text") or ""), str(row.get("category") or "")
+        if not text.strip() or not category.strip():
             raise ValueError(f"{where}: no text or no category; the columns are text, category")
         return Example(Row(text, label=category, where=where), category, text)
 

@@ -67,7 +67,7 @@ class SequenceHead:
             raise ValueError("some rows have a second text and some have none: give all or none one")
         texts = [row.text for row in rows]
         pairs = None if rows[0].pair is None else [row.pair for row in rows]
-        found = tokenizer(texts, pairs, truncation=True, max_length=max_length, **wanted(tokenizer))  # type: ignore[arg-type]
+        found = tokenizer(texts, pairs, truncation=True, max_length=max_length, **wanted(tokenizer))
         types = found.get("token_type_ids", [None] * len(rows))
         targets = [self.target(row) if learn else None for row in rows]
         columns = zip(found["input_ids"], types, targets, strict=True)

@@ -140,7 +140,7 @@ def search_settings(
     if dssm and options.tuning is None:
         rate, epochs = DSSM_RATE, DSSM_EPOCHS * epochs
     small: dict[str, Any] = {"max_products": SMALL_VALIDATION, "max_queries": SMALL_VALIDATION // 10}
-    checks = {"every_epochs": max(1.0, epochs / 5), "patience": None, "test": False}
+    checks: dict[str, Any] = {"every_epochs": max(1.0, epochs / 5), "patience": None, "test": False}
     return FinetuneSettings(
         output_dir=str(folder),
         data=SearchDataSettings(relevant=data.data.relevant),

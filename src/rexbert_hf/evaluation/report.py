@@ -134,7 +134,7 @@ def model_index(outcome: Outcome, model: str) -> list[dict[str, Any]]:
         if not cells:
             continue
         mean, spread = mean_and_spread([cell.result.metrics[task.metric] for cell in cells])
-        args = {"seeds": len(cells), "test_examples": len(cells[0].result.examples)}
+        args: dict[str, float] = {"seeds": len(cells), "test_examples": len(cells[0].result.examples)}
         args |= {} if spread is None else {"spread_over_seeds": round(spread, 5)}
         found.append(
             {

@@ -103,7 +103,7 @@ def hash_split(examples: Sequence[Example], shares: Sequence[float] = SHARES) ->
     # As in catalog/split.py: test takes the low end, dev the high one.
     position = (text_digests(one.key for one in examples)[:, 0] >> np.uint64(11)) / float(1 << 53)
     side = np.where(position < shares[2], 2, np.where(position >= shares[2] + shares[0], 1, 0))
-    train, dev, test = ([examples[i] for i in np.flatnonzero(side == part)] for part in range(3))
+    train, dev, test = ([examples[i] for i in np.flatnonzero(side == part).tolist()] for part in range(3))
     return train, dev, test
 
 

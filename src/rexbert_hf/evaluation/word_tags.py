@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -90,8 +91,9 @@ def borrowed_tags(examples: Sequence[Example], train: Sequence[Example], rng: np
         train: to borrow from.
         rng: draws.
     """
-    found = []
+    found: list[list[str]] = []
     for example in examples:
-        tags = train[rng.integers(len(train))].row.label[: len(example.row.text)]
+        tags: Any = train[int(rng.integers(len(train)))].row.label
+        tags = tags[: len(example.row.text)]
         found.append([*tags, *["O"] * (len(example.row.text) - len(tags))])
     return found

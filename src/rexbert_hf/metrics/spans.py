@@ -179,5 +179,5 @@ def f1_by_type(gold: Sequence[Iterable[Span]], predicted: Sequence[Iterable[Span
     return {kind: span_f1(span_counts(_of_type(gold, kind), _of_type(predicted, kind))) for kind in kinds}
 
 
-def _of_type(sequences: Sequence[Sequence[Span]], kind: str) -> list[list[Span]]:
+def _of_type(sequences: Iterable[Iterable[Span]], kind: str) -> list[list[Span]]:
     return [[span for span in spans if span[-1] == kind] for spans in sequences]

@@ -124,7 +124,7 @@ def step_settings(recipe: Recipe, stage: Stage) -> Any:
         SettingsError: for an unknown kind, key or value, or a recipe without a budget.
     """
     kind = kind_of(recipe, f"recipe '{stage.recipe}'")
-    written = from_dict(kind.settings, recipe.settings, f"recipe '{stage.recipe}'")
+    written: Any = from_dict(kind.settings, recipe.settings, f"recipe '{stage.recipe}'")
     found = with_overrides(written, stage.settings, f"stage '{stage.name}'")
     if not attrgetter(kind.budget)(found):
         raise SettingsError(f"stage '{stage.name}': its recipe needs {kind.budget}, which the budget scales")
@@ -213,5 +213,5 @@ def without_data(recipe: Recipe) -> Recipe:
     if not recipe.without_data:
         return recipe
     kind = kind_of(recipe, "recipe")
-    found = with_overrides(from_dict(kind.settings, recipe.settings), recipe.without_data, "without_data")
+    found: Any = with_overrides(from_dict(kind.settings, recipe.settings), recipe.without_data, "without_data")
     return dataclasses.replace(recipe, settings=to_dict(found))

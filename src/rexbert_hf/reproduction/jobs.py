@@ -97,7 +97,7 @@ def run_job(job: Job) -> Ran:
     return Ran(int(results["steps"]), seconds, float(results["steps_per_second"]), STEPS, results.get("num_parameters"))
 
 
-def run_pretrain(job: Job, train: Callable[[PretrainSettings], Any] = pretrain) -> Ran:
+def run_pretrain(job: Job, train: Callable[[Any], Any] = pretrain) -> Ran:
     """Train by `rexbert_hf.pretraining`; goes on from its own checkpoints after an interruption.
 
     Args:

@@ -64,7 +64,7 @@ class WatchedTrainer(AdaptiveTrainer):
         states = self.state.stateful_callbacks
         assert isinstance(states, dict)
         if spikes.phase < 0 and STATE_KEY in states:  # the first step after a resume
-            spikes.load_state_dict(states[STATE_KEY])  # type: ignore[arg-type]
+            spikes.load_state_dict(states[STATE_KEY])
         spikes.enter(self.plan.phase_at(self.state.global_step).index)
         loss = self._loss_of_step()
         median = spikes.median_exceeded(loss)
