@@ -10,6 +10,10 @@ from typing import Any
 
 # One line a name, sorted by module: name -> module of this room.
 _LAZY = {
+    "FineTuned": "fine_tuning",
+    "fine_tune": "fine_tuning",
+    "Row": "fine_tuning_rows",
+    "load_metric": "hf_metrics",
     "TASKS": "registry",
     "make_task": "registry",
     "task_names": "registry",

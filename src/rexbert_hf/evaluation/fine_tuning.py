@@ -177,14 +177,7 @@ def fine_tune(
         ['cup', 'table']
     """
     tuning = tuning or Tuning()
-    known = list(labels_of(head, train) if labels is None else labels)
-    check_rows(head, train, known, "training")
-    check_rows(head, dev, known, "dev", several=False)
-    made = HEADS[head](known)
-    if isinstance(made, RegressionHead):
-        made.fit_scale(train)
-    if isinstance(made, SpanHead):
-        made.may_be_none = any(row.label is None for row in train)
+    made = _head_for(head, train, dev, labels)
     folder = find_base(str(model))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -209,6 +202,19 @@ def fine_tune(
         raise ValueError(f"{model}: the loss was no number in any of {len(trials)} runs: lower the learning rates")
     best.trials = trials
     return best
+
+
+def _head_for(head: HeadName, train: Sequence[Row], dev: Sequence[Row], labels: Sequence[str] | None) -> SequenceHead:
+    """The head, with all that it takes from the rows."""
+    known = list(labels_of(head, train) if labels is None else labels)
+    check_rows(head, train, known, "training")
+    check_rows(head, dev, known, "dev", several=False)
+    made = HEADS[head](known)
+    if isinstance(made, RegressionHead):
+        made.fit_scale(train)
+    if isinstance(made, SpanHead):
+        made.may_be_none = any(row.label is None for row in train)
+    return made
 
 
 def length_limit(model: nn.Module, tokenizer: PreTrainedTokenizerBase, wanted: int) -> int:

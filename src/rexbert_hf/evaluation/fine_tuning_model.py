@@ -14,6 +14,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from rexbert_hf.evaluation.fine_tuning_heads import SequenceHead
+from rexbert_hf.evaluation.task import ModelUnfit
 
 _ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout")
 """Set to 0: with it, attention leaves the fast kernels of the CPU. Dropout of the hidden states stays."""
@@ -31,28 +32,61 @@ def load_head_model(
         pooling: "cls" or "mean" where the architecture leaves the choice.
 
     Raises:
-        ValueError: if the architecture has no such head or choice, weights of the encoder are missing, or there is no
-            padding token.
+        ModelUnfit: if the architecture has no such head or choice, or there is no padding token.
+        ValueError: if weights of the encoder are missing.
     """
-    fields = {**head.config(), "dtype": torch.float32}
-    try:
-        config = AutoConfig.from_pretrained(folder)
-        fields |= {name: 0.0 for name in _ATTENTION_DROPOUTS if hasattr(config, name)}
-        if pooling is not None:
-            if not hasattr(config, "classifier_pooling") or pooling not in ("cls", "mean"):
-                raise ValueError(f"{config.model_type} pools in its own way: leave pooling={pooling!r} out")
-            fields["classifier_pooling"] = pooling
-        with quiet_loading():
-            model, report = head.auto.from_pretrained(folder, output_loading_info=True, **fields)
-    except Exception as error:  # transformers raises what it likes
-        raise ValueError(f"{folder}: no {head.name} head for it ({first_line(error)})") from error
+    config = read_config(folder)
+    fields = {**head.config(), **{name: 0.0 for name in _ATTENTION_DROPOUTS if hasattr(config, name)}}
+    if pooling is not None:
+        if not hasattr(config, "classifier_pooling") or pooling not in ("cls", "mean"):
+            raise ModelUnfit(f"{config.model_type} pools in its own way: leave pooling={pooling!r} out")
+        fields["classifier_pooling"] = pooling
+    if tokenizer.pad_token_id is None:
+        raise ModelUnfit(f"{folder}: its tokenizer has no padding token")
+    model, report = load_as(head.auto, folder, config, **fields)
     missing = missing_weights(model, report)
     if missing:
         raise ValueError(f"{folder}: {len(missing)} weights of the encoder are missing, {missing[0]} among them")
-    if tokenizer.pad_token_id is None:
-        raise ValueError(f"{folder}: its tokenizer has no padding token")
     found: nn.Module = model
     return found
+
+
+def read_config(folder: Path) -> Any:
+    """Configuration of a model.
+
+    Args:
+        folder: of it.
+
+    Raises:
+        ValueError: if it cannot be loaded.
+    """
+    try:
+        return AutoConfig.from_pretrained(folder)
+    except Exception as error:  # transformers raises what it likes
+        raise ValueError(f"{folder}: cannot be loaded ({first_line(error)})") from error
+
+
+def load_as(auto: Any, folder: Path, config: Any, **fields: Any) -> tuple[Any, dict[str, Any]]:
+    """A model in float32, and transformers' report on the weights that it lacked.
+
+    Args:
+        auto: an `AutoModelFor...` class.
+        folder: of the model.
+        config: of it.
+        fields: of the configuration, changed.
+
+    Raises:
+        ModelUnfit: if the architecture has no such head.
+        ValueError: if it cannot be loaded.
+    """
+    if type(config) not in auto._model_mapping:
+        raise ModelUnfit(f"{folder}: transformers has no {auto.__name__} of the type {config.model_type}")
+    try:
+        with quiet_loading():
+            model, report = auto.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **fields)
+    except Exception as error:  # transformers raises what it likes
+        raise ValueError(f"{folder}: cannot be loaded ({first_line(error)})") from error
+    return model, report
 
 
 @contextmanager

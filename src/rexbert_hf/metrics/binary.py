@@ -83,7 +83,7 @@ def matthews_of_sums(sums: np.ndarray) -> np.ndarray:
 
     Example:
         >>> round(float(matthews_of_sums(np.array([3, 1, 2, 9]))), 6)
-        0.526235
+        0.533002
     """
     tp, fp, fn, tn = np.moveaxis(np.asarray(sums, dtype=np.float64), -1, 0)
     below = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))

@@ -43,8 +43,8 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
         ValueError: if the lengths differ or a value is not finite.
 
     Example:
-        >>> spearman([1, 2, 3, 4], [1, 10, 100, 100]), spearman([1, 2], [3, 3])
-        (0.9486832980505139, nan)
+        >>> round(spearman([1, 2, 3, 4], [1, 10, 100, 100]), 6), spearman([1, 2], [3, 3])
+        (0.948683, nan)
     """
     a, b = _checked(x, y)
     return pearson(average_ranks(a), average_ranks(b))

@@ -1,0 +1,321 @@
+"""GLUE: nine tasks of general language understanding, with the official metrics.
+
+Protocol (Wang et al. 2018; the RexBERT paper reports GLUE and publishes no protocol, so this is the usual one):
+fine-tune a linear head on each task alone, choose on held-out training rows, report the dev set, because labels of the
+test sets are not public. `--tuning.learning_rates` and `--tuning.epochs` make the usual grid (`GLUE_GRID`). Sets that
+the local files split otherwise are in the docstrings of the tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from rexbert_hf.evaluation.fine_tuning_rows import HeadName, Row
+from rexbert_hf.evaluation.glue_files import GLUE_FILES, GlueFiles, glue_parts, glue_rows
+from rexbert_hf.evaluation.task import DataMissing, TaskSource, Tuning
+from rexbert_hf.evaluation.task_splits import Example, TaskData, dataset_examples, hash_split
+from rexbert_hf.evaluation.tuned_task import TunedTask
+from rexbert_hf.metrics.binary import accuracy_of_sums, binary_counts, f1_of_sums, matthews_of_sums
+from rexbert_hf.metrics.correlation import pearson, spearman
+
+GLUE_GRID = Tuning(learning_rates=(1e-5, 3e-5, 5e-5, 8e-5), epochs=(2, 3, 5, 10), batch_size=32)
+"""ModernBERT's grid of rates and the usual numbers of epochs."""
+
+_SPLITS = {"train": "train", "validation": "test", "validation_matched": "test"}
+
+
+class GlueTask(TunedTask):
+    """What the nine tasks share.
+
+    Attributes:
+        task: name of its folder below `glue`.
+        subset: its name in the `datasets` data set.
+        columns: text and second text in the `datasets` data set.
+        classes: names in the order of their numbers; none for numbers.
+    """
+
+    task: ClassVar[str]
+    subset: ClassVar[str]
+    columns: ClassVar[tuple[str, str | None]] = ("sentence1", "sentence2")
+    classes: ClassVar[tuple[str, ...]] = ("not_entailment", "entailment")
+    paper = "RexBERT"
+    domain = False
+    head: ClassVar[HeadName] = "sequence"
+    metric = "accuracy"
+    split = "published train and dev; a tenth of train, by hash, chooses"
+    comparable = "yes, GLUE dev set (full budget)"
+    small = Tuning((5e-5,), (3,), 16)
+    full = Tuning((3e-5,), (3,), 32)
+    caps = (1_200, 200, 1_000)
+    slice_kinds = ()
+
+    def load(self, source: TaskSource) -> TaskData:
+        """Read the data; GLUE's splits are kept, whatever the source says of splits."""
+        return super().load(replace(source, resplit=False))
+
+    def _read(self, source: TaskSource) -> TaskData:
+        if source.dataset is not None:
+            name = self._hub_name(source.dataset)
+            train, dev, test = dataset_examples(name, self.read_row, _SPLITS).values()
+            return TaskData(train, dev, test, labels=self.classes)
+        if source.data_dir is not None:
+            folder = Path(source.data_dir) / "glue" / self.task
+            if not folder.is_dir():
+                raise DataMissing(f"{self.name}: no folder glue/{self.task} in {source.data_dir}")
+            return self.read_folder(folder)
+        raise DataMissing(f"{self.name}: the sample shop has no GLUE; give a data folder or a dataset (nyu-mll/glue)")
+
+    def _hub_name(self, dataset: str) -> str:
+        """With the task's configuration, where the caller named none."""
+        return dataset if ":" in dataset or Path(dataset).exists() else f"{dataset}:{self.subset}"
+
+    def read_folder(self, folder: Path) -> TaskData:
+        """Read the published files."""
+        files = GLUE_FILES[self.task]
+        train_path, dev_path, test_path = glue_parts(folder, files)
+        train, test = (list(self._file(path, files, train_path)) for path in (train_path, test_path))
+        if dev_path is None:
+            train, dev, _ = hash_split(train, (0.9, 0.1, 0.0))
+        else:
+            dev = list(self._file(dev_path, files, train_path))
+        return TaskData(train, dev, [*test, *self.further_test(folder)], self.classes)
+
+    def further_test(self, folder: Path) -> list[Example]:
+        """Examples of a second test set; none.
+
+        Args:
+            folder: of the task.
+        """
+        return []
+
+    def _file(self, path: Path, files: GlueFiles, train: Path) -> Iterator[Example]:
+        for where, text, pair, label in glue_rows(path, files, train):
+            yield self.example(text, pair, label, where)
+
+    def read_row(self, row: Mapping[str, Any], where: str) -> Example:
+        """Make an example of a `datasets` row."""
+        missing = [name for name in (*self.columns, "label") if name is not None and name not in row]
+        if missing:
+            raise ValueError(f"{where}: no column '{missing[0]}', only {', '.join(row)}")
+        pair = None if self.columns[1] is None else row[self.columns[1]]
+        return self.example(row[self.columns[0]], pair, row["label"], where)
+
+    def read_sample(self) -> list[Example]:
+        """There is none."""
+        raise DataMissing(f"{self.name}: the sample shop has no GLUE")
+
+    def example(self, text: str, pair: str | None, label: Any, where: str) -> Example:
+        """One example, its label as a name or a number.
+
+        Args:
+            text: of the row.
+            pair: of the row.
+            label: as it was read.
+            where: file and line.
+
+        Raises:
+            ValueError: if the label is none of the task's.
+        """
+        name = str(label)
+        if name.isdecimal() and int(name) < len(self.classes):
+            name = self.classes[int(name)]
+        if name not in self.classes:
+            raise ValueError(f"{where}: the label {label!r} is outside the set ({', '.join(self.classes)})")
+        return Example(Row(text, pair, name, where), self.classes.index(name), f"{text}\n{pair}")
+
+    def measure(
+        self, examples: Sequence[Example], predictions: Sequence[Any], data: TaskData
+    ) -> tuple[np.ndarray, dict[str, float]]:
+        """Counts of a binary task."""
+        counts = binary_counts([one.gold for one in examples], predictions)
+        return counts, self.figures(counts.sum(axis=0))
+
+    def figures(self, sums: np.ndarray) -> dict[str, float]:
+        """All figures from the sums of counts.
+
+        Args:
+            sums: of `binary_counts`.
+        """
+        return {self.metric: float(self.score_sums(sums, 1)), "accuracy": float(accuracy_of_sums(sums))}
+
+    def score_sums(self, sums: np.ndarray, n: np.ndarray | int) -> np.ndarray:
+        """Accuracy."""
+        return accuracy_of_sums(sums)
+
+    def guess(self, examples: Sequence[Example], data: TaskData, rng: np.random.Generator) -> Sequence[Any]:
+        """Labels drawn from those of the training rows."""
+        gold = [one.gold for one in data.train]
+        return [gold[i] for i in rng.integers(0, len(gold), len(examples))]
+
+
+class CoLA(GlueTask):
+    """Corpus of Linguistic Acceptability: is a sentence grammatical? Matthews' correlation.
+
+    Published: BERT-base 52.1 (test set), ModernBERT-base 65.1 (dev set). With the 2,400 training rows of the small
+    budget a model of MiniLM's size reaches .10 to .45.
+    """
+
+    name, title, task, subset = "glue_cola", "CoLA (GLUE)", "CoLA", "cola"
+    data, dataset_name, metric = "CoLA", "nyu-mll/glue:cola", "matthews"
+    columns, classes = ("sentence", None), ("unacceptable", "acceptable")
+    max_length = 64
+    caps = (2_400, 400, 1_043)
+
+    def score_sums(self, sums: np.ndarray, n: np.ndarray | int) -> np.ndarray:
+        """Matthews' correlation."""
+        return matthews_of_sums(sums)
+
+
+class SST2(GlueTask):
+    """Stanford Sentiment Treebank, phrases to train on and sentences to test: accuracy.
+
+    Published: BERT-base 93.5 (test set), ModernBERT-base 96.0 (dev set). Small budget, MiniLM: .80 to .91.
+    """
+
+    name, title, task, subset = "glue_sst2", "SST-2 (GLUE)", "SST-2", "sst2"
+    data, dataset_name = "SST-2", "nyu-mll/glue:sst2"
+    columns, classes = ("sentence", None), ("negative", "positive")
+    max_length = 64
+    caps = (2_400, 400, 872)
+
+
+class MRPC(GlueTask):
+    """Microsoft Research Paraphrase Corpus: do two sentences say the same? F1 and accuracy.
+
+    The original release is measured on its test set (1,725 pairs, labels public); GLUE cut its dev set from train by a
+    list of ids that the release lacks. Published: BERT-base F1 88.9 (test set); calling all pairs equivalent gives .80.
+    Small budget, MiniLM: F1 .80 to .88.
+    """
+
+    name, title, task, subset = "glue_mrpc", "MRPC (GLUE)", "MRPC", "mrpc"
+    data, dataset_name, metric = "MRPC", "nyu-mll/glue:mrpc", "f1"
+    classes = ("not_equivalent", "equivalent")
+    split = "published train and test of the original release; a tenth of train, by hash, chooses"
+    comparable = "close: the test set of the original release, not GLUE's dev set"
+
+    def score_sums(self, sums: np.ndarray, n: np.ndarray | int) -> np.ndarray:
+        """F1 of the equivalent pairs."""
+        return f1_of_sums(sums)
+
+
+class QQP(GlueTask):
+    """Quora Question Pairs: are two questions the same? F1 and accuracy."""
+
+    name, title, task, subset = "glue_qqp", "QQP (GLUE)", "QQP", "qqp"
+    data, dataset_name, metric = "QQP", "nyu-mll/glue:qqp", "f1"
+    columns, classes = ("question1", "question2"), ("not_duplicate", "duplicate")
+
+    def score_sums(self, sums: np.ndarray, n: np.ndarray | int) -> np.ndarray:
+        """F1 of the duplicates."""
+        return f1_of_sums(sums)
+
+
+class QNLI(GlueTask):
+    """Question NLI: does a sentence answer the question? Accuracy."""
+
+    name, title, task, subset = "glue_qnli", "QNLI (GLUE)", "QNLI", "qnli"
+    data, dataset_name = "QNLI", "nyu-mll/glue:qnli"
+    columns, classes = ("question", "sentence"), ("entailment", "not_entailment")
+
+
+class RTE(GlueTask):
+    """Recognizing Textual Entailment: accuracy.
+
+    Published: BERT-base 66.4 (test set), ModernBERT-base 87.4 (dev set, from an MNLI checkpoint). all-MiniLM-L6-v2 has
+    seen NLI pairs in its training. Small budget: .52 to .70, drawn labels .50.
+    """
+
+    name, title, task, subset = "glue_rte", "RTE (GLUE)", "RTE", "rte"
+    data, dataset_name = "RTE", "nyu-mll/glue:rte"
+    classes = ("entailment", "not_entailment")
+    split = "published train without GLUE's own val part, which chooses, and dev"
+
+
+class WNLI(GlueTask):
+    """Winograd NLI: accuracy. Its dev set contradicts its train set, so the majority class (.563) is hard to beat."""
+
+    name, title, task, subset = "glue_wnli", "WNLI (GLUE)", "WNLI", "wnli"
+    data, dataset_name = "WNLI", "nyu-mll/glue:wnli"
+
+
+class MNLI(GlueTask):
+    """Multi-genre NLI: accuracy on the matched genres, and `accuracy_mismatched` on the others."""
+
+    name, title, task, subset = "glue_mnli", "MNLI (GLUE)", "MNLI", "mnli"
+    data, dataset_name = "MNLI", "nyu-mll/glue:mnli"
+    columns, classes = ("premise", "hypothesis"), ("entailment", "neutral", "contradiction")
+
+    def _read(self, source: TaskSource) -> TaskData:
+        data = super()._read(source)
+        if source.dataset is not None and not any(isinstance(one.gold, tuple) for one in data.test):
+            name = self._hub_name(source.dataset)
+            parts = dataset_examples(name, self.read_row, {"validation_mismatched": "test"})
+            data.test.extend(one._replace(gold=(one.gold, False)) for one in parts["test"])
+        return data
+
+    def further_test(self, folder: Path) -> list[Example]:
+        """The mismatched genres, where they are there."""
+        path = folder / "dev_mismatched.tsv"
+        found = self._file(path, GLUE_FILES[self.task], path) if path.is_file() else iter(())
+        return [one._replace(gold=(one.gold, False)) for one in found]
+
+    def measure(
+        self, examples: Sequence[Example], predictions: Sequence[Any], data: TaskData
+    ) -> tuple[np.ndarray, dict[str, float]]:
+        """Right and all of the matched, then of the mismatched rows."""
+        matched = np.array([not isinstance(one.gold, tuple) for one in examples])
+        gold = np.array([one.gold[0] if isinstance(one.gold, tuple) else one.gold for one in examples])
+        right = np.asarray(predictions) == gold
+        rows = np.stack([right & matched, matched, right & ~matched, ~matched], axis=1).astype(np.float64)
+        sums = rows.sum(axis=0)
+        figures = {"accuracy": float(self.score_sums(sums, 1))}
+        return rows, figures if not sums[3] else {**figures, "accuracy_mismatched": float(sums[2] / sums[3])}
+
+    def score_sums(self, sums: np.ndarray, n: np.ndarray | int) -> np.ndarray:
+        """Accuracy of the matched rows."""
+        sums = np.asarray(sums)
+        return sums[..., 0] / np.maximum(sums[..., 1], 1)
+
+
+class STSB(GlueTask):
+    """Semantic Textual Similarity Benchmark, grades 0 to 5: Spearman's and Pearson's correlation.
+
+    The original release is measured on its test set (1,379 pairs); its dev set chooses. Published, test set: BERT-base
+    Spearman 85.8; all-MiniLM-L6-v2 without fine-tuning 82.0. Small budget, as a cross-encoder: .75 to .87.
+    """
+
+    name, title, task, subset = "glue_stsb", "STS-B (GLUE)", "STS-B", "stsb"
+    data, dataset_name, metric = "STS-B", "nyu-mll/glue:stsb", "spearman"
+    classes = ()
+    head = "regression"
+    split = "published train, dev and test"
+    comparable = "yes, test set of the original release (full budget)"
+    additive = False
+
+    def example(self, text: str, pair: str | None, label: Any, where: str) -> Example:
+        """One example with its grade."""
+        try:
+            grade = float(label)
+        except (TypeError, ValueError):
+            grade = float("nan")
+        if not 0.0 <= grade <= 5.0:
+            raise ValueError(f"{where}: the label {label!r} is no number from 0 to 5")
+        return Example(Row(text, pair, grade, where), grade, f"{text}\n{pair}")
+
+    def measure(
+        self, examples: Sequence[Example], predictions: Sequence[Any], data: TaskData
+    ) -> tuple[np.ndarray, dict[str, float]]:
+        """Grades beside predictions; a constant prediction has the correlation 0."""
+        rows = np.stack([[one.gold for one in examples], np.asarray(predictions, dtype=np.float64)], axis=1)
+        linear = pearson(*rows.T)
+        return rows, {"spearman": self.score(rows), "pearson": linear if np.isfinite(linear) else 0.0}
+
+    def score(self, examples: np.ndarray) -> float:
+        """Spearman's correlation, 0 where a side is constant."""
+        found = spearman(examples[:, 0], examples[:, 1])
+        return found if np.isfinite(found) else 0.0

@@ -1,0 +1,136 @@
+"""GLUE's published files: which columns and parts each task has, in GLUE's own layout and in that of its mirrors.
+
+GLUE keeps the labels of its test sets, so figures are of its dev sets, as everywhere; what chooses epochs and rates is
+then a part of train. A folder that holds a labelled test file beside (STS-B, SST-2, MRPC of the original releases) is
+measured on that one, and its dev file chooses.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rexbert_hf.evaluation.task import DataMissing
+
+_PARTS = (("train.tsv", "val.tsv", "dev.tsv"), ("train.tsv", None, "dev.tsv"))
+
+
+@dataclass(frozen=True)
+class GlueFiles:
+    """How a task's files look.
+
+    Attributes:
+        text: column of the text.
+        label: column of the label.
+        pair: column of the second text, if there is one.
+        parts: triples (train, dev or None, test) of file names, the first that is there counts; a dev of None is cut
+            from train.
+        columns: names of the columns of files without a header, by the ending of the file.
+    """
+
+    text: str
+    label: str
+    pair: str | None = None
+    parts: tuple[tuple[str, str | None, str], ...] = (
+        ("train.tsv", "val.tsv", "dev.tsv"),
+        ("train.tsv", None, "dev.tsv"),
+    )
+    columns: Mapping[str, tuple[str, ...]] | None = None
+
+
+_MRPC_PARTS = (("msr_paraphrase_train.txt", None, "msr_paraphrase_test.txt"), ("train.tsv", None, "dev.tsv"))
+_STS_PARTS = (("stsb-en-train.csv", "stsb-en-dev.csv", "stsb-en-test.csv"), ("train.tsv", None, "dev.tsv"))
+_SST_PARTS = (("train.tsv", "dev.tsv", "test.tsv"), ("train.tsv", None, "dev.tsv"))
+
+GLUE_FILES: dict[str, GlueFiles] = {
+    "CoLA": GlueFiles("sentence", "label", columns={".tsv": ("source", "label", "star", "sentence")}),
+    "SST-2": GlueFiles("sentence", "label", parts=_SST_PARTS),
+    "MRPC": GlueFiles("#1 String", "Quality", "#2 String", _MRPC_PARTS),
+    "STS-B": GlueFiles(
+        "sentence1", "score", "sentence2", _STS_PARTS, columns={".csv": ("sentence1", "sentence2", "score")}
+    ),
+    "QQP": GlueFiles("question1", "is_duplicate", "question2"),
+    "MNLI": GlueFiles("sentence1", "gold_label", "sentence2", (("train.tsv", None, "dev_matched.tsv"),)),
+    "QNLI": GlueFiles("question", "label", "sentence"),
+    "RTE": GlueFiles("sentence1", "label", "sentence2"),
+    "WNLI": GlueFiles("sentence1", "label", "sentence2"),
+}
+"""By the name of the folder."""
+
+
+def glue_parts(folder: Path, files: GlueFiles) -> tuple[Path, Path | None, Path]:
+    """Train, dev (None: cut it from train) and test file of a task.
+
+    Args:
+        folder: of the task.
+        files: how they look.
+
+    Raises:
+        DataMissing: if no complete set of files is there.
+    """
+    for train, dev, test in files.parts:
+        wanted = [folder / name for name in (train, dev, test) if name is not None]
+        # The test file of GLUE itself has no labels.
+        if all(path.is_file() for path in wanted) and has_label(wanted[-1], files):
+            return folder / train, None if dev is None else folder / dev, folder / test
+    sets = " or ".join(", ".join(name for name in part if name) for part in files.parts)
+    raise DataMissing(f"{folder} does not hold {sets}")
+
+
+def has_label(path: Path, files: GlueFiles) -> bool:
+    """Whether a file has the column of labels.
+
+    Args:
+        path: of the file.
+        files: how it looks.
+    """
+    return files.label in _names(path, files)
+
+
+def glue_rows(path: Path, files: GlueFiles, train: Path) -> Iterator[tuple[str, str, str | None, str]]:
+    """Place, text, second text and label of each row.
+
+    Args:
+        path: of the file.
+        files: how it looks.
+        train: a file without a header has the columns of this one.
+
+    Raises:
+        ValueError: if a column is missing, or a row has too few fields.
+    """
+    names, skip = _names(path, files), 0 if _given(path, files) else 1
+    if files.label not in names and len(names) == len(_names(train, files)):
+        names, skip = _names(train, files), 0
+    wanted = [name for name in (files.text, files.pair, files.label) if name is not None]
+    absent = [name for name in wanted if name not in names]
+    if absent:
+        raise ValueError(f"{path}: no column '{absent[0]}', only {', '.join(names)}")
+    places = [names.index(name) for name in wanted]
+    for number, fields in _lines(path, files, skip):
+        if len(fields) <= max(places):
+            raise ValueError(f"{path}, line {number}: {len(fields)} fields, but column '{wanted[-1]}' is wanted")
+        found = [fields[place] for place in places]
+        yield f"{path}, line {number}", found[0], found[1] if files.pair else None, found[-1]
+
+
+def _given(path: Path, files: GlueFiles) -> Sequence[str] | None:
+    """Column names of a file without a header; GLUE's own STS-B is a table with one."""
+    return (files.columns or {}).get(path.suffix)
+
+
+def _names(path: Path, files: GlueFiles) -> Sequence[str]:
+    return _given(path, files) or next(_lines(path, files), (0, []))[1]
+
+
+def _lines(path: Path, files: GlueFiles, skip: int = 0) -> Iterator[tuple[int, list[str]]]:
+    """Fields of each line; tab-separated files quote nothing."""
+    with path.open(encoding="utf-8-sig", newline="") as handle:
+        if path.suffix == ".csv":
+            lines: Iterable[tuple[int, list[str]]] = enumerate(csv.reader(handle), start=1)
+        else:
+            lines = ((i, line.rstrip("\r\n").split("\t")) for i, line in enumerate(handle, start=1))
+        for number, fields in lines:
+            if number > skip and any(fields):
+                yield number, fields

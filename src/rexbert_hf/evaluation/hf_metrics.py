@@ -1,0 +1,175 @@
+"""The pure functions of `rexbert_hf.metrics` as `evaluate.Metric` objects, without the network.
+
+`evaluate.load` fetches a script from the Hub for every metric; these are classes of the package. What is computed is
+the pure function and nothing else, so the figures are those of the tasks. Gold comes as `references`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import evaluate
+import numpy as np
+from datasets import Features, List, Value
+
+from rexbert_hf.metrics import binary, classification, correlation, retrieval, spans, squad
+from rexbert_hf.metrics.masked_tokens import MaskedTokenCounts
+
+Compute = Callable[..., dict[str, float]]
+"""(references, predictions, **options) -> figures."""
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """What makes a metric of a function.
+
+    Attributes:
+        compute: the function.
+        prediction: type of one prediction.
+        reference: type of one reference; that of a prediction by default.
+        description: one line.
+    """
+
+    compute: Compute
+    prediction: Any
+    description: str
+    reference: Any = None
+
+
+class FunctionMetric(evaluate.Metric):
+    """A pure function with `evaluate`'s interface: `add`, `add_batch`, `compute`, `combine`.
+
+    Args:
+        spec: the function and its types.
+        name: of the metric.
+        options: of `evaluate.Metric` (keep_in_memory, experiment_id, ...).
+    """
+
+    def __init__(self, spec: MetricSpec, name: str, **options: Any) -> None:
+        self._spec, self._name = spec, name
+        super().__init__(**options)
+
+    def _info(self) -> evaluate.MetricInfo:
+        reference = self._spec.prediction if self._spec.reference is None else self._spec.reference
+        return evaluate.MetricInfo(
+            description=self._spec.description,
+            citation="",
+            inputs_description="predictions and references, one each an example",
+            features=Features({"predictions": self._spec.prediction, "references": reference}),
+            module_name=self._name,
+        )
+
+    def _compute(self, *, predictions: Any, references: Any, **options: Any) -> dict[str, float]:
+        return self._spec.compute(references, predictions, **options)
+
+
+def load_metric(name: str, **options: Any) -> evaluate.Metric:
+    """A metric by name, offline.
+
+    Args:
+        name: a key of `METRICS`.
+        options: of `evaluate.Metric` (keep_in_memory, experiment_id, ...).
+
+    Raises:
+        ValueError: if there is no such metric.
+
+    Example:
+        >>> load_metric("matthews", keep_in_memory=True).compute(references=[1, 0, 1], predictions=[1, 0, 1])
+        {'matthews': 1.0}
+    """
+    if name not in METRICS:
+        raise ValueError(f"no metric '{name}': there are {', '.join(METRICS)}")
+    return FunctionMetric(METRICS[name], name, **options)
+
+
+def one_figure(name: str, function: Callable[..., float]) -> Compute:
+    """A function of (gold, predicted) that gives one number, under this name.
+
+    Args:
+        name: of the figure.
+        function: pure.
+    """
+    return lambda references, predictions, **options: {name: float(function(references, predictions, **options))}
+
+
+def _f1_accuracy(references: Any, predictions: Any) -> dict[str, float]:
+    return {"f1": binary.binary_f1(references, predictions), "accuracy": binary.accuracy(references, predictions)}
+
+
+def _correlations(references: Any, predictions: Any) -> dict[str, float]:
+    return {
+        "spearman": correlation.spearman(references, predictions),
+        "pearson": correlation.pearson(references, predictions),
+    }
+
+
+def _spans(references: Any, predictions: Any, scheme: str = "IOB2") -> dict[str, float]:
+    gold, said = ([spans.spans_of_tags(tags, scheme) for tags in side] for side in (references, predictions))
+    rates = spans.precision_recall_f1(spans.span_counts(gold, said).sum(axis=0))
+    return {"precision": float(rates.precision), "recall": float(rates.recall), "f1": float(rates.f1)}
+
+
+def _squad(references: Any, predictions: Any) -> dict[str, float]:
+    scores = squad.squad_scores(predictions, references)
+    means = dict(zip(squad.SQUAD_COLUMNS, scores.mean(axis=0).tolist(), strict=True))
+    return {**means, "harmonic_f1": squad.harmonic_f1(scores)}
+
+
+def _classes(references: Any, predictions: Any) -> dict[str, float]:
+    known, numbers = np.unique([*references, *predictions], return_inverse=True)
+    gold, said = (classification.one_hot(side, len(known)) for side in np.split(numbers, [len(references)]))
+    return classification.label_scores(classification.label_counts(gold, said))
+
+
+def _label_sets(references: Any, predictions: Any, absent: str = "zero") -> dict[str, float]:
+    counts = classification.label_counts(np.array(references) > 0, np.array(predictions) > 0)
+    return classification.label_scores(counts, absent)
+
+
+def _ranking(references: Any, predictions: Any, k: int = 10, least: float = 1.0) -> dict[str, float]:
+    """Grades of all judged products of a query and their scores; unretrieved ones score NaN or None."""
+    rows, width = len(references), max(len(grades) for grades in references)
+    ranked = np.full((rows, width), -1)
+    for row, scores in enumerate(predictions):
+        values = np.array([np.nan if score is None else score for score in scores], dtype=np.float64)
+        order = np.argsort(-values, kind="stable")
+        order = order[~np.isnan(values[order])]
+        ranked[row, : len(order)] = order
+    pairs = [(row, item, grade) for row, grades in enumerate(references) for item, grade in enumerate(grades)]
+    queries, items, grade = zip(*pairs, strict=True)
+    judged = retrieval.Judgements.from_pairs(queries, items, grade, num_queries=rows)
+    grades = retrieval.grades_of(ranked, judged)
+    return {
+        f"ndcg@{k}": float(np.nanmean(retrieval.ndcg_at_k(grades, judged, k))),
+        f"recall@{k}": float(np.nanmean(retrieval.recall_at_k(grades, judged.count(least), k, least))),
+        f"mrr@{k}": float(np.mean(retrieval.mrr_at_k(grades, k, least))),
+    }
+
+
+def _masked(references: Any, predictions: Any) -> dict[str, float]:
+    """Ranks of the labels among the guesses; the references are the labels and only counted."""
+    counts = MaskedTokenCounts()
+    counts.update(np.asarray(predictions))
+    return {name: value for name, value in counts.report().items() if not name.endswith("_rest")}
+
+
+_INTEGER, _NUMBER, _TEXT = Value("int64"), Value("float64"), Value("string")
+
+METRICS: dict[str, MetricSpec] = {
+    "accuracy": MetricSpec(one_figure("accuracy", binary.accuracy), _INTEGER, "Share of equal classes."),
+    "f1": MetricSpec(one_figure("f1", binary.binary_f1), _INTEGER, "F1 of the class 1."),
+    "f1_accuracy": MetricSpec(_f1_accuracy, _INTEGER, "F1 of the class 1, and accuracy (MRPC, QQP)."),
+    "matthews": MetricSpec(one_figure("matthews", binary.matthews), _INTEGER, "Matthews' correlation (CoLA)."),
+    "pearson": MetricSpec(one_figure("pearson", correlation.pearson), _NUMBER, "Pearson's correlation."),
+    "spearman": MetricSpec(one_figure("spearman", correlation.spearman), _NUMBER, "Spearman's rank correlation."),
+    "correlations": MetricSpec(_correlations, _NUMBER, "Spearman's and Pearson's correlation (STS-B, ESCI)."),
+    "classes": MetricSpec(_classes, _INTEGER, "Accuracy, micro and macro F1 of one class an example."),
+    "label_sets": MetricSpec(_label_sets, List(_INTEGER), "Accuracy, micro and macro F1 of rows of 0 and 1."),
+    "spans": MetricSpec(_spans, List(_TEXT), "Strict precision, recall and F1 of tagged spans."),
+    "squad": MetricSpec(_squad, _TEXT, "SQuAD 1.1: exact match, F1, precision, recall.", List(_TEXT)),
+    "ranking": MetricSpec(_ranking, List(_NUMBER), "nDCG, recall and MRR of scored, graded products."),
+    "masked_tokens": MetricSpec(_masked, _INTEGER, "Accuracy@1/3/5 from the ranks of the masked tokens."),
+}
+"""By name; add a line for a new one."""

@@ -1,0 +1,231 @@
+"""Product matching: do two offers show the same product? On published pairs, and on pairs made from clusters."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from datasets import Features, Value
+
+from rexbert_hf.catalog import load_sample, read_records
+from rexbert_hf.evaluation.fine_tuning_rows import Row
+from rexbert_hf.evaluation.matching_pairs import Offer, make_pairs
+from rexbert_hf.evaluation.robustness import perturb
+from rexbert_hf.evaluation.task import DataMissing, Tuning
+from rexbert_hf.evaluation.task_splits import Example, TaskData, hash_split
+from rexbert_hf.evaluation.tuned_task import TunedTask, rare_brand_slice
+from rexbert_hf.metrics.binary import accuracy_of_sums, binary_counts, f1_of_sums
+
+CLASSES = ("different", "same")
+_ESCAPES = re.compile(r"(?:\\x[0-9a-f]{2})+")
+_COLUMN = re.compile(r"COL \S+ VAL ")
+
+
+class ProductMatching(TunedTask):
+    """Product matching on the WDC products benchmark, all four categories: F1 of the matching pairs.
+
+    Protocol (Ditto, Li et al. 2020): a cross-encoder over the two titles with a linear head, the published train,
+    validation and gold test pairs of computers, cameras, shoes and watches together; validation chooses.
+    Published F1 with the medium training sets of all categories: DeepMatcher .80, Ditto .89. MiniLM on the 1,200 pairs
+    of the small budget: .55 to .80; always saying "same" gives .42.
+
+    `datasets` columns: left, right, label (0 or 1).
+    """
+
+    name, title, paper = "product_matching", "Product matching (WDC)", "beyond"
+    data = "WDC products: computers, cameras, shoes, watches"
+    dataset_name = "any with the columns left, right, label"
+    split = "published train (medium), validation and gold test pairs"
+    metric = "f1"
+    comparable = "yes, with Ditto's medium sets (full budget)"
+    head = "sequence"
+    max_length = 128
+    folder = "wdc_products"
+    caps = (1_200, 200, 800)
+    small = Tuning((1e-4,), (3,), 16)
+    full = Tuning((3e-5,), (5,), 32)
+    slice_kinds = ("typos", "casing", "word_order", "units")
+    categories: ClassVar[tuple[str, ...]] = ("computers", "cameras", "shoes", "watches")
+
+    def read_folder(self, folder: Path) -> TaskData:
+        """The published pairs."""
+        parts: list[list[Example]] = [[], [], []]
+        for category in self.categories:
+            for part, name in zip(parts, ("train.txt.medium.gz", "valid.txt.medium.gz", "test.txt.gz"), strict=True):
+                path = folder / category / name
+                if not path.is_file():
+                    raise DataMissing(f"{self.name}: no {category}/{name} in {folder}")
+                part += list(wdc_pairs(path))
+        return TaskData(parts[0], parts[1], parts[2], CLASSES)
+
+    def read_row(self, row: Mapping[str, Any], where: str) -> Example:
+        """Make an example of a row with the columns left, right and label."""
+        missing = [name for name in ("left", "right", "label") if name not in row]
+        if missing:
+            raise ValueError(f"{where}: no column '{missing[0]}', only {', '.join(row)}")
+        return pair_example(row["left"], row["right"], row["label"], where)
+
+    def read_sample(self) -> list[Example]:
+        """Products of the sample shop beside their own words in another order, and beside their likes."""
+        rows = load_sample("products")
+        offers = [Offer(row["title"], row["product_id"], row["category_path"][-1]) for row in rows]
+        changed = perturb([offer.title for offer in offers], "word_order")
+        twins = [offer._replace(title=title) for offer, title in zip(offers, changed, strict=True)]
+        return [pair_example(*pair, "sample shop") for pair in make_pairs([*offers, *twins])]
+
+    def labels_of(self, examples: Sequence[Example]) -> tuple[str, ...]:
+        """Different, same."""
+        return CLASSES
+
+    def measure(
+        self, examples: Sequence[Example], predictions: Sequence[Any], data: TaskData
+    ) -> tuple[np.ndarray, dict[str, float]]:
+        """Counts of the matches."""
+        counts = binary_counts([one.gold for one in examples], predictions)
+        sums = counts.sum(axis=0)
+        figures = {"f1": float(f1_of_sums(sums)), "accuracy": float(accuracy_of_sums(sums))}
+        shares = {"precision": (sums[0], sums[0] + sums[1]), "recall": (sums[0], sums[0] + sums[2])}
+        return counts, {**figures, **{name: float(a / b) if b else 0.0 for name, (a, b) in shares.items()}}
+
+    def score_sums(self, sums: np.ndarray, n: np.ndarray | int) -> np.ndarray:
+        """F1 of the matches."""
+        return f1_of_sums(sums)
+
+    def guess(self, examples: Sequence[Example], data: TaskData, rng: np.random.Generator) -> Sequence[Any]:
+        """Matches at the share that they have among the training pairs."""
+        gold = [one.gold for one in data.train]
+        return [gold[i] for i in rng.integers(0, len(gold), len(examples))]
+
+    def perturbed(self, example: Example, kind: str) -> Example:
+        """Both titles changed."""
+        left, right = perturb([str(example.row.text), str(example.row.pair)], kind)
+        return example._replace(row=example.row._replace(text=left, pair=right))
+
+    def subsets(self, data: TaskData) -> dict[str, list[int]]:
+        """Pairs whose left title names a rare brand."""
+        return rare_brand_slice(data)
+
+
+def pair_example(left: Any, right: Any, label: Any, where: str) -> Example:
+    """One pair of offers.
+
+    Args:
+        left: a title.
+        right: another.
+        label: 0, 1, or one of `CLASSES`.
+        where: file and row.
+
+    Raises:
+        ValueError: if the label is something else or a title is no text.
+
+    Example:
+        >>> pair_example("red mug", "mug, red", 1, "row 0").row.label
+        'same'
+    """
+    name = CLASSES[int(label)] if str(label) in ("0", "1") else str(label)
+    if name not in CLASSES:
+        raise ValueError(f"{where}: the label {label!r} is outside the set (0, 1)")
+    if not isinstance(left, str) or not isinstance(right, str):
+        raise ValueError(f"{where}: both titles must be texts")
+    return Example(Row(left, right, name, where), CLASSES.index(name), left)
+
+
+def wdc_pairs(path: Path) -> Iterator[Example]:
+    """Pairs of a file of the WDC benchmark, in the form that Ditto reads.
+
+    Args:
+        path: gzip of lines "COL title VAL ...", twice, and 0 or 1, separated by tabs.
+
+    Raises:
+        ValueError: if a line has another form.
+    """
+    with gzip.open(path, "rt", encoding="utf-8") as handle:
+        for number, line in enumerate(handle, start=1):
+            fields = line.rstrip("\n").split("\t")
+            if len(fields) != 3:
+                raise ValueError(f"{path}, line {number}: {len(fields)} fields where two offers and a label are wanted")
+            left, right = (" ".join(_COLUMN.sub(" ", field).split()) for field in fields[:2])
+            yield pair_example(left, right, fields[2], f"{path}, line {number}")
+
+
+class ClusterMatching(ProductMatching):
+    """Product matching on offers that are clustered by product; the pairs are made here."""
+
+    split = "7:1:2 by hash of the cluster; pairs within a split, negatives of like titles"
+    comparable = "no: the pairs are ours"
+
+    def of_offers(self, offers: Sequence[Offer]) -> TaskData:
+        """Split by cluster, then make pairs.
+
+        Args:
+            offers: all.
+        """
+        keyed = [Example(Row(one.title), list(one), one.cluster) for one in offers]
+        parts = []
+        for part in hash_split(keyed):
+            pairs = make_pairs([Offer(*one.gold) for one in part])
+            parts.append([pair_example(*pair, self.name) for pair in pairs])
+        return TaskData(parts[0], parts[1], parts[2], CLASSES)
+
+
+class PriceRunnerMatching(ClusterMatching):
+    """Product matching on PriceRunner's offers of ten categories: F1 of the matching pairs.
+
+    One positive pair a cluster, and for it three negatives: the offers of other products of the category whose titles
+    share most with it. Clusters are split 7:1:2 by hash. The pairs are ours, so no published figure compares.
+    """
+
+    name, title, data = "offer_matching_pricerunner", "Offer matching (PriceRunner)", "PriceRunner aggregate (UCI)"
+    folder = "pricerunner"
+    max_length = 64
+
+    def read_folder(self, folder: Path) -> TaskData:
+        """Offers with their clusters: id, title, merchant, cluster, its label, category id, category; no header."""
+        path = folder / "pricerunner_aggregate.csv.gz"
+        if not path.is_file():
+            raise DataMissing(f"{self.name}: no {path.name} in {folder}")
+        with gzip.open(path, "rt", encoding="utf-8", newline="") as handle:
+            rows = list(csv.reader(handle))
+        for number, row in enumerate(rows, start=1):
+            if len(row) != 7:
+                raise ValueError(f"{path}, line {number}: {len(row)} fields where 7 are wanted")
+        return self.of_offers([Offer(row[1], row[3], row[5]) for row in rows])
+
+
+class ShopeeMatching(ClusterMatching):
+    """Product matching on Indonesian and English listings of Shopee: F1 of the matching pairs, titles alone.
+
+    Pairs as for PriceRunner, from the published groups. The competition searched with images too, so no published
+    figure compares.
+    """
+
+    name, title, data = "offer_matching_shopee", "Offer matching (Shopee)", "Shopee price match guarantee"
+    folder = "shopee"
+    max_length = 96
+
+    def read_folder(self, folder: Path) -> TaskData:
+        """Listings with their groups; 671 titles hold bytes written as escapes, which become characters."""
+        path = folder / "train.csv.zip"
+        if not path.is_file():
+            raise DataMissing(f"{self.name}: no train.csv.zip in {folder}")
+        columns = {"title": "title", "group": "label_group"}
+        rows = read_records(str(path), columns, features=Features(dict.fromkeys(columns, Value("string"))))
+        return self.of_offers([Offer(unescaped(row["title"]), row["group"]) for row in rows])
+
+
+def unescaped(text: str) -> str:
+    r"""Characters in place of their bytes written as `\xNN`.
+
+    Args:
+        text: any; other text stays as it is.
+
+    Example:
+        >>> unescaped(r"Nescafe \xc3\x89clair 220ml") == "Nescafe \u00c9clair 220ml"
+        True
+    """
+    return _ESCAPES.sub(lambda match: bytes.fromhex(match[0].replace("\\x", "")).decode("utf-8", "replace"), text)

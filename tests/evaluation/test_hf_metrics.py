@@ -1,0 +1,90 @@
+"""Every metric works as an evaluate.Metric without the network, and gives what the reference implementation gives."""
+
+from __future__ import annotations
+
+import evaluate
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as sk
+
+from rexbert_hf.evaluation.hf_metrics import METRICS, load_metric
+
+RNG = np.random.default_rng(0)
+GOLD, SAID = RNG.integers(0, 2, 200), RNG.integers(0, 2, 200)
+MANY, GUESSED = RNG.integers(0, 5, 200), RNG.integers(0, 5, 200)
+X = RNG.normal(size=200)
+Y = X + RNG.normal(size=200)
+SETS, SAID_SETS = RNG.integers(0, 2, (50, 4)), RNG.integers(0, 2, (50, 4))
+TAGS = [["B-a", "I-a", "O", "B-b"], ["O", "B-a"]]
+SAID_TAGS = [["B-a", "O", "O", "B-b"], ["O", "B-b"]]
+GRADES, SCORES = RNG.integers(0, 4, (20, 12)).astype(float), RNG.normal(size=(20, 12))
+
+
+def seqeval_figures():
+    from seqeval.metrics import f1_score, precision_score, recall_score
+    from seqeval.scheme import IOB2
+
+    options = {"mode": "strict", "scheme": IOB2}
+    scores = {"precision": precision_score, "recall": recall_score, "f1": f1_score}
+    return {name: score(TAGS, SAID_TAGS, **options) for name, score in scores.items()}
+
+
+CASES = {
+    "accuracy": (GOLD, SAID, {"accuracy": sk.accuracy_score(GOLD, SAID)}),
+    "f1": (GOLD, SAID, {"f1": sk.f1_score(GOLD, SAID)}),
+    "f1_accuracy": (GOLD, SAID, {"f1": sk.f1_score(GOLD, SAID), "accuracy": sk.accuracy_score(GOLD, SAID)}),
+    "matthews": (MANY, GUESSED, {"matthews": sk.matthews_corrcoef(MANY, GUESSED)}),
+    "pearson": (X, Y, {"pearson": stats.pearsonr(X, Y).statistic}),
+    "spearman": (X, Y, {"spearman": stats.spearmanr(X, Y).statistic}),
+    "correlations": (X, Y, {"spearman": stats.spearmanr(X, Y).statistic, "pearson": stats.pearsonr(X, Y).statistic}),
+    "classes": (
+        MANY,
+        GUESSED,
+        {
+            "accuracy": sk.accuracy_score(MANY, GUESSED),
+            "micro_f1": sk.f1_score(MANY, GUESSED, average="micro"),
+            "macro_f1": sk.f1_score(MANY, GUESSED, average="macro"),
+        },
+    ),
+    "label_sets": (
+        SETS,
+        SAID_SETS,
+        {
+            "accuracy": sk.accuracy_score(SETS, SAID_SETS),
+            "micro_f1": sk.f1_score(SETS, SAID_SETS, average="micro"),
+            "macro_f1": sk.f1_score(SETS, SAID_SETS, average="macro"),
+        },
+    ),
+    "spans": (TAGS, SAID_TAGS, seqeval_figures()),
+    "squad": ([["a red mug", "mug"], ["desk"]], ["red mug", "lamp"], {"exact_match": 0.5, "f1": 0.5}),
+    "ranking": (GRADES, SCORES, {"ndcg@10": sk.ndcg_score(GRADES, SCORES, k=10)}),
+    "masked_tokens": ([7, 8, 9], [0, 2, 4], {"accuracy": 1 / 3, "accuracy@3": 2 / 3, "accuracy@5": 1.0}),
+}
+
+
+def test_every_metric_has_a_case():
+    assert set(CASES) == set(METRICS)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_figures_are_those_of_the_reference(name, tmp_path):
+    references, predictions, expected = CASES[name]
+    metric = load_metric(name, cache_dir=str(tmp_path))
+    assert isinstance(metric, evaluate.Metric)
+    half = len(references) // 2
+    metric.add_batch(references=references[:half], predictions=predictions[:half])
+    metric.add_batch(references=references[half:], predictions=predictions[half:])
+    found = metric.compute()
+    for key, value in expected.items():
+        assert found[key] == pytest.approx(value, abs=1e-9), key
+
+
+def test_metrics_combine(tmp_path):
+    both = evaluate.combine([load_metric(name, cache_dir=str(tmp_path)) for name in ("accuracy", "matthews")])
+    assert both.compute(references=[1, 0], predictions=[1, 0]) == {"accuracy": 1.0, "matthews": 1.0}
+
+
+def test_an_unknown_metric_is_one_line():
+    with pytest.raises(ValueError, match="no metric 'bleu': there are accuracy, f1"):
+        load_metric("bleu")

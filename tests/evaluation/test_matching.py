@@ -1,0 +1,124 @@
+"""Product matching: published pairs, pairs from clusters, figures, and wrong files."""
+
+from __future__ import annotations
+
+import gzip
+import zipfile
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from rexbert_hf.evaluation.matching import PriceRunnerMatching, ProductMatching, ShopeeMatching, pair_example, wdc_pairs
+from rexbert_hf.evaluation.matching_pairs import Offer, make_pairs
+from rexbert_hf.evaluation.task import DataMissing, TaskSource
+
+OFFERS = [
+    Offer(f"{brand} {size} {thing} {copy}", f"{brand}{size}{thing}", thing)
+    for brand in ("acme", "zeta", "bolt")
+    for size in ("10mm", "20mm", "30mm")
+    for thing in ("drill", "saw")
+    for copy in ("new", "refurbished", "new")
+]
+
+
+def test_negatives_are_of_another_product_and_alike():
+    pairs = make_pairs(OFFERS, negatives=2)
+    cluster = {offer.title: offer.cluster for offer in OFFERS}
+    category = {offer.title: offer.category for offer in OFFERS}
+    positives = [pair for pair in pairs if pair[2]]
+    assert len(positives) == 18
+    assert len(pairs) == 18 * 3
+    for left, right, label in pairs:
+        assert left != right
+        assert (cluster[left] == cluster[right]) == bool(label)
+        assert category[left] == category[right]
+        if not label:
+            assert len(set(left.split()) & set(right.split())) >= 3, "shares all but the brand or the size"
+    assert pairs == make_pairs(OFFERS, negatives=2)
+
+
+def wdc_line(left, right, label):
+    return f"COL title VAL {left} COL brand VAL x\tCOL title VAL {right}\t{label}\n"
+
+
+def write_wdc(folder, lines):
+    for category in ProductMatching.categories:
+        (folder / category).mkdir(parents=True)
+        for name in ("train.txt.medium.gz", "valid.txt.medium.gz", "test.txt.gz"):
+            with gzip.open(folder / category / name, "wt", encoding="utf-8") as handle:
+                handle.writelines(lines)
+
+
+def test_the_published_form_is_read(tmp_path):
+    lines = [wdc_line(f' "mug {i}" 16 GB', f"cup {i}", i % 2) for i in range(10)]
+    write_wdc(tmp_path / "wdc_products", lines)
+    task = ProductMatching()
+    data = task.load(TaskSource(data_dir=tmp_path))
+    assert [len(part) for part in data.named().values()] == [40, 40, 40]
+    row = data.train[1].row
+    assert (row.text, row.pair, row.label) == ('"mug 1" 16 GB x', "cup 1", "same")
+    changed = task.perturbed(data.train[1], "units")
+    assert changed.row.text == '"mug 1" 16GB x'
+    gold = np.array([one.gold for one in data.test])
+    said = np.random.default_rng(0).integers(0, 2, len(gold))
+    statistics, figures = task.measure(data.test, said, data)
+    assert figures["f1"] == pytest.approx(sk.f1_score(gold, said))
+    assert figures["precision"] == pytest.approx(sk.precision_score(gold, said))
+    assert figures["recall"] == pytest.approx(sk.recall_score(gold, said))
+    assert task.score(statistics) == figures["f1"]
+
+
+def test_wrong_files_are_one_line(tmp_path):
+    with pytest.raises(DataMissing, match="product_matching: no folder wdc_products"):
+        ProductMatching().load(TaskSource(data_dir=tmp_path))
+    write_wdc(tmp_path / "wdc_products", [wdc_line("a", "b", 1), wdc_line("a", "b", 2)])
+    with pytest.raises(ValueError, match=r"train.txt.medium.gz, line 2: the label '2' is outside the set \(0, 1\)"):
+        ProductMatching().load(TaskSource(data_dir=tmp_path))
+    with gzip.open(tmp_path / "bad.gz", "wt", encoding="utf-8") as handle:
+        handle.write("COL title VAL a\t1\n")
+    with pytest.raises(ValueError, match="line 1: 2 fields where two offers and a label are wanted"):
+        list(wdc_pairs(tmp_path / "bad.gz"))
+    with pytest.raises(ValueError, match="row 4: both titles must be texts"):
+        pair_example("a", None, 1, "row 4")
+
+
+def test_clusters_never_stand_on_two_sides(tmp_path):
+    folder = tmp_path / "pricerunner"
+    folder.mkdir()
+    rows = [
+        f"{i},{words} {copy},shop,{cluster},label,{cluster % 2},Phones"
+        for i, (cluster, copy, words) in enumerate(
+            (cluster, copy, f"phone model{cluster} {16 * (cluster % 4)}gb") for cluster in range(300) for copy in "ab"
+        )
+    ]
+    with gzip.open(folder / "pricerunner_aggregate.csv.gz", "wt", encoding="utf-8") as handle:
+        handle.write("\n".join(rows) + "\n")
+    data = PriceRunnerMatching().load(TaskSource(data_dir=tmp_path, budget="full"))
+    sides = [
+        {text.split()[1] for one in part for text in (one.row.text, one.row.pair)} for part in data.named().values()
+    ]
+    assert all(len(side) > 10 for side in sides)
+    assert len(set.union(*sides)) == sum(map(len, sides))
+    assert 0.2 < np.mean([one.gold for one in data.train]) < 0.5
+    with gzip.open(folder / "pricerunner_aggregate.csv.gz", "at", encoding="utf-8") as handle:
+        handle.write("1,2\n")
+    with pytest.raises(ValueError, match="line 601: 2 fields where 7 are wanted"):
+        PriceRunnerMatching().load(TaskSource(data_dir=tmp_path))
+
+
+def test_listings_are_read_with_their_characters(tmp_path):
+    folder = tmp_path / "shopee"
+    folder.mkdir()
+    lines = ["posting_id,image,image_phash,title,label_group"]
+    lines += [f"t{i},x,y,caf\\xc3\\xa9 cup {i // 2} {'ab'[i % 2]},{i // 2}" for i in range(400)]
+    with zipfile.ZipFile(folder / "train.csv.zip", "w") as archive:
+        archive.writestr("train.csv", "\n".join(lines) + "\n")
+    data = ShopeeMatching().load(TaskSource(data_dir=tmp_path))
+    assert data.train[0].row.text.startswith("caf\u00e9 cup ")
+
+
+def test_the_sample_shop_has_both_classes():
+    data = ProductMatching().load(TaskSource(sample=True))
+    assert data.labels == ("different", "same")
+    assert {one.gold for one in data.test} == {0, 1}
