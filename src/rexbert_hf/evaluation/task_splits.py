@@ -118,7 +118,7 @@ def drawn(examples: Sequence[Example], most: int) -> list[Example]:
         return list(examples)
     digests = text_digests(f"{one.key}\n{one.row.text}\n{one.row.pair}" for one in examples)
     chosen = np.lexsort((digests[:, 0], digests[:, 1]))[:most]  # not by the column that split them
-    return [examples[i] for i in np.sort(chosen)]
+    return [examples[i] for i in np.sort(chosen).tolist()]
 
 
 _SPLITS = {"train": "train", "validation": "dev", "valid": "dev", "dev": "dev", "test": "test"}

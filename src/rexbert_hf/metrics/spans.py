@@ -174,9 +174,9 @@ def f1_by_type(gold: Sequence[Iterable[Span]], predicted: Sequence[Iterable[Span
         >>> f1_by_type([[(0, 1, "size"), (2, 3, "unit")]], [[(0, 1, "size"), (4, 5, "unit")]])
         {'size': 1.0, 'unit': 0.0}
     """
-    gold, predicted = [list(spans) for spans in gold], [list(spans) for spans in predicted]
-    kinds = sorted({span[-1] for spans in [*gold, *predicted] for span in spans})
-    return {kind: span_f1(span_counts(_of_type(gold, kind), _of_type(predicted, kind))) for kind in kinds}
+    true, found = [list(spans) for spans in gold], [list(spans) for spans in predicted]
+    kinds = sorted({span[-1] for spans in [*true, *found] for span in spans})
+    return {kind: span_f1(span_counts(_of_type(true, kind), _of_type(found, kind))) for kind in kinds}
 
 
 def _of_type(sequences: Iterable[Iterable[Span]], kind: str) -> list[list[Span]]:
