@@ -32,6 +32,9 @@ def save(folder, shop, **grid):
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "cls", "sep")}
     torch.manual_seed(1)
     model = RexBertModel(RexBertConfig(vocab_size=len(tokenizer), **SHAPE, **special, **grid)).eval()
+    with torch.no_grad():  # fresh layers hardly change their input: all depths would rank alike
+        for parameter in model.layers.parameters():
+            parameter.mul_(12 if parameter.dim() > 1 else 1)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return model, tokenizer

@@ -14,7 +14,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from rexbert_hf.corpus.llm_client import EndpointSettings
 from rexbert_hf.data.vocabulary import train_tokenizer
-from rexbert_hf.evaluation.judge import CrossEncoderJudge, EndpointJudge, fill_judgements, label_in
+from rexbert_hf.evaluation.judge import CrossEncoderJudge, EndpointJudge, fill_judgements, label_in, make_judge
 from rexbert_hf.evaluation.judge_settings import JudgeSettings
 from rexbert_hf.evaluation.product_search import ProductSearch
 from rexbert_hf.evaluation.task import TaskOptions, TaskSource
@@ -151,6 +151,21 @@ def test_a_cross_encoder_is_a_judge(tmp_path, outputs, monkeypatch):
     assert 0 < shares.min() <= shares.max() < 1
     monkeypatch.setattr(judge.model, "predict", None)
     np.testing.assert_array_equal(judge.shares(pairs), shares)
+
+
+def test_a_judge_that_goes_on_the_way_leaves_no_figure(server, tmp_path):
+    judge = EndpointJudge(endpoint(server), tmp_path / "answers.jsonl")
+    judge.shares([("lamp", "red lamp")])
+    judge.endpoint.patience.give_up("HTTP 402: no money left")
+    with pytest.raises(ConnectionError, match="no money left"):
+        judge.shares([("lamp", "red lamp"), ("lamp", "nail")])
+
+
+def test_answers_serve_other_depths(server, tmp_path):
+    paths = {
+        make_judge(JudgeSettings(endpoint=endpoint(server), depth=depth), tmp_path).cache_path for depth in (5, 10)
+    }
+    assert len(paths) == 1
 
 
 def test_settings_name_one_judge(server):

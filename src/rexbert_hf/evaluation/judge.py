@@ -7,7 +7,6 @@ answer is kept under the hash of its question, so a pair is paid for once, which
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +18,11 @@ import numpy as np
 from rexbert_hf.corpus.answer_cache import AnswerCache, RawAnswer, question_key
 from rexbert_hf.corpus.llm_client import Endpoint, EndpointError, EndpointSettings
 from rexbert_hf.evaluation.judge_settings import JudgeSettings
+from rexbert_hf.evaluation.models import model_key
 from rexbert_hf.evaluation.search_data import SearchProtocol
+from rexbert_hf.evaluation.task import content_hash
 from rexbert_hf.metrics import Judgements, grades_of, label_shares
+from rexbert_hf.retrieval.training.biencoder import find_base
 
 Pair = tuple[str, str]
 LABELS = ("E", "S", "C", "I")
@@ -74,7 +76,7 @@ class EndpointJudge:
         """As `Judge.shares`; equal pairs are asked once.
 
         Raises:
-            ConnectionError: if nobody is there at the first question that has no answer yet.
+            ConnectionError: if nobody is there at the first question that has no answer yet, or goes on the way.
             OSError: if an answer cannot be kept, or another run uses the cache.
         """
         distinct = list(dict.fromkeys(pairs))
@@ -83,6 +85,10 @@ class EndpointJudge:
                 self.endpoint.probe()
             with ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="judge") as pool:
                 found = dict(zip(distinct, pool.map(lambda pair: self._ask(pair, cache), distinct), strict=True))
+        if self.endpoint.patience.gone:  # figures of half the answers must not be kept as those of all
+            raise ConnectionError(
+                f"the judge is gone: {self.endpoint.patience.gone}; its answers are kept, start again"
+            )
         return np.array([found[pair] for pair in pairs], dtype=np.float64)
 
     def _ask(self, pair: Pair, cache: AnswerCache) -> float:
@@ -149,9 +155,6 @@ class CrossEncoderJudge:
     def __init__(self, model: str, cache: Path, batch_size: int = 64) -> None:
         from sentence_transformers.cross_encoder import CrossEncoder
 
-        from rexbert_hf.evaluation.models import model_key
-        from rexbert_hf.retrieval.training.biencoder import find_base
-
         folder = find_base(model)
         self.name, self.cache_path, self.batch_size = Path(model).name, cache, batch_size
         self._key = model_key(folder)
@@ -175,6 +178,20 @@ class CrossEncoderJudge:
         return shares
 
 
+def judge_key(settings: JudgeSettings) -> dict[str, Any]:
+    """What decides a judge's grades, and which results get one.
+
+    Args:
+        settings: of the judge.
+    """
+    if settings.endpoint is not None:
+        judge: Any = settings.endpoint.question
+    else:
+        assert settings.cross_encoder is not None
+        judge = model_key(find_base(settings.cross_encoder))
+    return {"judge": judge, "depth": settings.depth, "max_queries": settings.max_queries}
+
+
 def make_judge(settings: JudgeSettings, folder: Path) -> Judge:
     """The judge that settings name.
 
@@ -182,8 +199,7 @@ def make_judge(settings: JudgeSettings, folder: Path) -> Judge:
         settings: of the judge.
         folder: for its answers.
     """
-    name = hashlib.sha1(json.dumps(settings.key, sort_keys=True).encode(), usedforsecurity=False).hexdigest()[:12]
-    path = folder / f"answers-{name}.jsonl"
+    path = folder / f"answers-{content_hash(judge_key(settings)['judge'])[:12]}.jsonl"
     if settings.endpoint is not None:
         return EndpointJudge(settings.endpoint, path)
     assert settings.cross_encoder is not None

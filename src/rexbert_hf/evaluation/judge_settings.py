@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from rexbert_hf.corpus.llm_client import EndpointSettings
 
@@ -29,10 +28,3 @@ class JudgeSettings:
             raise ValueError("judge needs either cross_encoder or endpoint")
         if self.depth < 1:
             raise ValueError(f"judge.depth must be at least 1; got {self.depth}")
-
-    @property
-    def key(self) -> dict[str, Any]:
-        """What of it decides the grades; not the address, nor how patient we are."""
-        question = None if self.endpoint is None else self.endpoint.question
-        return {"cross_encoder": self.cross_encoder, "endpoint": question, "depth": self.depth,
-                "max_queries": self.max_queries}  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rexbert_hf.evaluation.judge import judged_figures
+from rexbert_hf.evaluation.judge import judge_key, judged_figures
 from rexbert_hf.evaluation.robustness import KINDS, RARE_BRANDS, names_rare_brand, perturb
 from rexbert_hf.evaluation.search_data import Scale, SearchProtocol, load_protocol
 from rexbert_hf.evaluation.searchers import BM25, Searcher, make_searcher
@@ -54,8 +54,8 @@ class ProductSearch(Task):
 
     def config(self, options: TaskOptions) -> dict[str, Any]:
         """As `Task.config`, with the judge."""
-        judge = None if options.judge is None else options.judge.key
-        return {**options.config(), **({"judge": judge} if judge else {})}
+        judge = {} if options.judge is None else judge_key(options.judge)
+        return {**options.config(), **judge}
 
     def run(self, model: str, data: SearchProtocol, seed: int, options: TaskOptions) -> TaskResult:
         """As `Task.run`."""
@@ -97,7 +97,7 @@ def figures_of(ranked: np.ndarray, judged: Judgements, scale: Scale) -> dict[str
         >>> judged = Judgements.from_pairs([0, 0], [3, 5], [0.66, 1.0], 1)
         >>> found = figures_of(np.array([[3, 5]]), judged, ESCI_SCALE)
         >>> found["recall@10"].tolist(), found["ndcg@10[E1/S.66/C.33/I0]"].round(3).tolist()
-        ([1.0], [0.912])
+        ([1.0], [0.911])
     """
     found: dict[str, np.ndarray] = {}
     for name, gain in scale.gains.items():

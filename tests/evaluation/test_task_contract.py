@@ -1,0 +1,69 @@
+"""The contract of tasks: results, hashes, the registry, and the page that is rendered from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rexbert_hf.evaluation.registry import TASKS, make_task, task_names
+from rexbert_hf.evaluation.task import TaskOptions, TaskResult, TaskSource, Tuning, content_hash
+from rexbert_hf.evaluation.tasks_page import COMMAND, tasks_page
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_result_without_a_number_is_refused():
+    for metrics, examples, message in (
+        ({"f1": float("nan")}, [1.0], "not a finite number: f1"),
+        ({"f1": 0.5}, [], "test split is empty"),
+        ({"f1": 0.5}, [[1.0, 2.0], [np.nan, 1.0]], "test example 1 has no finite score"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            TaskResult(metrics, np.array(examples))
+    with pytest.raises(ValueError, match="not a finite number: typos"):
+        TaskResult({"f1": 0.5}, np.ones(3), slices={"typos": float("inf")})
+
+
+def test_hashes_tell_contents_apart():
+    parts = [
+        *("ab", ["ab"], ["a", "b"], [["a"], "b"], None, "None", 1, 1.0, "1", True, {"a": 1}, {"a": [1]}),
+        *(np.array([1, 2]), np.array([1.0, 2.0]), np.array([[1, 2]]), np.array(["a", "b"], dtype=object), Path("a/b")),
+    ]
+    found = [content_hash(part) for part in parts]
+    assert len(set(found)) == len(found) - 1  # a list and an array of the same objects
+    assert content_hash("a", "b") != content_hash("ab")
+    assert content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1})
+    with pytest.raises(TypeError, match="cannot hash a set"):
+        content_hash({1})
+
+
+def test_hashes_are_equal_in_every_process():
+    """Another process printed this one, with another seed of Python's own hashes."""
+    assert content_hash("a", [1, {"b": None}]) == "c37c09beab78802dfb5bc31864f1e0aaa9c30225"
+
+
+def test_options_that_decide_figures():
+    plain = TaskOptions()
+    assert plain.config() == TaskOptions(cache_dir=Path("x"), keep=Path("y"), device="cpu").config()
+    for change in ({"max_length": 5}, {"pooling": "cls"}, {"budget": "full"}, {"tuning": Tuning((1e-5,), (2,))}):
+        assert TaskOptions(**change).config() != plain.config()
+    with pytest.raises(ValueError, match="small, full"):
+        TaskSource(budget="large")
+    with pytest.raises(ValueError, match="at least one"):
+        Tuning(learning_rates=())
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_says_what_it_is(name):
+    task = make_task(name)
+    for field in ("title", "paper", "data", "split", "metric", "comparable"):
+        assert getattr(task, field), field
+    assert type(task).__doc__
+    assert set(task.baselines) <= {"random", "bm25", "dssm"}
+    assert task_names([name]) == [name]
+
+
+def test_the_page_is_current():
+    assert (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8") == tasks_page(), f"run: {COMMAND}"
