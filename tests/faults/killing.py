@@ -181,6 +181,8 @@ class Whole:
     files: set[str]
     places: dict[str, float] = field(default_factory=dict)
     end: float = 0.0
+    size: int = 0
+    """Bytes of its files."""
 
     def duration(self, place: Place) -> float:
         """Seconds from a place to the next one, or to the end."""
@@ -221,7 +223,8 @@ def whole_run(job: Job, root: Path, places: tuple[Place, ...]) -> Whole:
         missed = [place.name for place in places if place.name not in seen and not place.seconds]
         assert not missed, f"{job.name}: a run that nothing stops was never seen at {missed}"
         long = {place.name: seen[place.name] for place in places if not place.seconds}
-        _whole[key] = Whole(job.result(folder), job.rows(folder), files_of(folder, job), long, end)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        _whole[key] = Whole(job.result(folder), job.rows(folder), files_of(folder, job), long, end, size)
     return _whole[key]
 
 

@@ -11,7 +11,7 @@ import pytest
 from rexbert_hf.catalog import read_records
 from rexbert_hf.settings import SettingsError, load_settings
 
-DEEP = 3_000
+DEEP = 1_500
 BY_HAND = {
     "deep list": b'{"text": ' + b"[" * DEEP,
     "deep mapping": b'{"a":' * DEEP,

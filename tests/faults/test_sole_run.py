@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -111,6 +112,31 @@ def test_a_run_within_a_run_and_what_a_killed_one_left(tmp_path, caplog):
     assert outer(Settings(tmp_path)) == 5
     assert {path.name for path in tmp_path.iterdir()} == {".mine", ".rows-new"}
     assert "removed what an interrupted run left: .rows-abc, .run.json.xyz" in caplog.text
+
+
+class LibraryError(Exception):
+    """As safetensors and tokenizers have their own."""
+
+
+@sole_run()
+def failing(settings, error):
+    raise error
+
+
+@pytest.mark.parametrize("kind", [lambda text: OSError(errno.ENOSPC, text), LibraryError], ids=["system", "library"])
+def test_a_full_disk_is_named(kind, tmp_path):
+    with pytest.raises(OSError, match="no room left") as caught:
+        failing(Settings(tmp_path / "out"), kind("No space left on device (os error 28)"))
+    assert str(tmp_path / "out") in str(caught.value)
+    assert "make room, then start again" in str(caught.value)
+
+
+def test_what_is_told_already_and_other_errors_stay_as_they_are(tmp_path):
+    told = OSError(errno.ENOSPC, f"cannot write {tmp_path / 'out' / 'x'}")
+    for error in (told, ValueError("something else"), OSError(errno.ENOENT, "no such file")):
+        with pytest.raises(type(error)) as caught:
+            failing(Settings(tmp_path / "out"), error)
+        assert caught.value is error
 
 
 def test_an_empty_folder_that_was_made_for_nothing_goes(tmp_path):

@@ -127,12 +127,18 @@ def test_damaged_and_missing_files_are_one_line(exported, tmp_path):
 
     with pytest.raises(FileNotFoundError, match="holds no exported encoder"):
         OnnxEncoder(tmp_path)
-    for name, message in (
-        ("model_int8.onnx", "cannot be loaded"),
-        ("tokenizer.json", "cannot be read"),
-        ("encoder.json", "is damaged"),
+    for name, sums, message in (
+        ("model_int8.onnx", True, "is damaged"),
+        ("model_int8.onnx", False, "cannot be loaded"),  # exports of earlier versions have no checksums
+        ("tokenizer.json", True, "is damaged"),
+        ("tokenizer.json", False, "cannot be read"),
+        ("encoder.json", True, "is damaged"),
     ):
-        copy = shutil.copytree(exported, tmp_path / name)
+        copy = shutil.copytree(exported, tmp_path / f"{name}-{sums}")
+        if not sums:
+            facts = json.loads((copy / "encoder.json").read_text())
+            facts.pop("crc32")
+            (copy / "encoder.json").write_text(json.dumps(facts))
         (copy / name).write_bytes((copy / name).read_bytes()[:1000][::-1])
         with pytest.raises(ValueError, match=f"{name} {message}") as error:
             OnnxEncoder(copy)

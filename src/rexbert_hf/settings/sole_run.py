@@ -6,6 +6,7 @@ worker processes do not inherit it, so a killed run never keeps the next one out
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import os
@@ -27,6 +28,9 @@ LOCK_FILE = ".lock"
 RUN_LEFTOVERS = (".run.json.*", ".README.md.*")
 """What a kill in the middle of writing `run.json` or the card leaves."""
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NEXT_TO_NOTHING = 1 << 15
+
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
@@ -42,6 +46,8 @@ class FolderInUseError(OSError):
 def sole_run(*leftovers: str) -> Callable[[Callable[Concatenate[S, P], R]], Callable[Concatenate[S, P], R]]:
     """Decorate the function behind a recipe, whose first argument has `output_dir`, so that it runs alone there.
 
+    An error for want of room names the folder: what libraries say of a full disk often does not.
+
     Args:
         leftovers: patterns of temporary files and folders in `output_dir` that a killed run may have left; they are
             removed when the lock is there, for then nobody uses them.
@@ -52,11 +58,37 @@ def sole_run(*leftovers: str) -> Callable[[Callable[Concatenate[S, P], R]], Call
         def alone(settings: S, *args: P.args, **kwargs: P.kwargs) -> R:
             folder: Any = settings.output_dir  # type: ignore[attr-defined]
             with hold_folder(folder, leftovers):
-                return function(settings, *args, **kwargs)
+                try:
+                    return function(settings, *args, **kwargs)
+                except Exception as error:  # safetensors and tokenizers have exceptions of their own
+                    told = any(words in str(error) for words in (str(folder), "make room"))
+                    if told or isinstance(error, ValueError | ArithmeticError) or not is_full(error, folder):
+                        raise
+                    reason = next(iter(str(error).splitlines()), type(error).__name__)
+                    raise OSError(f"{folder}: no room left ({reason}): make room, then start again") from error
 
         return alone
 
     return decorate
+
+
+def is_full(error: BaseException, folder: str | os.PathLike[str]) -> bool:
+    """Whether an error is one of a full disk, quota or file-size limit.
+
+    Args:
+        error: any.
+        folder: on the disk that may be full.
+
+    Example:
+        >>> is_full(OSError(errno.ENOSPC, "No space left on device"), "."), is_full(ValueError("no"), ".")
+        (True, False)
+    """
+    if getattr(error, "errno", None) in _FULL or "No space left" in str(error):
+        return True
+    try:  # numpy says how many bytes were written, not why
+        return isinstance(error, OSError) and shutil.disk_usage(folder).free < _NEXT_TO_NOTHING
+    except OSError:
+        return False
 
 
 @contextmanager
