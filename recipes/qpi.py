@@ -2,7 +2,7 @@
 
     accelerate launch recipes/qpi.py [recipes/configs/qpi.yaml] [--phases.pairs.max_tokens 2M ...]
     accelerate launch recipes/qpi.py recipes/configs/qpi_pairs.yaml --model.init_from output/pretrain
-    accelerate launch recipes/qpi.py --objective relevance
+    accelerate launch recipes/qpi.py recipes/configs/qpi_relevance.yaml [--model.init_from output/qpi ...]
 
 Starting again on the same `--output_dir` resumes the run. `--help` lists every key.
 """

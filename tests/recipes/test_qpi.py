@@ -216,6 +216,13 @@ def test_bad_settings(tmp_path, changes, problem):
         settings(tmp_path, **changes)
 
 
+def test_the_configuration_of_relevance_takes_many_small_steps():
+    found = load_settings(QPISettings, CONFIGS / "qpi_relevance.yaml")
+    assert (found.objective, found.phases[0].masking.kind) == ("relevance", "relevance")
+    assert found.phases[0].max_tokens / found.phases[0].batch_tokens > 1000
+    assert found.early_stopping.every_steps * found.early_stopping.patience > 300, "it waits for the plateau's end"
+
+
 def test_the_configuration_for_built_pairs_can_be_read():
     found = load_settings(QPISettings, CONFIGS / "qpi_pairs.yaml", [("model.init_from", "x")])
     assert found.sources["pairs"].path == "output/pairs/qpi"

@@ -7,7 +7,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from rexbert_hf.catalog import load_sample, read_records, split_dataset
 from rexbert_hf.hub.run_file import write_whole
@@ -42,7 +43,7 @@ def with_data(settings: ReproductionSettings) -> ReproductionSettings:
     phrases = settings.phrases and dataclasses.replace(settings.phrases, positives=None)
     recipes = {name: without_data(recipe) for name, recipe in settings.recipes.items()}
     measures = [dataclasses.replace(item, options=item.options | item.without_data) for item in settings.measures]
-    changes = {"lexicons": None, "phrases": phrases, "recipes": recipes, "measures": measures}
+    changes: dict[str, Any] = {"lexicons": None, "phrases": phrases, "recipes": recipes, "measures": measures}
     return dataclasses.replace(settings, base=base, **changes)
 
 
@@ -85,13 +86,13 @@ def with_pairs(settings: ReproductionSettings) -> ReproductionSettings:
     path = settings.output_dir / "pairs.parquet"
     if not path.exists():
         step = settings.recipes[wanted.recipe]
-        chosen = from_dict(kind_of(step, "pairs").settings, step.settings, f"recipe '{wanted.recipe}'").data
+        chosen: Any = from_dict(kind_of(step, "pairs").settings, step.settings, f"recipe '{wanted.recipe}'").data
         data = load_search_data(dataclasses.replace(chosen, data_dir=settings.base.data_dir))
         queries, products, grades = data.pairs(data.of(TRAIN, with_relevant=False))
         kept = [(q, p, float(g >= data.relevant)) for q, p, g in zip(queries, products, grades, strict=True)]
         rows = [{"query": data.queries[q], "title": data.texts[p], "relevance": g} for q, p, g in kept if data.texts[p]]
         staged = path.with_suffix(".partial")
-        Dataset.from_list(rows).to_parquet(staged)
+        pq.write_table(pa.Table.from_pylist(rows), staged)
         staged.rename(path)
         share = sum(row["relevance"] for row in rows) / max(len(rows), 1)
         logger.info("pairs: %d of training queries, %.0f %% of them relevant", len(rows), 100 * share)

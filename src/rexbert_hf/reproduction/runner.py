@@ -33,12 +33,13 @@ from rexbert_hf.reproduction.plan import Cost, RunPlan, fit, load_costs, load_pl
 from rexbert_hf.reproduction.settings import ReproductionSettings
 from rexbert_hf.reproduction.stages import BranchStage, Stage
 from rexbert_hf.reproduction.table import judge, render
-from rexbert_hf.settings import SettingsError, to_dict
+from rexbert_hf.settings import SettingsError, sole_run, to_dict
 from rexbert_hf.training.checkpoint import checkpoint_folders
 
 logger = logging.getLogger(__name__)
 
 
+@sole_run()
 def reproduce(settings: ReproductionSettings, command: str = "") -> dict[str, Any]:
     """Reproduce a paper's effects within a budget of minutes.
 
