@@ -139,7 +139,8 @@ def card_text(card: CardSettings, folder: Path) -> str | None:
     if measured and card.kind in ("dataset", "plain") and (folder / README).is_file():
         return None
     sections = [{"title": "How it is made", "text": card.making}] if card.making else []
-    sections += [{"title": "How to use", "text": card.use}] if card.use else []
+    title = "With rexbert_hf" if card.kind == "dataset" else "How to use"  # a data set's card has that heading already
+    sections += [{"title": title, "text": card.use}] if card.use else []
     common: dict[str, Any] = {
         "repo_id": card.repo_id,
         "license": card.license,
