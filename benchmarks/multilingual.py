@@ -3,7 +3,7 @@
     python benchmarks/multilingual.py [--budget 60] [--seeds 3] [--keep_tokenizer] [--quick]
 
 The first two stages of recipes/configs/m3bert_real.yaml are run for each seed (without the data beside the repository,
-those of m3bert.yaml on the sample shop), scaled to the minutes that there are, all cells of the grid trained. After
+those of m3bert.yaml on the sample shop), scaled to the minutes that there are, with the loss over the grid. After
 each stage the same held-out texts are measured: whole words hidden, in scripts without spaces single characters, right
 if all their tokens are guessed, by bytes. So a tokenizer that changes between the stages cannot move the figure by
 cutting words differently; `--keep_tokenizer` trains the multilingual one first and changes nothing in between. A
@@ -45,6 +45,15 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "recipes" / "configs"
 DATA_DIR = ROOT.parent / "shared" / "data"
 STAGES = ("monolingual", "multilingual")
+SMALL = {
+    "overrides": "{num_hidden_layers: 4, hidden_size: 192, intermediate_size: 288, num_attention_heads: 6}",
+    "matryoshka": "{layers: [2, 3, 4], dims: [32, 64, 192], sample: 3}",
+}
+"""A model that leaves the plateau of the most frequent tokens within an hour on two cores."""
+SMALL_STAGES = {
+    "monolingual": {"tokenizer.vocab_size": "8192", "phases.english.learning_rate": "2e-3"},
+    "multilingual": {"tokenizer.vocab_size": "16384", "phases.adaptation.learning_rate": "2e-3"},
+}
 WORST_ENGLISH = -0.01
 CALIBRATION_TOKENS = 60_000
 MASKS = 3
@@ -80,12 +89,19 @@ def make_plan(args: argparse.Namespace, work: Path) -> Plan:
     overrides += [("data_dir", str(DATA_DIR))] if real else []
     if args.quick:
         overrides += [("model.overrides.num_hidden_layers", "2"), ("model.matryoshka.layers", "[1, 2]")]
+    if real and args.size == "small":
+        overrides += [(f"model.{key}", value) for key, value in SMALL.items()]
+        for stage, chosen in SMALL_STAGES.items():
+            overrides += [(f"stages.{stage}.{key}", value) for key, value in chosen.items()]
     config = CONFIGS / ("m3bert_real.yaml" if real else "m3bert.yaml")
     runs = [run for _, run in load_settings(StagedSettings, config, overrides).runs()[:2]]
+    for run in runs:
+        for source in run.sources.values():
+            source.max_documents = args.documents or source.max_documents
     if args.keep_tokenizer:
         load_tokenizer(runs[1], work / "cache").save_pretrained(work / "tokenizer")
-        chosen = dataclasses.replace(runs[1].tokenizer, path=str(work / "tokenizer"), train=False)
-        runs = [dataclasses.replace(run, tokenizer=chosen) for run in runs]
+        tokenizer = dataclasses.replace(runs[1].tokenizer, path=str(work / "tokenizer"), train=False)
+        runs = [dataclasses.replace(run, tokenizer=tokenizer) for run in runs]
     measured = ("english", "chinese_reviews", "shopee") if real else tuple(runs[1].sources)
     texts = held_out_texts(runs[1], measured, 20 if args.quick else args.bytes // 240)
     train, test = review_rows(runs[1], real, args.rows)
@@ -225,6 +241,8 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=60, help="minutes for everything")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--keep_tokenizer", action="store_true", help="one tokenizer for both stages")
+    parser.add_argument("--size", choices=["small", "micro"], default="small", help="micro: the recipe's own")
+    parser.add_argument("--documents", type=int, help="most documents of each source (default: all)")
     parser.add_argument("--max_scale", type=float, default=20, help="most of the recipe's tokens that are trained")
     parser.add_argument("--bytes", type=int, default=300_000, help="most of each held-out text")
     parser.add_argument("--rows", type=int, default=1200, help="rows of the classifier, to train on and to test")
@@ -241,6 +259,8 @@ def main() -> None:
         work.mkdir(parents=True, exist_ok=True)
         plan = make_plan(args, work)
         report.header("multilingual", "real text" if plan.real else "the sample shop (no data beside the repository)")
+        shape = plan.runs[0].model
+        print(f"model: {shape.size} with {shape.overrides or 'no overrides'}, grid {shape.matryoshka}")
         found = run_seeds(plan, args, work, started)
         if args.output:
             (work / "figures.json").write_text(json.dumps(found, indent=1))
