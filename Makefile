@@ -16,7 +16,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade pip
 	$(BIN)/pip install -q $(TORCH)
-	$(BIN)/pip install -q -c constraints.txt -e ".[dev,corpus,search,onnx]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev,corpus,search,onnx,demo]"
 	touch $(STAMP)
 
 install: $(STAMP)  ## make .venv with the package and what development needs
