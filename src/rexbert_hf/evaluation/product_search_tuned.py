@@ -42,8 +42,8 @@ class ProductSearchTuned(ProductSearch):
     In-batch softmax over batches of 256 (full: 512) with known positives taken out, scale 20, .2 of the loss in the
     direction product to query, .3 of the rows with a query made of the product's words, .1 of the queries misspelt;
     learning rate 2e-4, 2 epochs (full: 10), texts cut at 40 tokens; the model of the best validation R@100 is searched.
-    Data and figures are those of zero-shot search. `dssm` trains the paper's baseline from scratch, three times as long
-    at 1e-2, because it starts from nothing and an epoch takes it seconds.
+    Data and figures are those of zero-shot search. `dssm` trains the paper's baseline from scratch, three times as many
+    epochs at 1e-2, because it starts from nothing.
     """
 
     name: ClassVar[str] = "product_search_tuned"
