@@ -22,6 +22,7 @@ from rexbert_hf.reproduction.jobs import Job, corpora_of, load_job_model
 from rexbert_hf.reproduction.settings import ReproductionSettings
 from rexbert_hf.retrieval.training.finetune import prepare_device
 from rexbert_hf.retrieval.training.finetune_settings import SearchTrainerSettings
+from rexbert_hf.retrieval.training.grid_encoder import shape_of
 from rexbert_hf.retrieval.training.grid_evaluator import Cell, GridEvaluator, cell_name
 from rexbert_hf.retrieval.training.grid_plot import plot_maps
 from rexbert_hf.retrieval.training.grid_settings import make_grid
@@ -84,9 +85,7 @@ def measure_search_cells(
     prepare_device(SearchTrainerSettings(use_cpu=job.recipe.trainer.use_cpu))
     data = _data(json.dumps(to_dict(job.downstream.data), sort_keys=True))
     model = SentenceTransformer(str(job.folder), device="cpu" if job.recipe.trainer.use_cpu else None)
-    config: Any = model[0].model.config
-    shape = config.num_hidden_layers, config.hidden_size
-    cells = make_grid([(depth, dim) for depth in layers for dim in dims], None, shape).cells
+    cells = make_grid([(depth, dim) for depth in layers for dim in dims], None, shape_of(model)).cells
     queries = data.of(TEST)
     if max_queries is not None:
         queries = np.sort(np.random.default_rng(0).permutation(queries)[:max_queries])

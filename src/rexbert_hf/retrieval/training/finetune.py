@@ -234,8 +234,8 @@ def _evaluator(settings: FinetuneSettings, data: SearchData, bf16: bool, grid: G
 
 
 def _description(settings: FinetuneSettings, data: SearchData) -> dict[str, Any]:
-    parts = ("model", "loss", "rows", "mining", "trainer", "validation")
-    parts += ("matryoshka",) if settings.matryoshka is not None else ()
+    parts = ["model", "loss", "rows", "mining", "trainer", "validation"]
+    parts += ["matryoshka"] if settings.matryoshka is not None else []
     fields = {name: to_dict(getattr(settings, name)) if getattr(settings, name) else None for name in parts}
     return flatten({"data": data.fingerprint, "seed": settings.seed, **fields})
 

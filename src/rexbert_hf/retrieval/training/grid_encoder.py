@@ -112,8 +112,8 @@ def parts_of(model: SentenceTransformer, task: str | None = None) -> tuple[Trans
     """
     modules = list(model.children())
     if modules and isinstance(modules[0], Router):
-        routes = modules[0].sub_modules
-        name = task if task in routes else next(iter(routes))
+        routes: dict[str, Any] = dict(modules[0].sub_modules.items())
+        name = task if task is not None and task in routes else next(iter(routes))
         modules = [*routes[name], *modules[1:]]
     kinds = [type(module).__name__ for module in modules]
     rest = all(isinstance(module, Normalize) for module in modules[2:])
@@ -168,7 +168,7 @@ def encode_grid(
 
 
 def _prompt(model: SentenceTransformer, role: str) -> str | None:
-    prompts: dict[str, str] = model.prompts or {}
+    prompts: dict[str, Any] = model.prompts or {}
     names = ["query"] if role == "query" else ["document", "passage", "corpus"]
     found = next((prompts[name] for name in names if prompts.get(name)), None)
     return found or prompts.get(model.default_prompt_name or "") or None

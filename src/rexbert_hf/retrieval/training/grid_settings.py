@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from sentence_transformers import SentenceTransformer
 
-from rexbert_hf.models import RexBertModel
+from rexbert_hf.models import RexBertConfig, RexBertModel
 from rexbert_hf.models.configuration_rexbert import nearest_cell
 from rexbert_hf.objectives.matryoshka import Grid
 from rexbert_hf.retrieval.training.grid_encoder import parts_of, shape_of
@@ -137,6 +137,8 @@ def note_cells(model: SentenceTransformer, grid: Grid) -> None:
         for name in ("layers", "dims", "weights"):
             setattr(config, f"matryoshka_{name}", None)
         config.matryoshka_sample = 0
+        if isinstance(config, RexBertConfig):
+            config.truncate_dim = None  # of a base that was cut: its cells say now what may be read
 
 
 def fine_tuning_grid(settings: GridSettings | None, model: SentenceTransformer) -> Grid | None:
@@ -150,8 +152,9 @@ def fine_tuning_grid(settings: GridSettings | None, model: SentenceTransformer) 
         grid = settings.grid(model)
         note_cells(model, grid)
         return grid
-    dims = {module.config.truncate_dim for module in model.modules() if isinstance(module, RexBertModel)} - {None}
+    found = [module.config.truncate_dim for module in model.modules() if isinstance(module, RexBertModel)]
+    dims = [dim for dim in found if dim is not None]
     if not dims:
         return None
-    model.truncate_dim = dims.pop()
-    return make_grid([(shape_of(model)[0], model.truncate_dim)], None, shape_of(model))
+    model.truncate_dim = dims[0]
+    return make_grid([(shape_of(model)[0], dims[0])], None, shape_of(model))
