@@ -63,6 +63,17 @@ def test_numbers_and_sets_are_learnt(folders):
     assert fitted.head.score(fitted.predict(sets), sets) > 0.9
 
 
+@pytest.mark.parametrize("kind", ["rexbert", "bert"])
+def test_label_sets_begin_at_the_shares_of_their_classes(folders, kind):
+    """So that training need not teach first that most classes are rare; a class without a row has half of one."""
+    rows = [Row(row.text, label=["a", "b"] if i % 4 == 0 else ["a"]) for i, row in enumerate(class_rows(40))]
+    rows[0] = rows[0]._replace(label=[])
+    still = Tuning((1e-12,), (1,), batch_size=8)
+    fitted = fine_tune(folders[kind], "multi_label", rows, rows[:4], labels=["a", "b", "c"], tuning=still)
+    bias = fitted.model.classifier.bias.detach().numpy()
+    assert 1 / (1 + np.exp(-bias)) == pytest.approx([39 / 40, 9 / 40, 0.5 / 40], abs=1e-5)
+
+
 def test_equal_seeds_give_equal_models_and_others_do_not(folders):
     train = class_rows(24)
     one, same, other = (

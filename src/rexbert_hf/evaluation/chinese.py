@@ -41,7 +41,7 @@ class ChineseReviews(TunedTask):
     head: ClassVar[HeadName] = "sequence"
     max_length = 128
     folder = "chinese_reviews"
-    caps = (2_000, 300, 1_000)
+    caps = (800, 150, 500)
     small = Tuning((1e-4,), (3,), 16)
     slice_kinds = ()
 

@@ -190,6 +190,7 @@ def fine_tune(
         with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
             torch.manual_seed(seed)
             found = load_head_model(folder, made, tokenizer, pooling).to(place)
+            made.begin(found, train)
             limit = length_limit(found, tokenizer, max_length)
             features = features or made.encode(tokenizer, train, limit, learn=True)
             fitted = FineTuned(found, tokenizer, made, limit, 2 * tuning.batch_size)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
@@ -51,6 +51,14 @@ class SequenceHead:
         """Fields of the model's configuration."""
         names = {"id2label": dict(enumerate(self.labels)), "label2id": self.number}
         return {"problem_type": "single_label_classification", **names}
+
+    def begin(self, model: nn.Module, rows: Sequence[Row]) -> None:
+        """Set what the new layer begins with; drawn weights and a bias of zero, unless the head knows better.
+
+        Args:
+            model: with the new layer.
+            rows: to learn from.
+        """
 
     def encode(
         self, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], max_length: int, learn: bool
@@ -165,6 +173,19 @@ class MultiLabelHead(SequenceHead):
         found = np.zeros(len(self.labels), dtype=np.float32)
         found[[self.number[one] for one in row.label]] = 1.0
         return found
+
+    @torch.no_grad()
+    def begin(self, model: nn.Module, rows: Sequence[Row]) -> None:
+        """Biases begin at the log odds of each class.
+
+        From zero, hundreds of steps would teach no more than that most of many classes are rare, and all of them would
+        push the encoder the same way (with 170 classes it gave the same answer for every text afterwards).
+        """
+        last = [one for one in model.modules() if isinstance(one, nn.Linear) and one.out_features == len(self.labels)]
+        if last and last[-1].bias is not None:
+            least = 0.5 / len(rows)
+            shares = np.clip(np.mean([self.target(row) for row in rows], axis=0, dtype=np.float64), least, 1 - least)
+            last[-1].bias.copy_(torch.from_numpy(np.log(shares) - np.log1p(-shares)))
 
     def inputs(self, features: Sequence[Feature], is_flat: bool) -> dict[str, Tensor]:
         """Targets, `[B, C]`."""
