@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from neighbor_cases import make_neighbor_trainer, make_phases
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from training_cases import make_curriculum, make_model, make_trainer, weights_of
@@ -68,7 +69,8 @@ def test_the_loss_is_the_runs_bit_for_bit_and_the_document_is_found(stopped):
     folder, _, weights = stopped
     found = replay(folder / "spike-step-9-rank-0.safetensors")
     assert found.exact
-    assert found.loss == found.step.loss == found.parts["mlm"]
+    assert found.loss == found.step.loss
+    assert found.parts == {"mlm": pytest.approx(found.loss)}
     assert (found.documents[0].micro, found.documents[0].number) == (BAD_MICRO, BAD_DOCUMENT)
     assert f"document {BAD_DOCUMENT} of micro-batch {BAD_MICRO}" in found.verdict()
     assert found.documents[0].mean > 40
@@ -77,6 +79,41 @@ def test_the_loss_is_the_runs_bit_for_bit_and_the_document_is_found(stopped):
     for name, value in kept.items():
         assert torch.equal(value, weights[name]), name
     assert found.gradient_norm > 0
+
+
+CASES = {
+    "adaptive, one mode": lambda folder: make_trainer(folder, make_curriculum((1, 6), adaptive={"initial_steps": 2})),
+    "adaptive, both modes": lambda folder: make_trainer(
+        folder, make_curriculum((1, 6), adaptive={"alpha_0": 0.7, "initial_steps": 9, "mode": "weighted"})
+    ),
+    "neighbours": lambda folder: make_neighbor_trainer(folder, make_phases(kind="ahm", weight=0.4)),
+    "bfloat16": lambda folder: make_trainer(folder, make_curriculum((6, 1)), bf16=True),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_kind_of_step_gives_its_loss_again(case, tmp_path):
+    """Kept at a step that nothing is wrong with, and compared with the loss that was logged."""
+    trainer, at = CASES[case](tmp_path), 4
+    check = trainer.check_finite
+
+    def keep_too():
+        check()
+        if trainer.state.global_step == at:
+            trainer._keep("spike", "loss", trainer._loss_of_step())
+
+    trainer.check_finite = keep_too
+    trainer.train()
+    found = replay(tmp_path / f"spike-step-{at + 1}-rank-0.safetensors")
+    (logged,) = [log["loss"] for log in trainer.state.log_history if log["step"] == at + 1 and "loss" in log]
+    assert found.exact
+    assert found.loss == pytest.approx(found.step.loss, rel=2e-6)
+    assert found.loss == pytest.approx(logged, rel=1e-3)  # the log is rounded
+    assert ("npr" in found.parts) == (case == "neighbours")
+    assert ("mlm_phrase" in found.parts) == (case == "adaptive, both modes")
+    norms = [log["grad_norm"] for log in trainer.state.log_history if log["step"] == at + 1 and "grad_norm" in log]
+    assert found.gradient_norm == pytest.approx(norms[0], rel=2e-2 if case == "bfloat16" else 1e-3)
+    assert found.documents
 
 
 def test_documents_are_those_of_the_batch(stopped):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -128,16 +129,16 @@ def replay(path: str | Path, model_folder: str | Path | None = None, device: str
     weights, exact = _weights(path, first, model_folder)
     model = load_model(weights).to(device)
     bad = [name for name, value in model.named_parameters() if not bool(torch.isfinite(value).all())]
-    parts: dict[str, float] = {}
+    parts: Counter[str] = Counter()
+    loss = 0.0
     for step in steps:
-        for name, value in _step_loss(model, step, device).items():
-            parts[name] = parts.get(name, 0.0) + value
+        loss += _add_step(model, step, device, parts)
     norms = [value.grad.norm() for value in model.parameters() if value.grad is not None]
     norm = float(torch.stack(norms).norm()) if norms else 0.0
     model.eval()
     documents = [found for step in steps for found in document_losses(model, step, device)]
     documents.sort(key=lambda document: -document.severity)
-    return Replay(first, weights, exact, sum(parts.values()), parts, norm, bad, documents, missing)
+    return Replay(first, weights, exact, loss, dict(parts), norm, bad, documents, missing)
 
 
 def load_model(folder: Path) -> nn.Module:
@@ -191,10 +192,10 @@ def _autocast(step: FaultyStep, device: str) -> Any:
     return torch.autocast(torch.device(device).type, torch.bfloat16) if step.bf16 else nullcontext()
 
 
-def _step_loss(model: nn.Module, step: FaultyStep, device: str) -> dict[str, float]:
-    """Parts of the loss of a rank's micro-batches, as the trainer weighs them; gradients are added up."""
+def _add_step(model: nn.Module, step: FaultyStep, device: str, parts: Counter[str]) -> float:
+    """The loss of a rank's micro-batches, summed as the trainer does; parts and gradients are added up."""
     model.train()
-    parts: dict[str, float] = {}
+    summed: torch.Tensor | None = None
     for micro, batch in step.batches.items():
         seed_generators(step.seed, step.step, micro)
         moved = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
@@ -204,10 +205,11 @@ def _step_loss(model: nn.Module, step: FaultyStep, device: str) -> dict[str, flo
             with _autocast(step, device):
                 shares = _shares(model, step, inputs_of(moved, mode), name)
             for part, value in shares.items():
-                parts[part] = parts.get(part, 0.0) + weight * float(value.detach())
+                parts[part] += weight * float(value.detach())  # type: ignore[assignment]
                 total = total + weight * value
         total.backward()
-    return parts
+        summed = total.detach() if summed is None else summed + total.detach()
+    return 0.0 if summed is None else float(summed)
 
 
 def _shares(model: nn.Module, step: FaultyStep, inputs: dict[str, Any], name: str) -> dict[str, torch.Tensor]:
