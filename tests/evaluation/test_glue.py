@@ -180,6 +180,7 @@ def test_a_run_is_the_same_again_and_random_is_drawn(tmp_path):
     one, again = (task.run(folder, data, 0, options) for _ in range(2))
     np.testing.assert_array_equal(one.examples, again.examples)
     assert one.metrics == again.metrics
+    assert task.config(options) != task.config(TaskOptions()), "what the cache tells runs apart by"
     assert (one.counts["train"], one.counts["test"]) == (len(data.train), 20)
     assert (tmp_path / "kept" / "config.json").exists()
     drawn = [task.run("random", data, seed, options).metrics["accuracy"] for seed in range(40)]

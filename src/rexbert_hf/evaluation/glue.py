@@ -54,6 +54,10 @@ class GlueTask(TunedTask):
     caps = (1_200, 200, 1_000)
     slice_kinds = ()
 
+    def __init_subclass__(cls) -> None:
+        """Say where the task's files are."""
+        cls.folder = f"glue/{cls.task}"
+
     def load(self, source: TaskSource) -> TaskData:
         """Read the data; GLUE's splits are kept, whatever the source says of splits."""
         return super().load(replace(source, resplit=False))

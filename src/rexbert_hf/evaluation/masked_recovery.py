@@ -64,13 +64,15 @@ class MaskedRecovery(Task):
     metric = "byte_accuracy@1"
     comparable = "accuracy@k: same protocol, other text; the paper's values are not public"
     trains = False
+    folder = "text/shop"
+    hub_task = "fill-mask"
 
     def load(self, source: TaskSource) -> list[str]:
         """Read texts, in this order: `dataset`, `data_dir` (text/shop/*.txt.gz), `sample`."""
         if source.dataset is not None:
             texts = dataset_texts(source.dataset)
         elif source.data_dir is not None:
-            texts = held_out_lines(Path(source.data_dir) / "text" / "shop", self.name)
+            texts = held_out_lines(Path(source.data_dir) / self.folder, self.name)
         elif source.sample:
             texts = [text for text in load_sample("shop_text")["text"] if split_of(text) != "train"]
         else:
