@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -97,11 +98,13 @@ def test_a_disk_that_may_not_be_written(name, tmp_path):
 
 @pytest.mark.skipif(not ALL, reason="make faults")
 def test_two_at_once_and_the_second_is_told(tmp_path):
-    """The recipe itself, started twice."""
+    """The recipe itself, started twice; the first one is held up while the second one starts."""
     first = subprocess.Popen(BY_NAME["search training"].command(tmp_path / "out"), stderr=subprocess.DEVNULL)
     while not (tmp_path / "out" / ".lock").exists():
         assert first.poll() is None
+    first.send_signal(signal.SIGSTOP)
     status, err = run(BY_NAME["search training"].command(tmp_path / "out"))
+    first.send_signal(signal.SIGCONT)
     assert status == 1
     line = one_error_line(err, tmp_path / "out")
     assert f"process {first.pid} on" in line
