@@ -13,7 +13,7 @@ from toy_tasks import RUNS, STATE, TOYS, write_model
 from rexbert_hf.evaluation import registry
 from rexbert_hf.evaluation.evaluate import evaluate, status_of
 from rexbert_hf.evaluation.settings import EvaluateSettings
-from rexbert_hf.hub import write_run
+from rexbert_hf.hub import read_run, write_run
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +105,7 @@ def test_failures_are_listed_and_the_rest_goes_through(tmp_path, models):
     chosen = settings(tmp_path, models, ["all"], seeds=1)
     results = evaluate(chosen)
     assert results["skipped"]["missing"] == "no missing/train.tsv in the data folder"
-    assert results["skipped"]["median / random"] == "median has no baseline random"
+    assert results["skipped"]["baseline random"] == "none for median"
     assert results["failed"]["broken / good / seed 0"] == "RuntimeError: out of luck"
     assert results["failed"]["bad_row"] == "bad_row/train.tsv, row 3: label 7 is not in the set"
     assert "its examples say 0.5" in results["failed"]["liar / fair / seed 0"]
@@ -113,6 +113,8 @@ def test_failures_are_listed_and_the_rest_goes_through(tmp_path, models):
         *(("toy", name) for name in ("good", "fair", "random")), ("median", "good"), ("median", "fair"),
     }  # fmt: skip
     assert status_of(chosen, results) == 1
+    run = read_run(tmp_path / "out")["results"]
+    assert "missing: no missing/train.tsv in the data folder" in run["skipped"]
     report = (tmp_path / "out" / "report.md").read_text()
     assert "- bad_row: bad_row/train.tsv, row 3: label 7 is not in the set" in report
     assert "- missing: no missing/train.tsv in the data folder" in report
@@ -173,6 +175,12 @@ def test_model_index_is_what_the_hub_takes(tmp_path, models):
     for figures in results["model_index"].values():
         data = ModelCardData(model_name="m", eval_results=[EvalResult(**entry) for entry in figures])
         assert "accuracy" in data.to_yaml()
+
+
+def test_a_reason_is_no_secret_whatever_it_is_of(tmp_path, models):
+    missing = str(tmp_path / "my-token-model")
+    results = evaluate(settings(tmp_path, [*models, missing]))
+    assert "does not exist" in results["skipped"][f"model {missing}"]
 
 
 def test_nothing_of_this_machine_is_in_the_results(tmp_path, models):

@@ -49,7 +49,8 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     plot = plot_figures(folder / "plots" / "figures.png", titles, [m["name"] for m in results["models"]], named)
     results["plot"] = None if plot is None else "plots/figures.png"
     write_results(folder, results)
-    summary = {key: results[key] for key in ("table", "comparisons", "skipped", "failed")}
+    summary = {key: results[key] for key in ("table", "comparisons")}
+    summary |= {key: [f"{what}: {why}" for what, why in results[key].items()] for key in ("skipped", "failed")}
     write_run(folder, config=to_dict(settings), results=summary)
     if settings.update_cards:
         for path in update_cards(outcome, results):

@@ -51,7 +51,7 @@ def results_of(settings: EvaluateSettings, outcome: Outcome, comparisons: Sequen
     tasks = {task.name: _task_facts(task, outcome) for task in outcome.tasks}
     name_of = labels(outcome.models)
     found = {
-        "config": to_dict(settings),
+        "config": redact(plain(to_dict(settings))),
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "hardware": hardware(),
         "versions": versions(),
@@ -63,13 +63,20 @@ def results_of(settings: EvaluateSettings, outcome: Outcome, comparisons: Sequen
             {**vars(row), "first": name_of[row.first], "second": name_of[row.second], "real": row.real}
             for row in comparisons
         ],
-        "skipped": outcome.skipped | {f"model {name}": reason for name, reason in outcome.missing.items()},
+        "skipped": _skipped(outcome),
         "failed": outcome.failed,
         "cells": [_cell_facts(cell, name_of[cell.model]) for cell in outcome.cells],
         "model_index": {name_of[model.name]: model_index(outcome, model.name) for model in outcome.models},
     }
-    portable_found: dict[str, Any] = portable(redact(plain(found)), settings.output_dir)
-    return portable_found
+    # Only the configuration may hold secrets; elsewhere a name with "token" in it is a task's or a model's.
+    whole: dict[str, Any] = portable(plain(found), settings.output_dir)
+    return whole
+
+
+def _skipped(outcome: Outcome) -> dict[str, str]:
+    models = {f"model {name}": reason for name, reason in outcome.missing.items()}
+    words = {f"baseline {word}": f"none for {', '.join(names)}" for word, names in outcome.unknown_words.items()}
+    return outcome.skipped | models | words
 
 
 def table_rows(outcome: Outcome) -> list[dict[str, Any]]:

@@ -38,6 +38,7 @@ class Outcome:
         skipped: what -> why, in the user's words.
         failed: what -> the error's line.
         missing: models that could not be had -> why.
+        unknown_words: baseline -> tasks that have none of that name.
         data: task -> where its data came from.
     """
 
@@ -47,6 +48,7 @@ class Outcome:
     skipped: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    unknown_words: dict[str, list[str]] = field(default_factory=dict)
     data: dict[str, str] = field(default_factory=dict)
 
     def of(self, task: str, model: str) -> list[Cell]:
@@ -101,7 +103,7 @@ def _run_task(name: str, settings: EvaluateSettings, outcome: Outcome) -> None:
     outcome.data[name], called = where(task, source), labels(outcome.models)
     for model in outcome.models:
         if model.is_word and model.name not in task.baselines:
-            outcome.skipped[f"{name} / {model.name}"] = f"{name} has no baseline {model.name}"
+            outcome.unknown_words.setdefault(model.name, []).append(name)
             continue
         for seed in seeds_of(task, model, settings.num_seeds):
             try:
