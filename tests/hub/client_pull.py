@@ -47,12 +47,16 @@ def pull_models() -> dict[str, Any]:
         stock_form = AutoModelForMaskedLM.from_pretrained("tester/rex", subfolder="modernbert")
         assert type(stock_form).__module__.startswith("transformers.models.modernbert"), type(stock_form)
         found["stock_form_logits"] = stock_form(**batch).logits
+        cut = AutoModel.from_pretrained("tester/cut", **code).eval()
+        assert (cut.config.num_hidden_layers, cut.config.truncate_dim) == (2, 8), cut.config
+        found["cut_hidden"] = cut(**batch).last_hidden_state
         stock = AutoModelForMaskedLM.from_pretrained("tester/stock")
         tokenizer = AutoTokenizer.from_pretrained("tester/stock")
         found["stock_logits"] = stock(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits
     assert "rexbert_hf" not in sys.modules
     assert "transformers_modules" in type(masked).__module__, type(masked)
     found["vectors"] = SentenceTransformer("tester/encoder", device="cpu").encode(TEXTS)
+    found["cut_vectors"] = SentenceTransformer("tester/cut", device="cpu", **code).encode(TEXTS)
     return {name: np.asarray(value) for name, value in found.items()}
 
 

@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from rexbert_hf import RexBertConfig, RexBertForMaskedLM, RexBertForPreTraining
+from rexbert_hf import RexBertConfig, RexBertForMaskedLM, RexBertForPreTraining, RexBertModel
 from rexbert_hf.hub import loss_plot, push_dataset, push_run, render_dataset_card, write_card, write_run
 
 TEXTS = ["wireless headphones", "usb c cable", "red shoe"]
@@ -50,11 +50,26 @@ def make_run(tokenizer_from: Path, folder: Path) -> dict[str, np.ndarray]:
     return {"logits": logits.numpy(), "hidden": hidden.numpy(), "loss": loss.numpy()}
 
 
+def push_cut(folder: Path) -> dict[str, np.ndarray]:
+    """Push the first two layers and eight dimensions of our run; returns what they say."""
+    cut = RexBertModel.from_pretrained(folder, num_hidden_layers=2, truncate_dim=8).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    cut.push_to_hub("tester/cut")
+    tokenizer.push_to_hub("tester/cut")
+    batch = tokenizer(TEXTS, padding=True, return_tensors="pt")
+    mask = batch["attention_mask"][..., None]
+    with torch.no_grad():
+        hidden = cut(**batch).last_hidden_state
+    vectors = (hidden * mask).sum(1) / mask.sum(1)
+    return {"cut_hidden": hidden.numpy(), "cut_vectors": vectors[:, :8].numpy()}
+
+
 def main(stock_run: Path, work: Path) -> None:
     """Push it all."""
     expected = make_run(stock_run, work / "rex")
     url = push_run(work / "rex", "tester/rex", tag="v1")
     assert url == os.environ["HF_ENDPOINT"] + "/tester/rex", url
+    expected |= push_cut(work / "rex")
 
     stock = AutoModelForMaskedLM.from_pretrained(stock_run)
     tokenizer = AutoTokenizer.from_pretrained(stock_run)

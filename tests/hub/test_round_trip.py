@@ -60,6 +60,12 @@ def test_stock_models_and_encoders_survive_the_server(trip: Any):
     np.testing.assert_allclose(trip.found["vectors"], trip.expected["vectors"], atol=1e-6)
 
 
+def test_a_sub_model_is_pulled_with_its_layers_and_dimensions(trip: Any):
+    np.testing.assert_array_equal(trip.found["cut_hidden"], trip.expected["cut_hidden"])
+    assert trip.found["cut_vectors"].shape == (3, 8)
+    np.testing.assert_allclose(trip.found["cut_vectors"], trip.expected["cut_vectors"], atol=1e-6)
+
+
 def test_datasets_come_back_row_for_row(trip: Any):
     data = trip.report["data"]
     assert data["rows"] == {"text": [f"text {i}" for i in range(10)], "label": list(range(10))}
