@@ -114,7 +114,9 @@ class ElectronicsQA(ReviewQA):
     split = "published, its answerable questions"
     comparable = "no: other questions, and only those with an answer"
     folder = "subjqa_electronics"
-    caps = (400, 100, 300)
+    caps = (300, 60, 150)
+    small = Tuning((1e-4,), (2,), 8)
+    slice_kinds = ("typos",)
 
     def read_folder(self, folder: Path) -> TaskData:
         """Three CSV files; what is left out is counted."""
