@@ -160,8 +160,7 @@ class GlueTask(TunedTask):
 class CoLA(GlueTask):
     """Corpus of Linguistic Acceptability: is a sentence grammatical? Matthews' correlation.
 
-    Published: BERT-base 52.1 (test set), ModernBERT-base 65.1 (dev set). With the 2,400 training rows of the small
-    budget a model of MiniLM's size reaches .10 to .45.
+    Published: BERT-base 52.1 (test set), ModernBERT-base 65.1 (dev set).
     """
 
     name, title, task, subset = "glue_cola", "CoLA (GLUE)", "CoLA", "cola"
@@ -178,7 +177,7 @@ class CoLA(GlueTask):
 class SST2(GlueTask):
     """Stanford Sentiment Treebank, phrases to train on and sentences to test: accuracy.
 
-    Published: BERT-base 93.5 (test set), ModernBERT-base 96.0 (dev set). Small budget, MiniLM: .80 to .91.
+    Published: BERT-base 93.5 (test set), ModernBERT-base 96.0 (dev set).
     """
 
     name, title, task, subset = "glue_sst2", "SST-2 (GLUE)", "SST-2", "sst2"
@@ -193,7 +192,6 @@ class MRPC(GlueTask):
 
     The original release is measured on its test set (1,725 pairs, labels public); GLUE cut its dev set from train by a
     list of ids that the release lacks. Published: BERT-base F1 88.9 (test set); calling all pairs equivalent gives .80.
-    Small budget, MiniLM: F1 .80 to .88.
     """
 
     name, title, task, subset = "glue_mrpc", "MRPC (GLUE)", "MRPC", "mrpc"
@@ -231,7 +229,7 @@ class RTE(GlueTask):
     """Recognizing Textual Entailment: accuracy.
 
     Published: BERT-base 66.4 (test set), ModernBERT-base 87.4 (dev set, from an MNLI checkpoint). all-MiniLM-L6-v2 has
-    seen NLI pairs in its training. Small budget: .52 to .70, drawn labels .50.
+    seen NLI pairs in its training.
     """
 
     name, title, task, subset = "glue_rte", "RTE (GLUE)", "RTE", "rte"
@@ -290,7 +288,7 @@ class STSB(GlueTask):
     """Semantic Textual Similarity Benchmark, grades 0 to 5: Spearman's and Pearson's correlation.
 
     The original release is measured on its test set (1,379 pairs); its dev set chooses. Published, test set: BERT-base
-    Spearman 85.8; all-MiniLM-L6-v2 without fine-tuning 82.0. Small budget, as a cross-encoder: .75 to .87.
+    Spearman 85.8; all-MiniLM-L6-v2 without fine-tuning 82.0.
     """
 
     name, title, task, subset = "glue_stsb", "STS-B (GLUE)", "STS-B", "stsb"
