@@ -84,7 +84,7 @@ class Plan:
 
 def make_plan(args: argparse.Namespace, work: Path) -> Plan:
     """Recipes, texts and rows; the recipes are not scaled yet."""
-    real = DATA_DIR.is_dir() and not args.quick
+    real = DATA_DIR.is_dir() and not args.quick and not args.sample
     overrides = [("output_dir", str(work)), ("cache_dir", str(work / "cache"))]
     overrides += [("data_dir", str(DATA_DIR))] if real else []
     if args.quick:
@@ -186,22 +186,28 @@ def measure(plan: Plan, folder: Path, args: argparse.Namespace, seed: int) -> di
 
 
 def run_seeds(plan: Plan, args: argparse.Namespace, work: Path, started: float) -> dict[str, list[Pair]]:
-    """Figures of both stages for each seed."""
-    full = calibrate(plan, args, work)
-    left = args.budget * 60 * SPARE - (time.perf_counter() - started)
-    scale = min(args.max_scale, left / args.seeds / full * TRAINING_SHARE)
-    if scale <= 0:
-        raise SystemExit("error: the data alone took the budget: give it more minutes")
-    tokens = sum(round(tokens_of(run) * scale) for run in plan.runs)
-    print(f"\n{tokens:,} tokens a seed in two stages ({scale:.3g} of the recipe)", flush=True)
+    """Figures of both stages for each seed; what `work` holds of an earlier start is not done again."""
+    file = work / "figures.json"
+    state = json.loads(file.read_text()) if file.exists() else {"scale": 0.0, "figures": {}}
+    if not state["scale"]:
+        full = calibrate(plan, args, work)
+        left = args.budget * 60 * SPARE - (time.perf_counter() - started)
+        state["scale"] = min(args.max_scale, left / args.seeds / full * TRAINING_SHARE)
+        if state["scale"] <= 0:
+            raise SystemExit("error: the data alone took the budget: give it more minutes")
+        file.write_text(json.dumps(state))
+    tokens = sum(round(tokens_of(run) * state["scale"]) for run in plan.runs)
+    print(f"\n{tokens:,} tokens a seed in two stages ({state['scale']:.3g} of the recipe)", flush=True)
     found: dict[str, list[Pair]] = {}
     for seed in range(args.seeds):
-        after = []
-        for run in with_scale(plan.runs, scale, seed, work / f"seed-{seed}"):
-            pretrain(run)
-            after.append(measure(plan, Path(run.output_dir), args, seed))
-        for name in after[0]:
-            found.setdefault(name, []).append((after[0][name], after[1][name]))
+        for stage, run in zip(STAGES, with_scale(plan.runs, state["scale"], seed, work / f"seed-{seed}"), strict=True):
+            if f"{stage} {seed}" not in state["figures"]:
+                pretrain(run)
+                state["figures"][f"{stage} {seed}"] = measure(plan, Path(run.output_dir), args, seed)
+                file.write_text(json.dumps(state, indent=1))
+        before, after = (state["figures"][f"{stage} {seed}"] for stage in STAGES)
+        for name in before:
+            found.setdefault(name, []).append((before[name], after[name]))
         told = (f"{name} {pairs[-1][0]:.3f} -> {pairs[-1][1]:.3f}" for name, pairs in found.items())
         print(f"seed {seed}: {', '.join(told)}", flush=True)
     return found
@@ -242,13 +248,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--keep_tokenizer", action="store_true", help="one tokenizer for both stages")
     parser.add_argument("--size", choices=["small", "micro"], default="small", help="micro: the recipe's own")
+    parser.add_argument("--sample", action="store_true", help="the sample shop, though the data are there")
     parser.add_argument("--documents", type=int, help="most documents of each source (default: all)")
     parser.add_argument("--max_scale", type=float, default=20, help="most of the recipe's tokens that are trained")
     parser.add_argument("--bytes", type=int, default=300_000, help="most of each held-out text")
     parser.add_argument("--rows", type=int, default=1200, help="rows of the classifier, to train on and to test")
     parser.add_argument("--rate", type=float, default=3e-4, help="of the classifier")
     parser.add_argument("--epochs", type=int, default=3, help="of the classifier")
-    parser.add_argument("--output", type=Path, help="keep models and figures here")
+    parser.add_argument("--output", type=Path, help="keep models and figures here; started again, it goes on")
     args = parser.parse_args()
     if args.quick:
         args.budget, args.seeds, args.rows, args.epochs, args.max_scale = 1.0, 1, 60, 1, 0.02
@@ -262,8 +269,6 @@ def main() -> None:
         shape = plan.runs[0].model
         print(f"model: {shape.size} with {shape.overrides or 'no overrides'}, grid {shape.matryoshka}")
         found = run_seeds(plan, args, work, started)
-        if args.output:
-            (work / "figures.json").write_text(json.dumps(found, indent=1))
     print(f"\n{table(found)}\n\n{(time.perf_counter() - started) / 60:.1f} minutes")
     report.finish(readings(found, plan.real))
 
