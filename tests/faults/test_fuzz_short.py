@@ -28,6 +28,7 @@ BY_HAND = {
     "bomb of anchors": b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
         b"%c: &%c [%s]\n" % (98 + i, 98 + i, b",".join([b"*%c" % (97 + i)] * 9)) for i in range(8)
     ),
+    "line break in a column": b'a,"b\nc"\n1,2\n',
     "merge key": b"<<: [a, b]\n",
     "python object": b"!!python/object/apply:os.system ['true']",
     "empty": b"",
@@ -57,6 +58,14 @@ RUNS = {
     "fasttext": fuzz.fasttext,
     "run_file": fuzz.run_file,
 }
+
+
+def test_a_zip_of_a_later_version(tmp_path):
+    """Found by atheris, as were the line break above and sizes beyond 63 bits in a fastText file."""
+    data = bytearray(fuzz.zipped(b"text\na\n"))
+    central = data.index(b"PK\x01\x02")
+    data[central + 6] = 117  # version needed: 11.7
+    fuzz.reader("a.zip")(bytes(data))
 
 
 @pytest.mark.parametrize("name", RUNS)

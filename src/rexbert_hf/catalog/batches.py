@@ -196,7 +196,7 @@ def _feature_of(kind: pa.DataType) -> Any:
 
 def _require(name: str, missing: list[str], columns: list[str]) -> None:
     if missing:
-        listed = ", ".join(columns[:40]) + (", ..." if len(columns) > 40 else "")
+        listed = ", ".join(" ".join(column.split()) for column in columns[:40]) + (", ..." if len(columns) > 40 else "")
         raise ValueError(f"{name}: no column '{missing[0]}'; it has {listed}: correct the column mapping")
 
 

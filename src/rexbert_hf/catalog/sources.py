@@ -145,7 +145,7 @@ def _zip_sources(file: Path, options: FileOptions) -> list[Source]:
     try:
         with zipfile.ZipFile(file) as archive:
             names = [info.filename for info in archive.infolist() if not info.is_dir()]
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, RuntimeError, UnicodeError) as error:  # also of a later version, or with odd names
         raise ValueError(f"{file}: not a readable zip file ({error}); fetch it again") from None
     wanted = [name for name in names if not _is_hidden(Path(name)) and (options.format or _format_of(name))]
     if not wanted:

@@ -75,7 +75,7 @@ def read_layout(path: str | Path) -> FastTextFile:
         raise ValueError(f"{path}: fastText file version {version}, at most {VERSION} is known; save it again")
     try:
         return _layout(path, data)
-    except (struct.error, IndexError, UnicodeDecodeError):
+    except (struct.error, IndexError, OverflowError, UnicodeDecodeError):
         raise ValueError(f"{path}: a fastText model that is cut off or damaged; train or download it again") from None
 
 
