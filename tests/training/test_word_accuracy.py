@@ -54,7 +54,8 @@ def chosen_words(text, seed):
             i += 1
     rng = np.random.default_rng([seed, *text_digests([text])[0].tolist()])
     draws = rng.random(len(spans))
-    return [span for span, draw in zip(spans, draws, strict=True) if draw < 0.15]
+    shares = [0.05 if "\u3400" <= text[start] <= "\u9fff" else 0.15 for start, _ in spans]
+    return [span for span, draw, share in zip(spans, draws, shares, strict=True) if draw < share]
 
 
 def plainly(model, texts, tokenizer, seed):

@@ -21,6 +21,9 @@ from rexbert_hf.training.heldout import length_batches, predict_masked
 
 _SINGLE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 """Scripts that write no spaces: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
+_FEWER = 3
+"""Characters of such scripts are hidden so much more rarely: their tokens are longer, and hide their neighbours too."""
+_SINGLE_CHARACTER = re.compile(f"[{_SINGLE}]")
 _WORD = re.compile(f"[{_SINGLE}]|[^\\W{_SINGLE}]+")
 
 
@@ -55,7 +58,8 @@ def evaluate_words(
         model: any Hugging Face masked-LM model; left in the mode (train or eval) it came in.
         texts: held-out documents.
         tokenizer: of the model, a fast one.
-        word_probability: share of the words that are hidden; which ones follows from text and seed alone.
+        word_probability: share of the words that are hidden (of single characters a third of it); which ones follows
+            from text and seed alone.
         seed: of the words.
         max_bytes: each text is cut to so many bytes, so that no tokenizer makes it longer than the model was trained.
         batch_tokens: most tokens of a batch, padding counted.
@@ -118,7 +122,8 @@ def _masked_rows(
         if not words:
             continue
         rng = np.random.default_rng([seed, *text_digests([text])[0].tolist()])
-        chosen = [words[i] for i in np.flatnonzero(rng.random(len(words)) < probability)]
+        single = np.array([_SINGLE_CHARACTER.match(text[start]) is not None for start, _ in words])
+        chosen = [words[i] for i in np.flatnonzero(rng.random(len(words)) < probability / np.where(single, _FEWER, 1))]
         if not chosen:
             continue
         encoded = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
