@@ -265,8 +265,8 @@ def _amounts(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _draw_maps(settings: ReproductionSettings, rows: Mapping[str, Any]) -> list[str]:
-    """Maps of layers x dimensions, for measures that have cells."""
-    if not any(measure.kind.endswith("_cells") for measure in settings.measures):
+    """Maps of layers x dimensions, for measures that have cells, once every row has a seed."""
+    if not all(rows.values()) or not any(measure.kind.endswith("_cells") for measure in settings.measures):
         return []
     from rexbert_hf.reproduction.grid_cells import draw_cell_maps
 
