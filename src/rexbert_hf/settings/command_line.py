@@ -173,8 +173,7 @@ def _split(cls: type, argv: Sequence[str]) -> tuple[Path | None, list[tuple[str,
 
 
 def _values(words: list[str]) -> str | None:
-    """Two or more words of a list, taken off the front, as YAML; a configuration file ends them. None if there are
-    fewer: those are read as before."""
+    """Two or more words of a list, taken off the front, as YAML, or None if there are fewer; a configuration ends them."""
     count = 0
     while count < len(words) and not words[count].startswith("--") and not words[count].endswith((".yaml", ".yml")):
         count += 1
@@ -232,8 +231,8 @@ def parse_args(cls: type[T], argv: Sequence[str] | None = None, default_config: 
     """Read a recipe's command line into a dataclass.
 
     `[CONFIG.yaml] [--dotted.key value | --dotted.key=value | --flag] ...`, `--help` prints every key and exits. List
-    items are addressed by index or by their `name`; `--key a,b`, `--key a b` and `--key "[a, b]"` are lists; `--key null`
-    is None.
+    items are addressed by index or by their `name`; `--key a,b`, `--key a b` and `--key "[a, b]"` are lists; `null` is
+    None.
 
     Args:
         cls: the dataclass of the recipe; its fields may be dataclasses, and lists and dicts of them.
