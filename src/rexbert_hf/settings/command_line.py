@@ -172,8 +172,8 @@ def _split(cls: type, argv: Sequence[str]) -> tuple[Path | None, list[tuple[str,
     return config, pairs
 
 
+def _values(words: list[str]) -> str | None:
     """Two or more words of a list, taken off the front, as YAML, else None; a configuration file ends them."""
-    """Two or more words of a list, taken off the front, as YAML, or None if there are fewer; a configuration ends them."""
     count = 0
     while count < len(words) and not words[count].startswith("--") and not words[count].endswith((".yaml", ".yml")):
         count += 1
