@@ -77,11 +77,13 @@ def pull_data() -> dict[str, Any]:
 
 
 def run_the_card() -> list[str]:
-    """Paste every block of the card; returns what they printed."""
+    """Paste every block of the card that needs this repository alone; returns what they printed."""
     folder = Path(snapshot_download("tester/rex"))
     card = ModelCard.load(folder / "README.md")
     said = []
     for block in re.findall(r"```python\n(.*?)```", card.text, re.DOTALL):
+        if "onnx_encoder" in block:  # in the folder of an export: tests/retrieval/test_onnx_export.py
+            continue
         with contextlib.redirect_stdout(io.StringIO()) as out:
             exec(block, {"__name__": "card"})
         said.append(out.getvalue())
