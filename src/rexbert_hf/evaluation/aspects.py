@@ -14,17 +14,18 @@ import numpy as np
 from rexbert_hf.catalog import load_sample
 from rexbert_hf.catalog.aspect_files import ASPECT_TAGS, TaggedSentence, read_tagged_sentences, tagged_sentence
 from rexbert_hf.evaluation.fine_tuning_rows import HeadName, Row
+from rexbert_hf.evaluation.shared_scores import SpanScores
 from rexbert_hf.evaluation.task import Tuning
 from rexbert_hf.evaluation.task_splits import Example, TaskData
 from rexbert_hf.evaluation.tuned_task import TunedTask
 from rexbert_hf.evaluation.word_tags import borrowed_tags, split_words, words_of_place
-from rexbert_hf.metrics.spans import precision_recall_f1, span_counts, spans_of_tags, tags_of_spans
+from rexbert_hf.metrics.spans import spans_of_tags, tags_of_spans
 
 SAMPLE_PRODUCTS = 300
 """Products of the sample shop whose reviews are the default data, two reviews each."""
 
 
-class AspectExtraction(TunedTask):
+class AspectExtraction(SpanScores, TunedTask):
     """Laptop aspects; `semeval14_laptop/ae/{train,dev,test}.json`.
 
     One tag of B, I, O a word, by a dense layer over its first token; words are joined by blanks, so byte-level BPE sees
@@ -73,19 +74,6 @@ class AspectExtraction(TunedTask):
     def decode(self, answers: Any, examples: Sequence[Example], data: TaskData) -> Sequence[Any]:
         """Strict spans of the predicted tags."""
         return [spans_of_tags(tags) for tags in answers]
-
-    def measure(
-        self, examples: Sequence[Example], predictions: Sequence[Any], data: TaskData
-    ) -> tuple[np.ndarray, dict[str, float]]:
-        """Right, predicted and gold spans of each sentence."""
-        counts = span_counts([example.gold for example in examples], predictions)
-        rates = precision_recall_f1(counts.sum(axis=0))
-        figures = {"f1": float(rates.f1), "precision": float(rates.precision), "recall": float(rates.recall)}
-        return counts.astype(np.float64), figures
-
-    def score_sums(self, sums: np.ndarray, n: np.ndarray | int) -> np.ndarray:
-        """F1 over all spans."""
-        return precision_recall_f1(sums).f1
 
     def guess(self, examples: Sequence[Example], data: TaskData, rng: np.random.Generator) -> Sequence[Any]:
         """Spans of drawn training sentences."""

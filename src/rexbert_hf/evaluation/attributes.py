@@ -17,17 +17,18 @@ from rexbert_hf.catalog import load_sample
 from rexbert_hf.catalog.attribute_files import AttributedTitle, attributed_title, read_attributed_titles
 from rexbert_hf.evaluation.fine_tuning_rows import HeadName, Row
 from rexbert_hf.evaluation.robustness import ALIGNED, perturb, perturb_words
+from rexbert_hf.evaluation.shared_scores import SpanScores
 from rexbert_hf.evaluation.task import Tuning
 from rexbert_hf.evaluation.task_splits import NO_TEST, Example, TaskData, hash_split
 from rexbert_hf.evaluation.tuned_task import TunedTask, rare_brand_slice
 from rexbert_hf.evaluation.word_tags import borrowed_tags, place_values, split_words
-from rexbert_hf.metrics.spans import precision_recall_f1, span_counts, spans_of_tags, tags_of_spans
+from rexbert_hf.metrics.spans import spans_of_tags, tags_of_spans
 
 SAMPLE_PRODUCTS = 500
 """Products of the sample shop that are the default data."""
 
 
-class AttributeExtraction(TunedTask):
+class AttributeExtraction(SpanScores, TunedTask):
     """OA-Mine, also AE-110k and WDC PAVE in its form; `oa_mine/{train,test}.jsonl`.
 
     One tag a word, B- or I- with the attribute, by a dense layer over its first token; strict spans of tags become
@@ -88,19 +89,6 @@ class AttributeExtraction(TunedTask):
     def decode(self, answers: Any, examples: Sequence[Example], data: TaskData) -> Sequence[Any]:
         """(attribute, value) of the strict spans."""
         return [_values(example, tags) for example, tags in zip(examples, answers, strict=True)]
-
-    def measure(
-        self, examples: Sequence[Example], predictions: Sequence[Any], data: TaskData
-    ) -> tuple[np.ndarray, dict[str, float]]:
-        """Right, predicted and gold pairs of each title."""
-        counts = span_counts([example.gold for example in examples], predictions)
-        rates = precision_recall_f1(counts.sum(axis=0))
-        figures = {"f1": float(rates.f1), "precision": float(rates.precision), "recall": float(rates.recall)}
-        return counts.astype(np.float64), figures
-
-    def score_sums(self, sums: np.ndarray, n: np.ndarray | int) -> np.ndarray:
-        """F1 over all pairs."""
-        return precision_recall_f1(sums).f1
 
     def guess(self, examples: Sequence[Example], data: TaskData, rng: np.random.Generator) -> Sequence[Any]:
         """Values where a drawn training title has them."""

@@ -19,10 +19,10 @@ from sentence_transformers.sentence_transformer.losses import CoSENTLoss
 
 from rexbert_hf.catalog import load_sample, read_records
 from rexbert_hf.evaluation.fine_tuning_rows import Row
+from rexbert_hf.evaluation.shared_scores import GradeScores
 from rexbert_hf.evaluation.task import RANDOM, DataMissing, TaskOptions, TaskResult, Tuning
 from rexbert_hf.evaluation.task_splits import Example, TaskData
 from rexbert_hf.evaluation.tuned_task import TunedTask
-from rexbert_hf.metrics.correlation import pearson, spearman
 from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings, load_biencoder
 from rexbert_hf.retrieval.training.exact_search import encode
 from rexbert_hf.retrieval.training.search_data import LABEL_GRADES
@@ -34,7 +34,7 @@ _COLUMNS = {"query": "search_term", "product_title": "product_title", "relevance
 _FEATURES = Features({**dict.fromkeys(("query", "product_title"), Value("string")), "relevance": Value("float64")})
 
 
-class EsciSimilarity(TunedTask):
+class EsciSimilarity(GradeScores, TunedTask):
     """Semantic similarity of query and title: Spearman's correlation after CoSENT fine-tuning, and zero-shot.
 
     Protocol (the authors' training script): pairs of query and product title alone, grades E=1, S=.66, C=.33, I=0, a
@@ -67,7 +67,6 @@ class EsciSimilarity(TunedTask):
     small = Tuning((5e-5,), (2,), 64)
     full = Tuning((1e-5,), (3,), 512)
     slice_kinds = ("typos", "casing", "word_order", "units")
-    additive = False
 
     def read_folder(self, folder: Path) -> TaskData:
         """Home Depot's judged pairs."""
@@ -96,19 +95,6 @@ class EsciSimilarity(TunedTask):
     def labels_of(self, examples: Sequence[Example]) -> tuple[str, ...]:
         """None: grades are numbers."""
         return ()
-
-    def measure(
-        self, examples: Sequence[Example], predictions: Sequence[Any], data: TaskData
-    ) -> tuple[np.ndarray, dict[str, float]]:
-        """Grades beside cosines."""
-        rows = np.stack([[one.gold for one in examples], np.asarray(predictions, dtype=np.float64)], axis=1)
-        linear = pearson(*rows.T)
-        return rows, {"spearman": self.score(rows), "pearson": linear if np.isfinite(linear) else 0.0}
-
-    def score(self, examples: np.ndarray) -> float:
-        """Spearman's correlation, 0 where a side is constant."""
-        found = spearman(examples[:, 0], examples[:, 1])
-        return found if np.isfinite(found) else 0.0
 
     def guess(self, examples: Sequence[Example], data: TaskData, rng: np.random.Generator) -> Sequence[Any]:
         """Drawn numbers."""

@@ -17,11 +17,11 @@ import numpy as np
 
 from rexbert_hf.evaluation.fine_tuning_rows import HeadName, Row
 from rexbert_hf.evaluation.glue_files import GLUE_FILES, GlueFiles, glue_parts, glue_rows
+from rexbert_hf.evaluation.shared_scores import GradeScores
 from rexbert_hf.evaluation.task import DataMissing, TaskSource, Tuning
 from rexbert_hf.evaluation.task_splits import Example, TaskData, dataset_examples, hash_split
 from rexbert_hf.evaluation.tuned_task import TunedTask
 from rexbert_hf.metrics.binary import accuracy_of_sums, binary_counts, f1_of_sums, matthews_of_sums
-from rexbert_hf.metrics.correlation import pearson, spearman
 
 GLUE_GRID = Tuning(learning_rates=(1e-5, 3e-5, 5e-5, 8e-5), epochs=(2, 3, 5, 10), batch_size=32)
 """ModernBERT's grid of rates and the usual numbers of epochs."""
@@ -284,7 +284,7 @@ class MNLI(GlueTask):
         return sums[..., 0] / np.maximum(sums[..., 1], 1)
 
 
-class STSB(GlueTask):
+class STSB(GradeScores, GlueTask):
     """Semantic Textual Similarity Benchmark, grades 0 to 5: Spearman's and Pearson's correlation.
 
     The original release is measured on its test set (1,379 pairs); its dev set chooses. Published, test set: BERT-base
@@ -297,7 +297,6 @@ class STSB(GlueTask):
     head = "regression"
     split = "published train, dev and test"
     comparable = "yes, test set of the original release (full budget)"
-    additive = False
 
     def example(self, text: str, pair: str | None, label: Any, where: str) -> Example:
         """One example with its grade."""
@@ -308,16 +307,3 @@ class STSB(GlueTask):
         if not 0.0 <= grade <= 5.0:
             raise ValueError(f"{where}: the label {label!r} is no number from 0 to 5")
         return Example(Row(text, pair, grade, where), grade, f"{text}\n{pair}")
-
-    def measure(
-        self, examples: Sequence[Example], predictions: Sequence[Any], data: TaskData
-    ) -> tuple[np.ndarray, dict[str, float]]:
-        """Grades beside predictions; a constant prediction has the correlation 0."""
-        rows = np.stack([[one.gold for one in examples], np.asarray(predictions, dtype=np.float64)], axis=1)
-        linear = pearson(*rows.T)
-        return rows, {"spearman": self.score(rows), "pearson": linear if np.isfinite(linear) else 0.0}
-
-    def score(self, examples: np.ndarray) -> float:
-        """Spearman's correlation, 0 where a side is constant."""
-        found = spearman(examples[:, 0], examples[:, 1])
-        return found if np.isfinite(found) else 0.0
