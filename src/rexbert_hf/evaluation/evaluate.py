@@ -13,11 +13,12 @@ from rexbert_hf.evaluation.report import results_of, update_cards, write_results
 from rexbert_hf.evaluation.runner import run_tasks
 from rexbert_hf.evaluation.settings import EvaluateSettings
 from rexbert_hf.hub import write_run
-from rexbert_hf.settings import to_dict
+from rexbert_hf.settings import sole_run, to_dict
 
 logger = logging.getLogger(__name__)
 
 
+@sole_run()
 def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     """Run an evaluation to its end, or on from where it stopped.
 

@@ -14,13 +14,14 @@ from rexbert_hf.evaluation.settings import FinetuneTaskSettings
 from rexbert_hf.evaluation.task import DataMissing, Task
 from rexbert_hf.hub import push_run, read_run, write_card, write_run
 from rexbert_hf.hub.run_file import plain, redact
-from rexbert_hf.settings import to_dict
+from rexbert_hf.settings import sole_run, to_dict
 
 logger = logging.getLogger(__name__)
 
 _NO_RESULT = ("push_to_hub", "private")
 
 
+@sole_run()
 def finetune_task(settings: FinetuneTaskSettings) -> dict[str, Any]:
     """Fine-tune, measure and keep; a folder that holds this run, finished, is left as it is.
 

@@ -22,7 +22,7 @@ from rexbert_hf.pretraining.encoder import open_tokenizer
 from rexbert_hf.pretraining.languages import split_languages
 from rexbert_hf.pretraining.source_settings import SourceSettings
 from rexbert_hf.pretraining.sources import read_source, texts_of
-from rexbert_hf.settings import to_dict
+from rexbert_hf.settings import sole_run, to_dict
 
 Texts = dict[str, list[str]]
 """Texts by language."""
@@ -136,6 +136,7 @@ class TokenizerRun:
             raise ValueError("path takes a tokenizer as it is: drop class_tokens, split_digits and products")
 
 
+@sole_run()
 def make_tokenizer(run: TokenizerRun) -> dict[str, Any]:
     """Train a tokenizer, or take one, save it, and measure it beside a plain one of the same size.
 

@@ -26,7 +26,7 @@ from rexbert_hf.retrieval.training.grid_settings import GridSettings
 from rexbert_hf.retrieval.training.grid_submodel import cut_biencoder
 from rexbert_hf.retrieval.training.search_data import TEST, VALIDATION, SearchData, SearchDataSettings, load_search_data
 from rexbert_hf.retrieval.training.search_finish import card_metrics
-from rexbert_hf.settings import to_dict
+from rexbert_hf.settings import sole_run, to_dict
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +92,7 @@ class ChooseRun:
             validate_repo_id(self.push_to_hub)
 
 
+@sole_run()
 def choose_submodel(run: ChooseRun) -> dict[str, Any]:
     """Measure, choose, save, push as the settings say; what was measured.
 
