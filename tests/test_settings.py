@@ -398,6 +398,7 @@ def test_help_names_keys_types_defaults_and_descriptions(capsys):
         (ValueError("bad row"), 1, "error: bad row"),
         (OSError(28, "No space left on device"), 1, "error: [Errno 28] No space left"),
         (FloatingPointError("the loss is nan"), 1, "error: the loss is nan"),
+        (ImportError("faiss is missing: pip install rexbert-hf[search]"), 1, "error: faiss is missing: pip install"),
         (KeyboardInterrupt(), 130, "error: interrupted"),
     ],
 )

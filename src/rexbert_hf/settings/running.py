@@ -54,7 +54,8 @@ def run_recipe(main: Callable[[], Any]) -> NoReturn:
     """Run a recipe's `main` and leave the process with its status.
 
     `SettingsError` gives status 2; `ValueError`, `OSError` and `FloatingPointError` (bad data, a full disk, a loss that
-    is no number) give status 1; all print one line `error: ...`. Other exceptions are defects and keep their traceback.
+    is no number) give status 1, and so does an `ImportError` that names the extra to install; all print one line
+    `error: ...`. Other exceptions are defects and keep their traceback.
     `REXBERT_DEBUG=1` keeps all tracebacks. SIGTERM unwinds the stack, so that temporary folders go, and gives status
     143; training takes the signal over and saves a checkpoint first.
 
@@ -68,8 +69,9 @@ def run_recipe(main: Callable[[], Any]) -> NoReturn:
     before = signal.signal(signal.SIGTERM, _terminate(os.getpid())) if main_thread else None
     try:
         status = main()
-    except (ValueError, OSError, FloatingPointError) as error:
-        if os.environ.get("REXBERT_DEBUG") == "1":
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:
+        lacking = isinstance(error, ImportError) and "pip install" in str(error)  # an extra; others are defects
+        if os.environ.get("REXBERT_DEBUG") == "1" or (isinstance(error, ImportError) and not lacking):
             raise
         where = "" if isinstance(error, SettingsError) else " (REXBERT_DEBUG=1 shows where)"
         sys.stderr.write(f"error: {one_line(error)}{where}\n")
