@@ -59,6 +59,18 @@ def test_again_it_encodes_what_has_changed(tmp_path):
     assert (results["updated"], results["encoded"]) == (False, 199)
 
 
+def test_vectors_that_a_killed_run_left_are_removed(tmp_path):
+    folder = tmp_path / "index"
+    run_build_index(small_run(folder))
+    whole = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    left = folder / ".index-killed"
+    left.mkdir()
+    (left / "vectors.safetensors").write_bytes(bytes(8))
+    run_build_index(small_run(folder))
+    assert not left.exists()
+    assert {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()} >= whole
+
+
 def test_columns_of_a_file_can_be_filtered_by(tmp_path):
     file = tmp_path / "shop.csv"
     file.write_text("id,name,cost,left\n1,red lamp,$5.00,yes\n2,blue lamp,$9.00,no\n3,lamp,$7.00,yes\n")

@@ -18,7 +18,7 @@ from rexbert_hf.settings import sole_run, to_dict
 logger = logging.getLogger(__name__)
 
 
-@sole_run()
+@sole_run("cache/shared/.training-*")
 def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     """Run an evaluation to its end, or on from where it stopped.
 

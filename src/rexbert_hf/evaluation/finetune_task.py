@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 _NO_RESULT = ("push_to_hub", "private")
 
 
-@sole_run()
+@sole_run("cache/.training-*")
 def finetune_task(settings: FinetuneTaskSettings) -> dict[str, Any]:
     """Fine-tune, measure and keep; a folder that holds this run, finished, is left as it is.
 

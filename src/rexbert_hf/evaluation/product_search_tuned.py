@@ -107,7 +107,7 @@ def _folder(options: TaskOptions) -> AbstractContextManager[str]:
     if options.cache_dir is None:
         return tempfile.TemporaryDirectory()
     options.cache_dir.mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryDirectory(dir=options.cache_dir)
+    return tempfile.TemporaryDirectory(dir=options.cache_dir, prefix=".training-")
 
 
 def search_settings(

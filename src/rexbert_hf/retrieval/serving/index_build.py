@@ -32,7 +32,7 @@ def fill_index(index: IndexState, products: Any, vectors: np.ndarray | None, wor
     Raises:
         ValueError: if there is no product, or vectors do not fit them.
     """
-    scratch = tempfile.TemporaryDirectory[str](dir=work_dir, prefix="index-")
+    scratch = tempfile.TemporaryDirectory[str](dir=work_dir, prefix=".index-")
     path = Path(scratch.name) / VECTORS_FILE
     writer: VectorWriter | None = None
     skipped = repeated = 0
@@ -77,7 +77,7 @@ def compact_index(index: IndexState) -> None:
         index: any.
     """
     rows = np.flatnonzero(index.rows.alive)
-    scratch = tempfile.TemporaryDirectory[str](prefix="index-")
+    scratch = tempfile.TemporaryDirectory[str](prefix=".index-")
     with VectorWriter(Path(scratch.name) / VECTORS_FILE, index.dim, index.options.storage) as writer:
         for start in range(0, len(rows), COPY_ROWS):
             writer.append(index.store.take(rows[start : start + COPY_ROWS]))

@@ -122,7 +122,7 @@ class BuildIndexRun:
             raise ValueError("push_to_hub: an index in Qdrant stays there; push one of backend faiss")
 
 
-@sole_run()
+@sole_run(".index-*")
 def run_build_index(run: BuildIndexRun) -> dict[str, Any]:
     """Build or update, save, search, push as the settings say; what was measured.
 
