@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCardData
+from huggingface_hub import ModelCardData
 
-from rexbert_hf.hub import merge_card
+from rexbert_hf.hub.push_files import push_files
 from rexbert_hf.hub.readme import BEGIN, END
-from rexbert_hf.hub.trouble import explain, with_retries
 
 from .normalise import Normaliser
 
@@ -146,38 +145,16 @@ def push_classifier(
         PermissionError: when the token may not write there.
         ConnectionError: when the Hub stays unreachable.
     """
-    api = HfApi(endpoint=endpoint, token=token)
-    text = classifier_card(classifier, repo_id, **card)
-
-    def attempt() -> str:
-        url = api.create_repo(repo_id, private=private, exist_ok=True)
-        if revision and revision != "main":
-            api.create_branch(url.repo_id, branch=revision, exist_ok=True)
-        operations = _operations(classifier, api, url.repo_id, revision, text)
-        api.create_commit(url.repo_id, operations, commit_message="Push the classifier", revision=revision)
-        return str(url)
-
-    try:
-        return with_retries(attempt, f"pushing to {repo_id}")
-    except Exception as error:
-        explained = explain(error, f"{repo_id} was not pushed to {api.endpoint}", "push it again")
-        if explained is None:
-            raise
-        raise explained from None
-
-
-def _operations(
-    classifier: Pushable, api: HfApi, repo_id: str, revision: str | None, card: str
-) -> list[CommitOperationAdd | CommitOperationDelete]:
     with tempfile.TemporaryDirectory() as folder:
         classifier.save(folder)
-        content = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-        there = api.list_repo_files(repo_id, revision=revision)
-        readme = None
-        if "README.md" in there:
-            place = api.hf_hub_download(repo_id, "README.md", revision=revision, cache_dir=folder)
-            readme = Path(place).read_text(encoding="utf-8")
-    content["README.md"] = merge_card(readme, card).encode("utf-8")
-    stale = [name for name in there if name.startswith("model-") and name not in content]
-    additions = [CommitOperationAdd(name, data) for name, data in content.items()]
-    return [*additions, *(CommitOperationDelete(name) for name in stale)]
+        return push_files(
+            {path.name: path for path in Path(folder).iterdir()},
+            repo_id,
+            card=classifier_card(classifier, repo_id, **card),
+            stale=("model-*",),
+            token=token,
+            private=private,
+            commit_message="Push the classifier",
+            endpoint=endpoint,
+            revision=revision,
+        )

@@ -58,11 +58,6 @@ class NearDuplicateSettings:
         if min(self.shingle_words, self.bands, self.rows) < 1:
             raise ValueError("shingle_words, bands and rows are at least 1")
 
-    @property
-    def bytes_per_document(self) -> int:
-        """Of the signature on disk."""
-        return self.bands * (8 + self.rows)
-
 
 @dataclass(frozen=True)
 class Signatures:

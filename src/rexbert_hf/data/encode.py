@@ -28,7 +28,6 @@ CharSpan: TypeAlias = tuple[int, int, float, str]
 Guide: TypeAlias = Callable[[list[str]], Sequence[Sequence[CharSpan]]]
 """Marks spans in texts: (first character, one past the last, score in [0, 1], kind)."""
 
-SKIP_REASONS = ("not text", "empty", "too short")
 _KIND_INDEX = {name: i for i, name in enumerate(SPAN_KINDS)}
 _WORD = re.compile(r"\S+")
 

@@ -2,8 +2,8 @@
 
 Protocol (Wang et al. 2018; the RexBERT paper reports GLUE and publishes no protocol, so this is the usual one):
 fine-tune a linear head on each task alone, choose on held-out training rows, report the dev set, because labels of the
-test sets are not public. `--tuning.learning_rates` and `--tuning.epochs` make the usual grid (`GLUE_GRID`). Sets that
-the local files split otherwise are in the docstrings of the tasks.
+test sets are not public. `--tuning.learning_rates 1e-5 3e-5 5e-5 8e-5 --tuning.epochs 2 3 5 10` is the usual grid. Sets
+that the local files split otherwise are in the docstrings of the tasks.
 """
 
 from __future__ import annotations
@@ -22,9 +22,6 @@ from rexbert_hf.evaluation.task import DataMissing, TaskSource, Tuning
 from rexbert_hf.evaluation.task_splits import Example, TaskData, dataset_examples, hash_split
 from rexbert_hf.evaluation.tuned_task import TunedTask
 from rexbert_hf.metrics.binary import accuracy_of_sums, binary_counts, f1_of_sums, matthews_of_sums
-
-GLUE_GRID = Tuning(learning_rates=(1e-5, 3e-5, 5e-5, 8e-5), epochs=(2, 3, 5, 10), batch_size=32)
-"""ModernBERT's grid of rates and the usual numbers of epochs."""
 
 _SPLITS = {"train": "train", "validation": "test", "validation_matched": "test"}
 

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rexbert_hf.evaluation.registry import make_task
 from rexbert_hf.retrieval.training.biencoder import find_base
 
 BASELINES = ("random", "bm25", "dssm")
@@ -126,12 +125,3 @@ def _model_files(folder: Path) -> list[Path]:
         if any(fnmatch.fnmatch(path.name, pattern) for pattern in _READ)
         and not any(fnmatch.fnmatch(path.name, pattern) for pattern in _NOT_READ)
     )
-
-
-def baseline_words(tasks: Sequence[str]) -> set[str]:
-    """Words that at least one of these tasks understands.
-
-    Args:
-        tasks: their names.
-    """
-    return {word for name in tasks for word in make_task(name).baselines}

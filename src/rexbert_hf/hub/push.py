@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import logging
 import os
 import shlex
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+from huggingface_hub import CommitOperationAdd, HfApi
 
 from .card import card_of_run
+from .push_files import push_files, remote_readme
 from .readme import merge_card, split_card
 from .run_file import RUN_FILE, portable, read_run, redact
 from .trouble import explain, with_retries
-
-logger = logging.getLogger(__name__)
 
 ROOT_FILES = (
     *("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "*.py"),
@@ -89,37 +85,29 @@ def push_run(
         ConnectionError: when the Hub stays unreachable or in trouble; the message holds the command to try again.
     """
     folder = Path(output_dir)
-    files = files_of_run(folder)
-    _check_weights(folder, files)
-    _check_code(files)
-    api = HfApi(endpoint=endpoint, token=token)
-    title = commit_message or f"Push {repo_id.rsplit('/', 1)[-1]} from rexbert_hf"
-
-    def attempt() -> str:
-        url = api.create_repo(repo_id, private=private, exist_ok=True)
-        if revision and revision != "main":
-            api.create_branch(url.repo_id, branch=revision, exist_ok=True)
-        operations = _operations(api, url.repo_id, revision, folder, files)
-        commit = api.create_commit(url.repo_id, operations, commit_message=title, revision=revision)
-        if tag:
-            api.create_tag(url.repo_id, tag=tag, revision=commit.oid, exist_ok=True)
-        return str(url)
-
-    try:
-        if tag:
-            with_retries(lambda: _check_tag(api, repo_id, tag), "asking for tags")
-        url = with_retries(attempt, f"pushing to {repo_id}")
-    except Exception as error:
-        command = f"python -m rexbert_hf.hub push {shlex.quote(str(output_dir))} {shlex.quote(repo_id)}"
-        command += "".join(f" --{k} {shlex.quote(v)}" for k, v in (("revision", revision), ("tag", tag)) if v)
-        command += " --private" if private else ""
-        safe = f"the model is safe in {output_dir}; to try again: {command}"
-        explained = explain(error, f"{repo_id} was not pushed to {api.endpoint}", safe)
-        if explained is None:
-            raise
-        raise explained from None
-    logger.info("pushed %d files to %s", len(files), url)
-    return url
+    found = files_of_run(folder)
+    _check_weights(folder, found)
+    _check_code(found)
+    files: dict[str, Path | bytes] = {name: path for name, path in found.items() if name != "README.md"}
+    if RUN_FILE in files:
+        run = portable(redact(read_run(folder / RUN_FILE)), folder)
+        files[RUN_FILE] = (json.dumps(run, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+    command = f"python -m rexbert_hf.hub push {shlex.quote(str(output_dir))} {shlex.quote(repo_id)}"
+    command += "".join(f" --{k} {shlex.quote(v)}" for k, v in (("revision", revision), ("tag", tag)) if v)
+    command += " --private" if private else ""
+    return push_files(
+        files,
+        repo_id,
+        card=card_of_run(folder, repo_id),
+        stale=(*LOADED_FIRST, *(f"modernbert/{pattern}" for pattern in LOADED_FIRST)),
+        token=token,
+        private=private,
+        commit_message=commit_message,
+        endpoint=endpoint,
+        revision=revision,
+        tag=tag,
+        advice=f"the model is safe in {output_dir}; to try again: {command}",
+    )
 
 
 def files_of_run(folder: Path) -> dict[str, Path]:
@@ -132,6 +120,7 @@ def files_of_run(folder: Path) -> dict[str, Path]:
         FileNotFoundError: when there is no finished model.
 
     Example:
+        >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
         >>> names = ["config.json", "model.safetensors", "optimizer.pt", "trainer_state.json"]
         >>> _ = [(folder / name).touch() for name in names]
@@ -184,50 +173,6 @@ def _check_code(files: dict[str, Path]) -> None:
             raise FileNotFoundError(f"{path} names {', '.join(lost)}, not there: save the model with save_pretrained")
 
 
-def _operations(
-    api: HfApi, repo_id: str, revision: str | None, folder: Path, files: dict[str, Path]
-) -> list[CommitOperationAdd | CommitOperationDelete]:
-    """The commit's content; made anew for each attempt, because an operation may be used once."""
-    sources: dict[str, Any] = {name: str(path) for name, path in files.items()}
-    if RUN_FILE in files:
-        run = portable(redact(read_run(files[RUN_FILE])), folder)
-        sources[RUN_FILE] = (json.dumps(run, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
-    readme = merge_card(_remote_readme(api, repo_id, "model", revision), card_of_run(folder, repo_id))
-    if readme.strip():
-        sources["README.md"] = readme.encode("utf-8")
-    remote = api.list_repo_files(repo_id, revision=revision)
-    weights = (
-        "model*.safetensors",
-        "model.safetensors.index.json",
-        "pytorch_model*.bin",
-        "pytorch_model.bin.index.json",
-    )
-    stale = [
-        name
-        for name in remote
-        if name not in sources
-        and any(fnmatch.fnmatchcase(name.removeprefix("modernbert/"), pattern) for pattern in weights)
-    ]
-    additions = [CommitOperationAdd(name, source) for name, source in sources.items()]
-    return [*additions, *(CommitOperationDelete(name) for name in stale)]
-
-
-def _remote_readme(api: HfApi, repo_id: str, repo_type: str, revision: str | None) -> str | None:
-    with tempfile.TemporaryDirectory() as cache:
-        try:
-            path = api.hf_hub_download(repo_id, "README.md", repo_type=repo_type, revision=revision, cache_dir=cache)
-        except EntryNotFoundError as error:
-            if not isinstance(error, HfHubHTTPError):  # "not in the cache": the Hub did not answer
-                raise ConnectionError(f"cannot read {repo_id}/README.md") from error
-            return None
-        return Path(path).read_text(encoding="utf-8")
-
-
-def _check_tag(api: HfApi, repo_id: str, tag: str) -> None:
-    if api.repo_exists(repo_id) and any(ref.name == tag for ref in api.list_repo_refs(repo_id).tags):
-        raise ValueError(f"{repo_id} has a tag {tag} already, and tags don't move: choose another")
-
-
 def push_dataset(
     dataset: Any,
     repo_id: str,
@@ -278,7 +223,7 @@ def push_dataset(
         )
 
     def push_card() -> None:
-        there = _remote_readme(api, repo_id, "dataset", revision)
+        there = remote_readme(api, repo_id, "dataset", revision)
         merged = merge_card(there, card or "")
         if merged != there:
             operation = CommitOperationAdd("README.md", merged.encode("utf-8"))

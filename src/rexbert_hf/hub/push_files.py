@@ -1,15 +1,16 @@
-"""Pushing chosen files in one commit, with a card: what is neither a model's run nor a data set of rows."""
+"""Pushing chosen files in one commit, with a card: what every other push of files stands on."""
 
 from __future__ import annotations
 
 import fnmatch
 import logging
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
-from .push import _remote_readme
 from .readme import merge_card, split_card
 from .trouble import explain, with_retries
 
@@ -17,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def push_files(
-    files: Mapping[str, Path],
+    files: Mapping[str, Path | bytes],
     repo_id: str,
     *,
     card: str,
@@ -30,13 +31,15 @@ def push_files(
     endpoint: str | None = None,
     revision: str | None = None,
     tag: str | None = None,
+    merge: Callable[[str | None, str], str] = merge_card,
+    advice: str = "push it again",
 ) -> str:
     """Push files and a card in one commit: nobody ever pulls half of them.
 
     Args:
-        files: path in the repository -> file here.
+        files: path in the repository -> file here, or its content.
         repo_id: "user/name"; made when missing.
-        card: a rendered card; text that somebody wrote into the README on the Hub is kept.
+        card: a rendered card; text that somebody wrote into the README on the Hub is kept. Without text, none.
         repo_type: "model", "dataset" or "space".
         space_sdk: of a Space, such as "gradio".
         stale: patterns of files that an earlier push may have left and that are removed, if they are not pushed now.
@@ -45,7 +48,9 @@ def push_files(
         commit_message: the title of the commit.
         endpoint: another Hub's address.
         revision: the branch to push to; made when missing.
-        tag: a name for the pushed commit.
+        tag: a name for the pushed commit. One that exists is an error: tags don't move.
+        merge: joins the README of the Hub, None if there is none, and the card.
+        advice: what an error's message says to do.
 
     Returns:
         The repository's address.
@@ -53,7 +58,7 @@ def push_files(
     Raises:
         PermissionError: when the token may not write there.
         ConnectionError: when the Hub stays unreachable or in trouble.
-        ValueError: for a card or an existing README whose metadata cannot be read.
+        ValueError: for an existing tag, or a card or an existing README whose metadata cannot be read.
     """
     api = HfApi(endpoint=endpoint, token=token)
     split_card(card)
@@ -63,12 +68,14 @@ def push_files(
         url = api.create_repo(repo_id, private=private, exist_ok=True, repo_type=repo_type, space_sdk=space_sdk)
         if revision and revision != "main":
             api.create_branch(url.repo_id, branch=revision, exist_ok=True, repo_type=repo_type)
-        readme = merge_card(_remote_readme(api, url.repo_id, repo_type, revision), card)
+        sources: dict[str, str | bytes] = {n: c if isinstance(c, bytes) else str(c) for n, c in files.items()}
+        readme = merge(remote_readme(api, url.repo_id, repo_type, revision), card)
+        if readme.strip():
+            sources["README.md"] = readme.encode("utf-8")
         there = api.list_repo_files(url.repo_id, revision=revision, repo_type=repo_type)
-        old = [n for n in there if n not in files and any(fnmatch.fnmatchcase(n, pattern) for pattern in stale)]
+        old = [n for n in there if n not in sources and any(fnmatch.fnmatchcase(n, pattern) for pattern in stale)]
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
-            CommitOperationAdd("README.md", readme.encode("utf-8")),
-            *(CommitOperationAdd(name, str(path)) for name, path in files.items()),
+            *(CommitOperationAdd(name, source) for name, source in sources.items()),
             *(CommitOperationDelete(name) for name in old),
         ]
         commit = api.create_commit(
@@ -79,11 +86,41 @@ def push_files(
         return str(url)
 
     try:
+        if tag:
+            with_retries(lambda: _check_tag(api, repo_id, repo_type, tag), "asking for tags")
         url = with_retries(attempt, f"pushing to {repo_id}")
     except Exception as error:
-        explained = explain(error, f"{repo_id} was not pushed to {api.endpoint}", "push it again")
+        explained = explain(error, f"{repo_id} was not pushed to {api.endpoint}", advice)
         if explained is None:
             raise
         raise explained from None
     logger.info("pushed %d files to %s", len(files), url)
     return url
+
+
+def _check_tag(api: HfApi, repo_id: str, repo_type: str, tag: str) -> None:
+    there = api.repo_exists(repo_id, repo_type=repo_type)
+    if there and any(ref.name == tag for ref in api.list_repo_refs(repo_id, repo_type=repo_type).tags):
+        raise ValueError(f"{repo_id} has a tag {tag} already, and tags don't move: choose another")
+
+
+def remote_readme(api: HfApi, repo_id: str, repo_type: str, revision: str | None) -> str | None:
+    """The README of a repository as it stands; None if it has none.
+
+    Args:
+        api: of the Hub.
+        repo_id: "user/name".
+        repo_type: "model", "dataset" or "space".
+        revision: the branch.
+
+    Raises:
+        ConnectionError: when the Hub does not answer.
+    """
+    with tempfile.TemporaryDirectory() as cache:
+        try:
+            path = api.hf_hub_download(repo_id, "README.md", repo_type=repo_type, revision=revision, cache_dir=cache)
+        except EntryNotFoundError as error:
+            if not isinstance(error, HfHubHTTPError):  # "not in the cache": the Hub did not answer
+                raise ConnectionError(f"cannot read {repo_id}/README.md") from error
+            return None
+        return Path(path).read_text(encoding="utf-8")
