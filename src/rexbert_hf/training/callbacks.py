@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-if TYPE_CHECKING:
-    from rexbert_hf.training.trainer import CurriculumTrainer
+from rexbert_hf.training.plan import Plan
+
+
+class Steps(Protocol):
+    """What the callbacks ask of their trainer."""
+
+    plan: Plan
+
+    def check_finite(self) -> None:
+        """Raise if the loss or a gradient of the step is not finite."""
+
+    def finish_step(self, control: TrainerControl) -> None:
+        """Close a step: time, phase border, signal."""
 
 
 class CurriculumCallback(TrainerCallback):
     """Check each step's loss, end phases with a checkpoint and an evaluation, stop on a signal."""
 
-    def __init__(self, trainer: CurriculumTrainer) -> None:
+    def __init__(self, trainer: Steps) -> None:
         self.trainer = trainer
 
     def on_pre_optimizer_step(
@@ -54,7 +65,7 @@ def progress_line(logs: dict[str, Any], phase: str) -> str:
 class ProgressLine(TrainerCallback):
     """A bar with the figures of the last log record; without a terminal, one line a record on stderr."""
 
-    def __init__(self, trainer: CurriculumTrainer) -> None:
+    def __init__(self, trainer: Steps) -> None:
         self.trainer = trainer
         self.bar: tqdm | None = None
 
