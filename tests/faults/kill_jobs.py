@@ -238,8 +238,9 @@ def search_training(folder: Path) -> list[str]:
 
 
 def search_weights(folder: Path) -> dict[str, Any]:
-    found = {path.relative_to(folder).as_posix(): digest(path) for path in folder.rglob("model.safetensors")}
-    return found | {"test": results(folder).get("test"), "validation": results(folder).get("validation")}
+    found = {path.name: digest(path) for path in folder.glob("*.safetensors")}
+    figures = {name: results(folder).get(name) for name in ("test", "validation")}
+    return found | figures | {"last checkpoint": last_weights(folder)}
 
 
 JOBS = (

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from rexbert_hf.training import last_complete_checkpoint
+from rexbert_hf.training.checkpoint import checkpoint_folders
 
 ROOT = Path(__file__).parents[2]
 POLL_SECONDS = 0.002
@@ -194,11 +195,16 @@ _whole: dict[str, Whole] = {}
 
 
 def files_of(folder: Path, job: Job) -> set[str]:
-    """Names of all files below a folder, hidden ones too, as the job's rules write them."""
+    """Names of all files below a folder, hidden ones too, as the job's rules write them.
+
+    A signal writes a checkpoint of its own step, which takes the place of an older one: only the last one has a number.
+    """
     names = set()
+    last = next((path.name for path in checkpoint_folders(folder)), "checkpoint-0")
     for path in folder.rglob("*"):
         if path.is_file():
             name = path.relative_to(folder).as_posix()
+            name = re.sub(rf"^checkpoint-(?!{last.removeprefix('checkpoint-')}/)\d+/", "checkpoint-older/", name)
             for pattern, becomes in job.files:
                 name = re.sub(pattern, becomes, name)
             names.add(name)

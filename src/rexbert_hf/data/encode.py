@@ -11,13 +11,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
+from rexbert_hf.data.piece_cache import PieceCache, Tokens
 from rexbert_hf.data.rows import SPAN_KINDS, offsets_of
 from rexbert_hf.data.span_counts import SpanCounts, count_spans
 
@@ -54,6 +54,7 @@ class TextEncoder:
     num_suffix: int = 0
     unknown_id: int = -1
     _backend: Tokenizer | None = field(default=None, repr=False)
+    _pieces: PieceCache | None = field(default=None, repr=False)
 
     @classmethod
     def from_tokenizer(
@@ -78,7 +79,7 @@ class TextEncoder:
         return cls(backend.to_str(), special, tuple(guides), min_tokens, prefix, suffix, unknown)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_backend": None}
+        return {**self.__dict__, "_backend": None, "_pieces": None}
 
     @property
     def tokenizer_fingerprint(self) -> str:
@@ -95,6 +96,7 @@ class TextEncoder:
         """The tokenizer, built on first use in each process."""
         if self._backend is None:
             self._backend = Tokenizer.from_str(self.tokenizer_json)
+            self._pieces = PieceCache.for_tokenizer(self._backend)
         return self._backend
 
     def schema(self) -> pa.Schema:
@@ -116,49 +118,55 @@ class TextEncoder:
                 skipped["empty"] += 1
             else:
                 kept.append(text)
-        kept, encodings = self._encode_batch(kept)
-        long = [len(encoding) >= self.min_tokens for encoding in encodings]
-        skipped["too short"] += len(kept) - sum(long)
-        kept = [text for text, keep in zip(kept, long, strict=True) if keep]
-        rows, spans = self._rows(kept, [e for e, keep in zip(encodings, long, strict=True) if keep])
+        kept, tokens = self.tokens(kept)
+        long = np.flatnonzero(np.diff(tokens.offsets) >= self.min_tokens)
+        if len(long) < len(kept):
+            skipped["too short"] += len(kept) - len(long)
+            kept, tokens = [kept[row] for row in long.tolist()], tokens.select(long)
+        rows, spans = self._rows(kept, tokens)
         return rows, +skipped, spans
 
-    def _encode_batch(self, texts: list[str], special: bool = True) -> tuple[list[str], list[Encoding]]:
-        try:
-            return texts, self.backend.encode_batch(texts, add_special_tokens=special)
-        except (UnicodeEncodeError, TypeError):
-            # Lone surrogates have no UTF-8 form; each becomes "?", so that character positions stay.
-            texts = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-            return texts, self.backend.encode_batch(texts, add_special_tokens=special)
+    def tokens(self, texts: list[str], special: bool = True) -> tuple[list[str], Tokens]:
+        """Texts as they were tokenised, and their tokens; words of special tokens are -1.
 
-    def _rows(self, texts: list[str], encodings: list[Encoding]) -> tuple[pa.RecordBatch, SpanCounts]:
-        offsets = offsets_of(np.array([len(encoding) for encoding in encodings], dtype=np.int64))
-        total = int(offsets[-1])
-        ids = np.fromiter(chain.from_iterable(e.ids for e in encodings), dtype=np.int32, count=total)
-        chars = None
-        if self.guides or self.backend.pre_tokenizer is None:
-            flat = chain.from_iterable(chain.from_iterable(e.offsets for e in encodings))
-            chars = np.fromiter(flat, dtype=np.int64, count=2 * total).reshape(-1, 2)
-        words = self._word_ids(texts, encodings, offsets, chars)
-        words[np.isin(ids, self.special_ids)] = -1
-        columns = [_lists(offsets, ids), _lists(offsets, words)]
+        Args:
+            texts: any; a lone surrogate, which has no UTF-8 form, becomes "?", so that character positions stay.
+            special: whether special tokens are put around each.
+        """
+        try:
+            found = self._tokens(texts, special)
+        except (UnicodeEncodeError, TypeError):
+            texts = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+            found = self._tokens(texts, special)
+        found.words[np.isin(found.ids, self.special_ids)] = -1
+        return texts, found
+
+    def _tokens(self, texts: list[str], special: bool) -> Tokens:
+        backend = self.backend
+        if self._pieces is not None:
+            tokens = self._pieces.encode(texts)
+            return tokens.framed(*self._frame()) if special else tokens
+        tokens = Tokens.of(backend.encode_batch(texts, add_special_tokens=special))
+        if backend.pre_tokenizer is None:
+            tokens.words[:] = -1
+            around = (self.num_prefix, self.num_suffix) if special else (0, 0)
+            for text, first, end in zip(texts, tokens.offsets[:-1].tolist(), tokens.offsets[1:].tolist(), strict=True):
+                body = slice(first + around[0], end - around[1])
+                tokens.words[body] = white_space_words(text, tokens.chars[body, 1])
+        return tokens
+
+    def _frame(self) -> tuple[list[int], list[int]]:
+        """Special tokens before and after a text."""
+        ids = self.backend.encode("a").ids
+        return ids[: self.num_prefix], ids[len(ids) - self.num_suffix :]
+
+    def _rows(self, texts: list[str], tokens: Tokens) -> tuple[pa.RecordBatch, SpanCounts]:
+        columns = [_lists(tokens.offsets, tokens.ids), _lists(tokens.offsets, tokens.words)]
         counts: SpanCounts = Counter()
-        if self.guides and chars is not None:
-            spans, counts = self._spans(texts, offsets, chars, ids)
+        if self.guides:
+            spans, counts = self._spans(texts, tokens.offsets, tokens.chars, tokens.ids)
             columns += spans
         return pa.RecordBatch.from_arrays(columns, schema=self.schema()), counts
-
-    def _word_ids(
-        self, texts: list[str], encodings: list[Encoding], offsets: np.ndarray, chars: np.ndarray | None
-    ) -> np.ndarray:
-        if self.backend.pre_tokenizer is not None:
-            flat = (-1 if word is None else word for word in chain.from_iterable(e.word_ids for e in encodings))
-            return np.fromiter(flat, dtype=np.int32, count=int(offsets[-1]))
-        words = np.full(int(offsets[-1]), -1, dtype=np.int32)
-        for text, first, end in zip(texts, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-            body = slice(first + self.num_prefix, end - self.num_suffix)
-            words[body] = white_space_words(text, chars[body, 1])  # type: ignore[index]
-        return words
 
     def _spans(
         self, texts: list[str], offsets: np.ndarray, chars: np.ndarray, ids: np.ndarray

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from rexbert_hf.data.encode import TextEncoder, white_space_words
+from rexbert_hf.data.encode import TextEncoder
+from rexbert_hf.data.piece_cache import PieceCache
 from rexbert_hf.data.rows import FIELD
 from rexbert_hf.data.span_counts import SpanCounts
 
@@ -103,6 +104,7 @@ class PairEncoder(TextEncoder):
         if self._backend is None:
             self._backend = Tokenizer.from_str(self.tokenizer_json)
             self._backend.encode_special_tokens = True
+            self._pieces = PieceCache.for_tokenizer(self._backend)
         return self._backend
 
     def schema(self) -> pa.Schema:
@@ -135,16 +137,10 @@ class PairEncoder(TextEncoder):
         return batch, +skipped, +counts
 
     def _sides(self, fields: Sequence[list[str]]) -> list[_Side]:
-        texts, encodings = self._encode_batch([BETWEEN_FIELDS.join(parts) for parts in fields], False)
+        _, tokens = self.tokens([BETWEEN_FIELDS.join(parts) for parts in fields], special=False)
         found = []
-        for text, parts, encoding in zip(texts, fields, encodings, strict=True):
-            offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
-            ids = np.array(encoding.ids, dtype=np.int32)
-            if self.backend.pre_tokenizer is None:
-                words = white_space_words(text, offsets[:, 1])
-            else:
-                words = np.array([-1 if word is None else word for word in encoding.word_ids], dtype=np.int64)
-            words[np.isin(ids, self.special_ids)] = -1
+        for parts, begin, end in zip(fields, tokens.offsets[:-1].tolist(), tokens.offsets[1:].tolist(), strict=True):
+            ids, words, offsets = tokens.ids[begin:end], tokens.words[begin:end], tokens.chars[begin:end]
             ends = np.cumsum([len(part) + len(BETWEEN_FIELDS) for part in parts]) - len(BETWEEN_FIELDS)
             begins = ends - [len(part) for part in parts]
             # A token that begins with the space before its word lies where its last character does.
