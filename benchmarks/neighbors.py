@@ -263,7 +263,7 @@ def main() -> None:
     parser: argparse.ArgumentParser = report.parser(__doc__, "a tenth of the training tokens")
     parser.add_argument("--model", type=Path, help="a general-text checkpoint to start from")
     parser.add_argument("--shops", default=",".join(READERS), help="data sets, with commas")
-    parser.add_argument("--tokens", type=int, default=600_000, help="training tokens of each data set")
+    parser.add_argument("--tokens", type=int, default=2_400_000, help="training tokens of each data set")
     parser.add_argument("--sentence_model", help="folder of a sentence-transformers model to compare with")
     args = parser.parse_args()
     torch.set_num_threads(1)

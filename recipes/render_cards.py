@@ -1,7 +1,7 @@
 """Render the cards of model_cards/ from measured figures.
 
     python recipes/render_cards.py [recipes/configs/render_cards.yaml]
-    python recipes/render_cards.py --runs.rexbert-micro runs/rexbert-micro
+    python recipes/render_cards.py --runs.rexbert-micro output/rexbert-micro
 
 A run named with `--runs.CARD FOLDER` gives its `run.json` and `evaluation.json` (`recipes/evaluate.py --update_cards`)
 to the card's folder, and the card shows them from then on. A card without figures says so.

@@ -117,7 +117,7 @@ class TokenizerRun:
     temperature: float | None = None
     path: str | None = None
     products: TextSource | None = None
-    output_dir: Path = Path("runs/tokenizer")
+    output_dir: Path = Path("output/tokenizer")
     vocab_size: int = 50_368
     atoms: Atoms = field(default_factory=Atoms)
     class_tokens: bool = False
