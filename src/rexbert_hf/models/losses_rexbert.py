@@ -109,9 +109,24 @@ class VocabularyWalk:
         return_ranks: bool,
         row_weights: torch.Tensor | None = None,
         grads: tuple[torch.Tensor, torch.Tensor] | None = None,
+        hits_from: int = 0,
     ) -> None:
-        """As `masked_cross_entropy`; also weights of the rows `[M]`, and gradients of weight and bias to add to."""
-        self.hidden, self.weight, self.labels = hidden, weight, labels
+        """Prepare the walk.
+
+        Args:
+            hidden: as in `masked_cross_entropy`, like the next three.
+            weight: in the dtype of `hidden`; `widened` by the bias and 1 where the products shall add bias and shift.
+            bias: or None.
+            labels: negative ones count for nothing.
+            needs_grad: whether gradients are computed.
+            return_ranks: whether ranks are.
+            row_weights: of the rows, `[M]`, or None.
+            grads: gradients of weight and bias to add to, or None for new ones.
+            hits_from: rows before this one get no hits, which saves a pass over their logits.
+        """
+        width = hidden.shape[1]
+        self.wide = weight if weight.shape[1] > width else None
+        self.hidden, self.weight, self.labels, self.hits_from = hidden, weight[:, :width], labels, hits_from
         self.needs_grad, self.return_ranks, self.row_weights = needs_grad, return_ranks, row_weights
         count, vocabulary = len(hidden), len(weight)
         if hidden.device.type == "cpu":
@@ -132,7 +147,7 @@ class VocabularyWalk:
                 self.grad_weight, self.grad_bias = grads
             else:
                 make = torch.empty if count else torch.zeros  # the first rows write, the others add
-                self.grad_weight = make(weight.shape, dtype=self.accumulate, device=hidden.device)
+                self.grad_weight = make(self.weight.shape, dtype=self.accumulate, device=hidden.device)
                 self.grad_bias = make(vocabulary, dtype=self.accumulate, device=hidden.device)
 
     def run(self) -> None:
@@ -146,13 +161,15 @@ class VocabularyWalk:
         # sum runs over, or to zero) are done again, each with its own peak.
         guess = len(self.tiles) > 1 and hidden.dtype != torch.float16
         shift = self._guess(hidden) if guess else self._peaks(hidden)
-        sweep = _Sweep(self, hidden, labels, shift)
+        peaks = rows.stop > self.hits_from
+        sweep = _Sweep(self, hidden, labels, shift, peaks)
         if guess and not sweep.fits():
-            sweep = _Sweep(self, hidden, labels, self._peaks(hidden))
+            sweep = _Sweep(self, hidden, labels, self._peaks(hidden), peaks)
         counted = labels >= 0
         losses = torch.where(counted, sweep.total.log() - sweep.target, 0)
         self.loss += losses.sum() if self.row_weights is None else losses.dot(self.row_weights[rows])
-        self.hits[rows] = (sweep.target >= sweep.peak) & counted
+        if sweep.peak is not None:
+            self.hits[rows] = (sweep.target >= sweep.peak) & counted
         if self.ranks is not None:
             self.ranks[rows] = sweep.ranks
         if self.needs_grad:
@@ -165,13 +182,20 @@ class VocabularyWalk:
 
     def _peaks(self, hidden: torch.Tensor) -> torch.Tensor:
         """Largest logit of each row, `[R, 1]`."""
-        peaks = [self.logits(hidden, i).amax(1, keepdim=True) for i in range(len(self.tiles))]
+        inputs = self.inputs(hidden, hidden.new_zeros(()))
+        peaks = [self.logits(inputs, i).amax(1, keepdim=True) for i in range(len(self.tiles))]
         return torch.cat(peaks, dim=1).amax(1, keepdim=True)
 
-    def logits(self, hidden: torch.Tensor, i: int, shift: torch.Tensor | None = None) -> torch.Tensor:
+    def inputs(self, hidden: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        """What `logits` multiplies: the rows, and where the product does it the shift (scalar or `[R, 1]`)."""
+        return hidden if self.wide is None else widened(hidden, 1.0, -shift.expand(len(hidden), 1)[:, 0])
+
+    def logits(self, inputs: torch.Tensor, i: int, shift: torch.Tensor | None = None) -> torch.Tensor:
         """Logits of tile i less a shift (scalar or `[R, 1]`), in the accumulation dtype."""
-        tile = self.tiles[i]
-        part = torch.mm(hidden, self.weight[tile].t(), out=self.buffer(len(hidden), i)).to(self.accumulate)
+        tile, weight = self.tiles[i], self.weight if self.wide is None else self.wide
+        part = torch.mm(inputs, weight[tile].t(), out=self.buffer(len(inputs), i)).to(self.accumulate)
+        if self.wide is not None:
+            return part
         bias = None if self.bias is None else self.bias[tile]
         if bias is not None and shift is not None and shift.dim() == 0:
             return part.add_(bias - shift)
@@ -211,6 +235,22 @@ class VocabularyWalk:
         self.grad_bias.index_add_(0, labels, ones, alpha=-1)
 
 
+def widened(rows: torch.Tensor, first: torch.Tensor | float, second: torch.Tensor | float) -> torch.Tensor:
+    """`[N, D + 2]`: two columns more, rows of memory at multiples of 64 bytes.
+
+    [hidden, 1, -shift] times [weight, bias, 1] are the shifted logits: no pass over them adds bias and shift.
+
+    Args:
+        rows: `[N, D]`.
+        first: a column, or its value.
+        second: the next one.
+    """
+    count, width = rows.shape
+    wide = rows.new_empty(count, -(-(width + 2) // 16) * 16)[:, : width + 2]
+    wide[:, :width], wide[:, width], wide[:, width + 1] = rows, first, second
+    return wide
+
+
 class _Sweep:
     """All tiles of a block of R rows, once: exponentials of shifted logits and what can be summed on the way.
 
@@ -218,13 +258,15 @@ class _Sweep:
         parts: exponentials of each tile, in the dtype of `hidden`; only the last one where nobody comes back.
         total: `[R]`, their sums.
         target: `[R]`, shifted logit of the label.
-        peak: `[R]`, largest shifted logit.
+        peak: `[R]`, largest shifted logit, or None if not asked for.
         weighted: `[R, H]`, exponentials @ weight; None without gradients.
         ranks: `[R]`, tokens above the label (0 if not asked for).
     """
 
-    def __init__(self, walk: VocabularyWalk, hidden: torch.Tensor, labels: torch.Tensor, shift: torch.Tensor) -> None:
-        self.walk, self.hidden = walk, hidden
+    def __init__(
+        self, walk: VocabularyWalk, hidden: torch.Tensor, labels: torch.Tensor, shift: torch.Tensor, peaks: bool
+    ) -> None:
+        self.walk, self.hidden, inputs = walk, hidden, walk.inputs(hidden, shift)
         self.parts: list[torch.Tensor] = []
         count, dtype, device = len(hidden), walk.accumulate, hidden.device
         self.total, self.target = torch.zeros(2, count, dtype=dtype, device=device)
@@ -234,18 +276,19 @@ class _Sweep:
         borders = torch.searchsorted(
             labels[order], torch.tensor([0, *(t.stop for t in walk.tiles)]).to(labels)
         ).tolist()
-        peaks, logits = [], []
+        found, logits = [], []
         for i, tile in enumerate(walk.tiles):
-            part = walk.logits(hidden, i, shift)
+            part = walk.logits(inputs, i, shift)
             here = order[borders[i] : borders[i + 1]]
             if len(here):
                 self.target[here] = part[here, labels[here] - tile.start]
-            peaks.append(part.amax(1))
+            if peaks:
+                found.append(part.amax(1))
             if walk.return_ranks:
                 logits.append(part)
             else:
                 self._weigh(i, part)
-        self.peak = peaks[0] if len(peaks) == 1 else torch.stack(peaks).amax(0)
+        self.peak = torch.stack(found).amax(0) if peaks else None
         for i, part in enumerate(logits):
             self.ranks += (part > self.target[:, None]).sum(1)
             self._weigh(i, part)

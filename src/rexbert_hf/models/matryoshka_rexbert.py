@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from .configuration_rexbert import RexBertConfig
 from .layout_rexbert import Layout
-from .losses_rexbert import VocabularyWalk
+from .losses_rexbert import VocabularyWalk, widened
 
 TEACHER_ELEMENTS = 1 << 24
 """Logits of the teacher held at once (rows x vocabulary): 64 MiB in float32."""
@@ -192,15 +192,20 @@ class _GridCrossEntropy(torch.autograd.Function):
         grads, correct = [], torch.zeros((), dtype=torch.long, device=weight.device)
         for part, weights in zip(hidden, row_weights, strict=True):
             dim, cells = part.shape[1], len(weights)
-            sliced = weight[:, :dim].to(part.dtype).contiguous()  # a narrow slice read in place wastes its cache lines
+            sliced = weight[:, :dim].to(part.dtype)  # to be copied: a slice read in place wastes its cache lines
+            exact = part.dtype == dtype and part.device.type == "cpu"
+            wide = widened(sliced, 0.0 if bias is None else bias, 1.0) if exact else sliced.contiguous()
             rows = torch.tensor(weights, dtype=dtype, device=part.device).repeat_interleave(len(labels))
             grad = (grad_weight[:, :dim], grad_bias) if needs_grad else None
-            walk = VocabularyWalk(part, sliced, bias, labels.repeat(cells), needs_grad, False, rows, grad)
+            largest = len(part) - len(labels) if part is hidden[-1] else len(part)
+            walk = VocabularyWalk(part, wide, bias, labels.repeat(cells), needs_grad, False, rows, grad, largest)
             walk.run()
-            loss, correct = loss + walk.loss, walk.hits[len(part) - len(labels) :].sum()
+            loss, correct = loss + walk.loss, walk.hits[largest:].sum()
             if kl_weight:
                 students = part if part is not hidden[-1] else part[: len(part) - len(labels)]
-                found = _distil(students, sliced, bias, teacher, labels, rows * kl_weight, temperature, needs_grad)
+                found = _distil(
+                    students, sliced[:, :dim], bias, teacher, labels, rows * kl_weight, temperature, needs_grad
+                )
                 loss = loss + found.loss
                 if needs_grad:
                     walk.grad_hidden[: len(students)] += found.grad_hidden.to(part.dtype)
