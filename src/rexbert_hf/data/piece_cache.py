@@ -31,7 +31,7 @@ _BEFORE_A_WORD = re.compile(r"(?<=\S)(?= \S)")
 _ANCHOR = "x"
 """A word before pieces that do not begin their text, because some tokenizers treat the beginning in their own way."""
 _JOINED = 64
-MAX_TOKENS = 4_000_000
+MAX_TOKENS = 2_000_000
 """Beyond so many tokens (64 MB, and the pieces' strings) everything is forgotten."""
 
 
