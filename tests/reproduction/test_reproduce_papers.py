@@ -26,6 +26,7 @@ TINY = {
 CELLS = {"num_hidden_layers": 7, "hidden_size": 256, "num_attention_heads": 4}
 """What the grid of m3bert needs."""
 ROWS = {
+    "ebert": ["raw", "word", "noun_phrase", "ahm", "npr"],
     "m3bert": ["plain", "grid", "grid_grid"],
     "qpi": ["relevance_ft", "teacher_shared", "small_ft_avg", "distilled", "distilled_layers", "dssm"],
 }
