@@ -39,6 +39,9 @@ def test_ranks_and_spearman_are_scipys(values, seed):
 def test_pearson_is_scipys_whatever_the_shift(values, seed, shift, scale):
     x, y = pairs(values, seed)
     x = x * scale + shift
+    if np.ptp(x) == 0 or np.ptp(y) == 0:  # of two equal values older versions of scipy say 0
+        assert math.isnan(pearson(x, y))
+        return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         same(pearson(x, y), float(stats.pearsonr(x, y).statistic))

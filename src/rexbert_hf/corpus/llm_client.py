@@ -274,7 +274,8 @@ def _describe(error: Exception) -> tuple[str, str, int | None]:
     if isinstance(error, HfHubHTTPError) and error.response is not None:
         status = error.response.status_code
         return f"http_{status}", f"HTTP {status}: {_short(error)}", status
-    if isinstance(error, (InferenceTimeoutError, TimeoutError)):
+    # Some versions of the client hand the HTTP library's own time-outs on, which are connection errors by their class.
+    if isinstance(error, (InferenceTimeoutError, TimeoutError)) or type(error).__name__.endswith("Timeout"):
         return "timeout", _short(error), None
     if isinstance(error, (HTTPError, OSError)):
         return "connection", f"{type(error).__name__}: {_short(error)}", None

@@ -2,7 +2,7 @@
 
 A search gives candidate rows; their scores are computed from the stored vectors afterwards, so codes decide what is
 found and never what a score is. Graph and lists are FAISS's (`IndexHNSWFlat`, `IndexIVFScalarQuantizer`, and for 4 bits
-`IndexIVFPQFastScan`: a code for two dimensions, compared 32 rows at once), in its own file format. Codes lie in lists
+`IndexIVFPQFastScan`, which compares 32 rows at once), in its own file format. Codes lie in lists
 and not in a graph: links would cost as much memory as the codes themselves, every step of a walk is a cache miss, and
 coarse codes tear a graph apart where products are nearly equal. Binary codes are one bit a dimension, above or below
 the mean, scanned by Hamming distance (numpy where FAISS is not installed).
@@ -31,7 +31,7 @@ ADD_ROWS = 16_384
 _BINARY_BLOCK = 65_536
 _ROWS_A_LIST = 16  # of the sample: fewer teach k-means nothing, and more lists are worth more than better ones
 _EF_A_LIST = 8
-_LEAST_FOR_PAIRS = 16  # values of a 4-bit code, each learnt from a row
+_LEAST_FOR_FAST_SCAN = 16  # values of a 4-bit code, each learnt from a row
 
 
 def load_faiss() -> Any:
@@ -77,9 +77,8 @@ class FaissCodes:
         else:
             lists = max(1, min(int(4 * len(store) ** 0.5), min(len(store), TRAINING_ROWS) // _ROWS_A_LIST))
             centroids, dim = faiss.IndexFlatIP(store.dim), store.dim
-            if kind == "int4" and len(store) >= _LEAST_FOR_PAIRS:
-                parts = dim if dim % 2 else dim // 2
-                index = faiss.IndexIVFPQFastScan(centroids, dim, lists, parts, 4, metric)
+            if kind == "int4" and len(store) >= _LEAST_FOR_FAST_SCAN:
+                index = faiss.IndexIVFPQFastScan(centroids, dim, lists, dim, 4, metric)
                 index.pq.cp.min_points_per_centroid = 1  # no warning
             else:
                 code = faiss.ScalarQuantizer.QT_4bit if kind == "int4" else faiss.ScalarQuantizer.QT_8bit

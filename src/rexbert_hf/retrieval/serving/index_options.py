@@ -15,7 +15,7 @@ GRAPH_LINKS = 32
 """Neighbours of a graph node, unless told otherwise."""
 
 # Candidates a hit, by kind: the coarser the code, the more.
-_OVERSAMPLE = {"flat": 1.0, "hnsw": 1.0, "int8": 1.5, "int4": 4.0, "binary": 10.0}
+_OVERSAMPLE = {"flat": 1.0, "hnsw": 1.0, "int8": 1.5, "int4": 3.0, "binary": 10.0}
 
 # Least candidates kept while searching, and for each hit: of a graph, and of lists.
 _GRAPH_EF, _LIST_EF = (128, 3), (256, 6)
@@ -28,7 +28,7 @@ class IndexOptions:
 
     Attributes:
         kind: "flat" compares with every vector; "hnsw" walks a graph over float32 vectors; "int8" and "int4" look
-            through some of many lists of codes of a quarter and a sixteenth of the size; "binary" scans one bit a
+            through some of many lists of codes of a quarter and an eighth of the size; "binary" scans one bit a
             dimension. The last three rescore their candidates with the stored vectors, which stay on disk.
         metric: "cosine" (vectors are normalised) or "dot".
         fields: of a product, in the order they are encoded.
@@ -39,7 +39,7 @@ class IndexOptions:
         ef_construction: candidates looked at for each new node.
         ef_search: candidates kept while walking; by default three for each hit wanted, at least 128. An index of kind
             "int8" or "int4" looks through a list for every 8 of them; there it is six, and at least 256.
-        oversample: candidates rescored for each hit wanted. Default by kind: 1.5 (int8), 4 (int4), 10 (binary).
+        oversample: candidates rescored for each hit wanted. Default by kind: 1.5 (int8), 3 (int4), 10 (binary).
         lexical: build BM25 beside the vectors at once; else at the first lexical search.
         stem: whether BM25 stems words (English).
     """
