@@ -117,7 +117,11 @@ def test_odd_queries(view, search_page, monkeypatch):
 
 def test_fill_mask(view):
     view.get_by_role("tab", name="Fill mask").click()
-    view.locator("#text textarea, #text input").first.fill("a red [MASK] ___")
+    box = view.locator("#text textarea, #text input").first
+    box.fill("")
+    box.press_sequentially("a red [MASK] ___", delay=20)  # as a person types: the page hears of each letter
+    playwright_api.expect(box).to_have_value("a red [MASK] ___")
+    box.press("Tab")
     view.locator("button#fill, #fill button").first.click()
     playwright_api.expect(view.locator("#words table")).to_have_count(2, timeout=WAIT)
     assert "%" in view.locator("#words td").nth(1).inner_text()
