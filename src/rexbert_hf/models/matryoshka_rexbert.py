@@ -204,7 +204,7 @@ class _GridCrossEntropy(torch.autograd.Function):
             if kl_weight:
                 students = part if part is not hidden[-1] else part[: len(part) - len(labels)]
                 found = _distil(
-                    students, sliced[:, :dim], bias, teacher, labels, rows * kl_weight, temperature, needs_grad
+                    students, wide[:, :dim], bias, teacher, labels, rows * kl_weight, temperature, needs_grad
                 )
                 loss = loss + found.loss
                 if needs_grad:
