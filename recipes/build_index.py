@@ -22,7 +22,9 @@ def main() -> None:
     run = parse_args(BuildIndexRun, default_config=DEFAULT)
     results = run_build_index(run)
     for search in results["searches"]:
-        print(f"\n{search['query']} ({search['mode']}, {search['milliseconds']:.1f} ms)")
+        asked, searched = search["query"], search["searched_for"]
+        spelt = "" if searched == asked else f", searched for: {searched}"
+        print(f"\n{asked} ({search['mode']}, {search['milliseconds']:.1f} ms{spelt})")
         for hit in search["hits"]:
             print(f"  {hit['score']:.3f}  {hit['id']}  {hit['text']:.100}")
     what = "updated" if results["updated"] else "built"

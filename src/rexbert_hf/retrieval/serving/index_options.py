@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -42,6 +43,8 @@ class IndexOptions:
         oversample: candidates rescored for each hit wanted. Default by kind: 1.5 (int8), 3 (int4), 10 (binary).
         lexical: build BM25 beside the vectors at once; else at the first lexical search.
         stem: whether BM25 stems words (English).
+        spelling: search for words that no product has in the catalogue's own spelling, see `Speller`, in every mode.
+        dense_weight: what a hit by vector counts in a hybrid search beside one by words.
     """
 
     kind: Literal["flat", "hnsw", "int8", "int4", "binary"] = "hnsw"
@@ -56,6 +59,8 @@ class IndexOptions:
     oversample: float | None = None
     lexical: bool = False
     stem: bool = True
+    spelling: bool = False
+    dense_weight: float = 1.0
 
     def __post_init__(self) -> None:
         for name, known in (("kind", KINDS), ("metric", METRICS), ("storage", ("float32", "int8"))):
@@ -67,6 +72,8 @@ class IndexOptions:
             value = getattr(self, name)
             if value is not None and value < 2:
                 raise ValueError(f"index {name} must be at least 2, got {value}")
+        if not 0 < self.dense_weight < math.inf:
+            raise ValueError(f"index dense_weight must be above 0, got {self.dense_weight}")
         if self.oversample is not None and self.oversample < 1:
             raise ValueError(f"index oversample must be at least 1, got {self.oversample}")
 

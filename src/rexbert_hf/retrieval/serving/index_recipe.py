@@ -192,7 +192,7 @@ def _update(index: ProductIndex, products: Dataset) -> dict[str, Any]:
 
 
 def examples(index: Any, run: BuildIndexRun) -> list[dict[str, Any]]:
-    """Example searches: query, mode, milliseconds, and hits with id, score and text.
+    """Example searches: query, what was searched for, mode, milliseconds, and hits with id, score and text.
 
     Args:
         index: what is searched.
@@ -208,5 +208,6 @@ def examples(index: Any, run: BuildIndexRun) -> list[dict[str, Any]]:
             milliseconds = (time.perf_counter() - start) * 1e3
             texts = index.texts([name for name, _ in hits])
             rows = [{"id": name, "score": score, "text": text} for (name, score), text in zip(hits, texts, strict=True)]
-            found.append({"query": query, "mode": mode, "milliseconds": milliseconds, "hits": rows})
+            asked = {"query": query, "searched_for": index.corrected(query)}
+            found.append({**asked, "mode": mode, "milliseconds": milliseconds, "hits": rows})
     return found

@@ -103,7 +103,8 @@ class IndexState(SearchIndex):
         if self.lexical is None or self.lexical.rows != len(self.rows):
             living = np.flatnonzero(self.rows.alive)
             texts = self.rows.texts.take(pa.array(living)).to_pylist()
-            self.lexical = LexicalIndex.build(texts, self.options.stem, living, len(self.rows))
+            options = self.options
+            self.lexical = LexicalIndex.build(texts, options.stem, living, len(self.rows), options.spelling)
         return self.lexical
 
     def kill(self, rows: np.ndarray) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from rexbert_hf.retrieval.serving.spelling import Speller
 from rexbert_hf.retrieval.serving.stemming import porter_stem
 
 FUSION_CONSTANT = 60
@@ -59,6 +60,7 @@ class LexicalIndex:
         numbers: row of each text, int64 `[T]`.
         rows: rows in all, when it was built.
         stem: whether words were stemmed.
+        speller: knows the words of the texts; None: nobody asked for it.
 
     Example:
         >>> index = LexicalIndex.build(["red lamp", "blue lamps", "blue chair"])
@@ -66,12 +68,19 @@ class LexicalIndex:
         [[1, 0, 2]]
     """
 
-    def __init__(self, bm25: Any, numbers: np.ndarray, rows: int, stem: bool = True) -> None:
-        self.bm25, self.numbers, self.rows, self.stem = bm25, numbers, rows, stem
+    def __init__(
+        self, bm25: Any, numbers: np.ndarray, rows: int, stem: bool = True, speller: Speller | None = None
+    ) -> None:
+        self.bm25, self.numbers, self.rows, self.stem, self.speller = bm25, numbers, rows, stem, speller
 
     @classmethod
     def build(
-        cls, texts: Sequence[str], stem: bool = True, numbers: np.ndarray | None = None, rows: int | None = None
+        cls,
+        texts: Sequence[str],
+        stem: bool = True,
+        numbers: np.ndarray | None = None,
+        rows: int | None = None,
+        spelling: bool = False,
     ) -> LexicalIndex:
         """Index texts.
 
@@ -80,6 +89,7 @@ class LexicalIndex:
             stem: whether to stem (English).
             numbers: the row of each text; by default its place.
             rows: rows in all; by default the number of texts.
+            spelling: learn how their words are written too.
         """
         bm25s = load_bm25s()
         tokens = [words_of(text, stem) for text in texts]
@@ -87,7 +97,8 @@ class LexicalIndex:
         bm25 = bm25s.BM25() if any(tokens) else None
         if bm25 is not None:
             bm25.index(tokens, show_progress=False)
-        return cls(bm25, numbers, len(tokens) if rows is None else rows, stem)
+        speller = Speller.of_texts(texts) if spelling else None
+        return cls(bm25, numbers, len(tokens) if rows is None else rows, stem, speller)
 
     def search(self, queries: Sequence[str], k: int, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Scores and rows `[Q, k]`, best first; -inf and -1 where fewer rows hold a word of the query.
@@ -124,6 +135,8 @@ class LexicalIndex:
         folder.mkdir(parents=True, exist_ok=True)
         if self.bm25 is not None:
             self.bm25.save(folder, show_progress=False)
+        if self.speller is not None:
+            self.speller.save(folder)
         np.save(folder / _NUMBERS, self.numbers, allow_pickle=False)
         (folder / _SETTINGS).write_text(json.dumps({"rows": self.rows, "stem": self.stem}), encoding="utf-8")
 
@@ -144,25 +157,28 @@ class LexicalIndex:
             there = any(folder.glob("params*"))
             bm25 = bm25s.BM25.load(folder, mmap=mapped, show_progress=False) if there else None
             numbers = np.load(folder / _NUMBERS, allow_pickle=False)
-            return cls(bm25, numbers, int(settings["rows"]), bool(settings["stem"]))
+            return cls(bm25, numbers, int(settings["rows"]), bool(settings["stem"]), Speller.load(folder))
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(f"{folder} holds no BM25 index ({error}): build the index again") from None
 
 
-def fuse(rankings: Sequence[Sequence[tuple[str, float]]], k: int) -> list[tuple[str, float]]:
-    """Reciprocal rank fusion of several rankings of one query: each hit counts 1 / (60 + rank).
+def fuse(
+    rankings: Sequence[Sequence[tuple[Any, float]]], k: int, weights: Sequence[float] | None = None
+) -> list[tuple[Any, float]]:
+    """Reciprocal rank fusion of several rankings of one query: each hit counts weight / (60 + rank).
 
     Args:
-        rankings: (product id, score), best first.
+        rankings: (product, score), best first.
         k: hits wanted.
+        weights: of the rankings; 1 by default.
 
     Example:
         >>> [name for name, _ in fuse([[("a", 9.0), ("b", 8.0)], [("b", 0.5), ("c", 0.1)]], 2)]
         ['b', 'a']
     """
-    scores: dict[str, float] = {}
-    for ranking in rankings:
+    scores: dict[Any, float] = {}
+    for ranking, weight in zip(rankings, weights or [1.0] * len(rankings), strict=True):
         for rank, (name, _) in enumerate(ranking, start=1):
-            scores[name] = scores.get(name, 0.0) + 1.0 / (FUSION_CONSTANT + rank)
+            scores[name] = scores.get(name, 0.0) + weight / (FUSION_CONSTANT + rank)
     # Ties keep the order of the first ranking that held them.
     return sorted(scores.items(), key=lambda item: -item[1])[:k]

@@ -128,6 +128,9 @@ class SearchPage:
             notes.append(f"Only the first {MOST_CHARACTERS:,} characters were searched for.")
         if not text:
             return Answer("", " ".join([EMPTY, *notes]), [Side(mode) for mode in MODES])
+        searched, problem = answered(lambda: self.index.corrected(text))
+        if not problem and searched != text:
+            notes.append(f"Searched for: {searched}")
         sides = [self._side(text, mode, wanted) for mode in MODES]
         if not any(side.hits or side.problem for side in sides):
             notes.append("Nothing was found: try other words" + (" or a wider filter." if wanted else "."))

@@ -347,12 +347,8 @@ class QdrantIndex(SearchIndex):
         return sorted(self.columns)
 
     def _lexical(self, texts: Sequence[str], k: int, filter: Mapping[str, Any] | None) -> list[Hits]:
+        lexical, names = self._named_words()
         with explained(self.place):
-            if self._words is None:
-                found = list(self._scroll(None, ["product_id", "text"]))
-                lexical = LexicalIndex.build([payload["text"] for payload in found], self.options.stem)
-                self._words = lexical, [payload["product_id"] for payload in found]
-            lexical, names = self._words
             mask = None
             if filter:
                 passing = {payload["product_id"] for payload in self._scroll(self._filter(filter), ["product_id"])}
@@ -362,6 +358,19 @@ class QdrantIndex(SearchIndex):
             [(names[row], float(score)) for row, score in zip(found, values, strict=True) if row >= 0]
             for found, values in zip(rows, scores, strict=True)
         ]
+
+    def words(self) -> LexicalIndex:
+        """BM25 of all products, read from the collection when it is first asked for."""
+        return self._named_words()[0]
+
+    def _named_words(self) -> tuple[LexicalIndex, list[str]]:
+        if self._words is None:
+            with explained(self.place):
+                found = list(self._scroll(None, ["product_id", "text"]))
+            texts = [payload["text"] for payload in found]
+            lexical = LexicalIndex.build(texts, self.options.stem, spelling=self.options.spelling)
+            self._words = lexical, [payload["product_id"] for payload in found]
+        return self._words
 
     def _scroll(self, wanted: Any, fields: list[str]) -> Iterator[dict[str, Any]]:
         offset = None

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from rexbert_hf.retrieval.serving.index_options import MODES, IndexOptions
-from rexbert_hf.retrieval.serving.lexical import fuse
+from rexbert_hf.retrieval.serving.lexical import LexicalIndex, fuse
 from rexbert_hf.retrieval.serving.query_model import ModelIdentity, encode, load_model, normalised
 from rexbert_hf.retrieval.serving.texts import valid_text
 
-FUSION_DEPTH = 100
-"""Hits of each side that a hybrid search fuses, at least."""
+FUSION_DEPTH, FUSED_A_HIT = 100, 4
+"""Hits of each side that a hybrid search fuses: four for each hit wanted, at least 100."""
 
 Hits = list[tuple[str, float]]
 
@@ -90,7 +90,7 @@ class SearchIndex(abc.ABC):
             return self._dense(self._checked(queries), k, filter)
         if wrong := [text for text in queries if not isinstance(text, str)]:
             raise TypeError(f"queries are texts or vectors of numbers, not {str(wrong[0])[:60]!r} among texts")
-        texts = [valid_text(text) for text in queries]
+        texts = [self.corrected(valid_text(text)) for text in queries]
         asked = [i for i, text in enumerate(texts) if text.strip()]
         hits: list[Hits] = [[] for _ in texts]
         if asked:
@@ -98,15 +98,27 @@ class SearchIndex(abc.ABC):
                 hits[i] = found
         return hits
 
+    def corrected(self, query: str) -> str:
+        """A query as it is searched for: its own words, or with `spelling` the catalogue's.
+
+        Args:
+            query: any.
+        """
+        if not self.options.spelling:
+            return query
+        speller = self.words().speller
+        assert speller is not None
+        return speller.correct(query)
+
     def _search_texts(self, texts: list[str], k: int, filter: Mapping[str, Any] | None, mode: str) -> list[Hits]:
         if mode == "lexical":
             return self._lexical(texts, k, filter)
         vectors = self._checked(encode(self.model, texts, "query"))
         if mode == "dense":
             return self._dense(vectors, k, filter)
-        depth = max(k, FUSION_DEPTH)
+        depth = max(FUSED_A_HIT * k, FUSION_DEPTH)
         sides = zip(self._dense(vectors, depth, filter), self._lexical(texts, depth, filter), strict=True)
-        return [fuse(rankings, k) for rankings in sides]
+        return [fuse(rankings, k, (self.options.dense_weight, 1.0)) for rankings in sides]
 
     def _checked(self, vectors: Any) -> np.ndarray:
         try:
@@ -140,6 +152,10 @@ class SearchIndex(abc.ABC):
     @abc.abstractmethod
     def _lexical(self, texts: Sequence[str], k: int, filter: Mapping[str, Any] | None) -> list[Hits]:
         """Hits by words."""
+
+    @abc.abstractmethod
+    def words(self) -> LexicalIndex:
+        """BM25 of the products, built when it is first asked for."""
 
     @abc.abstractmethod
     def texts(self, ids: Sequence[str]) -> list[str | None]:
