@@ -171,7 +171,8 @@ def test_dying_halfway_keeps_what_is_finished_and_goes_on(tmp_path):
     texts = [f"a price {i}" if i != 120 else "a price 120 | 500" for i in range(200)]
     path = write(tmp_path, texts)
     with ChatServer() as server:
-        settings = settings_for(server, patience=0.3, retries=1_000)
+        # On a busy machine an answer may take longer than `FAST` waits, and would be paid for twice.
+        settings = settings_for(server, patience=0.3, retries=1_000, timeout=30.0)
 
         def broken_after(count: int) -> None:
             while server.paid < count:

@@ -28,9 +28,10 @@ class IndexOptions:
     """Settings of an index; they are saved with it.
 
     Attributes:
-        kind: "flat" compares with every vector; "hnsw" walks a graph over float32 vectors; "int8" and "int4" look
-            through some of many lists of codes of a quarter and an eighth of the size; "binary" scans one bit a
-            dimension. The last three rescore their candidates with the stored vectors, which stay on disk.
+        kind: "flat" compares with every vector; "hnsw" walks a graph over float32 vectors; "int4" looks
+            through some of many lists of 4-bit codes (an eighth of the size), and "int8" sorts what it finds there by
+            8-bit codes (three eighths in all) and so reads fewer vectors; "binary" scans one bit a dimension. The last
+            three rescore their candidates with the stored vectors, which stay on disk.
         metric: "cosine" (vectors are normalised) or "dot".
         fields: of a product, in the order they are encoded.
         field_names: put "title: " and so on before each field.
