@@ -49,6 +49,25 @@ def test_everything_is_run_once_and_then_never_again(tmp_path, models):
         assert again[key] == first[key]
 
 
+def test_a_model_trained_several_times_is_measured_seed_by_seed(tmp_path, models):
+    for seed, share in enumerate((0.2, 0.9)):
+        write_model(tmp_path / f"run-{seed}" / "twin", share)
+    name = str(tmp_path / "run-{seed}" / "twin")
+    results = evaluate(settings(tmp_path, [name, models[0]], ["toy", "median"]))
+    found = {cell["seed"]: cell["metrics"]["accuracy"] for cell in results["cells"] if cell["model"].endswith("twin")
+             and cell["task"] == "toy"}  # fmt: skip
+    assert found[0] < 0.35 < 0.75 < found[1]
+    # The twin's seeds are other models, so it has as many of them where nothing is trained.
+    assert RUNS["median twin 0"] == RUNS["median twin 1"] == RUNS["median good 0"] == 1
+    assert "median good 1" not in RUNS
+    write_model(tmp_path / "run-1" / "twin", 0.5)
+    RUNS.clear()
+    evaluate(settings(tmp_path, [name, models[0]], ["toy", "median"]))
+    assert sorted(RUNS) == ["median twin 1", "toy twin 1"]
+    wider = evaluate(settings(tmp_path, [name, models[0]], seeds=3))
+    assert "run-2" in wider["skipped"][f"model {name}"]
+
+
 @pytest.mark.parametrize("change", ["data", "option", "model", "version", "seed"])
 def test_what_decides_a_figure_is_measured_again(tmp_path, models, change, monkeypatch):
     evaluate(settings(tmp_path, models[:1]))

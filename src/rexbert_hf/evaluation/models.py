@@ -2,6 +2,9 @@
 
 Results are cached by what a model is, not by what it is called: the commit of a snapshot, or the hash of the files that
 a loader reads. Checkpoints, cards and figures in a folder do not count.
+
+A name with "{seed}" in it, such as "runs/seed-{seed}/domain", is one model trained several times: seed s of every task
+is measured on its own folder, so that the spread over seeds is that of pre-training too.
 """
 
 from __future__ import annotations
@@ -23,6 +26,9 @@ _NOT_READ = (
     *("run.json", "results.json", "evaluation.json", "trainer_state.json", "report.json"),
     *("optimizer*.bin", "training_args.bin", "requirements.txt"),
 )
+SEED = "{seed}"
+"""In a name, where the number of a seed goes."""
+
 _SNAPSHOT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -34,23 +40,34 @@ class ModelUnderTest:
         name: as it was given.
         path: folder to load, or the word of a baseline.
         key: commit, hash of its files, or the word.
+        by_seed: of a name with "{seed}", the model of each seed.
     """
 
     name: str
     path: str
     key: str
+    by_seed: tuple[ModelUnderTest, ...] = ()
 
     @property
     def is_word(self) -> bool:
         """Whether it is a baseline by word."""
         return self.name in BASELINES
 
+    def at(self, seed: int) -> ModelUnderTest:
+        """The model that a seed is measured on.
 
-def find_model(name: str) -> ModelUnderTest:
+        Args:
+            seed: of the run.
+        """
+        return self.by_seed[seed] if self.by_seed else self
+
+
+def find_model(name: str, seeds: int = 1) -> ModelUnderTest:
     """The model that a name means; a baseline's word wins over a folder of that name (write ./bm25 for the folder).
 
     Args:
         name: folder, Hub name, the MiniLM distribution, or a word of `BASELINES`.
+        seeds: that a name with "{seed}" must have a model for, from 0.
 
     Raises:
         FileNotFoundError: if there is none, or the folder holds no model.
@@ -63,6 +80,9 @@ def find_model(name: str) -> ModelUnderTest:
     """
     if name in BASELINES:
         return ModelUnderTest(name, name, name)
+    if SEED in name:
+        members = tuple(find_model(name.replace(SEED, str(seed))) for seed in range(seeds))
+        return ModelUnderTest(name, name, " ".join(member.key for member in members), members)
     folder = find_base(name)
     if not any((folder / file).is_file() for file in ("config.json", "modules.json")):
         raise FileNotFoundError(f"{name}: {folder} holds no model (no config.json or modules.json)")

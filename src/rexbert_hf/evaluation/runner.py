@@ -74,7 +74,7 @@ def run_tasks(settings: EvaluateSettings) -> Outcome:
     outcome = Outcome()
     for name in settings.models:
         try:
-            outcome.models.append(find_model(name))
+            outcome.models.append(find_model(name, settings.num_seeds))
         except (OSError, ValueError, ImportError) as error:
             outcome.missing[name] = first_line(error)
             logger.warning("model %s is left out: %s", name, outcome.missing[name])
@@ -122,11 +122,12 @@ def _run_cell(
 ) -> Cell:
     folder = Path(settings.output_dir) / "cache"
     options = settings.options(cache_dir=folder / "shared")
-    cache, key = ResultCache(folder), cell_key(task, model.key, fingerprint, seed, options)
+    measured = model.at(seed)
+    cache, key = ResultCache(folder), cell_key(task, measured.key, fingerprint, seed, options)
     found = cache.get(task.name, key)
     if found is None:
         start = time.perf_counter()
-        result = task.run(model.path, data, seed, options)
+        result = task.run(measured.path, data, seed, options)
         check_result(task, result)
         seconds = time.perf_counter() - start
         cache.put(task.name, key, result, seconds)
@@ -156,14 +157,14 @@ def check_result(task: Task, result: TaskResult) -> None:
 
 
 def seeds_of(task: Task, model: ModelUnderTest, count: int) -> list[int]:
-    """Seeds worth running: one where nothing is drawn.
+    """Seeds worth running: one where nothing is drawn, and all of a model that was trained with each.
 
     Args:
         task: to run.
         model: on it.
         count: seeds wanted.
     """
-    draws = model.name == "random" or (task.trains and model.name not in _DETERMINISTIC)
+    draws = model.name == "random" or bool(model.by_seed) or (task.trains and model.name not in _DETERMINISTIC)
     return list(range(count if draws else 1))
 
 

@@ -108,9 +108,10 @@ class EvaluateSettings(DataSettings):
 
     Attributes:
         models: folders, Hub names, the MiniLM distribution, or baselines by word (random, bm25, dssm). The first one is
-            compared with the others.
+            compared with the others. "{seed}" in a folder's name is the number of the seed that it is measured with.
         tasks: task names, or all.
-        seeds: of tasks that train, from 0; None for 1 with the small budget and 3 with the full one.
+        seeds: of tasks that train and of models named with "{seed}", from 0; None for 1 with the small budget and 3
+            with the full one.
         output_dir: for results.json, report.md, plots and the cache; starting again on it does what is missing.
         missing_models: what to do with a model that cannot be had: go on without it and end with status 1 (fail), or
             with status 0 (skip).

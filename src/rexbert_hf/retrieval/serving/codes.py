@@ -4,8 +4,9 @@ A search gives candidate rows; their scores are computed from the stored vectors
 found and never what a score is. Graph and lists are FAISS's, in its own file format: `IndexHNSWFlat`; for 4 bits
 `IndexIVFPQFastScan`, which compares 32 rows at once; for 8 bits the same, and `IndexRefine` over it, which sorts its
 candidates by 8-bit codes. Codes lie in lists and not in a graph: links would cost as much memory as the codes
-themselves, every step of a walk is a cache miss, and coarse codes tear a graph apart where products are nearly equal. Binary codes are one bit a dimension, above or below
-the mean, scanned by Hamming distance (numpy where FAISS is not installed).
+themselves, every step of a walk is a cache miss, and coarse codes tear a graph apart where products are nearly equal.
+Binary codes are one bit a dimension, above or below the mean, scanned by Hamming distance (numpy where FAISS is not
+installed).
 """
 
 from __future__ import annotations
