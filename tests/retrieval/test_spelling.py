@@ -45,6 +45,7 @@ def osa(left: str, right: str) -> int:
         ("barierr-barrel, 19in", "barrier-barrels, 19in"),  # words with digits stay
         ("\u96e8\u6c34\u6876\u69fd", "\u96e8\u6c34\u6876\u69fd"),
         ("", ""),
+        ("sprinkelr" + "r" * 1_000_000, "sprinkelr" + "r" * 1_000_000),
     ],
 )
 def test_corrections(query, searched):

@@ -1,9 +1,9 @@
 """Words of a query that the catalogue does not have, in the catalogue's own spelling.
 
-One query in five on a shop's site holds a word that no product has (measured on Home Depot's log: 404 of 2,209), most
-of them slips: "barreir", "rainbird" for "Rain Bird". The catalogue says how its words are written, so no dictionary is
-needed, and a brand that it sells is never taken for a slip of an English word. A small catalogue lacks many good words
-too: with a few thousand products, measure before it is switched on.
+One query in five on a shop's site holds a word that no product has and some product almost has (Home Depot: 397 of
+2,209), most of them slips: "barreir", "rainbird" for "Rain Bird". The catalogue says how its words are written, so no
+dictionary is needed, and a brand that it sells is never taken for a slip of an English word. A small catalogue lacks
+many good words too: with a few thousand products, measure before it is switched on.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ _FILE = "words.json"
 
 SHORTEST = 4
 """Letters of a word that is corrected; shorter ones have too many neighbours."""
+
+LONGEST = 40
+"""Longer ones are no words, and splitting them would take long."""
 
 LONG = 6
 """Letters from which two edits are allowed instead of one."""
@@ -51,13 +54,13 @@ def load_rapidfuzz() -> Any:
 class Speller:
     """Replaces words that no product has by near words that some have.
 
-    A word of at least four letters and no digit, in a script with spaces, is replaced by the word that takes fewest
+    A word of four to 40 letters and no digit, in a script with spaces, is replaced by the word that takes fewest
     edits (a letter put in, left out, changed, or swapped with its neighbour; one edit, from six letters on two), and
     of several the one that most products hold, at least two. A missing space is one edit. Words without a near one
     stay, and so do words that any product has.
 
     Args:
-        counts: products that hold each word, in lower case.
+        counts: products that hold each word, in lower case; words of letters, without digits.
 
     Example:
         >>> speller = Speller.of_texts(["Rain Bird sprinkler"] * 5 + ["Glacier Bay barrier"] * 2)
@@ -70,7 +73,7 @@ class Speller:
         self.counts = dict(counts)
         self._by_length: dict[int, list[str]] = defaultdict(list)
         for word, count in self.counts.items():
-            if count >= LEAST_PRODUCTS and _correctable(word, SHORTEST - 1):
+            if count >= LEAST_PRODUCTS:
                 self._by_length[len(word)].append(word)
         self._known: dict[str, str] = {}
 
@@ -83,7 +86,7 @@ class Speller:
         """
         counts: Counter[str] = Counter()
         for text in texts:
-            counts.update(set(_WORD.findall(text.lower())))
+            counts.update({word for word in _WORD.findall(text.lower()) if _is_word(word)})
         return cls(counts)
 
     def correct(self, text: str) -> str:
@@ -102,13 +105,15 @@ class Speller:
         Args:
             word: in lower case.
         """
-        if word in self.counts or not _correctable(word):
+        if word in self.counts or len(word) < SHORTEST or not _is_word(word):
             return word
-        if word not in self._known:
+        found = self._known.get(word)  # other threads may empty it at any moment
+        if found is None:
+            found = self._nearest(word)
             if len(self._known) >= _KEPT:
                 self._known.clear()
-            self._known[word] = self._nearest(word)
-        return self._known[word]
+            self._known[word] = found
+        return found
 
     def _nearest(self, word: str) -> str:
         most = 2 if len(word) >= LONG else 1
@@ -158,5 +163,5 @@ class Speller:
         return cls(counts)
 
 
-def _correctable(word: str, shortest: int = SHORTEST) -> bool:
-    return len(word) >= shortest and word.isalpha() and max(word) < _UNSPACED
+def _is_word(word: str) -> bool:
+    return len(word) <= LONGEST and word.isalpha() and max(word) < _UNSPACED
