@@ -13,7 +13,7 @@ import fnmatch
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rexbert_hf.retrieval.training.biencoder import find_base
@@ -46,7 +46,7 @@ class ModelUnderTest:
     name: str
     path: str
     key: str
-    by_seed: tuple[ModelUnderTest, ...] = ()
+    by_seed: tuple[ModelUnderTest, ...] = field(default=(), repr=False)
 
     @property
     def is_word(self) -> bool:

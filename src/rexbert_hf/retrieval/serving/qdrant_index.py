@@ -16,7 +16,7 @@ import numpy as np
 
 from rexbert_hf.hub import versions
 from rexbert_hf.retrieval.serving.embedding_cache import EmbeddingCache
-from rexbert_hf.retrieval.serving.filters import canonical, field_value
+from rexbert_hf.retrieval.serving.filters import canonical
 from rexbert_hf.retrieval.serving.index_folder import write_version
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.lexical import LexicalIndex
@@ -27,7 +27,7 @@ from rexbert_hf.retrieval.serving.qdrant_points import (
     connect,
     explained,
     facts_of,
-    path_terms,
+    payload_of,
     point_id,
 )
 from rexbert_hf.retrieval.serving.query_model import ModelIdentity, encode, load_model
@@ -233,11 +233,11 @@ class QdrantIndex(SearchIndex):
             vectors[places] = self._encoded([batch.texts[i] for i in places], [batch.ids[i] for i in places])
         for start in range(0, len(points), POINTS):
             part = range(start, min(start + POINTS, len(points)))
+            payloads = [payload_of(batch, i, digests[i], self.options.filters) for i in part]
+            self.columns.update(name for payload in payloads for name in payload if name in self.options.filters)
             structs = [
-                models.PointStruct(
-                    id=points[i], vector=vectors[i].tolist(), payload=self._payload(batch, i, digests[i])
-                )
-                for i in part
+                models.PointStruct(id=points[i], vector=vectors[i].tolist(), payload=payload)
+                for i, payload in zip(part, payloads, strict=True)
             ]
             self.client.upsert(self.collection, points=structs, wait=True)
         self._words = None
@@ -246,16 +246,6 @@ class QdrantIndex(SearchIndex):
     def _encoded(self, texts: list[str], ids: list[str]) -> np.ndarray:
         found = encode(self.model, texts) if self.cache is None else self.cache.encode(texts)
         return checked_documents(found, ids, self.options.metric)
-
-    def _payload(self, batch: Batch, place: int, digest: str) -> dict[str, Any]:
-        payload: dict[str, Any] = {"product_id": batch.ids[place], "text": batch.texts[place], "digest": digest}
-        for name in self.options.filters:
-            value = field_value(batch.products[place], name)
-            if value is None:
-                continue
-            self.columns.add(name)
-            payload[name] = path_terms(value) if name == "category_path" else value
-        return payload
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove products; returns how many were there.

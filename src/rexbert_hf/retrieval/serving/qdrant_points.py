@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rexbert_hf.retrieval.serving.filters import PATH_SEPARATOR
+from rexbert_hf.retrieval.serving.filters import PATH_SEPARATOR, field_value
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
+from rexbert_hf.retrieval.serving.product_rows import Batch
 
 _NAMES = uuid.UUID("c1b0a5a6-2f53-5f0e-9a1c-6e1f7d0b9e42")  # any fixed one does
 
@@ -159,3 +160,20 @@ def condition_of(name: str, wanted: Any) -> Any:
     ]
     never = models.FieldCondition(key=name, range=models.Range(gt=math.inf))
     return models.Filter(should=equal or [never])
+
+
+def payload_of(batch: Batch, place: int, digest: str, filters: Sequence[str]) -> dict[str, Any]:
+    """What is kept beside a product's vector: id, text, digest, and the filter columns that it has.
+
+    Args:
+        batch: of products.
+        place: of the product in it.
+        digest: of its text.
+        filters: columns that a search may be filtered by.
+    """
+    payload: dict[str, Any] = {"product_id": batch.ids[place], "text": batch.texts[place], "digest": digest}
+    for name in filters:
+        value = field_value(batch.products[place], name)
+        if value is not None:
+            payload[name] = path_terms(value) if name == "category_path" else value
+    return payload
