@@ -62,12 +62,12 @@ class ModelUnderTest:
         return self.by_seed[seed] if self.by_seed else self
 
 
-def find_model(name: str, seeds: int = 1) -> ModelUnderTest:
+def find_model(name: str, seeds: int = 0) -> ModelUnderTest:
     """The model that a name means; a baseline's word wins over a folder of that name (write ./bm25 for the folder).
 
     Args:
         name: folder, Hub name, the MiniLM distribution, or a word of `BASELINES`.
-        seeds: that a name with "{seed}" must have a model for, from 0.
+        seeds: that a name with "{seed}" must have a model for, from 0; 0 where a name is one model.
 
     Raises:
         FileNotFoundError: if there is none, or the folder holds no model.
@@ -80,7 +80,7 @@ def find_model(name: str, seeds: int = 1) -> ModelUnderTest:
     """
     if name in BASELINES:
         return ModelUnderTest(name, name, name)
-    if SEED in name:
+    if seeds and SEED in name:
         members = tuple(find_model(name.replace(SEED, str(seed))) for seed in range(seeds))
         return ModelUnderTest(name, name, " ".join(member.key for member in members), members)
     folder = find_base(name)

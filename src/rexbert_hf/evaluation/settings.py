@@ -117,7 +117,8 @@ class EvaluateSettings(DataSettings):
             with status 0 (skip).
         pairs: models to compare; none for the first one against each other one.
         resamples: of the paired bootstrap.
-        update_cards: write each local model's figures into its folder, so that its card and `push_to_hub` show them.
+        update_cards: write each local model's figures into its folder, so that its card and `push_to_hub` show them;
+            not those of a name with "{seed}", which are of several folders.
     """
 
     models: list[str] = field(default_factory=list)

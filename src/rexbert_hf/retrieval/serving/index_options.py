@@ -45,6 +45,7 @@ class IndexOptions:
         lexical: build BM25 beside the vectors at once; else at the first lexical search.
         stem: whether BM25 stems words (English).
         spelling: search for words that no product has in the catalogue's own spelling, see `Speller`, in every mode.
+            The words are learned with BM25, so a dense search builds that too.
         dense_weight: what a hit by vector counts in a hybrid search beside one by words.
     """
 
