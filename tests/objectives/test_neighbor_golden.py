@@ -77,7 +77,7 @@ def test_loss_as_the_equations_say(normalize):
     triplets = case()
     batches, masks = tensors(triplets)
     found = neighbor_reconstruction_loss(*batches, *masks, margin=MARGIN, normalize=normalize)
-    assert float(found) == pytest.approx(loss(triplets, MARGIN, normalize), rel=1e-6)
+    assert found.item() == pytest.approx(loss(triplets, MARGIN, normalize), rel=1e-6)
 
 
 @pytest.mark.parametrize("normalize", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,9 @@ from rexbert_hf.retrieval.training.grid_evaluator import Cell
 from rexbert_hf.retrieval.training.grid_measure import CellFigures
 
 logger = logging.getLogger(__name__)
+
+PANELS_ACROSS = 4
+"""Maps of layers x dimensions on one line: seven would be too small to read on a page."""
 
 
 def _pyplot() -> Any:
@@ -94,7 +98,7 @@ def _draw_lines(panel: Any, cells: Sequence[CellFigures], metric: str, cost: Any
 def plot_maps(
     maps: Mapping[str, Mapping[Cell, float]], path: str | os.PathLike[str], title: str | None = None, digits: int = 1
 ) -> Path | None:
-    """Draw maps of layers x dimensions side by side, with their values in percent, on one scale.
+    """Draw maps of layers x dimensions side by side, four a line, with their values in percent, on one scale.
 
     Args:
         maps: values by cell, by the title of the panel; cells that a map lacks stay white.
@@ -113,19 +117,23 @@ def plot_maps(
     tables = {name: 100 * _table(values, layers, dims) for name, values in maps.items()}
     low, high = np.nanmin(list(tables.values())), np.nanmax(list(tables.values()))
     with pyplot.rc_context({"font.size": 8}):
-        size = (len(maps) * (0.55 * len(dims) + 0.7) + 0.6, 0.36 * len(layers) + 1.3)
+        across = min(len(maps), PANELS_ACROSS)
+        down = math.ceil(len(maps) / across)
+        size = (across * (0.55 * len(dims) + 0.7) + 0.6, down * (0.36 * len(layers) + 0.9) + 0.4)
         figure, axes = pyplot.subplots(
-            1, len(maps), figsize=size, dpi=130, layout="constrained", squeeze=False, sharey=True
+            down, across, figsize=size, dpi=130, layout="constrained", squeeze=False, sharey=True
         )
         try:
-            for panel, (name, table) in zip(axes[0], tables.items(), strict=True):
+            for panel in axes.flat[len(maps) :]:
+                panel.set_axis_off()
+            for panel, (name, table) in zip(axes.flat[: len(maps)], tables.items(), strict=True):
                 panel.imshow(
                     table, cmap="Blues", vmin=low - 0.3 * (high - low), vmax=high, aspect="auto", origin="lower"
                 )
                 panel.set_xticks(range(len(dims)), labels=dims)
                 panel.set_yticks(range(len(layers)), labels=layers)
                 panel.set_title(name, fontsize=8)
-                panel.set(xlabel="dimensions", ylabel="layers" if panel is axes[0][0] else "")
+                panel.set(xlabel="dimensions", ylabel="layers" if panel in axes[:, 0] else "")
                 panel.tick_params(which="both", length=0)
                 for (i, j), value in np.ndenumerate(table):
                     if np.isfinite(value):
