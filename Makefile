@@ -7,7 +7,7 @@ MIN_VENV = .venv-min
 TORCH = $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
 .PHONY: help install quickstart test test-min test-transformers lint style types bench bench-full faults faults-long
-.PHONY: fuzz audit wheel-check clean
+.PHONY: bench-gpu fuzz audit wheel-check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -58,6 +58,9 @@ bench: $(STAMP)  ## every benchmark beside its peers, in a minutes mode; one dat
 bench-full: $(STAMP)  ## the same at the sizes that the goals are for: hours
 	$(BIN)/pip install -q -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/all.py --full
+
+bench-gpu:  ## checks, training steps of all sizes, long documents and encoding on a GPU, in one call of minutes
+	$(PYTHON) benchmarks/gpu.py
 
 faults: $(STAMP)  ## kill every kind of long job twice, fill disks, damage files; under 20 minutes on 2 cores
 	REXBERT_FAULTS=2 $(BIN)/python -m pytest tests/faults -n 2 --dist loadgroup --timeout 1800

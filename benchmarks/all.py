@@ -26,6 +26,8 @@ import report
 HERE = Path(__file__).resolve().parent
 INSIDE_OTHERS = {"phrase_mining": "phrases", "phrase_quality": "phrases"}
 """Benchmarks that another one runs and reports."""
+ON_GPUS = ("gpu",)
+"""Benchmarks that measure nothing without a GPU, and run the others there: `make bench-gpu`."""
 
 
 @dataclass
@@ -64,7 +66,7 @@ def scripts(only: Sequence[str] | None = None) -> list[Path]:
         if unknown:
             raise SystemExit(f"error: no benchmark '{unknown[0]}': there are {', '.join(found)}")
         return [found[name] for name in only]
-    return [path for name, path in found.items() if name not in INSIDE_OTHERS]
+    return [path for name, path in found.items() if name not in INSIDE_OTHERS and name not in ON_GPUS]
 
 
 def run(path: Path, full: bool, minutes: float) -> Outcome:

@@ -4,11 +4,14 @@ A step is: collate 64 documents of up to 1,024 tokens (mask .30), forward, backw
 
 * padded: stock ModernBERT (sdpa, `sparse_prediction`), DataCollatorForLanguageModeling, random batches;
 * grouped: the same, batches of similar length;
-* chunked: the same, documents concatenated and cut to 1,024 (run_mlm's way: leaks between documents).
+* chunked: the same, documents concatenated and cut to 1,024 (run_mlm's way: leaks between documents);
+* flash: padded, with flash attention 2; on CUDA where flash-attn is installed.
 
 Each peer runs in a process of its own beside one of ours, and the two take turns step by step, so that both see the
 same machine. On CPU the micro size in float32, on CUDA the base size in bfloat16 (`--size`, `--dtype`). The useful
 FLOPs are those of `rexbert_hf.training.flops`. `--profile` prints where a step of ours goes, and measures nothing else.
+With `--whole` every document has `--max_tokens` tokens, so that nothing is padded: what the kernels themselves bring,
+and, beside it, what the FLOPs of both say it should be (stock sdpa looks at whole documents in local layers too).
 
     python benchmarks/train_step.py [--quick] [--size micro] [--dtype float32|bfloat16] [--min_tokens 0] [--profile]
 """
@@ -23,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +36,18 @@ import torch
 import product_text
 import report
 from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM
+from rexbert_hf.pretraining.compiling import compile_layers
 from rexbert_hf.training.flops import FlopCounter, measure_matmul_peak, visible_pairs
 
 VOCABULARY, MAX_TOKENS, BATCH, MASK = 50_368, 1_024, 64, 0.30
 WARM_UP = 2
 """Steps that do not count: kernels are chosen, and memory is got from the system."""
 PEERS = {"padded": 5.0, "grouped": 2.5, "chunked": None}
-GPU_PEERS = {"padded": 3.0, "grouped": None, "chunked": None}
+GPU_PEERS = {"padded": 3.0, "flash": 1.6, "grouped": None, "chunked": None}
+WHOLE_GOAL = 0.9
+"""Of the ratio that the FLOPs predict for documents of equal length."""
+H100_RATES = {"micro": 2.0e6, "mini": 0.93e6, "base": 0.55e6, "large": 0.22e6}
+"""Goals for an H100 in bfloat16, documents of 1,024 tokens, real tokens a second."""
 
 
 def main() -> None:
@@ -46,10 +55,12 @@ def main() -> None:
     parser = report.parser(__doc__, "three steps a contender instead of seven")
     parser.add_argument("--size")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"])
-    parser.add_argument("--compile", action="store_true", help="torch.compile for the layers of ours")
+    parser.add_argument("--compile", action="store_true", help="ours as trainer.torch_compile makes it")
     parser.add_argument("--batch", type=int, default=BATCH, help="documents a batch")
     parser.add_argument("--min_tokens", type=int, default=0, help="leave out shorter documents")
-    parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS), help="measure only these")
+    parser.add_argument("--max_tokens", type=int, default=MAX_TOKENS, help="cut longer ones")
+    parser.add_argument("--whole", action="store_true", help="documents of --max_tokens tokens each")
+    parser.add_argument("--peers", nargs="+", choices=list(GPU_PEERS), default=list(PEERS), help="measure only these")
     parser.add_argument("--profile", action="store_true", help="where a step of ours goes")
     parser.add_argument("--data_dir", type=Path, default=product_text.DATA_DIR)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -63,8 +74,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         args.rows, source = tokenise(args, Path(folder))
-        mix = f"{source}, {args.size}, {args.dtype}, {args.batch} documents a batch of {args.min_tokens or 1} to"
-        report.header("train_step", f"{mix} {MAX_TOKENS} tokens, mask {MASK}")
+        lengths = "" if args.whole else f"{args.min_tokens or 1} to "
+        mix = f"{source}, {args.size}, {args.dtype}, {args.batch} documents a batch of"
+        report.header("train_step", f"{mix} {lengths}{args.max_tokens} tokens, mask {MASK}")
         if args.profile:
             args.worker = "ours"
             profile(Worker(args))
@@ -78,8 +90,12 @@ def tokenise(args: argparse.Namespace, folder: Path) -> tuple[Path, str]:
     texts, source = product_text.documents(count if not args.min_tokens else 20 * count, args.data_dir)
     tokenizer = product_text.train_tokenizer(texts[: 4 * count], VOCABULARY)
     tokenizer.save_pretrained(folder)
-    rows = [ids[: MAX_TOKENS - 1] + ids[-1:] if len(ids) > MAX_TOKENS else ids for ids in tokenizer(texts)["input_ids"]]
-    rows = [row for row in rows if len(row) >= args.min_tokens][:count]
+    most, rows = args.max_tokens, tokenizer(texts)["input_ids"]
+    if args.whole:
+        rows = whole_rows([token for row in rows for token in row], most, (WARM_UP + 7) * args.batch)
+    else:
+        rows = [ids[: most - 1] + ids[-1:] if len(ids) > most else ids for ids in rows]
+        rows = [row for row in rows if len(row) >= args.min_tokens][:count]
     steps = WARM_UP + (3 if args.quick else 7)
     if len(rows) < steps * args.batch:
         sys.exit(f"error: {len(rows)} documents of {args.min_tokens} tokens or more: lower --min_tokens or --batch")
@@ -87,15 +103,24 @@ def tokenise(args: argparse.Namespace, folder: Path) -> tuple[Path, str]:
     return folder / "rows.json", source
 
 
+def whole_rows(tokens: list[int], length: int, count: int) -> list[list[int]]:
+    """`count` documents of `length` tokens out of a stream, which starts again where it ends."""
+    return [[tokens[(i * length + j) % len(tokens)] for j in range(length)] for i in range(count)]
+
+
 def readings(args: argparse.Namespace) -> list[report.Reading]:
     """Ours beside each peer in turn."""
     found: list[report.Reading] = []
     pairs = {name: _pair(args, name) for name in args.peers}
     goals = GPU_PEERS if torch.cuda.is_available() else PEERS
+    label = f"train_step/{args.size}" + (f"/{args.max_tokens}" if args.whole else "")
     for name, (mine, theirs) in pairs.items():
-        found.append(
-            report.Reading(f"train_step/{args.size}/{name}", mine["rate"], theirs["rate"], goals[name], "real tokens/s")
-        )
+        goal = goals.get(name)
+        if args.whole:
+            predicted = predicted_ratio(args, name)
+            goal = WHOLE_GOAL * predicted
+            print(f"{name}: the FLOPs say {predicted:.2f}x")
+        found.append(report.Reading(f"{label}/{name}", mine["rate"], theirs["rate"], goal, "real tokens/s"))
         print(
             f"{name}: ours {mine['mfu']:.1%} of the peak of {mine['peak'] / 1e9:,.0f} GFLOP/s, the peer"
             f" {theirs['mfu']:.1%}; {theirs['fill']:.1%} of the peer's slots hold a token; peak memory"
@@ -105,14 +130,22 @@ def readings(args: argparse.Namespace) -> list[report.Reading]:
     goal = None if torch.cuda.is_available() else 0.5
     mine, theirs = next(iter(pairs.values()))
     found.append(
-        report.Reading(
-            f"train_step/{args.size}/mfu", statistics.median(shares), theirs["mfu"], goal, "share of peak", "ours"
-        )
+        report.Reading(f"{label}/mfu", statistics.median(shares), theirs["mfu"], goal, "share of peak", "ours")
     )
-    memory = report.Reading(
-        f"train_step/{args.size}/memory", mine["memory"], theirs["memory"], 0.5, "bytes", lower=True
-    )
-    return [*found, memory]
+    if args.whole and args.max_tokens == MAX_TOKENS and "H100" in report.hardware():
+        goal = H100_RATES.get(args.size)
+        found.append(report.Reading(f"{label}/rate", mine["rate"], None, goal, "real tokens/s", "ours"))
+    return [*found, report.Reading(f"{label}/memory", mine["memory"], theirs["memory"], 0.5, "bytes", lower=True)]
+
+
+def predicted_ratio(args: argparse.Namespace, peer: str) -> float:
+    """Stock's FLOPs over ours for documents of equal length: its sdpa sees whole documents in every layer."""
+    counter = FlopCounter.from_config(RexBertConfig.from_size(args.size, vocab_size=VOCABULARY, pad_token_id=0))
+    lengths, predicted = np.full(args.batch, args.max_tokens), round(MASK * args.batch * args.max_tokens)
+    every, near = visible_pairs(lengths), visible_pairs(lengths, counter.window)
+    tokens = int(lengths.sum())
+    theirs = counter.step(tokens, every, near if peer == "flash" else every, predicted)
+    return theirs / counter.step(tokens, every, near, predicted)
 
 
 def _pair(args: argparse.Namespace, peer: str) -> tuple[dict, dict]:
@@ -139,7 +172,8 @@ def _pair(args: argparse.Namespace, peer: str) -> tuple[dict, dict]:
 
 def _start(args: argparse.Namespace, name: str) -> subprocess.Popen[str]:
     command = [sys.executable, __file__, "--worker", name, "--rows", str(args.rows), "--size", args.size]
-    command += ["--dtype", args.dtype, "--batch", str(args.batch)] + (["--compile"] if args.compile else [])
+    command += ["--dtype", args.dtype, "--batch", str(args.batch), "--max_tokens", str(args.max_tokens)]
+    command += ["--compile"] if args.compile else []
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
@@ -205,6 +239,7 @@ class Worker:
         self.optimizer = self._optimizer()
         self.collator = self._collator()
         self.batches = self._batches()
+        self.loader, self.ready = ThreadPoolExecutor(1), dict[int, Future]()
         self.seconds: list[float] = []
         self.tokens: list[int] = []
         self.useful: list[float] = []
@@ -225,8 +260,8 @@ class Worker:
         config = RexBertConfig.from_size(self.args.size, vocab_size=VOCABULARY, **ids)
         if self.name == "ours":
             model = RexBertForMaskedLM(config)
-            if self.args.compile:
-                model.model.layers.compile(dynamic=True)
+            if self.args.compile and not compile_layers(model, self.device):
+                raise SystemExit("error: --compile: nothing can be compiled here (see above)")
             return model
         from transformers import ModernBertForMaskedLM
 
@@ -234,7 +269,8 @@ class Worker:
 
         stock = modernbert_config(config)
         stock.sparse_prediction = True
-        return ModernBertForMaskedLM._from_config(stock, attn_implementation="sdpa")
+        kernel = "flash_attention_2" if self.name == "flash" else "sdpa"
+        return ModernBertForMaskedLM._from_config(stock, attn_implementation=kernel)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         if self.name == "ours":
@@ -256,7 +292,7 @@ class Worker:
     def _batches(self) -> list[list[list[int]]]:
         """Rows of each step."""
         size, count = self.args.batch, self.steps
-        if self.name in ("ours", "padded"):
+        if self.name in ("ours", "padded", "flash"):
             return [self.rows[i * size : (i + 1) * size] for i in range(count)]
         if self.name == "grouped":
             # Every so many-th of the batches that sorting by length makes; the longest one first, as the warm-up.
@@ -264,16 +300,17 @@ class Worker:
             batches = [ordered[i : i + size] for i in range(0, len(ordered) - size + 1, size)]
             steps = count - WARM_UP
             return [*[batches[-1]] * WARM_UP, *(batches[int((i + 0.5) * len(batches) / steps)] for i in range(steps))]
-        joined = [token for row in self.rows for token in row]
-        chunks = [joined[i : i + MAX_TOKENS] for i in range(0, len(joined) - MAX_TOKENS + 1, MAX_TOKENS)]
-        per_step = max(sum(map(len, self.rows[:size])) // MAX_TOKENS, 1)
+        joined, most = [token for row in self.rows for token in row], self.args.max_tokens
+        chunks = [joined[i : i + most] for i in range(0, len(joined) - most + 1, most)]
+        per_step = max(sum(map(len, self.rows[:size])) // most, 1)
         return [chunks[i * per_step : (i + 1) * per_step] for i in range(count)]
 
     def step(self, number: int) -> None:
         """Make a step and note its time, unless it warms up."""
         rows = self.batches[number]
+        self._ahead(number)
         start = time.perf_counter()
-        labelled, slots = self._train(rows)
+        labelled, slots = self._train(rows, number)
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         if number < WARM_UP:
@@ -286,8 +323,20 @@ class Worker:
         pairs = visible_pairs(lengths), visible_pairs(lengths, self.flops.window)
         self.useful.append(self.flops.step(self.tokens[-1], *pairs, labelled))
 
-    def _train(self, rows: list[list[int]]) -> tuple[int, int]:
-        batch = self.collator([{"input_ids": row} for row in rows])
+    def _ahead(self, number: int) -> None:
+        """On CUDA batches are made beside the step, as a loader's workers do; on CPU they take its time."""
+        if self.device.type == "cuda":
+            for later in (number, number + 1):
+                if later < self.steps and later not in self.ready:
+                    self.ready[later] = self.loader.submit(self._collate, self.batches[later])
+            self.ready[number].result()
+
+    def _collate(self, rows: list[list[int]]) -> dict[str, Any]:
+        batch: dict[str, Any] = self.collator([{"input_ids": row} for row in rows])
+        return batch
+
+    def _train(self, rows: list[list[int]], number: int) -> tuple[int, int]:
+        batch = self.ready.pop(number).result() if number in self.ready else self._collate(rows)
         batch = {k: v.to(self.device, non_blocking=True) if hasattr(v, "to") else v for k, v in batch.items()}
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
             loss = self.model(**batch).loss

@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from .configuration_rexbert import SIZES, RexBertConfig
-from .losses_rexbert import masked_cross_entropy, neighbor_reconstruction_loss, reconstruction_distance
+from .losses_rexbert import masked_cross_entropy
 from .modeling_rexbert import (
     RexBertForMaskedLM,
     RexBertForMultipleChoice,
@@ -26,6 +26,7 @@ from .modeling_rexbert import (
     RexBertPreTrainedModel,
 )
 from .modernbert import save_modernbert, to_modernbert
+from .reconstruction_rexbert import neighbor_reconstruction_loss, reconstruction_distance
 
 AutoConfig.register("rexbert", RexBertConfig, exist_ok=True)
 for _auto, _model in (

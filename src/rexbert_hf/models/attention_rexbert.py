@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from .flat_attention_rexbert import DENSE_LOCAL_LENGTH, flat_attention
+from .fused_rexbert import fusable
 from .layout_rexbert import Layout
 
 LOCAL_BLOCK = 128
@@ -32,6 +33,7 @@ def uses_varlen(implementation: str, device: torch.device, dtype: torch.dtype) -
     return implementation == "sdpa" and device.type == "cuda" and dtype in (torch.float16, torch.bfloat16)
 
 
+@fusable
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Rotary embedding of `[T, ..., E]` with float32 `cos` and `sin` `[T, E / 2]`, computed in float32.
 

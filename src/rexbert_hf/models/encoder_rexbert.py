@@ -43,9 +43,11 @@ logger = logging.get_logger(__name__)
 REMOTE_FILES = (
     "configuration_rexbert.py",
     "layout_rexbert.py",
+    "fused_rexbert.py",
     "flat_attention_rexbert.py",
     "attention_rexbert.py",
     "losses_rexbert.py",
+    "reconstruction_rexbert.py",
     "matryoshka_rexbert.py",
     "modernbert.py",
     "layers_rexbert.py",

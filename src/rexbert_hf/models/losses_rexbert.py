@@ -1,9 +1,9 @@
-"""Losses that need the model's own weights: masked cross entropy from bounded slices, neighbour reconstruction.
+"""Masked cross entropy from bounded slices of the logits.
 
 The full logits of a batch are never built. `masked_cross_entropy` walks over rows and vocabulary in tiles that fit
 the cache (CPU) or one slice (GPU), and computes the gradients in the same walk, while the exponentials are at hand.
 
-Travels to the Hub as remote code: imports torch only.
+Travels to the Hub as remote code: imports torch and its siblings only.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+
+from .fused_rexbert import fusable
 
 CPU_ROWS, CPU_COLUMNS = 1024, 4096
 """Tile of logits on CPU: rows x vocabulary columns. Larger tiles fall out of the cache between passes."""
@@ -157,14 +159,16 @@ class VocabularyWalk:
 
     def _walk_rows(self, rows: slice) -> None:
         hidden, labels = self.hidden[rows], self.labels[rows]
-        # One shift for all rows joins the bias, which saves a pass. It is a guess: rows that it does not fit (their
-        # sum runs over, or to zero) are done again, each with its own peak.
-        guess = len(self.tiles) > 1 and hidden.dtype != torch.float16
-        shift = self._guess(hidden) if guess else self._peaks(hidden)
         peaks = rows.stop > self.hits_from
-        sweep = _Sweep(self, hidden, labels, shift, peaks)
-        if guess and not sweep.fits():
-            sweep = _Sweep(self, hidden, labels, self._peaks(hidden), peaks)
+        if len(self.tiles) == 1:
+            sweep = _Sweep(self, hidden, labels, None, peaks)
+        else:
+            # One shift for all rows joins the bias, which saves a pass. It is a guess: rows that it does not fit
+            # (their sum runs over, or to zero) are done again, each with its own peak.
+            guess = hidden.dtype != torch.float16
+            sweep = _Sweep(self, hidden, labels, self._guess(hidden) if guess else self._peaks(hidden), peaks)
+            if guess and not sweep.fits():
+                sweep = _Sweep(self, hidden, labels, self._peaks(hidden), peaks)
         counted = labels >= 0
         losses = torch.where(counted, sweep.total.log() - sweep.target, 0)
         self.loss += losses.sum() if self.row_weights is None else losses.dot(self.row_weights[rows])
@@ -192,16 +196,20 @@ class VocabularyWalk:
 
     def logits(self, inputs: torch.Tensor, i: int, shift: torch.Tensor | None = None) -> torch.Tensor:
         """Logits of tile i less a shift (scalar or `[R, 1]`), in the accumulation dtype."""
-        tile, weight = self.tiles[i], self.weight if self.wide is None else self.wide
-        part = torch.mm(inputs, weight[tile].t(), out=self.buffer(len(inputs), i)).to(self.accumulate)
+        part = self.product(inputs, i).to(self.accumulate)
         if self.wide is not None:
             return part
-        bias = None if self.bias is None else self.bias[tile]
+        bias = None if self.bias is None else self.bias[self.tiles[i]]
         if bias is not None and shift is not None and shift.dim() == 0:
             return part.add_(bias - shift)
         if bias is not None:
             part.add_(bias)
         return part if shift is None else part.sub_(shift)
+
+    def product(self, inputs: torch.Tensor, i: int) -> torch.Tensor:
+        """`inputs @ weight.T` of tile i, in its buffer; with bias and shift where the product adds them."""
+        weight = self.weight if self.wide is None else self.wide
+        return torch.mm(inputs, weight[self.tiles[i]].t(), out=self.buffer(len(inputs), i))
 
     def buffer(self, rows: int, i: int) -> torch.Tensor:
         """Memory of tile i, which the next rows use again; one for all tiles where nobody comes back to them."""
@@ -235,6 +243,33 @@ class VocabularyWalk:
         self.grad_bias.index_add_(0, labels, ones, alpha=-1)
 
 
+@fusable
+def softmax_parts(
+    logits: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor, return_ranks: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """What a softmax over whole rows is made of; `logits` `[R, V]` may be written over.
+
+    Args:
+        logits: in the dtype of the product.
+        bias: `[V]` in the dtype to sum in, or None.
+        labels: `[R]`, negative ones count for nothing.
+        return_ranks: whether to count the tokens above each label.
+
+    Returns:
+        Exponentials of the logits less their row's peak, in the dtype of `logits`; their sums `[R]` and the shifted
+        logit of each label `[R]`, at least float32; and the ranks `[R]` or None.
+    """
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if bias is not None:
+        wide = wide.add_(bias)
+    wide = wide.sub_(wide.amax(1, keepdim=True))
+    target = wide.gather(1, labels.clamp_min(0)[:, None])[:, 0]
+    ranks = (wide > target[:, None]).sum(1) if return_ranks else None
+    wide = wide.exp_()
+    total = wide.sum(1)
+    return wide if wide.dtype == logits.dtype else logits.copy_(wide), total, target, ranks
+
+
 def widened(rows: torch.Tensor, first: torch.Tensor | float, second: torch.Tensor | float) -> torch.Tensor:
     """`[N, D + 2]`: two columns more, rows of memory at multiples of 64 bytes.
 
@@ -264,14 +299,32 @@ class _Sweep:
     """
 
     def __init__(
-        self, walk: VocabularyWalk, hidden: torch.Tensor, labels: torch.Tensor, shift: torch.Tensor, peaks: bool
+        self, walk: VocabularyWalk, hidden: torch.Tensor, labels: torch.Tensor, shift: torch.Tensor | None, peaks: bool
     ) -> None:
-        self.walk, self.hidden, inputs = walk, hidden, walk.inputs(hidden, shift)
+        self.walk, self.hidden = walk, hidden
         self.parts: list[torch.Tensor] = []
         count, dtype, device = len(hidden), walk.accumulate, hidden.device
         self.total, self.target = torch.zeros(2, count, dtype=dtype, device=device)
         self.weighted = torch.zeros(count, hidden.shape[1], dtype=dtype, device=device) if walk.needs_grad else None
         self.ranks = torch.zeros(count, dtype=torch.long, device=device)
+        if shift is None:
+            self.peak: torch.Tensor | None = self.target.new_zeros(())
+            self._whole_rows(labels)
+        else:
+            self._tile_by_tile(labels, shift, peaks)
+
+    def _whole_rows(self, labels: torch.Tensor) -> None:
+        """All logits of a row are here at once: one product, its peak as the shift, and no wait for the device."""
+        walk = self.walk
+        product = walk.product(walk.inputs(self.hidden, self.total.new_zeros(())), 0)
+        bias = walk.bias if walk.wide is None else None
+        exponential, self.total, self.target, ranks = softmax_parts(product, bias, labels, walk.return_ranks)
+        if ranks is not None:
+            self.ranks = ranks
+        self._weigh(0, exponential)
+
+    def _tile_by_tile(self, labels: torch.Tensor, shift: torch.Tensor, peaks: bool) -> None:
+        walk, inputs = self.walk, self.walk.inputs(self.hidden, shift)
         order = labels.argsort()
         borders = torch.searchsorted(
             labels[order], torch.tensor([0, *(t.stop for t in walk.tiles)]).to(labels)
@@ -287,19 +340,22 @@ class _Sweep:
             if walk.return_ranks:
                 logits.append(part)
             else:
-                self._weigh(i, part)
+                self._exponentiate(i, part)
         self.peak = torch.stack(found).amax(0) if peaks else None
         for i, part in enumerate(logits):
             self.ranks += (part > self.target[:, None]).sum(1)
-            self._weigh(i, part)
+            self._exponentiate(i, part)
 
-    def _weigh(self, i: int, logits: torch.Tensor) -> None:
+    def _exponentiate(self, i: int, logits: torch.Tensor) -> None:
         exponential = logits.exp_()
         self.total += exponential.sum(1)
+        if self.weighted is not None and exponential.dtype != self.hidden.dtype:
+            exponential = self.walk.buffer(len(logits), i).copy_(exponential)
+        self._weigh(i, exponential)
+
+    def _weigh(self, i: int, exponential: torch.Tensor) -> None:
         if self.weighted is None:
             return
-        if exponential.dtype != self.hidden.dtype:
-            exponential = self.walk.buffer(len(logits), i).copy_(exponential)
         self.parts.append(exponential)
         weight = self.walk.weight[self.walk.tiles[i]]
         if self.weighted.dtype == self.hidden.dtype:
@@ -310,65 +366,3 @@ class _Sweep:
     def fits(self) -> bool:
         """Whether no row's sum ran over or vanished."""
         return bool(((self.total > 1e-20) & (self.total < 1e30)).all())
-
-
-def neighbor_reconstruction_loss(
-    anchor: torch.Tensor,
-    neighbor: torch.Tensor,
-    negative: torch.Tensor,
-    anchor_mask: torch.Tensor,
-    neighbor_mask: torch.Tensor,
-    negative_mask: torch.Tensor,
-    margin: float = 1.0,
-    normalize: bool = False,
-) -> torch.Tensor:
-    """Triplet loss of neighbour product reconstruction (E-BERT, equations 9-12), mean over the batch.
-
-    Args:
-        anchor: hidden states `[B, N, H]` of the central products.
-        neighbor: `[B, M, H]`, products associated with them.
-        negative: `[B, K, H]`, unrelated products.
-        anchor_mask: `[B, N]`, True on the tokens that count (no padding, no special tokens).
-        neighbor_mask: `[B, M]`.
-        negative_mask: `[B, K]`.
-        margin: margin of the triplet loss.
-        normalize: divide each distance by its number of elements, and the attention scores by sqrt(H), so that the
-            loss does not grow with length and width; the paper does neither.
-
-    Example:
-        >>> a, b = torch.eye(2)[None], torch.ones(1, 1, 2)
-        >>> masks = torch.ones(1, 2), torch.ones(1, 1), torch.ones(1, 1)
-        >>> float(neighbor_reconstruction_loss(a, b, b, *masks))
-        1.0
-    """
-    positive = reconstruction_distance(anchor, neighbor, anchor_mask, neighbor_mask, normalize)
-    other = reconstruction_distance(anchor, negative, anchor_mask, negative_mask, normalize)
-    return (margin + positive - other).clamp_min(0).mean()
-
-
-def reconstruction_distance(
-    left: torch.Tensor, right: torch.Tensor, left_mask: torch.Tensor, right_mask: torch.Tensor, normalize: bool = False
-) -> torch.Tensor:
-    """Distance `[B]` of two contents that rebuild each other (E-BERT, equations 9-11).
-
-    Args:
-        left: `[B, N, H]`.
-        right: `[B, M, H]`.
-        left_mask: `[B, N]`.
-        right_mask: `[B, M]`.
-        normalize: as in `neighbor_reconstruction_loss`.
-    """
-    left, right = left.float(), right.float()
-    left_mask, right_mask = left_mask.bool(), right_mask.bool()
-    scores = left @ right.transpose(1, 2)
-    if normalize:
-        scores = scores * left.shape[-1] ** -0.5
-    lowest = torch.finfo(scores.dtype).min
-    alpha = scores.masked_fill(~right_mask[:, None, :], lowest).softmax(2)
-    beta = scores.masked_fill(~left_mask[:, :, None], lowest).softmax(1)
-    left_error = ((left - alpha @ right) ** 2).sum(2) * left_mask
-    right_error = ((right - beta.transpose(1, 2) @ left) ** 2).sum(2) * right_mask
-    if normalize:
-        left_error = left_error / (left_mask.sum(1, keepdim=True).clamp_min(1) * left.shape[-1])
-        right_error = right_error / (right_mask.sum(1, keepdim=True).clamp_min(1) * right.shape[-1])
-    return left_error.sum(1) + right_error.sum(1)

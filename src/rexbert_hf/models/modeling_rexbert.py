@@ -36,8 +36,9 @@ from .encoder_rexbert import (
 )
 from .layers_rexbert import RexBertPredictionHead, check_ids, drawn, residual_std
 from .layout_rexbert import Layout
-from .losses_rexbert import masked_cross_entropy, neighbor_reconstruction_loss
+from .losses_rexbert import masked_cross_entropy
 from .matryoshka_rexbert import Grid, LabelledStates, grid_loss
+from .reconstruction_rexbert import neighbor_reconstruction_loss
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """Compile the encoder's feed-forward blocks, if this machine can; else one line says why it goes on without.
 
 The blocks depend on the number of tokens alone, so one compilation with free shapes serves the whole run. Attention
-depends on the documents of the batch: compiled, it is compiled again until torch's limit is reached.
+depends on the documents of the batch: compiled, it is compiled again until torch's limit is reached. On an accelerator
+its rotation and the softmax of the head are fused too; on CPU both have code of their own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import logging
 
 import torch
 from transformers import PreTrainedModel
+
+from rexbert_hf.models.fused_rexbert import fuse
 
 logger = logging.getLogger(__name__)
 
@@ -39,4 +42,6 @@ def compile_layers(model: PreTrainedModel, device: torch.device) -> bool:
         return False
     for layer in layers:
         getattr(layer, "mlp", layer).compile(dynamic=True)
+    if device.type != "cpu":
+        fuse()
     return True

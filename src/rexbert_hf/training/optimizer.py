@@ -107,7 +107,7 @@ class StableAdamW(torch.optim.Optimizer):
         return loss
 
     def _step_group(self, group: dict[str, Any]) -> None:
-        by_step: dict[int, list[nn.Parameter]] = {}
+        alike: dict[tuple[int, torch.device], list[nn.Parameter]] = {}
         for param in group["params"]:
             if param.grad is None:
                 continue
@@ -115,9 +115,9 @@ class StableAdamW(torch.optim.Optimizer):
                 raise ValueError("StableAdamW takes dense gradients: build the embedding with sparse=False")
             state = self.state[param] or self._init_state(param)
             state["step"] += 1
-            by_step.setdefault(int(state["step"]), []).append(param)
-        for step, params in by_step.items():
-            foreach = group["foreach"] if group["foreach"] is not None else params[0].device.type != "cpu"
+            alike.setdefault((int(state["step"]), param.device), []).append(param)
+        for (step, device), params in alike.items():
+            foreach = group["foreach"] if group["foreach"] is not None else device.type != "cpu"
             (self._step_foreach if foreach else self._step_blocks)(group, params, step)
 
     def _init_state(self, param: nn.Parameter) -> dict[str, Any]:
@@ -147,15 +147,17 @@ class StableAdamW(torch.optim.Optimizer):
         ratios = torch._foreach_clamp_min(denominators, group["eps"])
         torch._foreach_reciprocal_(ratios)
         torch._foreach_mul_(ratios, grads)
+        # All rates in a few kernels, not a few for each tensor: a small model's step is bound by launches.
         norms = torch._foreach_norm(ratios)
         del ratios
-        rates = [group["lr"] / (n / w.numel() ** 0.5).clamp(min=1.0) for n, w in zip(norms, weights, strict=True)]
+        torch._foreach_div_(norms, [w.numel() ** 0.5 for w in weights])
+        rate = group["lr"] / torch.stack(norms).clamp_(min=1.0)
         decay = _decay_a_rate(group)
         if decay:
-            torch._foreach_mul_(weights, [1 - rate * decay for rate in rates])
+            torch._foreach_mul_(weights, (1 - rate * decay).unbind())
         torch._foreach_add_(denominators, group["eps"])
         updates = torch._foreach_div(avgs, denominators)
-        torch._foreach_mul_(updates, rates)
+        torch._foreach_mul_(updates, rate.unbind())
         torch._foreach_sub_(weights, updates)
         self._write_back(params)
 

@@ -1,0 +1,70 @@
+"""Neighbour product reconstruction: two contents of products that belong together rebuild each other (E-BERT).
+
+Travels to the Hub as remote code: imports torch only.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def neighbor_reconstruction_loss(
+    anchor: torch.Tensor,
+    neighbor: torch.Tensor,
+    negative: torch.Tensor,
+    anchor_mask: torch.Tensor,
+    neighbor_mask: torch.Tensor,
+    negative_mask: torch.Tensor,
+    margin: float = 1.0,
+    normalize: bool = False,
+) -> torch.Tensor:
+    """Triplet loss of neighbour product reconstruction (E-BERT, equations 9-12), mean over the batch.
+
+    Args:
+        anchor: hidden states `[B, N, H]` of the central products.
+        neighbor: `[B, M, H]`, products associated with them.
+        negative: `[B, K, H]`, unrelated products.
+        anchor_mask: `[B, N]`, True on the tokens that count (no padding, no special tokens).
+        neighbor_mask: `[B, M]`.
+        negative_mask: `[B, K]`.
+        margin: margin of the triplet loss.
+        normalize: divide each distance by its number of elements, and the attention scores by sqrt(H), so that the
+            loss does not grow with length and width; the paper does neither.
+
+    Example:
+        >>> a, b = torch.eye(2)[None], torch.ones(1, 1, 2)
+        >>> masks = torch.ones(1, 2), torch.ones(1, 1), torch.ones(1, 1)
+        >>> float(neighbor_reconstruction_loss(a, b, b, *masks))
+        1.0
+    """
+    positive = reconstruction_distance(anchor, neighbor, anchor_mask, neighbor_mask, normalize)
+    other = reconstruction_distance(anchor, negative, anchor_mask, negative_mask, normalize)
+    return (margin + positive - other).clamp_min(0).mean()
+
+
+def reconstruction_distance(
+    left: torch.Tensor, right: torch.Tensor, left_mask: torch.Tensor, right_mask: torch.Tensor, normalize: bool = False
+) -> torch.Tensor:
+    """Distance `[B]` of two contents that rebuild each other (E-BERT, equations 9-11).
+
+    Args:
+        left: `[B, N, H]`.
+        right: `[B, M, H]`.
+        left_mask: `[B, N]`.
+        right_mask: `[B, M]`.
+        normalize: as in `neighbor_reconstruction_loss`.
+    """
+    left, right = left.float(), right.float()
+    left_mask, right_mask = left_mask.bool(), right_mask.bool()
+    scores = left @ right.transpose(1, 2)
+    if normalize:
+        scores = scores * left.shape[-1] ** -0.5
+    lowest = torch.finfo(scores.dtype).min
+    alpha = scores.masked_fill(~right_mask[:, None, :], lowest).softmax(2)
+    beta = scores.masked_fill(~left_mask[:, :, None], lowest).softmax(1)
+    left_error = ((left - alpha @ right) ** 2).sum(2) * left_mask
+    right_error = ((right - beta.transpose(1, 2) @ left) ** 2).sum(2) * right_mask
+    if normalize:
+        left_error = left_error / (left_mask.sum(1, keepdim=True).clamp_min(1) * left.shape[-1])
+        right_error = right_error / (right_mask.sum(1, keepdim=True).clamp_min(1) * right.shape[-1])
+    return left_error.sum(1) + right_error.sum(1)

@@ -1,0 +1,71 @@
+"""Functions that may be compiled: the compiled ones give what the plain ones give, and are the ones that run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM, fused_rexbert, losses_rexbert
+from rexbert_hf.models.attention_rexbert import rotate
+from rexbert_hf.models.fused_rexbert import fusable, fuse
+from rexbert_hf.pretraining.compiling import compile_layers
+
+
+@pytest.fixture(autouse=True)
+def _plain_again():
+    yield
+    fuse(False)
+
+
+def test_only_what_was_asked_for_is_compiled(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compiled.append((function, options)) or function)
+    rotate(torch.ones(2, 3, 4), torch.ones(2, 2), torch.ones(2, 2))
+    assert compiled == []
+    names = fuse()
+    assert set(names) >= {"rotate", "softmax_parts"}
+    assert len(compiled) == len(names)
+    assert all(options == {"dynamic": True} for _, options in compiled)
+
+
+def test_the_compiled_function_runs_until_it_is_undone(monkeypatch):
+    monkeypatch.setattr(fused_rexbert, "_FUSABLE", {})
+    monkeypatch.setattr(torch, "compile", lambda function, **_: lambda x: -function(x))
+
+    @fusable
+    def doubled(x):
+        return 2 * x
+
+    assert doubled(3) == 6
+    fuse()
+    assert doubled(3) == -6
+    fuse(False)
+    assert doubled(3) == 6
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_accelerators_fuse_and_cpus_do_not(monkeypatch, device):
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    model = RexBertForMaskedLM(RexBertConfig.from_size("micro", vocab_size=32, num_hidden_layers=1, pad_token_id=0))
+    assert compile_layers(model, torch.device(device)) is True
+    assert bool(fused_rexbert._COMPILED) is (device == "meta")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [True, False])
+def test_softmax_parts_as_written_out(dtype, bias):
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(5, 11, generator=generator).to(dtype)
+    offset = torch.randn(11, generator=generator) if bias else None
+    labels = torch.tensor([3, -100, 0, 10, 7])
+    whole = logits.double() + (offset.double() if bias else 0)
+    chosen = whole.gather(1, labels.clamp_min(0)[:, None])
+    found = losses_rexbert.softmax_parts(logits.clone(), offset, labels, True)
+    assert found[0].dtype == dtype
+    softmax = found[0].double() / found[1][:, None]
+    torch.testing.assert_close(softmax, whole.softmax(1), atol=2e-3 if dtype == torch.bfloat16 else 1e-6, rtol=1e-2)
+    losses = (found[1].log() - found[2]).double()
+    expected = torch.nn.functional.cross_entropy(whole, labels.clamp_min(0), reduction="none")
+    torch.testing.assert_close(losses, expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(found[3], (whole > chosen).sum(1))
+    assert losses_rexbert.softmax_parts(logits.clone(), offset, labels, False)[3] is None
