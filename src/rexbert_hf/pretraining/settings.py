@@ -137,7 +137,8 @@ class TrainerSettings:
 
     Attributes:
         bf16: bfloat16 autocast; "auto" where the GPU or the CPU (AMX) multiplies it faster than float32.
-        torch_compile: compile the feed-forward blocks (goes on without, with one line, where there is no compiler).
+        torch_compile: compile the feed-forward blocks, on accelerators also rotation and softmax (goes on without, with
+            one line, where there is no compiler).
         gradient_checkpointing: recompute activations.
         weight_decay: not on norms and biases.
         max_grad_norm: clip the gradient.
