@@ -201,7 +201,7 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
                 hidden, self._decoder_weight(), self.decoder.bias, targets, return_ranks=return_ranks
             )
             hidden, ranks = hidden[:labelled], None if ranks is None else ranks[:labelled]
-        count = torch.tensor(labelled, device=total.device)
+        count = torch.full((), labelled, device=total.device)  # filled there: a copy would wait for the device
         divisor = count.clamp_min(1) if num_items is None else torch.as_tensor(num_items, device=total.device)
         if return_logits == "masked":
             fields["logits"] = F.linear(hidden, self._decoder_weight(), self.decoder.bias)
