@@ -13,6 +13,7 @@ from tuning_cases import answer_rows, class_rows, save_tiny, tag_rows
 from rexbert_hf.evaluation.fine_tuning import fine_tune
 from rexbert_hf.evaluation.fine_tuning_rows import Row, check_rows
 from rexbert_hf.evaluation.task import Tuning
+from rexbert_hf.metrics.binary import best_f1_cut
 
 FAST = Tuning((3e-3,), (6,), batch_size=8)
 
@@ -34,6 +35,36 @@ def test_classes_are_learnt_and_the_saved_model_is_a_pipeline(folders, kind, tmp
     fitted.save(tmp_path / "saved")
     said = pipeline("text-classification", str(tmp_path / "saved"))([row.text for row in test])
     assert [one["label"] for one in said] == [fitted.labels[i] for i in answers]
+
+
+@pytest.mark.parametrize("kind", ["rexbert", "bert"])
+def test_rare_matches_are_cut_where_the_dev_split_says(folders, kind, tmp_path):
+    """One step that learns next to nothing: no row has even odds for the rare class, and yet some are found."""
+    rows = [row._replace(label="cup" if row.label == "cup" else "none") for row in class_rows(64)]
+    rare, others = ([row for row in rows if row.label == label] for label in ("cup", "none"))
+    train = [*rare[:3], *others[:29]]
+    dev, test = [*rare[3:9], *others[:10]], class_rows(16, seed=1)
+    labels = ["none", "cup"]
+    still = Tuning((1e-6,), (1,), batch_size=64)
+    plain = fine_tune(folders[kind], "sequence", train, dev, labels=labels, tuning=still)
+    fitted = fine_tune(folders[kind], "match", train, dev, labels=labels, tuning=still)
+    margins = np.diff(np.stack(plain.logits(plain.head.encode(plain.tokenizer, dev, 128, learn=False))), axis=1)[:, 0]
+    gold = np.array([row.label == "cup" for row in dev])
+    answers = fitted.predict(dev)
+    assert np.array_equal(answers, margins > best_f1_cut(margins, gold))
+    assert fitted.head.score(answers, dev) == pytest.approx(fitted.trials[0].best)
+    assert fitted.head.score(answers, dev) >= 2 * gold.mean() / (1 + gold.mean()) - 1e-9, (
+        "at least as good as always yes"
+    )
+    fitted.save(tmp_path / "saved")
+    said = pipeline("text-classification", str(tmp_path / "saved"))([row.text for row in test])
+    assert [one["label"] for one in said] == [labels[i] for i in fitted.predict(test)]
+
+
+def test_a_match_has_two_classes(folders):
+    rows = [Row("a mug", label=label) for label in "abc"]
+    with pytest.raises(ValueError, match="takes two classes, got 3"):
+        fine_tune(folders["bert"], "match", rows, rows)
 
 
 @pytest.mark.parametrize("kind", ["rexbert", "bert"])

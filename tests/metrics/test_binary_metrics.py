@@ -11,6 +11,7 @@ from sklearn import metrics as sk
 from rexbert_hf.metrics.binary import (
     accuracy,
     accuracy_of_sums,
+    best_f1_cut,
     binary_counts,
     binary_f1,
     f1_of_sums,
@@ -59,3 +60,21 @@ def test_bad_input_is_one_line():
         matthews([], [])
     with pytest.raises(ValueError, match=r"row 1: .*2.* is neither 0 nor 1"):
         binary_f1([1, 2], [1, 0])
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 1)), min_size=1, max_size=40))
+def test_the_best_cut_is_as_good_as_any_of_scikit_learns(rows):
+    scores, gold = np.array(rows, dtype=np.float64).T
+    cut = best_f1_cut(scores, gold)
+    precision, recall, _ = sk.precision_recall_curve(gold, scores) if gold.any() else (np.zeros(1), np.zeros(1), None)
+    total = np.where(precision + recall > 0, precision + recall, 1.0)
+    found = sk.f1_score(gold, scores > cut, zero_division=0)
+    assert found == pytest.approx(float((2 * precision * recall / total).max()), abs=1e-9)
+    assert not (scores == cut).any(), "no example lies on the cut"
+
+
+def test_the_highest_of_equally_good_cuts():
+    assert best_f1_cut([3.0, 2.0, 1.0], [1, 1, 0]) == 1.5
+    assert best_f1_cut([3.0, 2.0, 1.0], [0, 0, 1]) == 0.5, "yes to all is best, and lies below all"
+    with pytest.raises(ValueError, match="neither 0 nor 1"):
+        best_f1_cut([0.1, 0.2], [0, 2])

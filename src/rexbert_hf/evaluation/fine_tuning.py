@@ -20,7 +20,14 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from rexbert_hf.evaluation.fine_tuning_batches import Feature, bucketed, by_length, flat, padded
-from rexbert_hf.evaluation.fine_tuning_heads import HEADS, RegressionHead, SequenceHead, SpanHead
+from rexbert_hf.evaluation.fine_tuning_heads import (
+    MultiLabelHead,
+    RegressionHead,
+    SequenceHead,
+    SpanHead,
+    TokenHead,
+)
+from rexbert_hf.evaluation.fine_tuning_match import MatchHead
 from rexbert_hf.evaluation.fine_tuning_model import load_head_model
 from rexbert_hf.evaluation.fine_tuning_rows import HeadName, Row, check_rows, labels_of
 from rexbert_hf.evaluation.task import Tuning
@@ -34,6 +41,11 @@ logger = logging.getLogger(__name__)
 
 UNDEFINED = -1.0
 """Stands for a dev figure that is no number: a correlation with a constant."""
+
+HEADS: dict[str, type[SequenceHead]] = {
+    head.name: head for head in (SequenceHead, MatchHead, RegressionHead, MultiLabelHead, TokenHead, SpanHead)
+}
+"""The heads by name."""
 
 Metric = Callable[[Any, Sequence[Row]], float]
 """Figure of answers (as `FineTuned.predict` gives them) to rows; higher is better."""
@@ -87,16 +99,31 @@ class FineTuned:
     def predict(self, rows: Sequence[Row]) -> Any:
         """Answers to rows, in their order.
 
-        "sequence": class numbers, int64 `[N]`; "regression": float64 `[N]`; "multi_label": probabilities, float64
-        `[N, C]`; "token": a list of tags for each row; "span": (first character, one past the last) or None each.
+        "sequence" and "match": class numbers, int64 `[N]`; "regression": float64 `[N]`; "multi_label": probabilities,
+        float64 `[N, C]`; "token": a list of tags for each row; "span": (first character, one past the last) or None
+        each.
 
         Args:
             rows: their labels are not read.
         """
         if not len(rows):
             raise ValueError("there is no row to predict")
+        return self._answers(rows, settle=False)
+
+    def settle(self, rows: Sequence[Row]) -> Any:
+        """Let the dev split decide what the head leaves to it, and return the answers to it.
+
+        Args:
+            rows: of the dev split.
+        """
+        return self._answers(rows, settle=True)
+
+    def _answers(self, rows: Sequence[Row], settle: bool) -> Any:
         features = self.head.encode(self.tokenizer, rows, self.max_length, learn=False)
-        return self.head.answers(self.logits(features), features, rows)
+        logits = self.logits(features)
+        if settle:
+            self.head.settle(logits, rows)
+        return self.head.answers(logits, features, rows)
 
     @torch.no_grad()
     def logits(self, features: Sequence[Feature]) -> list[np.ndarray]:
@@ -202,6 +229,9 @@ def fine_tune(
     if max(trial.best for trial in trials) == -np.inf:
         raise ValueError(f"{model}: the loss was no number in any of {len(trials)} runs: lower the learning rates")
     best.trials = trials
+    if made.settles:
+        best.settle(dev)  # the last epoch that was tried need not be the best one
+        made.finish(best.model)
     return best
 
 
@@ -272,7 +302,7 @@ class _Loop:
                     logger.warning("rate %g: the loss of step %d is no number; this run ends here", rate, step)
                     return self._end(rate, epochs, scores, kept)
                 step += 1
-            score = float(self.metric(self.fitted.predict(self.dev), self.dev))
+            score = float(self.metric(self.fitted.settle(self.dev), self.dev))
             scores.append(score if np.isfinite(score) else UNDEFINED)
             if scores[-1] > max(scores[:-1], default=-np.inf) and len(scores) < epochs:
                 kept = copy.deepcopy(model.state_dict())

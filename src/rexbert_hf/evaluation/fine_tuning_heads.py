@@ -42,6 +42,7 @@ class SequenceHead:
     name: HeadName = "sequence"
     auto: Any = AutoModelForSequenceClassification
     flat = True
+    settles = False
 
     def __init__(self, labels: Sequence[str] = ()) -> None:
         self.labels = list(labels)
@@ -118,6 +119,21 @@ class SequenceHead:
         """
         return np.argmax(np.stack(logits), axis=1)
 
+    def settle(self, logits: Sequence[np.ndarray], rows: Sequence[Row]) -> None:
+        """Set what the dev split decides beside the epoch; nothing for most heads.
+
+        Args:
+            logits: of the dev rows.
+            rows: with their labels.
+        """
+
+    def finish(self, model: nn.Module) -> None:
+        """Put what was settled into the weights, so that the saved checkpoint answers alike.
+
+        Args:
+            model: that was chosen.
+        """
+
     def score(self, answers: Any, rows: Sequence[Row]) -> float:
         """Figure by which the dev split chooses where the caller brings none: accuracy.
 
@@ -126,6 +142,17 @@ class SequenceHead:
             rows: with their labels.
         """
         return float(np.mean(answers == np.array([self.number[row.label] for row in rows])))
+
+
+def last_layer(model: nn.Module, outputs: int) -> nn.Linear | None:
+    """The layer that gives a head's logits, where it has a bias.
+
+    Args:
+        model: with the head.
+        outputs: logits of a row.
+    """
+    found = [one for one in model.modules() if isinstance(one, nn.Linear) and one.out_features == outputs]
+    return found[-1] if found and found[-1].bias is not None else None
 
 
 class RegressionHead(SequenceHead):
@@ -181,11 +208,11 @@ class MultiLabelHead(SequenceHead):
         From zero, hundreds of steps would teach no more than that most of many classes are rare, and all of them would
         push the encoder the same way (with 170 classes it gave the same answer for every text afterwards).
         """
-        last = [one for one in model.modules() if isinstance(one, nn.Linear) and one.out_features == len(self.labels)]
-        if last and last[-1].bias is not None:
+        last = last_layer(model, len(self.labels))
+        if last is not None:
             least = 0.5 / len(rows)
             shares = np.clip(np.mean([self.target(row) for row in rows], axis=0, dtype=np.float64), least, 1 - least)
-            last[-1].bias.copy_(torch.from_numpy(np.log(shares) - np.log1p(-shares)))
+            last.bias.copy_(torch.from_numpy(np.log(shares) - np.log1p(-shares)))
 
     def inputs(self, features: Sequence[Feature], is_flat: bool) -> dict[str, Tensor]:
         """Targets, `[B, C]`."""
@@ -305,12 +332,6 @@ class SpanHead(SequenceHead):
     def score(self, answers: Any, rows: Sequence[Row]) -> float:
         """F1 of the characters of the answer."""
         return float(np.mean([overlap(said, row.label) for said, row in zip(answers, rows, strict=True)]))
-
-
-HEADS: dict[str, type[SequenceHead]] = {
-    head.name: head for head in (SequenceHead, RegressionHead, MultiLabelHead, TokenHead, SpanHead)
-}
-"""The heads by name."""
 
 
 def wanted(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-HeadName = Literal["sequence", "regression", "multi_label", "token", "span"]
-"""What is predicted: a class, a number, a set of classes, a tag for each word, an answer in a context."""
+HeadName = Literal["sequence", "match", "regression", "multi_label", "token", "span"]
+"""What is predicted: a class, whether it is the second of two, a number, a set of classes, a tag for each word, an
+answer in a context."""
 
 
 class Row(NamedTuple):
@@ -20,9 +21,9 @@ class Row(NamedTuple):
     Attributes:
         text: the text; its words for the head "token"; the question for "span".
         pair: a second text; the context for "span".
-        label: the class name ("sequence"), the number ("regression"), the class names ("multi_label"), a tag for each
-            word ("token"), the first character of the answer in `pair` and one past its last, or None where the
-            context does not answer ("span"). Prediction does not read it.
+        label: the class name ("sequence", "match"), the number ("regression"), the class names ("multi_label"), a tag
+            for each word ("token"), the first character of the answer in `pair` and one past its last, or None where
+            the context does not answer ("span"). Prediction does not read it.
         where: file and line, for messages.
     """
 
@@ -125,6 +126,7 @@ def _check_answer(row: Row, known: set[str], labels: Sequence[str]) -> str | Non
 
 _CHECKS: dict[str, Callable[[Row, set[str], Sequence[str]], str | None]] = {
     "sequence": _check_class,
+    "match": _check_class,
     "regression": _check_number,
     "multi_label": _check_set,
     "token": _check_tags,
@@ -145,6 +147,6 @@ def labels_of(head: HeadName, rows: Sequence[Row]) -> list[str]:
     """
     if head in ("regression", "span"):
         return []
-    if head == "sequence":
+    if head in ("sequence", "match"):
         return sorted({row.label for row in rows if row.label is not None})
     return sorted({one for row in rows for one in (row.label or ())})

@@ -16,7 +16,7 @@ from rexbert_hf.catalog import load_sample, read_records
 from rexbert_hf.evaluation.fine_tuning_rows import Row
 from rexbert_hf.evaluation.matching_pairs import Offer, make_pairs
 from rexbert_hf.evaluation.robustness import perturb
-from rexbert_hf.evaluation.task import DataMissing, Tuning
+from rexbert_hf.evaluation.task import DataMissing, TaskOptions, Tuning
 from rexbert_hf.evaluation.task_splits import Example, TaskData, hash_split
 from rexbert_hf.evaluation.tuned_task import TunedTask, rare_brand_slice
 from rexbert_hf.metrics.binary import accuracy_of_sums, binary_counts, f1_of_sums
@@ -30,7 +30,8 @@ class ProductMatching(TunedTask):
     """Product matching on the WDC products benchmark, all four categories: F1 of the matching pairs.
 
     Protocol (Ditto, Li et al. 2020): a cross-encoder over the two titles with a linear head, the published train,
-    validation and gold test pairs of computers, cameras, shoes and watches together; validation chooses.
+    validation and gold test pairs of computers, cameras, shoes and watches together; validation chooses the epoch and
+    the odds from which a pair is a match.
     Published F1 with the medium training sets of all categories: DeepMatcher .80, Ditto .89.
     Always saying "same" gives .42.
 
@@ -43,7 +44,7 @@ class ProductMatching(TunedTask):
     split = "published train (medium), validation and gold test pairs"
     metric = "f1"
     comparable = "yes, with Ditto's medium sets (full budget)"
-    head = "sequence"
+    head = "match"
     max_length = 128
     folder = "wdc_products"
     caps = (1_000, 150, 600)
@@ -91,6 +92,10 @@ class ProductMatching(TunedTask):
         figures = {"f1": float(f1_of_sums(sums)), "accuracy": float(accuracy_of_sums(sums))}
         shares = {"precision": (sums[0], sums[0] + sums[1]), "recall": (sums[0], sums[0] + sums[2])}
         return counts, {**figures, **{name: float(a / b) if b else 0.0 for name, (a, b) in shares.items()}}
+
+    def config(self, options: TaskOptions) -> dict[str, Any]:
+        """As for other tasks; the head by name, because its cut is part of the protocol."""
+        return {**super().config(options), "head": self.head}
 
     def score_sums(self, sums: np.ndarray, n: np.ndarray | int) -> np.ndarray:
         """F1 of the matches."""

@@ -60,6 +60,34 @@ def accuracy_of_sums(sums: np.ndarray) -> np.ndarray:
     return (sums[..., 0] + sums[..., 3]) / sums.sum(axis=-1)
 
 
+def best_f1_cut(scores: ArrayLike, gold: ArrayLike) -> float:
+    """Where to cut scores so that saying yes from there on gives the highest F1: halfway to the next lower score.
+
+    Of equally good cuts the highest one. Half a point below the lowest score, where yes to all is best.
+
+    Args:
+        scores: `[n]`, finite.
+        gold: true or false, `[n]`.
+
+    Raises:
+        ValueError: if the lengths differ, there is no example, or a gold value is neither 0 nor 1.
+
+    Example:
+        >>> best_f1_cut([0.9, 0.4, 0.3, 0.1], [1, 1, 0, 0])
+        0.35
+    """
+    found, truth = _checked(scores, gold)
+    binary_counts(truth, truth)
+    order = np.argsort(-found, kind="stable")
+    values, hits = found[order].astype(np.float64), np.cumsum(truth[order].astype(bool))
+    said = np.arange(1, len(values) + 1)
+    f1 = 2 * hits / (said + hits[-1])
+    ends = np.append(values[1:] < values[:-1], True)  # equal scores are cut together
+    last = int(np.argmax(np.where(ends, f1, -1.0)))
+    below = values[last + 1] if last + 1 < len(values) else values[last] - 1.0
+    return float((values[last] + below) / 2)
+
+
 def f1_of_sums(sums: np.ndarray) -> np.ndarray:
     """F1 of the positive class from column sums of `binary_counts`; 0 where there is no positive at all.
 
