@@ -118,6 +118,16 @@ class FineTuned:
         """
         return self._answers(rows, settle=True)
 
+    def finish(self, rows: Sequence[Row]) -> None:
+        """Put what the dev split decides into the weights: the last epoch that was tried need not be the best one.
+
+        Args:
+            rows: of the dev split.
+        """
+        if self.head.settles:
+            self.settle(rows)
+            self.head.finish(self.model)
+
     def _answers(self, rows: Sequence[Row], settle: bool) -> Any:
         features = self.head.encode(self.tokenizer, rows, self.max_length, learn=False)
         logits = self.logits(features)
@@ -229,9 +239,7 @@ def fine_tune(
     if max(trial.best for trial in trials) == -np.inf:
         raise ValueError(f"{model}: the loss was no number in any of {len(trials)} runs: lower the learning rates")
     best.trials = trials
-    if made.settles:
-        best.settle(dev)  # the last epoch that was tried need not be the best one
-        made.finish(best.model)
+    best.finish(dev)
     return best
 
 
