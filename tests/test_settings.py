@@ -178,6 +178,9 @@ def test_a_list_takes_several_words(tmp_path):
     run = parse_args(Run, ["--kinds", "a, b", "c: d", config, "--sizes", "1k", "2", "--output_dir", "o"])
     assert (run.kinds, run.sizes, run.seed) == (["a, b", "c: d"], (1000, 2), 7)
     assert parse_args(Run, ["--kinds", "a,b", config, "--output_dir", "o"]).kinds == ["a", "b"]
+    braces = [["runs/seed-{seed}/x", "b"], ["runs/seed-{seed}/x"], ["runs/seed-{seed}/x, b"]]
+    found = [parse_args(Run, ["--kinds", *words, "--output_dir", "o"]).kinds for words in braces]
+    assert found == [braces[0], braces[1], braces[0]]
 
 
 def test_unions_take_the_member_that_fits():

@@ -20,7 +20,7 @@ from rexbert_hf.settings.kinds import (
     parse_number,
     type_name,
 )
-from rexbert_hf.settings.tree import DEFAULTS, Node, SettingsError, closest, one_line, read_text
+from rexbert_hf.settings.tree import DEFAULTS, Node, SettingsError, closest, from_value, one_line, read_text
 
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 
@@ -59,11 +59,12 @@ def structured(node: Node, commas: bool = False) -> Node:
     if not node.raw or not isinstance(node.value, str):
         return node
     text = node.value
-    if commas and not text.lstrip().startswith(("[", "{")):
-        text = f"[{text}]"
+    listed = commas and not text.lstrip().startswith(("[", "{"))
     try:
-        return dataclasses.replace(read_text(text), origin=node.origin)
+        return dataclasses.replace(read_text(f"[{text}]" if listed else text), origin=node.origin)
     except SettingsError as error:
+        if listed:  # "runs/seed-{seed}" is a text, though no YAML within brackets
+            return from_value([part.strip() for part in text.split(",")], node.origin)
         raise SettingsError(f"{node.origin}: {error}") from None
 
 
