@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from .filtering import KEPT_SCHEMA
 from .judging import FilterSettings, Judge
@@ -81,7 +81,9 @@ class DomainFilter(BaseFilter):
     """
 
     name = "domain"
-    _requires_dependencies = [("fasttext", "fasttext-numpy2-wheel")]
+    # DataTrove would ask for a distribution by name, and Python 3.13 has fasttext from another one; the classifier says
+    # itself what is missing.
+    _requires_dependencies: ClassVar[list[str]] = []
 
     def __init__(
         self, settings: FilterSettings, classifier: str | Path | None, exclusion_writer: DiskWriter | None = None
