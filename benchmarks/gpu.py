@@ -7,7 +7,7 @@
 * documents of 8,192 tokens beside the ratio that the FLOPs predict;
 * encoding beside sentence-transformers.
 
-A part that fails is named and the others go on; the exit status is then 1. About eight minutes on an H100. `--cpu`
+A part that fails is named and the others go on; the exit status is then 1. Not yet run on a GPU: none was at hand. `--cpu`
 runs the same parts at toy sizes without a GPU, to see that they run.
 
     python benchmarks/gpu.py [--quick] [--cpu] [--only checks steps text long encode] [--sizes micro mini base large]
