@@ -7,8 +7,8 @@
 * documents of 8,192 tokens beside the ratio that the FLOPs predict;
 * encoding beside sentence-transformers.
 
-A part that fails is named and the others go on; the exit status is then 1. Not yet run on a GPU: none was at hand. `--cpu`
-runs the same parts at toy sizes without a GPU, to see that they run.
+A part that fails is named and the others go on; the exit status is then 1. Not yet run on a GPU: none was at hand.
+`--cpu` runs the same parts at toy sizes without one, to see that they run.
 
     python benchmarks/gpu.py [--quick] [--cpu] [--only checks steps text long encode] [--sizes micro mini base large]
 """
