@@ -128,9 +128,8 @@ def run(part: Part) -> tuple[list[report.Reading], str]:
 
 def read(entry: dict) -> report.Reading:
     """A reading as its own script printed it."""
-    lower = entry["unit"] == "bytes"
-    judged = "ours" if entry["goal"] is not None and entry["name"].rsplit("/", 1)[1] in ("rate", "mfu") else "ratio"
-    return report.Reading(entry["name"], entry["ours"], entry["peer"], entry["goal"], entry["unit"], judged, lower)
+    names = ("name", "ours", "peer", "goal", "unit", "judged", "lower")
+    return report.Reading(**{name: entry[name] for name in names})
 
 
 def checks(device: str) -> Iterator[tuple[str, Callable[[], list[report.Reading]]]]:

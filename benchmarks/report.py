@@ -1,7 +1,7 @@
 """What the benchmarks share: the clock, readings beside a stock peer, and their report.
 
 A benchmark parses with `parser`, prints `header`, measures, and ends with `finish(readings)`, which prints the table
-and, as its last line, one JSON list of {"name", "ours", "peer", "ratio", "goal", "unit", "holds"}.
+and, as its last line, one JSON list of {"name", "ours", "peer", "ratio", "goal", "unit", "judged", "lower", "holds"}.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ class Reading:
         figures = {
             key: _short(value) for key, value in (("ours", self.ours), ("peer", self.peer), ("ratio", self.ratio))
         }
-        return {"name": self.name, **figures, "goal": self.goal, "unit": self.unit, "holds": self.holds}
+        rest = {"goal": self.goal, "unit": self.unit, "judged": self.judged, "lower": self.lower, "holds": self.holds}
+        return {"name": self.name, **figures, **rest}
 
 
 def parser(description: str | None, quick: str) -> argparse.ArgumentParser:

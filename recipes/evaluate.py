@@ -44,6 +44,10 @@ def report(results: dict[str, Any], output_dir: str) -> None:
     for kind in ("skipped", "failed"):
         for what, why in results[kind].items():
             print(f"{kind}: {what}: {why}")
+    fresh = [cell["seconds"] for cell in results["cells"] if not cell["cached"]]
+    print(
+        f"{len(fresh)} measured in {sum(fresh) / 60:.1f} minutes, {len(results['cells']) - len(fresh)} from the cache"
+    )
     print(f"report.md, results.json and plots in {output_dir}")
 
 
