@@ -202,3 +202,52 @@ def test_rows_far_from_the_common_shift_are_done_again():
     expected.backward()
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine.grad.double(), other.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_bfloat16_tiles_add_up(monkeypatch):
+    """Bias and shift go through the products; several tiles and blocks of rows make one gradient."""
+    monkeypatch.setattr(losses_rexbert, "NARROW_COLUMNS", 32)
+    monkeypatch.setattr(losses_rexbert, "CPU_ROWS", 16)
+    hidden, weight, bias, labels = problem(37, 100, width=15, dtype=torch.bfloat16)
+    ours, theirs = leaves(hidden, weight, bias), leaves(hidden.double(), weight.double(), bias.double())
+    loss, correct, _ = masked_cross_entropy(*ours, labels)
+    expected, hits, _ = reference(*theirs, labels)
+    loss.backward()
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-2)
+    assert abs(int(correct) - int(hits)) <= 2
+    for mine, other in zip(ours, theirs, strict=True):
+        assert float((mine.grad.double() - other.grad).norm() / other.grad.norm()) < 1e-2
+
+
+@pytest.mark.parametrize("vocabulary", [300, 3000])
+@pytest.mark.parametrize("scale", [0.22, 0.3])
+def test_sure_labels_keep_their_gradient_in_bfloat16(vocabulary, scale, monkeypatch):
+    """What is left of 1 - .999 is not lost in the rounding of the 1: as near to float64 as logits in bfloat16 allow."""
+    monkeypatch.setattr(losses_rexbert, "CPU_ROWS", 64)
+    width, rows = 64, 200
+    generator = torch.Generator().manual_seed(5)
+    labels = torch.randint(0, vocabulary, (rows,), generator=generator)
+    weight = torch.randn(vocabulary, width, generator=generator)
+    hidden = weight[labels] * scale + 0.05 * torch.randn(rows, width, generator=generator)
+    inputs = [x.bfloat16() for x in (hidden, weight)]
+    ours, exact, stock = leaves(*inputs), leaves(*(x.double() for x in inputs)), leaves(*inputs)
+    loss, correct, _ = masked_cross_entropy(*ours, None, labels)
+    expected, _, _ = reference(*exact, None, labels)
+    rounded = torch.nn.functional.cross_entropy((stock[0] @ stock[1].T).float(), labels, reduction="sum")
+    for x in (loss, expected, rounded):
+        x.backward()
+    assert 0.001 < expected.item() / rows < 0.1
+    assert int(correct) >= rows - 5
+    for mine, truth, other in zip(ours, exact, stock, strict=True):
+        error, limit = ((x.grad.double() - truth.grad).norm() / truth.grad.norm() for x in (mine, other))
+        assert float(error) < 1.5 * float(limit)
+
+
+def test_rows_of_memory_are_filled_behind_added_columns():
+    """Products in bfloat16 read elements in pairs, so one behind the last column."""
+    torch.full((64, 64), float("nan"), dtype=torch.bfloat16)
+    wide = losses_rexbert.widened(torch.ones(3, 5, dtype=torch.bfloat16), 2.0, torch.arange(3.0))
+    assert wide.tolist() == [[1.0] * 5 + [2.0, i] for i in (0.0, 1.0, 2.0)]
+    assert wide.stride() == (32, 1)
+    assert not wide.as_strided((3, 25), (32, 1), 7).any()

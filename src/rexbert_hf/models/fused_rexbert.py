@@ -50,3 +50,30 @@ def fuse(on: bool = True) -> tuple[str, ...]:
     if on:
         _COMPILED.update({name: torch.compile(function, dynamic=True) for name, function in _FUSABLE.items()})
     return tuple(_FUSABLE)
+
+
+@fusable
+def softmax_parts(
+    logits: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor, return_ranks: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """What a softmax over whole rows is made of; `logits` `[R, V]` may be written over.
+
+    Args:
+        logits: in the dtype of the product.
+        bias: `[V]` in the dtype to sum in, or None.
+        labels: `[R]`, negative ones count for nothing.
+        return_ranks: whether to count the tokens above each label.
+
+    Returns:
+        Exponentials of the logits less their row's peak, in the dtype of `logits`; their sums `[R]` and the shifted
+        logit of each label `[R]`, at least float32; and the ranks `[R]` or None.
+    """
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if bias is not None:
+        wide = wide.add_(bias)
+    wide = wide.sub_(wide.amax(1, keepdim=True))
+    target = wide.gather(1, labels.clamp_min(0)[:, None])[:, 0]
+    ranks = (wide > target[:, None]).sum(1) if return_ranks else None
+    wide = wide.exp_()
+    total = wide.sum(1)
+    return wide if wide.dtype == logits.dtype else logits.copy_(wide), total, target, ranks

@@ -12,10 +12,13 @@ from typing import Any
 
 import torch
 
-from .fused_rexbert import fusable
+from .fused_rexbert import softmax_parts
 
 CPU_ROWS, CPU_COLUMNS = 1024, 4096
 """Tile of logits on CPU: rows x vocabulary columns. Larger tiles fall out of the cache between passes."""
+
+NARROW_COLUMNS = 1024
+"""Columns of a tile in bfloat16, whose products are so fast that everything else has to stay in the inner cache."""
 
 GPU_SLICE_ELEMENTS = 1 << 28
 """Logits held at once on an accelerator (rows x vocabulary): 1 GiB in float32."""
@@ -117,7 +120,8 @@ class VocabularyWalk:
 
         Args:
             hidden: as in `masked_cross_entropy`, like the next three.
-            weight: in the dtype of `hidden`; `widened` by the bias and 1 where the products shall add bias and shift.
+            weight: in the dtype of `hidden`; `widened` by the bias and 1 where the products shall add bias and shift
+                (to train in bfloat16 on CPU the walk does that itself).
             bias: or None.
             labels: negative ones count for nothing.
             needs_grad: whether gradients are computed.
@@ -127,12 +131,19 @@ class VocabularyWalk:
             hits_from: rows before this one get no hits, which saves a pass over their logits.
         """
         width = hidden.shape[1]
+        # A pass that turns a tile into float32 and back takes as long as the product that makes it: here a tile stays
+        # in bfloat16 from the product, which sums bias and shift in float32, to the gradient. Not to compare tokens by:
+        # close logits are equal there.
+        self.narrow = hidden.dtype == torch.bfloat16 and hidden.device.type == "cpu" and needs_grad and not return_ranks
+        if self.narrow:
+            high = torch.zeros(len(weight)) if bias is None else bias.float()
+            weight = widened(weight, high, high - high.bfloat16().float(), 1.0)
         self.wide = weight if weight.shape[1] > width else None
         self.hidden, self.weight, self.labels, self.hits_from = hidden, weight[:, :width], labels, hits_from
         self.needs_grad, self.return_ranks, self.row_weights = needs_grad, return_ranks, row_weights
         count, vocabulary = len(hidden), len(weight)
         if hidden.device.type == "cpu":
-            self.rows, columns = min(CPU_ROWS, max(count, 1)), CPU_COLUMNS
+            self.rows, columns = min(CPU_ROWS, max(count, 1)), NARROW_COLUMNS if self.narrow else CPU_COLUMNS
         else:
             self.rows, columns = max(GPU_SLICE_ELEMENTS // vocabulary, 1), vocabulary
         self.tiles = [slice(a, min(a + columns, vocabulary)) for a in range(0, vocabulary, columns)]
@@ -172,8 +183,8 @@ class VocabularyWalk:
         counted = labels >= 0
         losses = torch.where(counted, sweep.total.log() - sweep.target, 0)
         self.loss += losses.sum() if self.row_weights is None else losses.dot(self.row_weights[rows])
-        if sweep.peak is not None:
-            self.hits[rows] = (sweep.target >= sweep.peak) & counted
+        if sweep.best is not None:
+            self.hits[rows] = sweep.best & counted
         if self.ranks is not None:
             self.ranks[rows] = sweep.ranks
         if self.needs_grad:
@@ -192,11 +203,17 @@ class VocabularyWalk:
 
     def inputs(self, hidden: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
         """What `logits` multiplies: the rows, and where the product does it the shift (scalar or `[R, 1]`)."""
-        return hidden if self.wide is None else widened(hidden, 1.0, -shift.expand(len(hidden), 1)[:, 0])
+        if self.wide is None:
+            return hidden
+        ones = [1.0] * (self.wide.shape[1] - hidden.shape[1] - 1)
+        return widened(hidden, *ones, -shift.expand(len(hidden), 1)[:, 0])
 
     def logits(self, inputs: torch.Tensor, i: int, shift: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits of tile i less a shift (scalar or `[R, 1]`), in the accumulation dtype."""
-        part = self.product(inputs, i).to(self.accumulate)
+        """Logits of tile i less a shift (scalar or `[R, 1]`), in the accumulation dtype unless the walk is narrow."""
+        part = self.product(inputs, i)
+        if self.narrow:
+            return part
+        part = part.to(self.accumulate)
         if self.wide is not None:
             return part
         bias = None if self.bias is None else self.bias[self.tiles[i]]
@@ -220,82 +237,74 @@ class VocabularyWalk:
         return self.buffers[key][: rows * columns].view(rows, columns)
 
     def _gradients(self, rows: slice, sweep: _Sweep, counted: torch.Tensor) -> None:
-        hidden, labels, ones = self.hidden[rows], self.labels[rows].clamp_min(0), counted.to(self.accumulate)
+        hidden, ones = self.hidden[rows], counted.to(self.accumulate)
         if self.row_weights is not None:
             ones = ones * self.row_weights[rows]
-        factor = ones / sweep.total
+        factor = sweep.label_less(ones)
         scaled, column = hidden * factor[:, None].to(hidden.dtype), factor.to(hidden.dtype)
         beta = 1 if rows.start or self.adds else 0
-        for tile, exponential in zip(self.tiles, sweep.parts, strict=True):
+        # This order reads a tile as it lies; the other has it rearranged, which takes longer than the product.
+        turned = torch.cat([scaled.t(), column[None]]) if self.narrow else None
+        weighted = torch.zeros(hidden.shape, dtype=self.accumulate, device=hidden.device)
+        for tile, part in zip(self.tiles, sweep.parts, strict=True):
             if hidden.dtype == self.accumulate:
-                torch.addmm(self.grad_weight[tile], exponential.t(), scaled, beta=beta, out=self.grad_weight[tile])
-                torch.addmv(self.grad_bias[tile], exponential.t(), column, beta=beta, out=self.grad_bias[tile])
-            elif beta:
-                self.grad_weight[tile] += torch.mm(exponential.t(), scaled)
-                self.grad_bias[tile] += torch.mv(exponential.t(), column)
+                weighted.addmm_(part, self.weight[tile])
+                torch.addmm(self.grad_weight[tile], part.t(), scaled, beta=beta, out=self.grad_weight[tile])
+                torch.addmv(self.grad_bias[tile], part.t(), column, beta=beta, out=self.grad_bias[tile])
+                continue
+            weighted += torch.mm(part, self.weight[tile])
+            if turned is not None:
+                found = torch.mm(turned, part)
+                for_weight, for_bias = found[:-1].t(), found[-1]
             else:
-                self.grad_weight[tile] = torch.mm(exponential.t(), scaled)
-                self.grad_bias[tile] = torch.mv(exponential.t(), column)
-        assert sweep.weighted is not None
-        grad_hidden = sweep.weighted * factor[:, None] - self.weight[labels] * ones[:, None]
-        self.grad_hidden[rows] = grad_hidden.to(hidden.dtype)
-        self.grad_weight.index_add_(0, labels, (hidden * ones[:, None]).to(self.accumulate), alpha=-1)
-        self.grad_bias.index_add_(0, labels, ones, alpha=-1)
+                for_weight, for_bias = torch.mm(part.t(), scaled), torch.mv(part.t(), column)
+            for target, x in ((self.grad_weight[tile], for_weight), (self.grad_bias[tile], for_bias)):
+                target.add_(x) if beta else target.copy_(x)
+        self.grad_hidden[rows] = weighted.mul_(factor[:, None])
 
 
-@fusable
-def softmax_parts(
-    logits: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor, return_ranks: bool
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """What a softmax over whole rows is made of; `logits` `[R, V]` may be written over.
-
-    Args:
-        logits: in the dtype of the product.
-        bias: `[V]` in the dtype to sum in, or None.
-        labels: `[R]`, negative ones count for nothing.
-        return_ranks: whether to count the tokens above each label.
-
-    Returns:
-        Exponentials of the logits less their row's peak, in the dtype of `logits`; their sums `[R]` and the shifted
-        logit of each label `[R]`, at least float32; and the ranks `[R]` or None.
-    """
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    if bias is not None:
-        wide = wide.add_(bias)
-    wide = wide.sub_(wide.amax(1, keepdim=True))
-    target = wide.gather(1, labels.clamp_min(0)[:, None])[:, 0]
-    ranks = (wide > target[:, None]).sum(1) if return_ranks else None
-    wide = wide.exp_()
-    total = wide.sum(1)
-    return wide if wide.dtype == logits.dtype else logits.copy_(wide), total, target, ranks
-
-
-def widened(rows: torch.Tensor, first: torch.Tensor | float, second: torch.Tensor | float) -> torch.Tensor:
-    """`[N, D + 2]`: two columns more, rows of memory at multiples of 64 bytes.
+def widened(rows: torch.Tensor, *columns: torch.Tensor | float) -> torch.Tensor:
+    """`[N, D + C]`: C columns more, rows of memory at multiples of 64 bytes.
 
     [hidden, 1, -shift] times [weight, bias, 1] are the shifted logits: no pass over them adds bias and shift.
+    In bfloat16 the bias takes two columns, its value and what rounding left of it.
 
     Args:
         rows: `[N, D]`.
-        first: a column, or its value.
-        second: the next one.
+        columns: each `[N]`, or one value for all rows.
     """
     count, width = rows.shape
-    wide = rows.new_empty(count, -(-(width + 2) // 16) * 16)[:, : width + 2]
-    wide[:, :width], wide[:, width], wide[:, width + 1] = rows, first, second
-    return wide
+    total, line = width + len(columns), 64 // rows.element_size()
+    wide = rows.new_empty(count, -(-total // line) * line)
+    wide[:, :width], wide[:, total:] = rows, 0  # bfloat16 products read pairs: what follows must be finite
+    for i, column in enumerate(columns):
+        wide[:, width + i] = column
+    return wide[:, :total]
+
+
+def _row_sums(x: torch.Tensor) -> torch.Tensor:
+    """Sums over columns, in float32 at least; in bfloat16 32 numbers at a time are rounded together, not all."""
+    if x.dtype != torch.bfloat16 or x.shape[1] % 32:
+        return x.sum(1, dtype=torch.promote_types(x.dtype, torch.float32))
+    return x.unflatten(1, (32, -1)).sum(1).sum(1, dtype=torch.float32)
+
+
+def _row_peaks(x: torch.Tensor) -> torch.Tensor:
+    """Largest of each row of numbers that are not negative: in bfloat16 their bits compare as they do, faster."""
+    return x.view(torch.int16).amax(1).view(x.dtype) if x.dtype == torch.bfloat16 else x.amax(1)
 
 
 class _Sweep:
     """All tiles of a block of R rows, once: exponentials of shifted logits and what can be summed on the way.
 
     Attributes:
-        parts: exponentials of each tile, in the dtype of `hidden`; only the last one where nobody comes back.
+        parts: exponentials of each tile, in the dtype of `hidden`; empty without gradients.
+        others: `[R]`, their sums without the label's.
         total: `[R]`, their sums.
         target: `[R]`, shifted logit of the label.
-        peak: `[R]`, largest shifted logit, or None if not asked for.
-        weighted: `[R, H]`, exponentials @ weight; None without gradients.
+        best: `[R]`, whether no token's logit is above the label's, or None if not asked for.
         ranks: `[R]`, tokens above the label (0 if not asked for).
+        places: for each tile, rows whose label it holds, and the label's column there.
     """
 
     def __init__(
@@ -303,12 +312,11 @@ class _Sweep:
     ) -> None:
         self.walk, self.hidden = walk, hidden
         self.parts: list[torch.Tensor] = []
-        count, dtype, device = len(hidden), walk.accumulate, hidden.device
-        self.total, self.target = torch.zeros(2, count, dtype=dtype, device=device)
-        self.weighted = torch.zeros(count, hidden.shape[1], dtype=dtype, device=device) if walk.needs_grad else None
-        self.ranks = torch.zeros(count, dtype=torch.long, device=device)
+        self.others, self.total, self.target = torch.zeros(3, len(hidden), dtype=walk.accumulate, device=hidden.device)
+        self.ranks = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
+        self.best: torch.Tensor | None = None
+        self.places: list[tuple[torch.Tensor, torch.Tensor]] = []
         if shift is None:
-            self.peak: torch.Tensor | None = self.target.new_zeros(())
             self._whole_rows(labels)
         else:
             self._tile_by_tile(labels, shift, peaks)
@@ -319,9 +327,11 @@ class _Sweep:
         product = walk.product(walk.inputs(self.hidden, self.total.new_zeros(())), 0)
         bias = walk.bias if walk.wide is None else None
         exponential, self.total, self.target, ranks = softmax_parts(product, bias, labels, walk.return_ranks)
+        self.best, self.others = self.target >= 0, self.total - self.target.exp()
         if ranks is not None:
             self.ranks = ranks
-        self._weigh(0, exponential)
+        self.parts.append(exponential)
+        self.places.append((torch.arange(len(labels), device=labels.device), labels.clamp_min(0)))
 
     def _tile_by_tile(self, labels: torch.Tensor, shift: torch.Tensor, peaks: bool) -> None:
         walk, inputs = self.walk, self.walk.inputs(self.hidden, shift)
@@ -329,39 +339,46 @@ class _Sweep:
         borders = torch.searchsorted(
             labels[order], torch.tensor([0, *(t.stop for t in walk.tiles)]).to(labels)
         ).tolist()
-        found, logits = [], []
+        logits, own, highest = [], torch.zeros_like(self.target), torch.zeros_like(self.target)
         for i, tile in enumerate(walk.tiles):
             part = walk.logits(inputs, i, shift)
             here = order[borders[i] : borders[i + 1]]
-            if len(here):
-                self.target[here] = part[here, labels[here] - tile.start]
-            if peaks:
-                found.append(part.amax(1))
+            place = here, labels[here] - tile.start
+            self.places.append(place)
+            self.target[here] = part[place].to(self.target.dtype)
             if walk.return_ranks:
-                logits.append(part)
-            else:
-                self._exponentiate(i, part)
-        self.peak = torch.stack(found).amax(0) if peaks else None
-        for i, part in enumerate(logits):
+                logits.append(part.clone())
+            exponential = part.exp_()
+            if peaks:
+                own[here] = exponential[place].to(own.dtype)
+            exponential[place] = 0
+            self.others += _row_sums(exponential)
+            if peaks:
+                torch.maximum(highest, _row_peaks(exponential).to(own.dtype), out=highest)
+            if walk.needs_grad:
+                low = exponential.dtype != self.hidden.dtype
+                self.parts.append(walk.buffer(len(part), i).copy_(exponential) if low else exponential)
+        self.total = self.others + self.target.exp()
+        for part in logits:
             self.ranks += (part > self.target[:, None]).sum(1)
-            self._exponentiate(i, part)
+        self.best = own >= highest if peaks else None
 
-    def _exponentiate(self, i: int, logits: torch.Tensor) -> None:
-        exponential = logits.exp_()
-        self.total += exponential.sum(1)
-        if self.weighted is not None and exponential.dtype != self.hidden.dtype:
-            exponential = self.walk.buffer(len(logits), i).copy_(exponential)
-        self._weigh(i, exponential)
+    def label_less(self, row_weights: torch.Tensor) -> torch.Tensor:
+        """Make `parts` the gradient of the logits but for a factor of each row, which is returned, `[R]`.
 
-    def _weigh(self, i: int, exponential: torch.Tensor) -> None:
-        if self.weighted is None:
-            return
-        self.parts.append(exponential)
-        weight = self.walk.weight[self.walk.tiles[i]]
-        if self.weighted.dtype == self.hidden.dtype:
-            self.weighted.addmm_(exponential, weight)
-        else:
-            self.weighted += torch.mm(exponential, weight)
+        The gradient at the label, its probability less one, is less the sum of all others: what is left of a sure
+        label is not lost in the rounding of a one.
+
+        Args:
+            row_weights: `[R]`, 0 where a row does not count.
+        """
+        low = self.hidden.dtype == torch.float16  # whose range a sum over a vocabulary leaves
+        label = -self.others / self.total if low else -self.others
+        for part, place in zip(self.parts, self.places, strict=True):
+            if low:
+                part.div_(self.total[:, None])
+            part[place] = label[place[0]].to(part.dtype)
+        return row_weights if low else row_weights / self.total
 
     def fits(self) -> bool:
         """Whether no row's sum ran over or vanished."""
