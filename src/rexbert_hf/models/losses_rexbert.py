@@ -75,7 +75,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return_ranks: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         needs_grad = any(ctx.needs_input_grad[:3])
-        walk = VocabularyWalk(hidden, weight.to(hidden.dtype), bias, labels, needs_grad, return_ranks)
+        walk = VocabularyWalk(hidden, weight, bias, labels, needs_grad, return_ranks)
         walk.run()
         if needs_grad:
             grad_weight = walk.grad_weight.to(weight.dtype)
@@ -120,7 +120,7 @@ class VocabularyWalk:
 
         Args:
             hidden: as in `masked_cross_entropy`, like the next three.
-            weight: in the dtype of `hidden`; `widened` by the bias and 1 where the products shall add bias and shift
+            weight: `widened` by the bias and 1 where the products shall add bias and shift
                 (to train in bfloat16 on CPU the walk does that itself).
             bias: or None.
             labels: negative ones count for nothing.
@@ -137,7 +137,8 @@ class VocabularyWalk:
         self.narrow = hidden.dtype == torch.bfloat16 and hidden.device.type == "cpu" and needs_grad and not return_ranks
         if self.narrow:
             high = torch.zeros(len(weight)) if bias is None else bias.float()
-            weight = widened(weight, high, high - high.bfloat16().float(), 1.0)
+            weight = widened(weight, high, high - high.bfloat16().float(), 1.0, dtype=hidden.dtype)
+        weight = weight.to(hidden.dtype)
         self.wide = weight if weight.shape[1] > width else None
         self.hidden, self.weight, self.labels, self.hits_from = hidden, weight[:, :width], labels, hits_from
         self.needs_grad, self.return_ranks, self.row_weights = needs_grad, return_ranks, row_weights
@@ -263,7 +264,7 @@ class VocabularyWalk:
         self.grad_hidden[rows] = weighted.mul_(factor[:, None])
 
 
-def widened(rows: torch.Tensor, *columns: torch.Tensor | float) -> torch.Tensor:
+def widened(rows: torch.Tensor, *columns: torch.Tensor | float, dtype: torch.dtype | None = None) -> torch.Tensor:
     """`[N, D + C]`: C columns more, rows of memory at multiples of 64 bytes.
 
     [hidden, 1, -shift] times [weight, bias, 1] are the shifted logits: no pass over them adds bias and shift.
@@ -272,10 +273,12 @@ def widened(rows: torch.Tensor, *columns: torch.Tensor | float) -> torch.Tensor:
     Args:
         rows: `[N, D]`.
         columns: each `[N]`, or one value for all rows.
+        dtype: of the result; None takes that of the rows.
     """
     count, width = rows.shape
-    total, line = width + len(columns), 64 // rows.element_size()
-    wide = rows.new_empty(count, -(-total // line) * line)
+    dtype = dtype or rows.dtype
+    total, line = width + len(columns), 64 // dtype.itemsize
+    wide = rows.new_empty(count, -(-total // line) * line, dtype=dtype)
     wide[:, :width], wide[:, total:] = rows, 0  # bfloat16 products read pairs: what follows must be finite
     for i, column in enumerate(columns):
         wide[:, width + i] = column
