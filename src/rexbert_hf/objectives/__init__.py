@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from rexbert_hf.models.matryoshka_rexbert import Grid, grid_cross_entropy
 from rexbert_hf.models.reconstruction_rexbert import neighbor_reconstruction_loss, reconstruction_distance
 from rexbert_hf.objectives.association_graph import AssociationGraph
 from rexbert_hf.objectives.hinge import three_part_hinge
-from rexbert_hf.objectives.matryoshka import Grid, grid_cross_entropy
 from rexbert_hf.objectives.pair_counts import AssociationReport
 from rexbert_hf.objectives.triplets import ContentGraph, TripletRows, TripletSampler
 

@@ -21,7 +21,7 @@ from torch import nn
 from transformers import set_seed
 
 from rexbert_hf.hub import push_run
-from rexbert_hf.objectives.matryoshka import Grid
+from rexbert_hf.models.matryoshka_rexbert import Grid
 from rexbert_hf.pretraining.arguments import trackers
 from rexbert_hf.pretraining.processes import check_launcher, check_processes, fast_bfloat16
 from rexbert_hf.pretraining.threads import set_threads

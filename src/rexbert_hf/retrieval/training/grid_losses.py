@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import Matryoshka2dLoss, MultipleNegativesRankingLoss
 from torch import Tensor, nn
 
-from rexbert_hf.objectives.matryoshka import Grid
+from rexbert_hf.models.matryoshka_rexbert import Grid
 from rexbert_hf.retrieval.training.embedding_blocks import Features
 from rexbert_hf.retrieval.training.grid_encoder import GridEncoder
 from rexbert_hf.retrieval.training.losses import MaskedRankingLoss, ThreePartHingeLoss, embedded_loss
