@@ -151,9 +151,13 @@ def test_relevance_starts_from_the_masked_model_and_counts_pairs(whole, tmp_path
     """All encoder weights are those of the checkpoint, and the loss is the mean over the pairs of a step."""
     from rexbert_hf.retrieval.training.qpi import make_classifier
 
-    chosen = settings(tmp_path, objective="relevance", model__init_from=whole[0], model__overrides="{}")
+    folder = Path(shutil.copytree(whole[0], tmp_path / "base"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "matryoshka_layers": [1, 2]}))
+    chosen = settings(tmp_path / "out", objective="relevance", model__init_from=folder, model__overrides="{}")
     tokenizer = AutoTokenizer.from_pretrained(whole[0])
     classifier, encoder = make_classifier(chosen, tokenizer), AutoModel.from_pretrained(whole[0])
+    assert classifier.config.matryoshka_grid() == []  # a classifier trains no cells, so it claims none
     for name, value in encoder.state_dict().items():
         assert torch.equal(classifier.base_model.state_dict()[name], value), name
 
@@ -209,6 +213,7 @@ def test_without_held_out_pairs_the_budget_decides(tmp_path, caplog):
         ({"sources__pairs__pairs__max_tokens": "128"}, "would cut the pairs"),
         ({"early_stopping__patience": "0"}, "patience is at least 1"),
         ({"objective": "ranking"}, "expected one of span, relevance"),
+        ({"objective": "relevance", "model__matryoshka": "{layers: [1, 2]}"}, "a classifier, which has no sub-models"),
     ],
 )
 def test_bad_settings(tmp_path, changes, problem):

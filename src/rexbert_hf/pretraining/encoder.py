@@ -18,9 +18,10 @@ from rexbert_hf.catalog import split_of
 from rexbert_hf.data.languages import UNKNOWN, balanced_texts
 from rexbert_hf.hub import read_run, resolve
 from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM, RexBertForPreTraining
+from rexbert_hf.models.matryoshka_rexbert import Grid
 from rexbert_hf.models.vocabulary_transfer import transfer_vocabulary
 from rexbert_hf.pretraining.languages import split_languages
-from rexbert_hf.pretraining.settings import PretrainSettings
+from rexbert_hf.pretraining.settings import MatryoshkaSettings, PretrainSettings
 from rexbert_hf.pretraining.sources import read_source, room, source_key, texts_of, working_folder
 from rexbert_hf.settings.tree import closest
 
@@ -214,26 +215,39 @@ def _change_vocabulary(model: PreTrainedModel, folder: Path, tokenizer: PreTrain
 
 
 def _set_grid(settings: PretrainSettings, model: PreTrainedModel) -> None:
-    """Have the model train the recipe's grid of sub-models; without one, what its configuration says.
+    """Have the model train the recipe's grid of sub-models; without one that of its checkpoint, unless it is off.
 
     Raises:
-        ValueError: for another architecture, or cells that the model does not have.
+        ValueError: for another architecture, cells that the model does not have, or a grid without the whole model.
     """
     wanted = settings.model.matryoshka
-    if wanted is None:
-        return
     if not isinstance(model, RexBertForMaskedLM):
-        raise ValueError(
-            f"model.matryoshka: {type(model).__name__} has no sub-models: start from a RexBERT or ModernBERT"
-        )
-    for name, value in wanted.fields().items():
+        if isinstance(wanted, MatryoshkaSettings):
+            raise ValueError(
+                f"model.matryoshka: {type(model).__name__} has no sub-models: start from a RexBERT or ModernBERT"
+            )
+        return
+    if wanted == "off":
+        model.config.leave_matryoshka()
+        return
+    for name, value in wanted.fields().items() if wanted is not None else ():
         setattr(model.config, name, value)
     try:
         model.config.check_matryoshka()
+        grid = Grid.of(model.config)
     except ValueError as error:
         raise ValueError(f"model.matryoshka: {error}") from None
-    if not model.config.matryoshka_grid():
+    if grid is None and wanted is not None:
         raise ValueError("model.matryoshka: name layers, dims or cells")
+    model.config.matryoshka_stale = False
+    if grid is not None and wanted is None:
+        cells = ", ".join(f"{layers}x{dim}" for layers, dim in grid.cells)
+        logger.info(
+            "%s brings a grid of sub-models, which is trained on: %s (--model.matryoshka off trains the whole model"
+            " only)",
+            settings.model.init_from or "the configuration",
+            cells,
+        )
 
 
 def _model_class(settings: PretrainSettings) -> type[RexBertForMaskedLM]:

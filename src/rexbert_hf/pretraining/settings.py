@@ -30,8 +30,8 @@ class MatryoshkaSettings:
         layers: after which layers; None: after the last.
         dims: over how many first dimensions; None: all.
         cells: pairs in place of layers x dims.
-        weights: of each cell, 1 by default.
-        sample: train the largest cell and so many less one of the others in a step; 0: all.
+        weights: of each cell, 1 by default: all dims of the first of the layers, then of the next; or as in cells.
+        sample: train the largest cell and so many less one of the others in a step (2 or more); 0: all.
         kl_weight: of the divergence from the largest cell, a detached teacher.
         norm_intermediate: apply the final norm after layers in between.
     """
@@ -61,7 +61,8 @@ class ModelSettings:
         grow_from: initialise the new model of `size` from this smaller checkpoint by tiling from the middle.
         overrides: other fields of the configuration of a new model, e.g. attention_output_dropout.
         attn_implementation: attention back-end; None lets the model choose.
-        matryoshka: train a grid of sub-models in one; None trains the whole model only.
+        matryoshka: train a grid of sub-models in one. None goes on with the grid of `init_from` where it has one; "off"
+            trains the whole model only.
     """
 
     size: Literal["micro", "mini", "base", "large"] | None = "micro"
@@ -70,7 +71,7 @@ class ModelSettings:
     grow_from: str | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
     attn_implementation: str | None = None
-    matryoshka: MatryoshkaSettings | None = None
+    matryoshka: MatryoshkaSettings | Literal["off"] | None = None
 
     def __post_init__(self) -> None:
         if self.size is None and self.init_from is None:

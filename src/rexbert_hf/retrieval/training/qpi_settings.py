@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rexbert_hf.pretraining import PretrainSettings
+from rexbert_hf.pretraining.settings import MatryoshkaSettings
 
 KINDS = {"span": "query_product", "relevance": "relevance"}
 """Masking kind of each objective."""
@@ -63,6 +64,11 @@ class QPISettings(PretrainSettings):
 
     def _classify(self) -> None:
         """The same phases with the relevance of pairs in place of spans; irrelevant pairs are needed then."""
+        if isinstance(self.model.matryoshka, MatryoshkaSettings):
+            raise ValueError(
+                "objective 'relevance' trains a classifier, which has no sub-models: drop model.matryoshka"
+            )
+        self.model.matryoshka = "off"  # nor would the grid of a checkpoint be trained
         for phase in self.phases:
             if phase.masking.kind == KINDS["span"]:
                 names = ("permute_fields", "token_type_ids")
