@@ -9,7 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM, RexBertModel
+from rexbert_hf.models import (
+    RexBertConfig,
+    RexBertForMaskedLM,
+    RexBertForSequenceClassification,
+    RexBertModel,
+    losses_rexbert,
+    matryoshka_rexbert,
+)
 from rexbert_hf.models.matryoshka_rexbert import Grid, grid_cross_entropy
 
 LAYERS, DIMS = [1, 2, 4], [4, 12, 16]
@@ -67,6 +74,7 @@ def transcribed(model, inputs, cells, weights, kl=0.0, norm_intermediate=True):
     return total
 
 
+@pytest.mark.parametrize("tiles", [False, True])
 @pytest.mark.parametrize(
     "fields",
     [
@@ -79,7 +87,11 @@ def transcribed(model, inputs, cells, weights, kl=0.0, norm_intermediate=True):
         {"matryoshka_dims": None},
     ],
 )
-def test_the_grid_loss_is_the_written_out_sum(fields):
+def test_the_grid_loss_is_the_written_out_sum(fields, tiles, monkeypatch):
+    if tiles:  # several blocks of rows and of the vocabulary, none of them full at its end
+        monkeypatch.setattr(losses_rexbert, "CPU_ROWS", 5)
+        monkeypatch.setattr(losses_rexbert, "CPU_COLUMNS", 16)
+        monkeypatch.setattr(matryoshka_rexbert, "TEACHER_ELEMENTS", 150)
     model = tiny(**{"matryoshka_layers": LAYERS, "matryoshka_dims": DIMS, **fields})
     inputs = batch()
     out = model(**inputs)
@@ -92,6 +104,9 @@ def test_the_grid_loss_is_the_written_out_sum(fields):
     wanted = transcribed(model, inputs, cells, weights, kl, normed)
     wanted.backward()
     torch.testing.assert_close(out.loss, wanted, rtol=1e-9, atol=1e-9)
+    states = model.model(inputs["input_ids"], inputs["attention_mask"], output_hidden_states=True).hidden_states
+    guesses = cell_logits(model, states, 4, 16)[inputs["labels"] != -100].argmax(-1)
+    assert int(out.correct) == int((guesses == inputs["labels"][inputs["labels"] != -100]).sum())
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(ours[name], parameter.grad, rtol=1e-7, atol=1e-9, msg=name)
 
@@ -202,6 +217,65 @@ def test_a_sub_model_predicts_what_its_cell_was_trained_for(tmp_path):
         torch.testing.assert_close(logits[kept], cell_logits(model, states, 2, 12)[kept])
 
 
+@pytest.mark.parametrize("way", ["submodel", "from_pretrained", "twice"])
+def test_without_the_norm_in_between_a_cut_model_has_none(tmp_path, way):
+    """`norm_intermediate=false`, the released m3BERT's way: the logits are those of the cell that was trained."""
+    model = tiny(matryoshka_layers=LAYERS, matryoshka_dims=DIMS, norm_intermediate=False).eval()
+    inputs, kept = batch(), batch()["attention_mask"].bool()
+    states = model.model(inputs["input_ids"], inputs["attention_mask"], output_hidden_states=True).hidden_states
+    model.save_pretrained(tmp_path / "whole")
+    if way == "from_pretrained":
+        options = {"num_hidden_layers": 2, "truncate_dim": 12, "dtype": torch.float64}
+        cut, told = RexBertForMaskedLM.from_pretrained(tmp_path / "whole", output_loading_info=True, **options)
+        assert not told["missing_keys"]
+        assert not told["unexpected_keys"]
+    else:
+        cut = model.submodel(2, 12) if way == "submodel" else model.submodel(3).submodel(2, 12)
+    cut.eval().save_pretrained(tmp_path / "cut")
+    again = RexBertForMaskedLM.from_pretrained(tmp_path / "cut", dtype=torch.float64).eval()
+    wanted = cell_logits(model, states, 2, 12, norm_intermediate=False)[kept]
+    assert (wanted - cell_logits(model, states, 2, 12)[kept]).abs().max() > 0.1
+    for found in (cut, again):
+        torch.testing.assert_close(found(inputs["input_ids"], inputs["attention_mask"]).logits[kept], wanted)
+    with pytest.raises(ValueError, match="norm_intermediate=false and cut has no final norm"):
+        again.save_modernbert(tmp_path / "stock")
+    model.save_modernbert(tmp_path / "stock")  # the whole model has its norm
+    assert model.submodel(4, 12).config.apply_final_norm
+
+
+def test_a_grid_without_the_whole_model_is_not_trained():
+    """Layers 3 and 4 would get no gradient, and the divergence would be from another teacher than the full cell."""
+    for fields in ({"matryoshka_layers": [1, 2], "matryoshka_dims": [4, 16]}, {"matryoshka_cells": [[1, 4], [4, 12]]}):
+        model = tiny(**fields)
+        with pytest.raises(ValueError, match="the whole model, 4 layers x 16 dimensions, is no cell of the grid"):
+            model(**batch())
+        model.eval()(**batch())  # such a checkpoint may be read and cut
+
+
+def test_a_task_head_says_that_its_cells_are_those_of_pre_training(tmp_path, caplog):
+    model = tiny(matryoshka_layers=LAYERS, matryoshka_dims=DIMS)
+    model.save_pretrained(tmp_path)
+    own = logging.getLogger("rexbert_hf.models.encoder_rexbert")
+    own.addHandler(caplog.handler)
+    try:
+        RexBertForSequenceClassification.from_pretrained(tmp_path, num_hidden_layers=2, truncate_dim=12)
+        assert "not in fine-tuning" not in caplog.text  # cut before it is fine-tuned
+        head = RexBertForSequenceClassification.from_pretrained(tmp_path)
+        head.submodel(4, 16)
+        assert "not in fine-tuning" not in caplog.text
+        head.save_pretrained(tmp_path / "head")
+        for cut in (lambda: head.submodel(2, 12), lambda: open_cut(tmp_path / "head")):
+            caplog.clear()
+            cut()
+            assert "2 layers x 12 dimensions was trained in pre-training, not in fine-tuning" in caplog.text
+    finally:
+        own.removeHandler(caplog.handler)
+
+
+def open_cut(folder):
+    return RexBertForSequenceClassification.from_pretrained(folder, num_hidden_layers=2, truncate_dim=12)
+
+
 def test_an_untrained_cell_is_named_with_its_nearest(caplog, tmp_path):
     model = tiny(matryoshka_layers=LAYERS, matryoshka_dims=DIMS)
     root = logging.getLogger("transformers")
@@ -235,7 +309,13 @@ def test_an_untrained_cell_is_named_with_its_nearest(caplog, tmp_path):
         ({"matryoshka_dims": [0]}, "x 0 dimensions"),
         ({"matryoshka_layers": [1, 1]}, "named twice"),
         ({"matryoshka_layers": [1, 4], "matryoshka_weights": [1.0]}, "1 matryoshka_weights for 2 cells"),
-        ({"matryoshka_layers": [1, 4], "matryoshka_sample": -1}, "not negative"),
+        ({"matryoshka_layers": [1, 4], "matryoshka_sample": -1}, "sample=-1 cells in a step: 2 or more"),
+        ({"matryoshka_layers": [1, 4], "matryoshka_sample": 1}, "would leave the others out"),
+        ({"matryoshka_layers": [1, 4], "matryoshka_weights": [1.0, -1.0]}, "finite and not negative"),
+        ({"matryoshka_layers": [1, 4], "matryoshka_weights": [1.0, float("nan")]}, "finite and not negative"),
+        ({"matryoshka_layers": [1, 4], "matryoshka_kl_weight": float("inf")}, "finite and not negative"),
+        ({"matryoshka_layers": [4], "matryoshka_cells": [[4, 16]]}, "in place of layers and dims"),
+        ({"matryoshka_cells": [[3]]}, r"cells are pairs \(layers, dimensions\); got \[\[3\]\]"),
     ],
 )
 def test_a_grid_that_does_not_fit_is_refused(fields, message):

@@ -12,6 +12,7 @@ from transformers import AutoModel, BertConfig, BertForMaskedLM
 
 from rexbert_hf.hub.run_file import read_run
 from rexbert_hf.models import RexBertForMaskedLM
+from rexbert_hf.models.matryoshka_rexbert import Grid
 from rexbert_hf.pretraining import pretrain
 from rexbert_hf.pretraining.encoder import load_model, load_tokenizer
 
@@ -46,12 +47,53 @@ def test_it_goes_on_from_a_plain_checkpoint(tmp_path):
     assert RexBertForMaskedLM.from_pretrained(tmp_path / "grid").config.matryoshka_layers == [1, 2]
 
 
+def test_a_grid_of_the_checkpoint_goes_on_with_a_word_and_can_be_switched_off(tmp_path, caplog):
+    first = settings(tmp_path / "a", base={**TINY_RUN, "phases": f"[{PHASE % 'mlm'}]"}, model__matryoshka=GRID)
+    tokenizer = load_tokenizer(first, tmp_path)
+    load_model(first, tokenizer).save_pretrained(tmp_path / "grid")
+    tokenizer.save_pretrained(tmp_path / "grid")
+    base = {key: value for key, value in TINY_RUN.items() if key not in ("model.overrides", "tokenizer.vocab_size")}
+    changes = {"model__size": "null", "model__init_from": tmp_path / "grid"}
+    second = settings(tmp_path / "b", base={**base, "phases": f"[{PHASE % 'mlm'}]"}, **changes)
+    assert not caplog.records
+    with caplog.at_level("INFO", "rexbert_hf.pretraining"):
+        assert load_model(second, tokenizer).config.matryoshka_layers == [1, 2]
+    assert "brings a grid of sub-models, which is trained on: 1x8, 2x8, 1x32, 2x32" in caplog.text
+    caplog.clear()
+    second = settings(tmp_path / "b", base={**base, "phases": f"[{PHASE % 'mlm'}]"}, **changes, model__matryoshka="off")
+    with caplog.at_level("INFO", "rexbert_hf.pretraining"):
+        assert load_model(second, tokenizer).config.matryoshka_grid() == []
+    assert "sub-models" not in caplog.text
+
+
+@pytest.mark.parametrize("weights", ["null", "[1, 2, 3, 4]"])
+def test_what_the_yaml_says_is_what_is_trained(tmp_path, weights):
+    """Weights go by layers, then dims; the other fields arrive as they are written."""
+    grid = f"{{layers: [1, 2], dims: [8, 32], weights: {weights}, kl_weight: 0.5, norm_intermediate: false}}"
+    chosen = settings(tmp_path, base={**TINY_RUN, "phases": f"[{PHASE % 'mlm'}]"}, model__matryoshka=grid)
+    config = load_model(chosen, load_tokenizer(chosen, tmp_path)).config
+    assert (config.matryoshka_kl_weight, config.norm_intermediate) == (0.5, False)
+    found = dict(zip(Grid.of(config).cells, Grid.of(config).weights, strict=True))
+    expected = [1, 1, 1, 1] if weights == "null" else [1, 2, 3, 4]
+    assert found == dict(zip([(1, 8), (1, 32), (2, 8), (2, 32)], expected, strict=True))
+    chosen = settings(
+        tmp_path, base={**TINY_RUN, "phases": f"[{PHASE % 'mlm'}]"}, model__matryoshka="{cells: [[2, 32], [1, 8]]}"
+    )
+    config = load_model(chosen, load_tokenizer(chosen, tmp_path)).config
+    assert config.matryoshka_grid() == [(2, 32), (1, 8)]
+
+
 @pytest.mark.parametrize(
     ("grid", "message"),
     [
         ("{layers: [3]}", "model.matryoshka: Matryoshka cell of 3 layers"),
         ("{dims: [64]}", "x 64 dimensions: the model has 2 layers and 32"),
         ("{sample: 2}", "model.matryoshka: name layers, dims or cells"),
+        ("{layers: [1, 2], sample: 1}", "model.matryoshka: sample=1 cells in a step"),
+        ("{layers: [1], dims: [8, 32]}", "model.matryoshka: the whole model, 2 layers x 32 dimensions, is no cell"),
+        ("{layers: [2], cells: [[2, 32]]}", "model.matryoshka: cells stand in place of layers and dims"),
+        ("{cells: [[3]]}", "model.matryoshka: cells are pairs"),
+        ("{layers: [1, 2], weights: [1, -1]}", "model.matryoshka: weights .* not negative"),
     ],
 )
 def test_a_grid_that_does_not_fit_is_refused(tmp_path, grid, message):

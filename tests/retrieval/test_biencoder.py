@@ -101,6 +101,16 @@ def test_kept_layers_are_those_of_the_whole_model(tmp_path):
         keep_layers(again, [1])
 
 
+def test_kept_layers_of_a_grid_claim_no_cells_and_no_norm(tmp_path):
+    model = tiny_model()
+    model[0].auto_model.config.matryoshka_cells = [[1, 8], [2, 64]]
+    model[0].auto_model.config.norm_intermediate = False
+    keep_layers(model, [0])
+    again = SentenceTransformer(saved(model, tmp_path))
+    assert again[0].auto_model.config.matryoshka_grid() == []
+    assert isinstance(again[0].auto_model.final_norm, torch.nn.Identity)
+
+
 def saved(model, folder):
     model.save_pretrained(str(folder), create_model_card=False)
     return str(folder)

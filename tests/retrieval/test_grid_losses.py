@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 import numpy as np
@@ -12,11 +13,17 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Pooling
 from transformers import BertConfig, BertModel, ModernBertConfig, ModernBertModel
 
-from rexbert_hf.objectives.matryoshka import Grid
+from rexbert_hf.models.matryoshka_rexbert import Grid
 from rexbert_hf.retrieval.training.biencoder import wrap_encoder
 from rexbert_hf.retrieval.training.grid_encoder import GridEncoder, encode_grid
 from rexbert_hf.retrieval.training.grid_losses import GridLoss, stock_grid_loss
-from rexbert_hf.retrieval.training.grid_settings import GridSettings, make_grid, note_cells, trained_cells
+from rexbert_hf.retrieval.training.grid_settings import (
+    GridSettings,
+    fine_tuning_grid,
+    make_grid,
+    note_cells,
+    trained_cells,
+)
 from rexbert_hf.retrieval.training.grid_submodel import cut_biencoder
 from rexbert_hf.retrieval.training.losses import KnownPositives, MaskedRankingLoss, ThreePartHingeLoss
 
@@ -193,9 +200,11 @@ def stock_model(kind):
     return SentenceTransformer(modules=wrap_encoder(encoder, tokenizer, "mean", 16)).eval()
 
 
-@pytest.mark.parametrize("kind", ["rexbert", "bert", "modernbert"])
+@pytest.mark.parametrize("kind", ["rexbert", "unnormed", "bert", "modernbert"])
 def test_each_layer_is_the_model_cut_there(kind):
-    model = deep_model().float().eval() if kind == "rexbert" else stock_model(kind)
+    model = stock_model(kind) if kind in ("bert", "modernbert") else deep_model().float().eval()
+    if kind == "unnormed":
+        model[0].model.config.norm_intermediate = False
     texts = [*TEXTS, *QUERIES, "a much longer text about steel pots and lamps"]
     found = encode_grid(model, texts, "document", [3, 1], batch_size=3)
     for place, depth in enumerate((1, 3)):
@@ -262,6 +271,36 @@ def test_cells_follow_from_settings_or_from_the_base(caplog):
     assert trained_cells(stock) == [(1, 8), (3, 16)]
 
 
+def test_cells_of_pre_training_are_told_from_those_of_fine_tuning(caplog):
+    """A plain fine-tuning leaves the base's grid behind: its cells are no longer what was trained last."""
+    for model in (tiny_model(**DEEP), stock_model("bert")):
+        width = model.get_embedding_dimension()
+        grid = make_grid([(1, 8), (3, width)], None, (3, width))
+        note_cells(model, grid)
+        assert fine_tuning_grid(None, model) is None
+        caplog.clear()
+        loggers = [logging.getLogger(f"rexbert_hf.{name}") for name in ("models.encoder_rexbert", "retrieval")]
+        for logger in loggers:
+            logger.addHandler(caplog.handler)
+        try:
+            assert GridSettings().grid(model).cells == grid.cells  # a chooser may look at them
+            cut = cut_biencoder(model, 1, 8)
+            assert "1 layers x 8 dimensions was trained in pre-training, not in fine-tuning" in caplog.text
+            caplog.clear()
+            assert trained_cells(cut) == []
+            assert fine_tuning_grid(GridSettings(), model).cells == grid.cells
+            cut_biencoder(model, 1, 8)
+            assert not caplog.records
+        finally:
+            for logger in loggers:
+                logger.removeHandler(caplog.handler)
+
+
+def test_a_grid_without_the_whole_model_is_not_fine_tuned():
+    with pytest.raises(ValueError, match="the whole model, 3 layers x 64 dimensions, is no cell of the grid"):
+        fine_tuning_grid(GridSettings(layers=[1, 2]), tiny_model(**DEEP))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -271,7 +310,9 @@ def test_cells_follow_from_settings_or_from_the_base(caplog):
         ({"layers": [1, 3], "weights": [1.0]}, "1 matryoshka.weights for 2 cells"),
         ({"cells": [[1, 8]], "dims": [8]}, "cells stand in place of layers and dims"),
         ({"cells": [[1, 8, 9]]}, "are pairs"),
-        ({"sample": -1}, "not negative"),
+        ({"sample": -1}, "sample=-1 cells in a step"),
+        ({"sample": 1}, "matryoshka: sample=1 cells in a step: 2 or more"),
+        ({"layers": [1, 3], "weights": [1.0, -2.0]}, "finite and not negative"),
     ],
 )
 def test_grids_that_do_not_fit_are_refused(settings, message):

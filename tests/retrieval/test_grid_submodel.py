@@ -155,6 +155,10 @@ def test_an_untrained_cell_is_told_with_its_nearest_and_a_larger_one_refused(mod
         logger.removeHandler(caplog.handler)
     with pytest.raises(ValueError, match="cell of 4 layers x 64 dimensions: the model has 3 layers"):
         cut_biencoder(model, 4)
+    with pytest.raises(ValueError, match="cell of 0 layers x 64 dimensions"):
+        cut_biencoder(model, 0)
+    with pytest.raises(ValueError, match="cell of 3 layers x 0 dimensions"):
+        cut_biencoder(model, truncate_dim=0)
     with pytest.raises(ValueError, match="cell of 3 layers x 65 dimensions"):
         cut_biencoder(model, truncate_dim=65)
     model[0].model.save_pretrained(tmp_path)

@@ -5,6 +5,7 @@ Travels to the Hub as remote code: imports transformers and its siblings only.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -47,6 +48,49 @@ def nearest_cell(cells: list[tuple[int, int]], layers: int, dim: int) -> tuple[i
     return min(cells, key=lambda cell: abs(cell[0] - layers) / deepest + abs(cell[1] - dim) / widest)
 
 
+def word_on_cell(cell: tuple[int, int], trained: list[tuple[int, int]], stale: bool = False) -> str | None:
+    """What someone who cuts a cell out of a model should know; None if all is well.
+
+    Args:
+        cell: (layers, dimensions) that is cut out.
+        trained: cells of the model's grid; empty for a plain model, of which nobody expects anything.
+        stale: the model was fine-tuned since without the grid.
+
+    Example:
+        >>> word_on_cell((4, 64), [(3, 32), (7, 256)])
+        '4 layers x 64 dimensions is no cell that was trained; the nearest one is 3 x 32'
+        >>> word_on_cell((3, 32), [(3, 32), (7, 256)], stale=True)
+        '3 layers x 32 dimensions was trained in pre-training, not in fine-tuning'
+    """
+    name = f"{cell[0]} layers x {cell[1]} dimensions"
+    if not trained or (cell in trained and not stale):
+        return None
+    if cell not in trained:
+        near = nearest_cell(trained, *cell)
+        return f"{name} is no cell that was trained; the nearest one is {near[0]} x {near[1]}"
+    largest = max(trained, key=lambda other: (other[1], other[0]))
+    return None if cell == largest else f"{name} was trained in pre-training, not in fine-tuning"
+
+
+def check_weights(weights: list[float | int], sample: int) -> None:
+    """Refuse weights of cells that are negative or no numbers, and a sample that is never the whole sum.
+
+    Args:
+        weights: any.
+        sample: cells of a step.
+
+    Raises:
+        ValueError: for either.
+    """
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
+        raise ValueError(f"weights of a Matryoshka grid are finite and not negative; got {weights}")
+    if sample < 0 or sample == 1:
+        raise ValueError(
+            f"sample={sample} cells in a step: 2 or more (the largest one alone would leave the others out), or 0 for"
+            " all of them"
+        )
+
+
 @strict
 class RexBertConfig(ModernBertConfig):
     """Configuration of every RexBERT class; any ModernBERT configuration is a valid one.
@@ -59,12 +103,16 @@ class RexBertConfig(ModernBertConfig):
         matryoshka_layers: train the masked-LM loss after each of these layers too (m3BERT); None: the last one only.
         matryoshka_dims: and over so many first dimensions each; None: all of them. Cells are layers x dimensions.
         matryoshka_cells: pairs (layers, dimensions) in place of the product, as Starbucks' diagonal.
-        matryoshka_weights: weight of each cell, in the order of `matryoshka_grid`; None: 1 each, as m3BERT.
-        matryoshka_sample: train the largest cell and so many less one of the others in a step, weighted so that the
-            expectation is the whole sum; 0: all.
+        matryoshka_weights: weight of each cell, in the order of `matryoshka_grid`: all dimensions of the first number
+            of layers, then of the next; or that of `matryoshka_cells`. None: 1 each, as m3BERT.
+        matryoshka_sample: train the largest cell and so many less one of the others in a step (2 or more), weighted so
+            that the expectation is the whole sum; 0: all.
         matryoshka_kl_weight: adds the divergence of each cell from the largest one, its detached teacher.
+        matryoshka_stale: the model was fine-tuned since without the grid, so its cells are those of pre-training.
         norm_intermediate: apply the final norm after layers in between, so that a cut model is the model that was
-            trained; False leaves them as they are, as the released m3BERT does.
+            trained; False leaves them as they are, as the released m3BERT does. A model that is cut then has no final
+            norm, and no ModernBERT form.
+        apply_final_norm: False for such a cut model.
         npr_weight: weight of neighbour product reconstruction in `RexBertForPreTraining`.
         npr_margin: margin of its triplet loss (E-BERT, equation 12).
         npr_normalize: divide its distances by length and width.
@@ -86,7 +134,9 @@ class RexBertConfig(ModernBertConfig):
     matryoshka_weights: list[float | int] | None = None
     matryoshka_sample: int = 0
     matryoshka_kl_weight: float | int = 0.0
+    matryoshka_stale: bool = False
     norm_intermediate: bool = True
+    apply_final_norm: bool = True
     npr_weight: float | int = 1.0
     npr_margin: float | int = 1.0
     npr_normalize: bool = False
@@ -116,8 +166,16 @@ class RexBertConfig(ModernBertConfig):
         layers = self.matryoshka_layers or [self.num_hidden_layers]
         return [(depth, dim) for depth in layers for dim in self.matryoshka_dims or [self.hidden_size]]
 
+    def leave_layers(self) -> None:
+        """Become the configuration of a model that loses its last layers: their norm was trained for them alone."""
+        self.apply_final_norm = self.apply_final_norm and self.norm_intermediate
+
     def check_matryoshka(self) -> None:
         """Refuse a grid that the model does not have, and weights that do not fit it."""
+        if self.matryoshka_cells and not (self.matryoshka_layers is None and self.matryoshka_dims is None):
+            raise ValueError("cells stand in place of layers and dims; set one or the other")
+        if any(len(cell) != 2 for cell in self.matryoshka_cells or []):
+            raise ValueError(f"cells are pairs (layers, dimensions); got {self.matryoshka_cells}")
         cells = self.matryoshka_grid()
         for layers, dim in cells:
             if not (1 <= layers <= self.num_hidden_layers and 1 <= dim <= self.hidden_size):
@@ -129,24 +187,15 @@ class RexBertConfig(ModernBertConfig):
             raise ValueError(f"a Matryoshka cell is named twice: {cells}")
         if self.matryoshka_weights is not None and len(self.matryoshka_weights) != len(cells):
             raise ValueError(f"{len(self.matryoshka_weights)} matryoshka_weights for {len(cells)} cells")
-        if self.matryoshka_sample < 0 or self.matryoshka_kl_weight < 0:
-            raise ValueError("matryoshka_sample and matryoshka_kl_weight are not negative")
+        check_weights([*(self.matryoshka_weights or []), self.matryoshka_kl_weight], self.matryoshka_sample)
 
     def leave_matryoshka(self) -> str | None:
-        """Become the configuration of a sub-model: no grid any more. Says so where this cell was never trained."""
-        cells = self.matryoshka_grid()
-        if not cells:
-            return None
+        """Become the configuration of a model without a grid; what is to be said of the cell that it then is."""
         here = (self.num_hidden_layers, self.truncate_dim or self.hidden_size)
+        found = word_on_cell(here, self.matryoshka_grid(), self.matryoshka_stale)
         self.matryoshka_layers = self.matryoshka_dims = self.matryoshka_cells = self.matryoshka_weights = None
-        self.matryoshka_sample, self.matryoshka_kl_weight = 0, 0.0
-        if here in cells:
-            return None
-        near = nearest_cell(cells, *here)
-        return (
-            f"{here[0]} layers x {here[1]} dimensions is no cell that was trained; the nearest one is {near[0]} x "
-            f"{near[1]}"
-        )
+        self.matryoshka_sample, self.matryoshka_kl_weight, self.matryoshka_stale = 0, 0.0, False
+        return found
 
     @classmethod
     def from_size(cls, name: str, **overrides: Any) -> RexBertConfig:
@@ -176,4 +225,4 @@ class RexBertConfig(ModernBertConfig):
         return config_dict, kwargs
 
 
-__all__ = ["RexBertConfig", "nearest_cell"]
+__all__ = ["RexBertConfig", "check_weights", "nearest_cell", "word_on_cell"]

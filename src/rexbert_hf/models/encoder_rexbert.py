@@ -11,7 +11,6 @@ Travels to the Hub as remote code: imports torch, transformers and its siblings 
 from __future__ import annotations
 
 import copy
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -95,15 +94,16 @@ class RexBertPreTrainedModel(PreTrainedModel):
                 known = len(config.layer_types)
                 raise ValueError(f"num_hidden_layers={config.num_hidden_layers} must be between 1 and {known}")
             config.layer_types = config.layer_types[: config.num_hidden_layers]
+            config.leave_layers()
         config.check_truncate_dim()
         is_cut = any(layers > config.num_hidden_layers for layers, _ in config.matryoshka_grid())
         if is_cut or config.truncate_dim is not None:
             _warn(config.leave_matryoshka())
         super().__init__(config, *args, **kwargs)
-        # The layers that such a cut leaves out are no surprise.
-        self._keys_to_ignore_on_load_unexpected = [
-            rf"layers\.(?!(?:{'|'.join(str(i) for i in range(config.num_hidden_layers))})\.)\d+\."
-        ]
+        # What such a cut leaves out is no surprise.
+        left_out = [rf"layers\.(?!(?:{'|'.join(str(i) for i in range(config.num_hidden_layers))})\.)\d+\."]
+        left_out += [] if config.apply_final_norm else [r"final_norm\."]
+        self._keys_to_ignore_on_load_unexpected = left_out
 
     @classmethod
     def _can_set_attn_implementation(cls) -> bool:
@@ -173,6 +173,8 @@ class RexBertPreTrainedModel(PreTrainedModel):
             raise ValueError(f"num_hidden_layers={layers} must be between 1 and {self.config.num_hidden_layers}")
         wanted = copy.deepcopy(self.config)
         wanted.num_hidden_layers, wanted.truncate_dim = layers, truncate_dim or self.config.truncate_dim
+        if layers < self.config.num_hidden_layers:
+            wanted.leave_layers()
         if layers < self.config.num_hidden_layers or truncate_dim is not None:
             _warn(wanted.leave_matryoshka())
         fields = wanted.to_dict()
@@ -180,10 +182,11 @@ class RexBertPreTrainedModel(PreTrainedModel):
         fields["truncate_dim"] = self.config.truncate_dim if truncate_dim is None else truncate_dim
         config = RexBertConfig.from_dict(fields)
         config._attn_implementation = self.config._attn_implementation
-        state = {name: tensor.clone() for name, tensor in self.state_dict().items() if _layer_of(name) < layers}
         build: type[RexBertPreTrainedModel] = type(self)
         with torch.device("meta"):
             model = build(config)
+        kept = model.state_dict().keys()
+        state = {name: tensor.clone() for name, tensor in self.state_dict().items() if name in kept}
         model.load_state_dict(state, assign=True)
         model.tie_weights()
         return model.train(self.training)
@@ -202,11 +205,6 @@ def _warn(message: str | None) -> None:
         logger.warning(message)
 
 
-def _layer_of(name: str) -> int:
-    found = re.search(r"(?:^|\.)layers\.(\d+)\.", name)
-    return int(found.group(1)) if found else -1
-
-
 class RexBertModel(RexBertPreTrainedModel):
     """The encoder: last hidden states of documents.
 
@@ -222,7 +220,9 @@ class RexBertModel(RexBertPreTrainedModel):
         super().__init__(config)
         self.embeddings = RexBertEmbeddings(config)
         self.layers = nn.ModuleList([RexBertEncoderLayer(config, i) for i in range(config.num_hidden_layers)])
-        self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+        self.final_norm: nn.Module = nn.Identity()
+        if config.apply_final_norm:
+            self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
         self.rotary_emb = RexBertRotaryEmbedding(config)
         self.gradient_checkpointing = False
         self.post_init()
@@ -296,6 +296,11 @@ class RexBertModel(RexBertPreTrainedModel):
         output = BaseModelOutput(last_hidden_state=last, hidden_states=states, attentions=attentions)
         use_dict = getattr(config, "return_dict", True) if return_dict is None else return_dict
         return output if use_dict else output.to_tuple()
+
+    def normed(self, hidden: torch.Tensor, depth: int) -> torch.Tensor:
+        """What a model that is cut after layer number `depth` (1 is the first) returns, of that layer's output."""
+        is_last = depth == len(self.layers)
+        return self.final_norm(hidden) if is_last or self.config.norm_intermediate else hidden
 
     def _layout(
         self,

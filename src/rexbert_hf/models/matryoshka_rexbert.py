@@ -41,10 +41,15 @@ class Grid:
 
     @classmethod
     def of(cls, config: RexBertConfig) -> Grid | None:
-        """The grid that a configuration asks for, all cells; None if it asks for none."""
+        """The grid that a configuration asks for, all cells; None if it asks for none.
+
+        Raises:
+            ValueError: if the whole model is not among the cells: parts of it would never be trained.
+        """
         cells = config.matryoshka_grid()
         if not cells:
             return None
+        check_whole(cells, (config.num_hidden_layers, config.hidden_size))
         weights = config.matryoshka_weights or [1.0] * len(cells)
         # By width, then depth: widths are walked one after the other, and the largest cell comes last.
         order = sorted(range(len(cells)), key=lambda i: (cells[i][1], cells[i][0]))
@@ -56,17 +61,17 @@ class Grid:
         The draw comes from torch's generator of the CPU, which `CurriculumTrainer` seeds before each micro-batch.
 
         Args:
-            count: cells to keep; 0, or as many as there are, keeps all.
+            count: cells to keep, 2 or more; 0, or as many as there are, keeps all.
 
         Example:
             >>> Grid(((1, 4), (1, 8), (2, 8)), (1.0, 1.0, 1.0)).sample(2).weights
             (2.0, 1.0)
         """
         others = len(self.cells) - 1
-        if not 0 < count <= others:
+        if not 1 < count <= others:
             return self
         drawn = sorted(torch.randperm(others)[: count - 1].tolist())
-        factor = others / max(1, count - 1)
+        factor = others / (count - 1)
         cells = [self.cells[i] for i in drawn]
         weights = [self.weights[i] * factor for i in drawn]
         return Grid((*cells, self.cells[-1]), (*weights, self.weights[-1]))
@@ -82,6 +87,23 @@ class Grid:
         for index, (_, dim) in enumerate(self.cells):
             found.setdefault(dim, []).append(index)
         return found
+
+
+def check_whole(cells: Sequence[Cell], whole: Cell) -> None:
+    """Refuse to train cells without the whole model: its last layers, or dimensions of its head, would stay random.
+
+    Args:
+        cells: (layers, dimensions).
+        whole: layers and width of the model.
+
+    Raises:
+        ValueError: with the way out.
+    """
+    if whole not in cells:
+        raise ValueError(
+            f"the whole model, {whole[0]} layers x {whole[1]} dimensions, is no cell of the grid and would not be"
+            " trained: add it, or make the model smaller"
+        )
 
 
 class LabelledStates:
@@ -123,7 +145,7 @@ def grid_loss(
     config = model.config
     states = {config.num_hidden_layers: last}
     for depth, rows in gathered.states.items():
-        rows = model.model.final_norm(rows) if config.norm_intermediate else rows
+        rows = model.model.normed(rows, depth)
         states[depth] = F.pad(rows, (0, 0, 0, len(targets) - len(rows)))
     hidden, weights = [], []
     for dim, cells in grid.by_width().items():
@@ -141,7 +163,6 @@ def grid_cross_entropy(
     labels: torch.Tensor,
     row_weights: Sequence[Sequence[float]],
     kl_weight: float = 0.0,
-    kl_temperature: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Weighted sum of the cross entropies of many cells, without the logits of any.
 
@@ -152,9 +173,8 @@ def grid_cross_entropy(
         bias: `[V]`, or None.
         labels: `[M]`; rows with a negative one count for nothing.
         row_weights: for each width the weight of each of its cells.
-        kl_weight: adds, for each cell but the largest, so many times T^2 KL(largest || cell) at temperature T, with
-            the largest cell as a detached teacher (as 2DMSE does).
-        kl_temperature: T.
+        kl_weight: adds, for each cell but the largest, so many times KL(largest || cell), with the largest cell as a
+            detached teacher (as 2DMSE does).
 
     Returns:
         The sum (scalar; divide by the count of labelled tokens of the global step), and how many labels the largest
@@ -169,7 +189,7 @@ def grid_cross_entropy(
     device = weight.device.type
     if torch.is_autocast_enabled(device):
         hidden = [part.to(torch.get_autocast_dtype(device)) for part in hidden]
-    options = (labels, row_weights, kl_weight, kl_temperature)
+    options = (labels, row_weights, kl_weight)
     with torch.autocast(device, enabled=False):
         loss, correct = _GridCrossEntropy.apply(options, weight, bias, *hidden)
     return loss, correct
@@ -182,7 +202,7 @@ class _GridCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, options: tuple[Any, ...], weight: torch.Tensor, bias: torch.Tensor | None, *hidden: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        labels, row_weights, kl_weight, temperature = options
+        labels, row_weights, kl_weight = options
         needs_grad = any(ctx.needs_input_grad[1:])
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         grad_weight = torch.zeros(weight.shape if needs_grad else (0,), dtype=dtype, device=weight.device)
@@ -203,9 +223,7 @@ class _GridCrossEntropy(torch.autograd.Function):
             loss, correct = loss + walk.loss, walk.hits[largest:].sum()
             if kl_weight:
                 students = part if part is not hidden[-1] else part[: len(part) - len(labels)]
-                found = _distil(
-                    students, wide[:, :dim], bias, teacher, labels, rows * kl_weight, temperature, needs_grad
-                )
+                found = _distil(students, wide[:, :dim], bias, teacher, labels, rows * kl_weight, needs_grad)
                 loss = loss + found.loss
                 if needs_grad:
                     walk.grad_hidden[: len(students)] += found.grad_hidden.to(part.dtype)
@@ -242,10 +260,9 @@ def _distil(
     teacher: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None],
     labels: torch.Tensor,
     row_weights: torch.Tensor,
-    temperature: float,
     needs_grad: bool,
 ) -> _Distilled:
-    """T^2 KL(teacher || student) of all students of a width, a few rows at a time: the teacher's logits once each."""
+    """KL(teacher || student) of all students of a width, a few rows at a time: the teacher's logits once each."""
     dtype, count = row_weights.dtype, len(labels)
     cells = len(students) // max(count, 1)
     found = _Distilled(
@@ -257,15 +274,15 @@ def _distil(
     step = max(1, TEACHER_ELEMENTS // len(weight))
     for start in range(0, count if cells else 0, step):
         rows = slice(start, min(start + step, count))
-        wanted = _log_softmax(teacher[0][rows], teacher[1], teacher[2], temperature, dtype)
+        wanted = _log_softmax(teacher[0][rows], teacher[1], teacher[2], dtype)
         target = wanted.exp()
         for cell in range(cells):
             place = slice(cell * count + rows.start, cell * count + rows.stop)
-            factor = row_weights[place] * (labels[rows] >= 0) * temperature**2
-            logs = _log_softmax(students[place], weight, bias, temperature, dtype)
+            factor = row_weights[place] * (labels[rows] >= 0)
+            logs = _log_softmax(students[place], weight, bias, dtype)
             found.loss += ((target * (wanted - logs)).sum(1) * factor).sum()
             if needs_grad:
-                difference = logs.exp_().sub_(target).mul_(factor[:, None] / temperature)
+                difference = logs.exp_().sub_(target).mul_(factor[:, None])
                 plain = difference.to(students.dtype)
                 found.grad_hidden[place] = torch.mm(plain, weight).to(dtype)
                 found.grad_weight += torch.mm(plain.t(), students[place])
@@ -274,9 +291,9 @@ def _distil(
 
 
 def _log_softmax(
-    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, temperature: float, dtype: torch.dtype
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype
 ) -> torch.Tensor:
     logits = torch.mm(hidden, weight.t()).to(dtype)
     if bias is not None:
         logits += bias.to(dtype)
-    return logits.div_(temperature).log_softmax(1)
+    return logits.log_softmax(1)

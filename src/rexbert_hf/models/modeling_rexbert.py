@@ -322,6 +322,7 @@ class _RexBertForClassification(RexBertPreTrainedModel):
 
     def __init__(self, config: RexBertConfig) -> None:
         super().__init__(config)
+        config.matryoshka_stale = bool(config.matryoshka_grid())  # a task head trains no cells
         self.num_labels: int = config.num_labels or 1
         self.model = RexBertModel(config)
         self.head = RexBertPredictionHead(config)

@@ -37,7 +37,9 @@ _OWN_FIELDS = (
     "matryoshka_weights",
     "matryoshka_sample",
     "matryoshka_kl_weight",
+    "matryoshka_stale",
     "norm_intermediate",
+    "apply_final_norm",
     "npr_weight",
     "npr_margin",
     "npr_normalize",
@@ -59,12 +61,17 @@ def to_modernbert(model: PreTrainedModel) -> PreTrainedModel:
     stock head would read all of them too, so a cut model with a head is told.
 
     Raises:
-        ValueError: if the class has no ModernBERT form.
+        ValueError: if the class has no ModernBERT form, or the model was cut without its final norm.
     """
     name = STOCK_CLASS.get(type(model).__name__)
     if name is None:
         raise ValueError(f"{type(model).__name__} has no ModernBERT form; these have: {', '.join(STOCK_CLASS)}")
     assert isinstance(model.config, ModernBertConfig)
+    if not getattr(model.config, "apply_final_norm", True):
+        raise ValueError(
+            "a model that was trained with norm_intermediate=false and cut has no final norm, and ModernBERT always has"
+            " one: save and serve it as a RexBERT"
+        )
     dim = getattr(model.config, "truncate_dim", None)
     if dim is not None and model is not model.base_model:
         logger.warning_once(

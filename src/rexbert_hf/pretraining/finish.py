@@ -249,7 +249,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, outpu
     """
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
-    if isinstance(model, RexBertPreTrainedModel):
+    if isinstance(model, RexBertPreTrainedModel) and model.config.apply_final_norm:
         model.save_modernbert(output / "modernbert")
         tokenizer.save_pretrained(output / "modernbert")
 

@@ -83,12 +83,11 @@ def evaluate_cells(
 def _add(model: RexBertForMaskedLM, batch: dict[str, Any], right: dict[Cell, int]) -> int:
     """Count the hits of a batch by cell; returns its masked tokens."""
     labels = batch.pop("labels")
-    targets, encoder, depth = labels[labels != -100], model.model, model.config.num_hidden_layers
+    targets, encoder = labels[labels != -100], model.model
     gathered = LabelledStates({layers for layers, _ in right}, labels)
     encoder(**batch, on_layer=gathered)
     for layers, rows in gathered.states.items():
-        normed = layers == depth or model.config.norm_intermediate
-        states = encoder.final_norm(rows) if normed else rows
+        states = encoder.normed(rows, layers)
         for cell in [cell for cell in right if cell[0] == layers]:
             right[cell] += _hits(model, states, targets, cell[1])
     return len(targets)

@@ -215,6 +215,18 @@ def keep_layers(model: SentenceTransformer, layers: Sequence[int]) -> None:
         encoder.config.num_hidden_layers = len(layers)
         if getattr(encoder.config, "layer_types", None):
             encoder.config.layer_types = [encoder.config.layer_types[i] for i in layers]
+        if isinstance(encoder, RexBertModel):
+            _as_a_sub_model(encoder, has_last=layers[-1] == len(old) - 1)
+
+
+def _as_a_sub_model(encoder: RexBertModel, has_last: bool) -> None:
+    """What `submodel` does beside the layers: no grid that is not there, no norm of another depth."""
+    config = encoder.config
+    if not has_last:
+        config.leave_layers()
+        encoder.final_norm = encoder.final_norm if config.apply_final_norm else nn.Identity()
+    if any(depth > config.num_hidden_layers for depth, _ in config.matryoshka_grid()):
+        config.leave_matryoshka()
 
 
 def _tokenizer(settings: BiEncoderSettings, texts: Sequence[str]) -> PreTrainedTokenizerBase:

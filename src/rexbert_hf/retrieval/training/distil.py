@@ -29,6 +29,7 @@ from rexbert_hf.retrieval.training.embedding_blocks import Features, cached_loss
 from rexbert_hf.retrieval.training.evaluator import DEPTH, SearchEvaluator, search_metrics
 from rexbert_hf.retrieval.training.exact_search import exact_top_k
 from rexbert_hf.retrieval.training.finetune import prepare_device, training_arguments, training_texts, uses_bf16
+from rexbert_hf.retrieval.training.grid_settings import leave_cells
 from rexbert_hf.retrieval.training.search_batches import Rows, SearchCollator, Shuffled, made_up_query
 from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, VALIDATION, SearchData, load_search_data
 from rexbert_hf.retrieval.training.search_finish import finish, finished_results
@@ -227,9 +228,11 @@ def distil_pairs(settings: DistilSettings, data: SearchData, scores: TeacherScor
 
 def _student(settings: DistilSettings, teacher: Path, data: SearchData) -> SentenceTransformer:
     if settings.teacher_layers is None:
-        return load_biencoder(settings.student, training_texts(data))
-    model = load_biencoder(BiEncoderSettings(base=str(teacher), max_tokens=settings.student.max_tokens))
-    keep_layers(model, settings.teacher_layers)
+        model = load_biencoder(settings.student, training_texts(data))
+    else:
+        model = load_biencoder(BiEncoderSettings(base=str(teacher), max_tokens=settings.student.max_tokens))
+        keep_layers(model, settings.teacher_layers)
+    leave_cells(model)
     return model
 
 

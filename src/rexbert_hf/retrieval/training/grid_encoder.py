@@ -67,7 +67,7 @@ class GridEncoder(nn.Module):
 
             def gather(depth: int, hidden: Tensor, layout: Any) -> None:
                 if depth in self.layers:
-                    found[depth] = layout.restore(encoder.final_norm(hidden))
+                    found[depth] = layout.restore(encoder.normed(hidden, depth))
 
             self.model({**features, "on_layer": gather})
             return [found[depth] for depth in self.layers]

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from sentence_transformers import SentenceTransformer
 
 from rexbert_hf.models import RexBertConfig, RexBertModel
-from rexbert_hf.models.configuration_rexbert import nearest_cell
-from rexbert_hf.objectives.matryoshka import Grid
+from rexbert_hf.models.configuration_rexbert import check_weights, nearest_cell
+from rexbert_hf.models.matryoshka_rexbert import Grid, check_whole
 from rexbert_hf.retrieval.training.grid_encoder import parts_of, shape_of
 
 logger = logging.getLogger(__name__)
@@ -27,9 +27,9 @@ class GridSettings:
         layers: after which layers; None: those that the base was pre-trained over, or the last.
         dims: over how many first dimensions; None: likewise, or all.
         cells: pairs (layers, dimensions) in place of layers x dims, as Starbucks' diagonal.
-        weights: of each cell, 1 by default.
-        sample: train the largest cell and so many less one of the others in a step, weighted so that the expectation is
-            the whole sum; 0: all.
+        weights: of each cell, 1 by default: all dims of the first of the layers, then of the next; or as in cells.
+        sample: train the largest cell and so many less one of the others in a step (2 or more), weighted so that the
+            expectation is the whole sum; 0: all.
         way: grid, or sentence-transformers' own Matryoshka2dLoss (one random layer and one random dimension a step,
             with its own in-batch softmax), to compare with.
     """
@@ -46,8 +46,10 @@ class GridSettings:
             raise ValueError("matryoshka: cells stand in place of layers and dims; set one or the other")
         if any(len(cell) != 2 for cell in self.cells or []):
             raise ValueError(f"matryoshka.cells are pairs (layers, dimensions); got {self.cells}")
-        if self.sample < 0:
-            raise ValueError("matryoshka.sample is not negative")
+        try:
+            check_weights([*(self.weights or [])], self.sample)
+        except ValueError as error:
+            raise ValueError(f"matryoshka: {error}") from None
 
     def grid(self, model: SentenceTransformer) -> Grid:
         """The cells of a model, the largest one last.
@@ -110,11 +112,28 @@ def trained_cells(model: SentenceTransformer) -> list[Cell]:
     Args:
         model: the bi-encoder.
     """
-    config: Any = parts_of(model)[0].model.config
+    return cells_of(parts_of(model)[0].model.config)
+
+
+def cells_of(config: Any) -> list[Cell]:
+    """The cells that an encoder's configuration names: a RexBERT's grid, or what `note_cells` wrote into another's.
+
+    Args:
+        config: of any architecture; None has none.
+    """
     if hasattr(config, "matryoshka_grid"):
         found: list[Cell] = config.matryoshka_grid()
         return found
     return [(int(layers), int(dim)) for layers, dim in getattr(config, "matryoshka_cells", None) or []]
+
+
+def is_stale(model: SentenceTransformer) -> bool:
+    """Whether the cells that a bi-encoder names are those of pre-training only.
+
+    Args:
+        model: the bi-encoder.
+    """
+    return bool(getattr(parts_of(model)[0].model.config, "matryoshka_stale", False))
 
 
 def note_cells(model: SentenceTransformer, grid: Grid) -> None:
@@ -136,9 +155,21 @@ def note_cells(model: SentenceTransformer, grid: Grid) -> None:
         config.matryoshka_cells = [list(cell) for cell in grid.cells]
         for name in ("layers", "dims", "weights"):
             setattr(config, f"matryoshka_{name}", None)
-        config.matryoshka_sample = 0
+        config.matryoshka_sample, config.matryoshka_stale = 0, False
         if isinstance(config, RexBertConfig):
             config.truncate_dim = None  # of a base that was cut: its cells say now what may be read
+
+
+def leave_cells(model: SentenceTransformer) -> None:
+    """Write into the encoders' configurations that their cells are not those of the training that now begins.
+
+    Args:
+        model: any bi-encoder.
+    """
+    for module in model.modules():
+        config: Any = getattr(module, "config", None)
+        if cells_of(config):
+            config.matryoshka_stale = True
 
 
 def fine_tuning_grid(settings: GridSettings | None, model: SentenceTransformer) -> Grid | None:
@@ -146,12 +177,17 @@ def fine_tuning_grid(settings: GridSettings | None, model: SentenceTransformer) 
 
     Args:
         settings: of the recipe; None for a plain run.
-        model: the bi-encoder; its configuration takes note.
+        model: the bi-encoder; its configuration takes note, also of cells that a plain run leaves behind.
+
+    Raises:
+        ValueError: as `GridSettings.grid`, and if the whole model is not among the cells.
     """
     if settings is not None:
         grid = settings.grid(model)
+        check_whole(grid.cells, shape_of(model))
         note_cells(model, grid)
         return grid
+    leave_cells(model)
     found = [module.config.truncate_dim for module in model.modules() if isinstance(module, RexBertModel)]
     dims = [dim for dim in found if dim is not None]
     if not dims:

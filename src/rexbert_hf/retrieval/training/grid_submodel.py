@@ -9,10 +9,10 @@ from typing import Any
 from sentence_transformers import SentenceTransformer
 
 from rexbert_hf.models import RexBertModel
-from rexbert_hf.models.configuration_rexbert import nearest_cell
+from rexbert_hf.models.configuration_rexbert import word_on_cell
 from rexbert_hf.retrieval.training.biencoder import keep_layers
 from rexbert_hf.retrieval.training.grid_encoder import parts_of, shape_of
-from rexbert_hf.retrieval.training.grid_settings import make_grid, trained_cells
+from rexbert_hf.retrieval.training.grid_settings import is_stale, make_grid, trained_cells
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,8 @@ def cut_biencoder(
         (1, 16)
     """
     depth, width = shape_of(model)
-    layers, dim = num_hidden_layers or depth, truncate_dim or model.truncate_dim or width
+    layers = depth if num_hidden_layers is None else num_hidden_layers
+    dim = (model.truncate_dim or width) if truncate_dim is None else truncate_dim
     make_grid([(layers, dim)], None, (depth, width))
     cut = copy.deepcopy(model)
     cut.truncate_dim = dim if dim < width else None
@@ -49,21 +50,17 @@ def cut_biencoder(
     if not all(isinstance(transformer.model, RexBertModel) for transformer in transformers):
         keep_layers(cut, range(layers))
         if (layers, dim) != (depth, width):
-            _leave_grid(cut, layers, dim)
+            _leave_grid(cut, word_on_cell((layers, dim), trained_cells(model), is_stale(model)))
         return cut
     for transformer in {id(transformer): transformer for transformer in transformers}.values():
         transformer.model = transformer.model.submodel(layers, cut.truncate_dim)
     return cut
 
 
-def _leave_grid(cut: SentenceTransformer, layers: int, dim: int) -> None:
-    """No grid any more, and a word where this cell was never trained; RexBERT's sub-models do both by themselves."""
-    trained = trained_cells(cut)
-    if trained and (layers, dim) not in trained:
-        near = nearest_cell(trained, layers, dim)
-        logger.warning(
-            "%d layers x %d dimensions is no cell that was trained; the nearest one is %d x %d", layers, dim, *near
-        )
+def _leave_grid(cut: SentenceTransformer, word: str | None) -> None:
+    """No grid any more, and a word where this cell was not trained; RexBERT's sub-models do both by themselves."""
+    if word is not None:
+        logger.warning(word)
     for task in ("query", "document"):
         config: Any = parts_of(cut, task)[0].model.config
-        config.matryoshka_cells = None
+        config.matryoshka_cells, config.matryoshka_stale = None, False
