@@ -37,6 +37,13 @@ def test_one_line_trains_all_cells_with_any_masking(tmp_path, kind):
     assert saved.config.matryoshka_grid() == [(1, 8), (1, 32), (2, 8), (2, 32)]
     small = AutoModel.from_pretrained(tmp_path / "grid", num_hidden_layers=1)
     assert len(small.layers) == 1
+    results = read_run(tmp_path / "grid")["results"]
+    assert list(results["cells"]) == ["1x8", "1x32", "2x8", "2x32"]
+    assert results["cells"]["2x32"] == pytest.approx(results["phases"][-1]["masked_accuracy_after"])
+    assert "cells" not in read_run(tmp_path / "plain")["results"]
+    assert f"| 2 | {results['cells']['2x8']:.2%} | {results['cells']['2x32']:.2%} |" in (
+        tmp_path / "grid" / "README.md"
+    ).read_text(encoding="utf-8")
 
 
 def test_it_goes_on_from_a_plain_checkpoint(tmp_path):

@@ -43,6 +43,15 @@ def test_each_cell_is_its_sub_model(model, store):
     assert max(found.values()) > 0
 
 
+def test_several_stores_count_by_their_tokens(model, store):
+    cells, other, tokenizer = [(1, 4)], make_store(6, documents=20), make_tokenizer()
+    alone = [evaluate_masked(model.submodel(1, 4), part, tokenizer, **OPTIONS) for part in (store, other)]
+    right = sum(part["accuracy"] * part["masked_tokens"] for part in alone)
+    count = sum(part["masked_tokens"] for part in alone)
+    found = evaluate_cells(model, [store, other], tokenizer, cells, **OPTIONS)
+    assert found[1, 4] == pytest.approx(right / count, abs=1e-9)
+
+
 def test_a_cell_that_the_model_lacks(model, store):
     with pytest.raises(ValueError, match=f"cell of {model.config.num_hidden_layers + 1} layers x 4 dimensions"):
         evaluate_cells(model, store, make_tokenizer(), [(model.config.num_hidden_layers + 1, 4)])

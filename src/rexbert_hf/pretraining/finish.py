@@ -12,14 +12,17 @@ from safetensors import safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rexbert_hf.data.languages import UNKNOWN
+from rexbert_hf.data.store import TokenisedDataset
 from rexbert_hf.hub import loss_plot, push_run, read_run, write_card, write_run
 from rexbert_hf.hub.run_file import plain, redact
-from rexbert_hf.models.modeling_rexbert import RexBertPreTrainedModel
+from rexbert_hf.models.matryoshka_rexbert import Grid
+from rexbert_hf.models.modeling_rexbert import RexBertForMaskedLM, RexBertPreTrainedModel
 from rexbert_hf.pretraining.baselines import count_baselines
 from rexbert_hf.pretraining.corpora import Corpus
 from rexbert_hf.pretraining.settings import PretrainSettings
 from rexbert_hf.settings import to_dict
 from rexbert_hf.training import CurriculumTrainer, Plan
+from rexbert_hf.training.cell_accuracy import evaluate_cells
 from rexbert_hf.training.languages import tokens_by_language
 
 logger = logging.getLogger(__name__)
@@ -98,7 +101,46 @@ def measure(
             settings.evaluation.baseline_tokens,
             settings.evaluation.max_tokens,
         )
+    if held_out and trainer.args.evaluate_phases and trainer.is_world_process_zero():
+        results |= _cells(trainer, plan, list(held_out.values()), tokenizer)
     return results
+
+
+def _cells(
+    trainer: CurriculumTrainer, plan: Plan, stores: list[TokenisedDataset], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Any]:
+    """Masked accuracy of each cell of a grid, over all held-out sets by tokens; the whole model's is the last phase's."""
+    model, args = trainer.accelerator.unwrap_model(trainer.model), trainer.args
+    grid = Grid.of(model.config) if isinstance(model, RexBertForMaskedLM) else None
+    if grid is None or trainer.is_fsdp_enabled:  # there a process holds a part of the weights
+        return {}
+    longest = args.eval_seq_length or plan.phases[-1].phase.seq_length
+    share, batch, most = args.eval_mlm_probability, args.eval_batch_tokens, args.eval_max_tokens
+    found = evaluate_cells(
+        model, stores, tokenizer, grid.cells, share, batch_tokens=batch, seq_length=longest, max_tokens=most
+    )
+    named = {f"{layers}x{dim}": accuracy for (layers, dim), accuracy in sorted(found.items())}
+    told = ", ".join(f"{name} {accuracy:.2%}" for name, accuracy in named.items())
+    logger.info("masked accuracy of the sub-models (layers x dimensions): %s", told)
+    return {"cells": named}
+
+
+def _section_of_cells(results: Mapping[str, Any]) -> list[dict[str, str]]:
+    """A section of the card with the figures of `_cells`, a line for each number of layers; none for a plain model."""
+    if "cells" not in results:
+        return []
+    cells = {tuple(map(int, name.split("x"))): accuracy for name, accuracy in results["cells"].items()}
+    layers, dims = (sorted({cell[place] for cell in cells}) for place in (0, 1))
+    lines = [["layers", *(f"{dim} dimensions" for dim in dims)], ["---"] * (len(dims) + 1)]
+    for depth in layers:
+        shown = (f"{cells[depth, dim]:.2%}" if (depth, dim) in cells else "" for dim in dims)
+        lines.append([str(depth), *shown])
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    text = (
+        "Trained over a grid of layers x dimensions (m3BERT): `from_pretrained(..., num_hidden_layers=L,"
+        f" truncate_dim=D)` cuts a sub-model out. Held-out masked accuracy of each:\n\n{table}"
+    )
+    return [{"title": "Every size in one model", "text": text}]
 
 
 def _phase(trainer: CurriculumTrainer, plan: Plan, index: int) -> dict[str, Any]:
@@ -218,7 +260,7 @@ def finish(
             resumed_from_step=trainer.resumed_from_step,
             data=data,
             num_parameters=model.num_parameters(),
-            card=settings.card_fields(),
+            card={**settings.card_fields(), "sections": _section_of_cells(results)},
         )
         write_card(output)
     except OSError as error:

@@ -29,7 +29,7 @@ Cell = tuple[int, int]
 @torch.no_grad()
 def evaluate_cells(
     model: RexBertForMaskedLM,
-    store: TokenisedDataset,
+    store: TokenisedDataset | Sequence[TokenisedDataset],
     tokenizer: PreTrainedTokenizerBase,
     cells: Sequence[Cell],
     mlm_probability: float = 0.15,
@@ -42,17 +42,17 @@ def evaluate_cells(
 
     Args:
         model: a RexBERT masked-LM model; left in the mode (train or eval) it came in.
-        store: the documents.
+        store: the documents; of several stores all masked tokens count together.
         tokenizer: of the documents.
         cells: (layers, dimensions).
         mlm_probability: share of tokens that is masked.
         seed: of the masks.
         batch_tokens: most tokens of a batch.
         seq_length: longest piece of a document.
-        max_tokens: use the first documents up to this many tokens; None for all.
+        max_tokens: use the first documents of a store up to this many tokens; None for all.
 
     Raises:
-        ValueError: if the model lacks a cell, the store is empty, or no token was masked.
+        ValueError: if the model lacks a cell, a store is empty, or no token was masked.
     """
     config = model.config
     for layers, dim in cells:
@@ -61,18 +61,20 @@ def evaluate_cells(
                 f"cell of {layers} layers x {dim} dimensions: the model has {config.num_hidden_layers} layers and"
                 f" {config.hidden_size} dimensions"
             )
-    if not len(store):
+    stores = [store] if isinstance(store, TokenisedDataset) else list(store)
+    if not all(len(part) for part in stores):
         raise ValueError("the held-out data is empty")
     collator = MLMCollator(tokenizer, mlm_probability=mlm_probability, flat=True, seed=seed)
-    rows, starts, stops, lengths = held_out_pieces(store, seq_length, max_tokens)
     training, device = model.training, next(model.parameters()).device
     right, count = dict.fromkeys(cells, 0), 0
     model.eval()
     try:
-        for number, at in enumerate(length_batches(lengths, batch_tokens)):
-            batch = collator(store.take(rows[at], starts[at], stops[at], step=number))
-            moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-            count += _add(model, moved, right)
+        for part in stores:
+            rows, starts, stops, lengths = held_out_pieces(part, seq_length, max_tokens)
+            for number, at in enumerate(length_batches(lengths, batch_tokens)):
+                batch = collator(part.take(rows[at], starts[at], stops[at], step=number))
+                moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+                count += _add(model, moved, right)
     finally:
         model.train(training)
     if not count:
