@@ -78,6 +78,19 @@ def test_byte_level_and_sentencepiece_spellings_of_a_text_meet():
     assert sources[found["\u2581zebra"]] == old(" zebra", add_special_tokens=False)["input_ids"]
 
 
+def test_a_token_within_a_word_starts_from_pieces_within_a_word():
+    """SentencePiece puts a space before what it is given, which "tables" in the middle of a word has not."""
+    old = words(["\u2581", "\u2581table", "table", "s"], metaspace=True)
+    new = words(["tables", "\u2581tables"], metaspace=True)
+    sources, of, found = row_sources(old, new), old.get_vocab(), new.get_vocab()
+    assert sources[found["tables"]] == [of["table"], of["s"]]
+    assert sources[found["\u2581tables"]] == [of["\u2581table"], of["s"]]
+    pieces = words(["tables", "##tables"])  # WordPiece marks what goes on, not what begins
+    sources, found = row_sources(old, pieces), pieces.get_vocab()
+    assert sources[found["tables"]] == [of["\u2581table"], of["s"]]
+    assert sources[found["##tables"]] == [of["table"], of["s"]]
+
+
 def test_the_same_tokenizer_changes_nothing():
     tokenizer = train_tokenizer(load_sample("shop_text", size=60)["text"], 384)
     model = model_of(len(tokenizer)).eval()

@@ -18,6 +18,10 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 ROLES = ("pad", "cls", "sep", "mask", "unk", "bos", "eos")
 
 
+ANCHORS = ("x", "0", ")")
+"""What a text within a word is given behind: a letter, a digit, a mark; merges cross one of them only."""
+
+
 @dataclass(frozen=True)
 class TransferReport:
     """Where the rows of the new vocabulary come from.
@@ -105,6 +109,8 @@ def row_sources(old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase) -> l
         here, there = getattr(new, f"{role}_token_id"), getattr(old, f"{role}_token_id")
         if here is not None and there is not None:
             roles.setdefault(here, there)
+    # Of WordPiece a token without a mark begins a word; elsewhere such a token goes on with one.
+    starts_words = type(new.backend_tokenizer.model).__name__ == "WordPiece"
     sources: list[list[int]] = [[] for _ in range(len(new))]
     for token, number in new.get_vocab().items():
         if number in roles:
@@ -114,9 +120,24 @@ def row_sources(old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase) -> l
         if text in known:
             sources[number] = [known[text]]
         elif text.strip():
-            pieces = old(text, add_special_tokens=False)["input_ids"]
+            inside = not text.startswith(" ") and (token.startswith("##") or not starts_words)
+            pieces = _pieces_inside(old, text) if inside else old(text, add_special_tokens=False)["input_ids"]
             sources[number] = [piece for piece in pieces if piece != old.unk_token_id]
     return sources
+
+
+def _pieces_inside(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Pieces of a text within a word: many tokenizers put a space before whatever they are given.
+
+    So it is given behind a character, whose own pieces are dropped; where the two merge, behind another.
+    """
+    for anchor in ANCHORS:
+        before = tokenizer(anchor, add_special_tokens=False)["input_ids"]
+        found: list[int] = tokenizer(anchor + text, add_special_tokens=False)["input_ids"]
+        if found[: len(before)] == before and len(found) > len(before):
+            return found[len(before) :]
+    pieces: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return pieces
 
 
 def _combined(rows: torch.Tensor, sources: Sequence[Sequence[int]], count: int) -> torch.Tensor:
