@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from transformers import BertConfig, BertModel
 
 from rexbert_hf.data.vocabulary import train_tokenizer
-from rexbert_hf.evaluation.grid_retrieval import GridRetrieval
+from rexbert_hf.evaluation.grid_retrieval import GridRetrieval, grid_of
 from rexbert_hf.evaluation.product_search import ProductSearch
 from rexbert_hf.evaluation.runner import check_result
+from rexbert_hf.evaluation.searchers import biencoder
 from rexbert_hf.evaluation.task import TaskOptions, TaskSource
 from rexbert_hf.metrics import grades_of, recall_at_k
 from rexbert_hf.models import RexBertConfig, RexBertModel
@@ -78,6 +80,17 @@ def test_cells_are_the_hidden_states(tmp_path, shop):
     assert result.metrics["grid_recall@100"] == pytest.approx(np.mean(hundred))
     whole = ProductSearch().run(str(tmp_path), shop, 0, TaskOptions())
     assert result.metrics["recall@10, 4 layers, 32 dimensions"] == whole.metrics["recall@10"]
+
+
+def test_a_stock_encoder_that_was_fine_tuned_over_a_grid_gets_its_cells(tmp_path, shop):
+    _, tokenizer = save(tmp_path / "rexbert", shop)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    model = BertModel(BertConfig(vocab_size=len(tokenizer), **shape))
+    model.config.matryoshka_cells = [[1, 8], [2, 32]]  # as `note_cells` writes them
+    model.save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    whole, _ = biencoder(str(tmp_path / "bert"), TaskOptions())
+    assert grid_of(str(tmp_path / "bert"), whole) == [(1, 8), (2, 32)]
 
 
 def test_a_plain_model_gets_thirds_of_its_layers(tmp_path, shop):

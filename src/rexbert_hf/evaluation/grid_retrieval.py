@@ -18,6 +18,7 @@ from rexbert_hf.evaluation.task import Task, TaskOptions, TaskResult, TaskSource
 from rexbert_hf.metrics import grades_of, mrr_at_k, recall_at_k
 from rexbert_hf.retrieval.training.biencoder import find_base, keep_layers
 from rexbert_hf.retrieval.training.exact_search import encode, exact_top_k
+from rexbert_hf.retrieval.training.grid_settings import cells_of
 
 DEPTHS = (10, 100, 1000)
 DIMENSIONS = (32, 64, 128)
@@ -95,7 +96,7 @@ def grid_of(model: str, made: Any) -> list[Cell]:
     width = int(made.get_embedding_dimension())
     folder = find_base(model)
     config = made[0].auto_model.config if hasattr(made[0], "auto_model") else AutoConfig.from_pretrained(folder)
-    trained = config.matryoshka_grid() if hasattr(config, "matryoshka_grid") else []
+    trained = cells_of(config)
     if trained:
         return sorted((layers, min(dim, width)) for layers, dim in trained)
     depth = getattr(config, "num_hidden_layers", None)
