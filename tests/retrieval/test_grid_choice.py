@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import runpy
 import sys
@@ -9,19 +10,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 from sentence_transformers import SentenceTransformer
+from transformers import ModernBertModel
 
-from rexbert_hf.hub import read_run
+from rexbert_hf.hub import push_run, read_run
+from rexbert_hf.retrieval.training import grid_choice
 from rexbert_hf.retrieval.training.evaluator import SearchEvaluator
 from rexbert_hf.retrieval.training.finetune import finetune_search
 from rexbert_hf.retrieval.training.finetune_settings import FinetuneSettings
 from rexbert_hf.retrieval.training.grid_choice import METRICS, ChooseRun, choose_submodel
-from rexbert_hf.retrieval.training.grid_evaluator import GridEvaluator
+from rexbert_hf.retrieval.training.grid_evaluator import GridEvaluator, unit
 from rexbert_hf.retrieval.training.grid_measure import CellFigures, choose_cell, measure_cells
 from rexbert_hf.retrieval.training.grid_plot import plot_choice, plot_maps
-from rexbert_hf.retrieval.training.grid_settings import trained_cells
+from rexbert_hf.retrieval.training.grid_settings import GridSettings, trained_cells
 from rexbert_hf.retrieval.training.search_data import TEST, VALIDATION, SearchDataSettings, load_search_data
 from rexbert_hf.settings import from_dict
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
+
+from hub_server import TOKEN, HubServer
 
 ROOT = Path(__file__).parents[2]
 DATA = {"sample_size": 120}
@@ -110,6 +118,8 @@ def test_the_recipe_trains_all_cells_and_measures_each(trained):
     whole = SearchEvaluator(data, data.of(TEST))(model)
     assert whole["recall@10"] == pytest.approx(results["test"]["recall@10"])
     assert set(whole) == set(METRICS)
+    stock = SentenceTransformer(str(folder / "modernbert"))
+    np.testing.assert_allclose(stock.encode(["red mug"]), model.encode(["red mug"]), atol=1e-5)
     run = json.loads((folder / "run.json").read_text())
     assert run["config"]["matryoshka"]["dims"] == [8, 64]
 
@@ -129,6 +139,8 @@ def test_the_peer_trains_through_the_recipe(tmp_path):
     assert list(finetune_search(from_dict(FinetuneSettings, peer))["cells"]) == ["1x8", "2x8", "1x64", "2x64"]
     with pytest.raises(ValueError, match=r"knows no loss\.cached"):
         from_dict(FinetuneSettings, {**peer, "loss": {"cached": True}})
+    with pytest.raises(ValueError, match=r"needs one encoder for both sides: set model\.shared to true"):
+        from_dict(FinetuneSettings, {**peer, "model": {**TRAIN["model"], "shared": False}})
     with pytest.raises(ValueError, match=r"does not go with loss\.name cosent"):
         from_dict(FinetuneSettings, {**peer, "loss": {"name": "cosent"}, "matryoshka": GRID})
 
@@ -208,6 +220,39 @@ def test_graphs_are_measured_as_they_serve(trained, monkeypatch):
     assert [model.truncate_dim for model in exported] == [None, None]
     assert graph[1].quality != plain[1].quality
     assert graph[0].p50 <= graph[0].p99
+
+
+def test_a_graph_within_a_memory_budget_is_saved_and_pushed(trained, tmp_path, monkeypatch):
+    """Exported, measured, chosen, saved and pushed for real: the folder on the Hub holds all forms of the cell."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from rexbert_hf.retrieval.serving.onnx_encoder import OnnxEncoder
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    data = SearchDataSettings(sample_size=120)
+    options = {"runtime": "int8", "repeats": 2, "cells": from_dict(GridSettings, {"cells": [[1, 8], [1, 64]]})}
+    with HubServer(tmp_path / "hub") as hub:
+        push = functools.partial(push_run, endpoint=hub.endpoint, token=TOKEN)
+        monkeypatch.setattr(grid_choice, "push_run", push)
+        run = ChooseRun(str(trained[0]), tmp_path / "out", data=data, memory_mb=9, push_to_hub="tester/cell", **options)
+        results = choose_submodel(run)
+        files = hub.files("tester/cell")
+    dim = int(results["chosen"].removeprefix("1x"))
+    assert results["url"].endswith("tester/cell")
+    graph = tmp_path / "out" / "onnx" / "model_int8.onnx"
+    assert results["cells"][results["chosen"]]["model_bytes"] == pytest.approx(graph.stat().st_size, rel=0.01)
+    cut, stock = SentenceTransformer(str(tmp_path / "out")), SentenceTransformer(str(tmp_path / "out" / "modernbert"))
+    assert isinstance(stock[0].model, ModernBertModel)
+    texts = ["red mug", "blue plate with a long name"]
+    wanted = cut.encode(texts)
+    assert wanted.shape == (2, dim)
+    np.testing.assert_allclose(stock.encode(texts), wanted, atol=1e-5)
+    found = OnnxEncoder(tmp_path / "out" / "onnx", "int8").encode(texts)
+    assert float((unit(found) * unit(wanted)).sum(1).min()) > 0.9
+    wanted_files = {"onnx/model_int8.onnx", "modernbert/model.safetensors", "modernbert/tokenizer.json", "README.md"}
+    assert wanted_files | {"modernbert/modules.json", "modernbert/1_Pooling/config.json"} <= set(files)
+    assert not any(name.startswith("grid/") for name in files)
+    assert b"--model-id /data/modernbert" in files["README.md"]
 
 
 def test_the_sample_run_trains_chooses_and_prints(tmp_path, monkeypatch, capsys):

@@ -128,7 +128,7 @@ def files_of_run(folder: Path) -> dict[str, Path]:
         ['config.json', 'model.safetensors']
     """
     found: dict[str, Path] = {}
-    for path in sorted([*folder.glob("*"), *folder.glob("*/*")]):
+    for path in sorted([*folder.glob("*"), *folder.glob("*/*"), *folder.glob("modernbert/*/*")]):
         parent = path.parent.name if path.parent != folder else ""
         patterns = next((p for name, p in SUB_FOLDERS.items() if parent and fnmatch.fnmatchcase(parent, name)), ())
         wanted = any(fnmatch.fnmatchcase(path.name, pattern) for pattern in (patterns if parent else ROOT_FILES))

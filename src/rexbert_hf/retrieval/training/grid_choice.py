@@ -25,7 +25,7 @@ from rexbert_hf.retrieval.training.grid_plot import plot_choice
 from rexbert_hf.retrieval.training.grid_settings import GridSettings
 from rexbert_hf.retrieval.training.grid_submodel import cut_biencoder
 from rexbert_hf.retrieval.training.search_data import TEST, VALIDATION, SearchData, SearchDataSettings, load_search_data
-from rexbert_hf.retrieval.training.search_finish import card_metrics
+from rexbert_hf.retrieval.training.search_finish import card_metrics, save_biencoder
 from rexbert_hf.settings import sole_run, to_dict
 
 logger = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ def _save(
     """Write the chosen model, and its graph where one was measured; measure it on the test queries."""
     cell: Cell = (chosen.layers, chosen.dim)
     cut = cut_biencoder(model, *cell)
-    cut.save_pretrained(str(run.output_dir), create_model_card=False)
+    save_biencoder(cut, run.output_dir)
     if run.runtime != "torch":
         from rexbert_hf.retrieval.serving.onnx_export import export_onnx
 

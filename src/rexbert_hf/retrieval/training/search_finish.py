@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import shutil
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 
 from rexbert_hf.hub import read_run, write_card, write_run
 from rexbert_hf.hub.run_file import plain, redact
+from rexbert_hf.models import RexBertModel, to_modernbert
 from rexbert_hf.retrieval.training.dssm import fold_dssm
 from rexbert_hf.retrieval.training.mining_callback import NEGATIVES
 from rexbert_hf.retrieval.training.search_data import SearchData
@@ -20,6 +22,8 @@ from rexbert_hf.settings import to_dict
 
 logger = logging.getLogger(__name__)
 
+STOCK = "modernbert"
+"""Folder of the stock form within a run's."""
 _NO_RESULT = ("push_to_hub", "private")
 """Settings that a finished run may be started again with and still is finished."""
 
@@ -51,7 +55,7 @@ def finish(output: Path, settings: Any, model: SentenceTransformer, data: Search
         data: what it was trained on.
         results: measured.
     """
-    fold_dssm(model).save_pretrained(str(output), create_model_card=False)
+    save_biencoder(fold_dssm(model), output)
     shape = {"products": len(data.texts), "queries": len(data.queries), "pairs": len(data.judged.products)}
     name = settings.data.pairs if isinstance(settings.data.pairs, str) else "sample shop"
     source = {"name": name, "fingerprint": data.fingerprint, "documents": len(data.judged.products), **shape}
@@ -65,6 +69,24 @@ def finish(output: Path, settings: Any, model: SentenceTransformer, data: Search
     shutil.rmtree(output / BEST, ignore_errors=True)
     if (output / "eval").is_dir() and not any((output / "eval").iterdir()):
         (output / "eval").rmdir()
+
+
+def save_biencoder(model: SentenceTransformer, output: Path) -> None:
+    """Write a bi-encoder; around a RexBERT also in the stock form, in `modernbert/`, for servers without this package.
+
+    A model of separate encoders, and one that was cut without its final norm, has no stock form.
+
+    Args:
+        model: the bi-encoder.
+        output: the folder.
+    """
+    model.save_pretrained(str(output), create_model_card=False)
+    shutil.rmtree(output / STOCK, ignore_errors=True)  # of another model that lay here
+    encoder = getattr(model[0], "model", None)
+    if isinstance(encoder, RexBertModel) and encoder.config.apply_final_norm:
+        stock = copy.deepcopy(model)
+        stock[0].model = to_modernbert(encoder)
+        stock.save_pretrained(str(output / STOCK), create_model_card=False)
 
 
 def card_metrics(test: Mapping[str, float], dataset: str) -> list[dict[str, Any]]:
