@@ -14,6 +14,7 @@ from sentence_transformers.sentence_transformer.modules import Dense, Pooling
 from transformers import BertConfig, BertModel, ModernBertConfig, ModernBertModel
 
 from rexbert_hf.models.matryoshka_rexbert import Grid
+from rexbert_hf.retrieval.training import grid_encoder
 from rexbert_hf.retrieval.training.biencoder import wrap_encoder
 from rexbert_hf.retrieval.training.grid_encoder import GridEncoder, encode_grid
 from rexbert_hf.retrieval.training.grid_losses import GridLoss, stock_grid_loss
@@ -217,6 +218,16 @@ def test_each_layer_is_the_model_cut_there(kind):
 
 def unit(vectors):
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_many_vectors_lie_in_a_file(monkeypatch):
+    model = deep_model().float().eval()
+    held = encode_grid(model, TEXTS, "document", [1, 3], batch_size=3)
+    monkeypatch.setattr(grid_encoder, "IN_MEMORY", held.nbytes - 1)
+    mapped = encode_grid(model, TEXTS, "document", [1, 3], batch_size=3)
+    assert isinstance(mapped, np.memmap)
+    assert not isinstance(held, np.memmap)
+    np.testing.assert_array_equal(mapped, held)
 
 
 def test_prompts_are_put_first():

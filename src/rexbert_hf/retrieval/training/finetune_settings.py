@@ -167,6 +167,8 @@ class FinetuneSettings:
             raise ValueError(f"matryoshka ({way}) does not go with loss.name {self.loss.name}: use ranking")
         if way == "matryoshka2d" and (self.loss.cached or self.loss.symmetric or self.loss.margin is not None):
             raise ValueError("matryoshka.way matryoshka2d knows no loss.cached, loss.symmetric and loss.margin")
+        if way == "matryoshka2d" and not self.model.shared:
+            raise ValueError("matryoshka.way matryoshka2d needs one encoder for both sides: set model.shared to true")
 
     def card_fields(self) -> dict[str, Any]:
         """Fields of the card, kept in `run.json`, so that a push renders the same."""

@@ -9,6 +9,8 @@ Shape letters: N texts, L layers of the grid, H width.
 
 from __future__ import annotations
 
+import math
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -25,6 +27,9 @@ from rexbert_hf.retrieval.training.embedding_blocks import blocks_of
 
 TOKENISE_ROWS = 4_096
 """Texts tokenised at a time."""
+
+IN_MEMORY = 1 << 30
+"""Bytes of vectors that are held in memory; a catalogue of a million has several times as many in a grid."""
 
 
 class GridEncoder(nn.Module):
@@ -143,6 +148,8 @@ def encode_grid(
 ) -> np.ndarray:
     """Vectors of all layers of a grid, float32 `[N, L, H]`, not normalised; each text is encoded once.
 
+    Beyond `IN_MEMORY` they lie in a file of the temporary folder, which is gone with them.
+
     Args:
         model: the bi-encoder.
         texts: any number.
@@ -152,7 +159,7 @@ def encode_grid(
         bf16: bfloat16 autocast.
     """
     training, encoder = model.training, GridEncoder(model, layers)
-    found = np.zeros((len(texts), len(encoder.layers), shape_of(model)[1]), dtype=np.float32)
+    found = _space((len(texts), len(encoder.layers), shape_of(model)[1]))
     prompt = _prompt(model, role)
     model.eval()
     with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
@@ -165,6 +172,13 @@ def encode_grid(
             found[start : start + len(part)] = vectors[place].cpu().numpy()
     model.train(training)
     return found
+
+
+def _space(shape: tuple[int, int, int]) -> np.ndarray:
+    if 4 * math.prod(shape) <= IN_MEMORY:
+        return np.zeros(shape, dtype=np.float32)
+    with tempfile.TemporaryFile() as file:  # the map keeps what the name does not
+        return np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
 
 
 def _prompt(model: SentenceTransformer, role: str) -> str | None:

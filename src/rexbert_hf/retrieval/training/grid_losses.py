@@ -77,7 +77,8 @@ class GridLoss(nn.Module):
 def stock_grid_loss(model: SentenceTransformer, grid: Grid, scale: float) -> Matryoshka2dLoss:
     """Sentence-transformers' own way (2DMSE), to compare with: one random layer and one random dimension a step.
 
-    Its in-batch softmax knows no false negatives, and its layers are all layers, not those of the grid.
+    Its in-batch softmax knows no false negatives; its layers are all layers (the embeddings among them), not those of
+    the grid, and their states are pooled without the final norm that a cut ModernBERT has.
 
     Args:
         model: the bi-encoder.
