@@ -174,6 +174,22 @@ def test_a_sampled_step_is_the_sum_of_its_cells():
     torch.testing.assert_close(loss, transcribed(model, inputs, list(grid.cells), grid.weights))
 
 
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_gradient_checkpointing_changes_nothing(reentrant):
+    """Layers run twice there; the states of a cell are taken once."""
+    found = {}
+    for checkpointed in (False, True):
+        model = tiny(matryoshka_layers=LAYERS, matryoshka_dims=DIMS, matryoshka_sample=3)
+        if checkpointed:
+            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+        torch.manual_seed(5)
+        loss = model(**batch()).loss
+        loss.backward()
+        found[checkpointed] = {name: parameter.grad for name, parameter in model.named_parameters()} | {"loss": loss}
+    for name, value in found[False].items():
+        torch.testing.assert_close(found[True][name], value, msg=name)
+
+
 def test_no_labelled_token_gives_zero():
     model, inputs = tiny(matryoshka_layers=LAYERS, matryoshka_dims=DIMS, matryoshka_kl_weight=1.0), batch()
     inputs["labels"].fill_(-100)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 
 import pytest
 import torch
-from pretraining_cases import assert_same_weights, settings
+from pretraining_cases import MODEL, assert_same_weights, run, settings
+from test_pretrain_associations import EBERT
 from test_pretrain_phrases import PHASE, TINY_RUN
 from transformers import AutoModel, BertConfig, BertForMaskedLM
 
@@ -44,6 +47,23 @@ def test_one_line_trains_all_cells_with_any_masking(tmp_path, kind):
     assert f"| 2 | {results['cells']['2x8']:.2%} | {results['cells']['2x32']:.2%} |" in (
         tmp_path / "grid" / "README.md"
     ).read_text(encoding="utf-8")
+
+
+def test_beside_adaptive_masking_and_neighbours(tmp_path):
+    """E-BERT's recipe with one line more: both objectives run, cells are trained and measured."""
+    base = {key: value for key, value in EBERT.items() if key != "tokenizer.path"}
+    base |= {"model.overrides": MODEL, "model.matryoshka": GRID.replace("}", ", sample: 3}"), "scale": "0.1"}
+    results = run(tmp_path, "ebert", base)
+    assert results["phases"][0]["loss"] == pytest.approx(4 * math.log(384), rel=0.05)  # four cells, hardly trained
+    assert len(results["cells"]) == 4
+    last = max(tmp_path.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    log = json.loads((last / "trainer_state.json").read_text())["log_history"]
+    assert all("alpha" in entry for entry in log if "loss" in entry)
+    joint = [entry for entry in log if entry.get("loss_npr")]
+    assert joint
+    for entry in joint:
+        assert entry["loss"] == pytest.approx(entry["loss_mlm"] + entry["loss_npr"], rel=1e-3)
+        assert entry["loss_mlm"] == pytest.approx(4 * math.log(384), rel=0.05)
 
 
 def test_it_goes_on_from_a_plain_checkpoint(tmp_path):

@@ -66,6 +66,13 @@ def test_a_run_from_end_to_end(whole):
     assert torch.isfinite(out.last_hidden_state).all()
 
 
+def test_a_grid_of_sub_models_over_pairs(tmp_path):
+    results = run(tmp_path, model__matryoshka="{layers: [1, 2], dims: [8, 32]}", phases__pairs__max_tokens="2k")
+    assert list(results["cells"]) == ["1x8", "1x32", "2x8", "2x32"]
+    assert results["phases"][0]["loss"] > 3 * 5  # four cells, each near log(384) so early
+    assert AutoModel.from_pretrained(tmp_path).config.matryoshka_layers == [1, 2]
+
+
 def test_starting_a_finished_run_again_trains_nothing(whole, monkeypatch):
     folder, results = whole
     monkeypatch.setattr(qpi_trainer.PairTrainer, "train", lambda *_, **__: pytest.fail("trained again"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -59,6 +60,20 @@ def test_two_ranks_equal_accumulation(two_ranks, tmp_path):
     _, result = two_ranks
     torch.testing.assert_close(torch.tensor(result["losses"]), logged(trainer, "loss"), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(torch.tensor(result["norms"]), logged(trainer, "grad_norm"), rtol=1e-4, atol=1e-6)
+    for name, value in trainer.model.state_dict().items():
+        torch.testing.assert_close(result["weights"][name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_two_ranks_equal_one_with_sampled_cells(tmp_path):
+    """Each micro-batch draws its own cells, whichever process runs it, and every weight gets a gradient everywhere."""
+    grid = {"matryoshka_layers": [1, 2], "matryoshka_dims": [4, 8, 16], "matryoshka_sample": 2}
+    options = json.dumps({"steps": [2, 2], "save_steps": 100, "model": grid})
+    done = run_two_ranks(tmp_path / "two", options)
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = torch.load(tmp_path / "two" / "final.pt", weights_only=True)
+    trainer = make_trainer(tmp_path / "one", make_curriculum((2, 2)), make_model(**grid), save_steps=100)
+    trainer.train()
+    torch.testing.assert_close(torch.tensor(result["losses"]), logged(trainer, "loss"), rtol=1e-5, atol=1e-6)
     for name, value in trainer.model.state_dict().items():
         torch.testing.assert_close(result["weights"][name], value, rtol=1e-3, atol=1e-5, msg=name)
 

@@ -109,7 +109,7 @@ def measure(
 def _cells(
     trainer: CurriculumTrainer, plan: Plan, stores: list[TokenisedDataset], tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, Any]:
-    """Masked accuracy of each cell of a grid, over all held-out sets by tokens; the whole model's is the last phase's."""
+    """Masked accuracy of each cell of a grid over all held-out sets by tokens; the whole one's is the last phase's."""
     model, args = trainer.accelerator.unwrap_model(trainer.model), trainer.args
     grid = Grid.of(model.config) if isinstance(model, RexBertForMaskedLM) else None
     if grid is None or trainer.is_fsdp_enabled:  # there a process holds a part of the weights
