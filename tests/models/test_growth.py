@@ -9,48 +9,35 @@ import torch
 from tiny_models import build, tiny_config
 
 from rexbert_hf import RexBertForMaskedLM
-from rexbert_hf.models.growth import MODES, grow, layer_sources, tile_index
+from rexbert_hf.models.growth import grow, layer_sources, tile_index
 
 BIG = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 40, "num_hidden_layers": 7}
 
 
-def tile(matrix: list[list[float]], rows: int, columns: int, mode: str) -> list[list[float]]:
-    """The small matrix laid out by hand, without indexes: find the small cell under each big one; None is fresh."""
+def tile(matrix: list[list[float]], rows: int, columns: int) -> list[list[float]]:
+    """The small matrix laid out by hand, without indexes: find the small cell under each big one."""
     height, width = len(matrix), len(matrix[0])
-    top, left = ((rows - height) // 2, (columns - width) // 2) if mode != "tile_weights_from_edge" else (0, 0)
-    out = []
-    for r in range(rows):
-        line = []
-        for c in range(columns):
-            inside = top <= r < top + height and left <= c < left + width
-            if mode == "center_weights" and not inside:
-                line.append(None)
-            else:
-                line.append(matrix[(r - top) % height][(c - left) % width])
-        out.append(line)
-    return out
+    top, left = (rows - height) // 2, (columns - width) // 2
+    return [[matrix[(r - top) % height][(c - left) % width] for c in range(columns)] for r in range(rows)]
 
 
 @pytest.mark.parametrize(
-    ("small", "big", "mode", "expected"),
+    ("small", "big", "expected"),
     [
-        (3, 8, "tile_weights_from_middle", [1, 2, 0, 1, 2, 0, 1, 2]),
-        (3, 4, "tile_weights_from_middle", [0, 1, 2, 0]),
-        (2, 7, "tile_weights_from_middle", [0, 1, 0, 1, 0, 1, 0]),
-        (4, 4, "tile_weights_from_middle", [0, 1, 2, 3]),
-        (3, 8, "tile_weights_from_edge", [0, 1, 2, 0, 1, 2, 0, 1]),
-        (3, 8, "center_weights", [-1, -1, 0, 1, 2, -1, -1, -1]),
+        (3, 8, [1, 2, 0, 1, 2, 0, 1, 2]),
+        (3, 4, [0, 1, 2, 0]),
+        (2, 7, [0, 1, 0, 1, 0, 1, 0]),
+        (4, 4, [0, 1, 2, 3]),
     ],
 )
-def test_one_side(small, big, mode, expected):
-    assert tile_index(small, big, mode).tolist() == expected
+def test_one_side(small, big, expected):
+    assert tile_index(small, big).tolist() == expected
 
 
 def test_whole_heads():
     # Two heads of three to three heads: element tiling would start in the middle of a head.
-    assert tile_index(6, 9, "tile_weights_from_middle", unit=3).tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2]
-    assert tile_index(6, 12, "tile_weights_from_middle", unit=3).tolist() == [3, 4, 5, 0, 1, 2, 3, 4, 5, 0, 1, 2]
-    assert tile_index(3, 9, "center_weights", unit=3).tolist() == [-1, -1, -1, 0, 1, 2, -1, -1, -1]
+    assert tile_index(6, 9, unit=3).tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2]
+    assert tile_index(6, 12, unit=3).tolist() == [3, 4, 5, 0, 1, 2, 3, 4, 5, 0, 1, 2]
 
 
 def test_layers():
@@ -66,10 +53,9 @@ def pieces(name: str, tensor: torch.Tensor) -> list[torch.Tensor]:
     return list(tensor.chunk(count, dim=0))
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_every_parameter(mode):
+def test_every_parameter():
     small = build(RexBertForMaskedLM, attention_bias=True, mlp_bias=True, norm_bias=True)
-    big = grow(small, tiny_config(**BIG, attention_bias=True, mlp_bias=True, norm_bias=True), mode)
+    big = grow(small, tiny_config(**BIG, attention_bias=True, mlp_bias=True, norm_bias=True))
     sources = layer_sources(4, 7)
     state, expected_state = big.state_dict(), small.state_dict()
     seen = 0
@@ -87,10 +73,9 @@ def test_every_parameter(mode):
             # Heads are 16 wide and two of four: whole heads and single elements tile alike here.
             rows = part.tolist() if part.dim() == 2 else [[x] for x in part.tolist()]
             columns = new.shape[1] if new.dim() == 2 else 1
-            wanted = tile(rows, new.shape[0], columns, mode)
+            wanted = tile(rows, new.shape[0], columns)
             found = new.tolist() if new.dim() == 2 else [[x] for x in new.tolist()]
-            for line, other in zip(found, wanted, strict=True):
-                assert all(b is None or a == b for a, b in zip(line, other, strict=True)), name
+            assert found == wanted, name
         seen += 1
     assert seen > 60
 
@@ -99,34 +84,13 @@ def test_odd_numbers_of_heads_stay_whole():
     small = build(RexBertForMaskedLM)
     big = grow(small, tiny_config(**{**BIG, "hidden_size": 48, "num_attention_heads": 3}))
     query, old = (model.model.layers[0].attn.Wqkv.weight.detach().chunk(3)[0] for model in (big, small))
-    columns = tile_index(32, 48, "tile_weights_from_middle")
+    columns = tile_index(32, 48)
     assert torch.equal(query[:32], old[:, columns])
     assert torch.equal(query[32:], old[:16, columns])
     out, old_out = (model.model.layers[0].attn.Wo.weight.detach() for model in (big, small))
     # The columns of the output follow the heads, its rows the residual stream.
     assert torch.equal(out[:, :32], old_out[columns])
     assert torch.equal(out[:, 32:], old_out[columns][:, :16])
-
-
-def test_center_keeps_fresh_weights_around():
-    small = build(RexBertForMaskedLM)
-    torch.manual_seed(9)
-    big = grow(small, tiny_config(**BIG), "center_weights")
-    torch.manual_seed(9)
-    fresh = RexBertForMaskedLM(tiny_config(**BIG))
-    name = "model.layers.3.mlp.Wo.weight"
-    grown, plain = big.state_dict()[name], fresh.state_dict()[name]
-    assert torch.equal(grown[:16], plain[:16])
-    assert torch.equal(grown[:, :8], plain[:, :8])
-    assert not torch.equal(grown[16:48, 8:32], plain[16:48, 8:32])
-
-
-def test_depth_scaling_touches_the_residual_outputs_only():
-    small = build(RexBertForMaskedLM)
-    plain, scaled = (grow(small, tiny_config(**BIG), depth_scaling=flag) for flag in (False, True))
-    for name, value in scaled.state_dict().items():
-        factor = math.sqrt(4 / 7) if name.endswith((".attn.Wo.weight", ".mlp.Wo.weight")) else 1.0
-        torch.testing.assert_close(value, plain.state_dict()[name] * factor)
 
 
 def test_a_grown_model_is_tied_runs_and_leaves_the_small_one_alone():
@@ -163,8 +127,3 @@ def test_the_same_size_is_a_copy():
 def test_impossible_growth_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         grow(build(RexBertForMaskedLM), tiny_config(**{**BIG, **change}))
-
-
-def test_unknown_mode_is_refused():
-    with pytest.raises(ValueError, match="no growth mode 'stretch': choose one of tile_weights_from_middle"):
-        grow(build(RexBertForMaskedLM), tiny_config(**BIG), "stretch")

@@ -1,29 +1,20 @@
 """Start a bigger model from a smaller one by tiling its weights, as ModernBERT-large was started from base.
 
-Every matrix of the small model is repeated along both sides until it fills the big one: by default from the middle, so
-that the centre of each big matrix is the small matrix itself. Queries, keys, values and the two halves of the gated
+Every matrix of the small model is repeated along both sides until it fills the big one, from the middle, so that the
+centre of each big matrix is the small matrix itself. Queries, keys, values and the two halves of the gated
 linear unit are tiled each by itself, and queries, keys and values by whole heads. Layer i of L comes from layer
 round(i * l / L) of l (Gopher's layer mapping), as in ModernBERT's released code.
 """
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from .configuration_rexbert import RexBertConfig
 from .modeling_rexbert import RexBertForMaskedLM
 
-MODES = ("tile_weights_from_middle", "tile_weights_from_edge", "center_weights")
 
-
-def grow(
-    small: RexBertForMaskedLM,
-    config: RexBertConfig,
-    mode: str = "tile_weights_from_middle",
-    depth_scaling: bool = False,
-) -> RexBertForMaskedLM:
+def grow(small: RexBertForMaskedLM, config: RexBertConfig) -> RexBertForMaskedLM:
     """Build a model of `config` whose weights are tiled from `small`.
 
     Parameters that `small` has no source for (the attention norm of a layer that comes from the first layer, which has
@@ -32,13 +23,9 @@ def grow(
     Args:
         small: the trained model.
         config: the bigger model: same vocabulary, same head width, nothing smaller than in `small`.
-        mode: "tile_weights_from_middle", "tile_weights_from_edge" (the small matrix lies in the first corner), or
-            "center_weights" (the small matrix lies in the centre, the rest is fresh).
-        depth_scaling: multiply the weights that write to the residual stream by sqrt(l / L), so that they keep to the
-            Megatron rule of the deeper model.
 
     Raises:
-        ValueError: if the big model cannot hold the small one, or there is no such mode.
+        ValueError: if the big model cannot hold the small one.
 
     Example:
         >>> tiny = {"vocab_size": 64, "intermediate_size": 8, "num_hidden_layers": 1, "pad_token_id": 0}
@@ -48,23 +35,18 @@ def grow(
         >>> bool((b[4:12, :] == a).all())
         True
     """
-    _check(small.config, config, mode)
+    _check(small.config, config)
     big: RexBertForMaskedLM = RexBertForMaskedLM._from_config(config, dtype=small.dtype)
     sources = small.state_dict()
     layers = layer_sources(small.config.num_hidden_layers, config.num_hidden_layers)
-    shrink = math.sqrt(small.config.num_hidden_layers / config.num_hidden_layers) if depth_scaling else 1.0
     for name, fresh in big.state_dict().items():
         source = sources.get(_source_name(name, layers))
         if source is None:
             continue
-        grown, copied = source.to(fresh.device), torch.ones_like(fresh, dtype=torch.bool)
-        for dimension, index in enumerate(_indexes(name, small.config, config, mode)):
-            index = index.to(fresh.device)
-            grown = grown.index_select(dimension, index.clamp_min(0))
-            copied &= (index >= 0).view([-1 if d == dimension else 1 for d in range(fresh.dim())])
-        if name.endswith((".attn.Wo.weight", ".mlp.Wo.weight")):
-            grown = grown * shrink
-        fresh.copy_(torch.where(copied, grown, fresh))
+        grown = source.to(fresh.device)
+        for dimension, index in enumerate(_indexes(name, small.config, config)):
+            grown = grown.index_select(dimension, index.to(fresh.device))
+        fresh.copy_(grown)
     big.tie_weights()
     return big
 
@@ -79,35 +61,24 @@ def layer_sources(small: int, big: int) -> list[int]:
     return [min(round(i * small / big), small - 1) for i in range(big)]
 
 
-def tile_index(small: int, big: int, mode: str, unit: int = 1) -> torch.Tensor:
-    """Element of the small side that each element of the big side copies, -1 where it keeps its fresh value.
+def tile_index(small: int, big: int, unit: int = 1) -> torch.Tensor:
+    """Element of the small side that each element of the big side copies.
 
     Args:
         small: length of the small side.
         big: length of the big side.
-        mode: as in `grow`.
         unit: tile whole runs of this many elements (the width of a head).
 
     Example:
-        >>> tile_index(3, 8, "tile_weights_from_middle").tolist()
+        >>> tile_index(3, 8).tolist()
         [1, 2, 0, 1, 2, 0, 1, 2]
-        >>> tile_index(3, 8, "tile_weights_from_edge").tolist()
-        [0, 1, 2, 0, 1, 2, 0, 1]
-        >>> tile_index(3, 8, "center_weights").tolist()
-        [-1, -1, 0, 1, 2, -1, -1, -1]
     """
     have, want = small // unit, big // unit
-    offset = 0 if mode == "tile_weights_from_edge" else (want - have) // 2
-    place = torch.arange(want) - offset
-    outside = (place < 0) | (place >= have)
-    place = torch.where(outside, -1, place) if mode == "center_weights" else place % have
-    spread = place[:, None] * unit + torch.arange(unit)[None, :]
-    return torch.where(place[:, None] >= 0, spread, -1).reshape(-1)
+    place = (torch.arange(want) - (want - have) // 2) % have
+    return (place[:, None] * unit + torch.arange(unit)[None, :]).reshape(-1)
 
 
-def _check(small: RexBertConfig, big: RexBertConfig, mode: str) -> None:
-    if mode not in MODES:
-        raise ValueError(f"no growth mode '{mode}': choose one of {', '.join(MODES)}")
+def _check(small: RexBertConfig, big: RexBertConfig) -> None:
     for name in ("num_hidden_layers", "hidden_size", "intermediate_size"):
         if getattr(big, name) < getattr(small, name):
             raise ValueError(f"{name}={getattr(big, name)} is smaller than the small model's {getattr(small, name)}")
@@ -129,12 +100,12 @@ def _source_name(name: str, layers: list[int]) -> str:
     return ".".join(parts)
 
 
-def _indexes(name: str, small: RexBertConfig, big: RexBertConfig, mode: str) -> list[torch.Tensor]:
+def _indexes(name: str, small: RexBertConfig, big: RexBertConfig) -> list[torch.Tensor]:
     """Tile index of each dimension of a parameter."""
     head = small.hidden_size // small.num_attention_heads
-    width = tile_index(small.hidden_size, big.hidden_size, mode)
-    heads = tile_index(small.hidden_size, big.hidden_size, mode, unit=head)
-    half = tile_index(small.intermediate_size, big.intermediate_size, mode)
+    width = tile_index(small.hidden_size, big.hidden_size)
+    heads = tile_index(small.hidden_size, big.hidden_size, unit=head)
+    half = tile_index(small.intermediate_size, big.intermediate_size)
     words = torch.arange(small.vocab_size)
     if ".attn.Wqkv." in name:
         sides = [_blocks(heads, 3, small.hidden_size), width]
@@ -154,7 +125,7 @@ def _indexes(name: str, small: RexBertConfig, big: RexBertConfig, mode: str) -> 
 
 def _blocks(index: torch.Tensor, count: int, size: int) -> torch.Tensor:
     """The index of `count` stacked blocks of `size` elements, each tiled by itself."""
-    return torch.cat([torch.where(index >= 0, index + block * size, -1) for block in range(count)])
+    return torch.cat([index + block * size for block in range(count)])
 
 
-__all__ = ["MODES", "grow", "layer_sources", "tile_index"]
+__all__ = ["grow", "layer_sources", "tile_index"]
