@@ -166,7 +166,8 @@ def measure(size: str, mask: float, tokens: int, turns: int) -> list[report.Read
             f"FLOPs {expected[way]:.2f}x"
         )
     print(f"  full logits: {memory['full logits'][1]:.3f} s a step in a process of its own")
-    name = f"matryoshka/{size}/{mask:.2f}"
+    layers, dims = (",".join(map(str, side)) for side in GRIDS[size])
+    name = f"matryoshka/{size}, mask {mask:.2f}, layers {layers} x dims {dims}"
     cost = took["grid"] / took["plain"]
     return [
         report.Reading(
