@@ -130,6 +130,17 @@ class Plan:
         phase = self.phase_at(step)
         return phase.learning_rate(min(step, phase.last_step))
 
+    def rope_thetas(self, step: int) -> tuple[float | None, float | None]:
+        """RoPE bases of the global and the local layers at global step `step`; None where the model's own still holds.
+
+        A phase that sets none keeps that of the phase before, so a resumed run must look further back than its phase.
+        """
+        found: list[float | None] = [None, None]
+        for plan in self.phases[: self.phase_at(step).index + 1]:
+            for at, theta in enumerate((plan.phase.global_rope_theta, plan.phase.local_rope_theta)):
+                found[at] = found[at] if theta is None else theta
+        return found[0], found[1]
+
     def rank_micros(self, rank: int) -> list[int]:
         """Micro-batches of each step that rank `rank` computes.
 

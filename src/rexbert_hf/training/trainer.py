@@ -138,6 +138,8 @@ class CurriculumTrainer(WatchedTrainer):
         self._reset_run()
         self.watch_spikes()
         self.resumed_from_step = found.step if found else None
+        if found:  # a run with no step left enters no phase, and is saved and evaluated all the same
+            self._set_rope_theta(found.step - 1)
         if self.args.device.type == "cpu":
             tune_cpu()
         with StopSignal() as self._stop:
@@ -326,13 +328,16 @@ class CurriculumTrainer(WatchedTrainer):
         if phase.index == self._phase_index:
             return
         self._phase_index = phase.index
-        theta, local = phase.phase.global_rope_theta, phase.phase.local_rope_theta
-        if theta is not None or local is not None:
-            self.model.set_rope_theta(global_theta=theta, local_theta=local)
+        self._set_rope_theta(step)
         self.enter_adaptive(phase, step)
         logger.info("phase %s: steps %d to %d", phase.name, phase.first_step + 1, phase.last_step + 1)
         if step == phase.first_step:
             self._evaluate_phase(phase, after=False)
+
+    def _set_rope_theta(self, step: int) -> None:
+        theta, local = self.plan.rope_thetas(step)
+        if theta is not None or local is not None:
+            self.model.set_rope_theta(global_theta=theta, local_theta=local)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log a record; one of the training loss gets throughput, fill, MFU, accuracy, alpha and the phase."""
