@@ -5,14 +5,31 @@ import os
 import resource
 import signal
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from training_cases import make_curriculum, make_model, make_stock_model, make_store, make_trainer, weights_of
+from training_cases import (
+    make_bert,
+    make_curriculum,
+    make_model,
+    make_padded_curriculum,
+    make_stock_model,
+    make_store,
+    make_trainer,
+    weights_of,
+)
 from transformers import TrainerCallback
 
 from rexbert_hf.training import CheckpointError, NonFiniteLossError, TrainingInterrupted, last_complete_checkpoint
 from rexbert_hf.training.callbacks import progress_line
+
+
+def without_dropout(model):
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model
 
 
 def gradients(trainer):
@@ -29,9 +46,9 @@ def gradients(trainer):
     return trainer.caught
 
 
-def global_batch_gradients(trainer):
+def global_batch_gradients(trainer, model):
     """Mean cross entropy over all labelled tokens of step 0, one backward pass over the joined micro-batches."""
-    model = make_model(dropout=0.0).train()
+    model.train()
     micros = [trainer.data_collator(trainer.train_dataset[0, i]) for i in range(trainer.plan.micro_batches)]
     count = sum(int((batch["labels"] != -100).sum()) for batch in micros)
     total = 0.0
@@ -39,28 +56,36 @@ def global_batch_gradients(trainer):
         batch.pop("batch_stats")
         labels = batch.pop("labels")
         logits = model(**batch).logits
-        total = total + torch.nn.functional.cross_entropy(logits[0], labels[0], reduction="sum")
+        logits, labels = logits.flatten(0, 1), labels.flatten()
+        total = total + torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
     (total / count).backward()
     return [p.grad for p in model.parameters()]
 
 
-@pytest.mark.parametrize("micro_batch_tokens", [512, 128])
-def test_the_loss_is_the_mean_over_the_labelled_tokens_of_the_step(tmp_path, micro_batch_tokens):
-    """Micro-batches have unequal numbers of labels: a mean of means would differ."""
-    curriculum = make_curriculum(micro_batch_tokens=micro_batch_tokens)
-    if micro_batch_tokens == 128:
-        curriculum.phases[0].seq_length = 32
-    trainer = make_trainer(tmp_path, curriculum, make_model(dropout=0.0), max_grad_norm=0.0)
+@pytest.mark.parametrize("micro_batch_tokens", [512, 64])
+@pytest.mark.parametrize("make", [lambda: make_model(dropout=0.0), make_bert, make_stock_model])
+def test_the_loss_is_the_mean_over_the_labelled_tokens_of_the_step(tmp_path, micro_batch_tokens, make):
+    """Micro-batches have unequal numbers of labels: a mean of means would differ; whatever the model itself returns."""
+    curriculum = make_padded_curriculum(micro_batch_tokens=micro_batch_tokens)
+    trainer = make_trainer(tmp_path, curriculum, without_dropout(make()), max_grad_norm=0.0)
     assert trainer.args.gradient_accumulation_steps == 512 // micro_batch_tokens
-    for got, expected in zip(gradients(trainer), global_batch_gradients(trainer), strict=True):
+    for got, expected in zip(gradients(trainer), global_batch_gradients(trainer, without_dropout(make())), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_the_logged_loss_does_not_grow_with_the_micro_batches(tmp_path):
+    losses = []
+    for micro_batch_tokens in (512, 64):
+        curriculum = make_padded_curriculum(steps=(1, 1), micro_batch_tokens=micro_batch_tokens)
+        trainer = make_trainer(tmp_path / str(micro_batch_tokens), curriculum, make_bert())
+        trainer.train()
+        losses.append(trainer.state.log_history[0]["loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)  # other masks: log(64) in both, not eight times that
+    assert losses[0] == pytest.approx(np.log(64), rel=0.05)
+
+
 def test_stock_models_train_on_padded_batches(tmp_path):
-    curriculum = make_curriculum(steps=(2, 2))
-    for phase in curriculum.phases:
-        phase.global_rope_theta = None
-    trainer = make_trainer(tmp_path, curriculum, make_stock_model())
+    trainer = make_trainer(tmp_path, make_padded_curriculum(steps=(2, 2)), make_stock_model())
     before = weights_of(trainer.model)
     trainer.train()
     assert any(not torch.equal(value, before[name]) for name, value in weights_of(trainer.model).items())

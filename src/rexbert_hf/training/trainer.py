@@ -32,6 +32,7 @@ from rexbert_hf.training.cpu import tune_cpu
 from rexbert_hf.training.flops import FlopCounter, measure_matmul_peak
 from rexbert_hf.training.heldout import accepts_flat
 from rexbert_hf.training.interruption import StopSignal, TrainingInterrupted, WorkerSignals
+from rexbert_hf.training.masked_loss import masked_lm_loss
 from rexbert_hf.training.meter import StepMeter
 from rexbert_hf.training.neighbors import TRIPLETS
 from rexbert_hf.training.optimizer import StableAdamW, parameter_groups
@@ -53,7 +54,7 @@ class CurriculumTrainer(WatchedTrainer):
         meter: counts of the current log window.
 
     Args:
-        model: a masked-LM model whose forward takes `labels` and `num_items_in_batch`.
+        model: a masked-LM model: a RexBERT, which computes its own loss, or any other, whose logits give it.
         args: the arguments; accumulation and learning rate are taken from the plan.
         plan: what `resolve` returned for this number of ranks.
         train_dataset: a `CurriculumDataset` over `plan.orders`.
@@ -99,6 +100,7 @@ class CurriculumTrainer(WatchedTrainer):
             eval_dataset=eval_dataset,
             processing_class=processing_class,
             callbacks=callbacks,
+            compute_loss_func=None if accepts_flat(model) else masked_lm_loss,
         )
         self._micros = plan.rank_micros(args.process_index)
         self.remove_callback(ProgressCallback)
@@ -278,7 +280,7 @@ class CurriculumTrainer(WatchedTrainer):
         """Loss of one micro-batch as its share of the step's.
 
         A model that returns `loss_parts`, a dict of (sum, count), has each sum divided by its own count over the whole
-        step, as `loss_counts` gives it; otherwise the model's own loss, divided by `num_items_in_batch`, counts.
+        step, as `loss_counts` gives it; otherwise the masked-LM loss divided by `num_items_in_batch` counts.
         """
         loss, outputs = self.adaptive_loss(partial(self._loss_of_mode, num_items_in_batch), model, inputs)
         return (loss, outputs) if return_outputs else loss
