@@ -94,6 +94,11 @@ def test_learning_rate_composes_the_phases():
     assert plan.max_learning_rate == 1e-3
 
 
+def test_warmup_and_decay_may_fill_the_phase():
+    schedule = ScheduleConfig(warmup_tokens=1120, decay_tokens=4000)
+    assert resolve(Curriculum([phase(schedule=schedule)]), LENGTHS).total_steps == 10
+
+
 def test_scale_multiplies_every_token_budget():
     curriculum = Curriculum(
         [
@@ -144,6 +149,18 @@ def test_other_data_is_another_plan():
         (
             lambda: Curriculum([phase(seq_length=256)], micro_batch_tokens=128),
             "seq_length=256 does not fit a .* of 128",
+        ),
+        (
+            lambda: Curriculum([phase(schedule=ScheduleConfig("cosine", warmup_tokens=5120))]),
+            "phase 'one': schedule.warmup_tokens=5120 do not fit its 5120 tokens: .*--scale",
+        ),
+        (
+            lambda: Curriculum([phase(schedule=ScheduleConfig(warmup_tokens=3000, decay_tokens=4000))]),
+            "schedule.warmup_tokens=3000 and decay_tokens=4000 do not fit its 5120 tokens",
+        ),
+        (
+            lambda: Curriculum([phase(epochs=0.1, schedule=ScheduleConfig(warmup_tokens=4000))]),
+            "warmup_tokens=4000 do not fit its 3200 tokens",
         ),
         (lambda: Curriculum([]), "at least one phase"),
         (lambda: Curriculum([phase(), phase()]), "phase names must differ; got one, one"),

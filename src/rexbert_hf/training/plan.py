@@ -221,8 +221,8 @@ def resolve(curriculum: Curriculum, sources: Mapping[str, Source], world_size: i
         world_size: ranks that will train.
 
     Raises:
-        ValueError: if a mixture names an unknown or empty source, a batch does not divide into the micro-batches, or
-            a document of `seq_length` would not fit one.
+        ValueError: if a mixture names an unknown or empty source, a batch does not divide into the micro-batches, a
+            document of `seq_length` would not fit one, or a phase is too short for its warm-up and decay.
 
     Example:
         >>> import numpy as np
@@ -261,6 +261,18 @@ def _check_batch(phase: Phase, micros: int, micro_batch_tokens: int, world_size:
         )
 
 
+def _check_schedule(phase: Phase, total: int) -> None:
+    """A warm-up that does not end leaves the rate near zero, and a decay that begins within it makes it jump."""
+    schedule = phase.schedule
+    decay = schedule.decay_tokens if schedule.name == "warmup_stable_decay" else 0
+    if 0 < schedule.warmup_tokens >= total or schedule.warmup_tokens + decay > total:
+        parts = f"schedule.warmup_tokens={schedule.warmup_tokens}" + (f" and decay_tokens={decay}" if decay else "")
+        raise ValueError(
+            f"phase '{phase.name}': {parts} do not fit its {total} tokens: lower them, or keep max_tokens and shorten "
+            "the run with --scale, which multiplies budgets, warm-ups and decays alike"
+        )
+
+
 def _resolve_phase(
     phase: Phase, index: int, first_step: int, micros: int, sources: Mapping[str, Source], seed: int
 ) -> PhasePlan:
@@ -285,6 +297,7 @@ def _resolve_phase(
         batch_warmup_start=phase.batch_warmup_start,
     )
     total = phase.max_tokens if phase.max_tokens is not None else math.ceil(tokens / share)
+    _check_schedule(phase, total)
     languages = {name: code for name, source in used.items() if (code := language_of(source)) is not None}
     resolved = dataclasses.replace(phase, max_tokens=total, epochs=None)
     return PhasePlan(resolved, index, first_step, order, share, languages)
