@@ -79,6 +79,12 @@ class Run:
 
 
 @dataclass
+class Half:
+    bf16: Literal["auto"] | bool | None = "auto"
+    seed: int = 0
+
+
+@dataclass
 class Needs:
     path: Path
     push: Push
@@ -151,6 +157,22 @@ def test_flags():
     assert parse_args(Run, ["--resume", "false"]).resume is False
     assert parse_args(Run, ["--resume=no"]).resume is False
     assert "expected true or false, got 'maybe'" in fails("--resume=maybe")
+
+
+def test_flags_with_further_options(tmp_path):
+    config = str(write(tmp_path, "c.yaml", "seed: 3"))
+    for words, value in [(["auto"], "auto"), (["no"], False), (["null"], None), ([], True), (["TRUE"], True)]:
+        run = parse_args(Half, ["--bf16", *words, config])
+        assert (run.bf16, run.seed) == (value, 3)
+    assert "no configuration file automatic" in fails("--bf16", "automatic", cls=Half)
+
+
+@pytest.mark.parametrize("word", ["no", "off", "false", "No"])
+def test_free_form_mappings_read_truth_values_as_typed_fields_do(tmp_path, word):
+    config = write(tmp_path, "c.yaml", f"extra: {{a: {word}, b: '{word}', c: [yes, on], d: {word}mad}}")
+    expected = {"a": False, "b": word, "c": [True, True], "d": f"{word}mad"}
+    assert parse_args(Run, [str(config)]).extra == expected
+    assert parse_args(Run, ["--extra", f"{{a: {word}}}"]).extra == {"a": False}
 
 
 def test_a_bare_flag_does_not_swallow_the_config(tmp_path):
