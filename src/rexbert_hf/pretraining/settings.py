@@ -261,6 +261,11 @@ class PretrainSettings:
                     f"phase '{phase.name}': unknown masking.kind '{phase.masking.kind}': use one of"
                     f" {', '.join(MASKINGS)}"
                 )
+            if phase.masking.kind == "relevance" and not self.classifies_pairs:
+                raise ValueError(
+                    f"phase '{phase.name}': masking.kind 'relevance' trains a classifier of pairs: run recipes/qpi.py with"
+                    " --objective relevance, or choose another masking"
+                )
             self._check_pairs(phase)
             if "npr" in phase.objectives and self.associations is None:
                 raise ValueError(
@@ -296,6 +301,11 @@ class PretrainSettings:
     def curriculum(self) -> Curriculum:
         """The phases, scaled."""
         return Curriculum(self.phases, self.seed, self.micro_batch_tokens).scaled(self.scale)
+
+    @property
+    def classifies_pairs(self) -> bool:
+        """Whether the model is a classifier of pairs in place of one that fills masks."""
+        return False
 
     @property
     def needs_associations(self) -> bool:

@@ -54,6 +54,11 @@ class QPISettings(PretrainSettings):
         if not any(phase.masking.kind in KINDS.values() for phase in self.phases):
             raise ValueError(f"no phase trains on pairs: set masking.kind of one to {KINDS['span']}")
 
+    @property
+    def classifies_pairs(self) -> bool:
+        """With the objective "relevance"."""
+        return self.objective == "relevance"
+
     def card_fields(self) -> dict[str, Any]:
         """A classifier of pairs is no model that fills masks."""
         if self.objective == "span":
