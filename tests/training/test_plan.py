@@ -58,6 +58,19 @@ def test_micro_batches_are_rounded_up_to_the_ranks():
     )
 
 
+def test_a_run_that_goes_on_keeps_its_micro_batches():
+    """Begun on two ranks, where three micro-batches became four; one rank and four go on, three cannot."""
+    curriculum = Curriculum([phase(batch_tokens=480)], micro_batch_tokens=200)
+    begun = resolve(curriculum, LENGTHS, world_size=2)
+    assert (begun.micro_batches, resolve(curriculum, LENGTHS).micro_batches) == (4, 3)
+    for world_size in (1, 4):
+        assert resolve(curriculum, LENGTHS, world_size, 4).description() == begun.description()
+    with pytest.raises(ValueError, match="has 4 micro-batches a step, which 3 processes cannot share: start 1, 2, 4 of"):
+        resolve(curriculum, LENGTHS, 3, 4)
+    smaller = Curriculum([phase(batch_tokens=480)], micro_batch_tokens=60)
+    assert resolve(smaller, LENGTHS, 1, 4).micro_batches == 8, "what no longer fits is another plan"
+
+
 def test_smaller_batches_split_into_as_many_micro_batches():
     curriculum = Curriculum([phase("big"), phase("small", batch_tokens=256)], micro_batch_tokens=128)
     plan = resolve(curriculum, LENGTHS)

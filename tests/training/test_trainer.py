@@ -173,6 +173,18 @@ def test_another_plan_in_the_folder_stops_with_the_keys(tmp_path):
         make_trainer(tmp_path, make_curriculum(steps=(2, 2)), description={"data": "a"}).train(False)
 
 
+@pytest.mark.parametrize("step", [2, None])
+def test_ranks_that_see_different_checkpoints_stop(tmp_path, step):
+    """The other rank sees step 4 of the same run, as with an output_dir on local disks."""
+    trainer = make_trainer(tmp_path, make_curriculum(steps=(2, 2)), save_steps=2)
+    if step:
+        make_trainer(tmp_path, make_curriculum(steps=(2, 2)), save_steps=2, max_steps=step).train()
+    trainer.sum_over_ranks = lambda values: [a + b for a, b in zip(values, [1.0, 4.0, 16.0], strict=True)]
+    with pytest.raises(ValueError, match="different checkpoints .*a folder that all of them share") as caught:
+        trainer.train()
+    assert "\n" not in str(caught.value)
+
+
 def test_nan_loss_stops_before_the_weights_and_keeps_the_batch(tmp_path):
     trainer = make_trainer(tmp_path, make_curriculum(steps=(6, 2)), save_steps=2)
     forward = trainer.model.forward

@@ -136,7 +136,7 @@ def make_curriculum(
         seq_length=32,
         batch_tokens=batch_tokens,
         learning_rate=3e-3,
-        schedule=ScheduleConfig(warmup_tokens=batch_tokens),
+        schedule=ScheduleConfig(warmup_tokens=batch_tokens if steps[0] > 1 else 0),
         global_rope_theta=10_000.0,
     )
     second = Phase(

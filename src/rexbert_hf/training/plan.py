@@ -208,20 +208,24 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def resolve(curriculum: Curriculum, sources: Mapping[str, Source], world_size: int = 1) -> Plan:
+def resolve(
+    curriculum: Curriculum, sources: Mapping[str, Source], world_size: int = 1, micro_batches: int | None = None
+) -> Plan:
     """Turn a curriculum into steps.
 
     The number of micro-batches is the smallest multiple of `world_size` for which the largest batch fits
-    `micro_batch_tokens`; every phase splits its batch into that many.
+    `micro_batch_tokens`; every phase splits its batch into that many. A run that goes on keeps the number that it began
+    with, where that fits too.
 
     Args:
         curriculum: the phases.
         sources: each source that a mixture may name: a `TokenisedDataset`, or an array of document lengths. A source in
             several languages is a store for each, whose metadata name `source` and `language`.
         world_size: ranks that will train.
+        micro_batches: of a run that goes on, as `checkpoint.micro_batches_of` tells; None for a new one.
 
     Raises:
-        ValueError: if a mixture names an unknown or empty source, a batch does not divide into the micro-batches, a
+        ValueError: if these ranks cannot share the micro-batches of the run that goes on, a mixture names an unknown or empty source, a batch does not divide into the micro-batches, a
             document of `seq_length` would not fit one, or a phase is too short for its warm-up and decay.
 
     Example:
@@ -233,6 +237,14 @@ def resolve(curriculum: Curriculum, sources: Mapping[str, Source], world_size: i
     """
     largest = max(phase.batch_tokens for phase in curriculum.phases)
     micros = math.ceil(largest / curriculum.micro_batch_tokens)
+    if micro_batches is not None and micro_batches % world_size:
+        fitting = [str(count) for count in range(1, micro_batches + 1) if micro_batches % count == 0]
+        raise ValueError(
+            f"the run in this output_dir has {micro_batches} micro-batches a step, which {world_size} processes cannot "
+            f"share: start {', '.join(fitting)} of them, or choose another output_dir"
+        )
+    if micro_batches is not None and micro_batches >= micros:
+        micros = micro_batches
     micros = math.ceil(micros / world_size) * world_size
     plans: list[PhasePlan] = []
     first_step = 0
