@@ -21,7 +21,13 @@ from training_cases import (
 )
 from transformers import TrainerCallback
 
-from rexbert_hf.training import CheckpointError, NonFiniteLossError, TrainingInterrupted, last_complete_checkpoint
+from rexbert_hf.training import (
+    CheckpointError,
+    CurriculumTrainer,
+    NonFiniteLossError,
+    TrainingInterrupted,
+    last_complete_checkpoint,
+)
 from rexbert_hf.training.callbacks import progress_line
 
 
@@ -331,11 +337,34 @@ def test_what_a_model_cannot_do_is_refused_at_the_start(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"push_to_hub": True}, {"ignore_data_skip": True}, {"num_train_epochs": 2}, {"save_only_model": True}],
+    [
+        {"push_to_hub": True},
+        {"ignore_data_skip": True},
+        {"num_train_epochs": 2},
+        {"save_only_model": True},
+        {"fp16": True},
+    ],
 )
 def test_arguments_that_a_curriculum_cannot_honour(tmp_path, arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         make_trainer(tmp_path, **arguments)
+
+
+def test_what_a_launcher_may_not_ask_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    with pytest.raises(ValueError, match="fp16 is not supported"):
+        make_trainer(tmp_path)
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION")
+    create = CurriculumTrainer.create_accelerator_and_postprocess
+    for name, shown in (("is_fsdp_enabled", "FSDP"), ("is_deepspeed_enabled", "DeepSpeed")):
+
+        def with_strategy(self, name=name):
+            create(self)
+            setattr(self, name, True)
+
+        monkeypatch.setattr(CurriculumTrainer, "create_accelerator_and_postprocess", with_strategy)
+        with pytest.raises(ValueError, match=f"{shown} is not supported"):
+            make_trainer(tmp_path)
 
 
 def test_evaluation_every_few_steps(tmp_path):

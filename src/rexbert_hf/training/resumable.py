@@ -53,7 +53,7 @@ class ResumableTrainer(Trainer):
             "optimizer.weight_decay": args.weight_decay,
             "optimizer.decouple_lr": args.decouple_lr,
             "optimizer.max_grad_norm": args.max_grad_norm,
-            "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else str(next(self.model.parameters()).dtype),
+            "precision": "bf16" if args.bf16 else str(next(self.model.parameters()).dtype),
         }
         return as_json(self.plan.description() | own | self._extra_description)
 

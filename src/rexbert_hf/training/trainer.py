@@ -38,7 +38,7 @@ from rexbert_hf.training.neighbors import TRIPLETS
 from rexbert_hf.training.optimizer import StableAdamW, parameter_groups
 from rexbert_hf.training.plan import Plan
 from rexbert_hf.training.reproducing import seed_generators
-from rexbert_hf.training.requirements import check_model
+from rexbert_hf.training.requirements import check_model, check_strategy
 from rexbert_hf.training.watching import WatchedTrainer
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,8 @@ class CurriculumTrainer(WatchedTrainer):
         callbacks: further callbacks.
 
     Raises:
-        ValueError: if the plan is for another number of ranks, or the model cannot do what a phase asks.
+        ValueError: if the plan is for another number of ranks, the model cannot do what a phase asks, or the launcher
+            asks for FSDP or DeepSpeed.
     """
 
     trained_objectives: tuple[str, ...] = ("mlm", "ahm", "npr")
@@ -102,6 +103,7 @@ class CurriculumTrainer(WatchedTrainer):
             callbacks=callbacks,
             compute_loss_func=None if accepts_flat(model) else masked_lm_loss,
         )
+        check_strategy(self)
         self._micros = plan.rank_micros(args.process_index)
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
@@ -158,7 +160,7 @@ class CurriculumTrainer(WatchedTrainer):
     def _make_meter(self) -> StepMeter:
         if not self.args.measure_mfu:
             return StepMeter()
-        dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else self.model.dtype
+        dtype = torch.bfloat16 if self.args.bf16 else self.model.dtype
         peak = measure_matmul_peak(dtype, self.args.device)
         return StepMeter(self.flops, self.sum_over_ranks([peak])[0])
 
