@@ -313,8 +313,8 @@ class PretrainSettings:
         return any("npr" in phase.objectives for phase in self.phases)
 
     def card_fields(self) -> dict[str, Any]:
-        """Fields of the card that are not those of an encoder, kept in `run.json`, so that a push renders the same."""
-        return {}
+        """Fields of the card that are not those of a new encoder, kept in `run.json`, so that a push renders the same."""
+        return {} if self.model.init_from is None else {"base_model": self.model.init_from}
 
     @property
     def needs_guides(self) -> bool:

@@ -62,9 +62,10 @@ class QPISettings(PretrainSettings):
     def card_fields(self) -> dict[str, Any]:
         """A classifier of pairs is no model that fills masks."""
         if self.objective == "span":
-            return {}
+            return super().card_fields()
         tags = ["rexbert", "e-commerce", "product-search"]
-        return {"template": "relevance_card.md", "pipeline_tag": "text-classification", "tags": tags}
+        own = {"template": "relevance_card.md", "pipeline_tag": "text-classification", "tags": tags}
+        return super().card_fields() | own
 
     def _classify(self) -> None:
         """The same phases with the relevance of pairs in place of spans; irrelevant pairs are needed then."""
