@@ -77,7 +77,8 @@ def pretrain(
     cache = Path(settings.cache_dir) if settings.cache_dir else output / "cache"
     with args.main_process_first(desc="the tokenizer"):
         tokenizer = load_tokenizer(settings, cache)
-    model = make_model(settings, tokenizer)  # before the data: what is wrong with it shows at once
+    with args.main_process_first(desc="the model"):  # before the data: what is wrong with it shows at once
+        model = make_model(settings, tokenizer)
     with args.main_process_first(desc="the data"):
         corpora = prepare(settings, tokenizer, cache, num_proc=usable_cores())
     if settings.trainer.gradient_checkpointing:
