@@ -96,7 +96,9 @@ def test_a_label_at_padding_is_refused(model):
 def test_labels_of_another_shape_are_refused(model, shape):
     """Labels of another batch, or of another order, would count for tokens that they do not belong to."""
     batch = padded_batch(documents([4, 9]))
-    with pytest.raises(ValueError, match=r"labels have the shape .*, the tokens \(2, 9\): give a label") as error:
+    with pytest.raises(
+        ValueError, match=r"labels have the shape .*, the tokens \(2, 9\): give each token a label"
+    ) as error:
         model(**batch, labels=torch.full(shape, 5))
     assert "\n" not in str(error.value)
 

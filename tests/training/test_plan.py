@@ -65,7 +65,9 @@ def test_a_run_that_goes_on_keeps_its_micro_batches():
     assert (begun.micro_batches, resolve(curriculum, LENGTHS).micro_batches) == (4, 3)
     for world_size in (1, 4):
         assert resolve(curriculum, LENGTHS, world_size, 4).description() == begun.description()
-    with pytest.raises(ValueError, match="has 4 micro-batches a step, which 3 processes cannot share: start 1, 2, 4 of"):
+    with pytest.raises(
+        ValueError, match="has 4 micro-batches a step, which 3 processes cannot share: start 1, 2, 4 of"
+    ):
         resolve(curriculum, LENGTHS, 3, 4)
     smaller = Curriculum([phase(batch_tokens=480)], micro_batch_tokens=60)
     assert resolve(smaller, LENGTHS, 1, 4).micro_batches == 8, "what no longer fits is another plan"

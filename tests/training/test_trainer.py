@@ -186,7 +186,7 @@ def test_ranks_that_see_different_checkpoints_stop(tmp_path, step):
     if step:
         make_trainer(tmp_path, make_curriculum(steps=(2, 2)), save_steps=2, max_steps=step).train()
     trainer.sum_over_ranks = lambda values: [a + b for a, b in zip(values, [1.0, 4.0, 16.0], strict=True)]
-    with pytest.raises(ValueError, match="different checkpoints .*a folder that all of them share") as caught:
+    with pytest.raises(ValueError, match=r"different checkpoints .*a folder that all of them share") as caught:
         trainer.train()
     assert "\n" not in str(caught.value)
 

@@ -182,8 +182,8 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
             return fields
         if tuple(labels.shape) != tuple(flat.layout.shape):
             raise ValueError(
-                f"labels have the shape {tuple(labels.shape)}, the tokens {tuple(flat.layout.shape)}: give a label (-100 "
-                "for none) to each token"
+                f"labels have the shape {tuple(labels.shape)}, the tokens {tuple(flat.layout.shape)}: give each token "
+                "a label (-100 for none)"
             )
         places = (labels.reshape(-1) != -100).nonzero().squeeze(1)
         index = flat.layout.flat_index(places)

@@ -263,8 +263,8 @@ class PretrainSettings:
                 )
             if phase.masking.kind == "relevance" and not self.classifies_pairs:
                 raise ValueError(
-                    f"phase '{phase.name}': masking.kind 'relevance' trains a classifier of pairs: run recipes/qpi.py with"
-                    " --objective relevance, or choose another masking"
+                    f"phase '{phase.name}': masking.kind 'relevance' trains a classifier of pairs: run recipes/qpi.py"
+                    " with --objective relevance, or choose another masking"
                 )
             self._check_pairs(phase)
             if "npr" in phase.objectives and self.associations is None:
@@ -313,7 +313,7 @@ class PretrainSettings:
         return any("npr" in phase.objectives for phase in self.phases)
 
     def card_fields(self) -> dict[str, Any]:
-        """Fields of the card that are not those of a new encoder, kept in `run.json`, so that a push renders the same."""
+        """Fields of the card beside those of a new encoder, kept in `run.json`, so that a push renders the same."""
         return {} if self.model.init_from is None else {"base_model": self.model.init_from}
 
     @property

@@ -225,8 +225,9 @@ def resolve(
         micro_batches: of a run that goes on, as `checkpoint.micro_batches_of` tells; None for a new one.
 
     Raises:
-        ValueError: if these ranks cannot share the micro-batches of the run that goes on, a mixture names an unknown or empty source, a batch does not divide into the micro-batches, a
-            document of `seq_length` would not fit one, or a phase is too short for its warm-up and decay.
+        ValueError: if these ranks cannot share the micro-batches of the run that goes on, a mixture names an unknown
+            or empty source, a batch does not divide into the micro-batches, a document of `seq_length` would not fit
+            one, or a phase is too short for its warm-up and decay.
 
     Example:
         >>> import numpy as np

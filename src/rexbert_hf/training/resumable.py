@@ -89,8 +89,8 @@ class ResumableTrainer(Trainer):
         if ranks * squares != total * total:
             mine = f"step {found.step}" if found else "none"
             raise ValueError(
-                f"{self.output_dir}: the processes find different checkpoints (rank {self.args.process_index}: {mine}): "
-                "set output_dir to a folder that all of them share"
+                f"{self.output_dir}: the processes find different checkpoints (rank {self.args.process_index}: {mine})"
+                ": set output_dir to a folder that all of them share"
             )
 
     def _check_plan(self, found: ckpt.Checkpoint) -> None:
