@@ -267,6 +267,17 @@ def test_a_signal_saves_and_leaves_with_its_status_then_resumes(tmp_path, signum
     assert resumed.state.global_step == 6
 
 
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_other_ranks_got_keeps_its_number(tmp_path, signum):
+    """Three ranks got it: 3 x 15 would be no signal, and another status."""
+    trainer = make_trainer(tmp_path)
+    trainer.sum_over_ranks = lambda values: [*values[:-2], 3.0 * (signum == signal.SIGTERM), 3.0]
+    if signum == signal.SIGINT:
+        assert trainer._stopping == 0
+    trainer._count_step()
+    assert trainer._stopping == signum
+
+
 def test_a_signal_in_the_last_step_is_no_interruption(tmp_path):
     trainer = make_trainer(tmp_path, make_curriculum(steps=(1, 1)))
 

@@ -31,7 +31,7 @@ from rexbert_hf.training.collation import STATS, PhaseCollator
 from rexbert_hf.training.cpu import tune_cpu
 from rexbert_hf.training.flops import FlopCounter, measure_matmul_peak
 from rexbert_hf.training.heldout import accepts_flat
-from rexbert_hf.training.interruption import StopSignal, TrainingInterrupted, WorkerSignals
+from rexbert_hf.training.interruption import SIGNALS, StopSignal, TrainingInterrupted, WorkerSignals
 from rexbert_hf.training.masked_loss import masked_lm_loss
 from rexbert_hf.training.meter import StepMeter
 from rexbert_hf.training.neighbors import TRIPLETS
@@ -257,10 +257,10 @@ class CurriculumTrainer(WatchedTrainer):
             counts.update({f"loss.{name}": count for name, count in self.loss_counts(batch).items()})
         # The signal travels with the counts, so that all ranks stop after the same step.
         keys = sorted(counts)
-        totals = [int(x) for x in self.sum_over_ranks([*(counts[key] for key in keys), float(self._stop.received)])]
-        self._counts = Counter(dict(zip(keys, totals[:-1], strict=True)))
-        if totals[-1]:
-            self._stopping = self._stop.received or totals[-1]
+        received = [float(self._stop.received == signum) for signum in SIGNALS]
+        totals = [int(x) for x in self.sum_over_ranks([*(counts[key] for key in keys), *received])]
+        self._counts = Counter(dict(zip(keys, totals, strict=False)))
+        self._stopping = next((signum for signum, ranks in zip(SIGNALS, totals[len(keys) :], strict=True) if ranks), 0)
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
