@@ -60,10 +60,14 @@ class Push:
 
 @dataclass
 class Run:
-    """A run to test with."""
+    """A run to test with.
+
+    Attributes:
+        seed: seed of everything random.
+    """
 
     output_dir: Path = Path("runs/x")
-    seed: int = 0  # seed of everything random
+    seed: int = 0
     resume: bool = True
     note: str = ""
     limit: int | None = None
@@ -74,7 +78,7 @@ class Run:
     mixture: dict[str, float] = field(default_factory=lambda: {"general": 1.0})
     sources: dict[str, Push] = field(default_factory=dict)
     extra: Any = None
-    optimizer: Optimizer = field(default_factory=Optimizer, metadata={"help": "the optimizer"})
+    optimizer: Optimizer = field(default_factory=Optimizer)
     phases: list[Phase] = field(default_factory=lambda: [Phase("general", 100), Phase("anneal", 10)])
 
 

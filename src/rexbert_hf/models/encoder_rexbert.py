@@ -132,7 +132,7 @@ class RexBertPreTrainedModel(PreTrainedModel):
             cutoff = 3.0 if factor is None else factor
             init.trunc_normal_(module.weight, mean=0.0, std=std, a=-cutoff * std, b=cutoff * std)
 
-    def save_pretrained(
+    def save_pretrained(  # type: ignore[override]  # what it does not name goes through
         self,
         save_directory: Any,
         is_main_process: bool = True,
