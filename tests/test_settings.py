@@ -60,10 +60,14 @@ class Push:
 
 @dataclass
 class Run:
-    """A run to test with."""
+    """A run to test with.
+
+    Attributes:
+        seed: seed of everything random.
+    """
 
     output_dir: Path = Path("runs/x")
-    seed: int = 0  # seed of everything random
+    seed: int = 0
     resume: bool = True
     note: str = ""
     limit: int | None = None
@@ -74,8 +78,14 @@ class Run:
     mixture: dict[str, float] = field(default_factory=lambda: {"general": 1.0})
     sources: dict[str, Push] = field(default_factory=dict)
     extra: Any = None
-    optimizer: Optimizer = field(default_factory=Optimizer, metadata={"help": "the optimizer"})
+    optimizer: Optimizer = field(default_factory=Optimizer)
     phases: list[Phase] = field(default_factory=lambda: [Phase("general", 100), Phase("anneal", 10)])
+
+
+@dataclass
+class Half:
+    bf16: Literal["auto"] | bool | None = "auto"
+    seed: int = 0
 
 
 @dataclass
@@ -151,6 +161,22 @@ def test_flags():
     assert parse_args(Run, ["--resume", "false"]).resume is False
     assert parse_args(Run, ["--resume=no"]).resume is False
     assert "expected true or false, got 'maybe'" in fails("--resume=maybe")
+
+
+def test_flags_with_further_options(tmp_path):
+    config = str(write(tmp_path, "c.yaml", "seed: 3"))
+    for words, value in [(["auto"], "auto"), (["no"], False), (["null"], None), ([], True), (["TRUE"], True)]:
+        run = parse_args(Half, ["--bf16", *words, config])
+        assert (run.bf16, run.seed) == (value, 3)
+    assert "no configuration file automatic" in fails("--bf16", "automatic", cls=Half)
+
+
+@pytest.mark.parametrize("word", ["no", "off", "false", "No"])
+def test_free_form_mappings_read_truth_values_as_typed_fields_do(tmp_path, word):
+    config = write(tmp_path, "c.yaml", f"extra: {{a: {word}, b: '{word}', c: [yes, on], d: {word}mad}}")
+    expected = {"a": False, "b": word, "c": [True, True], "d": f"{word}mad"}
+    assert parse_args(Run, [str(config)]).extra == expected
+    assert parse_args(Run, ["--extra", f"{{a: {word}}}"]).extra == {"a": False}
 
 
 def test_a_bare_flag_does_not_swallow_the_config(tmp_path):

@@ -54,11 +54,6 @@ def test_at_temperature_one_every_text_is_drawn_once():
     assert sorted(balanced_texts(texts, 1.0)) == ["a b c", "d", "e f"]
 
 
-def test_fewer_characters_thin_every_language():
-    texts = {"en": ["x" * 10] * 100, "id": ["y" * 10] * 100}
-    assert Counter(text[0] for text in balanced_texts(texts, 1.0, max_characters=400)) == {"x": 20, "y": 20}
-
-
 @pytest.mark.parametrize("code", ["en", "zh-Hans", "pt_BR", "und", "sr-Latn-RS"])
 def test_codes(code):
     assert check_language(code) == code

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from rexbert_hf.data.loader import CurriculumDataset, CurriculumSampler, FixedBatches, evaluation_batches, join
+from rexbert_hf.data.loader import CurriculumDataset, CurriculumSampler, join
 from rexbert_hf.data.order import PhaseOrder
 from rexbert_hf.data.rows import RowBatch
 from rexbert_hf.data.store import TokenisedDataset
@@ -133,23 +133,3 @@ def test_bad_curricula_are_named(curriculum) -> None:
         CurriculumSampler(orders, 2, 2)
     with pytest.raises(ValueError, match="at least one phase"):
         CurriculumDataset([], stores)
-
-
-def test_evaluation_batches_hold_each_document_once_in_order() -> None:
-    store = _store(60, 100, spans=True)
-    batches = FixedBatches(store, seq_length=12, batch_tokens=40)
-    bodies, numbers = [], []
-    for batch in DataLoader(batches, batch_size=None, collate_fn=_same):
-        assert 0 < len(batch.input_ids) <= 40
-        assert batch.lengths.max() <= 12
-        numbers.append(batch.step)
-        for row in batch:
-            assert (row["input_ids"][0], row["input_ids"][-1]) == (1, 2)
-            bodies += row["input_ids"][1:-1].tolist()
-    assert bodies == [token for i in range(60) for token in store[i]["input_ids"][1:-1].tolist()]
-    assert numbers == list(range(len(batches)))
-    halves = [FixedBatches(store, 12, 40, rank, 2) for rank in range(2)]
-    steps = sorted(batch.step for half in halves for batch in (half[i] for i in range(len(half))))
-    assert steps == numbers
-    with pytest.raises(ValueError, match="less than seq_length"):
-        evaluation_batches(store, 64, 32)

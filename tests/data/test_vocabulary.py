@@ -8,7 +8,6 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rexbert_hf.catalog import load_sample
@@ -16,7 +15,6 @@ from rexbert_hf.data.vocabulary import (
     CLASS_TOKENS,
     SPECIAL_TOKENS,
     bytes_per_token,
-    extend_tokenizer,
     surface_counts,
     train_tokenizer,
     with_placeholders,
@@ -161,36 +159,6 @@ def test_atoms_displace_the_pieces_learnt_last():
     learnt = sorted(full.get_vocab(), key=full.get_vocab().__getitem__)[: 512 - 88]
     expected = [*learnt[:-1], "\u0120Zyxwell"]
     assert sorted(with_atoms.get_vocab(), key=with_atoms.get_vocab().__getitem__)[: 512 - 88] == expected
-
-
-def test_extension_keeps_all_ids_and_all_other_words(domain, tmp_path, capfd):
-    longer = extend_tokenizer(domain, ["Brandnew", " Zyxwell", " blender"])
-    added = {token: index for token, index in longer.get_vocab().items() if token not in domain.get_vocab()}
-    assert set(added) >= {"Brandnew", "\u0120Brandnew"}
-    assert sorted(added.values()) == list(range(len(domain), len(longer)))
-    assert all(longer.get_vocab()[token] == index for token, index in domain.get_vocab().items())
-    assert pieces(longer, "a Brandnew Zyxwell") == ["a", " Brandnew", " Zyxwell"]
-    for text in TEXTS[:50]:
-        if " blender" not in text:
-            assert longer(text) == domain(text)
-    longer.save_pretrained(tmp_path)
-    twice = extend_tokenizer(AutoTokenizer.from_pretrained(tmp_path), ["Other"])
-    assert len(twice) == len(longer) + 2
-    assert twice.mask_token_id == domain.mask_token_id
-    assert twice.encode("a [MASK]") == domain.encode("a [MASK]")
-    assert "corrupt" not in capfd.readouterr().out
-
-
-def test_extension_of_another_kind_of_tokenizer():
-    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.train_from_iterator(["red lamp"], trainers.WordPieceTrainer(special_tokens=["[UNK]"], show_progress=False))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]")
-    longer = extend_tokenizer(tokenizer, ["Zyxwell"])
-    assert longer.tokenize("red Zyxwell") == [*tokenizer.tokenize("red"), "Zyxwell"]
-    assert longer.convert_tokens_to_ids("Zyxwell") == len(tokenizer)
-    with pytest.raises(ValueError, match="not a fast tokenizer"):
-        extend_tokenizer(object(), ["a"])
 
 
 def test_surface_counts_keep_the_writing_and_the_space():

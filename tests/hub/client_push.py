@@ -54,7 +54,7 @@ def push_cut(folder: Path) -> dict[str, np.ndarray]:
     """Push the first two layers and eight dimensions of our run; returns what they say."""
     cut = RexBertModel.from_pretrained(folder, num_hidden_layers=2, truncate_dim=8).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    cut.push_to_hub("tester/cut")
+    cut.save_pretrained(folder.parent / "cut", push_to_hub=True, repo_id="tester/cut")
     tokenizer.push_to_hub("tester/cut")
     batch = tokenizer(TEXTS, padding=True, return_tensors="pt")
     mask = batch["attention_mask"][..., None]

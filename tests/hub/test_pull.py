@@ -9,7 +9,7 @@ import pytest
 from hub_server import TOKEN, HubServer
 from huggingface_hub import HfApi, constants
 
-from rexbert_hf.hub import resolve, trouble
+from rexbert_hf.hub import resolve, resolve_model, trouble
 
 WEIGHTS = b"x" * 1000
 
@@ -51,6 +51,24 @@ def test_a_repository_comes_down_whole_or_in_part_or_of_old(hub: HubServer, repo
     assert resolve(repo, token=TOKEN, endpoint=hub.endpoint).is_relative_to(constants.HF_HUB_CACHE)
     some = pull(hub, repo, tmp_path / "other", allow_patterns="*.json")
     assert os.listdir(some) == ["config.json"]
+
+
+def test_of_a_model_only_what_torch_loads_comes_down(hub: HubServer, tmp_path: Path):
+    api = HfApi(endpoint=hub.endpoint, token=TOKEN)
+    at_root = {"config.json", "tokenizer.json", "vocab.txt", "merges.txt", "spm.model", "chat_template.jinja"}
+    of_modules = {"modules.json", "1_Pooling/config.json", "2_Dense/pytorch_model.bin", "2_Dense/config.json"}
+    copies = {"onnx/model.onnx", "onnx/config.json", "tf_model.h5", "rust_model.ot", "modernbert/model.safetensors"}
+    for name, weights in (("tester/new", "model.safetensors"), ("tester/old", "pytorch_model.bin")):
+        api.create_repo(name)
+        for path in [*at_root, *of_modules, *copies, weights]:
+            api.upload_file(path_or_fileobj=path.encode(), path_in_repo=path, repo_id=name)
+        for modules, wanted in ((False, at_root | {"modules.json", weights}), (True, at_root | of_modules | {weights})):
+            cache = tmp_path / f"{name}-{modules}"
+            folder = resolve_model(name, modules=modules, token=TOKEN, endpoint=hub.endpoint, cache_dir=cache)
+            assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == wanted
+    api.upload_file(path_or_fileobj=b"x", path_in_repo="pytorch_model.bin", repo_id="tester/new")
+    folder = resolve_model("tester/new", token=TOKEN, endpoint=hub.endpoint, cache_dir=tmp_path / "both")
+    assert not (folder / "pytorch_model.bin").exists(), "the same weights as the safetensors"
 
 
 def test_the_hub_may_be_gone_once_the_cache_is_full(hub: HubServer, repo: str, tmp_path: Path):

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from masking_cases import eligible_of, random_rows
 
+from rexbert_hf.data.buffers import ranges
 from rexbert_hf.data.rows import RowBatch
 from rexbert_hf.masking.spans import disjoint_spans, whole_spans
-from rexbert_hf.masking.units import expand_ranges, number_units, row_starts, word_starts
+from rexbert_hf.masking.units import number_units, row_starts, word_starts
 
 
 def greedy(start, end, score):
@@ -155,7 +156,7 @@ def test_empty_rows_start_nothing():
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5)), max_size=12))
-def test_expand_ranges_equals_written_out_ranges(ranges):
-    first = np.array([f for f, _ in ranges], dtype=np.int64)
-    counts = np.array([n for _, n in ranges], dtype=np.int64)
-    assert expand_ranges(first, counts).tolist() == [f + i for f, n in ranges for i in range(n)]
+def test_ranges_are_those_written_out(pairs):
+    first = np.array([f for f, _ in pairs], dtype=np.int64)
+    counts = np.array([n for _, n in pairs], dtype=np.int64)
+    assert ranges(first, counts).tolist() == [f + i for f, n in pairs for i in range(n)]

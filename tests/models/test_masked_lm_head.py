@@ -92,6 +92,17 @@ def test_a_label_at_padding_is_refused(model):
     assert int(expected.num_labels) == 1
 
 
+@pytest.mark.parametrize("shape", [(2, 8), (9, 2), (18,), (1, 18), (2, 10)])
+def test_labels_of_another_shape_are_refused(model, shape):
+    """Labels of another batch, or of another order, would count for tokens that they do not belong to."""
+    batch = padded_batch(documents([4, 9]))
+    with pytest.raises(
+        ValueError, match=r"labels have the shape .*, the tokens \(2, 9\): give each token a label"
+    ) as error:
+        model(**batch, labels=torch.full(shape, 5))
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("bad", [VOCABULARY, VOCABULARY + 500, -1])
 def test_token_ids_outside_the_embedding_are_named(bad):
     ids = torch.tensor([[3, 4, bad, 5]])

@@ -164,6 +164,11 @@ def test_saving_over_itself_and_without_the_package_classes(tmp_path):
     assert not list(tmp_path.glob("*.bin"))
 
 
+def test_only_the_main_process_writes(tmp_path):
+    build(RexBertModel).save_pretrained(tmp_path, is_main_process=False)
+    assert not list(tmp_path.glob("*.py"))
+
+
 def test_auto_classes_use_the_package_when_it_is_imported(tmp_path):
     for auto, name in HEADS.items():
         config = build(RexBertModel).config

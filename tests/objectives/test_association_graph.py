@@ -30,8 +30,6 @@ def test_pairs_are_undirected_and_counted_once():
     assert edges(graph) == {frozenset("ab"), frozenset("bc"), frozenset("ad")}
     assert (len(graph), graph.num_pairs) == (4, 3)
     assert graph.neighbors("b") == ["a", "c"]
-    assert graph.are_related("c", "b")
-    assert not graph.are_related("c", "a")
     assert (graph.report.pairs, graph.report.repeated, graph.report.self_loops) == (6, 2, 1)
 
 
@@ -208,15 +206,6 @@ def test_split_by_product_keeps_groups_together_and_leaks_nothing():
     )
     assert edges(again) == edges(train)  # whatever the order
     assert edges(graph.split(0.25, seed=1)[0]) != edges(graph.split(0.25)[0])
-
-
-def test_subgraph():
-    graph = AssociationGraph.from_pairs(LINE, ["a", "b", "c", "d", "e"])
-    part = graph.subgraph(["e", "c", "b", "x"])
-    assert part.product_ids == ["b", "c", "e"]
-    assert edges(part) == {frozenset("bc")}
-    with pytest.raises(ValueError, match="no association"):
-        graph.subgraph(["a", "c"])
 
 
 # Storage

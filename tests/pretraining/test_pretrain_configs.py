@@ -11,7 +11,7 @@ import pytest
 from pretraining_cases import CONFIGS, MODEL, TINY, options, run, settings, whole_run
 from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM, ModernBertConfig, ModernBertForMaskedLM
 
-from rexbert_hf.hub import read_run
+from rexbert_hf.hub import read_run, render_model_card
 from rexbert_hf.pretraining import PretrainSettings
 from rexbert_hf.settings import SettingsError, load_settings, parse_args
 
@@ -165,6 +165,11 @@ def test_continues_any_checkpoint_on_any_file(tmp_path, checkpoint, kind):
     start = AutoModelForMaskedLM.from_pretrained(source)
     moved = (model.get_input_embeddings().weight - start.get_input_embeddings().weight).abs().max()
     assert 0 < moved < 0.1  # it trained, and from there
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert ("RexBERT" not in card.partition("<details>")[0]) == (checkpoint == "bert")
+    assert read_run(tmp_path / "out")["card"]["base_model"] == str(source)
+    assert ("of the architecture bert" in card) == (checkpoint == "bert")
+    assert "base_model: me/shop-bert" in render_model_card({"card": {"base_model": "me/shop-bert"}})
 
 
 def test_half_precision_checkpoints_are_trained_in_float32(tmp_path):

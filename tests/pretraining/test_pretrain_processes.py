@@ -62,7 +62,10 @@ def test_extra_arguments_reach_the_trainer(tmp_path):
     args = make_arguments(settings(tmp_path, trainer__extra="{adam_epsilon: 1e-7, ddp_timeout: 77}"))
     assert (args.adam_epsilon, args.ddp_timeout) == (1e-7, 77)
     assert make_arguments(settings(tmp_path)).ddp_timeout > 24 * 3600  # ranks wait for the data
-    for name, said in (("save_steps", "has its own key"), ("max_steps", "set phases"), ("sav_steps", "no such field")):
+    refused = {"save_steps": "has its own key", "max_steps": "set phases", "sav_steps": "no such field"}
+    refused |= {"optim": "always StableAdamW", "optim_args": "trainer.extra", "adam_beta1": "trainer.extra.betas"}
+    refused |= {"adam_beta2": "trainer.extra.betas", "average_tokens_across_devices": "mean over the tokens"}
+    for name, said in refused.items():
         with pytest.raises(ValueError, match=said):
             make_arguments(settings(tmp_path, trainer__extra=f"{{{name}: 1}}"))
 

@@ -128,6 +128,14 @@ def test_other_evaluation_of_a_finished_run_is_measured_without_training(tmp_pat
     assert_same_weights(folder, whole_run())
 
 
+def test_a_run_that_goes_on_keeps_its_micro_batches(tmp_path):
+    """Larger micro-batches, or fewer processes, would make fewer of them: the steps are still those of the run."""
+    folder = copy_of_whole_run(tmp_path / "again")
+    run(folder, micro_batch_tokens="1024", evaluation__baselines="true", evaluation__position_edges="[0, 64, 256]")
+    assert read_run(folder)["resumed_from_step"] == sum(p["steps"] for p in read_run(whole_run())["results"]["phases"])
+    assert_same_weights(folder, whole_run())
+
+
 def test_another_plan_is_refused_and_named(tmp_path):
     folder = copy_of_whole_run(tmp_path / "again")
     with pytest.raises(ValueError, match="another plan") as caught:

@@ -219,6 +219,7 @@ def test_without_held_out_pairs_the_budget_decides(tmp_path, caplog):
         ({"phases__pairs__masking__kind": "mlm", "phases__pairs__masking__options": "{}"}, "no phase trains on pairs"),
         ({"sources__pairs__pairs__max_tokens": "128"}, "would cut the pairs"),
         ({"early_stopping__patience": "0"}, "patience is at least 1"),
+        ({"phases__pairs__masking__kind": "relevance"}, "'relevance' trains a classifier of pairs: .*--objective"),
         ({"objective": "ranking"}, "expected one of span, relevance"),
         ({"objective": "relevance", "model__matryoshka": "{layers: [1, 2]}"}, "a classifier, which has no sub-models"),
     ],

@@ -101,3 +101,12 @@ def test_publishing_replaces_a_damaged_one_and_keeps_a_complete_one(tmp_path):
     ckpt.publish(again, tmp_path / "checkpoint-10")
     assert ckpt.last_complete_checkpoint(tmp_path).info == {"which": "new"}
     assert not again.exists()
+
+
+def test_the_micro_batches_of_a_run_are_known_without_reading_its_weights(tmp_path):
+    assert ckpt.micro_batches_of(tmp_path / "absent") is None
+    write(tmp_path, 5, {"description": {"micro_batches": 6}})
+    newest = write(tmp_path, 10, {"description": {"micro_batches": 6}})
+    damage_json(newest)
+    damage_bytes(tmp_path / "checkpoint-5")
+    assert ckpt.micro_batches_of(tmp_path) == 6

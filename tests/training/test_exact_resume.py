@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -72,6 +73,32 @@ def test_stopped_twice_anywhere(tmp_path, uninterrupted, stops):
     trainer.train()
     assert trainer.resumed_from_step == stops[-1]
     assert_same(weights_of(trainer.model), uninterrupted)
+
+
+def three_phases():
+    """The second phase changes the RoPE base, the third sets none and so keeps it."""
+    curriculum = make_curriculum((2, 2))
+    last = dataclasses.replace(curriculum.phases[1], name="last", global_rope_theta=None, local_rope_theta=None)
+    curriculum.phases[1].local_rope_theta = 5_000.0
+    return dataclasses.replace(curriculum, phases=[*curriculum.phases, last])
+
+
+def test_a_rope_base_that_an_earlier_phase_set_is_kept_by_a_resumed_run(tmp_path):
+    """Bit-identity inside a phase without a base, and the base itself of a finished run that is started again."""
+    whole = make_trainer(tmp_path / "whole", three_phases())
+    whole.train()
+    make_trainer(tmp_path / "parts", three_phases(), max_steps=5).train()
+    parts = make_trainer(tmp_path / "parts", three_phases())
+    parts.train()
+    assert parts.resumed_from_step == 5
+    assert_same(weights_of(parts.model), weights_of(whole.model))
+    finished = make_trainer(tmp_path / "parts", three_phases())
+    finished.train()
+    assert finished.resumed_from_step == finished.state.global_step == 6
+    for trainer in (whole, parts, finished):
+        rope = trainer.model.config.rope_parameters
+        assert rope["full_attention"]["rope_theta"] == 160_000.0
+        assert rope["sliding_attention"]["rope_theta"] == 5_000.0
 
 
 def test_dropout_is_part_of_what_is_reproduced(tmp_path, uninterrupted):

@@ -58,6 +58,21 @@ def test_micro_batches_are_rounded_up_to_the_ranks():
     )
 
 
+def test_a_run_that_goes_on_keeps_its_micro_batches():
+    """Begun on two ranks, where three micro-batches became four; one rank and four go on, three cannot."""
+    curriculum = Curriculum([phase(batch_tokens=480)], micro_batch_tokens=200)
+    begun = resolve(curriculum, LENGTHS, world_size=2)
+    assert (begun.micro_batches, resolve(curriculum, LENGTHS).micro_batches) == (4, 3)
+    for world_size in (1, 4):
+        assert resolve(curriculum, LENGTHS, world_size, 4).description() == begun.description()
+    with pytest.raises(
+        ValueError, match="has 4 micro-batches a step, which 3 processes cannot share: start 1, 2, 4 of"
+    ):
+        resolve(curriculum, LENGTHS, 3, 4)
+    smaller = Curriculum([phase(batch_tokens=480)], micro_batch_tokens=60)
+    assert resolve(smaller, LENGTHS, 1, 4).micro_batches == 8, "what no longer fits is another plan"
+
+
 def test_smaller_batches_split_into_as_many_micro_batches():
     curriculum = Curriculum([phase("big"), phase("small", batch_tokens=256)], micro_batch_tokens=128)
     plan = resolve(curriculum, LENGTHS)
@@ -92,6 +107,11 @@ def test_learning_rate_composes_the_phases():
     assert rates[10:] == pytest.approx(5e-4 * (0.1 + 0.9 * (1 - np.sqrt(middle))))
     assert plan.learning_rate(plan.total_steps) == rates[-1]  # the scheduler looks one step past the end
     assert plan.max_learning_rate == 1e-3
+
+
+def test_warmup_and_decay_may_fill_the_phase():
+    schedule = ScheduleConfig(warmup_tokens=1120, decay_tokens=4000)
+    assert resolve(Curriculum([phase(schedule=schedule)]), LENGTHS).total_steps == 10
 
 
 def test_scale_multiplies_every_token_budget():
@@ -145,10 +165,22 @@ def test_other_data_is_another_plan():
             lambda: Curriculum([phase(seq_length=256)], micro_batch_tokens=128),
             "seq_length=256 does not fit a .* of 128",
         ),
+        (
+            lambda: Curriculum([phase(schedule=ScheduleConfig("cosine", warmup_tokens=5120))]),
+            "phase 'one': schedule.warmup_tokens=5120 do not fit its 5120 tokens: .*--scale",
+        ),
+        (
+            lambda: Curriculum([phase(schedule=ScheduleConfig(warmup_tokens=3000, decay_tokens=4000))]),
+            "schedule.warmup_tokens=3000 and decay_tokens=4000 do not fit its 5120 tokens",
+        ),
+        (
+            lambda: Curriculum([phase(epochs=0.1, schedule=ScheduleConfig(warmup_tokens=4000))]),
+            "warmup_tokens=4000 do not fit its 3200 tokens",
+        ),
         (lambda: Curriculum([]), "at least one phase"),
         (lambda: Curriculum([phase(), phase()]), "phase names must differ; got one, one"),
-        (lambda: phase(max_tokens=None), "set exactly one of max_tokens and epochs"),
-        (lambda: phase(max_tokens=100, epochs=1), "set exactly one of max_tokens and epochs"),
+        (lambda: phase(max_tokens=None), "set max_tokens or epochs"),
+        (lambda: phase(max_tokens=100, epochs=1), "both set, .*: set the one that you do not mean to null"),
         (lambda: Phase("one", {}, max_tokens=1), "mixture needs a source"),
         (lambda: phase(mixture={"general": [1, 0]}), "positive weight at both ends"),
         (lambda: phase(mixture={"general": -1}), r"mixture.general must be a weight >= 0 or \[start, end\]; got -1"),

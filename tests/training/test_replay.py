@@ -11,7 +11,14 @@ import torch
 from neighbor_cases import make_neighbor_trainer, make_phases
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from training_cases import make_curriculum, make_model, make_trainer, weights_of
+from training_cases import (
+    make_bert,
+    make_curriculum,
+    make_model,
+    make_padded_curriculum,
+    make_trainer,
+    weights_of,
+)
 
 from rexbert_hf.training import FaultyStep, LossSpikeError, NonFiniteLossError
 from rexbert_hf.training.replay import replay
@@ -87,6 +94,7 @@ CASES = {
         folder, make_curriculum((1, 6), adaptive={"alpha_0": 0.7, "initial_steps": 9, "mode": "weighted"})
     ),
     "neighbours": lambda folder: make_neighbor_trainer(folder, make_phases(kind="ahm", weight=0.4)),
+    "another architecture": lambda folder: make_trainer(folder, make_padded_curriculum((6, 1)), make_bert()),
     "bfloat16": lambda folder: make_trainer(folder, make_curriculum((6, 1)), bf16=True),
 }
 

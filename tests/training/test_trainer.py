@@ -5,14 +5,37 @@ import os
 import resource
 import signal
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from training_cases import make_curriculum, make_model, make_stock_model, make_store, make_trainer, weights_of
+from training_cases import (
+    make_bert,
+    make_curriculum,
+    make_model,
+    make_padded_curriculum,
+    make_stock_model,
+    make_store,
+    make_trainer,
+    weights_of,
+)
 from transformers import TrainerCallback
 
-from rexbert_hf.training import CheckpointError, NonFiniteLossError, TrainingInterrupted, last_complete_checkpoint
+from rexbert_hf.training import (
+    CheckpointError,
+    CurriculumTrainer,
+    NonFiniteLossError,
+    TrainingInterrupted,
+    last_complete_checkpoint,
+)
 from rexbert_hf.training.callbacks import progress_line
+
+
+def without_dropout(model):
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model
 
 
 def gradients(trainer):
@@ -29,9 +52,9 @@ def gradients(trainer):
     return trainer.caught
 
 
-def global_batch_gradients(trainer):
+def global_batch_gradients(trainer, model):
     """Mean cross entropy over all labelled tokens of step 0, one backward pass over the joined micro-batches."""
-    model = make_model(dropout=0.0).train()
+    model.train()
     micros = [trainer.data_collator(trainer.train_dataset[0, i]) for i in range(trainer.plan.micro_batches)]
     count = sum(int((batch["labels"] != -100).sum()) for batch in micros)
     total = 0.0
@@ -39,28 +62,36 @@ def global_batch_gradients(trainer):
         batch.pop("batch_stats")
         labels = batch.pop("labels")
         logits = model(**batch).logits
-        total = total + torch.nn.functional.cross_entropy(logits[0], labels[0], reduction="sum")
+        logits, labels = logits.flatten(0, 1), labels.flatten()
+        total = total + torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
     (total / count).backward()
     return [p.grad for p in model.parameters()]
 
 
-@pytest.mark.parametrize("micro_batch_tokens", [512, 128])
-def test_the_loss_is_the_mean_over_the_labelled_tokens_of_the_step(tmp_path, micro_batch_tokens):
-    """Micro-batches have unequal numbers of labels: a mean of means would differ."""
-    curriculum = make_curriculum(micro_batch_tokens=micro_batch_tokens)
-    if micro_batch_tokens == 128:
-        curriculum.phases[0].seq_length = 32
-    trainer = make_trainer(tmp_path, curriculum, make_model(dropout=0.0), max_grad_norm=0.0)
+@pytest.mark.parametrize("micro_batch_tokens", [512, 64])
+@pytest.mark.parametrize("make", [lambda: make_model(dropout=0.0), make_bert, make_stock_model])
+def test_the_loss_is_the_mean_over_the_labelled_tokens_of_the_step(tmp_path, micro_batch_tokens, make):
+    """Micro-batches have unequal numbers of labels: a mean of means would differ; whatever the model itself returns."""
+    curriculum = make_padded_curriculum(micro_batch_tokens=micro_batch_tokens)
+    trainer = make_trainer(tmp_path, curriculum, without_dropout(make()), max_grad_norm=0.0)
     assert trainer.args.gradient_accumulation_steps == 512 // micro_batch_tokens
-    for got, expected in zip(gradients(trainer), global_batch_gradients(trainer), strict=True):
+    for got, expected in zip(gradients(trainer), global_batch_gradients(trainer, without_dropout(make())), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_the_logged_loss_does_not_grow_with_the_micro_batches(tmp_path):
+    losses = []
+    for micro_batch_tokens in (512, 64):
+        curriculum = make_padded_curriculum(steps=(1, 1), micro_batch_tokens=micro_batch_tokens)
+        trainer = make_trainer(tmp_path / str(micro_batch_tokens), curriculum, make_bert())
+        trainer.train()
+        losses.append(trainer.state.log_history[0]["loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)  # other masks: log(64) in both, not eight times that
+    assert losses[0] == pytest.approx(np.log(64), rel=0.05)
+
+
 def test_stock_models_train_on_padded_batches(tmp_path):
-    curriculum = make_curriculum(steps=(2, 2))
-    for phase in curriculum.phases:
-        phase.global_rope_theta = None
-    trainer = make_trainer(tmp_path, curriculum, make_stock_model())
+    trainer = make_trainer(tmp_path, make_padded_curriculum(steps=(2, 2)), make_stock_model())
     before = weights_of(trainer.model)
     trainer.train()
     assert any(not torch.equal(value, before[name]) for name, value in weights_of(trainer.model).items())
@@ -148,6 +179,18 @@ def test_another_plan_in_the_folder_stops_with_the_keys(tmp_path):
         make_trainer(tmp_path, make_curriculum(steps=(2, 2)), description={"data": "a"}).train(False)
 
 
+@pytest.mark.parametrize("step", [2, None])
+def test_ranks_that_see_different_checkpoints_stop(tmp_path, step):
+    """The other rank sees step 4 of the same run, as with an output_dir on local disks."""
+    trainer = make_trainer(tmp_path, make_curriculum(steps=(2, 2)), save_steps=2)
+    if step:
+        make_trainer(tmp_path, make_curriculum(steps=(2, 2)), save_steps=2, max_steps=step).train()
+    trainer.sum_over_ranks = lambda values: [a + b for a, b in zip(values, [1.0, 4.0, 16.0], strict=True)]
+    with pytest.raises(ValueError, match=r"different checkpoints .*a folder that all of them share") as caught:
+        trainer.train()
+    assert "\n" not in str(caught.value)
+
+
 def test_nan_loss_stops_before_the_weights_and_keeps_the_batch(tmp_path):
     trainer = make_trainer(tmp_path, make_curriculum(steps=(6, 2)), save_steps=2)
     forward = trainer.model.forward
@@ -224,6 +267,17 @@ def test_a_signal_saves_and_leaves_with_its_status_then_resumes(tmp_path, signum
     assert resumed.state.global_step == 6
 
 
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_other_ranks_got_keeps_its_number(tmp_path, signum):
+    """Three ranks got it: 3 x 15 would be no signal, and another status."""
+    trainer = make_trainer(tmp_path)
+    trainer.sum_over_ranks = lambda values: [*values[:-2], 3.0 * (signum == signal.SIGTERM), 3.0]
+    if signum == signal.SIGINT:
+        assert trainer._stopping == 0
+    trainer._count_step()
+    assert trainer._stopping == signum
+
+
 def test_a_signal_in_the_last_step_is_no_interruption(tmp_path):
     trainer = make_trainer(tmp_path, make_curriculum(steps=(1, 1)))
 
@@ -294,11 +348,34 @@ def test_what_a_model_cannot_do_is_refused_at_the_start(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"push_to_hub": True}, {"ignore_data_skip": True}, {"num_train_epochs": 2}, {"save_only_model": True}],
+    [
+        {"push_to_hub": True},
+        {"ignore_data_skip": True},
+        {"num_train_epochs": 2},
+        {"save_only_model": True},
+        {"fp16": True},
+    ],
 )
 def test_arguments_that_a_curriculum_cannot_honour(tmp_path, arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         make_trainer(tmp_path, **arguments)
+
+
+def test_what_a_launcher_may_not_ask_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    with pytest.raises(ValueError, match="fp16 is not supported"):
+        make_trainer(tmp_path)
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION")
+    create = CurriculumTrainer.create_accelerator_and_postprocess
+    for name, shown in (("is_fsdp_enabled", "FSDP"), ("is_deepspeed_enabled", "DeepSpeed")):
+
+        def with_strategy(self, name=name):
+            create(self)
+            setattr(self, name, True)
+
+        monkeypatch.setattr(CurriculumTrainer, "create_accelerator_and_postprocess", with_strategy)
+        with pytest.raises(ValueError, match=f"{shown} is not supported"):
+            make_trainer(tmp_path)
 
 
 def test_evaluation_every_few_steps(tmp_path):

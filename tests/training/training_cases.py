@@ -13,7 +13,13 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import ModernBertConfig, ModernBertForMaskedLM, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+    PreTrainedTokenizerFast,
+)
 
 from rexbert_hf.data.loader import CurriculumDataset
 from rexbert_hf.data.store import TokenisedDataset
@@ -100,6 +106,23 @@ def make_stock_model() -> ModernBertForMaskedLM:
     return ModernBertForMaskedLM(ModernBertConfig(**{**config, "model_type": "modernbert"}))
 
 
+def make_bert() -> BertForMaskedLM:
+    """A model that takes `num_items_in_batch` and returns the mean over its own batch all the same."""
+    torch.manual_seed(7)
+    shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    config = BertConfig(vocab_size=64, max_position_embeddings=64, pad_token_id=0, **shape, **dropout)
+    return BertForMaskedLM(config)
+
+
+def make_padded_curriculum(*args, **options):
+    """Without what only a RexBERT can do."""
+    curriculum = make_curriculum(*args, **options)
+    for phase in curriculum.phases:
+        phase.global_rope_theta = None
+    return curriculum
+
+
 def make_curriculum(
     steps: tuple[int, int] = (6, 6),
     batch_tokens: int = 512,
@@ -113,7 +136,7 @@ def make_curriculum(
         seq_length=32,
         batch_tokens=batch_tokens,
         learning_rate=3e-3,
-        schedule=ScheduleConfig(warmup_tokens=batch_tokens),
+        schedule=ScheduleConfig(warmup_tokens=batch_tokens if steps[0] > 1 else 0),
         global_rope_theta=10_000.0,
     )
     second = Phase(

@@ -9,7 +9,7 @@ loader = DataLoader(CurriculumDataset([order], {"shop": store}), batch_sampler=C
 
 from __future__ import annotations
 
-from rexbert_hf.data.loader import CurriculumDataset, CurriculumSampler, FixedBatches, evaluation_batches
+from rexbert_hf.data.loader import CurriculumDataset, CurriculumSampler
 from rexbert_hf.data.mixture import Mixture
 from rexbert_hf.data.order import Draw, PhaseOrder, source_tokens
 from rexbert_hf.data.pack import PackingReport, pack
@@ -22,13 +22,11 @@ __all__ = [
     "CurriculumDataset",
     "CurriculumSampler",
     "Draw",
-    "FixedBatches",
     "Mixture",
     "PackingReport",
     "PhaseOrder",
     "RowBatch",
     "TokenisedDataset",
-    "evaluation_batches",
     "offsets_of",
     "pack",
     "source_tokens",

@@ -61,9 +61,7 @@ def language_shares(sizes: Mapping[str, float], temperature: float) -> dict[str,
     return {name: power / total for name, power in powers.items()}
 
 
-def balanced_texts(
-    texts: Mapping[str, Sequence[str]], temperature: float, max_characters: int | None = None
-) -> Iterator[str]:
+def balanced_texts(texts: Mapping[str, Sequence[str]], temperature: float) -> Iterator[str]:
     """Texts of all languages, each with its share of the characters; small languages repeat, large ones are thinned.
 
     Texts of a language are taken at even distances, so equal inputs give equal texts in equal order.
@@ -71,7 +69,6 @@ def balanced_texts(
     Args:
         texts: of each language.
         temperature: as in `language_shares`.
-        max_characters: of all together; None for as many as there are.
 
     Raises:
         ValueError: if no language has text.
@@ -86,7 +83,7 @@ def balanced_texts(
     for name, share in language_shares(sizes, temperature).items():
         if not share:
             continue
-        times = share * min(total, max_characters or total) / sizes[name]
+        times = share * total / sizes[name]
         count = max(1, round(times * len(texts[name])))
         for number in range(count):
             yield texts[name][int(number / times) % len(texts[name])]

@@ -11,7 +11,6 @@ import numpy as np
 from torch.utils.data import Dataset, Sampler
 
 from rexbert_hf.data.order import PhaseOrder
-from rexbert_hf.data.pieces import PieceIndex
 from rexbert_hf.data.rows import RowBatch, offsets_of
 from rexbert_hf.data.store import SPAN_COLUMNS, TokenisedDataset
 
@@ -179,65 +178,3 @@ class CurriculumSampler(Sampler[list[Key]]):
             for step in range(first, end):
                 for a in range(accumulation):
                     yield [(step, a * self.world_size + self.rank)]
-
-
-Piece = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-def evaluation_batches(store: TokenisedDataset, seq_length: int, batch_tokens: int) -> list[Piece]:
-    """Each document exactly once and in order, in batches of at most `batch_tokens` tokens.
-
-    Long documents are cut as in training, their pieces staying together.
-
-    Returns:
-        For each batch the (indices, starts, stops) that `TokenisedDataset.take` wants.
-
-    Raises:
-        ValueError: if a batch cannot hold one full sequence, or the store is empty.
-
-    Example:
-        >>> store = TokenisedDataset.from_rows([{"input_ids": [1] * n} for n in (4, 9, 3)])
-        >>> [[part.tolist() for part in batch] for batch in evaluation_batches(store, 6, 12)]
-        [[[0, 1], [0, 0], [2, 4]], [[1, 2], [4, 0], [7, 1]]]
-    """
-    if batch_tokens < seq_length:
-        raise ValueError(f"batch_tokens {batch_tokens} is less than seq_length {seq_length}: raise it")
-    index = PieceIndex(store.lengths, seq_length, store.num_special, "evaluation")
-    documents, starts, stops = index.resolve(np.arange(len(index)))
-    order = np.lexsort((starts, documents))
-    documents, starts, stops = documents[order], starts[order], stops[order]
-    ends = np.cumsum(index.lengths[order], dtype=np.int64)
-    batches, first, done = [], 0, 0
-    while first < len(ends):
-        last = int(np.searchsorted(ends, done + batch_tokens, side="right"))
-        batches.append((documents[first:last], starts[first:last], stops[first:last]))
-        first, done = last, int(ends[last - 1])
-    return batches
-
-
-class FixedBatches(Dataset[RowBatch]):
-    """Evaluation batches as a map-style data set for `DataLoader(batch_size=None)`.
-
-    Batch i carries `step=i`, so a collator with a fixed seed makes the same masks in every evaluation.
-
-    Example:
-        >>> store = TokenisedDataset.from_rows([{"input_ids": [1, n, 2]} for n in range(5)])
-        >>> batches = FixedBatches(store, seq_length=8, batch_tokens=9)
-        >>> len(batches), batches[1].input_ids.tolist(), batches[1].step
-        (2, [1, 3, 2, 1, 4, 2], 1)
-    """
-
-    def __init__(
-        self, store: TokenisedDataset, seq_length: int, batch_tokens: int, rank: int = 0, world_size: int = 1
-    ) -> None:
-        """Plan the batches; with several processes each takes every `world_size`-th one."""
-        self.store = store
-        batches = list(enumerate(evaluation_batches(store, seq_length, batch_tokens)))
-        self._batches = batches[rank::world_size]
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, i: int) -> RowBatch:
-        number, (documents, starts, stops) = self._batches[i]
-        return self.store.take(documents, starts, stops, step=number)

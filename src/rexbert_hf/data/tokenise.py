@@ -23,6 +23,7 @@ import pyarrow as pa
 from datasets import Dataset, IterableDataset
 
 from rexbert_hf.data.encode import Guide, TextEncoder
+from rexbert_hf.data.left_over import remove_left_over
 from rexbert_hf.data.span_counts import SpanCounts, span_report
 from rexbert_hf.data.store import FORMAT_VERSION, TokenisedDataset, write_manifest
 
@@ -254,7 +255,7 @@ def _write(results: Iterator[Result], encoder: TextEncoder, target: Path) -> Non
     """Write the shards next to `target` and rename them into place when all is there."""
     target.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{target.name}.{socket.gethostname()}."
-    _remove_left_over(target.parent, prefix)
+    remove_left_over(target.parent, prefix)
     staging = target.parent / f"{prefix}{os.getpid()}"
     staging.mkdir()
     try:
@@ -267,26 +268,6 @@ def _write(results: Iterator[Result], encoder: TextEncoder, target: Path) -> Non
                 raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-
-
-def _remove_left_over(parent: Path, prefix: str) -> None:
-    """Remove what killed runs of this machine left behind."""
-    for left in parent.glob(f"{prefix}*"):
-        pid = left.name.removeprefix(prefix)
-        # In containers a new run often has the number of the killed one.
-        if pid.isdigit() and (int(pid) == os.getpid() or not _is_alive(int(pid))):
-            logger.info("removing %s, left behind by a killed run", left)
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _write_shards(results: Iterator[Result], encoder: TextEncoder, staging: Path) -> None:

@@ -1,4 +1,4 @@
-"""Train a byte-level BPE tokenizer for product text, or give an existing one the words of a shop.
+"""Train a byte-level BPE tokenizer for product text, with the words of a shop as tokens of their own.
 
 The layout is ModernBERT's: learnt pieces first, [UNK] [CLS] [SEP] [PAD] [MASK] and 83 unused tokens as the last 88
 ids. With 50,368 entries [UNK] is therefore 50280 and [MASK] 50284, the ids of ModernBERT and RexBERT; with other sizes
@@ -18,14 +18,11 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 logger = logging.getLogger(__name__)
 
@@ -183,56 +180,6 @@ def _wrapped(backend: Tokenizer, vocab: dict[str, int], extra: list[str], length
         model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
     )
-
-
-def extend_tokenizer(tokenizer: PreTrainedTokenizerFast, atoms: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Give an existing tokenizer the words of a shop; all ids it had stay, new ones come after `len(tokenizer)`.
-
-    With byte-level BPE (ModernBERT, RexBERT, RoBERTa) a word that is an atom becomes one token and every other word
-    keeps its tokens. Other models get the atoms as added tokens on word borders. The model's embeddings must then be
-    resized to `len(result)` (or the next multiple of 64).
-
-    Args:
-        tokenizer: a fast tokenizer; it is left as it is.
-        atoms: brands, product types, as `train_tokenizer` takes them.
-
-    Raises:
-        ValueError: if the tokenizer is not a fast one.
-
-    Example:
-        >>> tokenizer = train_tokenizer(["red lamp", "blue lamp"] * 2, vocab_size=384)
-        >>> longer = extend_tokenizer(tokenizer, ["Zyx"])
-        >>> len(longer), len(longer.tokenize("a Zyx")), longer.tokenize("Zyxes") == tokenizer.tokenize("Zyxes")
-        (386, 2, True)
-    """
-    if not getattr(tokenizer, "is_fast", False):
-        raise ValueError(f"{type(tokenizer).__name__} is not a fast tokenizer; load it with AutoTokenizer")
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        path = Path(folder) / "tokenizer.json"
-        state = json.loads(path.read_text(encoding="utf-8"))
-        byte_level = state["model"]["type"] == "BPE" and "ByteLevel" in json.dumps(state["pre_tokenizer"])
-        if byte_level:
-            _add_words(state, _atom_pieces(tokenizer.backend_tokenizer, atoms))
-            path.write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
-        longer: Any = AutoTokenizer.from_pretrained(folder)
-    longer.name_or_path = tokenizer.name_or_path
-    if not byte_level:
-        longer.add_tokens([AddedToken(atom.strip(), single_word=True) for atom in atoms])
-    return longer
-
-
-def _add_words(state: dict[str, Any], words: list[str]) -> None:
-    """Enter whole words into a serialised BPE tokenizer, behind all ids it has."""
-    vocab = state["model"]["vocab"]
-    # Added tokens become entries too: a vocabulary with holes in its ids is reported as corrupt when it is saved.
-    vocab.update({token["content"]: token["id"] for token in state["added_tokens"]})
-    following = max(vocab.values()) + 1
-    for word in words:
-        if word not in vocab:
-            vocab[word] = following
-            following += 1
-    state["model"]["ignore_merges"] = True
 
 
 def surface_counts(texts: Iterable[str], guide: _Guide) -> Counter[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .card import card_of_run, render_dataset_card, render_model_card, write_card
 from .plots import loss_plot
-from .pull import resolve
+from .pull import resolve, resolve_model
 from .push import push_dataset, push_run
 from .readme import merge_card, split_card
 from .run_file import git_commit, hardware, read_run, redact, versions, write_run
@@ -22,6 +22,7 @@ __all__ = [
     "render_dataset_card",
     "render_model_card",
     "resolve",
+    "resolve_model",
     "split_card",
     "versions",
     "write_card",

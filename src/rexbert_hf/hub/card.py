@@ -133,7 +133,8 @@ def render_model_card(run: Mapping[str, Any], template: str | None = None, **fie
     run = portable(redact(plain(run)), given["folder"])
     results = run.get("results") or {}
     phases = [phase for phase in results.get("phases") or [] if isinstance(phase, Mapping)]
-    name = given["model_name"] or (given["repo_id"] or "RexBERT model").split("/")[-1]
+    unnamed = "RexBERT model" if "rexbert" in given["tags"] else "Model"
+    name = given["model_name"] or (given["repo_id"] or unnamed).split("/")[-1]
     values = {
         **given,
         "name": name,

@@ -11,11 +11,17 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import RevisionNotFoundError
 
 from .trouble import chain, explain, with_retries
+
+MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+"""Weights, configurations and tokenizers."""
+OTHER_FORMS = ("onnx/*", "openvino/*", "modernbert/*")
+"""Sub-folders that hold the same weights again."""
 
 
 def resolve(
@@ -23,6 +29,7 @@ def resolve(
     revision: str | None = None,
     allow_patterns: str | Sequence[str] | None = None,
     *,
+    ignore_patterns: Sequence[str] | None = None,
     repo_type: str = "model",
     token: str | None = None,
     endpoint: str | None = None,
@@ -34,6 +41,7 @@ def resolve(
         path_or_repo: a folder, returned as it is, or "user/name".
         revision: a branch, tag or commit of the repository.
         allow_patterns: download only files that match.
+        ignore_patterns: of those, leave out what matches.
         repo_type: "model" or "dataset".
         token: a read token; by default the one of this machine.
         endpoint: another Hub's address.
@@ -74,6 +82,7 @@ def resolve(
             repo_type=repo_type,
             revision=revision,
             allow_patterns=list(patterns) if patterns is not None else None,
+            ignore_patterns=None if ignore_patterns is None else list(ignore_patterns),
             token=token,
             endpoint=endpoint,
             cache_dir=cache,
@@ -93,6 +102,28 @@ def resolve(
         raise explained from None
     _check_hashes(folder, _blobs(folder) - known, name)
     return Path(found)
+
+
+def resolve_model(
+    path_or_repo: str | os.PathLike[str], revision: str | None = None, *, modules: bool = False, **options: Any
+) -> Path:
+    """Return a local folder with what torch loads of a model; copies for other frameworks stay where they are.
+
+    Args:
+        path_or_repo: a folder, returned as it is, or "user/name".
+        revision: a branch, tag or commit of the repository.
+        modules: take the sub-folders of a sentence-transformers model too.
+        options: `token`, `endpoint` and `cache_dir` of `resolve`.
+
+    Raises:
+        OSError: and others, as `resolve`.
+    """
+    wanted = [*MODEL_FILES, "*/pytorch_model.bin"] if modules else [*MODEL_FILES]
+    options["ignore_patterns"] = OTHER_FORMS if modules else ("*/*",)
+    folder = resolve(path_or_repo, revision, wanted, **options)
+    if any(folder.glob("*.safetensors")):
+        return folder
+    return resolve(path_or_repo, revision, [*wanted, "pytorch_model*.bin"], **options)
 
 
 def _revisions(api: HfApi, name: str, repo_type: str) -> str:

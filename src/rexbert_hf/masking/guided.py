@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from rexbert_hf.data.buffers import ranges
 from rexbert_hf.data.rows import SPAN_KINDS, RowBatch
 from rexbert_hf.masking.base import MaskingCollator, Selection
 from rexbert_hf.masking.mlm import draw_units
 from rexbert_hf.masking.spans import LEFT_OUT, Spans, whole_spans
-from rexbert_hf.masking.units import expand_ranges, number_units, word_starts
+from rexbert_hf.masking.units import number_units, word_starts
 
 
 class GuidedUnits(NamedTuple):
@@ -135,7 +136,7 @@ class GuidedMLMCollator(MaskingCollator):
         if self._token_weights is None and not len(spans.start):
             return GuidedUnits(number_units(starts), self.mlm_probability)
         sizes = spans.end - spans.start
-        starts[expand_ranges(spans.start + 1, sizes - 1)] = False
+        starts[ranges(spans.start + 1, sizes - 1)] = False
         units = number_units(starts)
         strength = self.strength(self.first_step if batch.step is None else batch.step)
         gains = 1.0 + strength * self.boost * self._kind_weights[spans.kind] * spans.score

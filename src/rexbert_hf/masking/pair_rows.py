@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from rexbert_hf.data.buffers import ranges
 from rexbert_hf.data.encode_pairs import pair_specials
 from rexbert_hf.data.rows import FIELD, RowBatch
-from rexbert_hf.masking.units import expand_ranges, row_starts
+from rexbert_hf.masking.units import row_starts
 
 
 def first_separators(batch: RowBatch, separator: int) -> np.ndarray:
@@ -81,7 +82,7 @@ def permute_fields(batch: RowBatch, separator: int, rng: np.random.Generator) ->
     first, count = np.empty(2 * len(start) + 1, dtype=np.int64), np.empty(2 * len(start) + 1, dtype=np.int64)
     first[0::2], count[0::2] = np.append(0, end), gaps
     first[1::2], count[1::2] = start[order], (end - start)[order]
-    index = expand_ranges(first, count)
+    index = ranges(first, count)
     words = None if batch.word_ids is None else batch.word_ids[index]
     return replace(
         batch, input_ids=batch.input_ids[index], word_ids=words,

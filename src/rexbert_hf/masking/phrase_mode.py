@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from rexbert_hf.data.buffers import ranges
 from rexbert_hf.data.rows import SPAN_KINDS, RowBatch
 from rexbert_hf.masking.base import MaskingCollator, Selection
 from rexbert_hf.masking.draws import open_uniform
 from rexbert_hf.masking.mlm import draw_units
 from rexbert_hf.masking.spans import LEFT_OUT, Spans, disjoint_spans, spans_of_words
-from rexbert_hf.masking.units import expand_ranges, number_units, word_starts
+from rexbert_hf.masking.units import number_units, word_starts
 
 
 class PhraseMaskingCollator(MaskingCollator):
@@ -110,7 +111,7 @@ class PhraseMaskingCollator(MaskingCollator):
         )
         masked = np.zeros(len(eligible), dtype=bool)
         sizes = chosen.end - chosen.start
-        masked[expand_ranges(chosen.start, sizes)] = True
+        masked[ranges(chosen.start, sizes)] = True
         without = ~covered & (tokens > 0)
         self.stats = {"texts_without_phrases": int(without.sum()), "phrase_tokens_missing": round(missing)}
         if without.any():
@@ -122,7 +123,7 @@ class PhraseMaskingCollator(MaskingCollator):
         if not self.per_span:
             return Selection(masked), without
         begins = starts.copy()
-        begins[expand_ranges(chosen.start + 1, sizes - 1)] = False
+        begins[ranges(chosen.start + 1, sizes - 1)] = False
         return Selection(masked, number_units(begins)), without
 
 

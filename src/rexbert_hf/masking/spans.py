@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rexbert_hf.data.buffers import ranges
 from rexbert_hf.data.rows import FIELD, SPAN_KINDS, RowBatch
-from rexbert_hf.masking.units import expand_ranges, row_starts
+from rexbert_hf.masking.units import row_starts
 
 LEFT_OUT = (
     "%d spans of a batch cover a special token or a row's border and are left out (said once; a span must lie within "
@@ -173,7 +174,7 @@ def _rivals(start: np.ndarray, end: np.ndarray, score: np.ndarray) -> tuple[np.n
     own = np.arange(len(start))
     counts = np.searchsorted(start, end) - own - 1
     early = np.repeat(own, counts)
-    late = expand_ranges(own + 1, counts)
+    late = ranges(own + 1, counts)
     length = end - start
     tie = score[early] == score[late]
     early_wins = (score[early] > score[late]) | (tie & (length[early] >= length[late]))

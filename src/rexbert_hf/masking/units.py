@@ -58,15 +58,3 @@ def number_units(starts: np.ndarray) -> np.ndarray:
     index = torch.cumsum(torch.from_numpy(starts), 0).numpy()
     index -= 1
     return index
-
-
-def expand_ranges(first: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Concatenate the ranges `first[i], first[i] + 1, ...` of `counts[i]` numbers each, int64.
-
-    Example:
-        >>> expand_ranges(np.array([10, 20]), np.array([2, 3])).tolist()
-        [10, 11, 20, 21, 22]
-    """
-    ends = np.cumsum(counts)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total) + np.repeat(first - ends + counts, counts)

@@ -132,10 +132,34 @@ class RexBertPreTrainedModel(PreTrainedModel):
             cutoff = 3.0 if factor is None else factor
             init.trunc_normal_(module.weight, mean=0.0, std=std, a=-cutoff * std, b=cutoff * std)
 
-    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """Save weights, configuration and the model code, so that `trust_remote_code=True` opens it anywhere."""
+    def save_pretrained(  # type: ignore[override]  # what it does not name goes through
+        self,
+        save_directory: Any,
+        is_main_process: bool = True,
+        state_dict: dict[str, Any] | None = None,
+        push_to_hub: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Save weights, configuration and the model code, so that `trust_remote_code=True` opens it anywhere.
+
+        Args:
+            save_directory: the folder.
+            is_main_process: whether this process writes.
+            state_dict: weights in place of the model's own.
+            push_to_hub: push it too, to `repo_id` or a repository of the folder's name.
+            kwargs: of transformers' `save_pretrained`, and with `push_to_hub` of its `push_to_hub`.
+        """
         self.config.auto_map = dict(AUTO_MAP)
-        super().save_pretrained(save_directory, *args, **kwargs)
+        names = ("repo_id", "commit_message", "create_pr", "private")
+        pushing = {name: kwargs.pop(name) for name in names if name in kwargs}
+        super().save_pretrained(save_directory, is_main_process, state_dict, **kwargs)
+        if is_main_process:
+            self._save_code(save_directory)
+        if push_to_hub and is_main_process:  # not by transformers' own way, which uploads before the code is there
+            pushing |= {name: kwargs[name] for name in ("token", "max_shard_size") if name in kwargs}
+            self.push_to_hub(pushing.pop("repo_id", Path(save_directory).name), **pushing)
+
+    def _save_code(self, save_directory: Any) -> None:
         if self.config.truncate_dim is not None:
             save_sentence_form(save_directory, self.config.hidden_size, self.config.truncate_dim)
         here = Path(__file__).resolve().parent

@@ -180,6 +180,11 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
             fields["logits"] = flat.layout.restore(self._decode(flat.hidden))
         if labels is None:
             return fields
+        if tuple(labels.shape) != tuple(flat.layout.shape):
+            raise ValueError(
+                f"labels have the shape {tuple(labels.shape)}, the tokens {tuple(flat.layout.shape)}: give each token "
+                "a label (-100 for none)"
+            )
         places = (labels.reshape(-1) != -100).nonzero().squeeze(1)
         index = flat.layout.flat_index(places)
         targets = labels.reshape(-1)[places]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -187,12 +187,6 @@ class AssociationGraph:
         """Indexes of the neighbours of the product at `index`, sorted, int32."""
         return self._neighbors[self._offsets[index] : self._offsets[index + 1]]
 
-    def are_related(self, product_id: ProductId, other: ProductId) -> bool:
-        """Whether two products are associated."""
-        near, place = self.neighbors_at(self.index_of(product_id)), self.index_of(other)
-        at = int(np.searchsorted(near, place))
-        return at < len(near) and int(near[at]) == place
-
     def pairs(self) -> np.ndarray:
         """Each association once, int64 `[E, 2]` of indexes, the smaller one first."""
         left = np.repeat(np.arange(len(self)), self.degrees)
@@ -262,19 +256,6 @@ class AssociationGraph:
         return (self.degrees > 0) & (self.degrees < len(self) - 1)
 
     # Parts
-
-    def subgraph(self, keep: Collection[ProductId]) -> AssociationGraph:
-        """The graph of some of the products and the associations among them.
-
-        Args:
-            keep: their ids; those that the graph does not know are ignored.
-
-        Raises:
-            ValueError: if no association is left.
-        """
-        kept = np.zeros(len(self), dtype=bool)
-        kept[[self._index[product] for product in keep if product in self._index]] = True
-        return self._part(kept)
 
     def _part(self, kept: np.ndarray) -> AssociationGraph:
         pairs = self.pairs()

@@ -33,6 +33,15 @@ DECIDED = {
 }
 """Training arguments that the curriculum or the recipe sets, and the key to write instead."""
 
+FIXED = {
+    "optim": "it is always StableAdamW",
+    "optim_args": "StableAdamW takes betas and adam_epsilon from trainer.extra, and trainer.weight_decay",
+    "adam_beta1": "set trainer.extra.betas",
+    "adam_beta2": "set trainer.extra.betas",
+    "average_tokens_across_devices": "a loss is always the mean over the tokens of all devices",
+}
+"""Training arguments that would be ignored or break the loss, and why they cannot be set."""
+
 _WAIT_SECONDS = 7 * 24 * 3600
 """The other ranks wait so long while the first one prepares the data; torch's default is half an hour."""
 
@@ -75,6 +84,8 @@ def make_arguments(settings: PretrainSettings) -> CurriculumArguments:
     for name in chosen.extra:
         if name in DECIDED:
             raise ValueError(f"trainer.extra.{name}: the recipe decides it: set {DECIDED[name]}")
+        if name in FIXED:
+            raise ValueError(f"trainer.extra.{name}: the recipe decides it: {FIXED[name]}")
         if name not in known:
             raise ValueError(f"trainer.extra.{name}: transformers' TrainingArguments has no such field")
         if name in fields:

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, PreTra
 
 from rexbert_hf.catalog import split_of
 from rexbert_hf.data.languages import UNKNOWN, balanced_texts
-from rexbert_hf.hub import read_run, resolve
+from rexbert_hf.hub import read_run, resolve, resolve_model
 from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM, RexBertForPreTraining
 from rexbert_hf.models.matryoshka_rexbert import Grid
 from rexbert_hf.models.vocabulary_transfer import transfer_vocabulary
@@ -167,7 +167,7 @@ def _continued(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -
     options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False}
     if wanted.attn_implementation:
         options["attn_implementation"] = wanted.attn_implementation
-    folder = resolve(wanted.init_from, revision=wanted.revision)
+    folder = resolve_model(wanted.init_from, wanted.revision)
     try:
         kind = AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type
         if kind in ("rexbert", "modernbert"):
@@ -299,7 +299,7 @@ def _new(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -> RexB
     longest = max(phase.seq_length for phase in settings.phases)
     small = None
     if settings.model.grow_from is not None:
-        small = RexBertForMaskedLM.from_pretrained(resolve(settings.model.grow_from), dtype=torch.float32)
+        small = RexBertForMaskedLM.from_pretrained(resolve_model(settings.model.grow_from), dtype=torch.float32)
     fields: dict[str, Any] = {
         "vocab_size": small.config.vocab_size if small is not None else -(-len(tokenizer) // 64) * 64,
         "max_position_embeddings": max(8192, longest),

@@ -260,7 +260,7 @@ def finish(
             resumed_from_step=trainer.resumed_from_step,
             data=data,
             num_parameters=model.num_parameters(),
-            card={**settings.card_fields(), "sections": _section_of_cells(results)},
+            card={**_architecture(model), **settings.card_fields(), "sections": _section_of_cells(results)},
         )
         write_card(output)
     except OSError as error:
@@ -268,6 +268,15 @@ def finish(
             f"the model is in {output}, its results could not be written ({error}): make room, then start again"
             " (nothing is trained again)"
         ) from error
+
+
+def _architecture(model: PreTrainedModel) -> dict[str, Any]:
+    """Fields of the card of a model that is no RexBERT; none for one."""
+    if isinstance(model, RexBertPreTrainedModel):
+        return {}
+    kind = model.config.model_type
+    summary = f"A masked language model of the architecture {kind}, trained on with rexbert_hf (see Training)."
+    return {"tags": [kind, "e-commerce"], "summary": summary}
 
 
 def push(settings: PretrainSettings, results: dict[str, Any]) -> None:

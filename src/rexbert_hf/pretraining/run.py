@@ -28,6 +28,7 @@ from rexbert_hf.pretraining.settings import PretrainSettings
 from rexbert_hf.pretraining.threads import usable_cores
 from rexbert_hf.settings import sole_run, to_dict
 from rexbert_hf.training import CurriculumTrainer, NeighborDataset, Plan, resolve
+from rexbert_hf.training.checkpoint import micro_batches_of
 from rexbert_hf.training.collation import MASKINGS, register_masking
 from rexbert_hf.training.cpu import tune_cpu
 from rexbert_hf.training.languages import tokens_by_language
@@ -76,14 +77,15 @@ def pretrain(
     cache = Path(settings.cache_dir) if settings.cache_dir else output / "cache"
     with args.main_process_first(desc="the tokenizer"):
         tokenizer = load_tokenizer(settings, cache)
-    model = make_model(settings, tokenizer)  # before the data: what is wrong with it shows at once
+    with args.main_process_first(desc="the model"):  # before the data: what is wrong with it shows at once
+        model = make_model(settings, tokenizer)
     with args.main_process_first(desc="the data"):
         corpora = prepare(settings, tokenizer, cache, num_proc=usable_cores())
     if settings.trainer.gradient_checkpointing:
         _recompute_activations(model)
     compiled = settings.trainer.torch_compile and compile_layers(model, args.device)
     stores = {name: corpus.train for name, corpus in corpora.items()}
-    plan = resolve(settings.curriculum(), stores, args.world_size)
+    plan = resolve(settings.curriculum(), stores, args.world_size, micro_batches_of(output))
     associations = _associations(settings, stores)
     with _masking_tables(settings, stores, tokenizer):
         trainer = make_trainer(

@@ -262,6 +262,11 @@ class PretrainSettings:
                     f"phase '{phase.name}': unknown masking.kind '{phase.masking.kind}': use one of"
                     f" {', '.join(MASKINGS)}"
                 )
+            if phase.masking.kind == "relevance" and not self.classifies_pairs:
+                raise ValueError(
+                    f"phase '{phase.name}': masking.kind 'relevance' trains a classifier of pairs: run recipes/qpi.py"
+                    " with --objective relevance, or choose another masking"
+                )
             self._check_pairs(phase)
             if "npr" in phase.objectives and self.associations is None:
                 raise ValueError(
@@ -299,13 +304,18 @@ class PretrainSettings:
         return Curriculum(self.phases, self.seed, self.micro_batch_tokens).scaled(self.scale)
 
     @property
+    def classifies_pairs(self) -> bool:
+        """Whether the model is a classifier of pairs in place of one that fills masks."""
+        return False
+
+    @property
     def needs_associations(self) -> bool:
         """Whether a phase reconstructs neighbours."""
         return any("npr" in phase.objectives for phase in self.phases)
 
     def card_fields(self) -> dict[str, Any]:
-        """Fields of the card that are not those of an encoder, kept in `run.json`, so that a push renders the same."""
-        return {}
+        """Fields of the card beside those of a new encoder, kept in `run.json`, so that a push renders the same."""
+        return {} if self.model.init_from is None else {"base_model": self.model.init_from}
 
     @property
     def needs_guides(self) -> bool:

@@ -30,6 +30,7 @@ from rexbert_hf.catalog import PRODUCT, load_sample, read_records
 from rexbert_hf.catalog.columns import ColumnMap
 from rexbert_hf.catalog.escapes import unescape
 from rexbert_hf.catalog.report import ReadReport
+from rexbert_hf.data.left_over import remove_left_over
 from rexbert_hf.pretraining.curated import corpus_place, curated_key, read_curated
 from rexbert_hf.pretraining.product_sources import (
     PAIR_FEATURES,
@@ -275,24 +276,10 @@ def working_folder(parent: Path) -> Iterator[Path]:
         parent: made if needed.
     """
     prefix = f".reading-{socket.gethostname()}-"
-    for left in parent.glob(f"{prefix}*"):
-        if not _is_alive(int(left.name.removeprefix(prefix))):
-            shutil.rmtree(left, ignore_errors=True)
+    remove_left_over(parent, prefix)
     folder = parent / f"{prefix}{os.getpid()}"
     folder.mkdir(parents=True)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_alive(pid: int) -> bool:
-    if pid == os.getpid():  # in containers a new run often has the number of the killed one
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

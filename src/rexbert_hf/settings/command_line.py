@@ -9,9 +9,9 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from rexbert_hf.settings.convert import build, join, structured, to_dict, unknown_key
+from rexbert_hf.settings.convert import FLAG_WORDS, NULL_WORDS, build, join, structured, to_dict, unknown_key
 from rexbert_hf.settings.describe import all_keys, help_text
 from rexbert_hf.settings.kinds import (
     MISSING,
@@ -26,7 +26,6 @@ from rexbert_hf.settings.kinds import (
 from rexbert_hf.settings.tree import DEFAULTS, Node, SettingsError, closest, from_value, read_file
 
 T = TypeVar("T")
-_FLAG_WORDS = {"true", "false", "yes", "no", "on", "off", "0", "1"}
 
 
 def _container(kind: Any) -> Any:
@@ -162,14 +161,22 @@ def _split(cls: type, argv: Sequence[str]) -> tuple[Path | None, list[tuple[str,
         if is_list(_container(_kind_of(cls, key))) and (several := _values(words)):
             pairs.append((key, several))
             continue
-        flag = bool in members(_kind_of(cls, key))
-        if flag and (not words or words[0].lower() not in _FLAG_WORDS):
+        kind = _kind_of(cls, key)
+        if bool in members(kind) and not (words and _is_value(words[0], kind)):
             pairs.append((key, "true"))
         elif not words or words[0].startswith("--"):
-            raise SettingsError(f"--{key} needs a value ({type_name(_kind_of(cls, key))})")
+            raise SettingsError(f"--{key} needs a value ({type_name(kind)})")
         else:
             pairs.append((key, words.pop(0)))
     return config, pairs
+
+
+def _is_value(word: str, kind: Any) -> bool:
+    """Whether the word after a flag is its value, and not the configuration file."""
+    alternatives = members(kind)
+    options = {str(value) for member in alternatives if get_origin(member) is Literal for value in get_args(member)}
+    null = NULL_WORDS if type(None) in alternatives else ()
+    return word.lower() in FLAG_WORDS or word in options or word in null
 
 
 def _values(words: list[str]) -> str | None:

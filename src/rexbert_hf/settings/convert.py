@@ -23,6 +23,10 @@ from rexbert_hf.settings.kinds import (
 from rexbert_hf.settings.tree import DEFAULTS, Node, SettingsError, closest, from_value, one_line, read_text
 
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
+FLAG_WORDS = _TRUE | _FALSE
+"""Ways to write true or false, in any case."""
+NULL_WORDS = ("null", "~", "none", "None")
+"""Ways to write None on the command line."""
 
 
 def join(key: str, part: str | int) -> str:
@@ -153,7 +157,7 @@ def convert(node: Node, kind: Any, key: str, default: Any = MISSING) -> Any:
 
 
 def _is_null(node: Node) -> bool:
-    return node.value is None or (node.raw and node.value in ("null", "~", "none", "None"))
+    return node.value is None or (node.raw and node.value in NULL_WORDS)
 
 
 def _strictness(kind: Any, text: Any) -> int:
@@ -232,8 +236,8 @@ def _plain(node: Node) -> Any:
         return [_plain(child) for child in node.value]
     if node.value is None or node.quoted:
         return node.value
-    if node.value.lower() in ("true", "false"):
-        return node.value.lower() == "true"
+    if node.value.lower() in FLAG_WORDS - {"0", "1"}:
+        return node.value.lower() in _TRUE
     try:
         return int(node.value)
     except ValueError:
@@ -247,7 +251,7 @@ def _convert_scalar(node: Node, text: str, kind: Any, key: str) -> Any:
     if isinstance(kind, type) and issubclass(kind, Path):
         return kind(text).expanduser()
     if kind is bool:
-        if text.lower() not in _TRUE | _FALSE:
+        if text.lower() not in FLAG_WORDS:
             raise _wrong(node, kind, key)
         return text.lower() in _TRUE
     if kind is int or kind is float:

@@ -1,12 +1,10 @@
 """What `--help` prints: every dotted key with its type, default and description.
 
-A description is the field's `metadata={"help": ...}`, else its line under `Attributes:` in the class docstring, else
-the string or comment beside the field in the source.
+A description is the field's line under `Attributes:` in the class docstring.
 """
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import inspect
 import re
@@ -35,43 +33,25 @@ def _attribute_lines(cls: type) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in entries}
 
 
-def _source_lines(cls: type) -> dict[str, str]:
-    try:
-        source = textwrap.dedent(inspect.getsource(cls))
-    except (OSError, TypeError):
-        return {}
-    lines = source.splitlines()
-    body = ast.parse(source).body[0]
-    found: dict[str, str] = {}
-    previous: str | None = None
-    for statement in body.body if isinstance(body, ast.ClassDef) else ():
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            previous = statement.target.id
-            tail = lines[(statement.end_lineno or 1) - 1][statement.end_col_offset or 0 :].strip()
-            above = lines[statement.lineno - 2].strip()
-            comment = tail if tail.startswith("#") else above if above.startswith("#:") else ""
-            if comment:
-                found[previous] = comment.lstrip("#: ")
-        elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and previous:
-            found[previous] = " ".join(str(statement.value.value).split())
-    return found
-
-
 def descriptions(cls: type) -> dict[str, str]:
     """Description of each field of a dataclass that has one, inherited ones included.
 
     >>> @dataclasses.dataclass
     ... class Run:
-    ...     seed: int = dataclasses.field(default=0, metadata={"help": "seed of everything random"})
+    ...     '''A run.
+    ...
+    ...     Attributes:
+    ...         seed: seed of everything random
+    ...     '''
+    ...     seed: int = 0
     >>> descriptions(Run)
     {'seed': 'seed of everything random'}
     """
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__[:-1]):
         if dataclasses.is_dataclass(base):
-            found |= _source_lines(base) | _attribute_lines(base)
-    helps = {field.name: field.metadata["help"] for field in dataclasses.fields(cls) if "help" in field.metadata}
-    return found | helps
+            found |= _attribute_lines(base)
+    return found
 
 
 def all_keys(cls: type, prefix: str = "", base: Any = None, seen: tuple[type, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -79,7 +59,7 @@ def all_keys(cls: type, prefix: str = "", base: Any = None, seen: tuple[type, ..
 
     >>> @dataclasses.dataclass
     ... class Run:
-    ...     seed: int = 0  # seed of everything random
+    ...     seed: int = 0
     >>> list(all_keys(Run))[0][:3]
     ('seed', 'int', '0')
     """

@@ -5,6 +5,7 @@ Everything else is the Trainer's own. What the plan decides (steps, accumulation
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,6 +71,11 @@ class CurriculumArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.fp16 or os.environ.get("ACCELERATE_MIXED_PRECISION") == "fp16":
+            raise ValueError(
+                "fp16 is not supported: its loss scaler finds its scale by overflows, and a gradient that is no number "
+                "ends a run here: use bf16, or float32"
+            )
         if self.load_best_model_at_end:
             raise ValueError("load_best_model_at_end is not supported: a curriculum ends with its last phase")
         if self.push_to_hub:

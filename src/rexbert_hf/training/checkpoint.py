@@ -228,8 +228,25 @@ def rotate(output_dir: Path, limit: int | None, keep: str | None = None) -> list
 
 
 def _kept(folder: Path, key: str | None) -> bool:
+    return key is not None and bool(_info(folder).get(key))
+
+
+def _info(folder: Path) -> dict[str, Any]:
+    """What the marker says, files unread; empty where it cannot be read."""
     try:
-        info = json.loads((folder / MARKER).read_text(encoding="utf-8"))["info"]
-    except (OSError, ValueError, KeyError):
-        return False
-    return key is not None and bool(info.get(key))
+        return dict(json.loads((folder / MARKER).read_text(encoding="utf-8"))["info"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def micro_batches_of(output_dir: str | Path) -> int | None:
+    """Micro-batches in a step of the run that a folder holds, before its checkpoints are verified; None without one.
+
+    Args:
+        output_dir: a run's folder; it need not exist.
+    """
+    for folder in checkpoint_folders(Path(output_dir)):
+        found = _info(folder).get("description", {}).get("micro_batches")
+        if isinstance(found, int):
+            return found
+    return None

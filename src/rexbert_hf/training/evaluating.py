@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from rexbert_hf.training.checkpoint import Checkpoint
 from rexbert_hf.training.heldout import evaluate_masked
 from rexbert_hf.training.plan import PhasePlan
@@ -15,13 +13,6 @@ from rexbert_hf.training.resumable import ResumableTrainer
 
 class EvaluatingTrainer(ResumableTrainer):
     """A `ResumableTrainer` whose evaluation is masked accuracy by tokens, in its log and its checkpoints."""
-
-    def sum_over_ranks(self, values: list[float]) -> list[float]:
-        """Element-wise sums of a list over all ranks; every rank must call it."""
-        if self.args.world_size == 1:
-            return values
-        local = torch.tensor(values, dtype=torch.float64, device=self.args.device)
-        return self.accelerator.gather(local[None]).sum(0).tolist()
 
     def _evaluate_phase(self, phase: PhasePlan, after: bool) -> None:
         if self.args.evaluate_phases and self.eval_dataset is not None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
-from rexbert_hf.data.loader import evaluation_batches
+from rexbert_hf.data.pieces import PieceIndex
 from rexbert_hf.data.store import TokenisedDataset
 from rexbert_hf.masking import MLMCollator
 
@@ -63,13 +63,14 @@ def held_out_pieces(store: TokenisedDataset, seq_length: int, max_tokens: int | 
         seq_length: longest piece of a document.
         max_tokens: None for all.
     """
-    batches = evaluation_batches(store, seq_length, max(seq_length, 1 << 20))
-    rows, starts, stops = (np.concatenate(column) for column in zip(*batches, strict=True))
-    lengths = np.minimum(stops, store.lengths[rows] - store.num_special) - starts + store.num_special
-    count = len(rows)
+    index = PieceIndex(store.lengths, seq_length, store.num_special, "evaluation")
+    rows, starts, stops = index.resolve(np.arange(len(index)))
+    order = np.lexsort((starts, rows))
+    lengths = index.lengths[order]
+    count = len(order)
     if max_tokens is not None:
         count = max(1, int(np.searchsorted(np.cumsum(lengths, dtype=np.int64), max_tokens, side="right")))
-    return [column[:count] for column in (rows, starts, stops, lengths)]
+    return [column[:count] for column in (rows[order], starts[order], stops[order], lengths)]
 
 
 @torch.no_grad()

@@ -16,6 +16,9 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""What stops a run after a checkpoint."""
+
 
 class TrainingInterrupted(SystemExit):
     """Training stopped by a signal after saving; left alone it ends the process with 128 + signal.
@@ -53,7 +56,7 @@ class StopSignal:
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGTERM, signal.SIGINT):
+            for signum in SIGNALS:
                 self._previous[signum] = signal.signal(signum, self._note)
         return self
 

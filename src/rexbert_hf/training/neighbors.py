@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from rexbert_hf.data.loader import CurriculumDataset, Key, join
 from rexbert_hf.data.rows import RowBatch
@@ -22,6 +21,7 @@ from rexbert_hf.models.modeling_rexbert import RexBertForPreTraining
 from rexbert_hf.objectives import neighbor_reconstruction_loss
 from rexbert_hf.objectives.triplets import TRIPLET_STREAM, ContentGraph, TripletSampler
 from rexbert_hf.training.evaluating import EvaluatingTrainer
+from rexbert_hf.training.masked_loss import masked_lm_loss
 from rexbert_hf.training.neighbor_settings import NeighborConfig
 from rexbert_hf.training.plan import Plan
 
@@ -150,8 +150,7 @@ class NeighborTrainer(EvaluatingTrainer):
         inputs = dict(inputs)
         labels, triplets, content = (inputs.pop(name) for name in ("labels", TRIPLETS, "content_mask"))
         outputs = model(**inputs, output_hidden_states=True)
-        picked = labels != -100
-        mlm = cross_entropy(outputs.logits[picked].float(), labels[picked], reduction="sum")
+        mlm = masked_lm_loss(outputs, labels, 1)
         if not len(triplets):
             return outputs, mlm, torch.zeros_like(mlm)
         hidden = outputs.hidden_states[-1]

@@ -143,8 +143,13 @@ class Phase:
     languages: LanguageSampling | None = None
 
     def __post_init__(self) -> None:
-        if (self.max_tokens is None) == (self.epochs is None):
-            raise ValueError(f"phase '{self.name}': set exactly one of max_tokens and epochs")
+        if self.max_tokens is not None and self.epochs is not None:
+            raise ValueError(
+                f"phase '{self.name}': max_tokens and epochs are both set, and say the same in two ways: set the one "
+                "that you do not mean to null"
+            )
+        if self.max_tokens is None and self.epochs is None:
+            raise ValueError(f"phase '{self.name}': set max_tokens or epochs")
         if (self.max_tokens or self.epochs or 0) <= 0:
             raise ValueError(f"phase '{self.name}': max_tokens and epochs must be positive")
         if self.seq_length < 8:

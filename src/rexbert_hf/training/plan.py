@@ -130,6 +130,17 @@ class Plan:
         phase = self.phase_at(step)
         return phase.learning_rate(min(step, phase.last_step))
 
+    def rope_thetas(self, step: int) -> tuple[float | None, float | None]:
+        """RoPE bases of the global and the local layers at global step `step`; None where the model's own still holds.
+
+        A phase that sets none keeps that of the phase before, so a resumed run must look further back than its phase.
+        """
+        found: list[float | None] = [None, None]
+        for plan in self.phases[: self.phase_at(step).index + 1]:
+            for at, theta in enumerate((plan.phase.global_rope_theta, plan.phase.local_rope_theta)):
+                found[at] = found[at] if theta is None else theta
+        return found[0], found[1]
+
     def rank_micros(self, rank: int) -> list[int]:
         """Micro-batches of each step that rank `rank` computes.
 
@@ -197,21 +208,26 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def resolve(curriculum: Curriculum, sources: Mapping[str, Source], world_size: int = 1) -> Plan:
+def resolve(
+    curriculum: Curriculum, sources: Mapping[str, Source], world_size: int = 1, micro_batches: int | None = None
+) -> Plan:
     """Turn a curriculum into steps.
 
     The number of micro-batches is the smallest multiple of `world_size` for which the largest batch fits
-    `micro_batch_tokens`; every phase splits its batch into that many.
+    `micro_batch_tokens`; every phase splits its batch into that many. A run that goes on keeps the number that it began
+    with, where that fits too.
 
     Args:
         curriculum: the phases.
         sources: each source that a mixture may name: a `TokenisedDataset`, or an array of document lengths. A source in
             several languages is a store for each, whose metadata name `source` and `language`.
         world_size: ranks that will train.
+        micro_batches: of a run that goes on, as `checkpoint.micro_batches_of` tells; None for a new one.
 
     Raises:
-        ValueError: if a mixture names an unknown or empty source, a batch does not divide into the micro-batches, or
-            a document of `seq_length` would not fit one.
+        ValueError: if these ranks cannot share the micro-batches of the run that goes on, a mixture names an unknown
+            or empty source, a batch does not divide into the micro-batches, a document of `seq_length` would not fit
+            one, or a phase is too short for its warm-up and decay.
 
     Example:
         >>> import numpy as np
@@ -222,6 +238,14 @@ def resolve(curriculum: Curriculum, sources: Mapping[str, Source], world_size: i
     """
     largest = max(phase.batch_tokens for phase in curriculum.phases)
     micros = math.ceil(largest / curriculum.micro_batch_tokens)
+    if micro_batches is not None and micro_batches % world_size:
+        fitting = [str(count) for count in range(1, micro_batches + 1) if micro_batches % count == 0]
+        raise ValueError(
+            f"the run in this output_dir has {micro_batches} micro-batches a step, which {world_size} processes cannot "
+            f"share: start {', '.join(fitting)} of them, or choose another output_dir"
+        )
+    if micro_batches is not None and micro_batches >= micros:
+        micros = micro_batches
     micros = math.ceil(micros / world_size) * world_size
     plans: list[PhasePlan] = []
     first_step = 0
@@ -250,6 +274,18 @@ def _check_batch(phase: Phase, micros: int, micro_batch_tokens: int, world_size:
         )
 
 
+def _check_schedule(phase: Phase, total: int) -> None:
+    """A warm-up that does not end leaves the rate near zero, and a decay that begins within it makes it jump."""
+    schedule = phase.schedule
+    decay = schedule.decay_tokens if schedule.name == "warmup_stable_decay" else 0
+    if 0 < schedule.warmup_tokens >= total or schedule.warmup_tokens + decay > total:
+        parts = f"schedule.warmup_tokens={schedule.warmup_tokens}" + (f" and decay_tokens={decay}" if decay else "")
+        raise ValueError(
+            f"phase '{phase.name}': {parts} do not fit its {total} tokens: lower them, or keep max_tokens and shorten "
+            "the run with --scale, which multiplies budgets, warm-ups and decays alike"
+        )
+
+
 def _resolve_phase(
     phase: Phase, index: int, first_step: int, micros: int, sources: Mapping[str, Source], seed: int
 ) -> PhasePlan:
@@ -274,6 +310,7 @@ def _resolve_phase(
         batch_warmup_start=phase.batch_warmup_start,
     )
     total = phase.max_tokens if phase.max_tokens is not None else math.ceil(tokens / share)
+    _check_schedule(phase, total)
     languages = {name: code for name, source in used.items() if (code := language_of(source)) is not None}
     resolved = dataclasses.replace(phase, max_tokens=total, epochs=None)
     return PhasePlan(resolved, index, first_step, order, share, languages)

@@ -22,6 +22,7 @@ from torch import nn
 from rexbert_hf.training.adaptive import inputs_of
 from rexbert_hf.training.checkpoint import last_complete_checkpoint
 from rexbert_hf.training.faulty_step import FaultyStep
+from rexbert_hf.training.masked_loss import forward_with_loss
 from rexbert_hf.training.neighbors import TRIPLETS
 from rexbert_hf.training.reproducing import seed_generators
 
@@ -218,9 +219,9 @@ def _shares(model: nn.Module, step: FaultyStep, inputs: dict[str, Any], name: st
     if triplets is not None and not len(triplets):
         inputs = {key: value for key, value in inputs.items() if key not in (TRIPLETS, "content_mask")}
         triplets = None
-    outputs = model(**inputs, num_items_in_batch=torch.tensor(count, device=inputs["input_ids"].device))
+    outputs, loss = forward_with_loss(model, inputs, torch.tensor(count, device=inputs["input_ids"].device))
     if triplets is None:
-        return {name: outputs.loss}
+        return {name: loss}
     if getattr(outputs, "npr_loss", None) is None:
         raise ValueError(f"{type(model).__name__} has no reconstruction loss: only RexBertForPreTraining is replayed")
     share = len(triplets) / max(1, step.counts.get("npr", 1))
@@ -245,7 +246,7 @@ def document_losses(model: nn.Module, step: FaultyStep, device: str = "cpu") -> 
                     continue
                 moved = {"input_ids": ids[None].to(device), "labels": labels[None].to(device)}
                 with _autocast(step, device):
-                    loss = model(**moved, num_items_in_batch=torch.tensor(1, device=device)).loss
+                    _, loss = forward_with_loss(model, moved, torch.tensor(1, device=device))
                 yield DocumentLoss(micro, number, mode, float(loss), ids, labels)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import nn
+from transformers import Trainer
 
 from rexbert_hf.training.arguments import CurriculumArguments
 from rexbert_hf.training.plan import Plan
@@ -39,3 +40,20 @@ def check_model(model: nn.Module, args: CurriculumArguments, plan: Plan, trained
         rope = wanted.global_rope_theta is not None or wanted.local_rope_theta is not None
         if rope and not hasattr(model, "set_rope_theta"):
             raise ValueError(f"phase '{phase.name}': {type(model).__name__} cannot change its RoPE theta")
+
+
+def check_strategy(trainer: Trainer) -> None:
+    """Refuse strategies that cut the weights into parts, which optimizer and checkpoints here do not know.
+
+    Args:
+        trainer: with its accelerator.
+
+    Raises:
+        ValueError: for FSDP and DeepSpeed.
+    """
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        name = "FSDP" if trainer.is_fsdp_enabled else "DeepSpeed"
+        raise ValueError(
+            f"{name} is not supported, encoders of these sizes fit one device: choose plain data parallelism in "
+            "accelerate config, or start with torchrun"
+        )

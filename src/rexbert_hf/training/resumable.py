@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import Trainer
 from transformers.utils import logging as hf_logging
@@ -36,6 +37,13 @@ class ResumableTrainer(Trainer):
         """The run's folder."""
         return Path(self.args.output_dir or ".")
 
+    def sum_over_ranks(self, values: list[float]) -> list[float]:
+        """Element-wise sums of a list over all ranks; every rank must call it."""
+        if self.args.world_size == 1:
+            return values
+        local = torch.tensor(values, dtype=torch.float64, device=self.args.device)
+        return self.accelerator.gather(local[None]).sum(0).tolist()
+
     def description(self) -> dict[str, Any]:
         """What decides the weights of this run, as dotted keys."""
         args = self.args
@@ -45,7 +53,7 @@ class ResumableTrainer(Trainer):
             "optimizer.weight_decay": args.weight_decay,
             "optimizer.decouple_lr": args.decouple_lr,
             "optimizer.max_grad_norm": args.max_grad_norm,
-            "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else str(next(self.model.parameters()).dtype),
+            "precision": "bf16" if args.bf16 else str(next(self.model.parameters()).dtype),
         }
         return as_json(self.plan.description() | own | self._extra_description)
 
@@ -56,7 +64,8 @@ class ResumableTrainer(Trainer):
             resume: a checkpoint's folder; None or True for the last complete one; False for none.
 
         Raises:
-            ValueError: if it belongs to another plan, is damaged, or False was given for a folder with a run.
+            ValueError: if it belongs to another plan, is damaged, False was given for a folder with a run, or the ranks
+                found different ones.
         """
         if self.args.should_save and self.output_dir.is_dir():
             ckpt.remove_leftovers(self.output_dir)
@@ -65,12 +74,24 @@ class ResumableTrainer(Trainer):
             found: ckpt.Checkpoint | None = ckpt.verify(Path(resume))
         else:
             found = ckpt.last_complete_checkpoint(self.output_dir)
+        self._check_ranks(found)
         if found is None:
             return None
         if resume is False:
             raise ValueError(f"{self.output_dir} holds a run (step {found.step}): choose another output_dir")
         self._check_plan(found)
         return found
+
+    def _check_ranks(self, found: ckpt.Checkpoint | None) -> None:
+        """All ranks must see the same checkpoint: on disks of their own some would go on, and some begin."""
+        step = float(found.step if found else -1)
+        ranks, total, squares = self.sum_over_ranks([1.0, step, step * step])
+        if ranks * squares != total * total:
+            mine = f"step {found.step}" if found else "none"
+            raise ValueError(
+                f"{self.output_dir}: the processes find different checkpoints (rank {self.args.process_index}: {mine})"
+                ": set output_dir to a folder that all of them share"
+            )
 
     def _check_plan(self, found: ckpt.Checkpoint) -> None:
         changed = differences(found.info.get("description", {}), self.description())

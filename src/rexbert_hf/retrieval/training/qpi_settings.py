@@ -55,12 +55,18 @@ class QPISettings(PretrainSettings):
         if not any(phase.masking.kind in KINDS.values() for phase in self.phases):
             raise ValueError(f"no phase trains on pairs: set masking.kind of one to {KINDS['span']}")
 
+    @property
+    def classifies_pairs(self) -> bool:
+        """With the objective "relevance"."""
+        return self.objective == "relevance"
+
     def card_fields(self) -> dict[str, Any]:
         """A classifier of pairs is no model that fills masks."""
         if self.objective == "span":
-            return {}
+            return super().card_fields()
         tags = ["rexbert", "e-commerce", "product-search"]
-        return {"template": "relevance_card.md", "pipeline_tag": "text-classification", "tags": tags}
+        own = {"template": "relevance_card.md", "pipeline_tag": "text-classification", "tags": tags}
+        return super().card_fields() | own
 
     def _classify(self) -> None:
         """The same phases with the relevance of pairs in place of spans; irrelevant pairs are needed then."""

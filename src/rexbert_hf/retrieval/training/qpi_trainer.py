@@ -18,13 +18,12 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from rexbert_hf.data.loader import evaluation_batches
 from rexbert_hf.data.store import TokenisedDataset
 from rexbert_hf.masking import QueryProductCollator, QueryProductRelevanceCollator
 from rexbert_hf.masking.query_product import PairCollator
 from rexbert_hf.retrieval.training.qpi_settings import KINDS, EarlyStopping
 from rexbert_hf.training import Checkpoint, CurriculumTrainer
-from rexbert_hf.training.heldout import accepts_flat, length_batches, predict_masked
+from rexbert_hf.training.heldout import accepts_flat, held_out_pieces, length_batches, predict_masked
 
 logger = logging.getLogger(__name__)
 
@@ -88,12 +87,7 @@ class PairTrainer(CurriculumTrainer):
         """Loss, accuracy and count over held-out pairs, with masks that never change."""
         args = self.args
         length = args.eval_seq_length or seq_length
-        batches = evaluation_batches(store, length, max(length, 1 << 20))
-        rows, starts, stops = (np.concatenate(column) for column in zip(*batches, strict=True))
-        lengths = np.minimum(stops, store.lengths[rows] - store.num_special) - starts + store.num_special
-        if args.eval_max_tokens is not None:
-            count = int(np.searchsorted(np.cumsum(lengths, dtype=np.int64), args.eval_max_tokens, side="right"))
-            rows, starts, stops, lengths = (column[: max(1, count)] for column in (rows, starts, stops, lengths))
+        rows, starts, stops, lengths = held_out_pieces(store, length, args.eval_max_tokens)
         was_training = self.model.training
         self.model.eval()
         sums = np.zeros(3)
