@@ -71,8 +71,8 @@ def test_filters(index, name):
 def test_a_graph_walks_with_a_selector_where_many_pass(graph, monkeypatch):
     """Else the filters above would all be answered exactly."""
     asked = []
-    walk = type(graph.codes).search
-    monkeypatch.setattr(type(graph.codes), "search", lambda *args: asked.append(args) or walk(*args))
+    walk = type(graph.state.codes).search
+    monkeypatch.setattr(type(graph.state.codes), "search", lambda *args: asked.append(args) or walk(*args))
     graph.search(QUERIES[:1], 5, filter={"category": "Lamps"})
     assert not asked  # 600 of 6,000 are cheaper to compare
     monkeypatch.setattr("rexbert_hf.retrieval.serving.dense._WALK_COST", 0.0)
@@ -94,14 +94,14 @@ def test_walking_pays_for_many_rows_only():
 def test_a_walk_that_does_not_reach_enough_rows_is_made_up_for(graph, monkeypatch):
     monkeypatch.setattr("rexbert_hf.retrieval.serving.dense.EXACT_ROWS", 0)
     monkeypatch.setattr("rexbert_hf.retrieval.serving.dense._WALK_COST", 0.0)
-    walk = type(graph.codes).search
+    walk = type(graph.state.codes).search
 
     def lame(self, queries, n, ef, mask=None):
         scores, rows = walk(self, queries, n, ef, mask)
         rows[0, 3:] = -1
         return scores, rows
 
-    monkeypatch.setattr(type(graph.codes), "search", lame)
+    monkeypatch.setattr(type(graph.state.codes), "search", lame)
     assert recall(graph.search(QUERIES[:2], 20), exact(VECTORS, QUERIES[:2], 20)) >= 0.98
 
 
@@ -135,7 +135,7 @@ def test_upsert_and_delete(index):
     assert small.search(PRODUCTS[11]["title"], 1)[0][0][0] == "p11"
     before = small.search(QUERIES[:3], 10)
     small.compact()
-    assert len(small.rows) == len(small) == 502
+    assert len(small.state.rows) == len(small) == 502
     assert small.dead_share == 0
     if kind != "binary":  # its mean has moved
         assert [[name for name, _ in hits] for hits in small.search(QUERIES[:3], 10)] == [

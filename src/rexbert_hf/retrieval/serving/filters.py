@@ -255,11 +255,13 @@ class FilterColumns:
                 found[name] = float(value)
         return found
 
-    def keep(self, rows: np.ndarray) -> None:
-        """Keep these rows only, in this order."""
-        for column in self.columns.values():
-            column.values = column.values[rows]
-        self.rows = len(rows)
+    def kept(self, rows: np.ndarray) -> FilterColumns:
+        """A copy with these rows only, in this order."""
+        copy = FilterColumns(self.names)
+        for name, column in self.columns.items():
+            copy.columns[name] = Column(column.values[rows], None if column.texts is None else list(column.texts))
+        copy.rows = len(rows)
+        return copy
 
     def to_arrow(self) -> dict[str, pa.Array]:
         """The columns by name."""

@@ -182,7 +182,7 @@ def _build(run: BuildIndexRun, model: Any, products: Dataset) -> Any:
 
 
 def _update(index: ProductIndex, products: Dataset) -> dict[str, Any]:
-    before = set(index.rows.names(index.rows.alive.nonzero()[0]))
+    before = set(index.ids())
     encoded = index.upsert(products)
     gone = sorted(before - {str(name) for name in products["product_id"]})
     deleted = index.delete(gone)

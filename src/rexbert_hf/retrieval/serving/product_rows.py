@@ -165,6 +165,30 @@ class ProductRows:
         found: np.ndarray = places.to_numpy(zero_copy_only=False)
         return np.where(found >= 0, rows[found], -1)
 
+    def holds(self, rows: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+        """Whether each row is there and has this text, bool `[N]`.
+
+        Args:
+            rows: -1 is none.
+            texts: one for each.
+        """
+        there = rows >= 0
+        same = np.zeros(len(rows), dtype=bool)
+        same[there] = self.digests[rows[there]] == digests_of(texts)[there]
+        return same
+
+    def kill(self, rows: np.ndarray) -> int:
+        """Mark rows as dead; returns how many.
+
+        Args:
+            rows: -1 is none.
+        """
+        rows = rows[rows >= 0]
+        if len(rows):
+            self.alive = self.alive.copy()  # searches that run keep theirs
+            self.alive[rows] = False
+        return len(rows)
+
     def append(self, batch: Batch, chosen: Sequence[int] | None = None) -> None:
         """Add rows for products of a batch.
 
@@ -204,12 +228,14 @@ class ProductRows:
         names: list[str] = self.ids.take(pa.array(rows)).to_pylist()
         return names
 
-    def keep(self, rows: np.ndarray) -> None:
-        """Keep these rows only, in this order."""
-        self._texts = [self.texts.take(pa.array(rows))]
-        self.ids = self.ids.take(pa.array(rows))
-        self.alive, self._digests = self.alive[rows], self.digests[rows]
-        self.columns.keep(rows)
+    def kept(self, rows: np.ndarray) -> ProductRows:
+        """A copy with these rows only, in this order."""
+        copy = ProductRows()
+        copy._texts = [self.texts.take(pa.array(rows))]
+        copy.ids = self.ids.take(pa.array(rows))
+        copy.alive, copy._digests = self.alive[rows], self.digests[rows]
+        copy.columns = self.columns.kept(rows)
+        return copy
 
     def save(self, folder: Path) -> None:
         """Write the two Parquet files.

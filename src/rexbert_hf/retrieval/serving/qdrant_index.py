@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from rexbert_hf.hub import versions
-from rexbert_hf.retrieval.serving.embedding_cache import EmbeddingCache
 from rexbert_hf.retrieval.serving.filters import canonical
 from rexbert_hf.retrieval.serving.index_folder import write_version
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
@@ -30,8 +29,8 @@ from rexbert_hf.retrieval.serving.qdrant_points import (
     payload_of,
     point_id,
 )
-from rexbert_hf.retrieval.serving.query_model import ModelIdentity, encode, load_model
-from rexbert_hf.retrieval.serving.search_index import Hits, SearchIndex, checked_documents
+from rexbert_hf.retrieval.serving.query_model import ModelIdentity, load_model
+from rexbert_hf.retrieval.serving.search_index import Hits, SearchIndex
 
 POINTS = 256
 """Products sent at a time."""
@@ -63,7 +62,6 @@ class QdrantIndex(SearchIndex):
     ) -> None:
         super().__init__(options, identity, model)
         self.client, self.place, self.collection = client, place, collection
-        self.cache: EmbeddingCache | None = None
         self.columns: set[str] = set()
         self._dim = len(identity.probes[0]) if identity is not None else 0
         self._words: tuple[LexicalIndex, list[str]] | None = None
@@ -109,7 +107,7 @@ class QdrantIndex(SearchIndex):
         identity = ModelIdentity.of(loaded, str(model) if isinstance(model, (str, Path)) else None)
         client, place = connect(url, path, api_key)
         index = cls(client, place, collection, settings, identity, loaded)
-        index.cache = None if cache_dir is None else EmbeddingCache(cache_dir, loaded)
+        index.use_cache(cache_dir)
         try:
             with explained(place):
                 index._fill(products)
@@ -198,13 +196,7 @@ class QdrantIndex(SearchIndex):
     # Changing
 
     def upsert(self, products: Any) -> int:
-        """Add products, or replace those of the same id; returns how many had to be encoded.
-
-        A product whose text is the same keeps its vector.
-
-        Args:
-            products: as for `build`.
-        """
+        """See `SearchIndex.upsert`."""
         with explained(self.place):
             return sum(self._write(batch, known=True) for batch in batches(products, self.options))
 
@@ -243,16 +235,8 @@ class QdrantIndex(SearchIndex):
         self._words = None
         return len(places)
 
-    def _encoded(self, texts: list[str], ids: list[str]) -> np.ndarray:
-        found = encode(self.model, texts) if self.cache is None else self.cache.encode(texts)
-        return checked_documents(found, ids, self.options.metric)
-
     def delete(self, ids: Sequence[str]) -> int:
-        """Remove products; returns how many were there.
-
-        Args:
-            ids: product ids; unknown ones are passed over.
-        """
+        """See `SearchIndex.delete`."""
         from qdrant_client import models
 
         if isinstance(ids, str):
@@ -280,7 +264,11 @@ class QdrantIndex(SearchIndex):
     def __repr__(self) -> str:
         return f"QdrantIndex({self.collection} at {self.place}, {self.options.kind}, {self.dim} dimensions)"
 
-    def _dense(self, vectors: np.ndarray, k: int, filter: Mapping[str, Any] | None) -> list[Hits]:
+    def _searched(self) -> QdrantIndex:
+        return self
+
+    def search_vectors(self, vectors: np.ndarray, k: int, filter: Mapping[str, Any] | None) -> list[Hits]:
+        """See `Searched`."""
         from qdrant_client import models
 
         wanted = self._filter(filter)
@@ -295,12 +283,13 @@ class QdrantIndex(SearchIndex):
             answers = self.client.query_batch_points(self.collection, requests=requests)
         return [[(point.payload["product_id"], float(point.score)) for point in answer.points] for answer in answers]
 
-    def texts(self, ids: Sequence[str]) -> list[str | None]:
-        """The encoded text of products, None for unknown ones.
+    def ids(self) -> list[str]:
+        """See `SearchIndex.ids`."""
+        with explained(self.place):
+            return [payload["product_id"] for payload in self._scroll(None, ["product_id"])]
 
-        Args:
-            ids: product ids.
-        """
+    def texts(self, ids: Sequence[str]) -> list[str | None]:
+        """See `SearchIndex.texts`."""
         points = [point_id(str(name)) for name in ids]
         with explained(self.place):
             found = self.client.retrieve(self.collection, points, with_payload=["text"]) if points else []
@@ -308,11 +297,7 @@ class QdrantIndex(SearchIndex):
         return [texts.get(point) for point in points]
 
     def facts(self, ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Filter columns of products, such as price and category_path; {} for unknown ones.
-
-        Args:
-            ids: product ids.
-        """
+        """See `SearchIndex.facts`."""
         points = [point_id(str(name)) for name in ids]
         with explained(self.place):
             found = self.client.retrieve(self.collection, points, with_payload=self.filter_columns) if points else []
@@ -320,11 +305,7 @@ class QdrantIndex(SearchIndex):
         return [payloads.get(point, {}) for point in points]
 
     def choices(self, column: str) -> list[str]:
-        """Texts that a filter column holds, sorted; of a category path each level and each beginning.
-
-        Args:
-            column: its name.
-        """
+        """See `SearchIndex.choices`; of a category path each level and each beginning."""
         if column not in self.columns or column in ("price", "in_stock"):
             return []
         with explained(self.place):
@@ -336,7 +317,8 @@ class QdrantIndex(SearchIndex):
         """Columns that a search may be filtered by."""
         return sorted(self.columns)
 
-    def _lexical(self, texts: Sequence[str], k: int, filter: Mapping[str, Any] | None) -> list[Hits]:
+    def search_words(self, texts: Sequence[str], k: int, filter: Mapping[str, Any] | None) -> list[Hits]:
+        """See `Searched`."""
         lexical, names = self._named_words()
         with explained(self.place):
             mask = None
