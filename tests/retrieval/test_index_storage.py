@@ -10,13 +10,16 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from index_cases import HashModel, clustered, make_products
 
-from rexbert_hf.retrieval.serving import index_state
+from rexbert_hf.retrieval.serving import index_state, product_rows
 from rexbert_hf.retrieval.serving.index import ProductIndex
 from rexbert_hf.retrieval.serving.index_folder import current_version
 from rexbert_hf.retrieval.serving.index_options import KINDS
@@ -213,6 +216,55 @@ def test_a_search_reads_one_version_while_others_refresh(saved, model, monkeypat
     assert not wrong
 
 
+def test_texts_that_threads_ask_for_first_are_read_once(saved, model, monkeypatch):
+    """Else each would put the column in again, and rows would have texts of other products."""
+    index = ProductIndex.load(saved, model)
+    index.upsert([{"product_id": "new", "title": "quite another"}])
+    real, together = product_rows._stored_texts, threading.Barrier(4)
+
+    def slow(file):
+        found = real(file)
+        time.sleep(0.05)
+        return found
+
+    def ask():
+        together.wait()
+        return index.texts(["p5", "new"])
+
+    monkeypatch.setattr(product_rows, "_stored_texts", slow)
+    with ThreadPoolExecutor(4) as pool:
+        found = [answer.result() for answer in [pool.submit(ask) for _ in range(4)]]
+    assert found == [["thing number 5", "quite another"]] * 4
+    assert len(index.state.rows.texts) == len(index.state.rows)
+
+
+def test_texts_of_other_rows_are_no_part_of_an_index(saved, model, tmp_path):
+    ProductIndex.build(PRODUCTS[:20], model, "flat").save(tmp_path / "small")
+    path = current_version(saved) / "texts.parquet"
+    path.write_bytes((current_version(tmp_path / "small") / "texts.parquet").read_bytes())
+    facts = json.loads((path.parent / "index.json").read_text())
+    facts["files"]["texts.parquet"]["bytes"] = path.stat().st_size
+    (path.parent / "index.json").write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match=r"texts\.parquet is damaged \(20 texts for 300 rows\): build the index again"):
+        ProductIndex.load(saved, model, verify=False)
+
+
+def test_texts_are_kept_in_an_array_of_any_size(saved, model):
+    """More than 2 GiB of text overflow the offsets of a plain one; files of earlier versions hold that."""
+    path = current_version(saved) / "texts.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.cast(pa.schema([("text", pa.string())])), path)
+    facts = json.loads((path.parent / "index.json").read_text())
+    facts["files"]["texts.parquet"]["bytes"] = path.stat().st_size
+    (path.parent / "index.json").write_text(json.dumps(facts))
+    index = ProductIndex.load(saved, model, verify=False)
+    index.upsert([{"product_id": "new", "title": "quite another"}])
+    assert index.state.rows.texts.type == pa.large_string()
+    assert index.texts(["p5", "new"]) == ["thing number 5", "quite another"]
+    index.save(saved)
+    assert pq.read_schema(current_version(saved) / "texts.parquet").field("text").type == pa.large_string()
+
+
 def test_a_refresh_keeps_the_cache_and_loses_no_change(saved, model, tmp_path):
     reader, writer = ProductIndex.load(saved, model), ProductIndex.load(saved, model)
     reader.use_cache(tmp_path / "cache")
@@ -260,7 +312,7 @@ WRITER = """
 import sys
 sys.path.insert(0, sys.argv[2])
 from index_cases import HashModel, make_products
-from rexbert_hf.retrieval.serving import index_state
+from rexbert_hf.retrieval.serving import index_state, product_rows
 from rexbert_hf.retrieval.serving.index import ProductIndex
 index = ProductIndex.load(sys.argv[1], HashModel())
 print("ready", flush=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -31,6 +32,7 @@ PRODUCTS_FILE, TEXTS_FILE = "products.parquet", "texts.parquet"
 BATCH_PRODUCTS = 4_096
 """Products that are encoded at a time."""
 
+_TEXT = pa.large_string()  # offsets of 64 bits: all texts together may exceed 2 GiB
 _OWN = {"product_id": "product_id", "alive": "__alive", "digest": "__digest"}
 
 
@@ -139,6 +141,7 @@ class ProductRows:
         self._digests: np.ndarray | None = np.zeros(0, dtype=np.uint64)
         self.columns = FilterColumns(filters)
         self._texts: list[pa.Array] = []
+        self._reading = threading.Lock()
         # Open files: what is read later is there even when the version has been replaced meanwhile.
         self._texts_file: pq.ParquetFile | None = None
         self._products_file: pq.ParquetFile | None = None
@@ -203,25 +206,26 @@ class ProductRows:
         self.ids = pa.concat_arrays([self.ids, pa.array(ids, pa.string())])
         self.alive = np.concatenate([self.alive, np.ones(len(ids), dtype=bool)])
         self._digests = np.concatenate([self.digests, digests_of(texts)])
-        self._texts.append(pa.array(texts, pa.string()))
+        self._texts.append(pa.array(texts, _TEXT))
 
     @property
     def digests(self) -> np.ndarray:
         """64 bits of the hash of each row's text, uint64 `[N]`; read from disk when first asked for."""
-        if self._digests is None:
-            assert self._products_file is not None
-            self._digests = self._products_file.read(columns=[_OWN["digest"]]).column(0).to_numpy()
-        return self._digests
+        with self._reading:
+            if self._digests is None:
+                assert self._products_file is not None
+                self._digests = self._products_file.read(columns=[_OWN["digest"]]).column(0).to_numpy()
+            return self._digests
 
     @property
     def texts(self) -> pa.Array:
-        """Text of each row; read from disk when first asked for."""
-        if self._texts_file is not None:
-            self._texts.insert(0, self._texts_file.read().column("text").combine_chunks())
-            self._texts_file = None
-        if len(self._texts) != 1:
-            self._texts = [pa.concat_arrays(self._texts) if self._texts else pa.array([], pa.string())]
-        return self._texts[0]
+        """Text of each row; read from disk when first asked for, by one thread, while others wait."""
+        with self._reading:
+            if self._texts_file is not None or len(self._texts) != 1:
+                stored = [] if self._texts_file is None else [_stored_texts(self._texts_file)]
+                self._texts = [pa.concat_arrays([*stored, *self._texts, pa.array([], _TEXT)])]
+                self._texts_file = None
+            return self._texts[0]
 
     def names(self, rows: np.ndarray) -> list[str]:
         """Product ids of rows."""
@@ -269,8 +273,14 @@ class ProductRows:
             rows.columns = FilterColumns.from_arrow(filters, table)
             path = folder / TEXTS_FILE
             rows._texts_file = pq.ParquetFile(path)
+            if rows._texts_file.metadata.num_rows != len(rows):
+                raise pa.ArrowInvalid(f"{rows._texts_file.metadata.num_rows} texts for {len(rows)} rows")
         except (pa.ArrowException, KeyError) as error:
             raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}): build the index again") from None
         del table
         pa.default_memory_pool().release_unused()
         return rows
+
+
+def _stored_texts(file: pq.ParquetFile) -> pa.Array:
+    return file.read().column("text").cast(_TEXT).combine_chunks()
