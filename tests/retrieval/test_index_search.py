@@ -218,11 +218,14 @@ def test_odd_questions(index):
         ({"k": 0}, "k=0: ask for at least one hit"),
         ({"mode": "vector"}, "search mode 'vector' is unknown"),
         ({"mode": "lexical"}, "needs the texts of queries"),
-        ({"filter": {"colour": "red"}}, "no column 'colour' in this index; it has: category_path, brand, price"),
+        ({"filter": {"colour": "red"}}, "no column 'colour' in this index; it has: brand, category_path, in_stock, locale, price"),
         ({"filter": {"price": "cheap"}}, "filter price: the column holds numbers"),
         ({"filter": {"brand": (1, 2)}}, "filter brand: the column holds texts"),
         ({"filter": {"price": (1, 2, 3)}}, r"filter price: the column takes \(low, high\)"),
         ({"filter": {"price": {"from": 1}}}, "filter price: unknown 'from'"),
+        ({"filter": {"price": {"max": "60"}}}, "filter price: the column holds numbers, not '60'"),
+        ({"filter": {"price": None}}, "filter price: the column holds numbers, not None"),
+        ({"filter": {"category": "Lamps", "category_path": "Home"}}, "'category_path' and 'category_path' are one"),
         ({"filter": "price < 3"}, "a filter is a mapping"),
         ({"queries": np.ones((1, DIM + 1), np.float32)}, "queries have 33 dimensions, the index 32"),
         ({"queries": np.full((1, DIM), np.nan, np.float32)}, "the vector of query 0 is not finite"),
@@ -250,6 +253,45 @@ def test_a_wrong_upsert_changes_nothing():
     assert index.search(QUERIES, 50) == before
     assert index.upsert([{"product_id": "p3", "title": "n", "brand": "New"}]) == 1
     assert [name for name, _ in index.search("n", 5, filter={"brand": "New"})[0]] == ["p3"]
+
+
+def test_an_upsert_with_a_wrong_value_changes_no_product_of_its_batch():
+    index = ProductIndex.build(PRODUCTS[:50], HashModel(), "hnsw", filters=["price", "brand", "colour"])
+    with pytest.raises(ValueError, match="product p3: brand is 5, but the column holds texts"):
+        index.upsert([dict(PRODUCTS[2], price=9_999, colour=7), dict(PRODUCTS[3], brand=5)])
+    assert index.search("x", 5, filter={"price": (9_000, None)}) == [[]]
+    assert index.filter_columns == ["price", "brand"]
+    assert index.upsert([dict(PRODUCTS[2], colour="red")]) == 0  # the column is still free to hold texts
+    assert index.choices("colour") == ["red"]
+
+
+def test_a_product_without_text_any_more_is_removed(caplog):
+    index = ProductIndex.build(PRODUCTS[:20], HashModel(), "flat")
+    assert index.upsert([{"product_id": "p3", "title": " "}, dict(PRODUCTS[4], price=1.5)]) == 0
+    assert "1 products without any text left out" in caplog.text
+    assert index.texts(["p3", "p4"]) == [None, "thing number 4"]
+    assert len(index.search("thing number 3", 30)[0]) == len(index) == 19
+    twice = [{"product_id": "p5", "title": "new"}, {"product_id": "p5"}, {"product_id": "p6"}, PRODUCTS[6]]
+    index.upsert(twice)  # the last one counts
+    assert index.texts(["p5", "p6"]) == [None, "thing number 6"]
+    built = ProductIndex.build([*PRODUCTS[:3], {"product_id": "p1"}], HashModel(), "flat")
+    assert built.ids() == ["p0", "p2"]
+
+
+def test_prices_are_read_however_they_are_written(caplog):
+    written = {
+        "$1,050.50": 1050.5, "1.299,00": 1299, "1.250.000": 1_250_000, "Rp 1.250.000": 1_250_000, "19,99 EUR": 19.99,
+        "1 299,00": 1299, "1\u202f299 \u20ac": 1299, "1'299.50": 1299.5, "12.5": 12.5, "7": 7, "0.125": 0.125,
+        "19,99 100 g": 19.99, "1,00,000": 100_000, "12.3456": 12.3456, "10-20": 10,
+    }  # fmt: skip
+    unread = ["on request", "1.2.3", "1e5"]
+    titled = [{"product_id": text, "title": "x", "price": text} for text in [*written, *unread]]
+    index = ProductIndex.build(titled, HashModel(), "flat")
+    facts = index.facts([*written, *unread])
+    assert [found.get("price") for found in facts] == [*written.values(), None, None, None]
+    assert "3 products have a price that is no number" in caplog.text
+    assert index.upsert([{"product_id": "7", "title": "x", "price": "?"}]) == 0
+    assert index.facts(["7"]) == [{}]
 
 
 def test_filters_see_what_has_changed(index):

@@ -20,7 +20,7 @@ import pyarrow as pa
 from rexbert_hf.hub import versions
 from rexbert_hf.retrieval.serving.codes import Codes, build_codes, load_codes
 from rexbert_hf.retrieval.serving.dense import dense_search
-from rexbert_hf.retrieval.serving.filters import canonical
+from rexbert_hf.retrieval.serving.filters import parse_filter
 from rexbert_hf.retrieval.serving.index_folder import FORMAT
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.lexical import LexicalIndex
@@ -100,11 +100,11 @@ class IndexState:
         scratch = tempfile.TemporaryDirectory[str](dir=work_dir, prefix=".index-")
         path = Path(scratch.name) / VECTORS_FILE
         writer: VectorWriter | None = None
-        skipped = repeated = 0
+        skipped = 0
         try:
             for batch in batches(products, options):
-                skipped += batch.skipped
-                repeated += batch.repeated + rows.kill(rows.find(batch.ids))
+                skipped += len(batch.skipped)
+                batch.repeated += rows.kill(rows.find([*batch.ids, *batch.skipped]))
                 if not batch.ids:
                     continue
                 if vectors is None:
@@ -112,8 +112,9 @@ class IndexState:
                 else:
                     found = checked_documents(_given(vectors, batch, len(rows)), batch.ids, options.metric)
                 writer = writer or VectorWriter(path, found.shape[1], options.storage)
+                coded = rows.columns.coded(batch.values, batch.ids)
                 writer.append(found)
-                rows.append(batch)
+                rows.append(batch.ids, batch.texts, coded, np.arange(len(batch.ids)))
         finally:
             if writer is not None:
                 writer.close()
@@ -121,9 +122,6 @@ class IndexState:
             raise ValueError(f"no product to index ({skipped} had no text): give products with a title")
         if vectors is not None and len(vectors) != len(rows):
             raise ValueError(f"{len(vectors)} vectors for {len(rows)} products: one for each is due")
-        for count, what in ((skipped, "without any text left out"), (repeated, "replaced by a later one of their id")):
-            if count:
-                logger.warning("%d products %s", count, what)
         return cls._over(options, rows, scratch)
 
     def compacted(self, work_dir: str | Path | None = None) -> IndexState:
@@ -183,10 +181,11 @@ class IndexState:
         """Rows that may be returned; None: all."""
         if not filter:
             return None if self.rows.alive.all() else self.rows.alive
-        name = repr([(key, getattr(value, "tolist", lambda v=value: v)()) for key, value in canonical(filter).items()])
+        conditions = parse_filter(filter, self.rows.columns.texts)
+        name = repr(conditions)
         mask = self._masks.get(name)  # other threads may empty it at any moment
         if mask is None:
-            mask = self.rows.columns.mask(filter) & self.rows.alive
+            mask = self.rows.columns.passing(conditions) & self.rows.alive
             if len(self._masks) >= KEPT_MASKS:
                 self._masks.clear()
             self._masks[name] = mask
@@ -204,25 +203,25 @@ class IndexState:
     def upsert(self, batch: Batch, encode: Encode) -> int:
         """Add a batch's products, or replace those of the same id; returns how many had to be encoded.
 
+        Those that have no text any more are no longer found.
+
         Args:
             batch: see `batches`.
             encode: encodes and checks.
         """
-        self._masks.clear()
-        if not batch.ids:
-            return 0
         rows = self.rows.find(batch.ids)
         same = self.rows.holds(rows, batch.texts)
-        for place in np.flatnonzero(same):
-            self.rows.columns.replace(int(rows[place]), batch.products[place], batch.ids[place])
-        new = np.flatnonzero(~same)
-        if not len(new):
-            return 0
-        vectors = encode([batch.texts[i] for i in new], [batch.ids[i] for i in new])
-        if vectors.shape[1] != self.dim:
+        old, new = np.flatnonzero(same), np.flatnonzero(~same)
+        # All that may fail comes before the first change.
+        coded = self.rows.columns.coded(batch.values, batch.ids)
+        vectors = encode([batch.texts[i] for i in new], [batch.ids[i] for i in new]) if len(new) else None
+        if vectors is not None and vectors.shape[1] != self.dim:
             raise ValueError(f"the model gives {vectors.shape[1]} dimensions, the index has {self.dim}: use its model")
-        self.rows.append(batch, new.tolist())
-        self.kill(rows[new])
+        self.kill(np.concatenate([rows[new], self.rows.find(batch.skipped)]))
+        self.rows.columns.write(rows[old], coded, old)
+        if vectors is None:
+            return 0
+        self.rows.append(batch.ids, batch.texts, coded, new)
         self.store.append(vectors)
         if self.codes is not None:
             self.codes.add(vectors)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from rexbert_hf.retrieval.serving.filters import PATH_SEPARATOR
+from rexbert_hf.retrieval.serving.filters import PATH_SEPARATOR, number_of
 from rexbert_hf.retrieval.serving.search_index import Hits, SearchIndex
 from rexbert_hf.retrieval.serving.texts import typed_text
 
@@ -218,13 +218,11 @@ def price_of(typed: Any) -> float:
         typed: a number, or a text.
 
     Example:
-        >>> price_of(" $1,050.50"), price_of("cheap")
-        (1050.5, nan)
+        >>> price_of(" $1,050.50"), price_of("59,90"), price_of("cheap")
+        (1050.5, 59.9, nan)
     """
-    try:
-        return float(str(typed).strip().lstrip("$\u20ac\u00a3").replace(",", ""))
-    except ValueError:
-        return math.nan
+    number = number_of(typed) if isinstance(typed, str) else float(typed)
+    return math.nan if number is None else number
 
 
 def categories_of(paths: list[str]) -> list[str]:

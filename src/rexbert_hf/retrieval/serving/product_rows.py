@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from rexbert_hf.catalog import PRODUCT_FIELDS, product_text
-from rexbert_hf.retrieval.serving.filters import FilterColumns
+from rexbert_hf.retrieval.serving.filter_columns import Coded, FilterColumns
+from rexbert_hf.retrieval.serving.filters import filter_values
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.texts import valid_text
 
@@ -43,20 +45,20 @@ class Batch:
     Attributes:
         ids: product ids, each once; of a repeated one the last counts.
         texts: what is encoded.
-        products: the records.
-        skipped: products without any text.
+        values: of the filter columns, by name.
+        skipped: ids of products without any text; an index does not hold them, or no longer.
         repeated: products whose id came again.
     """
 
     ids: list[str]
     texts: list[str]
-    products: list[Mapping[str, Any]]
-    skipped: int = 0
+    values: list[dict[str, Any]]
+    skipped: list[str] = field(default_factory=list)
     repeated: int = 0
 
 
 def batches(products: Any, options: IndexOptions) -> Iterator[Batch]:
-    """Cut products into batches.
+    """Cut products into batches; says at the end how many were left out, replaced, or had a price that is no number.
 
     Args:
         products: a data set, a list or a generator of `PRODUCT` rows or mappings with some of their fields.
@@ -67,10 +69,21 @@ def batches(products: Any, options: IndexOptions) -> Iterator[Batch]:
         TypeError: for what is no mapping.
     """
     rows = _dataset_rows(products) if isinstance(products, Dataset) else iter(products)
-    first = 0
+    first = skipped = repeated = unread = 0
     while part := list(islice(rows, BATCH_PRODUCTS)):
-        yield _batch(part, first, options)
+        batch = _batch(part, first, options)
+        unread += sum(math.isnan(values.get("price", 0)) for values in batch.values)
+        yield batch
         first += len(part)
+        skipped += len(batch.skipped)
+        repeated += batch.repeated  # who takes the batch may have added those of earlier ones
+    for count, what in (
+        (skipped, "without any text left out"),
+        (repeated, "replaced by a later one of their id"),
+        (unread, "have a price that is no number: they are kept without one"),
+    ):
+        if count:
+            logger.warning("%d products %s", count, what)
 
 
 def _dataset_rows(products: Dataset) -> Iterator[Mapping[str, Any]]:
@@ -81,25 +94,27 @@ def _dataset_rows(products: Dataset) -> Iterator[Mapping[str, Any]]:
 
 
 def _batch(part: Sequence[Mapping[str, Any]], first: int, options: IndexOptions) -> Batch:
-    found: dict[str, tuple[str, Mapping[str, Any]]] = {}
-    skipped = repeated = 0
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    skipped: dict[str, None] = {}
+    repeated = 0
     for place, product in enumerate(part, start=first):
         if not isinstance(product, Mapping):
             raise TypeError(f"product {place} is {type(product).__name__}: a mapping with product_id and title is due")
         product_id = product.get("product_id")
         if product_id is None or str(product_id) == "":
             raise ValueError(f"product {place} has no product_id ({str(dict(product))[:80]}): give each product one")
-        if valid_text(str(product_id)) != str(product_id):
-            raise ValueError(f"product {place}: its product_id {str(product_id)[:40]!r} is not valid text: mend it")
-        text = text_of(product, options)
-        if not text:
-            skipped += 1
-            continue
-        repeated += str(product_id) in found
-        found.pop(str(product_id), None)
-        found[str(product_id)] = (text, product)
-    texts, products = [text for text, _ in found.values()], [product for _, product in found.values()]
-    return Batch(list(found), texts, products, skipped, repeated)
+        name = str(product_id)
+        if valid_text(name) != name:
+            raise ValueError(f"product {place}: its product_id {name[:40]!r} is not valid text: mend it")
+        repeated += name in found or name in skipped
+        found.pop(name, None)
+        skipped.pop(name, None)
+        if text := text_of(product, options):
+            found[name] = text, filter_values(product, options.filters)
+        else:
+            skipped[name] = None
+    texts, values = [text for text, _ in found.values()], [values for _, values in found.values()]
+    return Batch(list(found), texts, values, list(skipped), repeated)
 
 
 def text_of(product: Mapping[str, Any], options: IndexOptions) -> str:
@@ -192,21 +207,21 @@ class ProductRows:
             self.alive[rows] = False
         return len(rows)
 
-    def append(self, batch: Batch, chosen: Sequence[int] | None = None) -> None:
+    def append(self, ids: Sequence[str], texts: Sequence[str], coded: Coded, places: np.ndarray) -> None:
         """Add rows for products of a batch.
 
         Args:
-            batch: see `batches`.
-            chosen: places in the batch; None: all.
+            ids: of all its products.
+            texts: likewise.
+            coded: their filter columns, see `FilterColumns.coded`.
+            places: of the products that get a row.
         """
-        places = range(len(batch.ids)) if chosen is None else chosen
-        texts = [batch.texts[i] for i in places]
-        ids = [batch.ids[i] for i in places]
-        self.columns.extend([batch.products[i] for i in places], ids)
-        self.ids = pa.concat_arrays([self.ids, pa.array(ids, pa.string())])
-        self.alive = np.concatenate([self.alive, np.ones(len(ids), dtype=bool)])
-        self._digests = np.concatenate([self.digests, digests_of(texts)])
-        self._texts.append(pa.array(texts, _TEXT))
+        new, own = [ids[i] for i in places], [texts[i] for i in places]
+        self.columns.append(coded, places)
+        self.ids = pa.concat_arrays([self.ids, pa.array(new, pa.string())])
+        self.alive = np.concatenate([self.alive, np.ones(len(new), dtype=bool)])
+        self._digests = np.concatenate([self.digests, digests_of(own)])
+        self._texts.append(pa.array(own, _TEXT))
 
     @property
     def digests(self) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rexbert_hf.hub import versions
-from rexbert_hf.retrieval.serving.filters import canonical
+from rexbert_hf.retrieval.serving.filters import parse_filter
 from rexbert_hf.retrieval.serving.index_folder import write_version
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.lexical import LexicalIndex
@@ -28,6 +28,7 @@ from rexbert_hf.retrieval.serving.qdrant_points import (
     facts_of,
     payload_of,
     point_id,
+    saved_columns,
 )
 from rexbert_hf.retrieval.serving.query_model import ModelIdentity, load_model
 from rexbert_hf.retrieval.serving.search_index import Hits, SearchIndex
@@ -62,7 +63,7 @@ class QdrantIndex(SearchIndex):
     ) -> None:
         super().__init__(options, identity, model)
         self.client, self.place, self.collection = client, place, collection
-        self.columns: set[str] = set()
+        self.columns: dict[str, bool] = {}  # whether it holds texts
         self._dim = len(identity.probes[0]) if identity is not None else 0
         self._words: tuple[LexicalIndex, list[str]] | None = None
 
@@ -149,7 +150,7 @@ class QdrantIndex(SearchIndex):
             folder = None if named or place == ":memory:" else place
             client, place = connect(url or named, path or (None if url else folder), api_key)
         index = cls(client, place, str(facts["collection"]), IndexOptions.of(**facts["options"]), identity)
-        index.columns = set(facts["columns"])
+        index.columns = saved_columns(facts["columns"])
         if model is not None:
             index.model = model
         with explained(place):
@@ -189,8 +190,8 @@ class QdrantIndex(SearchIndex):
         """Filter columns are indexed by a server; the embedded one has no such indexes."""
         if "://" not in self.place:
             return
-        for column in self.columns:
-            schema = {"price": "float", "in_stock": "bool"}.get(column, "keyword")
+        for column, texts in self.columns.items():
+            schema = "bool" if column == "in_stock" else "keyword" if texts else "float"
             self.client.create_payload_index(name, field_name=column, field_schema=schema)
 
     # Changing
@@ -205,6 +206,7 @@ class QdrantIndex(SearchIndex):
         from qdrant_client import models
 
         if not batch.ids:
+            self._remove(batch.skipped)
             return 0
         points = [point_id(name) for name in batch.ids]
         digests = [f"{digest:016x}" for digest in digests_of(batch.texts)]
@@ -223,32 +225,38 @@ class QdrantIndex(SearchIndex):
                 vectors[i] = kept[points[i]].vector
         if places:
             vectors[places] = self._encoded([batch.texts[i] for i in places], [batch.ids[i] for i in places])
+        # All that may fail of this catalogue comes before the first change.
+        columns = dict(self.columns)
+        payloads = [payload_of(batch, i, digests[i], columns) for i in range(len(points))]
+        self.columns = columns
+        self._remove(batch.skipped)
         for start in range(0, len(points), POINTS):
-            part = range(start, min(start + POINTS, len(points)))
-            payloads = [payload_of(batch, i, digests[i], self.options.filters) for i in part]
-            self.columns.update(name for payload in payloads for name in payload if name in self.options.filters)
             structs = [
-                models.PointStruct(id=points[i], vector=vectors[i].tolist(), payload=payload)
-                for i, payload in zip(part, payloads, strict=True)
+                models.PointStruct(id=points[i], vector=vectors[i].tolist(), payload=payloads[i])
+                for i in range(start, min(start + POINTS, len(points)))
             ]
             self.client.upsert(self.collection, points=structs, wait=True)
         self._words = None
         return len(places)
 
-    def delete(self, ids: Sequence[str]) -> int:
-        """See `SearchIndex.delete`."""
+    def _remove(self, ids: Sequence[str]) -> int:
+        """Remove products; returns how many were there."""
         from qdrant_client import models
 
-        if isinstance(ids, str):
-            raise TypeError(f"delete takes a list of product ids, not the text {ids!r}")
-        points: list[Any] = [point_id(str(name)) for name in ids]
-        with explained(self.place):
-            there = self.client.retrieve(self.collection, points, with_payload=False)
-            if there:
-                selector = models.PointIdsList(points=[point.id for point in there])
-                self.client.delete(self.collection, points_selector=selector, wait=True)
+        points: list[Any] = [point_id(name) for name in ids]
+        there = self.client.retrieve(self.collection, points, with_payload=False) if points else []
+        if there:
+            selector = models.PointIdsList(points=[point.id for point in there])
+            self.client.delete(self.collection, points_selector=selector, wait=True)
         self._words = None
         return len(there)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """See `SearchIndex.delete`."""
+        if isinstance(ids, str):
+            raise TypeError(f"delete takes a list of product ids, not the text {ids!r}")
+        with explained(self.place):
+            return self._remove([str(name) for name in ids])
 
     # Searching
 
@@ -306,7 +314,7 @@ class QdrantIndex(SearchIndex):
 
     def choices(self, column: str) -> list[str]:
         """See `SearchIndex.choices`; of a category path each level and each beginning."""
-        if column not in self.columns or column in ("price", "in_stock"):
+        if not self.columns.get(column):
             return []
         with explained(self.place):
             answer = self.client.facet(self.collection, key=column, limit=MOST_CHOICES)
@@ -359,15 +367,8 @@ class QdrantIndex(SearchIndex):
 
         if not wanted:
             return None
-        conditions = []
-        for name, condition in canonical(wanted).items():
-            if name not in self.columns:
-                known = ", ".join(sorted(self.columns)) or "none"
-                raise ValueError(
-                    f"filter: no column '{name}' in this index; it has: {known} (build with filters=[...])"
-                )
-            conditions.append(condition_of(name, condition))
-        return models.Filter(must=conditions)
+        conditions = parse_filter(wanted, self.columns)
+        return models.Filter(must=[condition_of(name, condition) for name, condition in conditions.items()])
 
     def save(self, directory: str | Path) -> Path:
         """Save where the collection is and how it was built; the products stay in Qdrant.
@@ -376,6 +377,6 @@ class QdrantIndex(SearchIndex):
             directory: for `ProductIndex.load`.
         """
         facts = {"format": 1, "backend": "qdrant", "place": self.place, "collection": self.collection}
-        facts |= {"columns": sorted(self.columns), "options": asdict(self.options), "versions": versions()}
+        facts |= {"columns": self.columns, "options": asdict(self.options), "versions": versions()}
         facts["model"] = None if self.identity is None else asdict(self.identity)
         return write_version(Path(directory), lambda stage: facts)
