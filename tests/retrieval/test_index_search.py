@@ -218,7 +218,10 @@ def test_odd_questions(index):
         ({"k": 0}, "k=0: ask for at least one hit"),
         ({"mode": "vector"}, "search mode 'vector' is unknown"),
         ({"mode": "lexical"}, "needs the texts of queries"),
-        ({"filter": {"colour": "red"}}, "no column 'colour' in this index; it has: brand, category_path, in_stock, locale, price"),
+        (
+            {"filter": {"colour": "red"}},
+            "no column 'colour' in this index; it has: brand, category_path, in_stock, locale, price",
+        ),
         ({"filter": {"price": "cheap"}}, "filter price: the column holds numbers"),
         ({"filter": {"brand": (1, 2)}}, "filter brand: the column holds texts"),
         ({"filter": {"price": (1, 2, 3)}}, r"filter price: the column takes \(low, high\)"),

@@ -38,12 +38,14 @@ class ModelIdentity:
         revision: of the repository, where known.
         fingerprint: see the module.
         probes: float32 `[P, D]`, normalised encodings of `PROBES` as queries.
+        document_probes: the same as documents, of a model that knows roles; None in what earlier versions saved.
     """
 
     name: str
     revision: str | None
     fingerprint: str
     probes: list[list[float]] = field(repr=False)
+    document_probes: list[list[float]] | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, model: Any, name: str | None = None) -> ModelIdentity:
@@ -53,12 +55,12 @@ class ModelIdentity:
             model: anything with `encode`.
             name: what to call it; by default what it says itself.
         """
-        probes = normalised(encode(model, PROBES, "query"))
         card = getattr(model, "model_card_data", None)
         name = name or getattr(model, "name", None) or getattr(card, "base_model", None) or _path_of(model)
         revision = getattr(card, "base_model_revision", None)
-        rounded = [[round(float(value), 6) for value in row] for row in probes]
-        return cls(str(name or type(model).__name__), revision, fingerprint(model), rounded)
+        probes = _probes(model, "query").round(6).tolist()
+        documents = _probes(model, "document").round(6).tolist() if has_roles(model) else None
+        return cls(str(name or type(model).__name__), revision, fingerprint(model), probes, documents)
 
     def check(self, model: Any) -> None:
         """Refuse a model that is not the one of the index.
@@ -72,8 +74,13 @@ class ModelIdentity:
         other = fingerprint(model)
         if other == self.fingerprint:
             return
-        probes = normalised(encode(model, PROBES, "query"))
-        mine = normalised(np.array(self.probes, dtype=np.float32))
+        known = {"query": self.probes}
+        if self.document_probes is not None and getattr(model, "role", None) is None:  # it has both encoders
+            known["document"] = self.document_probes
+        for role, mine in known.items():
+            self._compare(_probes(model, role), normalised(np.array(mine, dtype=np.float32)), other)
+
+    def _compare(self, probes: np.ndarray, mine: np.ndarray, other: str) -> None:
         alike = float((probes * mine).sum(1).min()) if probes.shape == mine.shape else 0.0
         if alike < SAME_COSINE:
             width = f", {probes.shape[1]} against {mine.shape[1]} dimensions" if probes.shape != mine.shape else ""
@@ -81,6 +88,10 @@ class ModelIdentity:
                 f"this index was built with {self.name} ({self.fingerprint[:12]}), not with the model given"
                 f" ({other[:12]}; cosine {alike:.3f}{width}): give that model, or build the index again"
             )
+
+
+def _probes(model: Any, role: str) -> np.ndarray:
+    return normalised(encode(model, PROBES, role))
 
 
 def encode(model: Any, texts: Sequence[str], role: str = "document", batch_size: int = 32) -> np.ndarray:
@@ -141,8 +152,20 @@ def fingerprint(model: Any) -> str:
         return own
     if hasattr(model, "state_dict") and hasattr(model, "named_children"):
         return _weights_fingerprint(model)
-    probes = np.round(normalised(encode(model, PROBES, "query")), 3)
-    return hashlib.sha256((probes + 0.0).astype("<f4").tobytes()).hexdigest()
+    digest = hashlib.sha256()
+    for role in ("query", "document") if has_roles(model) else ("query",):
+        probes = _probes(model, role).round(3)
+        digest.update((probes + 0.0).astype("<f4").tobytes())
+    return digest.hexdigest()
+
+
+def has_roles(model: Any) -> bool:
+    """Whether a model may encode queries and documents otherwise.
+
+    Args:
+        model: anything with `encode`.
+    """
+    return hasattr(model, "encode_query") or hasattr(model, "encode_document")
 
 
 def _weights_fingerprint(model: Any) -> str:

@@ -81,6 +81,8 @@ class SearchIndex(abc.ABC):
         if self.identity is not None:
             self.identity.check(loaded)
         self._model = loaded
+        if self.cache is not None:
+            self.use_cache(self.cache.folder.parent)
 
     def search(
         self,
