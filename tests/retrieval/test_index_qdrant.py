@@ -11,6 +11,7 @@ from index_cases import HashModel, clustered, make_products
 
 from rexbert_hf.retrieval.serving.index import ProductIndex
 from rexbert_hf.retrieval.serving.index_folder import current_version
+from rexbert_hf.retrieval.serving.qdrant_index import QdrantIndex
 
 pytest.importorskip("qdrant_client")
 
@@ -130,6 +131,10 @@ def test_a_folder_keeps_it(model, tmp_path):
     assert "\n" not in str(error.value)
     # A build swaps the alias: the old collection serves until then and is gone afterwards.
     again.client.close()
+    for wrong in ({"model": HashModel("another")}, {"model": model, "path": tmp_path / "empty"}):
+        for _ in range(2):  # the folder is free again
+            with pytest.raises((ValueError, FileNotFoundError), match=r"built with hash|has no collection 'shop'"):
+                ProductIndex.load(tmp_path / "index", **wrong)
     newer = ProductIndex.build(PRODUCTS[:20], model, backend="qdrant", path=tmp_path / "qdrant", collection="shop")
     assert len(newer) == 20
     assert len(newer.client.get_collections().collections) == 1
@@ -187,3 +192,29 @@ def test_odd_questions(qdrant):
         qdrant.search(np.full((1, 32), np.inf, np.float32))
     with pytest.raises(ValueError, match="no 4-bit codes"):
         ProductIndex.build(PRODUCTS[:3], HashModel(), "int4", backend="qdrant")
+
+
+def test_words_that_another_client_changed_are_read_again(qdrant, model):
+    """Told by the number of products."""
+    other = QdrantIndex(qdrant.client, qdrant.place, qdrant.collection, qdrant.options, qdrant.identity, model)
+    assert other.search("zebra", 3, mode="lexical") == [[]]
+    qdrant.upsert([{"product_id": "new", "title": "zebra"}])
+    assert [name for name, _ in other.search("zebra", 3, mode="lexical")[0]] == ["new"]
+    qdrant.delete(["new"])
+    assert other.search("zebra", 3, mode="lexical") == [[]]
+
+
+@pytest.mark.parametrize("option", [{"vectors": QUERIES}, {"work_dir": "."}])
+def test_what_qdrant_does_not_take_is_said(model, option):
+    with pytest.raises(ValueError, match="no vectors=, no work_dir="):
+        ProductIndex.build(PRODUCTS[:6], model, backend="qdrant", **option)
+
+
+def test_a_server_is_asked_for_as_many_candidates_as_wanted(model, monkeypatch):
+    index = ProductIndex.build(PRODUCTS[:6], model, "binary", backend="qdrant", oversample=7)
+    asked, real = [], index.client.query_batch_points
+    monkeypatch.setattr(
+        index.client, "query_batch_points", lambda name, requests: asked.extend(requests) or real(name, requests)
+    )
+    index.search(QUERIES[:1], 3)
+    assert (asked[0].params.quantization.oversampling, asked[0].params.quantization.rescore) == (7, True)

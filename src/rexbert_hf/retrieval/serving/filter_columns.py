@@ -77,6 +77,16 @@ class Column:
         table = np.array([_text_passes(text, wanted.choices, name) for text in self.texts] + [False])
         return table[self.values]  # -1 is the last entry
 
+    def held(self, rows: np.ndarray) -> list[str]:
+        """Distinct texts of some rows; [] for numbers.
+
+        Args:
+            rows: bool `[N]`.
+        """
+        if self.texts is None:
+            return []
+        return [self.texts[place] for place in np.unique(self.values[rows]) if place >= 0]
+
     def to_arrow(self) -> pa.Array:
         """The values, nulls where there are none."""
         if self.texts is None:

@@ -22,7 +22,7 @@ from rexbert_hf.retrieval.serving.index_folder import INDEX_FILE, current_versio
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.index_state import LEXICAL_FOLDER, IndexState
 from rexbert_hf.retrieval.serving.product_rows import ProductRows, batches
-from rexbert_hf.retrieval.serving.query_model import ModelIdentity, load_model
+from rexbert_hf.retrieval.serving.query_model import ModelIdentity, opened
 from rexbert_hf.retrieval.serving.search_index import SearchIndex
 from rexbert_hf.retrieval.serving.vector_store import VectorStore
 
@@ -76,6 +76,7 @@ class ProductIndex(SearchIndex):
         model: Any,
         kind: str = "hnsw",
         *,
+        revision: str | None = None,
         backend: str = "faiss",
         cache_dir: str | Path | None = None,
         work_dir: str | Path | None = None,
@@ -90,6 +91,7 @@ class ProductIndex(SearchIndex):
             products: a data set, a list or a generator of `PRODUCT` rows or mappings with some of their fields.
             model: a SentenceTransformer, an `OnnxEncoder`, any object with `encode(texts)`, or a folder or repository.
             kind: "flat", "hnsw", "int8", "int4" or "binary", see `IndexOptions`.
+            revision: of the model's repository; the index remembers the commit and loads its model from there.
             backend: "faiss", or "qdrant" (then see `QdrantIndex.build` for `url`, `path`, `collection`).
             cache_dir: an embedding cache: texts encoded before with this model are not encoded again.
             work_dir: where vectors are kept until the index is saved; the system's temporary folder by default.
@@ -106,12 +108,12 @@ class ProductIndex(SearchIndex):
         if backend == "qdrant":
             from rexbert_hf.retrieval.serving.qdrant_index import QdrantIndex
 
-            return QdrantIndex.build(products, model, kind, cache_dir=cache_dir, **options)
+            if vectors is not None or work_dir is not None:
+                raise ValueError("backend 'qdrant' keeps vectors in Qdrant and encodes them: no vectors=, no work_dir=")
+            return QdrantIndex.build(products, model, kind, revision=revision, cache_dir=cache_dir, **options)
         if backend != "faiss":
             raise ValueError(f"index backend {backend!r} is unknown: faiss or qdrant")
-        loaded = None if model is None else load_model(model)
-        name = str(model) if isinstance(model, (str, Path)) else None
-        identity = None if loaded is None else ModelIdentity.of(loaded, name)
+        loaded, identity = opened(model, revision)
         index = cls(IndexOptions.of(kind=kind, **options), identity, loaded)
         if loaded is not None:
             index.use_cache(cache_dir)
@@ -149,8 +151,9 @@ class ProductIndex(SearchIndex):
 
     def choices(self, column: str) -> list[str]:
         """See `SearchIndex.choices`."""
-        found = self.state.rows.columns.columns.get(column)
-        return sorted(found.texts) if found is not None and found.texts is not None else []
+        rows = self.state.rows
+        found = rows.columns.columns.get(column)
+        return [] if found is None else sorted(found.held(rows.alive))
 
     @property
     def filter_columns(self) -> list[str]:
@@ -184,10 +187,14 @@ class ProductIndex(SearchIndex):
         if self.dead_share > COMPACT_SHARE:
             logger.warning("%.0f %% of the rows are dead: compact() builds the codes again", 100 * self.dead_share)
 
-    def compact(self) -> None:
-        """Drop dead rows and build the codes again; nothing is encoded."""
+    def compact(self, work_dir: str | Path | None = None) -> None:
+        """Drop dead rows and build the codes again; nothing is encoded.
+
+        Args:
+            work_dir: where vectors are kept until the index is saved; the system's temporary folder by default.
+        """
         self._unsaved = True
-        self.state = self.state.compacted()
+        self.state = self.state.compacted(work_dir)
 
     # Storage
 

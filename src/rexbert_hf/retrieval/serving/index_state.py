@@ -168,9 +168,11 @@ class IndexState:
         return self._named(*self.words().search(texts, min(k, len(self.rows)), self._mask(filter)))
 
     def words(self) -> LexicalIndex:
-        """BM25 of all rows, built anew if rows were added: by one thread, while others wait."""
+        """BM25 of the rows that count, built anew if these have changed: by one thread, while others wait."""
         with self._building:
-            if self.lexical is None or self.lexical.rows != len(self.rows):
+            # Rows only come and die, so that equal numbers are the same rows.
+            sizes = len(self.rows), self.rows.count
+            if self.lexical is None or (self.lexical.rows, len(self.lexical.numbers)) != sizes:
                 living = np.flatnonzero(self.rows.alive)
                 texts = self.rows.texts.take(pa.array(living)).to_pylist()
                 options = self.options

@@ -1,11 +1,13 @@
 """The same index in Qdrant: embedded (a folder or memory), or a server or cluster by URL, the way past one machine.
 
 A build fills a collection of its own and then moves the alias that searches go through, so readers see the old
-catalogue or the new one. Texts and their hashes are kept in the payload: an upsert encodes only what has changed.
+catalogue or the new one. Texts and their hashes are kept in the payload: an upsert encodes only what has changed. BM25
+lies in the memory of each client, who reads all texts for it and again when the number of products has changed.
 """
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -30,7 +32,7 @@ from rexbert_hf.retrieval.serving.qdrant_points import (
     point_id,
     saved_columns,
 )
-from rexbert_hf.retrieval.serving.query_model import ModelIdentity, load_model
+from rexbert_hf.retrieval.serving.query_model import ModelIdentity, opened
 from rexbert_hf.retrieval.serving.search_index import Hits, SearchIndex
 
 POINTS = 256
@@ -66,6 +68,7 @@ class QdrantIndex(SearchIndex):
         self.columns: dict[str, bool] = {}  # whether it holds texts
         self._dim = len(identity.probes[0]) if identity is not None else 0
         self._words: tuple[LexicalIndex, list[str]] | None = None
+        self._reading = threading.Lock()
 
     # Making
 
@@ -76,6 +79,7 @@ class QdrantIndex(SearchIndex):
         model: Any,
         kind: str = "hnsw",
         *,
+        revision: str | None = None,
         url: str | None = None,
         path: str | Path | None = None,
         collection: str = "products",
@@ -90,6 +94,7 @@ class QdrantIndex(SearchIndex):
             model: likewise.
             kind: "flat" searches exactly; "hnsw", "int8" and "binary" set up graph and quantisation on the server
                 (embedded Qdrant always searches exactly).
+            revision: likewise.
             url: of a server or cluster.
             path: folder of an embedded one; without either it lies in memory.
             collection: name that searches use.
@@ -104,8 +109,7 @@ class QdrantIndex(SearchIndex):
         settings = IndexOptions.of(kind=kind, **options)
         if kind == "int4":
             raise ValueError("Qdrant has no 4-bit codes: choose kind int8 or binary")
-        loaded = load_model(model)
-        identity = ModelIdentity.of(loaded, str(model) if isinstance(model, (str, Path)) else None)
+        loaded, identity = opened(model, revision)
         client, place = connect(url, path, api_key)
         index = cls(client, place, collection, settings, identity, loaded)
         index.use_cache(cache_dir)
@@ -127,7 +131,6 @@ class QdrantIndex(SearchIndex):
         url: str | None = None,
         path: str | Path | None = None,
         api_key: str | None = None,
-        client: Any = None,
     ) -> QdrantIndex:
         """Open the collection that a saved description names.
 
@@ -138,25 +141,27 @@ class QdrantIndex(SearchIndex):
             url: another server than the one that is named.
             path: another folder.
             api_key: of the server.
-            client: one that is open already.
 
         Raises:
             ConnectionError: if Qdrant cannot be reached.
             FileNotFoundError: if the collection is not there.
         """
         place = str(facts["place"])
-        if client is None:
-            named = place if "://" in place else None
-            folder = None if named or place == ":memory:" else place
-            client, place = connect(url or named, path or (None if url else folder), api_key)
+        named = place if "://" in place else None
+        folder = None if named or place == ":memory:" else place
+        client, place = connect(url or named, path or (None if url else folder), api_key)
         index = cls(client, place, str(facts["collection"]), IndexOptions.of(**facts["options"]), identity)
         index.columns = saved_columns(facts["columns"])
-        if model is not None:
-            index.model = model
-        with explained(place):
-            names = {alias.alias_name for alias in client.get_aliases().aliases}
-            if index.collection not in names and not client.collection_exists(index.collection):
-                raise FileNotFoundError(f"Qdrant at {place} has no collection '{index.collection}': build it again")
+        try:
+            if model is not None:
+                index.model = model
+            with explained(place):
+                names = {alias.alias_name for alias in client.get_aliases().aliases}
+                if index.collection not in names and not client.collection_exists(index.collection):
+                    raise FileNotFoundError(f"Qdrant at {place} has no collection '{index.collection}': build it again")
+        except BaseException:
+            client.close()
+            raise
         return index
 
     def _fill(self, products: Any) -> None:
@@ -280,7 +285,8 @@ class QdrantIndex(SearchIndex):
         from qdrant_client import models
 
         wanted = self._filter(filter)
-        params = models.SearchParams(exact=self.options.kind == "flat", hnsw_ef=self.options.ef(k))
+        codes = models.QuantizationSearchParams(rescore=True, oversampling=self.options.candidates(k) / k)
+        params = models.SearchParams(exact=self.options.kind == "flat", hnsw_ef=self.options.ef(k), quantization=codes)
         requests = [
             models.QueryRequest(
                 query=vector.tolist(), filter=wanted, limit=k, params=params, with_payload=["product_id"]
@@ -340,17 +346,20 @@ class QdrantIndex(SearchIndex):
         ]
 
     def words(self) -> LexicalIndex:
-        """BM25 of all products, read from the collection when it is first asked for."""
+        """BM25 of all products; see `SearchIndex`."""
         return self._named_words()[0]
 
     def _named_words(self) -> tuple[LexicalIndex, list[str]]:
-        if self._words is None:
-            with explained(self.place):
-                found = list(self._scroll(None, ["product_id", "text"]))
-            texts = [payload["text"] for payload in found]
-            lexical = LexicalIndex.build(texts, self.options.stem, spelling=self.options.spelling)
-            self._words = lexical, [payload["product_id"] for payload in found]
-        return self._words
+        """BM25 and the ids of its products, read from the collection: at first, and when their number has changed."""
+        count = len(self)
+        with self._reading:
+            if self._words is None or len(self._words[1]) != count:
+                with explained(self.place):
+                    found = list(self._scroll(None, ["product_id", "text"]))
+                texts = [payload["text"] for payload in found]
+                lexical = LexicalIndex.build(texts, self.options.stem, spelling=self.options.spelling)
+                self._words = lexical, [payload["product_id"] for payload in found]
+            return self._words
 
     def _scroll(self, wanted: Any, fields: list[str]) -> Iterator[dict[str, Any]]:
         offset = None
@@ -369,6 +378,10 @@ class QdrantIndex(SearchIndex):
             return None
         conditions = parse_filter(wanted, self.columns)
         return models.Filter(must=[condition_of(name, condition) for name, condition in conditions.items()])
+
+    def close(self) -> None:
+        """Close the client: the folder of an embedded Qdrant is free for others then."""
+        self.client.close()
 
     def save(self, directory: str | Path) -> Path:
         """Save where the collection is and how it was built; the products stay in Qdrant.

@@ -67,11 +67,13 @@ class SearchIndex(abc.ABC):
         if self._model is None:
             if self.identity is None:
                 raise ValueError("this index was built from vectors: search with vectors, or set index.model")
+            name, revision = self.identity.name, self.identity.revision
             try:
-                self.model = load_model(self.identity.name, self.identity.revision)
+                self.model = load_model(name, None if Path(name).is_dir() else revision)
             except OSError as error:
-                name, reason = self.identity.name, str(error).strip().splitlines()[0]
-                raise ValueError(f"{name}, this index's model, cannot be loaded ({reason:.120}): give model=") from None
+                what = f"{name} at {revision}" if revision else name
+                reason = str(error).strip().splitlines()[0]
+                raise ValueError(f"{what}, this index's model, cannot be loaded ({reason:.120}): give model=") from None
         return self._model
 
     @model.setter
