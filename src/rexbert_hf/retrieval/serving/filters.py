@@ -157,8 +157,8 @@ def parse_filter(wanted: Mapping[str, Any], texts: Mapping[str, bool]) -> dict[s
 def _condition(name: str, wanted: Any, texts: bool) -> Condition:
     if isinstance(wanted, Mapping):
         if unknown := set(wanted) - {"min", "max"}:
-            wrong = sorted(map(str, unknown))[0]
-            raise ValueError(f"filter {name}: unknown {wrong!r}; a range is {{'min': .., 'max': ..}}")
+            first = sorted(map(str, unknown))[0]
+            raise ValueError(f"filter {name}: unknown {first!r}; a range is {{'min': .., 'max': ..}}")
         wanted = (wanted.get("min"), wanted.get("max"))
     if isinstance(wanted, tuple):
         if len(wanted) != 2 or texts:

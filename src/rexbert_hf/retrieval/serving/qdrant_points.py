@@ -164,7 +164,8 @@ def condition_of(name: str, wanted: Condition) -> Any:
         return models.FieldCondition(key=name, range=models.Range(gte=low, lte=high))
     if wanted.choices and isinstance(wanted.choices[0], str):
         return models.FieldCondition(key=name, match=models.MatchAny(any=list(wanted.choices)))
-    equal: list[Any] = [models.FieldCondition(key=name, range=models.Range(gte=v, lte=v)) for v in wanted.choices]
+    numbers = [float(choice) for choice in wanted.choices]
+    equal: list[Any] = [models.FieldCondition(key=name, range=models.Range(gte=v, lte=v)) for v in numbers]
     return models.Filter(should=equal or [_never(name)])
 
 
