@@ -161,7 +161,7 @@ def filtered(name: str, index: Any, vectors: np.ndarray, queries: np.ndarray) ->
     result = []
     for share, locale in ((1, "fr"), (10, "de")):
         wanted = {"locale": locale}
-        rows = np.flatnonzero(index.rows.columns.mask(wanted))
+        rows = np.flatnonzero(index.state.rows.columns.mask(wanted))
         scores = queries @ vectors[rows].T
         truth = rows[np.argsort(-scores, axis=1)[:, :K]]
         recall = recall_of(index.search(queries, K, filter=wanted), truth)

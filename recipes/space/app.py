@@ -51,13 +51,18 @@ def build_app(page: SearchPage, fill: FillMask | None, title: str) -> Any:
     with gr.Blocks(title=title, analytics_enabled=False, fill_width=True) as app:
         gr.HTML(f"<h1>{shown(title)}</h1>")
         with gr.Tab("Search"):
-            search_tab(gr, page)
+            search_tab(gr, app, page)
         with gr.Tab("Fill mask"):
             fill_tab(gr, fill)
     return app
 
 
-def search_tab(gr: Any, page: SearchPage) -> None:
+def categories(page: SearchPage) -> list[tuple[str, str]]:
+    """Choices of the category filter: what is shown, and what is searched for."""
+    return [("any", ""), *((name, name) for name in page.categories)]
+
+
+def search_tab(gr: Any, app: Any, page: SearchPage) -> None:
     """Search box, filters, and a column for each mode; it searches while one types."""
     with gr.Row():
         query = gr.Textbox(
@@ -67,11 +72,11 @@ def search_tab(gr: Any, page: SearchPage) -> None:
     with gr.Row():
         columns = page.columns
         category = gr.Dropdown(
-            [("any", ""), *((name, name) for name in page.categories)],
-            value="", label="Category", visible=bool(page.categories), elem_id="category",
-        )  # fmt: skip
+            categories(page), value="", label="Category", visible=bool(page.categories), elem_id="category"
+        )
         price = gr.Textbox(label="Highest price", placeholder="any", visible="price" in columns, elem_id="price")
         stock = gr.Checkbox(label="In stock only", visible="in_stock" in columns, elem_id="stock")
+    app.load(lambda: gr.Dropdown(categories(page)), None, category, show_progress="hidden")  # of a newer index
     note = gr.HTML(note_html(EMPTY), elem_id="note")
     with gr.Row():
         sides = [gr.HTML(side_html(Side(mode)), elem_id=mode) for mode in MODES]

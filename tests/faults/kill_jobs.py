@@ -166,7 +166,7 @@ def indexing(folder: Path) -> list[str]:
 
 def products(folder: Path) -> dict[str, int]:
     index = ProductIndex.load(folder, verify=True)
-    return Counter(str(name) for name in index.rows.names(index.rows.alive.nonzero()[0]))
+    return Counter(index.ids())
 
 
 def answers(folder: Path) -> dict[str, Any]:

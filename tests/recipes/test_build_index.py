@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rexbert_hf.catalog import load_sample
@@ -82,13 +84,63 @@ def test_columns_of_a_file_can_be_filtered_by(tmp_path):
     assert [{hit["id"] for hit in search["hits"]} for search in results["searches"]] == [{"1", "3"}] * 3
 
 
+def shop(path: Path, names: dict[str, str]) -> ProductSource:
+    path.write_text("product_id,title\n" + "".join(f"{name},{title}\n" for name, title in names.items()))
+    return ProductSource(path=str(path))
+
+
+def test_rows_of_the_catalogue_do_not_stay(tmp_path):
+    folder = tmp_path / "index"
+    (folder / ".rows").mkdir(parents=True)  # of an earlier version
+    (folder / ".rows" / "records-0.arrow").write_bytes(bytes(8))
+    for title in ("red lamp", "blue lamp"):
+        run_build_index(small_run(folder, products=shop(tmp_path / "shop.csv", {"a": title, "b": "chair"})))
+    assert not list(folder.glob(".*rows*"))
+    assert ProductIndex.load(folder).texts(["a"]) == ["blue lamp"]
+
+
+def test_a_product_whose_title_is_gone_is_deleted(tmp_path):
+    run_build_index(small_run(tmp_path, products=shop(tmp_path / "shop.csv", {"a": "lamp", "b": "chair"})))
+    results = run_build_index(small_run(tmp_path, products=shop(tmp_path / "shop.csv", {"a": "lamp", "b": ""})))
+    assert (results["updated"], results["deleted"], results["products"]) == (True, 1, 1)
+
+
+def test_dead_rows_are_dropped_beside_the_index(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))  # a small one, in life
+    for name in ("lamp", "chair"):
+        names = {f"{name}{i}": f"{name} {i}" for i in range(5)}
+        run_build_index(small_run(tmp_path / "index", products=shop(tmp_path / "shop.csv", names)))
+    index = ProductIndex.load(tmp_path / "index")
+    assert (len(index), index.dead_share) == (5, 0)
+
+
 def test_qdrant(tmp_path):
     pytest.importorskip("qdrant_client")
     settings = QdrantSettings(path=str(tmp_path / "qdrant"))
     run = small_run(tmp_path / "index", backend="qdrant", qdrant=settings, queries=["lamp"], modes=["dense"])
     results = run_build_index(run)
-    assert results["products"] == 200
+    assert (results["products"], results["updated"]) == (200, False)
     assert len(results["searches"][0]["hits"]) == 3
+    run.products.limit = 150
+    results = run_build_index(run)
+    assert (results["products"], results["updated"], results["encoded"], results["deleted"]) == (150, True, 0, 50)
+    run.qdrant = QdrantSettings(path=str(tmp_path / "qdrant"), collection="others")
+    assert run_build_index(run)["updated"] is False
+
+
+def test_back_ends_may_take_turns_in_a_folder(tmp_path):
+    pytest.importorskip("qdrant_client")
+    for backend in ("qdrant", "faiss", "qdrant", "qdrant"):  # in memory: nothing to update
+        results = run_build_index(small_run(tmp_path, backend=backend))
+        assert (results["products"], results["updated"]) == (200, False)
+    assert run_build_index(small_run(tmp_path, backend="faiss"))["updated"] is False
+    assert run_build_index(small_run(tmp_path, backend="faiss"))["updated"] is True
+
+
+def test_an_index_of_given_vectors_is_built_anew(tmp_path):
+    products = [{"product_id": "a", "title": "lamp"}]
+    ProductIndex.build(products, None, "flat", vectors=np.eye(1, 8, dtype=np.float32)).save(tmp_path)
+    assert run_build_index(small_run(tmp_path))["updated"] is False
 
 
 @pytest.mark.parametrize(

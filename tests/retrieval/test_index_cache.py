@@ -62,6 +62,47 @@ def test_processes_share_a_cache(tmp_path):
     assert two.seen == []
 
 
+def test_a_vector_that_is_not_finite_is_not_kept_and_its_product_is_named(tmp_path):
+    class Broken(HashModel):
+        def encode(self, texts):
+            vectors = super().encode(texts)
+            vectors[[text == "thing number 7" for text in texts]] = np.nan
+            return vectors
+
+    products = make_products(20)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="the vector of product p7 is not finite"):
+            ProductIndex.build(products, Broken(), "flat", cache_dir=tmp_path)
+    mended = HashModel()
+    ProductIndex.build(products, mended, "flat", cache_dir=tmp_path)
+    assert "thing number 7" in mended.seen
+    assert "thing number 8" not in mended.seen
+
+
+@pytest.mark.parametrize("other", ["encode_query", "encode_document"])
+def test_a_model_of_two_encoders_is_known_by_both(tmp_path, other):
+    class Towers(HashModel):
+        def encode_query(self, texts):
+            return self.encode([f"query: {text}" for text in texts])
+
+        def encode_document(self, texts):
+            return self.encode([f"text: {text}" for text in texts])
+
+    class Another(Towers):
+        pass
+
+    setattr(Another, other, lambda self, texts: self.encode([f"otherwise: {text}" for text in texts]))
+    expected = EmbeddingCache(tmp_path, Towers()).encode(["a"])
+    cache = EmbeddingCache(tmp_path, Another())
+    cache.encode(["a"])
+    assert cache.encoded == 1
+    assert np.array_equal(cache.encode(["a"]), expected) == (other == "encode_query")
+    index = ProductIndex.build(make_products(3), Towers(), "flat")
+    index.model = Towers()
+    with pytest.raises(ValueError, match="this index was built with hash"):
+        index.model = Another()
+
+
 @pytest.mark.parametrize("damage", ["cut", "noise"])
 def test_a_damaged_file_is_encoded_again(tmp_path, caplog, damage):
     cache = EmbeddingCache(tmp_path, HashModel())

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from huggingface_hub import DatasetCard, HfApi, ModelCard, constants
 from index_cases import HashModel, clustered, make_products
+from onnx_cases import TEXTS, small_encoder
 
 from rexbert_hf.hub import pull, trouble
 from rexbert_hf.retrieval.serving.index import ProductIndex
+from rexbert_hf.retrieval.serving.index_options import IndexOptions
+from rexbert_hf.retrieval.serving.index_recipe import BuildIndexRun, ProductSource, run_build_index
+from rexbert_hf.retrieval.serving.onnx_encoder import OnnxEncoder
 from rexbert_hf.retrieval.serving.onnx_recipe import push_onnx
+from rexbert_hf.retrieval.serving.query_model import load_model
 
 HUB_TESTS = Path(__file__).parents[1] / "hub"
 QUERIES = clustered(5, seed=4)
@@ -47,6 +53,71 @@ def test_round_trip(hub, tmp_path):
     assert "product-search" in card.data.tags
     commits = HfApi(**options).list_repo_commits("tester/shop-index", repo_type="dataset")
     assert len(commits) == 2  # one commit, whatever the number of files
+
+
+@pytest.fixture
+def repos(hub, monkeypatch):
+    """Names on the Hub reach the local one; returns how to push a folder there."""
+    from hub_server import TOKEN
+
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.partition("/{repo_id}")
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.endpoint + "".join(template[1:]))
+    api = HfApi(endpoint=hub.endpoint, token=TOKEN)
+
+    def push(folder, name) -> str:
+        api.create_repo(name, exist_ok=True)
+        return str(api.upload_folder(repo_id=name, folder_path=folder).oid)
+
+    return push
+
+
+def test_an_index_loads_its_model_from_the_commit_that_it_was_built_with(hub, repos, tmp_path, monkeypatch):
+    from hub_server import TOKEN
+
+    model = small_encoder()
+    model.save_pretrained(str(tmp_path / "model"))
+    commit = repos(tmp_path / "model", "tester/model")
+    products = make_products(20)
+    index = ProductIndex.build(products, "tester/model", "flat", revision="main")
+    assert (index.identity.name, index.identity.revision) == ("tester/model", commit)
+    index.push_to_hub("tester/shop-index", endpoint=hub.endpoint, token=TOKEN)
+    other = small_encoder("cls")
+    other.save_pretrained(str(tmp_path / "other"))
+    newer = repos(tmp_path / "other", "tester/model")
+    again = ProductIndex.load("tester/shop-index")
+    assert again.search("thing number 7", 5) == index.search("thing number 7", 5)  # not with what is in main now
+    with pytest.raises(ValueError, match=f"this index was built with tester/model at {commit} "):
+        again.model = "tester/model"
+    run = BuildIndexRun(
+        model="tester/model", products=ProductSource(sample_size=20), output_dir=tmp_path / "index",
+        index=IndexOptions(kind="flat"),
+    )  # fmt: skip
+    for revision, known in ((commit, commit), (None, newer)):
+        run.revision = revision
+        assert run_build_index(run)["updated"] is False
+        assert ProductIndex.load(tmp_path / "index").identity.revision == known
+    with pytest.raises(ValueError, match="is a local folder and has no revision"):
+        ProductIndex.build(products, tmp_path / "model", "flat", revision="main")
+    with pytest.raises(ValueError, match="only a repository has one"):
+        ProductIndex.build(products, "hashing", "flat", revision="main")
+
+
+def test_an_export_is_pulled_and_serves(repos, tmp_path):
+    pytest.importorskip("onnxscript")
+    from rexbert_hf.retrieval.serving.onnx_export import export_onnx
+
+    export_onnx(small_encoder(), tmp_path / "export", ("fp32",), texts=TEXTS)
+    commit = repos(tmp_path / "export", "tester/onnx")
+    expected = OnnxEncoder(tmp_path / "export").encode(TEXTS)
+    for encoder in (OnnxEncoder.from_pretrained("tester/onnx", revision=commit), load_model("tester/onnx")):
+        np.testing.assert_array_equal(encoder.encode(TEXTS), expected)
+    index = ProductIndex.build(make_products(20), "tester/onnx", "flat")
+    index.save(tmp_path / "index")
+    again = ProductIndex.load(tmp_path / "index")
+    assert isinstance(again.model, OnnxEncoder)
+    assert again.identity.revision == commit
+    assert again.search("thing number 7", 1) == index.search("thing number 7", 1)
 
 
 def test_a_second_push_removes_what_is_no_longer_there(hub):

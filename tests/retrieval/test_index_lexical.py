@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -104,3 +107,35 @@ def test_words_follow_changes():
     assert "p3" not in {name for name, _ in index.search("number 3", 50, mode="lexical")[0]}
     index.delete(["new"])
     assert [name for name, _ in index.search("zebra", 5, mode="lexical")[0]] == ["p3"]
+
+
+def test_what_is_deleted_is_known_no_longer(tmp_path):
+    """Neither its words nor its brand are offered."""
+    lamps = [{"product_id": f"l{i}", "title": "lantern", "brand": "Acme"} for i in range(3)]
+    others = [{"product_id": f"c{i}", "title": "chair", "brand": "Bolt"} for i in range(3)]
+    index = ProductIndex.build([*lamps, *others], HashModel(), "flat", lexical=True, spelling=True)
+    assert (index.corrected("lanterm"), index.choices("brand")) == ("lantern", ["Acme", "Bolt"])
+    index.delete(["l0", "l1", "l2"])
+    index.upsert([dict(others[0], brand="Cord")])
+    assert (index.corrected("lanterm"), index.choices("brand")) == ("lanterm", ["Bolt", "Cord"])
+    index.save(tmp_path)
+    assert ProductIndex.load(tmp_path, HashModel()).corrected("lanterm") == "lanterm"
+
+
+def test_words_are_built_by_one_thread(monkeypatch):
+    index = ProductIndex.build(make_products(50), HashModel(), "flat")
+    real, built, together = LexicalIndex.build, [], threading.Barrier(4)
+
+    def slow(*arguments):
+        built.append(1)
+        time.sleep(0.05)
+        return real(*arguments)
+
+    def ask():
+        together.wait()
+        return index.search("number 42", 1, mode="lexical")[0][0][0]
+
+    monkeypatch.setattr(LexicalIndex, "build", slow)
+    with ThreadPoolExecutor(4) as pool:
+        assert [answer.result() for answer in [pool.submit(ask) for _ in range(4)]] == ["p42"] * 4
+    assert len(built) == 1

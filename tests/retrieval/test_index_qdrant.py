@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 
 import numpy as np
@@ -9,10 +10,13 @@ import pytest
 from index_cases import HashModel, clustered, make_products
 
 from rexbert_hf.retrieval.serving.index import ProductIndex
+from rexbert_hf.retrieval.serving.index_folder import current_version
+from rexbert_hf.retrieval.serving.qdrant_index import QdrantIndex
 
 pytest.importorskip("qdrant_client")
 
-PRODUCTS = make_products(300)
+PRODUCTS = [dict(product, rating=i % 6) for i, product in enumerate(make_products(300))]
+OPTIONS = {"filters": ["category", "brand", "price", "in_stock", "locale", "rating"]}
 QUERIES = clustered(6, seed=3)
 FILTERS = [
     None,
@@ -23,6 +27,28 @@ FILTERS = [
     {"locale": "de"},
     {"price": [1.0, 2.0, 2.5]},
     {"brand": []},
+    {"price": (None, None)},
+    {"price": []},
+    {"in_stock": 1},
+    {"in_stock": [True, False]},
+    {"in_stock": (1, None)},
+    {"in_stock": 7},
+    {"rating": {"min": 3}},
+]
+WRONG = [
+    {"price": {"lte": 15}},
+    {"price": {"max": 15, "mix": 1}},
+    {"price": {"max": "60"}},
+    {"price": None},
+    {"price": "10"},
+    {"price": (1, 2, 3)},
+    {"price": float("nan")},
+    {"brand": (1, 2)},
+    {"brand": 5},
+    {"brand": None},
+    {"in_stock": "yes"},
+    {"colour": "red"},
+    "price < 3",
 ]
 
 
@@ -33,7 +59,7 @@ def model():
 
 @pytest.fixture
 def qdrant(model):
-    return ProductIndex.build(PRODUCTS, model, "flat", backend="qdrant")
+    return ProductIndex.build(PRODUCTS, model, "flat", backend="qdrant", **OPTIONS)
 
 
 def same(ours: list, theirs: list) -> None:
@@ -46,7 +72,7 @@ def same(ours: list, theirs: list) -> None:
 
 @pytest.mark.parametrize("wanted", FILTERS)
 def test_answers_are_those_of_exact_search(qdrant, model, wanted):
-    flat = ProductIndex.build(PRODUCTS, model, "flat")
+    flat = ProductIndex.build(PRODUCTS, model, "flat", **OPTIONS)
     same(qdrant.search(QUERIES, 12, filter=wanted), flat.search(QUERIES, 12, filter=wanted))
     texts = ["thing number 42", "", "number 7"]
     for mode in ("dense", "lexical"):
@@ -55,8 +81,32 @@ def test_answers_are_those_of_exact_search(qdrant, model, wanted):
     assert [{name for name, _ in hits} for hits in ours] == [{name for name, _ in hits} for hits in theirs]
 
 
+@pytest.mark.parametrize("wanted", WRONG, ids=str)
+def test_a_wrong_filter_is_one_line_and_the_same_one(qdrant, model, wanted):
+    flat = ProductIndex.build(PRODUCTS[:30], model, "flat", **OPTIONS)
+    said = []
+    for index in (flat, qdrant):
+        for mode in ("dense", "lexical"):
+            with pytest.raises(ValueError, match="filter") as error:
+                index.search("thing", 3, wanted, mode)
+            said.append(str(error.value))
+    assert len(set(said)) == 1
+    assert "\n" not in said[0]
+
+
+def test_a_wrong_value_is_refused_before_anything_changes(qdrant, caplog):
+    with pytest.raises(ValueError, match="product p3: brand is 5, but the column holds texts"):
+        qdrant.upsert([dict(PRODUCTS[2], price=9_999), dict(PRODUCTS[3], brand=5)])
+    assert qdrant.search(QUERIES[:1], 5, filter={"price": (9_000, None)}) == [[]]
+    assert qdrant.upsert([dict(PRODUCTS[2], price="on request"), {"product_id": "p3", "title": ""}]) == 0
+    assert "1 products have a price that is no number" in caplog.text
+    assert "1 products without any text left out" in caplog.text
+    assert "price" not in qdrant.facts(["p2"])[0]
+    assert (qdrant.texts(["p3"]), len(qdrant)) == ([None], 299)
+
+
 def test_changes(qdrant, model):
-    flat = ProductIndex.build(PRODUCTS, model, "flat")
+    flat = ProductIndex.build(PRODUCTS, model, "flat", **OPTIONS)
     model.seen.clear()
     changed = [dict(PRODUCTS[4], title="another"), dict(PRODUCTS[5], price=0.5), {"product_id": "new", "title": "new"}]
     assert qdrant.upsert(changed) == 2
@@ -81,6 +131,10 @@ def test_a_folder_keeps_it(model, tmp_path):
     assert "\n" not in str(error.value)
     # A build swaps the alias: the old collection serves until then and is gone afterwards.
     again.client.close()
+    for wrong in ({"model": HashModel("another")}, {"model": model, "path": tmp_path / "empty"}):
+        for _ in range(2):  # the folder is free again
+            with pytest.raises((ValueError, FileNotFoundError), match=r"built with hash|has no collection 'shop'"):
+                ProductIndex.load(tmp_path / "index", **wrong)
     newer = ProductIndex.build(PRODUCTS[:20], model, backend="qdrant", path=tmp_path / "qdrant", collection="shop")
     assert len(newer) == 20
     assert len(newer.client.get_collections().collections) == 1
@@ -95,6 +149,21 @@ def test_a_failed_build_leaves_the_old_collection(model, tmp_path):
     with pytest.raises(ValueError, match="product 1 has no product_id"):
         ProductIndex.build([PRODUCTS[0], {"title": "x"}], model, backend="qdrant", path=tmp_path / "qdrant")
     assert len(ProductIndex.load(tmp_path / "index", model)) == 300
+
+
+def test_columns_of_an_earlier_version_are_known(model, tmp_path):
+    """It wrote their names alone."""
+    index = ProductIndex.build(PRODUCTS, model, "flat", backend="qdrant", path=tmp_path / "q")
+    index.save(tmp_path / "index")
+    index.client.close()
+    path = current_version(tmp_path / "index") / "index.json"
+    facts = json.loads(path.read_text())
+    facts["columns"] = sorted(facts["columns"])
+    path.write_text(json.dumps(facts))
+    again = ProductIndex.load(tmp_path / "index", model)
+    flat = ProductIndex.build(PRODUCTS, model, "flat")
+    wanted = {"brand": "Acme", "price": (None, 50), "in_stock": True}
+    same(again.search(QUERIES, 5, wanted), flat.search(QUERIES, 5, wanted))
 
 
 def test_another_model_is_refused(model, tmp_path):
@@ -123,3 +192,29 @@ def test_odd_questions(qdrant):
         qdrant.search(np.full((1, 32), np.inf, np.float32))
     with pytest.raises(ValueError, match="no 4-bit codes"):
         ProductIndex.build(PRODUCTS[:3], HashModel(), "int4", backend="qdrant")
+
+
+def test_words_that_another_client_changed_are_read_again(qdrant, model):
+    """Told by the number of products."""
+    other = QdrantIndex(qdrant.client, qdrant.place, qdrant.collection, qdrant.options, qdrant.identity, model)
+    assert other.search("zebra", 3, mode="lexical") == [[]]
+    qdrant.upsert([{"product_id": "new", "title": "zebra"}])
+    assert [name for name, _ in other.search("zebra", 3, mode="lexical")[0]] == ["new"]
+    qdrant.delete(["new"])
+    assert other.search("zebra", 3, mode="lexical") == [[]]
+
+
+@pytest.mark.parametrize("option", [{"vectors": QUERIES}, {"work_dir": "."}])
+def test_what_qdrant_does_not_take_is_said(model, option):
+    with pytest.raises(ValueError, match="no vectors=, no work_dir="):
+        ProductIndex.build(PRODUCTS[:6], model, backend="qdrant", **option)
+
+
+def test_a_server_is_asked_for_as_many_candidates_as_wanted(model, monkeypatch):
+    index = ProductIndex.build(PRODUCTS[:6], model, "binary", backend="qdrant", oversample=7)
+    asked, real = [], index.client.query_batch_points
+    monkeypatch.setattr(
+        index.client, "query_batch_points", lambda name, requests: asked.extend(requests) or real(name, requests)
+    )
+    index.search(QUERIES[:1], 3)
+    assert (asked[0].params.quantization.oversampling, asked[0].params.quantization.rescore) == (7, True)

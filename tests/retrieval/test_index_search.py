@@ -71,8 +71,8 @@ def test_filters(index, name):
 def test_a_graph_walks_with_a_selector_where_many_pass(graph, monkeypatch):
     """Else the filters above would all be answered exactly."""
     asked = []
-    walk = type(graph.codes).search
-    monkeypatch.setattr(type(graph.codes), "search", lambda *args: asked.append(args) or walk(*args))
+    walk = type(graph.state.codes).search
+    monkeypatch.setattr(type(graph.state.codes), "search", lambda *args: asked.append(args) or walk(*args))
     graph.search(QUERIES[:1], 5, filter={"category": "Lamps"})
     assert not asked  # 600 of 6,000 are cheaper to compare
     monkeypatch.setattr("rexbert_hf.retrieval.serving.dense._WALK_COST", 0.0)
@@ -94,14 +94,14 @@ def test_walking_pays_for_many_rows_only():
 def test_a_walk_that_does_not_reach_enough_rows_is_made_up_for(graph, monkeypatch):
     monkeypatch.setattr("rexbert_hf.retrieval.serving.dense.EXACT_ROWS", 0)
     monkeypatch.setattr("rexbert_hf.retrieval.serving.dense._WALK_COST", 0.0)
-    walk = type(graph.codes).search
+    walk = type(graph.state.codes).search
 
     def lame(self, queries, n, ef, mask=None):
         scores, rows = walk(self, queries, n, ef, mask)
         rows[0, 3:] = -1
         return scores, rows
 
-    monkeypatch.setattr(type(graph.codes), "search", lame)
+    monkeypatch.setattr(type(graph.state.codes), "search", lame)
     assert recall(graph.search(QUERIES[:2], 20), exact(VECTORS, QUERIES[:2], 20)) >= 0.98
 
 
@@ -135,7 +135,7 @@ def test_upsert_and_delete(index):
     assert small.search(PRODUCTS[11]["title"], 1)[0][0][0] == "p11"
     before = small.search(QUERIES[:3], 10)
     small.compact()
-    assert len(small.rows) == len(small) == 502
+    assert len(small.state.rows) == len(small) == 502
     assert small.dead_share == 0
     if kind != "binary":  # its mean has moved
         assert [[name for name, _ in hits] for hits in small.search(QUERIES[:3], 10)] == [
@@ -218,11 +218,17 @@ def test_odd_questions(index):
         ({"k": 0}, "k=0: ask for at least one hit"),
         ({"mode": "vector"}, "search mode 'vector' is unknown"),
         ({"mode": "lexical"}, "needs the texts of queries"),
-        ({"filter": {"colour": "red"}}, "no column 'colour' in this index; it has: category_path, brand, price"),
+        (
+            {"filter": {"colour": "red"}},
+            "no column 'colour' in this index; it has: brand, category_path, in_stock, locale, price",
+        ),
         ({"filter": {"price": "cheap"}}, "filter price: the column holds numbers"),
         ({"filter": {"brand": (1, 2)}}, "filter brand: the column holds texts"),
         ({"filter": {"price": (1, 2, 3)}}, r"filter price: the column takes \(low, high\)"),
         ({"filter": {"price": {"from": 1}}}, "filter price: unknown 'from'"),
+        ({"filter": {"price": {"max": "60"}}}, "filter price: the column holds numbers, not '60'"),
+        ({"filter": {"price": None}}, "filter price: the column holds numbers, not None"),
+        ({"filter": {"category": "Lamps", "category_path": "Home"}}, "'category_path' and 'category_path' are one"),
         ({"filter": "price < 3"}, "a filter is a mapping"),
         ({"queries": np.ones((1, DIM + 1), np.float32)}, "queries have 33 dimensions, the index 32"),
         ({"queries": np.full((1, DIM), np.nan, np.float32)}, "the vector of query 0 is not finite"),
@@ -250,6 +256,45 @@ def test_a_wrong_upsert_changes_nothing():
     assert index.search(QUERIES, 50) == before
     assert index.upsert([{"product_id": "p3", "title": "n", "brand": "New"}]) == 1
     assert [name for name, _ in index.search("n", 5, filter={"brand": "New"})[0]] == ["p3"]
+
+
+def test_an_upsert_with_a_wrong_value_changes_no_product_of_its_batch():
+    index = ProductIndex.build(PRODUCTS[:50], HashModel(), "hnsw", filters=["price", "brand", "colour"])
+    with pytest.raises(ValueError, match="product p3: brand is 5, but the column holds texts"):
+        index.upsert([dict(PRODUCTS[2], price=9_999, colour=7), dict(PRODUCTS[3], brand=5)])
+    assert index.search("x", 5, filter={"price": (9_000, None)}) == [[]]
+    assert index.filter_columns == ["price", "brand"]
+    assert index.upsert([dict(PRODUCTS[2], colour="red")]) == 0  # the column is still free to hold texts
+    assert index.choices("colour") == ["red"]
+
+
+def test_a_product_without_text_any_more_is_removed(caplog):
+    index = ProductIndex.build(PRODUCTS[:20], HashModel(), "flat")
+    assert index.upsert([{"product_id": "p3", "title": " "}, dict(PRODUCTS[4], price=1.5)]) == 0
+    assert "1 products without any text left out" in caplog.text
+    assert index.texts(["p3", "p4"]) == [None, "thing number 4"]
+    assert len(index.search("thing number 3", 30)[0]) == len(index) == 19
+    twice = [{"product_id": "p5", "title": "new"}, {"product_id": "p5"}, {"product_id": "p6"}, PRODUCTS[6]]
+    index.upsert(twice)  # the last one counts
+    assert index.texts(["p5", "p6"]) == [None, "thing number 6"]
+    built = ProductIndex.build([*PRODUCTS[:3], {"product_id": "p1"}], HashModel(), "flat")
+    assert built.ids() == ["p0", "p2"]
+
+
+def test_prices_are_read_however_they_are_written(caplog):
+    written = {
+        "$1,050.50": 1050.5, "1.299,00": 1299, "1.250.000": 1_250_000, "Rp 1.250.000": 1_250_000, "19,99 EUR": 19.99,
+        "1 299,00": 1299, "1\u202f299 \u20ac": 1299, "1'299.50": 1299.5, "12.5": 12.5, "7": 7, "0.125": 0.125,
+        "19,99 100 g": 19.99, "1,00,000": 100_000, "12.3456": 12.3456, "10-20": 10,
+    }  # fmt: skip
+    unread = ["on request", "1.2.3", "1e5"]
+    titled = [{"product_id": text, "title": "x", "price": text} for text in [*written, *unread]]
+    index = ProductIndex.build(titled, HashModel(), "flat")
+    facts = index.facts([*written, *unread])
+    assert [found.get("price") for found in facts] == [*written.values(), None, None, None]
+    assert "3 products have a price that is no number" in caplog.text
+    assert index.upsert([{"product_id": "7", "title": "x", "price": "?"}]) == 0
+    assert index.facts(["7"]) == [{}]
 
 
 def test_filters_see_what_has_changed(index):

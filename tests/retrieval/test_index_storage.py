@@ -8,13 +8,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from index_cases import HashModel, clustered, make_products
 
+from rexbert_hf.retrieval.serving import index_state, product_rows
 from rexbert_hf.retrieval.serving.index import ProductIndex
 from rexbert_hf.retrieval.serving.index_folder import current_version
 from rexbert_hf.retrieval.serving.index_options import KINDS
@@ -178,6 +183,113 @@ def test_readers_refresh(saved, model):
     assert len(reader.search(QUERIES, 300)[0]) == 300  # what it has open stays readable
 
 
+def test_a_search_reads_one_version_while_others_refresh(saved, model, monkeypatch):
+    """Each version has its products in another order, so rows of one are other products in the next."""
+    reader = ProductIndex.load(saved, model)
+    real, stop, wrong = index_state.dense_search, threading.Event(), []
+
+    def slow(*arguments):
+        found = real(*arguments)
+        time.sleep(0.005)  # a refresh comes in between
+        return found
+
+    def ask():
+        while not stop.is_set():
+            for mode in ("dense", "hybrid"):
+                (hits,) = reader.search("thing number 17", 1, mode=mode)
+                wrong.extend(name for name, _ in hits if name != "p17")
+
+    monkeypatch.setattr(index_state, "dense_search", slow)
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for turn in range(8):
+            shift = 37 * turn
+            writer = ProductIndex.build(PRODUCTS[shift:] + PRODUCTS[:shift], model, "flat", lexical=True)
+            writer.save(saved)
+            assert reader.refresh()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not wrong
+
+
+def test_texts_that_threads_ask_for_first_are_read_once(saved, model, monkeypatch):
+    """Else each would put the column in again, and rows would have texts of other products."""
+    index = ProductIndex.load(saved, model)
+    index.upsert([{"product_id": "new", "title": "quite another"}])
+    real, together = product_rows._stored_texts, threading.Barrier(4)
+
+    def slow(file):
+        found = real(file)
+        time.sleep(0.05)
+        return found
+
+    def ask():
+        together.wait()
+        return index.texts(["p5", "new"])
+
+    monkeypatch.setattr(product_rows, "_stored_texts", slow)
+    with ThreadPoolExecutor(4) as pool:
+        found = [answer.result() for answer in [pool.submit(ask) for _ in range(4)]]
+    assert found == [["thing number 5", "quite another"]] * 4
+    assert len(index.state.rows.texts) == len(index.state.rows)
+
+
+def test_texts_of_other_rows_are_no_part_of_an_index(saved, model, tmp_path):
+    ProductIndex.build(PRODUCTS[:20], model, "flat").save(tmp_path / "small")
+    path = current_version(saved) / "texts.parquet"
+    path.write_bytes((current_version(tmp_path / "small") / "texts.parquet").read_bytes())
+    facts = json.loads((path.parent / "index.json").read_text())
+    facts["files"]["texts.parquet"]["bytes"] = path.stat().st_size
+    (path.parent / "index.json").write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match=r"texts\.parquet is damaged \(20 texts for 300 rows\): build the index again"):
+        ProductIndex.load(saved, model, verify=False)
+
+
+def test_texts_are_kept_in_an_array_of_any_size(saved, model):
+    """More than 2 GiB of text overflow the offsets of a plain one; files of earlier versions hold that."""
+    path = current_version(saved) / "texts.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.cast(pa.schema([("text", pa.string())])), path)
+    facts = json.loads((path.parent / "index.json").read_text())
+    facts["files"]["texts.parquet"]["bytes"] = path.stat().st_size
+    (path.parent / "index.json").write_text(json.dumps(facts))
+    index = ProductIndex.load(saved, model, verify=False)
+    index.upsert([{"product_id": "new", "title": "quite another"}])
+    assert index.state.rows.texts.type == pa.large_string()
+    assert index.texts(["p5", "new"]) == ["thing number 5", "quite another"]
+    index.save(saved)
+    assert pq.read_schema(current_version(saved) / "texts.parquet").field("text").type == pa.large_string()
+
+
+def test_a_refresh_keeps_the_cache_and_loses_no_change(saved, model, tmp_path):
+    reader, writer = ProductIndex.load(saved, model), ProductIndex.load(saved, model)
+    reader.use_cache(tmp_path / "cache")
+    writer.upsert(make_products(5, first=1000))
+    writer.save(saved)
+    assert reader.refresh()
+    model.seen.clear()
+    for _ in range(2):  # the second time from the cache
+        reader.delete(["new"])
+        assert reader.upsert([{"product_id": "new", "title": "kept in the cache"}]) == 1
+    assert model.seen == ["kept in the cache"]
+    writer.save(saved)
+    with pytest.raises(ValueError, match="has a newer version, and this index changes that are not saved"):
+        reader.refresh()
+    assert reader.texts(["new"]) == ["kept in the cache"]
+
+
+def test_a_refresh_refuses_what_is_no_longer_this_index(saved, model):
+    reader = ProductIndex.load(saved, model)
+    ProductIndex.build(PRODUCTS, HashModel("another"), "flat").save(saved)
+    with pytest.raises(ValueError, match="this index was built with another"):
+        reader.refresh()
+    assert reader.search("thing number 17", 1)[0][0][0] == "p17"
+
+
 def test_a_reader_between_two_saves_reads_the_new_version(saved, model, monkeypatch):
     """The version that it was about to open is removed under its hands."""
     writer = ProductIndex.load(saved, model)
@@ -200,6 +312,7 @@ WRITER = """
 import sys
 sys.path.insert(0, sys.argv[2])
 from index_cases import HashModel, make_products
+from rexbert_hf.retrieval.serving import index_state, product_rows
 from rexbert_hf.retrieval.serving.index import ProductIndex
 index = ProductIndex.load(sys.argv[1], HashModel())
 print("ready", flush=True)
@@ -239,7 +352,7 @@ def test_a_save_that_fails_changes_nothing(saved, model, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(type(index.codes), "save", full)
+    monkeypatch.setattr(type(index.state.codes), "save", full)
     with pytest.raises(OSError, match="No space left"):
         index.save(saved)
     assert current_version(saved) == before

@@ -13,6 +13,7 @@ from onnx_cases import TEXTS, WITHOUT_TORCH, small_encoder
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
+from rexbert_hf.retrieval.serving.embedding_cache import EmbeddingCache
 from rexbert_hf.retrieval.serving.index import ProductIndex
 from rexbert_hf.retrieval.serving.onnx_encoder import OnnxEncoder
 from rexbert_hf.retrieval.serving.onnx_export import difference, export_onnx
@@ -120,6 +121,34 @@ def test_prompts_pooling_dimensions_and_the_encoder_of_a_role(tmp_path):
     assert difference(expected, found.encode(TEXTS)).mean_cosine < 0.9999  # no prompt
     with pytest.raises(FileNotFoundError, match="holds no int8 graph: it has fp32"):
         OnnxEncoder(tmp_path, "int8")
+
+
+def test_an_export_of_one_of_two_encoders_does_not_stand_in_for_the_other(tmp_path):
+    """A query encoder of products would fill an index, and the cache of the whole model, with wrong vectors."""
+    model = small_encoder(shared=False)
+    products = [{"product_id": f"p{i}", "title": f"red thing {i}"} for i in range(5)]
+    index = ProductIndex.build(products, model, "flat", cache_dir=tmp_path / "cache")
+    export_onnx(model, tmp_path / "query", ("fp32",), "query", TEXTS)
+    index.model = OnnxEncoder(tmp_path / "query")
+    assert index.search("red thing 4", 3)[0]
+    problem = "encoder for role 'query' alone: export role 'document' too, or use the whole model"
+    with pytest.raises(ValueError, match=problem):
+        index.upsert([{"product_id": "new", "title": "blue thing"}])
+    with pytest.raises(ValueError, match=problem):
+        ProductIndex.build(products, tmp_path / "query", "flat", cache_dir=tmp_path / "cache")
+    export_onnx(model, tmp_path / "document", ("fp32",), "document", TEXTS)
+    document = OnnxEncoder(tmp_path / "document")
+    assert difference(model.encode_document(TEXTS), document.encode_document(TEXTS)).least_cosine > 0.9999
+    index.model = document
+    with pytest.raises(ValueError, match="encoder for role 'document' alone"):
+        index.search("red thing 4", 3)
+
+
+def test_each_precision_has_vectors_of_its_own_in_a_cache(model, exported, tmp_path):
+    for encoder in (model, OnnxEncoder(exported, "int8"), OnnxEncoder(exported, "fp32")):
+        cache = EmbeddingCache(tmp_path, encoder)
+        np.testing.assert_allclose(cache.encode(TEXTS), encoder.encode(TEXTS), atol=1e-5)
+        assert cache.served == 0
 
 
 def test_damaged_and_missing_files_are_one_line(exported, tmp_path):

@@ -205,6 +205,32 @@ def test_the_sample_shop_and_a_saved_index(tmp_path, index):
         open_page(PageSettings(index=str(tmp_path)))
 
 
+def test_an_index_that_was_saved_meanwhile_is_shown(tmp_path, monkeypatch, caplog):
+    nasty_index().save(tmp_path)
+    page, _ = open_page(PageSettings(index=str(tmp_path)))
+    assert (page.columns, page.categories[0]) == ({"category_path", "brand", "price", "in_stock"}, "A & B")
+    newer = [{"product_id": "new", "title": "zebra lamp", "category_path": ["Zoo"], "brand": "Acme"}]
+    ProductIndex.build(newer, "hashing", "flat", lexical=True).save(tmp_path)
+    assert page.search("zebra").sides[0].hits == []  # not yet looked at
+    monkeypatch.setattr(page_module, "REFRESH_SECONDS", 0.0)
+    started = []
+    monkeypatch.setattr(page_module.threading, "Thread", lambda target, daemon: started.append(target) or Started())
+    page.search("zebra")
+    (refresh,) = started
+    refresh()
+    assert [hit.product_id for hit in page.search("zebra").sides[0].hits] == ["new"]
+    assert (page.columns, page.categories) == ({"category_path", "brand"}, ["Zoo"])
+    (tmp_path / "CURRENT").write_text("damaged")
+    page.refresh()
+    assert "CURRENT is damaged" in caplog.text
+    assert page.search("zebra").sides[0].hits  # what was there stays
+
+
+class Started:
+    def start(self) -> None:
+        pass
+
+
 @pytest.mark.parametrize(("words", "message"), [(["--hits", "0"], "hits must be between"), (["--inedx", "x"], "index")])
 def test_wrong_settings_are_one_line(words, message):
     with pytest.raises(SettingsError, match=message) as error:

@@ -1,8 +1,9 @@
 """Vectors of texts that were encoded before, on disk: a catalogue of which 1 % has changed encodes 1 %.
 
-An entry belongs to a model's fingerprint and to the text (its role included), so a changed model or text is never
-served an old vector. Each batch of new texts becomes one more safetensors file, written aside and renamed: several
-processes may share a cache, and one that is killed leaves nothing behind that could be read.
+An entry belongs to a model's fingerprint, to its precision where it is an export, and to the text (its role included):
+a changed model or text is never served an old vector, nor a model in float32 that of its int8 form. Each batch of new
+texts becomes one more safetensors file, written aside and renamed: several processes may share a cache, and one that is
+killed leaves nothing behind that could be read.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ class EmbeddingCache:
 
     def __init__(self, folder: str | Path, model: Any, batch_size: int = 32) -> None:
         self.model, self.batch_size = model, batch_size
-        self.folder = Path(folder) / fingerprint(model)[:32]
+        precision = getattr(model, "precision", None)
+        own = f"-{precision}" if isinstance(precision, str) else ""
+        self.folder = Path(folder) / f"{fingerprint(model)[:32]}{own}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.encoded = self.served = 0
         self._shards: list[np.ndarray] = []
@@ -63,6 +66,8 @@ class EmbeddingCache:
     def encode(self, texts: Sequence[str], role: str = "document") -> np.ndarray:
         """Vectors of texts, float32 `[N, D]`; only those not seen before are encoded, each once.
 
+        What is not finite is given back and not kept: whoever asked knows what the text belongs to.
+
         Args:
             texts: at least one.
             role: "document" or "query".
@@ -71,12 +76,20 @@ class EmbeddingCache:
         if any(key not in self._known for key in keys):
             self._look()  # another process may have written them
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
+        new: dict[bytes, np.ndarray] = {}
         if missing:
-            self._write(list(missing), encode(self.model, list(missing.values()), role, self.batch_size))
+            vectors = encode(self.model, list(missing.values()), role, self.batch_size)
+            new = dict(zip(missing, vectors, strict=True))
+            whole = np.isfinite(vectors).all(axis=1)
+            if whole.any():
+                self._write([key for key, kept in zip(missing, whole, strict=True) if kept], vectors[whole])
         self.encoded += len(missing)
         self.served += len(keys) - len(missing)
-        places = [self._known[key] for key in keys]
-        return np.stack([self._shards[shard][row] for shard, row in places])
+        return np.stack([new[key] if key in new else self._vector(key) for key in keys])
+
+    def _vector(self, key: bytes) -> np.ndarray:
+        shard, row = self._known[key]
+        return self._shards[shard][row]
 
     def _write(self, keys: list[bytes], vectors: np.ndarray) -> None:
         name = f"vectors-{uuid.uuid4().hex}.safetensors"

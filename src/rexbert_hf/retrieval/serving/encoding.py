@@ -38,11 +38,7 @@ def takes_flat_batches(model: Any) -> bool:
 
 
 def encode_flat(
-    model: Any,
-    texts: Sequence[str],
-    role: str | None = None,
-    batch_tokens: int | None = None,
-    normalize_embeddings: bool = False,
+    model: Any, texts: Sequence[str], role: str | None = None, batch_tokens: int | None = None
 ) -> np.ndarray:
     """Encode texts in flat batches; float32 `[N, D]`, in the order of the texts.
 
@@ -51,7 +47,6 @@ def encode_flat(
         texts: at least one.
         role: "query" or "document" puts the model's prompt of that name first.
         batch_tokens: tokens a batch; by default what suits the device.
-        normalize_embeddings: to length one, whether or not the model does.
 
     Raises:
         ValueError: if the model is another one.
@@ -75,8 +70,6 @@ def encode_flat(
             out = model(_features([rows[i] for i in batch], device))["sentence_embedding"]
             if model.truncate_dim is not None:
                 out = out[..., : model.truncate_dim]
-            if normalize_embeddings:
-                out = torch.nn.functional.normalize(out, dim=1)
             if vectors is None:
                 vectors = np.empty((len(rows), out.shape[1]), dtype=np.float32)
             vectors[batch] = out.float().cpu().numpy()

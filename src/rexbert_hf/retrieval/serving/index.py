@@ -1,13 +1,15 @@
 """`ProductIndex`: a catalogue that can be searched, filtered, changed, saved whole and shared.
 
 Vectors lie in a mapped file, codes (see `codes.py`) in memory, filter columns in numpy arrays. Searching needs no
-lock; changing an index that is being searched does: change one copy, `save` it, and let the readers `refresh`.
+lock; changing an index that is being searched does: change one copy, `save` it, and let the readers `refresh`, which
+changes one reference.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +17,16 @@ import numpy as np
 import pyarrow as pa
 
 from rexbert_hf.hub import resolve
-from rexbert_hf.retrieval.serving.dense import dense_search
-from rexbert_hf.retrieval.serving.filters import canonical
-from rexbert_hf.retrieval.serving.index_build import compact_index, fill_index
 from rexbert_hf.retrieval.serving.index_card import push_index
-from rexbert_hf.retrieval.serving.index_files import LEXICAL_FOLDER, described, read_files, write_files
-from rexbert_hf.retrieval.serving.index_folder import INDEX_FILE, current_version, read_facts, write_version
+from rexbert_hf.retrieval.serving.index_folder import INDEX_FILE, current_version, described, read_facts, write_version
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
-from rexbert_hf.retrieval.serving.index_state import IndexState
-from rexbert_hf.retrieval.serving.product_rows import Batch, batches, digests_of
-from rexbert_hf.retrieval.serving.query_model import ModelIdentity, load_model
-from rexbert_hf.retrieval.serving.search_index import Hits, checked_documents
-from rexbert_hf.retrieval.serving.vector_store import VECTORS_FILE, VectorStore, read_segment
+from rexbert_hf.retrieval.serving.index_state import LEXICAL_FOLDER, IndexState
+from rexbert_hf.retrieval.serving.product_rows import ProductRows, batches
+from rexbert_hf.retrieval.serving.query_model import ModelIdentity, opened
+from rexbert_hf.retrieval.serving.search_index import SearchIndex
+from rexbert_hf.retrieval.serving.vector_store import VectorStore
 
 logger = logging.getLogger(__name__)
-
-KEPT_MASKS = 16
-"""Filters whose rows are remembered until the index changes."""
 
 COMPACT_SHARE = 0.3
 """Share of dead rows from which an index says that it wants `compact()`."""
@@ -40,8 +35,17 @@ _DOWNLOADED = (INDEX_FILE, "*.parquet", "*.safetensors", "*.faiss", f"{LEXICAL_F
 _READ_ATTEMPTS = 5
 
 
-class ProductIndex(IndexState):
+class ProductIndex(SearchIndex):
     """Products and their vectors; made by `build` and `load`.
+
+    Args:
+        options: how it is built.
+        identity: of the model that encodes its products.
+        model: the model.
+        state: products and vectors; none by default.
+
+    Attributes:
+        folder: where it was saved or opened.
 
     Example:
         >>> from rexbert_hf.retrieval.serving.hashing_encoder import HashingEncoder
@@ -50,6 +54,18 @@ class ProductIndex(IndexState):
         >>> [name for name, _ in index.search("red lamps")[0]], index.search("red lamp", filter={"price": (4, 5)})
         (['p1', 'p2'], [[]])
     """
+
+    def __init__(
+        self,
+        options: IndexOptions,
+        identity: ModelIdentity | None,
+        model: Any = None,
+        state: IndexState | None = None,
+    ) -> None:
+        super().__init__(options, identity, model)
+        self.state = state or IndexState(options, ProductRows(options.filters), VectorStore(0, options.storage))
+        self.folder: Path | None = None
+        self._unsaved = False
 
     # Making
 
@@ -60,6 +76,7 @@ class ProductIndex(IndexState):
         model: Any,
         kind: str = "hnsw",
         *,
+        revision: str | None = None,
         backend: str = "faiss",
         cache_dir: str | Path | None = None,
         work_dir: str | Path | None = None,
@@ -74,6 +91,7 @@ class ProductIndex(IndexState):
             products: a data set, a list or a generator of `PRODUCT` rows or mappings with some of their fields.
             model: a SentenceTransformer, an `OnnxEncoder`, any object with `encode(texts)`, or a folder or repository.
             kind: "flat", "hnsw", "int8", "int4" or "binary", see `IndexOptions`.
+            revision: of the model's repository; the index remembers the commit and loads its model from there.
             backend: "faiss", or "qdrant" (then see `QdrantIndex.build` for `url`, `path`, `collection`).
             cache_dir: an embedding cache: texts encoded before with this model are not encoded again.
             work_dir: where vectors are kept until the index is saved; the system's temporary folder by default.
@@ -90,16 +108,16 @@ class ProductIndex(IndexState):
         if backend == "qdrant":
             from rexbert_hf.retrieval.serving.qdrant_index import QdrantIndex
 
-            return QdrantIndex.build(products, model, kind, cache_dir=cache_dir, **options)
+            if vectors is not None or work_dir is not None:
+                raise ValueError("backend 'qdrant' keeps vectors in Qdrant and encodes them: no vectors=, no work_dir=")
+            return QdrantIndex.build(products, model, kind, revision=revision, cache_dir=cache_dir, **options)
         if backend != "faiss":
             raise ValueError(f"index backend {backend!r} is unknown: faiss or qdrant")
-        loaded = None if model is None else load_model(model)
-        name = str(model) if isinstance(model, (str, Path)) else None
-        identity = None if loaded is None else ModelIdentity.of(loaded, name)
+        loaded, identity = opened(model, revision)
         index = cls(IndexOptions.of(kind=kind, **options), identity, loaded)
         if loaded is not None:
             index.use_cache(cache_dir)
-        fill_index(index, products, vectors, work_dir)
+        index.state = IndexState.filled(index.options, products, index._encoded, vectors, work_dir)
         return index
 
     # Searching
@@ -108,129 +126,75 @@ class ProductIndex(IndexState):
         name = self.identity.name if self.identity else "vectors"
         return f"ProductIndex({len(self)} products, {self.options.kind}, {self.dim} dimensions, {name})"
 
-    def _mask(self, filter: Mapping[str, Any] | None) -> np.ndarray | None:
-        """Rows that may be returned; None: all."""
-        if not filter:
-            return None if self.rows.alive.all() else self.rows.alive
-        name = repr([(key, getattr(value, "tolist", lambda v=value: v)()) for key, value in canonical(filter).items()])
-        if name not in self._masks:
-            if len(self._masks) >= KEPT_MASKS:
-                self._masks.clear()
-            self._masks[name] = self.rows.columns.mask(filter) & self.rows.alive
-        return self._masks[name]
+    def __len__(self) -> int:
+        return self.state.rows.count
 
-    def _dense(self, vectors: np.ndarray, k: int, filter: Mapping[str, Any] | None) -> list[Hits]:
-        scores, rows = dense_search(self.store, self.codes, self.options, vectors, k, self._mask(filter))
-        return self._named(scores, rows)
+    def _searched(self) -> IndexState:
+        return self.state
 
-    def _lexical(self, texts: Sequence[str], k: int, filter: Mapping[str, Any] | None) -> list[Hits]:
-        lexical = self.words()
-        return self._named(*lexical.search(texts, min(k, len(self.rows)), self._mask(filter)))
-
-    def _named(self, scores: np.ndarray, rows: np.ndarray) -> list[Hits]:
-        hits = []
-        for found, values in zip(rows, scores, strict=True):
-            there = found >= 0
-            hits.append(list(zip(self.rows.names(found[there]), values[there].tolist(), strict=True)))
-        return hits
+    def ids(self) -> list[str]:
+        """See `SearchIndex.ids`."""
+        rows = self.state.rows
+        return rows.names(np.flatnonzero(rows.alive))
 
     def texts(self, ids: Sequence[str]) -> list[str | None]:
-        """The encoded text of products, None for unknown ones.
-
-        Args:
-            ids: product ids.
-        """
-        rows = self.rows.find(list(ids))
-        there = self.rows.texts.take(pa.array(rows[rows >= 0])).to_pylist()
+        """See `SearchIndex.texts`."""
+        all_rows = self.state.rows
+        rows = all_rows.find(list(ids))
+        there = all_rows.texts.take(pa.array(rows[rows >= 0])).to_pylist()
         return [there.pop(0) if row >= 0 else None for row in rows]
 
     def facts(self, ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Filter columns of products, such as price and category_path; {} for unknown ones.
-
-        Args:
-            ids: product ids.
-        """
-        return [self.rows.columns.at(int(row)) if row >= 0 else {} for row in self.rows.find(list(ids))]
+        """See `SearchIndex.facts`."""
+        rows = self.state.rows
+        return [rows.columns.at(int(row)) if row >= 0 else {} for row in rows.find(list(ids))]
 
     def choices(self, column: str) -> list[str]:
-        """Texts that a filter column holds, sorted; [] for numbers, and for a column that the index does not have.
-
-        Args:
-            column: its name.
-        """
-        found = self.rows.columns.columns.get(column)
-        return sorted(found.texts) if found is not None and found.texts is not None else []
+        """See `SearchIndex.choices`."""
+        rows = self.state.rows
+        found = rows.columns.columns.get(column)
+        return [] if found is None else sorted(found.held(rows.alive))
 
     @property
     def filter_columns(self) -> list[str]:
         """Columns that a search may be filtered by."""
-        return list(self.rows.columns.columns)
+        return list(self.state.rows.columns.columns)
 
     # Changing
 
     def upsert(self, products: Any) -> int:
-        """Add products, or replace those of the same id; returns how many had to be encoded.
-
-        A product whose text is the same keeps its vector; its filter columns are written anew.
-
-        Args:
-            products: as for `build`.
-        """
-        encoded = 0
-        for batch in batches(products, self.options):
-            self._masks.clear()
-            if not batch.ids:
-                continue
-            rows = self.rows.find(batch.ids)
-            known = rows >= 0
-            same = np.zeros(len(rows), dtype=bool)
-            same[known] = self.rows.digests[rows[known]] == digests_of(batch.texts)[known]
-            for place in np.flatnonzero(same):
-                self.rows.columns.replace(int(rows[place]), batch.products[place], batch.ids[place])
-            encoded += self._add(batch, np.flatnonzero(~same), rows)
+        """See `SearchIndex.upsert`."""
+        self._unsaved = True
+        encoded = sum(self.state.upsert(batch, self._encoded) for batch in batches(products, self.options))
         self._say_if_sparse()
         return encoded
 
-    def _add(self, batch: Batch, places: np.ndarray, rows: np.ndarray) -> int:
-        """New rows for the products at `places`; their old `rows` are dead."""
-        if not len(places):
-            return 0
-        part = Batch([batch.ids[i] for i in places], [batch.texts[i] for i in places], [])
-        vectors = checked_documents(self.encode(part), part.ids, self.options.metric)
-        if vectors.shape[1] != self.dim:
-            raise ValueError(f"the model gives {vectors.shape[1]} dimensions, the index has {self.dim}: use its model")
-        self.rows.append(batch, places.tolist())
-        self.kill(rows[places])
-        self.store.append(vectors)
-        if self.codes is not None:
-            self.codes.add(vectors)
-        return len(places)
-
     def delete(self, ids: Sequence[str]) -> int:
-        """Remove products; returns how many were there.
-
-        Args:
-            ids: product ids; unknown ones are passed over.
-        """
+        """See `SearchIndex.delete`."""
         if isinstance(ids, str):
             raise TypeError(f"delete takes a list of product ids, not the text {ids!r}")
-        killed = self.kill(np.unique(self.rows.find([str(name) for name in ids])))
+        self._unsaved = True
+        killed = self.state.kill(np.unique(self.state.rows.find([str(name) for name in ids])))
         self._say_if_sparse()
         return killed
 
     @property
     def dead_share(self) -> float:
         """Share of rows that were deleted or replaced."""
-        return 1 - len(self) / max(len(self.rows), 1)
+        return 1 - len(self) / max(len(self.state.rows), 1)
 
     def _say_if_sparse(self) -> None:
         if self.dead_share > COMPACT_SHARE:
             logger.warning("%.0f %% of the rows are dead: compact() builds the codes again", 100 * self.dead_share)
 
-    def compact(self) -> None:
-        """Drop dead rows and build the codes again; nothing is encoded."""
-        self._masks.clear()
-        compact_index(self)
+    def compact(self, work_dir: str | Path | None = None) -> None:
+        """Drop dead rows and build the codes again; nothing is encoded.
+
+        Args:
+            work_dir: where vectors are kept until the index is saved; the system's temporary folder by default.
+        """
+        self._unsaved = True
+        self.state = self.state.compacted(work_dir)
 
     # Storage
 
@@ -244,11 +208,14 @@ class ProductIndex(IndexState):
             The folder of the version.
         """
         folder = Path(directory)
-        self.version = write_version(folder, lambda stage: write_files(self, stage))
-        self.folder = folder
-        self.store = VectorStore(self.dim, self.options.storage, [read_segment(self.version / VECTORS_FILE)])
-        self.scratch = None
-        return self.version
+        version = write_version(folder, self._write)
+        self.state.written(version)
+        self.folder, self._unsaved = folder, False
+        return version
+
+    def _write(self, stage: Path) -> dict[str, Any]:
+        """Write all files but `index.json`; returns what that holds."""
+        return {**self.state.write(stage), "model": None if self.identity is None else asdict(self.identity)}
 
     @classmethod
     def load(
@@ -300,20 +267,34 @@ class ProductIndex(IndexState):
         index = cls(settings, identity)
         if model is not None:
             index.model = model
-        index.folder = folder
-        read_files(index, version, facts)
+        index.state, index.folder = IndexState.read(version, settings, facts), folder
         return index
 
     def refresh(self) -> bool:
         """Open the current version of the folder, if another one than this was saved there.
 
+        Searches that run go on in the version that they began with; model and embedding cache stay.
+
         Returns:
             Whether there was one.
+
+        Raises:
+            ValueError: if another model encoded it, it lies in Qdrant, or changes of this index would be lost.
         """
-        if self.folder is None or current_version(self.folder) == self.version:
+        if self.folder is None or current_version(self.folder) == self.state.version:
             return False
-        newer = ProductIndex.load(self.folder, self._model)
-        self.__dict__.update(newer.__dict__)
+        if self._unsaved:
+            raise ValueError(
+                f"{self.folder} has a newer version, and this index changes that are not saved: open another"
+            )
+        newer = ProductIndex.load(self.folder)
+        if not isinstance(newer, ProductIndex):
+            raise ValueError(f"{self.folder} holds an index in Qdrant now: open it with ProductIndex.load")
+        if self._model is not None and newer.identity is not None:
+            newer.identity.check(self._model)
+        if self.state.lexical is not None:
+            newer.state.words()  # here, not within the first search
+        self.options, self.identity, self.state = newer.options, newer.identity, newer.state
         return True
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, **options: Any) -> str:
@@ -327,4 +308,5 @@ class ProductIndex(IndexState):
         Returns:
             The repository's address.
         """
-        return push_index(self, repo_id, private=private, **options)
+        options.setdefault("commit_message", f"Push {self!r}")
+        return push_index(self._write, self.filter_columns, repo_id, private=private, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,7 @@ import yaml
 
 from rexbert_hf.hub.push_files import push_files
 from rexbert_hf.hub.readme import BEGIN, END
-from rexbert_hf.retrieval.serving.index_files import write_files
 from rexbert_hf.retrieval.serving.index_folder import read_facts, write_version
-from rexbert_hf.retrieval.serving.index_state import IndexState
 
 _OURS = ("index.json", "*.parquet", "*.safetensors", "index.faiss", "bm25/*")
 
@@ -62,20 +61,20 @@ def index_card(facts: dict[str, Any], columns: list[str], repo_id: str) -> str:
     return f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---\n{_TEXT.format(begin=BEGIN, end=END, **known)}"
 
 
-def push_index(index: IndexState, repo_id: str, **options: Any) -> str:
+def push_index(write: Callable[[Path], dict[str, Any]], columns: list[str], repo_id: str, **options: Any) -> str:
     """Push an index; see `ProductIndex.push_to_hub`.
 
     Args:
-        index: any; what is in memory is pushed, saved or not.
+        write: writes all files but `index.json` into the folder it is given, and returns what `index.json` holds.
+        columns: filter columns that the index has.
         repo_id: "user/name".
         options: of `push_files`.
     """
     with tempfile.TemporaryDirectory() as folder:
-        version = write_version(Path(folder), lambda stage: _portable(write_files(index, stage)))
+        version = write_version(Path(folder), lambda stage: _portable(write(stage)))
         facts = read_facts(version, verify=False)
         files = {path.relative_to(version).as_posix(): path for path in sorted(version.rglob("*")) if path.is_file()}
-        card = index_card(facts, list(index.rows.columns.columns), repo_id)
-        options.setdefault("commit_message", f"Push {index!r}")
+        card = index_card(facts, columns, repo_id)
         return push_files(files, repo_id, card=card, repo_type="dataset", stale=_OURS, **options)
 
 

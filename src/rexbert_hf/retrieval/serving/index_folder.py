@@ -14,14 +14,19 @@ import re
 import shutil
 import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rexbert_hf.hub.run_file import write_whole
+from rexbert_hf.retrieval.serving.index_options import IndexOptions
+from rexbert_hf.retrieval.serving.query_model import ModelIdentity
 
 INDEX_FILE = "index.json"
 CURRENT_FILE = "CURRENT"
+FORMAT = 1
+"""Of a version's files; a reader refuses a later one."""
+
 KEPT_VERSIONS = 2
 """Versions left in a folder: the current one, and the one that slow readers may be opening."""
 
@@ -112,6 +117,29 @@ def read_facts(version: Path, verify: bool | None = None) -> dict[str, Any]:
         if verify and _facts_of(file)["sha256"] != entry["sha256"]:
             raise ValueError(f"{file} is damaged (its checksum differs): build the index again")
     return dict(facts)
+
+
+def described(version: Path, facts: Mapping[str, Any]) -> tuple[IndexOptions, ModelIdentity | None]:
+    """How an index was built and with what model, as its `index.json` says.
+
+    Args:
+        version: the folder, for messages.
+        facts: of the file.
+
+    Raises:
+        ValueError: if a later release wrote it, or something is missing in it.
+    """
+    place = version / INDEX_FILE
+    needed = ("place", "collection", "columns") if facts.get("backend") == "qdrant" else ("dim",)
+    if missing := [key for key in ("format", "options", "model", *needed) if key not in facts]:
+        raise ValueError(f"{place} is damaged (it has no '{missing[0]}'): build the index again")
+    if not isinstance(facts["format"], int) or facts["format"] > FORMAT:
+        raise ValueError(f"{version} was written by a later rexbert-hf (format {facts['format']}): update it")
+    try:
+        identity = None if facts["model"] is None else ModelIdentity(**facts["model"])
+        return IndexOptions.of(**facts["options"]), identity
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{place} is damaged ({error}): build the index again") from None
 
 
 def _files(folder: Path) -> dict[str, Path]:

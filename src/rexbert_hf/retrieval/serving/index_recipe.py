@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from rexbert_hf.retrieval.serving.hashing_encoder import HASHING
 from rexbert_hf.retrieval.serving.index import COMPACT_SHARE, ProductIndex
 from rexbert_hf.retrieval.serving.index_folder import current_version, read_facts
 from rexbert_hf.retrieval.serving.index_options import MODES, IndexOptions
-from rexbert_hf.retrieval.serving.query_model import fingerprint, load_model
+from rexbert_hf.retrieval.serving.query_model import fingerprint, open_model
 from rexbert_hf.settings import sole_run, to_dict
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class BuildIndexRun:
     Attributes:
         model: folder or Hub id of a sentence encoder, or of its ONNX export; "hashing" knows spelling only and needs
             no model.
+        revision: of the model, where it is a Hub id; the index remembers the commit.
         products: the catalogue.
         output_dir: of the index and `run.json`.
         index: how it is built.
@@ -101,6 +103,7 @@ class BuildIndexRun:
     """
 
     model: str = HASHING
+    revision: str | None = None
     products: ProductSource = field(default_factory=ProductSource)
     output_dir: Path = Path("output/index")
     index: IndexOptions = field(default_factory=IndexOptions)
@@ -122,7 +125,7 @@ class BuildIndexRun:
             raise ValueError("push_to_hub: an index in Qdrant stays there; push one of backend faiss")
 
 
-@sole_run(".index-*")
+@sole_run(".index-*", ".rows*")
 def run_build_index(run: BuildIndexRun) -> dict[str, Any]:
     """Build or update, save, search, push as the settings say; what was measured.
 
@@ -130,30 +133,36 @@ def run_build_index(run: BuildIndexRun) -> dict[str, Any]:
         run: the settings.
     """
     run.output_dir.mkdir(parents=True, exist_ok=True)
-    model = load_model(run.model)
-    products = run.products.read(run.output_dir / ".rows")
-    start = time.perf_counter()
-    index = _existing(run, model)
-    if index is not None:
-        results = _update(index, products)
-    else:
-        index = _build(run, model, products)
-        encoded = len(index) if getattr(index, "cache", None) is None else index.cache.encoded
-        results = {"updated": False, "encoded": encoded, "deleted": 0}
+    model, commit = open_model(run.model, run.revision)
+    with tempfile.TemporaryDirectory(dir=run.output_dir, prefix=".rows-") as rows:
+        products = run.products.read(Path(rows))
+        start = time.perf_counter()
+        index = _existing(run, model)
+        if index is not None:
+            index.use_cache(run.cache_dir)
+            results = _update(index, products, run.output_dir)
+        else:
+            index = _build(run, model, products)
+            encoded = len(index) if index.cache is None else index.cache.encoded
+            results = {"updated": False, "encoded": encoded, "deleted": 0}
+    if index.identity is not None:
+        index.identity.name, index.identity.revision = run.model, commit
     version = index.save(run.output_dir)
     seconds = time.perf_counter() - start
     results |= {"products": len(index), "dim": index.dim, "seconds": seconds, "kind": run.index.kind}
     results["bytes"] = {p.name: p.stat().st_size for p in sorted(version.rglob("*")) if p.is_file()}
     results["searches"] = examples(index, run) if run.queries else []
-    if run.push_to_hub:
+    if isinstance(index, ProductIndex) and run.push_to_hub:
         results["url"] = index.push_to_hub(run.push_to_hub, private=run.private)
+    if not isinstance(index, ProductIndex):
+        index.close()
     write_run(run.output_dir, config=to_dict(run), results=results)
     return results
 
 
 def _existing(run: BuildIndexRun, model: Any) -> Any:
-    """The index in the folder, if it was built with this model and these settings."""
-    if not run.update or run.backend != "faiss":
+    """The index in the folder, if it was built with this model and these settings, in the same place."""
+    if not run.update:
         return None
     try:
         facts = read_facts(current_version(run.output_dir))
@@ -161,34 +170,32 @@ def _existing(run: BuildIndexRun, model: Any) -> Any:
         if not isinstance(error, FileNotFoundError):
             logger.warning("%s; it is built anew", error)
         return None
-    if facts.get("options") != asdict(run.index) or facts["model"]["fingerprint"] != fingerprint(model):
+    place: dict[str, Any] = {"backend": run.backend}
+    if run.backend == "qdrant":
+        place |= {"place": run.qdrant.url or run.qdrant.path or ":memory:", "collection": run.qdrant.collection}
+    same = {"backend": "faiss", **facts}.items() >= place.items() and facts.get("options") == asdict(run.index)
+    if not same or (facts.get("model") or {}).get("fingerprint") != fingerprint(model):
         logger.info("model or settings have changed: the index is built anew")
         return None
-    index = ProductIndex.load(run.output_dir, model)
-    index.use_cache(run.cache_dir)
-    return index
+    try:
+        return ProductIndex.load(run.output_dir, model)
+    except FileNotFoundError as error:  # Qdrant has lost the collection
+        logger.warning("%s; it is built anew", error)
+        return None
 
 
 def _build(run: BuildIndexRun, model: Any, products: Dataset) -> Any:
-    options = asdict(run.index)
-    if run.backend == "qdrant":
-        options |= asdict(run.qdrant)
-    else:
-        options["work_dir"] = run.output_dir
-    index = ProductIndex.build(products, model, backend=run.backend, cache_dir=run.cache_dir, **options)
-    if index.identity is not None:
-        index.identity.name = run.model
-    return index
+    options = asdict(run.index) | (asdict(run.qdrant) if run.backend == "qdrant" else {"work_dir": run.output_dir})
+    return ProductIndex.build(products, model, backend=run.backend, cache_dir=run.cache_dir, **options)
 
 
-def _update(index: ProductIndex, products: Dataset) -> dict[str, Any]:
-    before = set(index.rows.names(index.rows.alive.nonzero()[0]))
+def _update(index: Any, products: Dataset, work_dir: Path) -> dict[str, Any]:
+    before = set(index.ids())
     encoded = index.upsert(products)
-    gone = sorted(before - {str(name) for name in products["product_id"]})
-    deleted = index.delete(gone)
-    if index.dead_share > COMPACT_SHARE:
-        index.compact()
-    return {"updated": True, "encoded": encoded, "deleted": deleted}
+    index.delete(sorted(before - {str(name) for name in products["product_id"]}))
+    if isinstance(index, ProductIndex) and index.dead_share > COMPACT_SHARE:
+        index.compact(work_dir)
+    return {"updated": True, "encoded": encoded, "deleted": len(before - set(index.ids()))}
 
 
 def examples(index: Any, run: BuildIndexRun) -> list[dict[str, Any]]:

@@ -1,111 +1,233 @@
-"""The state of an index in FAISS: rows, vectors, codes, words. What building, saving and searching it share.
+"""One version of an index in FAISS: rows, vectors, codes, words. All that a search reads is one such object.
 
-Apart from `index.py`, so that the modules that fill, write and read an index need not know who searches it.
+A search takes it once, so that row numbers, vectors and codes belong together however often a newer version takes its
+place. It fills itself from products, writes and reads the files of a version, and copies itself without dead rows.
 """
 
 from __future__ import annotations
 
 import logging
 import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from rexbert_hf.retrieval.serving.codes import build_codes
-from rexbert_hf.retrieval.serving.embedding_cache import EmbeddingCache
+from rexbert_hf.hub import versions
+from rexbert_hf.retrieval.serving.codes import Codes, build_codes, load_codes
+from rexbert_hf.retrieval.serving.dense import dense_search
+from rexbert_hf.retrieval.serving.filters import parse_filter
+from rexbert_hf.retrieval.serving.index_folder import FORMAT
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.lexical import LexicalIndex
-from rexbert_hf.retrieval.serving.product_rows import Batch, ProductRows
-from rexbert_hf.retrieval.serving.query_model import ModelIdentity, encode
-from rexbert_hf.retrieval.serving.search_index import SearchIndex
-from rexbert_hf.retrieval.serving.vector_store import VectorStore
+from rexbert_hf.retrieval.serving.product_rows import Batch, ProductRows, batches
+from rexbert_hf.retrieval.serving.search_index import Hits, checked_documents
+from rexbert_hf.retrieval.serving.vector_store import VECTORS_FILE, VectorStore, VectorWriter, read_segment
 
 logger = logging.getLogger(__name__)
 
 SMALL_CATALOGUE = 50_000
 """Without FAISS, an index of so many products is searched exactly, whatever its kind."""
 
+KEPT_MASKS = 16
+"""Filters whose rows are remembered until the index changes."""
 
-class IndexState(SearchIndex):
-    """What an index holds.
+LEXICAL_FOLDER = "bm25"
+COPY_ROWS = 16_384
+"""Vectors copied at a time."""
+
+Encode = Callable[[list[str], list[str]], np.ndarray]
+"""Texts and their products' ids to vectors `[N, D]` as the index keeps them."""
+
+
+class IndexState:
+    """Products, their vectors, and what finds them.
 
     Args:
         options: how it is built.
-        identity: of the model that encodes its products.
-        model: the model.
+        rows: product ids, texts, filter columns, and which rows count.
+        store: vectors of all rows.
+        scratch: folder of the vectors until the index is saved.
 
     Attributes:
-        rows: product ids, texts, filter columns, and which rows count.
-        store: their vectors.
         codes: of all rows, see `codes.py`; None where every vector is compared.
         lexical: BM25 of the rows, once it was asked for.
-        cache: of embeddings, if there is one.
-        scratch: folder of the vectors until the index is saved.
+        version: the folder that it was written to or read from.
     """
 
-    def __init__(self, options: IndexOptions, identity: ModelIdentity | None, model: Any = None) -> None:
-        super().__init__(options, identity, model)
-        self.rows = ProductRows(options.filters)
-        self.store = VectorStore(0, options.storage)
-        self.codes: Any = None
+    def __init__(
+        self,
+        options: IndexOptions,
+        rows: ProductRows,
+        store: VectorStore,
+        scratch: tempfile.TemporaryDirectory[str] | None = None,
+    ) -> None:
+        self.options, self.rows, self.store, self.scratch = options, rows, store, scratch
+        self.codes: Codes | None = None
         self.lexical: LexicalIndex | None = None
-        self.cache: EmbeddingCache | None = None
-        self.folder: Path | None = None
         self.version: Path | None = None
         self._masks: dict[str, np.ndarray] = {}
-        self.scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._building = threading.Lock()
 
-    def encode(self, batch: Batch) -> np.ndarray:
-        """Vectors of a batch's texts, from the cache where there is one.
+    # Making
+
+    @classmethod
+    def filled(
+        cls,
+        options: IndexOptions,
+        products: Any,
+        encode: Encode,
+        vectors: np.ndarray | None = None,
+        work_dir: str | Path | None = None,
+    ) -> IndexState:
+        """Encode products in batches into a scratch file and build the codes.
 
         Args:
-            batch: see `product_rows.py`.
+            options: how.
+            products: as for `ProductIndex.build`.
+            encode: encodes and checks.
+            vectors: `[N, D]` of the products, in place of encoding them.
+            work_dir: where the scratch file lies.
+
+        Raises:
+            ValueError: if there is no product, or vectors do not fit them.
         """
-        if self.cache is not None:
-            return self.cache.encode(batch.texts)
-        return encode(self.model, batch.texts)
-
-    def use_cache(self, folder: str | Path | None) -> None:
-        """Look up texts in an embedding cache from now on.
-
-        Args:
-            folder: of the cache; None leaves it.
-        """
-        if folder is not None:
-            self.cache = EmbeddingCache(folder, self.model)
-
-    def build_search(self) -> None:
-        """Build codes of all rows, and BM25 if it is wanted."""
-        options = self.options
+        rows = ProductRows(options.filters)
+        scratch = tempfile.TemporaryDirectory[str](dir=work_dir, prefix=".index-")
+        path = Path(scratch.name) / VECTORS_FILE
+        writer: VectorWriter | None = None
+        skipped = 0
         try:
-            self.codes = build_codes(self.store, options.kind, options.graph_links, options.ef_construction)
+            for batch in batches(products, options):
+                skipped += len(batch.skipped)
+                batch.repeated += rows.kill(rows.find([*batch.ids, *batch.skipped]))
+                if not batch.ids:
+                    continue
+                if vectors is None:
+                    found = encode(batch.texts, batch.ids)
+                else:
+                    found = checked_documents(_given(vectors, batch, len(rows)), batch.ids, options.metric)
+                writer = writer or VectorWriter(path, found.shape[1], options.storage)
+                coded = rows.columns.coded(batch.values, batch.ids)
+                writer.append(found)
+                rows.append(batch.ids, batch.texts, coded, np.arange(len(batch.ids)))
+        finally:
+            if writer is not None:
+                writer.close()
+        if writer is None:
+            raise ValueError(f"no product to index ({skipped} had no text): give products with a title")
+        if vectors is not None and len(vectors) != len(rows):
+            raise ValueError(f"{len(vectors)} vectors for {len(rows)} products: one for each is due")
+        return cls._over(options, rows, scratch)
+
+    def compacted(self, work_dir: str | Path | None = None) -> IndexState:
+        """A copy without dead rows, with codes of its own.
+
+        Args:
+            work_dir: where its vectors lie until it is saved.
+        """
+        living = np.flatnonzero(self.rows.alive)
+        scratch = tempfile.TemporaryDirectory[str](dir=work_dir, prefix=".index-")
+        with VectorWriter(Path(scratch.name) / VECTORS_FILE, self.dim, self.options.storage) as writer:
+            for start in range(0, len(living), COPY_ROWS):
+                writer.append(self.store.take(living[start : start + COPY_ROWS]))
+        return self._over(self.options, self.rows.kept(living), scratch)
+
+    @classmethod
+    def _over(cls, options: IndexOptions, rows: ProductRows, scratch: tempfile.TemporaryDirectory[str]) -> IndexState:
+        """Rows over the vectors of a scratch file, which lives as long as they do; codes and BM25 are built."""
+        segment = read_segment(Path(scratch.name) / VECTORS_FILE)
+        state = cls(options, rows, VectorStore(segment.data.shape[1], options.storage, [segment]), scratch)
+        try:
+            state.codes = build_codes(state.store, options.kind, options.graph_links, options.ef_construction)
         except ImportError as error:
-            if len(self.store) > SMALL_CATALOGUE:
+            if len(state.store) > SMALL_CATALOGUE:
                 raise
-            logger.warning("%s; %d products are searched exactly", error, len(self.store))
-            self.codes = None
-        self.lexical = None
+            logger.warning("%s; %d products are searched exactly", error, len(state.store))
         if options.lexical:
-            self.words()
+            state.words()
+        return state
+
+    # Searching
 
     @property
     def dim(self) -> int:
         """Width of the vectors."""
         return self.store.dim
 
-    def __len__(self) -> int:
-        return self.rows.count
+    def search_vectors(self, vectors: np.ndarray, k: int, filter: Mapping[str, Any] | None) -> list[Hits]:
+        """Hits by vectors that are checked already; see `Searched`."""
+        return self._named(*dense_search(self.store, self.codes, self.options, vectors, k, self._mask(filter)))
+
+    def search_words(self, texts: Sequence[str], k: int, filter: Mapping[str, Any] | None) -> list[Hits]:
+        """Hits by words; see `Searched`."""
+        return self._named(*self.words().search(texts, min(k, len(self.rows)), self._mask(filter)))
 
     def words(self) -> LexicalIndex:
-        """BM25 of all rows, built anew if rows were added."""
-        if self.lexical is None or self.lexical.rows != len(self.rows):
-            living = np.flatnonzero(self.rows.alive)
-            texts = self.rows.texts.take(pa.array(living)).to_pylist()
-            options = self.options
-            self.lexical = LexicalIndex.build(texts, options.stem, living, len(self.rows), options.spelling)
-        return self.lexical
+        """BM25 of the rows that count, built anew if these have changed: by one thread, while others wait."""
+        with self._building:
+            # Rows only come and die, so that equal numbers are the same rows.
+            sizes = len(self.rows), self.rows.count
+            if self.lexical is None or (self.lexical.rows, len(self.lexical.numbers)) != sizes:
+                living = np.flatnonzero(self.rows.alive)
+                texts = self.rows.texts.take(pa.array(living)).to_pylist()
+                options = self.options
+                self.lexical = LexicalIndex.build(texts, options.stem, living, len(self.rows), options.spelling)
+            return self.lexical
+
+    def _mask(self, filter: Mapping[str, Any] | None) -> np.ndarray | None:
+        """Rows that may be returned; None: all."""
+        if not filter:
+            return None if self.rows.alive.all() else self.rows.alive
+        conditions = parse_filter(filter, self.rows.columns.texts)
+        name = repr(conditions)
+        mask = self._masks.get(name)  # other threads may empty it at any moment
+        if mask is None:
+            mask = self.rows.columns.passing(conditions) & self.rows.alive
+            if len(self._masks) >= KEPT_MASKS:
+                self._masks.clear()
+            self._masks[name] = mask
+        return mask
+
+    def _named(self, scores: np.ndarray, rows: np.ndarray) -> list[Hits]:
+        hits = []
+        for found, values in zip(rows, scores, strict=True):
+            there = found >= 0
+            hits.append(list(zip(self.rows.names(found[there]), values[there].tolist(), strict=True)))
+        return hits
+
+    # Changing
+
+    def upsert(self, batch: Batch, encode: Encode) -> int:
+        """Add a batch's products, or replace those of the same id; returns how many had to be encoded.
+
+        Those that have no text any more are no longer found.
+
+        Args:
+            batch: see `batches`.
+            encode: encodes and checks.
+        """
+        rows = self.rows.find(batch.ids)
+        same = self.rows.holds(rows, batch.texts)
+        old, new = np.flatnonzero(same), np.flatnonzero(~same)
+        # All that may fail comes before the first change.
+        coded = self.rows.columns.coded(batch.values, batch.ids)
+        vectors = encode([batch.texts[i] for i in new], [batch.ids[i] for i in new]) if len(new) else None
+        if vectors is not None and vectors.shape[1] != self.dim:
+            raise ValueError(f"the model gives {vectors.shape[1]} dimensions, the index has {self.dim}: use its model")
+        self.kill(np.concatenate([rows[new], self.rows.find(batch.skipped)]))
+        self.rows.columns.write(rows[old], coded, old)
+        if vectors is None:
+            return 0
+        self.rows.append(batch.ids, batch.texts, coded, new)
+        self.store.append(vectors)
+        if self.codes is not None:
+            self.codes.add(vectors)
+        return len(new)
 
     def kill(self, rows: np.ndarray) -> int:
         """Mark rows as dead; returns how many.
@@ -113,9 +235,65 @@ class IndexState(SearchIndex):
         Args:
             rows: -1 is none.
         """
-        rows = rows[rows >= 0]
         self._masks.clear()
-        if len(rows):
-            self.rows.alive = self.rows.alive.copy()  # searches that run keep theirs
-            self.rows.alive[rows] = False
-        return len(rows)
+        return self.rows.kill(rows)
+
+    # Storage
+
+    def write(self, stage: Path) -> dict[str, Any]:
+        """Write all files but `index.json`; returns what that holds, its model aside.
+
+        Args:
+            stage: an empty folder.
+        """
+        with VectorWriter(stage / VECTORS_FILE, self.dim, self.options.storage) as writer:
+            for _, block in self.store.blocks(COPY_ROWS):
+                writer.append(block)
+        self.rows.save(stage)
+        if self.codes is not None:
+            self.codes.save(stage)
+        if self.options.lexical or self.lexical is not None:
+            self.words().save(stage / LEXICAL_FOLDER)
+        facts = {"format": FORMAT, "products": self.rows.count, "rows": len(self.rows), "dim": self.dim}
+        return {**facts, "options": asdict(self.options), "versions": versions()}
+
+    def written(self, version: Path) -> None:
+        """Read vectors from the files of a version from now on, and let the scratch file go.
+
+        Args:
+            version: the folder that `write` filled.
+        """
+        self.store = VectorStore(self.dim, self.options.storage, [read_segment(version / VECTORS_FILE)])
+        self.version, self.scratch = version, None
+
+    @classmethod
+    def read(cls, version: Path, options: IndexOptions, facts: Mapping[str, Any]) -> IndexState:
+        """Open the files of a version; vectors and BM25 are mapped.
+
+        Args:
+            version: the folder.
+            options: of the index.
+            facts: of its `index.json`.
+
+        Raises:
+            ValueError: if a file is damaged, or they do not belong together.
+        """
+        store = VectorStore(int(facts["dim"]), options.storage, [read_segment(version / VECTORS_FILE)])
+        state = cls(options, ProductRows.load(version, options.filters), store)
+        state.version = version
+        state.codes = load_codes(version, options.kind)
+        if (version / LEXICAL_FOLDER).is_dir():
+            state.lexical = LexicalIndex.load(version / LEXICAL_FOLDER)
+        sizes = {len(store), len(state.rows), *([len(state.codes)] if state.codes is not None else [])}
+        if len(sizes) != 1:
+            raise ValueError(f"{version} is damaged (its files hold {sorted(sizes)} rows): build the index again")
+        return state
+
+
+def _given(vectors: np.ndarray, batch: Batch, first: int) -> np.ndarray:
+    if batch.skipped or batch.repeated:
+        raise ValueError("with vectors given, every product needs a text and an id of its own")
+    found = vectors[first : first + len(batch.ids)]
+    if len(found) < len(batch.ids):
+        raise ValueError(f"{len(vectors)} vectors for more products: one for each is due")
+    return found

@@ -1,7 +1,7 @@
 """BM25 over product texts (bm25s), and reciprocal rank fusion of its hits with those of vectors.
 
 bm25s computes all scores when it indexes, so changed products make it index again: that is done at the next lexical
-search, not at each upsert.
+search or save, not at each upsert and delete.
 """
 
 from __future__ import annotations

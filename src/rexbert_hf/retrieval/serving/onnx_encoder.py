@@ -29,11 +29,11 @@ class OnnxEncoder:
         folder: of the export.
         precision: "int8" or "fp32"; by default int8 where there is one.
         threads: of the session; one is right for single queries, several for encoding a catalogue.
-        providers: of onnxruntime; the CPU by default.
 
     Attributes:
         dim: width of the vectors.
         fingerprint: of the model that was exported: an index built with either serves both.
+        role: "query" or "document" for an export of one of a model's two encoders; None where they are one.
 
     Raises:
         FileNotFoundError: if the folder holds no export, or not in this precision.
@@ -41,13 +41,7 @@ class OnnxEncoder:
         ImportError: if onnxruntime is not installed.
     """
 
-    def __init__(
-        self,
-        folder: str | Path,
-        precision: str | None = None,
-        threads: int = 1,
-        providers: Sequence[str] = ("CPUExecutionProvider",),
-    ) -> None:
+    def __init__(self, folder: str | Path, precision: str | None = None, threads: int = 1) -> None:
         try:
             import onnxruntime
         except ImportError:
@@ -65,6 +59,7 @@ class OnnxEncoder:
         self.dim, self.max_length, self.pad_id = int(facts["dim"]), int(facts["max_length"]), int(facts["pad_id"])
         self.prompts: dict[str, str] = dict(facts["prompts"])
         self.default_prompt = str(facts.get("default_prompt") or "")
+        self.role: str | None = facts.get("role")  # exports of earlier versions do not say it
         graph, words = self.folder / facts["graphs"][self.precision], self.folder / "tokenizer.json"
         for path in (graph, words):
             wanted = facts.get("crc32", {}).get(path.name)  # exports of earlier versions say nothing
@@ -75,7 +70,7 @@ class OnnxEncoder:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
-            self.session = onnxruntime.InferenceSession(str(graph), options, providers=list(providers))
+            self.session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors share no class
             reason = " ".join(str(error).split())[:160]
             raise ValueError(f"{graph} cannot be loaded ({reason}): export the model again") from None
@@ -136,6 +131,9 @@ class OnnxEncoder:
         Args:
             texts: any number.
             batch_size: texts a run.
+
+        Raises:
+            ValueError: if this is the encoder of documents alone.
         """
         return self.encode(texts, batch_size, self._prompt("query"))
 
@@ -145,10 +143,18 @@ class OnnxEncoder:
         Args:
             texts: any number.
             batch_size: texts a run.
+
+        Raises:
+            ValueError: if this is the encoder of queries alone.
         """
         return self.encode(texts, batch_size, self._prompt("document"))
 
     def _prompt(self, role: str) -> str | None:
+        if self.role not in (None, role):
+            raise ValueError(
+                f"{self.folder} holds {self.name}'s encoder for role '{self.role}' alone: export role '{role}' too, or"
+                " use the whole model"
+            )
         return next((self.prompts[name] for name in _ROLES[role] if self.prompts.get(name)), None)
 
     def _run(self, rows: list[list[int]]) -> np.ndarray:

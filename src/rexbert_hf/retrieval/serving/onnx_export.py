@@ -22,7 +22,7 @@ from torch import nn
 
 from rexbert_hf.models.modernbert import STOCK_CLASS, to_modernbert
 from rexbert_hf.retrieval.serving.onnx_encoder import ENCODER_FILE, OnnxEncoder, file_checksum
-from rexbert_hf.retrieval.serving.query_model import fingerprint, load_model, normalised
+from rexbert_hf.retrieval.serving.query_model import encode, fingerprint, load_model, normalised
 
 logger = logging.getLogger(__name__)
 
@@ -101,18 +101,16 @@ def export_onnx(
     transformer, tail = _modules(source, role)
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
-    vectors = _encoded(source, list(texts or CHECK_TEXTS), role)
+    vectors = encode(source, list(texts or CHECK_TEXTS), role)
     name = str(model) if isinstance(model, (str, Path)) else type(source).__name__
     _write_graph(_Graph(_stock(transformer.model), tail, source.truncate_dim), transformer, place / GRAPHS["fp32"])
     if "int8" in precisions:
         quantise(place / GRAPHS["fp32"], place / GRAPHS["int8"])
-    _write_rest(source, transformer, place, precisions, vectors.shape[1], name)
+    _write_rest(source, transformer, place, precisions, vectors.shape[1], name, role if _is_router(source) else None)
     differences = {}
     for precision in precisions:
         encoder = OnnxEncoder(place, precision)
-        found = encoder.encode_query(list(texts or CHECK_TEXTS)) if role == "query" else encoder.encode_document(
-            list(texts or CHECK_TEXTS)
-        )  # fmt: skip
+        found = encode(encoder, list(texts or CHECK_TEXTS), role)
         differences[precision] = difference(vectors, found)
         if not differences[precision].mean_cosine >= FEWEST_COSINE[precision]:
             raise ValueError(
@@ -173,6 +171,11 @@ def _check_packages() -> None:
             raise ImportError(f"ONNX export needs {package}: pip install rexbert-hf[onnx]") from None
 
 
+def _is_router(source: Any) -> bool:
+    """Whether a model has separate encoders."""
+    return any(hasattr(module, "sub_modules") for module in source.children())
+
+
 def _modules(source: Any, role: str) -> tuple[Any, list[nn.Module]]:
     """The transformer module and what follows it, of the encoder for a role."""
     children = [module for _, module in source.named_children()] if hasattr(source, "named_children") else []
@@ -192,12 +195,6 @@ def _stock(encoder: Any) -> nn.Module:
     """The encoder in a form that can be traced, in float32 on the CPU."""
     stock = to_modernbert(encoder) if type(encoder).__name__ in STOCK_CLASS else copy.deepcopy(encoder)
     return stock.cpu().float().eval()
-
-
-def _encoded(source: Any, texts: list[str], role: str) -> np.ndarray:
-    method = getattr(source, f"encode_{role}", source.encode)
-    vectors: np.ndarray = method(texts, show_progress_bar=False, convert_to_numpy=True)
-    return vectors.astype(np.float32)
 
 
 def _write_graph(graph: _Graph, transformer: Any, path: Path) -> None:
@@ -224,7 +221,9 @@ def _write_graph(graph: _Graph, transformer: Any, path: Path) -> None:
         )
 
 
-def _write_rest(source: Any, transformer: Any, place: Path, precisions: tuple[str, ...], dim: int, name: str) -> None:
+def _write_rest(
+    source: Any, transformer: Any, place: Path, precisions: tuple[str, ...], dim: int, name: str, role: str | None
+) -> None:
     tokenizer = transformer.tokenizer
     backend = copy.deepcopy(tokenizer.backend_tokenizer)
     backend.no_padding()
@@ -238,6 +237,7 @@ def _write_rest(source: Any, transformer: Any, place: Path, precisions: tuple[st
         "crc32": {file: file_checksum(place / file) for file in (*graphs.values(), "tokenizer.json")},
         "source": name,
         "fingerprint": fingerprint(source),
+        "role": role,
         "dim": dim,
         "max_length": int(transformer.max_seq_length or 512),
         "pad_id": int(tokenizer.pad_token_id or 0),

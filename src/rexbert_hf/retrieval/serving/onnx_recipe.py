@@ -122,9 +122,10 @@ def _latencies(run: ExportOnnxRun, model: Any, encoders: dict[str, OnnxEncoder],
     """Median and 99th percentile of one query at a time, tokenising included, in milliseconds."""
     import torch
 
-    calls: dict[str, Any] = {name: encoder.encode_query for name, encoder in encoders.items()}
+    method = f"encode_{run.role}"
+    calls: dict[str, Any] = {name: getattr(encoder, method) for name, encoder in encoders.items()}
     if run.latency.torch:
-        calls["torch"] = lambda texts: model.encode_query(texts, show_progress_bar=False)
+        calls["torch"] = lambda texts: getattr(model, method)(texts, show_progress_bar=False)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from rexbert_hf.retrieval.serving.filters import PATH_SEPARATOR
+from rexbert_hf.retrieval.serving.filters import PATH_SEPARATOR, number_of
 from rexbert_hf.retrieval.serving.search_index import Hits, SearchIndex
 from rexbert_hf.retrieval.serving.texts import typed_text
 
@@ -26,6 +27,9 @@ MOST_CHARACTERS = 1_000
 
 MOST_CATEGORIES = 500
 """Choices of the category filter; beyond, top levels alone are offered."""
+
+REFRESH_SECONDS = 60.0
+"""After so long a search looks whether a newer version of the index was saved."""
 
 UNREACHABLE = "The search service cannot be reached at the moment. Try again later."
 FAILED = "This search failed. The log of the page says why."
@@ -102,10 +106,26 @@ class SearchPage:
 
     def __init__(self, index: SearchIndex, hits: int = 8) -> None:
         self.index, self.hits = index, hits
-        self.columns = set(index.filter_columns)
-        self.categories = categories_of(index.choices("category_path"))
+        self._refreshing, self._refreshed = threading.Lock(), time.monotonic()
+        self._look()
         for mode in MODES:  # what is loaded at the first search is loaded now, and its trouble is this process's
             index.search("a", 1, mode=mode)
+
+    def _look(self) -> None:
+        self.columns = set(self.index.filter_columns)
+        self.categories = categories_of(self.index.choices("category_path"))
+
+    def refresh(self) -> None:
+        """Show the version of the index that was saved last; what goes wrong goes to the log, and the page stays."""
+        if not self._refreshing.acquire(blocking=False):
+            return  # another thread is at it
+        try:
+            if answered(self.index.refresh)[0]:
+                self._look()
+                logger.info("opened a newer version: %r", self.index)
+        finally:
+            self._refreshed = time.monotonic()
+            self._refreshing.release()
 
     def search(
         self,
@@ -122,6 +142,8 @@ class SearchPage:
             max_price: a number, or what was typed into a form, in the catalogue's currency.
             in_stock: leave out products that are not, or whose stock is unknown.
         """
+        if time.monotonic() - self._refreshed > REFRESH_SECONDS:
+            threading.Thread(target=self.refresh, daemon=True).start()  # nobody waits for it
         text, cut = typed_text(query or "", MOST_CHARACTERS)
         wanted, notes = self._filter(category, max_price, in_stock)
         if cut:
@@ -196,13 +218,11 @@ def price_of(typed: Any) -> float:
         typed: a number, or a text.
 
     Example:
-        >>> price_of(" $1,050.50"), price_of("cheap")
-        (1050.5, nan)
+        >>> price_of(" $1,050.50"), price_of("59,90"), price_of("cheap")
+        (1050.5, 59.9, nan)
     """
-    try:
-        return float(str(typed).strip().lstrip("$\u20ac\u00a3").replace(",", ""))
-    except ValueError:
-        return math.nan
+    number = number_of(typed) if isinstance(typed, str) else float(typed)
+    return math.nan if number is None else number
 
 
 def categories_of(paths: list[str]) -> list[str]:

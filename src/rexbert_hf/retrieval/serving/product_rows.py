@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,8 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from rexbert_hf.catalog import PRODUCT_FIELDS, product_text
-from rexbert_hf.retrieval.serving.filters import FilterColumns
+from rexbert_hf.retrieval.serving.filter_columns import Coded, FilterColumns
+from rexbert_hf.retrieval.serving.filters import filter_values
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.texts import valid_text
 
@@ -31,6 +34,7 @@ PRODUCTS_FILE, TEXTS_FILE = "products.parquet", "texts.parquet"
 BATCH_PRODUCTS = 4_096
 """Products that are encoded at a time."""
 
+_TEXT = pa.large_string()  # offsets of 64 bits: all texts together may exceed 2 GiB
 _OWN = {"product_id": "product_id", "alive": "__alive", "digest": "__digest"}
 
 
@@ -41,20 +45,20 @@ class Batch:
     Attributes:
         ids: product ids, each once; of a repeated one the last counts.
         texts: what is encoded.
-        products: the records.
-        skipped: products without any text.
+        values: of the filter columns, by name.
+        skipped: ids of products without any text; an index does not hold them, or no longer.
         repeated: products whose id came again.
     """
 
     ids: list[str]
     texts: list[str]
-    products: list[Mapping[str, Any]]
-    skipped: int = 0
+    values: list[dict[str, Any]]
+    skipped: list[str] = field(default_factory=list)
     repeated: int = 0
 
 
 def batches(products: Any, options: IndexOptions) -> Iterator[Batch]:
-    """Cut products into batches.
+    """Cut products into batches; says at the end how many were left out, replaced, or had a price that is no number.
 
     Args:
         products: a data set, a list or a generator of `PRODUCT` rows or mappings with some of their fields.
@@ -65,10 +69,21 @@ def batches(products: Any, options: IndexOptions) -> Iterator[Batch]:
         TypeError: for what is no mapping.
     """
     rows = _dataset_rows(products) if isinstance(products, Dataset) else iter(products)
-    first = 0
+    first = skipped = repeated = unread = 0
     while part := list(islice(rows, BATCH_PRODUCTS)):
-        yield _batch(part, first, options)
+        batch = _batch(part, first, options)
+        unread += sum(math.isnan(values.get("price", 0)) for values in batch.values)
+        yield batch
         first += len(part)
+        skipped += len(batch.skipped)
+        repeated += batch.repeated  # who takes the batch may have added those of earlier ones
+    for count, what in (
+        (skipped, "without any text left out"),
+        (repeated, "replaced by a later one of their id"),
+        (unread, "have a price that is no number: they are kept without one"),
+    ):
+        if count:
+            logger.warning("%d products %s", count, what)
 
 
 def _dataset_rows(products: Dataset) -> Iterator[Mapping[str, Any]]:
@@ -79,25 +94,27 @@ def _dataset_rows(products: Dataset) -> Iterator[Mapping[str, Any]]:
 
 
 def _batch(part: Sequence[Mapping[str, Any]], first: int, options: IndexOptions) -> Batch:
-    found: dict[str, tuple[str, Mapping[str, Any]]] = {}
-    skipped = repeated = 0
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    skipped: dict[str, None] = {}
+    repeated = 0
     for place, product in enumerate(part, start=first):
         if not isinstance(product, Mapping):
             raise TypeError(f"product {place} is {type(product).__name__}: a mapping with product_id and title is due")
         product_id = product.get("product_id")
         if product_id is None or str(product_id) == "":
             raise ValueError(f"product {place} has no product_id ({str(dict(product))[:80]}): give each product one")
-        if valid_text(str(product_id)) != str(product_id):
-            raise ValueError(f"product {place}: its product_id {str(product_id)[:40]!r} is not valid text: mend it")
-        text = text_of(product, options)
-        if not text:
-            skipped += 1
-            continue
-        repeated += str(product_id) in found
-        found.pop(str(product_id), None)
-        found[str(product_id)] = (text, product)
-    texts, products = [text for text, _ in found.values()], [product for _, product in found.values()]
-    return Batch(list(found), texts, products, skipped, repeated)
+        name = str(product_id)
+        if valid_text(name) != name:
+            raise ValueError(f"product {place}: its product_id {name[:40]!r} is not valid text: mend it")
+        repeated += name in found or name in skipped
+        found.pop(name, None)
+        skipped.pop(name, None)
+        if text := text_of(product, options):
+            found[name] = text, filter_values(product, options.filters)
+        else:
+            skipped[name] = None
+    texts, values = [text for text, _ in found.values()], [values for _, values in found.values()]
+    return Batch(list(found), texts, values, list(skipped), repeated)
 
 
 def text_of(product: Mapping[str, Any], options: IndexOptions) -> str:
@@ -139,6 +156,7 @@ class ProductRows:
         self._digests: np.ndarray | None = np.zeros(0, dtype=np.uint64)
         self.columns = FilterColumns(filters)
         self._texts: list[pa.Array] = []
+        self._reading = threading.Lock()
         # Open files: what is read later is there even when the version has been replaced meanwhile.
         self._texts_file: pq.ParquetFile | None = None
         self._products_file: pq.ParquetFile | None = None
@@ -165,51 +183,78 @@ class ProductRows:
         found: np.ndarray = places.to_numpy(zero_copy_only=False)
         return np.where(found >= 0, rows[found], -1)
 
-    def append(self, batch: Batch, chosen: Sequence[int] | None = None) -> None:
+    def holds(self, rows: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+        """Whether each row is there and has this text, bool `[N]`.
+
+        Args:
+            rows: -1 is none.
+            texts: one for each.
+        """
+        there = rows >= 0
+        same = np.zeros(len(rows), dtype=bool)
+        same[there] = self.digests[rows[there]] == digests_of(texts)[there]
+        return same
+
+    def kill(self, rows: np.ndarray) -> int:
+        """Mark rows as dead; returns how many.
+
+        Args:
+            rows: -1 is none.
+        """
+        rows = rows[rows >= 0]
+        if len(rows):
+            self.alive = self.alive.copy()  # searches that run keep theirs
+            self.alive[rows] = False
+        return len(rows)
+
+    def append(self, ids: Sequence[str], texts: Sequence[str], coded: Coded, places: np.ndarray) -> None:
         """Add rows for products of a batch.
 
         Args:
-            batch: see `batches`.
-            chosen: places in the batch; None: all.
+            ids: of all its products.
+            texts: likewise.
+            coded: their filter columns, see `FilterColumns.coded`.
+            places: of the products that get a row.
         """
-        places = range(len(batch.ids)) if chosen is None else chosen
-        texts = [batch.texts[i] for i in places]
-        ids = [batch.ids[i] for i in places]
-        self.columns.extend([batch.products[i] for i in places], ids)
-        self.ids = pa.concat_arrays([self.ids, pa.array(ids, pa.string())])
-        self.alive = np.concatenate([self.alive, np.ones(len(ids), dtype=bool)])
-        self._digests = np.concatenate([self.digests, digests_of(texts)])
-        self._texts.append(pa.array(texts, pa.string()))
+        new, own = [ids[i] for i in places], [texts[i] for i in places]
+        self.columns.append(coded, places)
+        self.ids = pa.concat_arrays([self.ids, pa.array(new, pa.string())])
+        self.alive = np.concatenate([self.alive, np.ones(len(new), dtype=bool)])
+        self._digests = np.concatenate([self.digests, digests_of(own)])
+        self._texts.append(pa.array(own, _TEXT))
 
     @property
     def digests(self) -> np.ndarray:
         """64 bits of the hash of each row's text, uint64 `[N]`; read from disk when first asked for."""
-        if self._digests is None:
-            assert self._products_file is not None
-            self._digests = self._products_file.read(columns=[_OWN["digest"]]).column(0).to_numpy()
-        return self._digests
+        with self._reading:
+            if self._digests is None:
+                assert self._products_file is not None
+                self._digests = self._products_file.read(columns=[_OWN["digest"]]).column(0).to_numpy()
+            return self._digests
 
     @property
     def texts(self) -> pa.Array:
-        """Text of each row; read from disk when first asked for."""
-        if self._texts_file is not None:
-            self._texts.insert(0, self._texts_file.read().column("text").combine_chunks())
-            self._texts_file = None
-        if len(self._texts) != 1:
-            self._texts = [pa.concat_arrays(self._texts) if self._texts else pa.array([], pa.string())]
-        return self._texts[0]
+        """Text of each row; read from disk when first asked for, by one thread, while others wait."""
+        with self._reading:
+            if self._texts_file is not None or len(self._texts) != 1:
+                stored = [] if self._texts_file is None else [_stored_texts(self._texts_file)]
+                self._texts = [pa.concat_arrays([*stored, *self._texts, pa.array([], _TEXT)])]
+                self._texts_file = None
+            return self._texts[0]
 
     def names(self, rows: np.ndarray) -> list[str]:
         """Product ids of rows."""
         names: list[str] = self.ids.take(pa.array(rows)).to_pylist()
         return names
 
-    def keep(self, rows: np.ndarray) -> None:
-        """Keep these rows only, in this order."""
-        self._texts = [self.texts.take(pa.array(rows))]
-        self.ids = self.ids.take(pa.array(rows))
-        self.alive, self._digests = self.alive[rows], self.digests[rows]
-        self.columns.keep(rows)
+    def kept(self, rows: np.ndarray) -> ProductRows:
+        """A copy with these rows only, in this order."""
+        copy = ProductRows()
+        copy._texts = [self.texts.take(pa.array(rows))]
+        copy.ids = self.ids.take(pa.array(rows))
+        copy.alive, copy._digests = self.alive[rows], self.digests[rows]
+        copy.columns = self.columns.kept(rows)
+        return copy
 
     def save(self, folder: Path) -> None:
         """Write the two Parquet files.
@@ -243,8 +288,14 @@ class ProductRows:
             rows.columns = FilterColumns.from_arrow(filters, table)
             path = folder / TEXTS_FILE
             rows._texts_file = pq.ParquetFile(path)
+            if rows._texts_file.metadata.num_rows != len(rows):
+                raise pa.ArrowInvalid(f"{rows._texts_file.metadata.num_rows} texts for {len(rows)} rows")
         except (pa.ArrowException, KeyError) as error:
             raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}): build the index again") from None
         del table
         pa.default_memory_pool().release_unused()
         return rows
+
+
+def _stored_texts(file: pq.ParquetFile) -> pa.Array:
+    return file.read().column("text").cast(_TEXT).combine_chunks()

@@ -1,11 +1,13 @@
 """The same index in Qdrant: embedded (a folder or memory), or a server or cluster by URL, the way past one machine.
 
 A build fills a collection of its own and then moves the alias that searches go through, so readers see the old
-catalogue or the new one. Texts and their hashes are kept in the payload: an upsert encodes only what has changed.
+catalogue or the new one. Texts and their hashes are kept in the payload: an upsert encodes only what has changed. BM25
+lies in the memory of each client, who reads all texts for it and again when the number of products has changed.
 """
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -15,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from rexbert_hf.hub import versions
-from rexbert_hf.retrieval.serving.embedding_cache import EmbeddingCache
-from rexbert_hf.retrieval.serving.filters import canonical
+from rexbert_hf.retrieval.serving.filters import parse_filter
 from rexbert_hf.retrieval.serving.index_folder import write_version
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.lexical import LexicalIndex
@@ -29,9 +30,10 @@ from rexbert_hf.retrieval.serving.qdrant_points import (
     facts_of,
     payload_of,
     point_id,
+    saved_columns,
 )
-from rexbert_hf.retrieval.serving.query_model import ModelIdentity, encode, load_model
-from rexbert_hf.retrieval.serving.search_index import Hits, SearchIndex, checked_documents
+from rexbert_hf.retrieval.serving.query_model import ModelIdentity, opened
+from rexbert_hf.retrieval.serving.search_index import Hits, SearchIndex
 
 POINTS = 256
 """Products sent at a time."""
@@ -63,10 +65,10 @@ class QdrantIndex(SearchIndex):
     ) -> None:
         super().__init__(options, identity, model)
         self.client, self.place, self.collection = client, place, collection
-        self.cache: EmbeddingCache | None = None
-        self.columns: set[str] = set()
+        self.columns: dict[str, bool] = {}  # whether it holds texts
         self._dim = len(identity.probes[0]) if identity is not None else 0
         self._words: tuple[LexicalIndex, list[str]] | None = None
+        self._reading = threading.Lock()
 
     # Making
 
@@ -77,6 +79,7 @@ class QdrantIndex(SearchIndex):
         model: Any,
         kind: str = "hnsw",
         *,
+        revision: str | None = None,
         url: str | None = None,
         path: str | Path | None = None,
         collection: str = "products",
@@ -91,6 +94,7 @@ class QdrantIndex(SearchIndex):
             model: likewise.
             kind: "flat" searches exactly; "hnsw", "int8" and "binary" set up graph and quantisation on the server
                 (embedded Qdrant always searches exactly).
+            revision: likewise.
             url: of a server or cluster.
             path: folder of an embedded one; without either it lies in memory.
             collection: name that searches use.
@@ -105,11 +109,10 @@ class QdrantIndex(SearchIndex):
         settings = IndexOptions.of(kind=kind, **options)
         if kind == "int4":
             raise ValueError("Qdrant has no 4-bit codes: choose kind int8 or binary")
-        loaded = load_model(model)
-        identity = ModelIdentity.of(loaded, str(model) if isinstance(model, (str, Path)) else None)
+        loaded, identity = opened(model, revision)
         client, place = connect(url, path, api_key)
         index = cls(client, place, collection, settings, identity, loaded)
-        index.cache = None if cache_dir is None else EmbeddingCache(cache_dir, loaded)
+        index.use_cache(cache_dir)
         try:
             with explained(place):
                 index._fill(products)
@@ -128,7 +131,6 @@ class QdrantIndex(SearchIndex):
         url: str | None = None,
         path: str | Path | None = None,
         api_key: str | None = None,
-        client: Any = None,
     ) -> QdrantIndex:
         """Open the collection that a saved description names.
 
@@ -139,25 +141,27 @@ class QdrantIndex(SearchIndex):
             url: another server than the one that is named.
             path: another folder.
             api_key: of the server.
-            client: one that is open already.
 
         Raises:
             ConnectionError: if Qdrant cannot be reached.
             FileNotFoundError: if the collection is not there.
         """
         place = str(facts["place"])
-        if client is None:
-            named = place if "://" in place else None
-            folder = None if named or place == ":memory:" else place
-            client, place = connect(url or named, path or (None if url else folder), api_key)
+        named = place if "://" in place else None
+        folder = None if named or place == ":memory:" else place
+        client, place = connect(url or named, path or (None if url else folder), api_key)
         index = cls(client, place, str(facts["collection"]), IndexOptions.of(**facts["options"]), identity)
-        index.columns = set(facts["columns"])
-        if model is not None:
-            index.model = model
-        with explained(place):
-            names = {alias.alias_name for alias in client.get_aliases().aliases}
-            if index.collection not in names and not client.collection_exists(index.collection):
-                raise FileNotFoundError(f"Qdrant at {place} has no collection '{index.collection}': build it again")
+        index.columns = saved_columns(facts["columns"])
+        try:
+            if model is not None:
+                index.model = model
+            with explained(place):
+                names = {alias.alias_name for alias in client.get_aliases().aliases}
+                if index.collection not in names and not client.collection_exists(index.collection):
+                    raise FileNotFoundError(f"Qdrant at {place} has no collection '{index.collection}': build it again")
+        except BaseException:
+            client.close()
+            raise
         return index
 
     def _fill(self, products: Any) -> None:
@@ -191,20 +195,14 @@ class QdrantIndex(SearchIndex):
         """Filter columns are indexed by a server; the embedded one has no such indexes."""
         if "://" not in self.place:
             return
-        for column in self.columns:
-            schema = {"price": "float", "in_stock": "bool"}.get(column, "keyword")
+        for column, texts in self.columns.items():
+            schema = "bool" if column == "in_stock" else "keyword" if texts else "float"
             self.client.create_payload_index(name, field_name=column, field_schema=schema)
 
     # Changing
 
     def upsert(self, products: Any) -> int:
-        """Add products, or replace those of the same id; returns how many had to be encoded.
-
-        A product whose text is the same keeps its vector.
-
-        Args:
-            products: as for `build`.
-        """
+        """See `SearchIndex.upsert`."""
         with explained(self.place):
             return sum(self._write(batch, known=True) for batch in batches(products, self.options))
 
@@ -213,6 +211,7 @@ class QdrantIndex(SearchIndex):
         from qdrant_client import models
 
         if not batch.ids:
+            self._remove(batch.skipped)
             return 0
         points = [point_id(name) for name in batch.ids]
         digests = [f"{digest:016x}" for digest in digests_of(batch.texts)]
@@ -231,40 +230,38 @@ class QdrantIndex(SearchIndex):
                 vectors[i] = kept[points[i]].vector
         if places:
             vectors[places] = self._encoded([batch.texts[i] for i in places], [batch.ids[i] for i in places])
+        # All that may fail of this catalogue comes before the first change.
+        columns = dict(self.columns)
+        payloads = [payload_of(batch, i, digests[i], columns) for i in range(len(points))]
+        self.columns = columns
+        self._remove(batch.skipped)
         for start in range(0, len(points), POINTS):
-            part = range(start, min(start + POINTS, len(points)))
-            payloads = [payload_of(batch, i, digests[i], self.options.filters) for i in part]
-            self.columns.update(name for payload in payloads for name in payload if name in self.options.filters)
             structs = [
-                models.PointStruct(id=points[i], vector=vectors[i].tolist(), payload=payload)
-                for i, payload in zip(part, payloads, strict=True)
+                models.PointStruct(id=points[i], vector=vectors[i].tolist(), payload=payloads[i])
+                for i in range(start, min(start + POINTS, len(points)))
             ]
             self.client.upsert(self.collection, points=structs, wait=True)
         self._words = None
         return len(places)
 
-    def _encoded(self, texts: list[str], ids: list[str]) -> np.ndarray:
-        found = encode(self.model, texts) if self.cache is None else self.cache.encode(texts)
-        return checked_documents(found, ids, self.options.metric)
-
-    def delete(self, ids: Sequence[str]) -> int:
-        """Remove products; returns how many were there.
-
-        Args:
-            ids: product ids; unknown ones are passed over.
-        """
+    def _remove(self, ids: Sequence[str]) -> int:
+        """Remove products; returns how many were there."""
         from qdrant_client import models
 
-        if isinstance(ids, str):
-            raise TypeError(f"delete takes a list of product ids, not the text {ids!r}")
-        points: list[Any] = [point_id(str(name)) for name in ids]
-        with explained(self.place):
-            there = self.client.retrieve(self.collection, points, with_payload=False)
-            if there:
-                selector = models.PointIdsList(points=[point.id for point in there])
-                self.client.delete(self.collection, points_selector=selector, wait=True)
+        points: list[Any] = [point_id(name) for name in ids]
+        there = self.client.retrieve(self.collection, points, with_payload=False) if points else []
+        if there:
+            selector = models.PointIdsList(points=[point.id for point in there])
+            self.client.delete(self.collection, points_selector=selector, wait=True)
         self._words = None
         return len(there)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """See `SearchIndex.delete`."""
+        if isinstance(ids, str):
+            raise TypeError(f"delete takes a list of product ids, not the text {ids!r}")
+        with explained(self.place):
+            return self._remove([str(name) for name in ids])
 
     # Searching
 
@@ -280,11 +277,16 @@ class QdrantIndex(SearchIndex):
     def __repr__(self) -> str:
         return f"QdrantIndex({self.collection} at {self.place}, {self.options.kind}, {self.dim} dimensions)"
 
-    def _dense(self, vectors: np.ndarray, k: int, filter: Mapping[str, Any] | None) -> list[Hits]:
+    def _searched(self) -> QdrantIndex:
+        return self
+
+    def search_vectors(self, vectors: np.ndarray, k: int, filter: Mapping[str, Any] | None) -> list[Hits]:
+        """See `Searched`."""
         from qdrant_client import models
 
         wanted = self._filter(filter)
-        params = models.SearchParams(exact=self.options.kind == "flat", hnsw_ef=self.options.ef(k))
+        codes = models.QuantizationSearchParams(rescore=True, oversampling=self.options.candidates(k) / k)
+        params = models.SearchParams(exact=self.options.kind == "flat", hnsw_ef=self.options.ef(k), quantization=codes)
         requests = [
             models.QueryRequest(
                 query=vector.tolist(), filter=wanted, limit=k, params=params, with_payload=["product_id"]
@@ -295,12 +297,13 @@ class QdrantIndex(SearchIndex):
             answers = self.client.query_batch_points(self.collection, requests=requests)
         return [[(point.payload["product_id"], float(point.score)) for point in answer.points] for answer in answers]
 
-    def texts(self, ids: Sequence[str]) -> list[str | None]:
-        """The encoded text of products, None for unknown ones.
+    def ids(self) -> list[str]:
+        """See `SearchIndex.ids`."""
+        with explained(self.place):
+            return [payload["product_id"] for payload in self._scroll(None, ["product_id"])]
 
-        Args:
-            ids: product ids.
-        """
+    def texts(self, ids: Sequence[str]) -> list[str | None]:
+        """See `SearchIndex.texts`."""
         points = [point_id(str(name)) for name in ids]
         with explained(self.place):
             found = self.client.retrieve(self.collection, points, with_payload=["text"]) if points else []
@@ -308,11 +311,7 @@ class QdrantIndex(SearchIndex):
         return [texts.get(point) for point in points]
 
     def facts(self, ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Filter columns of products, such as price and category_path; {} for unknown ones.
-
-        Args:
-            ids: product ids.
-        """
+        """See `SearchIndex.facts`."""
         points = [point_id(str(name)) for name in ids]
         with explained(self.place):
             found = self.client.retrieve(self.collection, points, with_payload=self.filter_columns) if points else []
@@ -320,12 +319,8 @@ class QdrantIndex(SearchIndex):
         return [payloads.get(point, {}) for point in points]
 
     def choices(self, column: str) -> list[str]:
-        """Texts that a filter column holds, sorted; of a category path each level and each beginning.
-
-        Args:
-            column: its name.
-        """
-        if column not in self.columns or column in ("price", "in_stock"):
+        """See `SearchIndex.choices`; of a category path each level and each beginning."""
+        if not self.columns.get(column):
             return []
         with explained(self.place):
             answer = self.client.facet(self.collection, key=column, limit=MOST_CHOICES)
@@ -336,7 +331,8 @@ class QdrantIndex(SearchIndex):
         """Columns that a search may be filtered by."""
         return sorted(self.columns)
 
-    def _lexical(self, texts: Sequence[str], k: int, filter: Mapping[str, Any] | None) -> list[Hits]:
+    def search_words(self, texts: Sequence[str], k: int, filter: Mapping[str, Any] | None) -> list[Hits]:
+        """See `Searched`."""
         lexical, names = self._named_words()
         with explained(self.place):
             mask = None
@@ -350,17 +346,20 @@ class QdrantIndex(SearchIndex):
         ]
 
     def words(self) -> LexicalIndex:
-        """BM25 of all products, read from the collection when it is first asked for."""
+        """BM25 of all products; see `SearchIndex`."""
         return self._named_words()[0]
 
     def _named_words(self) -> tuple[LexicalIndex, list[str]]:
-        if self._words is None:
-            with explained(self.place):
-                found = list(self._scroll(None, ["product_id", "text"]))
-            texts = [payload["text"] for payload in found]
-            lexical = LexicalIndex.build(texts, self.options.stem, spelling=self.options.spelling)
-            self._words = lexical, [payload["product_id"] for payload in found]
-        return self._words
+        """BM25 and the ids of its products, read from the collection: at first, and when their number has changed."""
+        count = len(self)
+        with self._reading:
+            if self._words is None or len(self._words[1]) != count:
+                with explained(self.place):
+                    found = list(self._scroll(None, ["product_id", "text"]))
+                texts = [payload["text"] for payload in found]
+                lexical = LexicalIndex.build(texts, self.options.stem, spelling=self.options.spelling)
+                self._words = lexical, [payload["product_id"] for payload in found]
+            return self._words
 
     def _scroll(self, wanted: Any, fields: list[str]) -> Iterator[dict[str, Any]]:
         offset = None
@@ -377,15 +376,12 @@ class QdrantIndex(SearchIndex):
 
         if not wanted:
             return None
-        conditions = []
-        for name, condition in canonical(wanted).items():
-            if name not in self.columns:
-                known = ", ".join(sorted(self.columns)) or "none"
-                raise ValueError(
-                    f"filter: no column '{name}' in this index; it has: {known} (build with filters=[...])"
-                )
-            conditions.append(condition_of(name, condition))
-        return models.Filter(must=conditions)
+        conditions = parse_filter(wanted, self.columns)
+        return models.Filter(must=[condition_of(name, condition) for name, condition in conditions.items()])
+
+    def close(self) -> None:
+        """Close the client: the folder of an embedded Qdrant is free for others then."""
+        self.client.close()
 
     def save(self, directory: str | Path) -> Path:
         """Save where the collection is and how it was built; the products stay in Qdrant.
@@ -394,6 +390,6 @@ class QdrantIndex(SearchIndex):
             directory: for `ProductIndex.load`.
         """
         facts = {"format": 1, "backend": "qdrant", "place": self.place, "collection": self.collection}
-        facts |= {"columns": sorted(self.columns), "options": asdict(self.options), "versions": versions()}
+        facts |= {"columns": self.columns, "options": asdict(self.options), "versions": versions()}
         facts["model"] = None if self.identity is None else asdict(self.identity)
         return write_version(Path(directory), lambda stage: facts)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rexbert_hf.retrieval.serving.filters import PATH_SEPARATOR, field_value
+from rexbert_hf.retrieval.serving.filter_columns import Column
+from rexbert_hf.retrieval.serving.filters import PATH_SEPARATOR, Condition
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.product_rows import Batch
 
@@ -67,6 +69,16 @@ def connect(url: str | None, path: str | Path | None, api_key: str | None = None
             return (QdrantClient(path=place) if path is not None else QdrantClient(location=":memory:")), place
         except RuntimeError as error:  # another process, or another client of this one, has the folder
             raise ConnectionError(str(error)) from None
+
+
+def saved_columns(columns: Any) -> dict[str, bool]:
+    """Of each filter column, whether it holds texts, as `index.json` says; earlier versions listed the names alone.
+
+    Args:
+        columns: of the file.
+    """
+    named = {str(name): name not in ("price", "in_stock") for name in columns}
+    return {**named, **columns} if isinstance(columns, Mapping) else named
 
 
 def collection_settings(options: IndexOptions, dim: int) -> dict[str, Any]:
@@ -131,49 +143,61 @@ def facts_of(payload: Mapping[str, Any]) -> dict[str, Any]:
     return {**payload, "category_path": max(path, key=len)} if path else dict(payload)
 
 
-def condition_of(name: str, wanted: Any) -> Any:
-    """A condition of `filters.py` in Qdrant's words.
+def condition_of(name: str, wanted: Condition) -> Any:
+    """A condition in Qdrant's words.
 
     Args:
         name: of the column.
-        wanted: a value, a list of values, or a range (low, high).
-
-    Raises:
-        ValueError: if it is none of these.
+        wanted: see `parse_filter`.
     """
     from qdrant_client import models
 
-    if isinstance(wanted, Mapping):
-        wanted = (wanted.get("min"), wanted.get("max"))
-    if isinstance(wanted, tuple):
-        if len(wanted) != 2:
-            raise ValueError(f"filter {name}: a range is (low, high), not {wanted!r}")
-        return models.FieldCondition(key=name, range=models.Range(gte=wanted[0], lte=wanted[1]))
-    choices = list(wanted) if isinstance(wanted, (list, set, frozenset, np.ndarray)) else [wanted]
-    if choices and all(isinstance(choice, str) for choice in choices):
-        return models.FieldCondition(key=name, match=models.MatchAny(any=choices))
-    equal: list[Any] = [
-        models.FieldCondition(key=name, match=models.MatchValue(value=choice))
-        if isinstance(choice, bool)
-        else models.FieldCondition(key=name, range=models.Range(gte=choice, lte=choice))
-        for choice in choices
-    ]
-    never = models.FieldCondition(key=name, range=models.Range(gt=math.inf))
-    return models.Filter(should=equal or [never])
+    if name == "in_stock":  # a truth value in the payload, which ranges do not see
+        passing = [value for value in (False, True) if _passes(float(value), wanted)]
+        either: list[Any] = [models.FieldCondition(key=name, match=models.MatchValue(value=v)) for v in passing]
+        return models.Filter(should=either or [_never(name)])
+    if wanted.choices is None:
+        # Infinite borders are no JSON; a product without the number passes neither way.
+        low, high = (None if math.isinf(end) else end for end in (wanted.low, wanted.high))
+        if (low, high) == (None, None):
+            low = -sys.float_info.max
+        return models.FieldCondition(key=name, range=models.Range(gte=low, lte=high))
+    if wanted.choices and isinstance(wanted.choices[0], str):
+        return models.FieldCondition(key=name, match=models.MatchAny(any=list(wanted.choices)))
+    numbers = [float(choice) for choice in wanted.choices]
+    equal: list[Any] = [models.FieldCondition(key=name, range=models.Range(gte=v, lte=v)) for v in numbers]
+    return models.Filter(should=equal or [_never(name)])
 
 
-def payload_of(batch: Batch, place: int, digest: str, filters: Sequence[str]) -> dict[str, Any]:
+def _passes(value: float, wanted: Condition) -> bool:
+    return wanted.low <= value <= wanted.high if wanted.choices is None else value in wanted.choices
+
+
+def _never(name: str) -> Any:
+    from qdrant_client import models
+
+    return models.FieldCondition(key=name, range=models.Range(gt=sys.float_info.max))
+
+
+def payload_of(batch: Batch, place: int, digest: str, texts: dict[str, bool]) -> dict[str, Any]:
     """What is kept beside a product's vector: id, text, digest, and the filter columns that it has.
 
     Args:
         batch: of products.
         place: of the product in it.
         digest: of its text.
-        filters: columns that a search may be filtered by.
+        texts: of each filter column that there is, whether it holds texts; new ones are added.
+
+    Raises:
+        ValueError: for a text where a column holds numbers, or the other way round; the product is named.
     """
     payload: dict[str, Any] = {"product_id": batch.ids[place], "text": batch.texts[place], "digest": digest}
-    for name in filters:
-        value = field_value(batch.products[place], name)
-        if value is not None:
-            payload[name] = path_terms(value) if name == "category_path" else value
+    for name, value in batch.values[place].items():
+        column = Column.like(value, 0) if name not in texts else Column(np.zeros(0), [] if texts[name] else None)
+        code = column.code(value, name, batch.ids[place])
+        texts.setdefault(name, column.texts is not None)
+        if name == "category_path":
+            payload[name] = path_terms(value)
+        elif not math.isnan(code):  # of a price that cannot be read
+            payload[name] = value if name == "in_stock" or isinstance(value, str) else code
     return payload

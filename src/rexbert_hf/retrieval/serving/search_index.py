@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
+from rexbert_hf.retrieval.serving.embedding_cache import EmbeddingCache
 from rexbert_hf.retrieval.serving.index_options import MODES, IndexOptions
 from rexbert_hf.retrieval.serving.lexical import LexicalIndex, fuse
 from rexbert_hf.retrieval.serving.query_model import ModelIdentity, encode, load_model, normalised
@@ -19,6 +21,25 @@ FUSION_DEPTH, FUSED_A_HIT = 100, 4
 Hits = list[tuple[str, float]]
 
 
+class Searched(Protocol):
+    """What a search reads, from its first part to its last: one version of the products."""
+
+    options: IndexOptions
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+
+    def search_vectors(self, vectors: np.ndarray, k: int, filter: Mapping[str, Any] | None) -> list[Hits]:
+        """Hits by vectors that are checked already."""
+
+    def search_words(self, texts: Sequence[str], k: int, filter: Mapping[str, Any] | None) -> list[Hits]:
+        """Hits by words."""
+
+    def words(self) -> LexicalIndex:
+        """BM25 of the products, built when it is first asked for."""
+
+
 class SearchIndex(abc.ABC):
     """Products that are searched by text or by vector.
 
@@ -26,10 +47,14 @@ class SearchIndex(abc.ABC):
         options: how the index was built.
         identity: of the model that encoded the products.
         model: the model, or None to load it by its name when a text is searched for.
+
+    Attributes:
+        cache: of embeddings, if there is one.
     """
 
     def __init__(self, options: IndexOptions, identity: ModelIdentity | None, model: Any = None) -> None:
         self.options, self.identity = options, identity
+        self.cache: EmbeddingCache | None = None
         self._model = model
 
     @property
@@ -42,11 +67,13 @@ class SearchIndex(abc.ABC):
         if self._model is None:
             if self.identity is None:
                 raise ValueError("this index was built from vectors: search with vectors, or set index.model")
+            name, revision = self.identity.name, self.identity.revision
             try:
-                self.model = load_model(self.identity.name, self.identity.revision)
+                self.model = load_model(name, None if Path(name).is_dir() else revision)
             except OSError as error:
-                name, reason = self.identity.name, str(error).strip().splitlines()[0]
-                raise ValueError(f"{name}, this index's model, cannot be loaded ({reason:.120}): give model=") from None
+                what = f"{name} at {revision}" if revision else name
+                reason = str(error).strip().splitlines()[0]
+                raise ValueError(f"{what}, this index's model, cannot be loaded ({reason:.120}): give model=") from None
         return self._model
 
     @model.setter
@@ -56,6 +83,8 @@ class SearchIndex(abc.ABC):
         if self.identity is not None:
             self.identity.check(loaded)
         self._model = loaded
+        if self.cache is not None:
+            self.use_cache(self.cache.folder.parent)
 
     def search(
         self,
@@ -82,20 +111,22 @@ class SearchIndex(abc.ABC):
             raise ValueError(f"search mode {mode!r} is unknown: choose one of {', '.join(MODES)}")
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
             raise ValueError(f"k={k!r}: ask for at least one hit, in a whole number")
+        searched = self._searched()
         if isinstance(queries, str):
             queries = [queries]
         if isinstance(queries, np.ndarray) or (len(queries) and not isinstance(queries[0], str)):
             if mode != "dense":
                 raise ValueError(f"mode '{mode}' needs the texts of queries, not vectors")
-            return self._dense(self._checked(queries), k, filter)
+            return searched.search_vectors(_checked(searched, queries), k, filter)
         if wrong := [text for text in queries if not isinstance(text, str)]:
             raise TypeError(f"queries are texts or vectors of numbers, not {str(wrong[0])[:60]!r} among texts")
-        texts = [self.corrected(valid_text(text)) for text in queries]
+        texts = [_corrected(searched, valid_text(text)) for text in queries]
         asked = [i for i, text in enumerate(texts) if text.strip()]
         hits: list[Hits] = [[] for _ in texts]
         if asked:
-            for i, found in zip(asked, self._search_texts([texts[i] for i in asked], k, filter, mode), strict=True):
-                hits[i] = found
+            found = self._search_texts(searched, [texts[i] for i in asked], k, filter, mode)
+            for i, best in zip(asked, found, strict=True):
+                hits[i] = best
         return hits
 
     def corrected(self, query: str) -> str:
@@ -104,70 +135,82 @@ class SearchIndex(abc.ABC):
         Args:
             query: any.
         """
-        if not self.options.spelling:
-            return query
-        speller = self.words().speller
-        assert speller is not None
-        return speller.correct(query)
+        return _corrected(self._searched(), query)
 
-    def _search_texts(self, texts: list[str], k: int, filter: Mapping[str, Any] | None, mode: str) -> list[Hits]:
+    def _search_texts(
+        self, searched: Searched, texts: list[str], k: int, filter: Mapping[str, Any] | None, mode: str
+    ) -> list[Hits]:
         if mode == "lexical":
-            return self._lexical(texts, k, filter)
-        vectors = self._checked(encode(self.model, texts, "query"))
+            return searched.search_words(texts, k, filter)
+        vectors = _checked(searched, encode(self.model, texts, "query"))
         if mode == "dense":
-            return self._dense(vectors, k, filter)
+            return searched.search_vectors(vectors, k, filter)
         depth = max(FUSED_A_HIT * k, FUSION_DEPTH)
-        sides = zip(self._dense(vectors, depth, filter), self._lexical(texts, depth, filter), strict=True)
-        return [fuse(rankings, k, (self.options.dense_weight, 1.0)) for rankings in sides]
+        dense, lexical = searched.search_vectors(vectors, depth, filter), searched.search_words(texts, depth, filter)
+        weights = (searched.options.dense_weight, 1.0)
+        return [fuse(rankings, k, weights) for rankings in zip(dense, lexical, strict=True)]
 
-    def _checked(self, vectors: Any) -> np.ndarray:
-        try:
-            array = np.asarray(vectors)
-        except ValueError:  # of different lengths
-            array = np.array(None)
-        if array.dtype.kind not in "fiu":
-            raise TypeError(f"queries are texts or vectors of numbers, not {str(vectors)[:60]!r}")
-        vectors = np.ascontiguousarray(array, dtype=np.float32)
-        vectors = vectors[None] if vectors.ndim == 1 else vectors
-        if vectors.shape[1] != self.dim:
-            raise ValueError(f"queries have {vectors.shape[1]} dimensions, the index {self.dim}: use its own model")
-        wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-        if len(wrong):
-            raise ValueError(f"the vector of query {wrong[0]} is not finite: check the model or the query")
-        return normalised(vectors) if self.options.metric == "cosine" else vectors
+    def use_cache(self, folder: str | Path | None) -> None:
+        """Look up texts of products in an embedding cache from now on.
+
+        Args:
+            folder: of the cache; None leaves it.
+        """
+        if folder is not None:
+            self.cache = EmbeddingCache(folder, self.model)
+
+    def _encoded(self, texts: list[str], ids: list[str]) -> np.ndarray:
+        """Vectors of products as the index keeps them, from the cache where there is one."""
+        found = encode(self.model, texts) if self.cache is None else self.cache.encode(texts)
+        return checked_documents(found, ids, self.options.metric)
+
+    @abc.abstractmethod
+    def _searched(self) -> Searched:
+        """The version of the products that a search that begins now reads."""
 
     @property
-    @abc.abstractmethod
     def dim(self) -> int:
         """Width of the vectors."""
+        return self._searched().dim
 
     @abc.abstractmethod
     def __len__(self) -> int:
         """Products."""
 
-    @abc.abstractmethod
-    def _dense(self, vectors: np.ndarray, k: int, filter: Mapping[str, Any] | None) -> list[Hits]:
-        """Hits by vectors that are checked already."""
+    def refresh(self) -> bool:
+        """Open what was saved since the index was opened; returns whether there was anything.
+
+        An index that reads its products where they are changed has nothing to open.
+        """
+        return False
 
     @abc.abstractmethod
-    def _lexical(self, texts: Sequence[str], k: int, filter: Mapping[str, Any] | None) -> list[Hits]:
-        """Hits by words."""
-
-    @abc.abstractmethod
-    def words(self) -> LexicalIndex:
-        """BM25 of the products, built when it is first asked for."""
+    def ids(self) -> list[str]:
+        """Ids of all products."""
 
     @abc.abstractmethod
     def texts(self, ids: Sequence[str]) -> list[str | None]:
-        """The encoded text of products, None for unknown ones."""
+        """The encoded text of products, None for unknown ones.
+
+        Args:
+            ids: product ids.
+        """
 
     @abc.abstractmethod
     def facts(self, ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Filter columns of products, such as price and category_path; {} for unknown ones."""
+        """Filter columns of products, such as price and category_path; {} for unknown ones.
+
+        Args:
+            ids: product ids.
+        """
 
     @abc.abstractmethod
     def choices(self, column: str) -> list[str]:
-        """Texts that a filter column holds, sorted; [] for numbers, and for a column that the index does not have."""
+        """Texts that a filter column holds, sorted; [] for numbers, and for a column that the index does not have.
+
+        Args:
+            column: its name.
+        """
 
     @property
     @abc.abstractmethod
@@ -176,11 +219,48 @@ class SearchIndex(abc.ABC):
 
     @abc.abstractmethod
     def upsert(self, products: Any) -> int:
-        """Add products, or replace those of the same id; returns how many had to be encoded."""
+        """Add products, or replace those of the same id; returns how many had to be encoded.
+
+        A product whose text is the same keeps its vector; its filter columns are written anew. One that has no text any
+        more is removed, and counted in the log. A batch with an error in it changes nothing.
+
+        Args:
+            products: as for `ProductIndex.build`.
+        """
 
     @abc.abstractmethod
     def delete(self, ids: Sequence[str]) -> int:
-        """Remove products; returns how many were there."""
+        """Remove products; returns how many were there.
+
+        Args:
+            ids: product ids; unknown ones are passed over.
+        """
+
+
+def _corrected(searched: Searched, query: str) -> str:
+    if not searched.options.spelling:
+        return query
+    speller = searched.words().speller
+    assert speller is not None
+    return speller.correct(query)
+
+
+def _checked(searched: Searched, vectors: Any) -> np.ndarray:
+    """Vectors of queries as they are compared with those of products."""
+    try:
+        array = np.asarray(vectors)
+    except ValueError:  # of different lengths
+        array = np.array(None)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"queries are texts or vectors of numbers, not {str(vectors)[:60]!r}")
+    vectors = np.ascontiguousarray(array, dtype=np.float32)
+    vectors = vectors[None] if vectors.ndim == 1 else vectors
+    if vectors.shape[1] != searched.dim:
+        raise ValueError(f"queries have {vectors.shape[1]} dimensions, the index {searched.dim}: use its own model")
+    wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(wrong):
+        raise ValueError(f"the vector of query {wrong[0]} is not finite: check the model or the query")
+    return normalised(vectors) if searched.options.metric == "cosine" else vectors
 
 
 def checked_documents(vectors: np.ndarray, ids: Sequence[str], metric: str) -> np.ndarray:
