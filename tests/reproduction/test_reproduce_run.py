@@ -17,7 +17,7 @@ from rexbert_hf.reproduction.settings import LexiconSettings
 from rexbert_hf.settings import SettingsError
 from rexbert_hf.training import CurriculumTrainer
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "recipes"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "recipes"))
 
 
 class KilledError(Exception):
