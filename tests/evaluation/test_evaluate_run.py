@@ -189,6 +189,20 @@ def test_cards_show_the_figures(tmp_path, models):
     assert not RUNS
 
 
+def test_cards_keep_the_figures_of_other_tasks_for_as_long_as_the_model_stays(tmp_path, models):
+    write_run(models[0], config={}, results={})
+
+    def shown():
+        return {entry.metric_name for entry in ModelCard.load(Path(models[0]) / "README.md").data.eval_results}
+
+    evaluate(settings(tmp_path, models[:1], update_cards=True))
+    evaluate(settings(tmp_path, models[:1], ["median"], update_cards=True))
+    assert shown() == {"accuracy", "median"}
+    write_model(tmp_path / "good", 0.7)
+    evaluate(settings(tmp_path, models[:1], ["median"], update_cards=True))
+    assert shown() == {"median"}
+
+
 def test_model_index_is_what_the_hub_takes(tmp_path, models):
     results = evaluate(settings(tmp_path, models))
     for figures in results["model_index"].values():

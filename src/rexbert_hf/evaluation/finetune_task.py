@@ -9,6 +9,7 @@ from typing import Any
 
 from rexbert_hf.evaluation.models import find_model
 from rexbert_hf.evaluation.registry import make_task
+from rexbert_hf.evaluation.report import card_metric
 from rexbert_hf.evaluation.runner import check_result, where
 from rexbert_hf.evaluation.settings import FinetuneTaskSettings
 from rexbert_hf.evaluation.task import DataMissing, Task
@@ -78,26 +79,13 @@ def _run(output: Path, settings: FinetuneTaskSettings) -> dict[str, Any]:
         "slices": result.slices,
         "counts": result.counts,
         "notes": list(result.notes),
-        "metrics": [_card_metric(task, result.metrics[task.metric], data_name)],
+        "metrics": [card_metric(task, result.metrics[task.metric], data_name)],
         "seconds": round(time.perf_counter() - start, 1),
     }
     source = {"name": data_name, "fingerprint": task.fingerprint(data)}
     write_run(output, config=to_dict(settings), results=results, data=[source], card=_card(task, settings, output))
     write_card(output)
     return results
-
-
-def _card_metric(task: Task, value: float, data_name: str) -> dict[str, Any]:
-    return {
-        "task_type": task.hub_task,
-        "task_name": task.title,
-        "dataset_type": task.name.replace("_", "-"),
-        "dataset_name": data_name,
-        "dataset_split": "test",
-        "metric_type": task.metric.replace("@", "_at_"),
-        "metric_name": task.metric,
-        "metric_value": round(value, 5),
-    }
 
 
 def _card(task: Task, settings: FinetuneTaskSettings, output: Path) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from typing import Any, Literal
 import torch
 
 from rexbert_hf.hub import render_dataset_card, render_model_card
-from rexbert_hf.hub.card import EVALUATION_FILE, LOSS_PLOT, with_evaluation
+from rexbert_hf.hub.card import LOSS_PLOT
+from rexbert_hf.hub.evaluated import EVALUATION_FILE, with_evaluation
 from rexbert_hf.hub.run_file import RUN_FILE, portable, read_run, redact, write_whole
 from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM
 

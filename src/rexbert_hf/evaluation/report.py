@@ -20,7 +20,7 @@ from rexbert_hf.evaluation.runner import Outcome
 from rexbert_hf.evaluation.settings import EvaluateSettings
 from rexbert_hf.evaluation.task import Task
 from rexbert_hf.hub import git_commit, hardware, redact, versions
-from rexbert_hf.hub.card import EVALUATION_FILE
+from rexbert_hf.hub.evaluated import MEASURED, slug, write_evaluation
 from rexbert_hf.hub.run_file import plain, portable, write_whole
 from rexbert_hf.settings import to_dict
 
@@ -143,20 +143,31 @@ def model_index(outcome: Outcome, model: str) -> list[dict[str, Any]]:
         mean, spread = mean_and_spread([cell.result.metrics[task.metric] for cell in cells])
         args: dict[str, float] = {"seeds": len(cells), "test_examples": len(cells[0].result.examples)}
         args |= {} if spread is None else {"spread_over_seeds": round(spread, 5)}
-        found.append(
-            {
-                "task_type": task.hub_task,
-                "task_name": task.title,
-                "dataset_type": task.name.replace("_", "-"),
-                "dataset_name": outcome.data[task.name],
-                "dataset_split": "test",
-                "metric_type": task.metric.replace("@", "_at_"),
-                "metric_name": task.metric,
-                "metric_value": round(mean, 5),
-                "metric_args": args,
-            }
-        )
+        found.append(card_metric(task, mean, outcome.data[task.name], metric_args=args))
     return found
+
+
+def card_metric(task: Task, value: float, data: str, **more: Any) -> dict[str, Any]:
+    """A primary figure as `huggingface_hub.EvalResult` takes it.
+
+    Args:
+        task: whose figure it is.
+        value: the figure.
+        data: what it was measured on (`where`).
+        more: further fields.
+    """
+    return {
+        "task_type": task.hub_task,
+        "task_name": task.title,
+        "dataset_type": task.name.replace("_", "-"),
+        "dataset_config": slug(data),
+        "dataset_name": data,
+        "dataset_split": "test",
+        "metric_type": task.metric.replace("@", "_at_"),
+        "metric_name": task.metric,
+        "metric_value": round(value, 5),
+        **more,
+    }
 
 
 def write_results(folder: Path, results: dict[str, Any]) -> None:
@@ -195,10 +206,8 @@ def update_cards(outcome: Outcome, results: dict[str, Any]) -> list[Path]:
         figures = results["model_index"].get(name_of[model.name])
         if not folder.is_dir() or not figures:
             continue
-        record = {key: results[key] for key in ("date", "hardware", "versions", "git_commit")}
-        text = json.dumps({"metrics": figures, "model_key": model.key, **record}, indent=1)
-        write_whole(folder / EVALUATION_FILE, f"{text}\n".encode())
-        written.append(folder / EVALUATION_FILE)
+        measured = {key: results[key] for key in MEASURED}
+        written.append(write_evaluation(folder, [{**figure, **measured} for figure in figures]))
         if (folder / "run.json").is_file():
             written.append(write_card(folder))
     return written
