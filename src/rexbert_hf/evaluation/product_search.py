@@ -77,11 +77,14 @@ def search_result(
     ranked, judged = searcher.search(data.query_texts), data.judged
     values = figures_of(ranked, judged, data.scale)
     metrics = {name: float(np.nanmean(value)) for name, value in values.items() if not np.isnan(value).all()}
+    said, lost = [f"grades: {data.scale.said}"], 0
     if options.judge is not None:
-        metrics |= judged_figures(ranked, data, options.judge, options.cache_dir)
+        figures, lost = judged_figures(ranked, data, options.judge, options.cache_dir)
+        metrics |= figures
+        said += [f"the judge failed on {lost} results: not kept, the next run asks again"] if lost else []
     counts = {**data.counts, "products": len(data.products)}
-    said = (f"grades: {data.scale.said}",)
-    return TaskResult(metrics, values[PRIMARY], counts, slices_of(searcher, data, ranked), (*said, *notes))
+    slices = slices_of(searcher, data, ranked)
+    return TaskResult(metrics, values[PRIMARY], counts, slices, (*said, *notes), final=not lost)
 
 
 def figures_of(ranked: np.ndarray, judged: Judgements, scale: Scale) -> dict[str, np.ndarray]:

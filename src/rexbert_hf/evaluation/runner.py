@@ -132,7 +132,8 @@ def _run_cell(
         result = task.run(measured.path, data, seed, options)
         check_result(task, result)
         seconds = time.perf_counter() - start
-        cache.put(task.name, key, result, seconds)
+        if result.final:
+            cache.put(task.name, key, result, seconds)
     else:
         result, seconds = found
     figure = f"{task.metric} {result.metrics[task.metric]:.4f}"

@@ -161,6 +161,7 @@ class TaskResult:
         counts: rows of train, dev and test, rows skipped, judged pairs, ...
         slices: the primary metric on perturbed inputs, by the name of the perturbation.
         notes: what a reader must know, one line each.
+        final: whether the same inputs would give it again; a result without some of a judge's answers is not cached.
 
     Raises:
         ValueError: if a figure is not finite, or there is no example.
@@ -175,6 +176,7 @@ class TaskResult:
     counts: dict[str, int] = field(default_factory=dict)
     slices: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    final: bool = True
 
     def __post_init__(self) -> None:
         examples = np.asarray(self.examples, dtype=np.float64)
