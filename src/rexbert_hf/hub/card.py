@@ -20,6 +20,7 @@ from .readme import BEGIN, END, MASKED, merge_card, split_card
 from .run_file import RUN_FILE, plain, portable, read_run, redact, write_whole
 
 LOSS_PLOT = "loss.png"
+_HERE = "path/to/this/folder"
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*[A-Za-z0-9]")
 
 MODEL_FIELDS: dict[str, Any] = {
@@ -114,7 +115,8 @@ def render_model_card(run: Mapping[str, Any], template: str | None = None, **fie
             `git_commit`, `resumed_from_step`; any of them may be missing. `card` holds fields for this very function,
             and its `template`.
         template: a template of this package; None for the run's own, or that of encoders.
-        fields: see `MODEL_FIELDS`; `repo_id` is what the copy-paste blocks load, `loss_plot` a file name in the
+        fields: see `MODEL_FIELDS`; `repo_id` is what the copy-paste blocks load (`{{ repo }}` in the text of a
+            section stands for it), `loss_plot` a file name in the
             repository, `folder` the run's folder, whose absolute path the card then does not show.
 
     Raises:
@@ -136,7 +138,8 @@ def render_model_card(run: Mapping[str, Any], template: str | None = None, **fie
     values = {
         **given,
         "name": name,
-        "repo": given["repo_id"] or "path/to/this/folder",
+        "repo": given["repo_id"] or _HERE,
+        "sections": [_placed(section, given["repo_id"] or _HERE) for section in given["sections"]],
         "begin": BEGIN,
         "end": END,
         "metadata": _model_metadata(run, results, phases, name, given),
@@ -224,7 +227,7 @@ def render_dataset_card(template: str = "dataset_card.md", **fields: Any) -> str
     keys = ("license", "language", "task_categories", "tags")
     files: dict[str, Any] = {"configs": list(given["data_files"])} if given["data_files"] else {}
     data = DatasetCardData(pretty_name=name, **{key: given[key] for key in keys if given[key]}, **files)
-    values = {**given, "name": name, "repo": given["repo_id"] or "path/to/this/folder", "begin": BEGIN, "end": END}
+    values = {**given, "name": name, "repo": given["repo_id"] or _HERE, "begin": BEGIN, "end": END}
     values["config_yaml"] = yaml.safe_dump(given["config"], sort_keys=False) if given["config"] else ""
     text = _environment().get_template(template).render({**values, "metadata": data.to_yaml()})
     return _checked(_tidy(text), DatasetCard)
@@ -321,6 +324,10 @@ def _earlier_phases(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         for phase in stage.get("phases") or []
         if isinstance(phase, Mapping)
     ]
+
+
+def _placed(section: Mapping[str, Any], repo: str) -> dict[str, Any]:
+    return {**section, "text": str(section.get("text", "")).replace("{{ repo }}", repo)}
 
 
 def _over_seeds(metric: Mapping[str, Any]) -> str:
