@@ -139,6 +139,21 @@ def test_failures_are_listed_and_the_rest_goes_through(tmp_path, models):
     assert "- missing: no missing/train.tsv in the data folder" in report
 
 
+def test_data_that_were_named_and_are_not_there_fail(tmp_path, models):
+    chosen = settings(tmp_path, models, ["toy", "missing"], datasets={"missing": "no/such"})
+    results = evaluate(chosen)
+    assert results["failed"] == {"missing": "no missing/train.tsv in the data folder"}
+    assert status_of(chosen, results) == 1
+
+
+def test_the_report_says_what_figures_may_stand_beside(tmp_path, models, monkeypatch):
+    monkeypatch.setattr("toy_tasks.Toy.comparable", "yes, with everything")
+    evaluate(settings(tmp_path, models[:1], seeds=1))
+    assert "comparable with the paper: no: sample shop." in (tmp_path / "out" / "report.md").read_text()
+    evaluate(settings(tmp_path, models[:1], seeds=1, data_dir=str(tmp_path)))
+    assert "comparable with the paper: yes, with everything." in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_models_that_cannot_be_had(tmp_path, models, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     chosen = settings(tmp_path, [*models, str(tmp_path / "nowhere")])

@@ -139,6 +139,7 @@ def _run(output: Path, settings: FinetuneTaskSettings, work: _Work) -> dict[str,
 def _card(work: _Work, settings: FinetuneTaskSettings, folder: Path) -> dict[str, Any]:
     """Fields of the card: a search model has a template of its own."""
     task, search = work.task, (folder / "modules.json").is_file()
+    comparable = task.comparison(settings.source(task.name))
     summary = f"{Path(settings.model).name} fine-tuned on the task {task.title.lower()} with rexbert_hf."
     text = f"```python\n{_use(work, any(folder.glob('*.py')))}\n```"
     return {
@@ -148,7 +149,7 @@ def _card(work: _Work, settings: FinetuneTaskSettings, folder: Path) -> dict[str
         "base_model": settings.model,
         "summary": summary,
         "sections": [] if search else [{"title": "How to use", "text": text}],
-        "limits": [f"Protocol: {task.paper}; {task.split}; comparable with the paper: {task.comparable}."],
+        "limits": [f"Protocol: {task.paper}; {task.split}; comparable with the paper: {comparable}."],
     }
 
 

@@ -36,7 +36,7 @@ class ProductSearch(Task):
     paper: ClassVar[str] = "QPI-BERT, table 2"
     data: ClassVar[str] = "a shop's own log (not public)"
     folder: ClassVar[str] = "homedepot"
-    dataset_name: ClassVar[str] = "pairs: query, product_id, title, label or relevance, split"
+    dataset_name: ClassVar[str] = "pairs: query, product_id, title, label or relevance, split; or ESCI's folder"
     split: ClassVar[str] = "query hash: .7 train, .1 validation, .2 test; or their own"
     metric: ClassVar[str] = PRIMARY
     comparable: ClassVar[str] = "no: the paper's log is not public"

@@ -116,7 +116,8 @@ def _slices(cells: Sequence[Cell]) -> dict[str, float]:
 def _task_facts(task: Task, outcome: Outcome) -> dict[str, Any]:
     cells = [cell for cell in outcome.cells if cell.task == task.name]
     notes = dict.fromkeys(note for cell in cells for note in cell.result.notes)
-    facts = {name: getattr(task, name) for name in ("title", "paper", "metric", "comparable", "domain")}
+    facts = {name: getattr(task, name) for name in ("title", "paper", "metric", "domain")}
+    facts["comparable"] = outcome.comparable[task.name]
     counts = cells[0].result.counts if cells else {}
     return {**facts, "data": outcome.data[task.name], "counts": counts, "notes": list(notes)}
 

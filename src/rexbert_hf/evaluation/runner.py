@@ -40,6 +40,7 @@ class Outcome:
         missing: models that could not be had -> why.
         unknown_words: baseline -> tasks that have none of that name.
         data: task -> where its data came from.
+        comparable: task -> whether its figures may stand beside the paper's.
     """
 
     models: list[ModelUnderTest] = field(default_factory=list)
@@ -50,6 +51,7 @@ class Outcome:
     missing: dict[str, str] = field(default_factory=dict)
     unknown_words: dict[str, list[str]] = field(default_factory=dict)
     data: dict[str, str] = field(default_factory=dict)
+    comparable: dict[str, str] = field(default_factory=dict)
 
     def of(self, task: str, model: str) -> list[Cell]:
         """The cells of one task and model, by seed.
@@ -95,6 +97,9 @@ def _run_task(name: str, settings: EvaluateSettings, outcome: Outcome) -> None:
         data = task.load(source)
         fingerprint = task.fingerprint(data)
     except DataMissing as reason:
+        if source.dataset is not None:  # it was named: a slip of the pen must not look like success
+            _fail(outcome, name, reason)
+            return
         outcome.skipped[name] = first_line(reason)
         logger.info("%s is skipped: %s", name, outcome.skipped[name])
         return
@@ -102,7 +107,8 @@ def _run_task(name: str, settings: EvaluateSettings, outcome: Outcome) -> None:
         _fail(outcome, name, error)
         return
     outcome.tasks.append(task)
-    outcome.data[name], called = where(task, source), labels(outcome.models)
+    outcome.data[name], outcome.comparable[name] = where(task, source), task.comparison(source)
+    called = labels(outcome.models)
     for model in outcome.models:
         if model.is_word and model.name not in task.baselines:
             outcome.unknown_words.setdefault(model.name, []).append(name)
@@ -204,5 +210,5 @@ def first_line(error: BaseException) -> str:
 
 def _fail(outcome: Outcome, what: str, error: Exception) -> None:
     outcome.failed[what] = first_line(error)
-    expected = isinstance(error, ValueError | OSError | ImportError)
+    expected = isinstance(error, ValueError | OSError | ImportError | DataMissing)
     logger.error("%s failed: %s", what, outcome.failed[what], exc_info=None if expected else error)

@@ -252,6 +252,16 @@ class Task(ABC):
         """
         return options.config()
 
+    def comparison(self, source: TaskSource) -> str:
+        """Whether figures on what was read may stand beside the paper's: "yes ...", "no: ..." and why.
+
+        Args:
+            source: that `load` read.
+        """
+        if source.dataset is None and source.data_dir is None and source.sample:
+            return "no: sample shop"
+        return "no: divided by hash" if source.resplit else self.comparable
+
     def score_sums(self, sums: np.ndarray, n: np.ndarray | int) -> np.ndarray:
         """Primary metric from column sums of `examples`, for many resamples at once; the mean of the first column.
 
