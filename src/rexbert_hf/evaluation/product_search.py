@@ -55,7 +55,7 @@ class ProductSearch(Task):
     def config(self, options: TaskOptions) -> dict[str, Any]:
         """As `Task.config`, with the judge."""
         judge = {} if options.judge is None else judge_key(options.judge)
-        return {**options.config(), **judge}
+        return {**super().config(options), **judge}
 
     def run(self, model: str, data: SearchProtocol, seed: int, options: TaskOptions) -> TaskResult:
         """As `Task.run`."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from rexbert_hf.evaluation.cache import Cell, ResultCache, cell_key
 from rexbert_hf.evaluation.models import ModelUnderTest, find_model, labels
+from rexbert_hf.evaluation.provenance import measured_now
 from rexbert_hf.evaluation.registry import make_task, task_names
 from rexbert_hf.evaluation.settings import EvaluateSettings
 from rexbert_hf.evaluation.task import DataMissing, ModelUnfit, Task, TaskResult, TaskSource
@@ -138,14 +139,15 @@ def _run_cell(
         result = task.run(measured.path, data, seed, options)
         check_result(task, result)
         seconds = time.perf_counter() - start
+        provenance = measured_now()
         if result.final:
-            cache.put(task.name, key, result, seconds)
+            cache.put(task.name, key, result, seconds, provenance)
     else:
-        result, seconds = found
+        result, seconds, provenance = found
     figure = f"{task.metric} {result.metrics[task.metric]:.4f}"
     took = f"{seconds:.0f} s" if found is None else "from the cache"
     logger.info("%s, %s, seed %d: %s (%s)", task.name, model.name, seed, figure, took)
-    return Cell(task.name, model.name, seed, result, seconds, found is not None)
+    return Cell(task.name, model.name, seed, result, seconds, found is not None, provenance)
 
 
 def check_result(task: Task, result: TaskResult) -> None:
@@ -185,7 +187,8 @@ def where(task: Task, source: TaskSource) -> str:
         source: where it looked.
 
     Example:
-        >>> from rexbert_hf.evaluation.registry import make_task
+        >>> from rexbert_hf.evaluation.provenance import measured_now
+    from rexbert_hf.evaluation.registry import make_task
         >>> task = make_task("product_search")
         >>> where(task, TaskSource(sample=True)), where(task, TaskSource(data_dir=Path("data")))
         ('sample shop', 'homedepot')

@@ -10,7 +10,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -48,8 +48,8 @@ class TaskSource:
         data_dir: a folder of raw public files, one sub-folder a publisher (`homedepot/train.csv.zip`, `glue/RTE`, ...).
         dataset: a `datasets` name or folder, in the task's documented columns.
         sample: the built-in sample shop.
-        budget: "small" caps rows, epochs and seeds so that all tasks end within 90 minutes on two cores; "full" caps
-            nothing.
+        budget: "small" caps rows, epochs and seeds so that all tasks end within 90 minutes on two cores; "full" takes
+            all rows (masked recovery: 5,000 texts).
         resplit: divide 7:1:2 by hash, as E-BERT does, also where splits are published; GLUE and search keep theirs.
 
     Example:
@@ -99,6 +99,38 @@ class Tuning:
         """All pairs of learning rate and epochs."""
         return [(rate, epochs) for rate in self.learning_rates for epochs in self.epochs]
 
+    def over(self, own: Tuning) -> Tuning:
+        """As `TuningChanges.over`: all of it is said."""
+        return self
+
+
+@dataclass(frozen=True)
+class TuningChanges:
+    """What a user says of a grid; for the rest a task keeps its own.
+
+    Args:
+        learning_rates: peak rates; None for the task's own.
+        epochs: numbers of passes; None for the task's own.
+        batch_size: examples a step; None for the task's own.
+
+    Example:
+        >>> TuningChanges(epochs=(5,)).over(Tuning((1e-4,), (3,), 16))
+        Tuning(learning_rates=(0.0001,), epochs=(5,), batch_size=16)
+    """
+
+    learning_rates: tuple[float, ...] | None = None
+    epochs: tuple[int, ...] | None = None
+    batch_size: int | None = None
+
+    def over(self, own: Tuning) -> Tuning:
+        """The task's own grid with these changes.
+
+        Args:
+            own: of the task.
+        """
+        said = {name: value for name, value in vars(self).items() if value is not None}
+        return replace(own, **said)
+
 
 @dataclass(frozen=True)
 class TaskOptions:
@@ -109,7 +141,7 @@ class TaskOptions:
         max_length: longest input in tokens; None for the task's own.
         pooling: "cls", "mean" or "max" for embeddings, in place of what the model says; None keeps that.
         device: "cpu", "cuda", ...; None takes what there is.
-        tuning: grid of hyper-parameters; None for the task's own single cell.
+        tuning: grid of hyper-parameters, or changes of the task's own; None for the task's own single cell.
         budget: as in `TaskSource`.
         cache_dir: where a task may keep what is dear and does not depend on the seed.
         keep: folder to leave the fitted model in (loads with its `Auto` class); None keeps nothing. Not part of what
@@ -125,7 +157,7 @@ class TaskOptions:
     max_length: int | None = None
     pooling: str | None = None
     device: str | None = None
-    tuning: Tuning | None = None
+    tuning: Tuning | TuningChanges | None = None
     budget: str = "small"
     cache_dir: Path | None = None
     keep: Path | None = None
@@ -136,9 +168,17 @@ class TaskOptions:
         """Whether rows and epochs are capped."""
         return self.budget == "small"
 
+    def tuned(self, own: Tuning) -> Tuning:
+        """The grid of a task: its own, with what was said over it.
+
+        Args:
+            own: of the task.
+        """
+        return own if self.tuning is None else self.tuning.over(own)
+
     def config(self) -> dict[str, Any]:
         """What decides the figures of any task, as plain values."""
-        tuning = self.tuning
+        tuning = None if self.tuning is None else self.tuning.over(Tuning())
         grid = None if tuning is None else [list(tuning.learning_rates), list(tuning.epochs), tuning.batch_size]
         return {
             "batch_size": self.batch_size,
@@ -245,12 +285,12 @@ class Task(ABC):
         """
 
     def config(self, options: TaskOptions) -> dict[str, Any]:
-        """What of the options decides this task's figures, as plain values.
+        """What of the options decides this task's figures, as plain values; no grid where nothing is trained.
 
         Args:
             options: of a run.
         """
-        return options.config()
+        return (options if self.trains else replace(options, tuning=None)).config()
 
     def comparison(self, source: TaskSource) -> str:
         """Whether figures on what was read may stand beside the paper's: "yes ...", "no: ..." and why.

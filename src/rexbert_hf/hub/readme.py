@@ -106,11 +106,17 @@ def _merge_index(old: Any, new: Any, ours: str) -> Any:
         return str([task.get("type"), {k: dataset.get(k) for k in ("type", "config", "split")}])
 
     fresh = {where(result) for result in new[0].get("results") or []}
-    rows = {tuple(cell.strip() for cell in line.split("|")[1:4]) for line in ours.splitlines() if line.startswith("|")}
+    rows = {_cells(line)[:3] for line in ours.splitlines() if line.startswith("|")}
     theirs = old[0].get("results") if isinstance(old[0].get("results"), list) else []
     kept = [_not_in(result, rows) for result in theirs if where(result) not in fresh]
     results = (new[0].get("results") or []) + [result for result in kept if result is not None]
     return [{**old[0], **new[0], "results": results}, *old[1:]]
+
+
+def _cells(line: str) -> tuple[str, ...]:
+    """Cells of a table's line, without the escapes that the renderer puts in."""
+    parts = re.split(r"(?<!\\)\|", line)[1:]
+    return tuple(part.strip().replace("\\|", "|").replace("&lt;", "<") for part in parts)
 
 
 def _part(result: Any, name: str) -> dict[str, Any]:
