@@ -151,7 +151,7 @@ def card_text(card: CardSettings, folder: Path) -> str | None:
         "sections": tuple(sections),
     }
     if card.kind == "dataset":
-        said = {"title": "Figures", "text": "No figures measured, nor cost, energy and carbon."}
+        said = {"title": "Figures", "text": "No figures measured. Neither were cost, energy and carbon."}
         return render_dataset_card(**{**common, "sections": (*sections, said)}, dataset_name=card.title or None)
     return _model_card(card, folder, measured, common)
 
