@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from toy_tasks import RUNS, STATE, TOYS, write_model
+from toy_tasks import RUNS, STATE, TOYS, Toy, write_model
 
 from rexbert_hf.evaluation import registry
+from rexbert_hf.evaluation.cache import cell_key
 from rexbert_hf.evaluation.evaluate import evaluate, status_of
 from rexbert_hf.evaluation.settings import EvaluateSettings
+from rexbert_hf.evaluation.task import TaskOptions, content_hash
 from rexbert_hf.hub import read_run, write_run
 
 
@@ -139,6 +142,69 @@ def test_failures_are_listed_and_the_rest_goes_through(tmp_path, models):
     assert "- missing: no missing/train.tsv in the data folder" in report
 
 
+def test_data_that_were_named_and_are_not_there_fail(tmp_path, models):
+    chosen = settings(tmp_path, models, ["toy", "missing"], datasets={"missing": "no/such"})
+    results = evaluate(chosen)
+    assert results["failed"] == {"missing": "no missing/train.tsv in the data folder"}
+    assert status_of(chosen, results) == 1
+
+
+def test_the_report_says_what_figures_may_stand_beside(tmp_path, models, monkeypatch):
+    monkeypatch.setattr("toy_tasks.Toy.comparable", "yes, with everything")
+    evaluate(settings(tmp_path, models[:1], seeds=1))
+    assert "comparable with the paper: no: sample shop." in (tmp_path / "out" / "report.md").read_text()
+    evaluate(settings(tmp_path, models[:1], seeds=1, data_dir=str(tmp_path)))
+    assert "comparable with the paper: yes, with everything." in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_cells_say_when_and_with_what_they_were_measured(tmp_path, models, monkeypatch):
+    write_run(models[0], config={}, results={})
+    first = {"date": "2026-01-01T00:00:00Z", "hardware": "A", "versions": {"torch": "1"}, "git_commit": "abc"}
+    monkeypatch.setattr("rexbert_hf.evaluation.runner.measured_now", lambda: first)
+    evaluate(settings(tmp_path, models[:1], seeds=1))
+    (kept,) = (tmp_path / "out" / "cache" / "toy").glob("*.json")
+    later = {**first, "date": "2026-02-02T00:00:00Z", "hardware": "B"}
+    monkeypatch.setattr("rexbert_hf.evaluation.runner.measured_now", lambda: later)
+    results = evaluate(settings(tmp_path, models[:1], update_cards=True))
+    assert {cell["seed"]: cell["measured"]["hardware"] for cell in results["cells"]} == {0: "A", 1: "B"}
+    line = "2026-01-01T00:00:00Z to 2026-02-02T00:00:00Z; A / B; budget small. torch 1. Code: git commit `abc`."
+    assert line in (tmp_path / "out" / "report.md").read_text()
+    card = (Path(models[0]) / "README.md").read_text()
+    assert "Evaluated 2026-01-01 to 2026-02-02; A / B; torch 1; code: git commit abc." in card
+    spread = results["model_index"]["good"][0]["metric_args"]["spread_over_seeds"]
+    assert f"| 2, +- {spread} |" in card
+    # A cell of a version that kept none is read like any other.
+    record = json.loads(kept.read_text())
+    del record["measured"]
+    kept.write_text(json.dumps(record))
+    RUNS.clear()
+    evaluate(settings(tmp_path, models[:1]))
+    assert not RUNS
+    assert "1 of 2 cells do not say." in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_notes_name_the_model_unless_they_are_of_all(tmp_path, models, monkeypatch):
+    run = Toy.run
+
+    def noting(self, model, *rest):
+        return replace(run(self, model, *rest), notes=("of all", *(["of one"] if model.endswith("fair") else [])))
+
+    monkeypatch.setattr(Toy, "run", noting)
+    notes = evaluate(settings(tmp_path, models, seeds=1))["tasks"]["toy"]["notes"]
+    assert notes == ["of all", "fair: of one"]
+
+
+def test_another_kind_of_device_is_another_cell():
+    task = registry.make_task("toy")
+
+    def key(device):
+        return cell_key(task, "model", "data", 0, TaskOptions(device=device))
+
+    assert key("cpu") == content_hash("toy", 1, "model", "data", 0, TaskOptions().config())
+    assert len({key("cpu"), key("cuda"), key("mps")}) == 3
+    assert key("cuda:1") == key("cuda")
+
+
 def test_models_that_cannot_be_had(tmp_path, models, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     chosen = settings(tmp_path, [*models, str(tmp_path / "nowhere")])
@@ -187,6 +253,20 @@ def test_cards_show_the_figures(tmp_path, models):
     RUNS.clear()
     evaluate(settings(tmp_path, models, update_cards=True))
     assert not RUNS
+
+
+def test_cards_keep_the_figures_of_other_tasks_for_as_long_as_the_model_stays(tmp_path, models):
+    write_run(models[0], config={}, results={})
+
+    def shown():
+        return {entry.metric_name for entry in ModelCard.load(Path(models[0]) / "README.md").data.eval_results}
+
+    evaluate(settings(tmp_path, models[:1], update_cards=True))
+    evaluate(settings(tmp_path, models[:1], ["median"], update_cards=True))
+    assert shown() == {"accuracy", "median"}
+    write_model(tmp_path / "good", 0.7)
+    evaluate(settings(tmp_path, models[:1], ["median"], update_cards=True))
+    assert shown() == {"median"}
 
 
 def test_model_index_is_what_the_hub_takes(tmp_path, models):

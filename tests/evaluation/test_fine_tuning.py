@@ -97,6 +97,17 @@ def test_numbers_and_sets_are_learnt(folders):
 
 
 @pytest.mark.parametrize("kind", ["rexbert", "bert"])
+def test_a_saved_regression_answers_in_the_numbers_of_its_data(folders, kind, tmp_path):
+    train = [Row(row.text, label=100.0 * (row.label == "cup") + 30.0) for row in class_rows(32)]
+    fitted = fine_tune(folders[kind], "regression", train, train[:8], tuning=replace(FAST, epochs=(1,)))
+    told = fitted.predict(train[:4])
+    fitted.save(tmp_path / "saved")
+    said = pipeline("text-classification", str(tmp_path / "saved"))([row.text for row in train[:4]])
+    np.testing.assert_allclose([one["score"] for one in said], told, rtol=1e-4)
+    np.testing.assert_allclose(fitted.predict(train[:4]), told, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["rexbert", "bert"])
 def test_label_sets_begin_at_the_shares_of_their_classes(folders, kind):
     """So that training need not teach first that most classes are rare; a class without a row has half of one."""
     rows = [Row(row.text, label=["a", "b"] if i % 4 == 0 else ["a"]) for i, row in enumerate(class_rows(40))]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import csv
+import io
+import json
+import re
 
 import pytest
 import torch
@@ -13,8 +18,10 @@ from transformers import BertConfig, BertModel
 from rexbert_hf.catalog import load_sample
 from rexbert_hf.data.vocabulary import train_tokenizer
 from rexbert_hf.evaluation.finetune_task import finetune_task
+from rexbert_hf.evaluation.product_search_tuned import ProductSearchTuned
 from rexbert_hf.evaluation.settings import FinetuneTaskSettings, GridSettings
-from rexbert_hf.hub import read_run
+from rexbert_hf.hub import card_of_run, read_run
+from rexbert_hf.hub.evaluated import files_key
 
 
 @pytest.fixture
@@ -57,8 +64,66 @@ def test_the_model_is_kept_with_its_figures(tmp_path, model, monkeypatch):
     assert (entry.metric_name, entry.metric_value) == ("recall@100", round(results["test"]["recall@100"], 5))
     assert read_run(tmp_path / "out")["results"]["test"] == results["test"]
     assert not list((tmp_path / "out" / "cache").iterdir())  # checkpoints are gone
-    monkeypatch.setattr("rexbert_hf.evaluation.finetune_task.make_task", None)
+    monkeypatch.setattr(ProductSearchTuned, "run", None)
     assert finetune_task(settings)["test"] == results["test"]
+
+
+@pytest.mark.parametrize("task", ["query_category", "attribute_extraction", "review_qa"])
+def test_a_head_runs_as_its_card_says(tmp_path, model, task):
+    results = finetune_task(head_settings(tmp_path, model, task=task))
+    text = card_of_run(tmp_path / "out", str(tmp_path / "out"))
+    code = re.search(r"## How to use\n\n```python\n(.*?)\n```", text, re.DOTALL)[1]
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(code, {})
+    if task == "query_category":
+        labels = set(read_run(tmp_path / "out")["results"]["test"]) and ast.literal_eval(said.getvalue())[0]["label"]
+        assert labels in load_labels(tmp_path / "out")
+    assert "AutoModel.from" not in text
+    assert results["metrics"][0]["dataset_name"] == "sample shop"
+
+
+def load_labels(folder):
+    return set(json.loads((folder / "config.json").read_text())["label2id"])
+
+
+def head_settings(tmp_path, model, **changes):
+    grid = GridSettings(learning_rates=[1e-3], epochs=[1], batch_size=64)
+    fields = {"task": "query_category", "output_dir": str(tmp_path / "out"), "max_length": 16, "device": "cpu"}
+    return FinetuneTaskSettings(**{"model": model, "tuning": grid, **fields, **changes})
+
+
+def test_a_changed_model_is_fine_tuned_again_and_another_run_is_refused(tmp_path, model):
+    settings = head_settings(tmp_path, model)
+    finetune_task(settings)
+    before = files_key(tmp_path / "out")
+    (tmp_path / "out" / "vocab.txt").write_text("left over")
+    (tmp_path / "out" / "1_Pooling").mkdir()
+    (tmp_path / "out" / "1_Pooling" / "config.json").write_text("{}")
+    made = BertModel.from_pretrained(model)
+    torch.nn.init.normal_(made.embeddings.word_embeddings.weight)
+    made.save_pretrained(model)
+    finetune_task(settings)
+    assert files_key(tmp_path / "out") not in (before, None)
+    assert not (tmp_path / "out" / "vocab.txt").exists()
+    assert not (tmp_path / "out" / "1_Pooling" / "config.json").exists()
+    with pytest.raises(ValueError, match=r"another run \(task differ\): choose another output_dir"):
+        finetune_task(head_settings(tmp_path, model, task="attribute_extraction"))
+    with pytest.raises(ValueError, match="a model that this recipe did not make"):
+        finetune_task(head_settings(tmp_path, model, output_dir=model))
+    assert FinetuneTaskSettings(task="review_qa").output_dir == "output/task/review_qa"
+
+
+def test_changed_data_are_learnt_again(tmp_path, model, monkeypatch):
+    path = tmp_path / "pairs.csv"
+    settings = head_settings(
+        tmp_path, model, task="product_search_tuned", datasets={"product_search_tuned": write_pairs(path)}
+    )
+    finetune_task(settings)
+    path.write_text(path.read_text().replace(",I\n", ",S\n"))
+    monkeypatch.setattr(ProductSearchTuned, "run", None)
+    with pytest.raises(TypeError):
+        finetune_task(settings)
 
 
 def test_what_cannot_be_kept(tmp_path, model):

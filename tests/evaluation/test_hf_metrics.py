@@ -59,6 +59,11 @@ CASES = {
     "spans": (TAGS, SAID_TAGS, seqeval_figures()),
     "squad": ([["a red mug", "mug"], ["desk"]], ["red mug", "lamp"], {"exact_match": 0.5, "f1": 0.5}),
     "ranking": (GRADES, SCORES, {"ndcg@10": sk.ndcg_score(GRADES, SCORES, k=10)}),
+    "attribute_values": (
+        [[["size", "2 m"], ["brand", "A"]], [["brand", "B"]]],
+        [[["size", "2 m"], ["brand", "a"]], []],
+        {"precision": 0.5, "recall": 1 / 3, "f1": 0.4},
+    ),
     "masked_tokens": ([7, 8, 9], [0, 2, 4], {"accuracy": 1 / 3, "accuracy@3": 2 / 3, "accuracy@5": 1.0}),
 }
 
@@ -78,6 +83,19 @@ def test_figures_are_those_of_the_reference(name, tmp_path):
     found = metric.compute()
     for key, value in expected.items():
         assert found[key] == pytest.approx(value, abs=1e-9), key
+
+
+def test_all_ranking_figures_are_over_the_queries_with_a_relevant_product(tmp_path):
+    metric = load_metric("ranking", keep_in_memory=True)
+    grades, scores = [[0.0, 1.0, None], [0.0, 0.5, 0.0]], [[0.1, 0.5, 0.9], [0.3, 0.2, 0.1]]
+    found = metric.compute(references=grades, predictions=scores, exact=1.0, substitute=0.5)
+    assert found["queries"] == 1
+    assert found["mrr@10"] == 0.5
+    assert found["ndcg@10"] == pytest.approx(1 / np.log2(3))
+    assert found["condensed_ndcg@10"] == found["recall@10"] == 1.0
+    assert [found[f"{name}@10"] for name in ("judged", "E", "S", "O")] == pytest.approx([2 / 3, 1 / 3, 0, 2 / 3])
+    with pytest.raises(ValueError, match="none of 1 queries has a product of grade 1"):
+        metric.compute(references=grades[1:], predictions=scores[1:])
 
 
 def test_metrics_combine(tmp_path):

@@ -12,11 +12,13 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from rexbert_hf.corpus.llm_client import EndpointSettings
+from rexbert_hf.corpus.llm_client import Endpoint, EndpointError, EndpointSettings
 from rexbert_hf.data.vocabulary import train_tokenizer
+from rexbert_hf.evaluation.evaluate import evaluate
 from rexbert_hf.evaluation.judge import CrossEncoderJudge, EndpointJudge, fill_judgements, label_in, make_judge
 from rexbert_hf.evaluation.judge_settings import JudgeSettings
 from rexbert_hf.evaluation.product_search import ProductSearch
+from rexbert_hf.evaluation.settings import EvaluateSettings
 from rexbert_hf.evaluation.task import TaskOptions, TaskSource
 from rexbert_hf.metrics import Judgements
 
@@ -95,6 +97,7 @@ class ByNumber:
     """Product n is worth n / 10."""
 
     name = "by number"
+    lost = 0
 
     def shares(self, pairs):
         self.pairs = list(pairs)
@@ -144,13 +147,53 @@ def test_a_cross_encoder_is_a_judge(tmp_path, outputs, monkeypatch):
             CrossEncoderJudge(str(tmp_path), tmp_path / "answers.jsonl")
         return
     judge = CrossEncoderJudge(str(tmp_path), tmp_path / "answers.jsonl")
-    pairs = [("lamp", "red lamp"), ("lamp", "blue nail"), ("lamp", "red lamp")]
+    pairs = [("lamp", name) for name in ("a", "b", "c", "d", "a")]
+    said = {"a": 0.98, "b": 0.84, "c": 0.34, "d": 0.02}
+    monkeypatch.setattr(judge.model, "predict", lambda new, **_: [said[product] for _, product in new])
     shares = judge.shares(pairs)
-    wanted = judge.model.predict(pairs)
-    np.testing.assert_allclose(shares, wanted, atol=1e-5)
-    assert 0 < shares.min() <= shares.max() < 1
+    np.testing.assert_array_equal(shares, [1.0, 1.0, 0.33, 0.0, 1.0])
     monkeypatch.setattr(judge.model, "predict", None)
     np.testing.assert_array_equal(judge.shares(pairs), shares)
+
+
+def test_a_cross_encoder_can_say_exact_on_the_sample_shop(tmp_path, monkeypatch):
+    pytest.importorskip("bm25s")
+    tokenizer = train_tokenizer(["red lamp", "blue nail"] * 20, 384)
+    config = BertConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                        intermediate_size=16, num_labels=1, pad_token_id=tokenizer.pad_token_id)  # fmt: skip
+    model = BertForSequenceClassification(config)
+    torch.nn.init.zeros_(model.classifier.weight)
+    torch.nn.init.constant_(model.classifier.bias, 4.0)  # a sigmoid of .98 for every pair
+    model.save_pretrained(tmp_path / "judge")
+    tokenizer.save_pretrained(tmp_path / "judge")
+    task, judge = ProductSearch(), JudgeSettings(cross_encoder=str(tmp_path / "judge"), depth=100, max_queries=3)
+    shop = task.load(TaskSource(sample=True))
+    found = task.run("bm25", shop, 0, TaskOptions(judge=judge, cache_dir=tmp_path))
+    assert found.metrics["E@100_by_judge"] > 0.5
+    assert found.final
+
+
+def test_what_the_endpoint_failed_on_is_not_kept(server, tmp_path, monkeypatch):
+    pytest.importorskip("bm25s")
+    ask, trouble = Endpoint.ask, EndpointError("http_500", "HTTP 500")
+
+    def failing(self, messages, schema, attempt):
+        if trouble is None:
+            return ask(self, messages, schema, attempt)
+        raise trouble
+
+    monkeypatch.setattr(Endpoint, "ask", failing)
+    judge = JudgeSettings(endpoint=endpoint(server), depth=2, max_queries=2)
+    chosen = EvaluateSettings(models=["bm25"], tasks=["product_search"], resamples=100, judge=judge,
+                              output_dir=str(tmp_path / "out"))  # fmt: skip
+    (cell,) = evaluate(chosen)["cells"]
+    assert cell["metrics"]["answered_by_judge@2"] < 1
+    assert any("the next run asks again" in note for note in cell["notes"])
+    trouble = None
+    (cell,) = evaluate(chosen)["cells"]
+    assert (cell["metrics"]["answered_by_judge@2"], cell["cached"]) == (1.0, False)
+    (cell,) = evaluate(chosen)["cells"]
+    assert cell["cached"]
 
 
 def test_a_judge_that_goes_on_the_way_leaves_no_figure(server, tmp_path):

@@ -81,9 +81,9 @@ def test_every_tokenizer_is_asked_for_the_same_bytes():
     texts = [f"{text} Qux{i} caf\u00e9" for i, text in enumerate(TEXTS)]
     by_bpe, by_words = (mask_pieces(tokenizer, texts, 0.3, 1) for tokenizer in (BPE, WORDS))
     assert [piece.bytes for piece in by_bpe] == [piece.bytes for piece in by_words]
-    rows, _, _ = scorer(BPE).bytes_recovered(by_bpe)
+    rows, *_ = scorer(BPE).bytes_recovered(by_bpe)
     np.testing.assert_allclose(rows, rows[:, -1:].repeat(4, axis=1))
-    rows, _, _ = scorer(WORDS).bytes_recovered(by_words)
+    rows, *_ = scorer(WORDS).bytes_recovered(by_words)
     assert (rows[:, 0] <= rows[:, -1] + 1e-9).all()
     assert rows[:, 0].sum() < rows[:, -1].sum(), "words of unknown tokens are not recovered by guessing [UNK]"
 
@@ -119,21 +119,37 @@ def test_pieces_hold_every_word_once(text, most):
 def test_bits_are_the_models_cross_entropy():
     pieces = mask_pieces(BPE, TEXTS, 0.3, 0)
     found = scorer(BPE, knows=False)
-    _, bits, beyond = found.bytes_recovered(pieces)
+    _, bits, scored, beyond = found.bytes_recovered(pieces)
     logits = -np.arange(len(BPE), dtype=np.float64)
     normal = np.log(np.exp(logits).sum())
     targets = np.concatenate([piece.targets for piece in pieces])
     assert bits == pytest.approx((normal - logits[targets]).sum() / np.log(2), rel=1e-5)
     assert beyond == 0
+    assert scored == pytest.approx(sum(piece.bytes for piece in pieces))
 
 
 def test_what_the_model_is_too_short_for_is_lost_and_said():
     pieces = mask_pieces(BPE, TEXTS, 0.3, 0)
     found = scorer(BPE)
     found.model.config.max_position_embeddings = most = max(len(piece.ids) for piece in pieces) - 1
-    rows, _, beyond = found.bytes_recovered(pieces)
+    rows, _, scored, beyond = found.bytes_recovered(pieces)
     assert beyond == sum(len(piece.ids) > most for piece in pieces) > 0
     assert rows[:, 0].sum() < rows[:, -1].sum() == sum(piece.bytes for piece in pieces)
+    read = [piece for piece in pieces if len(piece.ids) <= most]
+    assert scored == pytest.approx(sum(piece.bytes for piece in read))
+
+
+def test_what_a_tokenizer_does_not_know_is_not_paid_for():
+    pieces = mask_pieces(WORDS, ["mug \u2603\u2603 \u4e86 mug"], 1.0, 0)
+    unknown = sum(int((piece.targets == WORDS.unk_token_id).sum()) for piece in pieces)
+    assert unknown > 0
+    found = scorer(WORDS, knows=False)
+    _, bits, scored, _ = found.bytes_recovered(pieces)
+    kept = [piece.targets[piece.targets != WORDS.unk_token_id] for piece in pieces]
+    logits = -np.arange(len(WORDS), dtype=np.float64)
+    wanted = (np.log(np.exp(logits).sum()) - logits[np.concatenate(kept)]).sum() / np.log(2)
+    assert bits == pytest.approx(wanted, rel=1e-5)
+    assert scored == len("mugmug")
 
 
 def test_a_run_on_the_sample_shop(tmp_path):
@@ -146,7 +162,7 @@ def test_a_run_on_the_sample_shop(tmp_path):
     np.testing.assert_array_equal(one.examples[:, -1], other.examples[:, -1])
     assert task.score(one.examples) == pytest.approx(one.metrics["byte_accuracy@1"])
     assert one.metrics["byte_accuracy@1"] <= one.metrics["byte_accuracy@3"] <= one.metrics["byte_accuracy@5"]
-    assert set(one.metrics) >= {"accuracy@1", "accuracy@3", "accuracy@5", "bits_per_byte"}
+    assert set(one.metrics) >= {"accuracy@1", "accuracy@3", "accuracy@5", "bits_per_byte", "scored_bytes"}
 
 
 def test_held_out_lines_of_a_folder(tmp_path):

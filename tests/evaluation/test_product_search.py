@@ -19,8 +19,9 @@ from rexbert_hf.evaluation.search_data import ESCI_SCALE, HOMEDEPOT_SCALE, Searc
 from rexbert_hf.evaluation.task import DataMissing, TaskOptions, TaskSource, Tuning
 from rexbert_hf.metrics import Judgements
 from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings, load_biencoder
-from rexbert_hf.retrieval.training.evaluator import SearchEvaluator
+from rexbert_hf.retrieval.training.evaluator import SearchEvaluator, gain_name
 from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, SearchDataSettings, bucket_of, load_search_data
+from rexbert_hf.retrieval.training.search_finish import card_metrics
 
 HEADER = ["id", "product_uid", "product_title", "search_term", "relevance"]
 
@@ -188,6 +189,15 @@ def test_pairs_of_a_dataset(tmp_path):
     assert protocol.scale is HOMEDEPOT_SCALE
     with pytest.raises(ValueError, match=r"bad.csv: no column title"):
         load_protocol(write("bad.csv", ["query", "product_id", "label"], [("lamp", "a", "E")]))
+
+
+def test_cards_of_search_models_name_the_gain_of_ndcg():
+    for grades, gain in (([1.0, 3.0], "2^(rel-1)-1"), ([0.0, 1.0], "the grade")):
+        judged = Judgements.from_pairs([0, 0], [3, 5], grades, 1)
+        found = card_metrics({"ndcg@10": 0.5, "recall@10": 0.1}, "shop", gain_name(judged))
+        assert {(one["metric_name"], one["metric_type"]) for one in found} == {
+            (f"ndcg@10[{gain}]", "ndcg_at_10"), ("recall@10", "recall_at_10"),
+        }  # fmt: skip
 
 
 def test_no_data(tmp_path):

@@ -160,6 +160,19 @@ def test_perturbed_values_are_those_of_the_new_title():
     assert ("size", "16oz") in task.perturbed(example, "units").gold
 
 
+def test_values_that_no_tag_can_say_stay_gold_on_changed_titles():
+    task = make_task("attribute_extraction")
+    row = {"title": "Ostwick Kettle 16 oz", "attributes": [
+        {"name": "brand", "value": "Ostwick"}, {"name": "line", "value": "wick"},
+        {"name": "kind", "value": "Ostwick Kettle"}
+    ]}  # fmt: skip
+    example = task.read_row(row, "row")
+    for kind in ("typos", "casing"):
+        changed = task.perturbed(example, kind)
+        assert len(changed.gold) == len(example.gold) == 3
+        assert {("line", "wick"), ("brand", "Ostwick")} < set(changed.gold)
+
+
 # --- where data come from ---
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rexbert_hf.evaluation.registry import TASKS, make_task, task_names
+from rexbert_hf.evaluation.settings import DataSettings, GridSettings
 from rexbert_hf.evaluation.task import TaskOptions, TaskResult, TaskSource, Tuning, content_hash
 from rexbert_hf.evaluation.tasks_page import COMMAND, tasks_page
 
@@ -53,6 +54,19 @@ def test_options_that_decide_figures():
         TaskSource(budget="large")
     with pytest.raises(ValueError, match="at least one"):
         Tuning(learning_rates=())
+
+
+def test_a_grid_changes_what_it_names_of_the_tasks_that_train():
+    options = DataSettings(tuning=GridSettings(epochs=[5])).options()
+    plain = TaskOptions()
+    for name in ("product_search", "grid_retrieval", "masked_recovery"):
+        assert make_task(name).config(options) == make_task(name).config(plain)
+    for name, rate, batch in (("esci_similarity", 5e-5, 64), ("product_search_tuned", 2e-4, 256),
+                              ("attribute_extraction", 3e-4, 16)):  # fmt: skip
+        assert make_task(name).config(options)["tuning"] == [[rate], [5], batch]
+    assert make_task("product_search_tuned").config(plain)["tuning"] is None
+    with pytest.raises(ValueError, match="at least one of"):
+        GridSettings(learning_rates=[])
 
 
 @pytest.mark.parametrize("name", TASKS)

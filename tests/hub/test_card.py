@@ -12,6 +12,7 @@ from huggingface_hub import DatasetCard, ModelCard
 
 from rexbert_hf.hub import card_of_run, merge_card, render_dataset_card, render_model_card, split_card, write_run
 from rexbert_hf.hub.card import DATASET_FIELDS, MODEL_FIELDS
+from rexbert_hf.hub.evaluated import write_evaluation
 from rexbert_hf.hub.readme import BEGIN, END
 
 RUN: dict[str, Any] = {
@@ -128,6 +129,33 @@ def test_figures_that_an_evaluation_left_in_the_folder_reach_the_card(tmp_path):
         card_of_run(tmp_path)
 
 
+def test_figures_of_one_task_on_two_data_sets_keep_their_names():
+    metric = {"task_type": "retrieval", "task_name": "Search", "dataset_type": "search", "metric_type": "recall"}
+    metrics = [{**metric, "dataset_name": name, "metric_value": value} for name, value in (("A b", 0.1), ("C", 0.2))]
+    found = ModelCard(render_model_card({"results": {"metrics": metrics}})).data.eval_results
+    assert {(one.dataset_name, one.dataset_config): one.metric_value for one in found} == {
+        ("A b", "a-b"): 0.1, ("C", "c"): 0.2,
+    }  # fmt: skip
+
+
+def test_figures_of_another_model_are_left_out(tmp_path, caplog):
+    own = {"task_type": "retrieval", "dataset_type": "shop", "dataset_name": "Shop", "metric_type": "recall"}
+    measured = {"date": "2026-01-02T03:04:05Z", "hardware": "one | core", "versions": {"torch": "9"}}
+    write_run(tmp_path, config={}, results={})
+    (tmp_path / "model.safetensors").write_bytes(b"first")
+    write_evaluation(tmp_path, [{**own, "metric_value": 0.7, **measured}])
+    write_evaluation(tmp_path, [{**own, "metric_type": "mrr", "metric_value": 0.6}])
+    text = card_of_run(tmp_path)
+    assert sorted(result.metric_value for result in ModelCard(text).data.eval_results) == [0.6, 0.7]
+    assert "Evaluated 2026-01-02; one \\| core; torch 9." in text
+    (tmp_path / "model.safetensors").write_bytes(b"second")
+    assert not ModelCard(card_of_run(tmp_path)).data.eval_results
+    assert "of another model" in caplog.text
+    write_evaluation(tmp_path, [{**own, "metric_type": "mrr", "metric_value": 0.5}])
+    (result,) = ModelCard(card_of_run(tmp_path)).data.eval_results
+    assert result.metric_value == 0.5
+
+
 def test_a_card_without_figures_says_so():
     for template in ("model_card.md", "search_card.md"):
         text = render_model_card({}, template=template, repo_id="a/b")
@@ -237,6 +265,21 @@ def test_merging_replaces_our_results_and_keeps_others():
     merged, _ = split_card(merge_card(index("m", ("fill-mask", 0.1), ("other", 0.5)), index("m", ("fill-mask", 0.2))))
     found = {r["task"]["type"]: r["metrics"][0]["value"] for r in merged["model-index"][0]["results"]}
     assert found == {"fill-mask": 0.2, "other": 0.5}
+
+
+def test_merging_drops_results_that_only_our_old_card_showed():
+    metric = {"task_type": "t", "task_name": "T", "dataset_type": "d", "metric_type": "accuracy"}
+
+    def ours(name: str, value: float) -> str:
+        return render_model_card({"results": {"metrics": [{**metric, "dataset_name": name, "metric_value": value}]}})
+
+    theirs = {"task": {"type": "t", "name": "T"}, "dataset": {"type": "x", "name": "Theirs"},
+              "metrics": [{"type": "accuracy", "value": 0.4}]}  # fmt: skip
+    metadata, body = split_card(ours("Old", 0.1))
+    metadata["model-index"][0]["results"].append(theirs)
+    merged, _ = split_card(merge_card(card(yaml.safe_dump(metadata).rstrip(), body), ours("New", 0.2)))
+    found = {r["dataset"]["name"]: r["metrics"][0]["value"] for r in merged["model-index"][0]["results"]}
+    assert found == {"New": 0.2, "Theirs": 0.4}
 
 
 def test_merging_twice_is_merging_once():

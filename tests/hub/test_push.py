@@ -13,7 +13,10 @@ import datasets
 import pytest
 from hub_server import TOKEN, HubServer
 from huggingface_hub import DatasetCard, HfApi, ModelCard, constants
+from safetensors.numpy import load_file, save_file
 
+from rexbert_hf.evaluation.evaluate import evaluate
+from rexbert_hf.evaluation.settings import EvaluateSettings
 from rexbert_hf.hub import push_dataset, push_run, render_dataset_card, trouble
 from rexbert_hf.hub.__main__ import main
 
@@ -71,6 +74,28 @@ def test_the_card_names_the_repository_and_shows_what_was_measured(hub: HubServe
     assert card.data.eval_results[0].metric_value == 0.125
     assert "trust_remote_code" not in card.text  # no model code lies in this folder
     assert "![" not in card.text  # and no plot
+
+
+def test_what_an_evaluation_measured_is_in_the_model_index_on_the_hub(
+    hub: HubServer, copy_of_run: Callable[[], Path], tmp_path: Path
+):
+    folder = copy_of_run()
+    chosen = {"tasks": ["masked_recovery"], "resamples": 100, "device": "cpu", "output_dir": str(tmp_path / "out")}
+    evaluate(EvaluateSettings(models=[str(folder)], update_cards=True, **chosen))
+
+    def shown() -> dict[str, float]:
+        push(folder, hub)
+        card = ModelCard(hub.files("tester/tiny")["README.md"].decode())
+        return {result.metric_name: result.metric_value for result in card.data.eval_results}
+
+    figures = shown()
+    (entry,) = json.loads(hub.files("tester/tiny")["evaluation.json"])["metrics"]
+    assert figures["byte_accuracy@1"] == entry["metric_value"]
+    assert "masked-token accuracy" in figures
+    # Trained on since: the figures of the model before are not this one's.
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    assert set(shown()) == {"masked-token accuracy"}
 
 
 def test_what_people_wrote_on_the_hub_stays(hub: HubServer, tiny_run: Path):

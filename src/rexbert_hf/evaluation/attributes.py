@@ -55,6 +55,7 @@ class AttributeExtraction(SpanScores, TunedTask):
     small = Tuning((3e-4,), (5,), 16)
     full = Tuning((1e-4,), (8,), 16)
     slice_kinds = ("typos", "casing", "units")
+    version = 2
 
     def read_folder(self, folder: Path) -> TaskData:
         """Two files of JSON lines."""
@@ -129,7 +130,10 @@ def _values(example: Example, tags: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _rewritten(example: Example, words: Sequence[str]) -> Example:
-    """The example with other words in the same places: its values are what then stands where they stood."""
+    """The example with other words in the same places: its values are what then stands where they stood.
+
+    Values without a place of their own stay as they are: on changed inputs too, no tag can say them.
+    """
     title, at = "", 0
     places: list[tuple[int, int]] = []
     for (start, end), word in zip(split_words(example.key)[1], words, strict=True):
@@ -140,4 +144,5 @@ def _rewritten(example: Example, words: Sequence[str]) -> Example:
     gold = [
         (name, title[places[first][0] : places[end - 1][1]]) for first, end, name in spans_of_tags(example.row.label)
     ]
-    return Example(example.row._replace(text=list(words)), gold, title)
+    _, unplaced = place_values(example.key, example.gold, split_words(example.key)[1])
+    return Example(example.row._replace(text=list(words)), [*gold, *unplaced], title)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import io
 import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from rexbert_hf.evaluation.task import Task, TaskOptions, TaskResult, content_hash
 from rexbert_hf.hub.run_file import write_whole
@@ -32,6 +34,7 @@ class Cell:
         result: what was measured.
         seconds: that it took when it was measured.
         cached: whether that was in an earlier run.
+        measured: when, where and with what (`provenance.measured_now`); empty for cells of versions that kept none.
     """
 
     task: str
@@ -40,6 +43,7 @@ class Cell:
     result: TaskResult
     seconds: float
     cached: bool = False
+    measured: Mapping[str, Any] = field(default_factory=dict)
 
 
 def cell_key(task: Task, model_key: str, fingerprint: str, seed: int, options: TaskOptions) -> str:
@@ -52,7 +56,14 @@ def cell_key(task: Task, model_key: str, fingerprint: str, seed: int, options: T
         seed: of the run.
         options: of the run.
     """
-    return content_hash(task.name, task.version, model_key, fingerprint, seed, task.config(options))
+    return content_hash(task.name, task.version, model_key, fingerprint, seed, task.config(options), *_device(options))
+
+
+def _device(options: TaskOptions) -> list[str]:
+    """The kind of device: accelerators compute in bfloat16, so their figures are others. Nothing for the CPU."""
+    named = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    kind = torch.device(named).type
+    return [] if kind == "cpu" else [kind]
 
 
 class ResultCache:
@@ -65,16 +76,16 @@ class ResultCache:
         >>> import tempfile
         >>> cache = ResultCache(Path(tempfile.mkdtemp()))
         >>> cache.put("toy", "k", TaskResult({"accuracy": 0.5}, np.array([0.0, 1.0])), 2.0)
-        >>> result, seconds = cache.get("toy", "k")
-        >>> result.metrics, seconds, cache.get("toy", "other")
-        ({'accuracy': 0.5}, 2.0, None)
+        >>> result, seconds, measured = cache.get("toy", "k")
+        >>> result.metrics, seconds, measured, cache.get("toy", "other")
+        ({'accuracy': 0.5}, 2.0, {}, None)
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def get(self, task: str, key: str) -> tuple[TaskResult, float] | None:
-        """A result and the seconds it took; None if there is none, or it cannot be read.
+    def get(self, task: str, key: str) -> tuple[TaskResult, float, dict[str, Any]] | None:
+        """A result, the seconds it took and its provenance; None if there is none, or it cannot be read.
 
         Args:
             task: name of the task.
@@ -87,12 +98,14 @@ class ResultCache:
             record = json.loads(figures.read_text(encoding="utf-8"))
             rows = np.load(examples, allow_pickle=False)
             result = TaskResult(record["metrics"], rows, record["counts"], record["slices"], tuple(record["notes"]))
-            return result, float(record["seconds"])
+            return result, float(record["seconds"]), dict(record.get("measured", {}))
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             logger.warning("%s cannot be read (%s): it is measured again", figures, error)
             return None
 
-    def put(self, task: str, key: str, result: TaskResult, seconds: float) -> None:
+    def put(
+        self, task: str, key: str, result: TaskResult, seconds: float, measured: Mapping[str, Any] | None = None
+    ) -> None:
         """Keep a result.
 
         Args:
@@ -100,6 +113,7 @@ class ResultCache:
             key: of the cell.
             result: what was measured.
             seconds: that it took.
+            measured: its provenance.
 
         Raises:
             OSError: if it cannot be written.
@@ -115,6 +129,7 @@ class ResultCache:
             "slices": {name: float(value) for name, value in result.slices.items()},
             "notes": list(result.notes),
             "seconds": round(seconds, 2),
+            "measured": dict(measured or {}),
         }
         write_whole(figures, (json.dumps(record, indent=1) + "\n").encode())
 

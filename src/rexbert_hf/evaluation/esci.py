@@ -18,10 +18,11 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import CoSENTLoss
 
 from rexbert_hf.catalog import load_sample, read_records
+from rexbert_hf.evaluation.esci_files import esci_rows, is_esci
 from rexbert_hf.evaluation.fine_tuning_rows import Row
 from rexbert_hf.evaluation.shared_scores import GradeScores
-from rexbert_hf.evaluation.task import RANDOM, DataMissing, TaskOptions, TaskResult, Tuning
-from rexbert_hf.evaluation.task_splits import Example, TaskData
+from rexbert_hf.evaluation.task import RANDOM, DataMissing, TaskOptions, TaskResult, TaskSource, Tuning
+from rexbert_hf.evaluation.task_splits import NO_TEST, Example, TaskData, hash_split
 from rexbert_hf.evaluation.tuned_task import TunedTask
 from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings, load_biencoder
 from rexbert_hf.retrieval.training.exact_search import encode
@@ -50,7 +51,8 @@ class EsciSimilarity(GradeScores, TunedTask):
 
     `recipes/configs/evaluate_line_up.yaml` holds the paper's line-up: ModernBERT, Ettin, EmbeddingGemma, RexBERT.
 
-    `datasets` columns: query, product_title, and esci_label (E, S, C, I or their words), label, or relevance.
+    `datasets` columns: query, product_title or title, and esci_label (E, S, C, I or their words), label, or relevance;
+    or a folder with the organisers' two Parquet files, of which the small version's English part is read.
     """
 
     name, title, paper = "esci_similarity", "Query-product similarity (ESCI)", "RexBERT"
@@ -67,6 +69,17 @@ class EsciSimilarity(GradeScores, TunedTask):
     small = Tuning((5e-5,), (2,), 64)
     full = Tuning((1e-5,), (3,), 512)
     slice_kinds = ("typos", "casing", "word_order", "units")
+
+    def _read(self, source: TaskSource) -> TaskData:
+        if source.dataset is None or not is_esci(source.dataset):
+            return super()._read(source)
+        parts: dict[str, list[Example]] = {"train": [], "test": []}
+        for place, row in esci_rows(source.dataset):
+            if row["split"] not in parts:
+                raise ValueError(f"{place}: the split {row['split']!r} is neither train nor test")
+            parts[row["split"]].append(self.read_row(row, place))
+        train, dev, _ = hash_split(parts["train"], NO_TEST)
+        return TaskData(train, dev, parts["test"])
 
     def read_folder(self, folder: Path) -> TaskData:
         """Home Depot's judged pairs."""

@@ -157,6 +157,7 @@ class FineTuned:
         Args:
             folder: where to.
         """
+        self.head.finish(self.model)
         self.model.save_pretrained(folder)  # type: ignore[operator]
         self.tokenizer.save_pretrained(folder)
 

@@ -128,7 +128,7 @@ class SequenceHead:
         """
 
     def finish(self, model: nn.Module) -> None:
-        """Put what was settled into the weights, so that the saved checkpoint answers alike.
+        """Put what the head knows beside them into the weights, so that the saved checkpoint answers alike.
 
         Args:
             model: that was chosen.
@@ -180,6 +180,15 @@ class RegressionHead(SequenceHead):
     def answers(self, logits: Sequence[np.ndarray], features: Sequence[Feature], rows: Sequence[Row]) -> Any:
         """Numbers, float64 `[N]`."""
         return np.stack(logits)[:, 0].astype(np.float64) * self.spread + self.centre
+
+    @torch.no_grad()
+    def finish(self, model: nn.Module) -> None:
+        """Put centre and spread into the last layer: then its output is the number itself."""
+        last = last_layer(model, 1)
+        if last is not None:
+            last.weight *= self.spread
+            last.bias.mul_(self.spread).add_(self.centre)
+            self.centre, self.spread = 0.0, 1.0
 
     def score(self, answers: Any, rows: Sequence[Row]) -> float:
         """Less the mean squared error."""

@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rexbert_hf.evaluation.models import find_model
+from rexbert_hf.evaluation.models import ModelUnderTest, find_model
 from rexbert_hf.evaluation.registry import make_task
+from rexbert_hf.evaluation.report import card_metric
 from rexbert_hf.evaluation.runner import check_result, where
 from rexbert_hf.evaluation.settings import FinetuneTaskSettings
 from rexbert_hf.evaluation.task import DataMissing, Task
 from rexbert_hf.hub import push_run, read_run, write_card, write_run
+from rexbert_hf.hub.evaluated import files_key, model_files
 from rexbert_hf.hub.run_file import plain, redact
 from rexbert_hf.settings import sole_run, to_dict
 
 logger = logging.getLogger(__name__)
 
-_NO_RESULT = ("push_to_hub", "private")
+_NO_RESULT = ("push_to_hub", "private", "output_dir")
+_STAGED = "cache/.training-model"
+"""Below the run's folder: the fitted model until all of it is there, so that no folder holds parts of two."""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What decides a run: the task and its data, the model, and the hash of both."""
+
+    task: Task
+    data: Any
+    model: ModelUnderTest
+    fingerprint: str
 
 
 @sole_run("cache/.training-*")
 def finetune_task(settings: FinetuneTaskSettings) -> dict[str, Any]:
     """Fine-tune, measure and keep; a folder that holds this run, finished, is left as it is.
+
+    A finished run of the same settings whose model or data have changed since is trained again.
 
     Args:
         settings: of the recipe.
@@ -32,32 +50,21 @@ def finetune_task(settings: FinetuneTaskSettings) -> dict[str, Any]:
         The `results` of `run.json`.
 
     Raises:
-        ValueError: if the task trains nothing, or its data are not there.
+        ValueError: if the task trains nothing, its data are not there, or the folder holds something else.
         FileNotFoundError: if there is no such model.
     """
     output = Path(settings.output_dir)
-    results = _finished(output, settings)
+    work = _work(settings)
+    results = _finished(output, settings, work)
     if results is None:
-        results = _run(output, settings)
+        results = _run(output, settings, work)
     if settings.push_to_hub:
         results["url"] = push_run(output, settings.push_to_hub, private=settings.private)
     return results
 
 
-def _finished(output: Path, settings: FinetuneTaskSettings) -> dict[str, Any] | None:
-    if not (output / "run.json").is_file() or not (output / "README.md").is_file():
-        return None
-    run = read_run(output)
-    config = redact(plain(to_dict(settings)))
-    if {**(run.get("config") or {}), **{name: config[name] for name in _NO_RESULT}} != config:
-        return None
-    logger.info("%s holds this run, finished: nothing to train", output)
-    found: dict[str, Any] = run["results"]
-    return found
-
-
-def _run(output: Path, settings: FinetuneTaskSettings) -> dict[str, Any]:
-    task, start = make_task(settings.task), time.perf_counter()
+def _work(settings: FinetuneTaskSettings) -> _Work:
+    task = make_task(settings.task)
     if not task.trains:
         raise ValueError(f"task {task.name} trains nothing: recipes/evaluate.py measures it")
     model = find_model(settings.model)
@@ -67,51 +74,103 @@ def _run(output: Path, settings: FinetuneTaskSettings) -> dict[str, Any]:
         data = task.load(settings.source(task.name))
     except DataMissing as reason:
         raise ValueError(f"{task.name}: {reason}") from None
-    output.mkdir(parents=True, exist_ok=True)
-    result = task.run(model.path, data, settings.seed, settings.options(cache_dir=output / "cache", keep=output))
+    return _Work(task, data, model, task.fingerprint(data))
+
+
+def _finished(output: Path, settings: FinetuneTaskSettings, work: _Work) -> dict[str, Any] | None:
+    """Results of this very run; None where it has to be trained.
+
+    Raises:
+        ValueError: if the folder holds another run, or a model of none.
+    """
+    if not (output / "run.json").is_file():
+        if (output / "config.json").exists() or (output / "modules.json").exists():
+            raise ValueError(f"{output} holds a model that this recipe did not make: choose another output_dir")
+        return None
+    run = read_run(output)
+    before, config = dict(run.get("config") or {}), redact(plain(to_dict(settings)))
+    if {**before, **{name: config[name] for name in _NO_RESULT}} != config:
+        changed = [name for name in config if name not in _NO_RESULT and before.get(name) != config[name]]
+        names = ", ".join(changed) or "other settings"
+        raise ValueError(f"{output} holds another run ({names} differ): choose another output_dir, or delete it")
+    decided = {"base_key": work.model.key, "data_key": work.fingerprint}
+    if {name: run.get(name) for name in decided} != decided:
+        logger.info("%s holds a run with another state of model or data: trained again", output)
+        return None
+    if run.get("model_key") != files_key(output) or not (output / "README.md").is_file():
+        return None
+    logger.info("%s holds this run, finished: nothing to train", output)
+    found: dict[str, Any] = run["results"]
+    return found
+
+
+def _run(output: Path, settings: FinetuneTaskSettings, work: _Work) -> dict[str, Any]:
+    task, start, staged = work.task, time.perf_counter(), output / _STAGED
+    staged.mkdir(parents=True, exist_ok=True)
+    options = settings.options(cache_dir=output / "cache", keep=staged)
+    result = task.run(work.model.path, work.data, settings.seed, options)
     check_result(task, result)
-    if not any(output.rglob("*.safetensors")):
-        raise ValueError(f"task {task.name} left no model in {output}: it keeps none")
+    if not any(staged.rglob("*.safetensors")):
+        raise ValueError(f"task {task.name} left no model: it keeps none")
     data_name = where(task, settings.source(task.name))
     results: dict[str, Any] = {
         "test": result.metrics,
         "slices": result.slices,
         "counts": result.counts,
         "notes": list(result.notes),
-        "metrics": [_card_metric(task, result.metrics[task.metric], data_name)],
+        "metrics": [card_metric(task, result.metrics[task.metric], data_name)],
         "seconds": round(time.perf_counter() - start, 1),
     }
-    source = {"name": data_name, "fingerprint": task.fingerprint(data)}
-    write_run(output, config=to_dict(settings), results=results, data=[source], card=_card(task, settings, output))
+    source = {"name": data_name, "fingerprint": work.fingerprint}
+    keys = {"base_key": work.model.key, "data_key": work.fingerprint, "model_key": files_key(staged)}
+    card = _card(work, settings, staged)
+    write_run(output, config=to_dict(settings), results=results, data=[source], card=card, **keys)
+    for path in model_files(output):
+        path.unlink()
+    for path in staged.iterdir():
+        if (output / path.name).is_dir():
+            shutil.rmtree(output / path.name)
+        path.replace(output / path.name)
+    staged.rmdir()
     write_card(output)
     return results
 
 
-def _card_metric(task: Task, value: float, data_name: str) -> dict[str, Any]:
-    return {
-        "task_type": task.hub_task,
-        "task_name": task.title,
-        "dataset_type": task.name.replace("_", "-"),
-        "dataset_name": data_name,
-        "dataset_split": "test",
-        "metric_type": task.metric.replace("@", "_at_"),
-        "metric_name": task.metric,
-        "metric_value": round(value, 5),
-    }
-
-
-def _card(task: Task, settings: FinetuneTaskSettings, output: Path) -> dict[str, Any]:
+def _card(work: _Work, settings: FinetuneTaskSettings, folder: Path) -> dict[str, Any]:
     """Fields of the card: a search model has a template of its own."""
-    search = (output / "modules.json").is_file()
-    how = "sentence-transformers" if search else "transformers"
+    task, search = work.task, (folder / "modules.json").is_file()
+    comparable = task.comparison(settings.source(task.name))
     summary = f"{Path(settings.model).name} fine-tuned on the task {task.title.lower()} with rexbert_hf."
-    use = f"```python\nfrom transformers import AutoModel\n\nAutoModel.from_pretrained({str(output.name)!r})\n```"
+    text = f"```python\n{_use(work, any(folder.glob('*.py')))}\n```"
     return {
         "template": "search_card.md" if search else "plain_card.md",
-        "library_name": how,
+        "library_name": "sentence-transformers" if search else "transformers",
         "pipeline_tag": "sentence-similarity" if search else task.hub_task,
         "base_model": settings.model,
         "summary": summary,
-        "sections": [] if search else [{"title": "How to use", "text": use}],
-        "limits": [f"Protocol: {task.paper}; {task.split}; comparable with the paper: {task.comparable}."],
+        "sections": [] if search else [{"title": "How to use", "text": text}],
+        "limits": [f"Protocol: {task.paper}; {task.split}; comparable with the paper: {comparable}."],
     }
+
+
+def _use(work: _Work, remote_code: bool) -> str:
+    """Code that runs the model with its head; the card puts in the repository's name."""
+    trust = ", trust_remote_code=True" if remote_code else ""
+    if work.task.hub_task == "question-answering":  # transformers 5 has no pipeline for it
+        return _QA_USE.replace("TRUST", trust)
+    examples = getattr(work.data, "test", ())
+    paired = bool(examples) and examples[0].row.pair is not None
+    asked = '{"text": "usb c cable", "text_pair": "usb-c charging cable 2 m"}' if paired else '"usb-c cable 2 m"'
+    made = f'answer = pipeline("{work.task.hub_task}", model="{{{{ repo }}}}"{trust})'
+    return f"from transformers import pipeline\n\n{made}\nprint(answer({asked}))"
+
+
+_QA_USE = """import torch
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{{ repo }}")
+model = AutoModelForQuestionAnswering.from_pretrained("{{ repo }}"TRUST)
+inputs = tokenizer("How is the screen?", "The screen is bright and large.", return_tensors="pt")
+with torch.no_grad():
+    found = model(**inputs)
+print(tokenizer.decode(inputs["input_ids"][0][found.start_logits.argmax() : found.end_logits.argmax() + 1]))"""

@@ -73,7 +73,14 @@ class GlueTask(TunedTask):
 
     def _hub_name(self, dataset: str) -> str:
         """With the task's configuration, where the caller named none."""
-        return dataset if ":" in dataset or Path(dataset).exists() else f"{dataset}:{self.subset}"
+        if ":" in dataset or Path(dataset).exists():
+            return dataset
+        name, at, revision = dataset.partition("@")
+        return f"{name}:{self.subset}{at}{revision}"
+
+    def comparison(self, source: TaskSource) -> str:
+        """As `Task.comparison`: a data set's labelled part is GLUE's dev set, for all nine."""
+        return "yes, GLUE dev set (full budget)" if source.dataset is not None else super().comparison(source)
 
     def read_folder(self, folder: Path) -> TaskData:
         """Read the published files."""

@@ -17,7 +17,7 @@ from datasets import Features, List, Value
 from rexbert_hf.metrics import binary, classification, correlation, retrieval, spans, squad
 from rexbert_hf.metrics.masked_tokens import MaskedTokenCounts
 
-Compute = Callable[..., dict[str, float]]
+Compute = Callable[..., dict[str, Any]]
 """(references, predictions, **options) -> figures."""
 
 
@@ -61,7 +61,7 @@ class FunctionMetric(evaluate.Metric):
             module_name=self._name,
         )
 
-    def _compute(self, *, predictions: Any, references: Any, **options: Any) -> dict[str, float]:
+    def _compute(self, *, predictions: Any, references: Any, **options: Any) -> dict[str, Any]:
         return self._spec.compute(references, predictions, **options)
 
 
@@ -128,24 +128,51 @@ def _label_sets(references: Any, predictions: Any, absent: str = "zero") -> dict
     return classification.label_scores(counts, absent)
 
 
-def _ranking(references: Any, predictions: Any, k: int = 10, least: float = 1.0) -> dict[str, float]:
-    """Grades of all judged products of a query and their scores; unretrieved ones score NaN or None."""
-    rows, width = len(references), max(len(grades) for grades in references)
-    ranked = np.full((rows, width), -1)
-    for row, scores in enumerate(predictions):
-        values = np.array([np.nan if score is None else score for score in scores], dtype=np.float64)
+def _ranking(
+    references: Any,
+    predictions: Any,
+    k: int = 10,
+    least: float = 1.0,
+    exact: float | None = None,
+    substitute: float | None = None,
+) -> dict[str, Any]:
+    """Grades of a query's products (None: nobody judged it) and their scores (None: not retrieved).
+
+    Queries without a product of grade `least` are left out of all figures; `exact` and `substitute` add E, S, O, E+S.
+    """
+    grades_in = [np.array([np.nan if one is None else one for one in row], dtype=np.float64) for row in references]
+    used = [row for row, grades in enumerate(grades_in) if (grades >= least).any()]
+    if not used:
+        raise ValueError(f"none of {len(references)} queries has a product of grade {least:g} or above")
+    ranked = np.full((len(used), max(len(grades_in[row]) for row in used)), -1)
+    pairs = []
+    for line, row in enumerate(used):
+        values = np.array([np.nan if score is None else score for score in predictions[row]], dtype=np.float64)
         order = np.argsort(-values, kind="stable")
         order = order[~np.isnan(values[order])]
-        ranked[row, : len(order)] = order
-    pairs = [(row, item, grade) for row, grades in enumerate(references) for item, grade in enumerate(grades)]
+        ranked[line, : len(order)] = order
+        pairs += [(line, item, grade) for item, grade in enumerate(grades_in[row]) if not np.isnan(grade)]
     queries, items, grade = zip(*pairs, strict=True)
-    judged = retrieval.Judgements.from_pairs(queries, items, grade, num_queries=rows)
+    judged = retrieval.Judgements.from_pairs(queries, items, grade, num_queries=len(used))
     grades = retrieval.grades_of(ranked, judged)
-    return {
-        f"ndcg@{k}": float(np.nanmean(retrieval.ndcg_at_k(grades, judged, k))),
-        f"recall@{k}": float(np.nanmean(retrieval.recall_at_k(grades, judged.count(least), k, least))),
-        f"mrr@{k}": float(np.mean(retrieval.mrr_at_k(grades, k, least))),
+    values_of = {
+        f"ndcg@{k}": retrieval.ndcg_at_k(grades, judged, k),
+        f"condensed_ndcg@{k}": retrieval.ndcg_at_k(retrieval.condense(grades), judged, k),
+        f"recall@{k}": retrieval.recall_at_k(grades, judged.count(least), k, least),
+        f"mrr@{k}": retrieval.mrr_at_k(grades, k, least),
+        f"judged@{k}": retrieval.judged_at_k(grades, ranked, k),
     }
+    if exact is not None and substitute is not None:
+        shares = retrieval.label_shares(grades, ranked, k, exact, substitute)
+        values_of |= {f"{name}@{k}": value for name, value in shares.items()}
+    figures = {name: float(np.nanmean(value)) for name, value in values_of.items() if not np.isnan(value).all()}
+    return {**figures, "ndcg_gain": "the grade", "queries": len(used)}
+
+
+def _attribute_values(references: Any, predictions: Any) -> dict[str, float]:
+    gold, said = ([[tuple(pair) for pair in row] for row in side] for side in (references, predictions))
+    rates = spans.precision_recall_f1(spans.span_counts(gold, said).sum(axis=0))
+    return {"precision": float(rates.precision), "recall": float(rates.recall), "f1": float(rates.f1)}
 
 
 def _masked(references: Any, predictions: Any) -> dict[str, float]:
@@ -169,7 +196,8 @@ METRICS: dict[str, MetricSpec] = {
     "label_sets": MetricSpec(_label_sets, List(_INTEGER), "Accuracy, micro and macro F1 of rows of 0 and 1."),
     "spans": MetricSpec(_spans, List(_TEXT), "Strict precision, recall and F1 of tagged spans."),
     "squad": MetricSpec(_squad, _TEXT, "SQuAD 1.1: exact match, F1, precision, recall.", List(_TEXT)),
-    "ranking": MetricSpec(_ranking, List(_NUMBER), "nDCG, recall and MRR of scored, graded products."),
+    "ranking": MetricSpec(_ranking, List(_NUMBER), "nDCG, recall, MRR, judged share; E/S/O with exact and substitute."),
+    "attribute_values": MetricSpec(_attribute_values, List(List(_TEXT)), "F1 of (attribute, value) pairs."),
     "masked_tokens": MetricSpec(_masked, _INTEGER, "Accuracy@1/3/5 from the ranks of the masked tokens."),
 }
 """By name; add a line for a new one."""

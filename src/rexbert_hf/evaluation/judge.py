@@ -28,6 +28,7 @@ Pair = tuple[str, str]
 LABELS = ("E", "S", "C", "I")
 SHARES = {"E": 1.0, "S": 0.66, "C": 0.33, "I": 0.0}
 """Where a label lies between the lowest grade of a scale and its highest."""
+_NO_LABEL = "no_label"
 
 _TASK = (
     "You judge search results of an online shop. Say how well a product answers a shopper's query. Labels: E (exact: "
@@ -44,9 +45,13 @@ _SCHEMA = {
 
 
 class Judge(Protocol):
-    """Says where a product lies between irrelevant (0) and exact (1)."""
+    """Says where a product lies between irrelevant (0) and exact (1).
+
+    `lost` counts the pairs that could not be asked about: another time they may have an answer.
+    """
 
     name: str
+    lost: int
 
     def shares(self, pairs: Sequence[Pair]) -> np.ndarray:
         """One number in [0, 1] a pair, NaN where there is no answer; float64 `[N]`.
@@ -71,6 +76,11 @@ class EndpointJudge:
         self.settings, self.cache_path, self.name = settings, cache, settings.model
         self.endpoint = Endpoint(settings)
         self.failures: dict[str, int] = {}
+
+    @property
+    def lost(self) -> int:
+        """Pairs that failed by an error of the endpoint; an answer without a label is an answer, and stays one."""
+        return sum(count for reason, count in self.failures.items() if reason != _NO_LABEL)
 
     def shares(self, pairs: Sequence[Pair]) -> np.ndarray:
         """As `Judge.shares`; equal pairs are asked once.
@@ -106,7 +116,7 @@ class EndpointJudge:
             label = label_in(raw.content)
             if label is not None:
                 return SHARES[label]
-            reason = "no_label"
+            reason = _NO_LABEL
         self.failures[reason] = self.failures.get(reason, 0) + 1
         return float("nan")
 
@@ -141,7 +151,9 @@ def label_in(text: str) -> str | None:
 
 
 class CrossEncoderJudge:
-    """A cross-encoder; its score of a pair, through its own activation, is the share.
+    """A cross-encoder; its score of a pair, through its own activation, is taken for the nearest label's share.
+
+    A sigmoid never reaches 1, and "exact" begins there on a scale of labels.
 
     Args:
         model: folder or Hub name of a sentence-transformers cross-encoder with one output.
@@ -151,6 +163,8 @@ class CrossEncoderJudge:
     Raises:
         ValueError: if the model has more than one output.
     """
+
+    lost = 0
 
     def __init__(self, model: str, cache: Path, batch_size: int = 64) -> None:
         from sentence_transformers.cross_encoder import CrossEncoder
@@ -175,7 +189,8 @@ class CrossEncoderJudge:
         shares = np.array([found[pair] for pair in pairs], dtype=np.float64)
         if len(shares) and (np.nanmin(shares) < 0 or np.nanmax(shares) > 1):
             raise ValueError(f"{self.name} gives scores outside 0 to 1: a judge needs a sigmoid, as re-rankers have")
-        return shares
+        labels = np.array(list(SHARES.values()))
+        return labels[np.abs(shares[:, None] - labels).argmin(axis=1)]
 
 
 def judge_key(settings: JudgeSettings) -> dict[str, Any]:
@@ -189,7 +204,8 @@ def judge_key(settings: JudgeSettings) -> dict[str, Any]:
     else:
         assert settings.cross_encoder is not None
         judge = model_key(find_base(settings.cross_encoder))
-    return {"judge": judge, "depth": settings.depth, "max_queries": settings.max_queries}
+    read = {} if settings.endpoint is not None else {"read": "nearest label"}
+    return {"judge": judge, "depth": settings.depth, "max_queries": settings.max_queries, **read}
 
 
 def make_judge(settings: JudgeSettings, folder: Path) -> Judge:
@@ -241,7 +257,7 @@ def fill_judgements(
 
 def judged_figures(
     ranked: np.ndarray, data: SearchProtocol, settings: JudgeSettings, cache_dir: Path | None
-) -> dict[str, float]:
+) -> tuple[dict[str, float], int]:
     """E, S, O and E+S among the first results once a judge has filled the gaps; names say "by_judge".
 
     Args:
@@ -249,6 +265,9 @@ def judged_figures(
         data: queries and judgements.
         settings: of the judge.
         cache_dir: for its answers.
+
+    Returns:
+        The figures, and how many pairs could not be asked about.
 
     Raises:
         ConnectionError: if the judge cannot be reached.
@@ -268,4 +287,4 @@ def judged_figures(
     k = settings.depth
     found = {f"{name}@{k}_by_judge": float(np.nanmean(value)) for name, value in shares.items()}
     total = max(1, counts["asked"])
-    return {**found, f"answered_by_judge@{k}": 1.0 - counts["unanswered"] / total}
+    return {**found, f"answered_by_judge@{k}": 1.0 - counts["unanswered"] / total}, judge.lost

@@ -12,7 +12,7 @@ class JudgeSettings:
     """A judge for unjudged results: a cross-encoder, or a language model behind an endpoint.
 
     Attributes:
-        cross_encoder: folder or Hub name; its score of a pair, between 0 and 1, becomes a grade.
+        cross_encoder: folder or Hub name; its score of a pair, 0 to 1, becomes the nearest label of E, S, C, I.
         endpoint: OpenAI-compatible endpoint; it names one of the labels E, S, C, I.
         depth: results of each query that get a grade.
         max_queries: judge the results of so many queries at most; None for all.

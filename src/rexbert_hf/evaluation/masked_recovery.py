@@ -19,6 +19,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, DataCollatorForLan
 
 from rexbert_hf.catalog import load_sample
 from rexbert_hf.catalog.split import split_of, text_digests
+from rexbert_hf.evaluation.esci_files import esci_rows, is_esci
 from rexbert_hf.evaluation.fine_tuning import length_limit
 from rexbert_hf.evaluation.fine_tuning_batches import Feature, by_length, padded
 from rexbert_hf.evaluation.fine_tuning_model import load_as, read_config
@@ -50,22 +51,26 @@ class MaskedRecovery(Task):
     Per byte: texts are cut into pieces of at most 240 characters; of each piece 15 % of the words (split at white
     space) are drawn by the hash of the piece, and all their tokens are masked. `byte_accuracy@k` is the share of the
     bytes of these words that lie in tokens recovered among the first k guesses, `bits_per_byte` what the model pays for
-    them. Every model is asked for the same bytes with the same text around, and pieces pair in the bootstrap. What
-    remains unequal: a model is told how many tokens a word has, and one whose tokenizer drops case need not recover it.
+    those bytes of them that it can read, whose share is `scored_bytes`: unknown tokens stand for none, and pieces that
+    are too long for the model have none. Every model is asked for the same bytes with the same text around, and pieces
+    pair in the bootstrap. What remains unequal: a model is told how many tokens a word has, and one whose tokenizer
+    drops case need not recover it.
 
     Data: product text that no recipe here trains on: of a folder of texts, one document a line, the test side of the
-    split by hash. `datasets` column: text.
+    split by hash. `datasets` columns: text, or title (product_title) and description (product_description); or a folder
+    with ESCI's two Parquet files.
     """
 
     name, title, paper = "masked_recovery", "Masked-token recovery", "RexBERT"
     data = "Amazon ESCI product text"
-    dataset_name = "any with a column text; its test split, or its held-out lines"
+    dataset_name = "any with a column text or title; its test split, or its held-out lines"
     split = "held-out lines by hash (0.5 %)"
     metric = "byte_accuracy@1"
     comparable = "accuracy@k: same protocol, other text; the paper's values are not public"
     trains = False
     folder = "text/shop"
     hub_task = "fill-mask"
+    version = 2
 
     def load(self, source: TaskSource) -> list[str]:
         """Read texts, in this order: `dataset`, `data_dir` (text/shop/*.txt.gz), `sample`."""
@@ -99,13 +104,15 @@ class MaskedRecovery(Task):
             figures = {f"accuracy@{k}": share for k, share in zip(TOP_K, scorer.accuracies(blocks), strict=True)}
         else:
             notes.append(f"no accuracy@k: the text fills no block of {BLOCK} tokens")
-        rows, bits, beyond = scorer.bytes_recovered(pieces, options.batch_size)
+        rows, bits, scored, beyond = scorer.bytes_recovered(pieces, options.batch_size)
         sums = rows.sum(axis=0)
         if beyond:
             notes.append(f"{beyond} pieces are longer than the model reads: nothing of them is recovered")
         figures |= {f"byte_accuracy@{k}": float(right / sums[-1]) for k, right in zip(TOP_K, sums, strict=False)}
         counts = {"texts": len(data), "blocks": len(blocks), "pieces": len(pieces), "masked_bytes": int(sums[-1])}
-        return TaskResult({**figures, "bits_per_byte": bits / float(sums[-1])}, rows, counts, notes=tuple(notes))
+        figures |= {"bits_per_byte": bits / scored} if scored else {}
+        figures["scored_bytes"] = scored / float(sums[-1])
+        return TaskResult(figures, rows, counts, notes=tuple(notes))
 
     def score_sums(self, sums: np.ndarray, n: np.ndarray | int) -> np.ndarray:
         """Bytes recovered at the first guess over bytes masked."""
@@ -123,11 +130,12 @@ def dataset_texts(name: str) -> list[str]:
         DataMissing: if it cannot be loaded.
         ValueError: if it has no column of text.
     """
+    if is_esci(name):
+        return list(dict.fromkeys(text_of(row, where) for where, row in esci_rows(name) if row["split"] == "test"))
 
     def read(row: Mapping[str, Any], where: str) -> Example:
-        if not isinstance(row.get("text"), str):
-            raise ValueError(f"{where}: no column 'text' of strings, only {', '.join(row)}")
-        return Example(Row(row["text"]), None, row["text"])
+        text = text_of(row, where)
+        return Example(Row(text), None, text)
 
     test = dataset_examples(name, read, {"test": "test"})["test"]
     if test:
@@ -135,6 +143,27 @@ def dataset_texts(name: str) -> list[str]:
     parts = dataset_examples(name, read, {"train": "train"})
     texts = [str(one.row.text) for part in parts.values() for one in part]
     return [text for text in texts if split_of(text) == "test"]
+
+
+def text_of(row: Mapping[str, Any], where: str) -> str:
+    """The text of a row, or a product's title and description.
+
+    Args:
+        row: with text, or with title or product_title.
+        where: its data set and number, for the message.
+
+    Raises:
+        ValueError: if it has neither.
+
+    Example:
+        >>> text_of({"product_title": "Mug", "product_description": None}, ""), text_of({"text": "A mug."}, "")
+        ('Mug', 'A mug.')
+    """
+    names = [("text",), ("title", "description"), ("product_title", "product_description")]
+    fields = next((found for found in names if isinstance(row.get(found[0]), str)), None)
+    if fields is None:
+        raise ValueError(f"{where}: no column text, title or product_title of strings, only {', '.join(row)}")
+    return ". ".join(str(row[name]) for name in fields if row.get(name))
 
 
 def held_out_lines(folder: Path, name: str) -> list[str]:
@@ -249,19 +278,22 @@ class MaskedScorer:
         loss, ranks = predict_masked(self.model, moved, masked)
         return loss, ranks.cpu().numpy()
 
-    def bytes_recovered(self, pieces: Sequence[MaskedPiece], batch_size: int = 64) -> tuple[np.ndarray, float, int]:
+    def bytes_recovered(
+        self, pieces: Sequence[MaskedPiece], batch_size: int = 64
+    ) -> tuple[np.ndarray, float, float, int]:
         """Bytes recovered among the first k guesses for each k, and bytes masked, of each piece.
 
-        The unknown token stands for no bytes: guessing it recovers nothing.
+        The unknown token stands for no bytes: it is masked, and nobody asks for it.
 
         Args:
             pieces: of `mask_pieces`.
             batch_size: pieces of one forward pass, fewer where the vocabulary is large.
 
         Returns:
-            `[pieces, 4]`, all bits paid, and how many pieces the model is too short for.
+            `[pieces, 4]`, all bits paid, the bytes that they were paid for, and how many pieces the model is too short
+            for.
         """
-        rows, nats = np.zeros((len(pieces), len(TOP_K) + 1)), 0.0
+        rows, nats, scored = np.zeros((len(pieces), len(TOP_K) + 1)), 0.0, 0.0
         rows[:, -1] = [piece.bytes for piece in pieces]
         pad: Any = self.tokenizer.pad_token_id
         lengths = np.array([len(piece.ids) for piece in pieces])
@@ -271,13 +303,14 @@ class MaskedScorer:
             chosen = [pieces[i] for i in batch]
             inputs = padded([Feature(0, piece.ids) for piece in chosen], pad)
             labels = torch.full_like(inputs["input_ids"], -100)
-            for line, piece in zip(labels, chosen, strict=True):
-                line[torch.from_numpy(piece.places)] = torch.from_numpy(piece.targets)
+            known = [piece.targets != self.tokenizer.unk_token_id for piece in chosen]
+            for line, piece, read in zip(labels, chosen, known, strict=True):
+                line[torch.from_numpy(piece.places[read])] = torch.from_numpy(piece.targets[read])
             loss, ranks = self.ranks({**inputs, "labels": labels})
             nats += loss
-            owner = np.repeat(batch, [len(piece.places) for piece in chosen])
-            weights = np.concatenate([piece.weights for piece in chosen])
-            weights *= np.concatenate([piece.targets for piece in chosen]) != self.tokenizer.unk_token_id
+            owner = np.repeat(batch, [int(read.sum()) for read in known])
+            weights = np.concatenate([piece.weights[read] for piece, read in zip(chosen, known, strict=True)])
+            scored += float(weights.sum())
             for column, k in enumerate(TOP_K):
                 np.add.at(rows[:, column], owner, weights * (ranks < k))
-        return rows, nats / float(np.log(2)), len(pieces) - len(fits)
+        return rows, nats / float(np.log(2)), scored, len(pieces) - len(fits)

@@ -9,23 +9,17 @@ is measured on its own folder, so that the spread over seeds is that of pre-trai
 
 from __future__ import annotations
 
-import fnmatch
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rexbert_hf.hub.evaluated import files_key
 from rexbert_hf.retrieval.training.biencoder import find_base
 
 BASELINES = ("random", "bm25", "dssm")
 """Words that name no model; each task says which of them it understands."""
 
-_READ = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.py", "*.model", "*.spm", "*.jinja")
-_NOT_READ = (
-    *("run.json", "results.json", "evaluation.json", "trainer_state.json", "report.json"),
-    *("optimizer*.bin", "training_args.bin", "requirements.txt"),
-)
 SEED = "{seed}"
 """In a name, where the number of a seed goes."""
 
@@ -114,34 +108,7 @@ def model_key(folder: Path) -> str:
 
     Args:
         folder: of the model.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> _ = (folder / "config.json").write_text("{}")
-        >>> before = model_key(folder)
-        >>> _ = (folder / "run.json").write_text("{}")
-        >>> model_key(folder) == before
-        True
     """
     if folder.parent.name == "snapshots" and _SNAPSHOT.fullmatch(folder.name):
         return folder.name
-    digest = hashlib.sha1(usedforsecurity=False)
-    for path in _model_files(folder):
-        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size} ".encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def _model_files(folder: Path) -> list[Path]:
-    """Of the folder and of its sentence-transformers modules (1_Pooling, query_0_Transformer, ...)."""
-    inside = [path for path in folder.iterdir() if path.is_dir() and re.match(r"(query_|document_)?\d+_", path.name)]
-    files = [path for place in (folder, *inside) for path in place.iterdir() if path.is_file()]
-    return sorted(
-        path
-        for path in files
-        if any(fnmatch.fnmatch(path.name, pattern) for pattern in _READ)
-        and not any(fnmatch.fnmatch(path.name, pattern) for pattern in _NOT_READ)
-    )
+    return files_key(folder)

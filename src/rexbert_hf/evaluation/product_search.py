@@ -36,7 +36,7 @@ class ProductSearch(Task):
     paper: ClassVar[str] = "QPI-BERT, table 2"
     data: ClassVar[str] = "a shop's own log (not public)"
     folder: ClassVar[str] = "homedepot"
-    dataset_name: ClassVar[str] = "pairs: query, product_id, title, label or relevance, split"
+    dataset_name: ClassVar[str] = "pairs: query, product_id, title, label or relevance, split; or ESCI's folder"
     split: ClassVar[str] = "query hash: .7 train, .1 validation, .2 test; or their own"
     metric: ClassVar[str] = PRIMARY
     comparable: ClassVar[str] = "no: the paper's log is not public"
@@ -55,7 +55,7 @@ class ProductSearch(Task):
     def config(self, options: TaskOptions) -> dict[str, Any]:
         """As `Task.config`, with the judge."""
         judge = {} if options.judge is None else judge_key(options.judge)
-        return {**options.config(), **judge}
+        return {**super().config(options), **judge}
 
     def run(self, model: str, data: SearchProtocol, seed: int, options: TaskOptions) -> TaskResult:
         """As `Task.run`."""
@@ -77,11 +77,14 @@ def search_result(
     ranked, judged = searcher.search(data.query_texts), data.judged
     values = figures_of(ranked, judged, data.scale)
     metrics = {name: float(np.nanmean(value)) for name, value in values.items() if not np.isnan(value).all()}
+    said, lost = [f"grades: {data.scale.said}"], 0
     if options.judge is not None:
-        metrics |= judged_figures(ranked, data, options.judge, options.cache_dir)
+        figures, lost = judged_figures(ranked, data, options.judge, options.cache_dir)
+        metrics |= figures
+        said += [f"the judge failed on {lost} results: not kept, the next run asks again"] if lost else []
     counts = {**data.counts, "products": len(data.products)}
-    said = (f"grades: {data.scale.said}",)
-    return TaskResult(metrics, values[PRIMARY], counts, slices_of(searcher, data, ranked), (*said, *notes))
+    slices = slices_of(searcher, data, ranked)
+    return TaskResult(metrics, values[PRIMARY], counts, slices, (*said, *notes), final=not lost)
 
 
 def figures_of(ranked: np.ndarray, judged: Judgements, scale: Scale) -> dict[str, np.ndarray]:

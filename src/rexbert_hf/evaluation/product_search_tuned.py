@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -51,6 +52,11 @@ class ProductSearchTuned(ProductSearch):
     trains: ClassVar[bool] = True
     baselines: ClassVar[tuple[str, ...]] = (RANDOM, BM25, DSSM)
 
+    def config(self, options: TaskOptions) -> dict[str, Any]:
+        """As `Task.config`; what the user leaves open of a grid is this task's own."""
+        said = options.tuning is not None
+        return super().config(replace(options, tuning=_tuning(options)) if said else options)
+
     def run(self, model: str, data: SearchProtocol, seed: int, options: TaskOptions) -> TaskResult:
         """As `Task.run`."""
         if model in (RANDOM, BM25):
@@ -72,7 +78,7 @@ class ProductSearchTuned(ProductSearch):
             seed: of everything.
             options: with the grid.
         """
-        tuning = options.tuning or (SMALL if options.small else FULL)
+        tuning = _tuning(options)
         has_dev = len(data.data.of(VALIDATION)) > 0
         if len(tuning.cells()) > 1 and not has_dev:
             raise ValueError("a tuning grid needs validation queries with a relevant product: give a single cell")
@@ -100,6 +106,10 @@ class ProductSearchTuned(ProductSearch):
             results = train_and_measure(settings, data.data, made)
         history: list[dict[str, Any]] = results.get("validation") or [{"recall@100": 0.0}]
         return made, max(entry["recall@100"] for entry in history)
+
+
+def _tuning(options: TaskOptions) -> Tuning:
+    return options.tuned(SMALL if options.small else FULL)
 
 
 def _folder(options: TaskOptions) -> AbstractContextManager[str]:

@@ -16,7 +16,8 @@ from typing import Any, Literal
 import torch
 
 from rexbert_hf.hub import render_dataset_card, render_model_card
-from rexbert_hf.hub.card import EVALUATION_FILE, LOSS_PLOT, with_evaluation
+from rexbert_hf.hub.card import LOSS_PLOT
+from rexbert_hf.hub.evaluated import EVALUATION_FILE, with_evaluation
 from rexbert_hf.hub.run_file import RUN_FILE, portable, read_run, redact, write_whole
 from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM
 
@@ -150,7 +151,7 @@ def card_text(card: CardSettings, folder: Path) -> str | None:
         "sections": tuple(sections),
     }
     if card.kind == "dataset":
-        said = {"title": "Figures", "text": "No figures measured."}
+        said = {"title": "Figures", "text": "No figures measured. Neither were cost, energy and carbon."}
         return render_dataset_card(**{**common, "sections": (*sections, said)}, dataset_name=card.title or None)
     return _model_card(card, folder, measured, common)
 

@@ -16,11 +16,12 @@ from typing import Any
 from rexbert_hf.evaluation.cache import Cell
 from rexbert_hf.evaluation.comparing import Comparison
 from rexbert_hf.evaluation.models import labels
+from rexbert_hf.evaluation.provenance import together
 from rexbert_hf.evaluation.runner import Outcome
 from rexbert_hf.evaluation.settings import EvaluateSettings
 from rexbert_hf.evaluation.task import Task
 from rexbert_hf.hub import git_commit, hardware, redact, versions
-from rexbert_hf.hub.card import EVALUATION_FILE
+from rexbert_hf.hub.evaluated import slug, write_evaluation
 from rexbert_hf.hub.run_file import plain, portable, write_whole
 from rexbert_hf.settings import to_dict
 
@@ -56,6 +57,7 @@ def results_of(settings: EvaluateSettings, outcome: Outcome, comparisons: Sequen
         "hardware": hardware(),
         "versions": versions(),
         "git_commit": git_commit(),
+        "measured": together([cell.measured for cell in outcome.cells]),
         "models": [{"name": name_of[model.name], "key": model.key} for model in outcome.models],
         "tasks": tasks,
         "table": table_rows(outcome),
@@ -115,17 +117,23 @@ def _slices(cells: Sequence[Cell]) -> dict[str, float]:
 
 def _task_facts(task: Task, outcome: Outcome) -> dict[str, Any]:
     cells = [cell for cell in outcome.cells if cell.task == task.name]
-    notes = dict.fromkeys(note for cell in cells for note in cell.result.notes)
-    facts = {name: getattr(task, name) for name in ("title", "paper", "metric", "comparable", "domain")}
+    name_of, models = labels(outcome.models), {cell.model for cell in cells}
+    said: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        for note in cell.result.notes:
+            said.setdefault(note, {})[name_of[cell.model]] = None
+    notes = [note if len(who) == len(models) else f"{', '.join(who)}: {note}" for note, who in said.items()]
+    facts = {name: getattr(task, name) for name in ("title", "paper", "metric", "domain")}
+    facts["comparable"] = outcome.comparable[task.name]
     counts = cells[0].result.counts if cells else {}
-    return {**facts, "data": outcome.data[task.name], "counts": counts, "notes": list(notes)}
+    return {**facts, "data": outcome.data[task.name], "counts": counts, "notes": notes}
 
 
 def _cell_facts(cell: Cell, model: str) -> dict[str, Any]:
     result = cell.result
     facts = {"task": cell.task, "model": model, "seed": cell.seed, "metrics": result.metrics}
     more = {"slices": result.slices, "counts": result.counts, "notes": list(result.notes)}
-    return {**facts, **more, "seconds": round(cell.seconds, 1), "cached": cell.cached}
+    return {**facts, **more, "seconds": round(cell.seconds, 1), "cached": cell.cached, "measured": dict(cell.measured)}
 
 
 def model_index(outcome: Outcome, model: str) -> list[dict[str, Any]]:
@@ -143,20 +151,31 @@ def model_index(outcome: Outcome, model: str) -> list[dict[str, Any]]:
         mean, spread = mean_and_spread([cell.result.metrics[task.metric] for cell in cells])
         args: dict[str, float] = {"seeds": len(cells), "test_examples": len(cells[0].result.examples)}
         args |= {} if spread is None else {"spread_over_seeds": round(spread, 5)}
-        found.append(
-            {
-                "task_type": task.hub_task,
-                "task_name": task.title,
-                "dataset_type": task.name.replace("_", "-"),
-                "dataset_name": outcome.data[task.name],
-                "dataset_split": "test",
-                "metric_type": task.metric.replace("@", "_at_"),
-                "metric_name": task.metric,
-                "metric_value": round(mean, 5),
-                "metric_args": args,
-            }
-        )
+        found.append(card_metric(task, mean, outcome.data[task.name], metric_args=args))
     return found
+
+
+def card_metric(task: Task, value: float, data: str, **more: Any) -> dict[str, Any]:
+    """A primary figure as `huggingface_hub.EvalResult` takes it.
+
+    Args:
+        task: whose figure it is.
+        value: the figure.
+        data: what it was measured on (`where`).
+        more: further fields.
+    """
+    return {
+        "task_type": task.hub_task,
+        "task_name": task.title,
+        "dataset_type": task.name.replace("_", "-"),
+        "dataset_config": slug(data),
+        "dataset_name": data,
+        "dataset_split": "test",
+        "metric_type": task.metric.replace("@", "_at_"),
+        "metric_name": task.metric,
+        "metric_value": round(value, 5),
+        **more,
+    }
 
 
 def write_results(folder: Path, results: dict[str, Any]) -> None:
@@ -195,10 +214,10 @@ def update_cards(outcome: Outcome, results: dict[str, Any]) -> list[Path]:
         figures = results["model_index"].get(name_of[model.name])
         if not folder.is_dir() or not figures:
             continue
-        record = {key: results[key] for key in ("date", "hardware", "versions", "git_commit")}
-        text = json.dumps({"metrics": figures, "model_key": model.key, **record}, indent=1)
-        write_whole(folder / EVALUATION_FILE, f"{text}\n".encode())
-        written.append(folder / EVALUATION_FILE)
+        kinds = {figure["dataset_type"]: figure for figure in figures}
+        cells = {task.name: outcome.of(task.name, model.name) for task in outcome.tasks}
+        told = {name.replace("_", "-"): together([cell.measured for cell in found]) for name, found in cells.items()}
+        written.append(write_evaluation(folder, [{**figure, **told[kind]} for kind, figure in kinds.items()]))
         if (folder / "run.json").is_file():
             written.append(write_card(folder))
     return written

@@ -62,10 +62,16 @@ def _short(value: float) -> str:
 
 
 def _made(results: Mapping[str, Any]) -> str:
-    packages = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    commit = f" Code: git commit `{results['git_commit']}`." if results.get("git_commit") else ""
-    budget = results["config"].get("budget", "small")
-    return f"{results['date']}; {results['hardware']}; budget {budget}. {packages}.{commit}"
+    """When, on what and with what the cells were measured: cached ones may be older than the report."""
+    told = results.get("measured") or {}
+    budget = f"budget {results['config'].get('budget', 'small')}"
+    if not told:
+        return f"Report of {results['date']}; {budget}; its cells do not say when and where they were measured."
+    packages = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
+    commit = f" Code: git commit `{told['git_commit']}`." if told.get("git_commit") else ""
+    silent = sum(not cell["measured"] for cell in results["cells"])
+    older = f" {silent} of {len(results['cells'])} cells do not say." if silent else ""
+    return f"Measured {told['date']}; {told['hardware']}; {budget}. {packages}.{commit}{older}"
 
 
 def _models(results: Mapping[str, Any]) -> list[str]:

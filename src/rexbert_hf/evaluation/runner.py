@@ -17,6 +17,7 @@ import numpy as np
 
 from rexbert_hf.evaluation.cache import Cell, ResultCache, cell_key
 from rexbert_hf.evaluation.models import ModelUnderTest, find_model, labels
+from rexbert_hf.evaluation.provenance import measured_now
 from rexbert_hf.evaluation.registry import make_task, task_names
 from rexbert_hf.evaluation.settings import EvaluateSettings
 from rexbert_hf.evaluation.task import DataMissing, ModelUnfit, Task, TaskResult, TaskSource
@@ -40,6 +41,7 @@ class Outcome:
         missing: models that could not be had -> why.
         unknown_words: baseline -> tasks that have none of that name.
         data: task -> where its data came from.
+        comparable: task -> whether its figures may stand beside the paper's.
     """
 
     models: list[ModelUnderTest] = field(default_factory=list)
@@ -50,6 +52,7 @@ class Outcome:
     missing: dict[str, str] = field(default_factory=dict)
     unknown_words: dict[str, list[str]] = field(default_factory=dict)
     data: dict[str, str] = field(default_factory=dict)
+    comparable: dict[str, str] = field(default_factory=dict)
 
     def of(self, task: str, model: str) -> list[Cell]:
         """The cells of one task and model, by seed.
@@ -95,6 +98,9 @@ def _run_task(name: str, settings: EvaluateSettings, outcome: Outcome) -> None:
         data = task.load(source)
         fingerprint = task.fingerprint(data)
     except DataMissing as reason:
+        if source.dataset is not None:  # it was named: a slip of the pen must not look like success
+            _fail(outcome, name, reason)
+            return
         outcome.skipped[name] = first_line(reason)
         logger.info("%s is skipped: %s", name, outcome.skipped[name])
         return
@@ -102,7 +108,8 @@ def _run_task(name: str, settings: EvaluateSettings, outcome: Outcome) -> None:
         _fail(outcome, name, error)
         return
     outcome.tasks.append(task)
-    outcome.data[name], called = where(task, source), labels(outcome.models)
+    outcome.data[name], outcome.comparable[name] = where(task, source), task.comparison(source)
+    called = labels(outcome.models)
     for model in outcome.models:
         if model.is_word and model.name not in task.baselines:
             outcome.unknown_words.setdefault(model.name, []).append(name)
@@ -132,13 +139,15 @@ def _run_cell(
         result = task.run(measured.path, data, seed, options)
         check_result(task, result)
         seconds = time.perf_counter() - start
-        cache.put(task.name, key, result, seconds)
+        provenance = measured_now()
+        if result.final:
+            cache.put(task.name, key, result, seconds, provenance)
     else:
-        result, seconds = found
+        result, seconds, provenance = found
     figure = f"{task.metric} {result.metrics[task.metric]:.4f}"
     took = f"{seconds:.0f} s" if found is None else "from the cache"
     logger.info("%s, %s, seed %d: %s (%s)", task.name, model.name, seed, figure, took)
-    return Cell(task.name, model.name, seed, result, seconds, found is not None)
+    return Cell(task.name, model.name, seed, result, seconds, found is not None, provenance)
 
 
 def check_result(task: Task, result: TaskResult) -> None:
@@ -178,7 +187,8 @@ def where(task: Task, source: TaskSource) -> str:
         source: where it looked.
 
     Example:
-        >>> from rexbert_hf.evaluation.registry import make_task
+        >>> from rexbert_hf.evaluation.provenance import measured_now
+    from rexbert_hf.evaluation.registry import make_task
         >>> task = make_task("product_search")
         >>> where(task, TaskSource(sample=True)), where(task, TaskSource(data_dir=Path("data")))
         ('sample shop', 'homedepot')
@@ -203,5 +213,5 @@ def first_line(error: BaseException) -> str:
 
 def _fail(outcome: Outcome, what: str, error: Exception) -> None:
     outcome.failed[what] = first_line(error)
-    expected = isinstance(error, ValueError | OSError | ImportError)
+    expected = isinstance(error, ValueError | OSError | ImportError | DataMissing)
     logger.error("%s failed: %s", what, outcome.failed[what], exc_info=None if expected else error)

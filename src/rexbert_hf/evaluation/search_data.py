@@ -7,16 +7,31 @@ between publications (ESCI's organisers 1/.1/.01/0, RexBERT's script 1/.66/.33/0
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Features, Value
 
+from rexbert_hf.evaluation.esci_files import esci_table, is_esci
 from rexbert_hf.evaluation.task import DataMissing, TaskSource, content_hash
 from rexbert_hf.metrics import Judgements
 from rexbert_hf.retrieval.training.evaluator import exponential_gain, part_of
-from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, SearchData, SearchDataSettings, load_search_data
+from rexbert_hf.retrieval.training.search_data import (
+    LABEL_GRADES,
+    RANDOM_LABEL,
+    TEST,
+    TRAIN,
+    SearchData,
+    SearchDataSettings,
+    bucket_of,
+    load_search_data,
+)
 
 HOMEDEPOT = "homedepot/train.csv.zip"
 PAIRS = {"query": "query", "product_id": "product_id"}
@@ -142,8 +157,9 @@ def load_protocol(source: TaskSource) -> SearchProtocol:
     """Read what a source has.
 
     Args:
-        source: a folder with Home Depot's file; or pairs with the columns query, product_id, title, and label (E/S/C/I)
-            or relevance (1 to 3), and split (train, validation, test) if they bring their own; or the sample shop.
+        source: a folder with Home Depot's file; or pairs with the columns query, product_id, title or product_title,
+            and label or esci_label (E/S/C/I) or relevance (1 to 3), and split (train, validation, test) if they bring
+            their own; or a folder with ESCI's two files; or the sample shop.
 
     Raises:
         DataMissing: if the folder has no Home Depot file.
@@ -154,14 +170,15 @@ def load_protocol(source: TaskSource) -> SearchProtocol:
         >>> len(protocol.queries) > 10, len(protocol.products) == len(protocol.data.texts)
         (True, True)
     """
-    settings, scale = _settings(source)
-    data = load_search_data(settings)
+    with tempfile.TemporaryDirectory() as folder:
+        settings, scale = _settings(source, Path(folder))
+        data = load_search_data(settings)
     tests = data.of(TEST, with_relevant=False)
     queries = data.of(TEST)
     if not len(queries):
         raise ValueError(
-            f"{settings.pairs or 'sample shop'}: none of {len(tests)} test queries has a product of grade "
-            f"{scale.relevant:g} or above; check labels and split"
+            f"{source.dataset or settings.pairs or 'sample shop'}: none of {len(tests)} test queries has a product of "
+            f"grade {scale.relevant:g} or above; check labels and split"
         )
     counts = {
         "train_queries": len(data.of(TRAIN)),
@@ -172,7 +189,9 @@ def load_protocol(source: TaskSource) -> SearchProtocol:
     return SearchProtocol(data, scale, queries, np.arange(len(data.texts)), len(tests) - len(queries), counts)
 
 
-def _settings(source: TaskSource) -> tuple[SearchDataSettings, Scale]:
+def _settings(source: TaskSource, folder: Path) -> tuple[SearchDataSettings, Scale]:
+    if source.dataset is not None and is_esci(source.dataset):
+        return _of_dataset(_one_file(source.dataset, folder))
     if source.dataset is not None:
         return _of_dataset(source.dataset)
     if source.sample:
@@ -191,24 +210,58 @@ def _settings(source: TaskSource) -> tuple[SearchDataSettings, Scale]:
     return settings, HOMEDEPOT_SCALE
 
 
+def _one_file(dataset: str, folder: Path) -> str:
+    """ESCI's two files as one of pairs; a tenth of the training queries, by hash, is the validation split."""
+    table = esci_table(dataset)
+    validation = set(SearchDataSettings().validation_buckets)
+    splits = [
+        "validation" if split == "train" and bucket_of(query) in validation else split
+        for split, query in zip(table["split"].to_pylist(), table["query"].to_pylist(), strict=True)
+    ]
+    place = table.column_names.index("split")
+    pq.write_table(table.set_column(place, "split", pa.array(splits)), folder / "pairs.parquet")
+    return str(folder / "pairs.parquet")
+
+
+SPELLINGS = {"title": ("title", "product_title"), "label": ("label", "esci_label")}
+"""Our name of a column -> names that data sets have for it."""
+
+
 def _of_dataset(dataset: str) -> tuple[SearchDataSettings, Scale]:
     """Columns by the names that are there."""
     from rexbert_hf.catalog import read_records
 
-    there = set(read_records(dataset, limit=1).column_names)
+    there = read_records(dataset, limit=1).column_names
+    theirs = {ours: next((name for name in names if name in there), ours) for ours, names in SPELLINGS.items()}
     graded = "relevance" in there
-    scale = HOMEDEPOT_SCALE if graded else ESCI_SCALE
-    columns: dict[str, str | list[str]] = {
-        **PAIRS,
-        ("relevance" if graded else "label"): "relevance" if graded else "label",
-    }
+    scale, grade = (HOMEDEPOT_SCALE, "relevance") if graded else (ESCI_SCALE, "label")
+    columns: dict[str, str | list[str]] = {**PAIRS, grade: theirs.get(grade, grade)}
     if "split" in there:
         columns["split"] = "split"
-    if lost := sorted({*columns, "title"} - there):
+    if lost := sorted({*(str(name) for name in columns.values()), theirs["title"]} - set(there)):
         raise ValueError(
-            f"{dataset}: no column {', '.join(lost)}; search pairs have query, product_id, title, and label or "
-            "relevance"
+            f"{dataset}: no column {', '.join(lost)}; search pairs have query, product_id, title (or product_title), "
+            "and label (or esci_label) or relevance"
         )
-    titles: dict[str, str | list[str]] = {"product_id": "product_id", "title": "title"}
+    kind = Features({grade: Value("float64" if graded else "string")})
+    _check_grades(read_records(dataset, {grade: theirs.get(grade, grade)}, features=kind)[grade][:], graded, dataset)
+    titles: dict[str, str | list[str]] = {"product_id": "product_id", "title": theirs["title"]}
     settings = SearchDataSettings(pairs=dataset, pair_columns=columns, product_columns=titles, relevant=scale.relevant)
     return settings, scale
+
+
+def _check_grades(grades: Sequence[Any], graded: bool, dataset: str) -> None:
+    """A number on another scale, or a label of another set, would give figures that look right.
+
+    Raises:
+        ValueError: with the row.
+    """
+    known = {*LABEL_GRADES, RANDOM_LABEL, "", None}
+    for row, grade in enumerate(grades):
+        if graded and grade is not None and not 1.0 <= grade <= 3.0:
+            raise ValueError(
+                f"{dataset}, row {row}: the relevance {grade:g} is outside 1 (irrelevant) to 3 (exact): map it to that "
+                "scale, or give a column label (E, S, C, I)"
+            )
+        if not graded and grade not in known:
+            raise ValueError(f"{dataset}, row {row}: the label {grade!r} is outside the set (E, S, C, I)")

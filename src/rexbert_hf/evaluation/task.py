@@ -10,7 +10,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -48,8 +48,8 @@ class TaskSource:
         data_dir: a folder of raw public files, one sub-folder a publisher (`homedepot/train.csv.zip`, `glue/RTE`, ...).
         dataset: a `datasets` name or folder, in the task's documented columns.
         sample: the built-in sample shop.
-        budget: "small" caps rows, epochs and seeds so that all tasks end within 90 minutes on two cores; "full" caps
-            nothing.
+        budget: "small" caps rows, epochs and seeds so that all tasks end within 90 minutes on two cores; "full" takes
+            all rows (masked recovery: 5,000 texts).
         resplit: divide 7:1:2 by hash, as E-BERT does, also where splits are published; GLUE and search keep theirs.
 
     Example:
@@ -99,6 +99,38 @@ class Tuning:
         """All pairs of learning rate and epochs."""
         return [(rate, epochs) for rate in self.learning_rates for epochs in self.epochs]
 
+    def over(self, own: Tuning) -> Tuning:
+        """As `TuningChanges.over`: all of it is said."""
+        return self
+
+
+@dataclass(frozen=True)
+class TuningChanges:
+    """What a user says of a grid; for the rest a task keeps its own.
+
+    Args:
+        learning_rates: peak rates; None for the task's own.
+        epochs: numbers of passes; None for the task's own.
+        batch_size: examples a step; None for the task's own.
+
+    Example:
+        >>> TuningChanges(epochs=(5,)).over(Tuning((1e-4,), (3,), 16))
+        Tuning(learning_rates=(0.0001,), epochs=(5,), batch_size=16)
+    """
+
+    learning_rates: tuple[float, ...] | None = None
+    epochs: tuple[int, ...] | None = None
+    batch_size: int | None = None
+
+    def over(self, own: Tuning) -> Tuning:
+        """The task's own grid with these changes.
+
+        Args:
+            own: of the task.
+        """
+        said = {name: value for name, value in vars(self).items() if value is not None}
+        return replace(own, **said)
+
 
 @dataclass(frozen=True)
 class TaskOptions:
@@ -109,7 +141,7 @@ class TaskOptions:
         max_length: longest input in tokens; None for the task's own.
         pooling: "cls", "mean" or "max" for embeddings, in place of what the model says; None keeps that.
         device: "cpu", "cuda", ...; None takes what there is.
-        tuning: grid of hyper-parameters; None for the task's own single cell.
+        tuning: grid of hyper-parameters, or changes of the task's own; None for the task's own single cell.
         budget: as in `TaskSource`.
         cache_dir: where a task may keep what is dear and does not depend on the seed.
         keep: folder to leave the fitted model in (loads with its `Auto` class); None keeps nothing. Not part of what
@@ -125,7 +157,7 @@ class TaskOptions:
     max_length: int | None = None
     pooling: str | None = None
     device: str | None = None
-    tuning: Tuning | None = None
+    tuning: Tuning | TuningChanges | None = None
     budget: str = "small"
     cache_dir: Path | None = None
     keep: Path | None = None
@@ -136,9 +168,17 @@ class TaskOptions:
         """Whether rows and epochs are capped."""
         return self.budget == "small"
 
+    def tuned(self, own: Tuning) -> Tuning:
+        """The grid of a task: its own, with what was said over it.
+
+        Args:
+            own: of the task.
+        """
+        return own if self.tuning is None else self.tuning.over(own)
+
     def config(self) -> dict[str, Any]:
         """What decides the figures of any task, as plain values."""
-        tuning = self.tuning
+        tuning = None if self.tuning is None else self.tuning.over(Tuning())
         grid = None if tuning is None else [list(tuning.learning_rates), list(tuning.epochs), tuning.batch_size]
         return {
             "batch_size": self.batch_size,
@@ -161,6 +201,7 @@ class TaskResult:
         counts: rows of train, dev and test, rows skipped, judged pairs, ...
         slices: the primary metric on perturbed inputs, by the name of the perturbation.
         notes: what a reader must know, one line each.
+        final: whether the same inputs would give it again; a result without some of a judge's answers is not cached.
 
     Raises:
         ValueError: if a figure is not finite, or there is no example.
@@ -175,6 +216,7 @@ class TaskResult:
     counts: dict[str, int] = field(default_factory=dict)
     slices: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    final: bool = True
 
     def __post_init__(self) -> None:
         examples = np.asarray(self.examples, dtype=np.float64)
@@ -243,12 +285,22 @@ class Task(ABC):
         """
 
     def config(self, options: TaskOptions) -> dict[str, Any]:
-        """What of the options decides this task's figures, as plain values.
+        """What of the options decides this task's figures, as plain values; no grid where nothing is trained.
 
         Args:
             options: of a run.
         """
-        return options.config()
+        return (options if self.trains else replace(options, tuning=None)).config()
+
+    def comparison(self, source: TaskSource) -> str:
+        """Whether figures on what was read may stand beside the paper's: "yes ...", "no: ..." and why.
+
+        Args:
+            source: that `load` read.
+        """
+        if source.dataset is None and source.data_dir is None and source.sample:
+            return "no: sample shop"
+        return "no: divided by hash" if source.resplit else self.comparable
 
     def score_sums(self, sums: np.ndarray, n: np.ndarray | int) -> np.ndarray:
         """Primary metric from column sums of `examples`, for many resamples at once; the mean of the first column.

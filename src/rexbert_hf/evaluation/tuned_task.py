@@ -152,7 +152,7 @@ class TunedTask(Task):
         return chosen.config()
 
     def _tuning(self, options: TaskOptions) -> Tuning:
-        return options.tuning or (self.small if options.small else self.full)
+        return options.tuned(self.small if options.small else self.full)
 
     def run(self, model: str, data: TaskData, seed: int, options: TaskOptions) -> TaskResult:
         """Fine-tune, measure, and measure again on perturbed inputs."""

@@ -5,7 +5,6 @@ A number that a run did not measure leaves its line out; nothing is estimated he
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -16,12 +15,12 @@ import yaml
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from .readme import BEGIN, END, merge_card, split_card
+from .evaluated import slug, with_evaluation
+from .readme import BEGIN, END, MASKED, merge_card, split_card
 from .run_file import RUN_FILE, plain, portable, read_run, redact, write_whole
 
 LOSS_PLOT = "loss.png"
-EVALUATION_FILE = "evaluation.json"
-"""In a model's folder: figures that an evaluation measured after the run (`recipes/evaluate.py --update_cards`)."""
+_HERE = "path/to/this/folder"
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*[A-Za-z0-9]")
 
 MODEL_FIELDS: dict[str, Any] = {
@@ -116,7 +115,8 @@ def render_model_card(run: Mapping[str, Any], template: str | None = None, **fie
             `git_commit`, `resumed_from_step`; any of them may be missing. `card` holds fields for this very function,
             and its `template`.
         template: a template of this package; None for the run's own, or that of encoders.
-        fields: see `MODEL_FIELDS`; `repo_id` is what the copy-paste blocks load, `loss_plot` a file name in the
+        fields: see `MODEL_FIELDS`; `repo_id` is what the copy-paste blocks load (`{{ repo }}` in the text of a
+            section stands for it), `loss_plot` a file name in the
             repository, `folder` the run's folder, whose absolute path the card then does not show.
 
     Raises:
@@ -138,12 +138,18 @@ def render_model_card(run: Mapping[str, Any], template: str | None = None, **fie
     values = {
         **given,
         "name": name,
-        "repo": given["repo_id"] or "path/to/this/folder",
+        "repo": given["repo_id"] or _HERE,
+        "sections": [_placed(section, given["repo_id"] or _HERE) for section in given["sections"]],
         "begin": BEGIN,
         "end": END,
         "metadata": _model_metadata(run, results, phases, name, given),
         "phase_table": _phase_table([*_earlier_phases(results), *phases]),
-        "metrics": [m for m in results.get("metrics") or [] if isinstance(m, Mapping) and "metric_value" in m],
+        "metrics": [
+            {**m, "over_seeds": _over_seeds(m)}
+            for m in results.get("metrics") or []
+            if isinstance(m, Mapping) and "metric_value" in m
+        ],
+        "evaluated": results.get("evaluated") or [],
         "data": [source for source in run.get("data") or [] if isinstance(source, Mapping)],
         "languages": [found for found in results.get("languages") or [] if isinstance(found, Mapping)],
         "cost": _cost(run, results, phases),
@@ -178,31 +184,6 @@ def card_of_run(folder: str | os.PathLike[str], repo_id: str | None = None, **fi
         "folder": folder,
     }
     return merge_card(local, render_model_card(with_evaluation(folder), repo_id=repo_id, **{**found, **fields}))
-
-
-def with_evaluation(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The `run.json` of a folder, with the figures of its `evaluation.json` among the run's own.
-
-    A figure of both is the evaluation's.
-
-    Args:
-        folder: the run's folder.
-
-    Raises:
-        ValueError: if one of the files cannot be read.
-    """
-    run, path = read_run(folder), Path(folder) / EVALUATION_FILE
-    if not path.is_file():
-        return run
-    try:
-        later = [dict(metric) for metric in json.loads(path.read_text(encoding="utf-8"))["metrics"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); evaluate again with --update_cards") from None
-    names = ("task_type", "dataset_type", "dataset_name", "metric_type")
-    told = {tuple(metric.get(name) for name in names) for metric in later}
-    results = dict(run.get("results") or {})
-    own = [m for m in results.get("metrics") or [] if tuple(m.get(name) for name in names) not in told]
-    return {**run, "results": {**results, "metrics": own + later}}
 
 
 def write_card(folder: str | os.PathLike[str], repo_id: str | None = None, **fields: Any) -> Path:
@@ -246,7 +227,7 @@ def render_dataset_card(template: str = "dataset_card.md", **fields: Any) -> str
     keys = ("license", "language", "task_categories", "tags")
     files: dict[str, Any] = {"configs": list(given["data_files"])} if given["data_files"] else {}
     data = DatasetCardData(pretty_name=name, **{key: given[key] for key in keys if given[key]}, **files)
-    values = {**given, "name": name, "repo": given["repo_id"] or "path/to/this/folder", "begin": BEGIN, "end": END}
+    values = {**given, "name": name, "repo": given["repo_id"] or _HERE, "begin": BEGIN, "end": END}
     values["config_yaml"] = yaml.safe_dump(given["config"], sort_keys=False) if given["config"] else ""
     text = _environment().get_template(template).render({**values, "metadata": data.to_yaml()})
     return _checked(_tidy(text), DatasetCard)
@@ -295,7 +276,7 @@ def _eval_results(
         found.append(
             EvalResult(
                 task_type="fill-mask",
-                task_name="Masked-token prediction",
+                task_name=MASKED,
                 dataset_type="held-out",
                 dataset_name=dataset,
                 metric_type="accuracy",
@@ -307,7 +288,9 @@ def _eval_results(
         if not _is_number(metric.get("metric_value")):
             continue
         try:
-            found.append(EvalResult(**metric))
+            # The Hub's results are told apart by type and configuration of the data, not by their name.
+            named = {} if metric.get("dataset_config") else {"dataset_config": slug(str(metric.get("dataset_name")))}
+            found.append(EvalResult(**metric, **named))
         except TypeError as error:
             message = f"results.metrics has an entry that is not a huggingface_hub.EvalResult: {error}"
             raise ValueError(message) from None
@@ -341,6 +324,17 @@ def _earlier_phases(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         for phase in stage.get("phases") or []
         if isinstance(phase, Mapping)
     ]
+
+
+def _placed(section: Mapping[str, Any], repo: str) -> dict[str, Any]:
+    return {**section, "text": str(section.get("text", "")).replace("{{ repo }}", repo)}
+
+
+def _over_seeds(metric: Mapping[str, Any]) -> str:
+    """Number of seeds, and the standard deviation over them; empty where the metric does not say."""
+    told = metric.get("metric_args") or {}
+    spread = f", +- {told['spread_over_seeds']}" if "spread_over_seeds" in told else ""
+    return f"{told['seeds']}{spread}" if "seeds" in told else ""
 
 
 def _total(phases: Sequence[Mapping[str, Any]], key: str) -> float | None:

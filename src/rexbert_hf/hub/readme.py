@@ -13,6 +13,8 @@ import yaml
 
 BEGIN = "<!-- rexbert_hf:begin (rendered from run.json: edits between these marks are overwritten) -->"
 END = "<!-- rexbert_hf:end -->"
+MASKED = "Masked-token prediction"
+"""The task's name in `model-index` of what a pre-training measures itself."""
 _BLOCK = re.compile(r"\A\s*---[ \t]*\r?\n(?P<metadata>.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
 _GENERATED = re.compile(r"<!-- rexbert_hf:begin\b.*?<!-- rexbert_hf:end -->", re.DOTALL)
 
@@ -54,7 +56,7 @@ def merge_card(existing: str | None, rendered: str) -> str:
 
     Their text stays: only the marked part is replaced, and a README without marks keeps its whole body. Their
     metadata stays too: lists are joined, keys that they set keep their value, measured results (`model-index`) are
-    replaced where task and dataset agree.
+    replaced where task and dataset agree, and go where our part of the old card showed them.
 
     Args:
         existing: the README that is there, or None.
@@ -80,7 +82,8 @@ def merge_card(existing: str | None, rendered: str) -> str:
     merged = {**new, **old}
     for key in new.keys() & old.keys():
         if key == "model-index":
-            merged[key] = _merge_index(old[key], new[key])
+            block = _GENERATED.search(old_body)
+            merged[key] = _merge_index(old[key], new[key], block[0] if block else "")
         elif isinstance(new[key], list) and isinstance(old[key], (list, str)):
             theirs = [old[key]] if isinstance(old[key], str) else old[key]
             merged[key] = theirs + [item for item in new[key] if item not in theirs]
@@ -93,16 +96,43 @@ def merge_card(existing: str | None, rendered: str) -> str:
     return f"---\n{metadata}---\n{body}"
 
 
-def _merge_index(old: Any, new: Any) -> Any:
+def _merge_index(old: Any, new: Any, ours: str) -> Any:
+    """Our new results, and those of the old ones that our part of the old card did not show: others wrote them."""
     if not (isinstance(old, list) and old and isinstance(old[0], dict) and isinstance(new, list) and new):
         return new
 
     def where(result: Any) -> str:
-        parts = [result.get(name) if isinstance(result, dict) else None for name in ("dataset", "task")]
-        dataset, task = (part if isinstance(part, dict) else {} for part in parts)
+        dataset, task = (_part(result, name) for name in ("dataset", "task"))
         return str([task.get("type"), {k: dataset.get(k) for k in ("type", "config", "split")}])
 
     fresh = {where(result) for result in new[0].get("results") or []}
-    theirs = old[0].get("results")
-    kept = [result for result in theirs if where(result) not in fresh] if isinstance(theirs, list) else []
-    return [{**old[0], **new[0], "results": (new[0].get("results") or []) + kept}, *old[1:]]
+    rows = {_cells(line)[:3] for line in ours.splitlines() if line.startswith("|")}
+    theirs = old[0].get("results") if isinstance(old[0].get("results"), list) else []
+    kept = [_not_in(result, rows) for result in theirs if where(result) not in fresh]
+    results = (new[0].get("results") or []) + [result for result in kept if result is not None]
+    return [{**old[0], **new[0], "results": results}, *old[1:]]
+
+
+def _cells(line: str) -> tuple[str, ...]:
+    """Cells of a table's line, without the escapes that the renderer puts in."""
+    parts = re.split(r"(?<!\\)\|", line)[1:]
+    return tuple(part.strip().replace("\\|", "|").replace("&lt;", "<") for part in parts)
+
+
+def _part(result: Any, name: str) -> dict[str, Any]:
+    found = result.get(name) if isinstance(result, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _not_in(result: Any, rows: set[tuple[str, ...]]) -> Any:
+    """A result without the metrics that stand in a table (task, data, metric); None if nothing is left."""
+    task, dataset = _part(result, "task"), _part(result, "dataset")
+    metrics = result.get("metrics") if isinstance(result, dict) else None
+    if not isinstance(metrics, list) or not rows:
+        return result
+    if task.get("name") == MASKED:
+        return None
+    names = (str(task.get("name") or task.get("type")), str(dataset.get("name")))
+    kept = [one for one in metrics
+            if not isinstance(one, dict) or (*names, str(one.get("name") or one.get("type"))) not in rows]  # fmt: skip
+    return {**result, "metrics": kept} if kept else None

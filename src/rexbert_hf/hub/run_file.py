@@ -34,7 +34,7 @@ _TEXT_TOKENS = re.compile(
 _LOOKS_SECRET = re.compile(
     r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[A-Z0-9]{16})\b"
 )
-_FLAG = re.compile(r"(--?[A-Za-z][\w.-]*)([= ])([^\s-]\S*)")
+_FLAG = re.compile(r"(?<!\w)(--?[A-Za-z][\w.-]*)([= ])([^\s-]\S*)")
 _URL_LOGIN = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
 
 
@@ -48,6 +48,8 @@ def redact(value: Any, key: str = "") -> Any:
     Example:
         >>> redact({"hub_token": "abc", "max_tokens": 5, "tokenizer": "t", "mask_token": "[MASK]"})
         {'hub_token': '<redacted>', 'max_tokens': 5, 'tokenizer': 't', 'mask_token': '[MASK]'}
+        >>> redact("run --hub_token abc"), redact("Masked-token recovery")
+        ('run --hub_token <redacted>', 'Masked-token recovery')
     """
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key).lower().replace("-", "_")
     if value is None or isinstance(value, bool):

@@ -130,7 +130,7 @@ def search_metrics(
         >>> found["recall@10"].tolist(), found["mrr@10"].round(2).tolist(), found["judged@10"].round(2).tolist()
         ([1.0], [0.33], [0.67])
     """
-    worth = gains or (exponential_gain if judged.grades.max(initial=0) > 1 else _plain_gain)
+    worth = gains or (exponential_gain if _beyond_one(judged) else _plain_gain)
     grades = grades_of(ranked, judged)
     lists = {"": grades, "condensed_": condense(grades)}
     count = judged.count(relevant)
@@ -149,6 +149,23 @@ def search_metrics(
                 shares = label_shares(grades, ranked, k, *labels, judged_only=only)
                 found |= {f"{prefix}{name}@{k}": value for name, value in shares.items()}
     return found
+
+
+def gain_name(judged: Judgements) -> str:
+    """What a grade is worth in nDCG where the caller of `search_metrics` does not say; figures differ with it.
+
+    Args:
+        judged: graded products.
+
+    Example:
+        >>> gain_name(Judgements.from_pairs([0, 0], [3, 5], [1.0, 3.0], 1))
+        '2^(rel-1)-1'
+    """
+    return "2^(rel-1)-1" if _beyond_one(judged) else "the grade"
+
+
+def _beyond_one(judged: Judgements) -> bool:
+    return bool(judged.grades.max(initial=0) > 1)
 
 
 def exponential_gain(grades: np.ndarray) -> np.ndarray:

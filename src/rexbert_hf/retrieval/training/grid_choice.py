@@ -17,6 +17,7 @@ from sentence_transformers import SentenceTransformer
 
 from rexbert_hf.hub import push_run, write_card, write_run
 from rexbert_hf.retrieval.serving.query_model import load_model
+from rexbert_hf.retrieval.training.evaluator import gain_name
 from rexbert_hf.retrieval.training.finetune import finetune_search
 from rexbert_hf.retrieval.training.finetune_settings import FinetuneSettings, card_fields
 from rexbert_hf.retrieval.training.grid_evaluator import Cell, GridEvaluator, means_of
@@ -173,7 +174,8 @@ def _save(
         evaluator = GridEvaluator([cell], data, test, run.max_products, run.batch_size)
         results["test"] = means_of(evaluator.by_cell(model)[cell])
         name = run.data.pairs if isinstance(run.data.pairs, str) else "sample shop"
-        results["metrics"] = card_metrics(results["test"], str(name))
+        results["ndcg_gain"] = gain_name(data.judged)
+        results["metrics"] = card_metrics(results["test"], str(name), results["ndcg_gain"])
 
 
 def _write(run: ChooseRun, results: dict[str, Any], figures: list[CellFigures], chosen: CellFigures | None) -> None:

@@ -22,7 +22,7 @@ from rexbert_hf.hub import push_run, write_card, write_run
 from rexbert_hf.metrics import Judgements
 from rexbert_hf.pretraining.arguments import trackers
 from rexbert_hf.retrieval.training.biencoder import find_base
-from rexbert_hf.retrieval.training.evaluator import search_metrics
+from rexbert_hf.retrieval.training.evaluator import gain_name, search_metrics
 from rexbert_hf.retrieval.training.finetune import prepare_device, uses_bf16
 from rexbert_hf.retrieval.training.finetune_settings import SearchTrainerSettings, card_fields
 from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, SearchData, SearchDataSettings, load_search_data
@@ -105,6 +105,7 @@ def finetune_reranker(settings: RerankerSettings) -> dict[str, Any]:
         "last_loss": losses[-1] if losses else None,
         "ndcg@10_of_judged_before": before,
         "ndcg@10_of_judged": judged_order(model, data, settings),
+        "ndcg_gain": gain_name(data.judged),
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "seconds": round(time.perf_counter() - start, 1),
     }

@@ -15,6 +15,7 @@ from rexbert_hf.hub import read_run, write_card, write_run
 from rexbert_hf.hub.run_file import plain, redact
 from rexbert_hf.models import RexBertModel, to_modernbert
 from rexbert_hf.retrieval.training.dssm import fold_dssm
+from rexbert_hf.retrieval.training.evaluator import gain_name
 from rexbert_hf.retrieval.training.mining_callback import NEGATIVES
 from rexbert_hf.retrieval.training.search_data import SearchData
 from rexbert_hf.retrieval.training.search_trainer import BEST
@@ -60,7 +61,8 @@ def finish(output: Path, settings: Any, model: SentenceTransformer, data: Search
     name = settings.data.pairs if isinstance(settings.data.pairs, str) else "sample shop"
     source = {"name": name, "fingerprint": data.fingerprint, "documents": len(data.judged.products), **shape}
     results["num_parameters"] = sum(parameter.numel() for parameter in model.parameters())
-    results["metrics"] = card_metrics(results.get("test", {}), str(name))
+    results["ndcg_gain"] = gain_name(data.judged)
+    results["metrics"] = card_metrics(results.get("test", {}), str(name), results["ndcg_gain"])
     resumed, card = results["resumed_from_step"], settings.card_fields()
     write_run(output, config=to_dict(settings), results=results, resumed_from_step=resumed, data=[source], card=card)
     write_card(output)
@@ -89,12 +91,13 @@ def save_biencoder(model: SentenceTransformer, output: Path) -> None:
         stock.save_pretrained(str(output / STOCK), create_model_card=False)
 
 
-def card_metrics(test: Mapping[str, float], dataset: str) -> list[dict[str, Any]]:
+def card_metrics(test: Mapping[str, float], dataset: str, gain: str) -> list[dict[str, Any]]:
     """The test figures as `huggingface_hub.EvalResult` takes them.
 
     Args:
         test: figures by name.
         dataset: what it was measured on.
+        gain: of nDCG (`gain_name`); stands in the metric's name.
     """
     shown = ("recall@10", "recall@100", "ndcg@10", "judged@100", "condensed_ndcg@10")
     return [
@@ -104,7 +107,7 @@ def card_metrics(test: Mapping[str, float], dataset: str) -> list[dict[str, Any]
             "dataset_type": "held-out",
             "dataset_name": f"test queries of {dataset}",
             "metric_type": name.replace("@", "_at_"),
-            "metric_name": name,
+            "metric_name": f"{name}[{gain}]" if "ndcg" in name else name,
             "metric_value": round(test[name], 4),
         }
         for name in shown

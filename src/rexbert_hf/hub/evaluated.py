@@ -1,0 +1,166 @@
+"""Figures that an evaluation measured after a run, kept beside the model for its card: `evaluation.json`.
+
+The file names the model that was measured by the hash of its files, so that figures never outlive a training.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .run_file import read_run, write_whole
+
+logger = logging.getLogger(__name__)
+
+EVALUATION_FILE = "evaluation.json"
+"""In a model's folder: what an evaluation measured after the run (`recipes/evaluate.py --update_cards`)."""
+
+_READ = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.py", "*.model", "*.spm", "*.jinja")
+_NOT_READ = (
+    *("run.json", "results.json", EVALUATION_FILE, "trainer_state.json", "report.json"),
+    *("optimizer*.bin", "training_args.bin", "requirements.txt"),
+)
+_IDENTITY = ("task_type", "dataset_type", "dataset_name", "dataset_split", "metric_type")
+MEASURED = ("date", "hardware", "versions", "git_commit")
+"""What an entry of the file says of its own measurement, beside the fields of `huggingface_hub.EvalResult`."""
+
+
+def slug(name: str) -> str:
+    """A name as the Hub's identifiers are written.
+
+    Args:
+        name: of a data set, in words.
+
+    Example:
+        >>> slug("test queries of homedepot/train.csv.zip")
+        'test-queries-of-homedepot-train-csv-zip'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files that decide what a model computes, of sentence-transformers modules (1_Pooling, ...) too.
+
+    Args:
+        folder: of the model.
+    """
+    inside = [path for path in folder.iterdir() if path.is_dir() and re.match(r"(query_|document_)?\d+_", path.name)]
+    files = [path for place in (folder, *inside) for path in place.iterdir() if path.is_file()]
+    return sorted(
+        path
+        for path in files
+        if any(fnmatch.fnmatch(path.name, pattern) for pattern in _READ)
+        and not any(fnmatch.fnmatch(path.name, pattern) for pattern in _NOT_READ)
+    )
+
+
+def files_key(folder: Path) -> str:
+    """SHA-1 of `model_files`; cards, figures and checkpoints do not count.
+
+    Args:
+        folder: of the model.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "config.json").write_text("{}")
+        >>> before = files_key(folder)
+        >>> _ = (folder / "run.json").write_text("{}")
+        >>> files_key(folder) == before
+        True
+    """
+    digest = hashlib.sha1(usedforsecurity=False)
+    for path in model_files(folder):
+        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size} ".encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def write_evaluation(folder: Path, metrics: Sequence[Mapping[str, Any]]) -> Path:
+    """Put figures beside a model; those of earlier evaluations of the same model stay.
+
+    Args:
+        folder: of the model.
+        metrics: fields of `huggingface_hub.EvalResult`, and those of `MEASURED`.
+
+    Raises:
+        ValueError: if the file that is there cannot be read.
+        OSError: if it cannot be written.
+    """
+    key, told = files_key(folder), {_identity(metric) for metric in metrics}
+    before = [one for one in _read(folder / EVALUATION_FILE, key) if _identity(one) not in told]
+    text = json.dumps({"model_key": key, "metrics": [*before, *metrics]}, indent=1)
+    write_whole(folder / EVALUATION_FILE, f"{text}\n".encode())
+    return folder / EVALUATION_FILE
+
+
+def with_evaluation(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The `run.json` of a folder, with the figures of its `evaluation.json` among the run's own.
+
+    A figure of both is the evaluation's. Figures of another model than the folder's are left out, with a warning; a
+    folder of figures alone is believed.
+
+    Args:
+        folder: the run's folder.
+
+    Raises:
+        ValueError: if one of the files cannot be read.
+    """
+    run, folder = read_run(folder), Path(folder)
+    path = folder / EVALUATION_FILE
+    if not path.is_file():
+        return run
+    weights = any(file.suffix in (".safetensors", ".bin") for file in model_files(folder))
+    later = _read(path, files_key(folder) if weights else None)
+    told = {_identity(metric) for metric in later}
+    results = dict(run.get("results") or {})
+    own = [m for m in results.get("metrics") or [] if _identity(m) not in told]
+    figures = [{key: value for key, value in metric.items() if key not in MEASURED} for metric in later]
+    return {**run, "results": {**results, "metrics": own + figures, "evaluated": _told(later)}}
+
+
+def _identity(metric: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(metric.get(name) for name in _IDENTITY)
+
+
+def _read(path: Path, key: str | None) -> list[dict[str, Any]]:
+    """Entries of the file; none if there is no file, or it is of another model than `key` says."""
+    if not path.is_file():
+        return []
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        found = [dict(metric) for metric in record["metrics"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); delete it, and evaluate with --update_cards") from None
+    if key is not None and record.get("model_key") != key:
+        logger.warning("%s is of another model than its folder's: left out; evaluate with --update_cards", path)
+        return []
+    common = {name: record[name] for name in MEASURED if name in record}  # once for all, in files of version 0.1
+    return [{**common, **metric} for metric in found]
+
+
+def _told(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
+    """When, on what and with what the figures were measured: a line for each kind of circumstances."""
+    dates: dict[str, list[str]] = {}
+    for metric in metrics:
+        packages = ", ".join(f"{name} {version}" for name, version in (metric.get("versions") or {}).items())
+        commit = f"code: git commit {metric['git_commit']}" if metric.get("git_commit") else ""
+        line = "; ".join(part for part in (metric.get("hardware"), packages, commit) if part)
+        if line or metric.get("date"):
+            dates.setdefault(line, []).extend(_days(metric.get("date")))
+    return [" to ".join(dict.fromkeys((min(days), max(days)))) + f"; {line}" if days else line
+            for line, days in dates.items()]  # fmt: skip
+
+
+def _days(date: Any) -> list[str]:
+    """Days of a date, or of "first to last"."""
+    return [day[:10] for day in str(date).split(" to ")] if date else []

@@ -1,0 +1,76 @@
+"""ESCI's published files, and data sets that spell their columns in either way."""
+
+from __future__ import annotations
+
+import csv
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rexbert_hf.evaluation.esci import EsciSimilarity
+from rexbert_hf.evaluation.esci_files import EXAMPLES, PRODUCTS
+from rexbert_hf.evaluation.glue import CoLA
+from rexbert_hf.evaluation.masked_recovery import MaskedRecovery
+from rexbert_hf.evaluation.search_data import ESCI_SCALE, load_protocol
+from rexbert_hf.evaluation.task import TaskSource
+from rexbert_hf.retrieval.training.search_data import VALIDATION, bucket_of
+
+VALIDATED = next(f"rug {i}" for i in range(100) if bucket_of(f"rug {i}") == 2)
+
+
+def write_esci(folder):
+    """Two test queries, and what must not be read: another locale, the large version."""
+    rows = [
+        ("lamp", "a", "us", "E", 1, "test"), ("lamp", "b", "us", "S", 1, "test"), ("mug", "b", "us", "I", 1, "test"),
+        ("lamp", "c", "us", "E", 0, "test"), ("lampe", "a", "es", "E", 1, "test"), ("desk", "c", "us", "E", 1, "train"),
+        (VALIDATED, "a", "us", "C", 1, "train"), *((f"desk {i}", "c", "us", "I", 1, "train") for i in range(30)),
+    ]  # fmt: skip
+    names = ("query", "product_id", "product_locale", "esci_label", "small_version", "split")
+    pq.write_table(pa.table(dict(zip(names, zip(*rows, strict=True), strict=True))), folder / EXAMPLES)
+    products = {"product_id": ["a", "b", "c", "a"], "product_locale": ["us", "us", "us", "es"],
+                "product_title": ["Red lamp", "Shade", "Oak desk", "Lámpara"],
+                "product_description": ["Bright", None, "Heavy", "x"]}  # fmt: skip
+    pq.write_table(pa.table(products), folder / PRODUCTS)
+    return TaskSource(dataset=str(folder))
+
+
+def test_the_published_pair_of_files_serves_three_tasks(tmp_path):
+    source = write_esci(tmp_path)
+    protocol = load_protocol(source)
+    assert (protocol.query_texts, protocol.scale) == (["lamp"], ESCI_SCALE)
+    assert sorted(protocol.product_texts) == ["Oak desk", "Red lamp", "Shade"]
+    assert protocol.judged.grades.tolist() == [1.0, 0.66]
+    assert protocol.data.queries[protocol.data.of(VALIDATION, with_relevant=False)[0]] == VALIDATED
+    data = EsciSimilarity().load(source)
+    assert [(one.row.text, one.row.pair, one.gold) for one in data.test] == [
+        ("lamp", "Red lamp", 1.0), ("lamp", "Shade", 0.66), ("mug", "Shade", 0.0),
+    ]  # fmt: skip
+    assert len(data.train) + len(data.dev) == 32
+    assert sorted(MaskedRecovery().load(source)) == ["Red lamp. Bright", "Shade"]
+    pq.write_table(pa.table({"query": ["lamp"]}), tmp_path / EXAMPLES)
+    with pytest.raises(ValueError, match=r"examples.parquet: no column esci_label"):
+        EsciSimilarity().load(source)
+
+
+def test_search_takes_either_spelling_and_no_other_scale(tmp_path):
+    def protocol(grade_column, grades):
+        with (tmp_path / "pairs.csv").open("w", newline="") as file:
+            rows = [("lamp", "a", "Red lamp", grades[0], "test"), ("rug", "c", "Rug", grades[1], "train")]
+            csv.writer(file).writerows([("query", "product_id", "product_title", grade_column, "split"), *rows])
+        return load_protocol(TaskSource(dataset=str(tmp_path / "pairs.csv")))
+
+    assert protocol("esci_label", "ES").product_texts == ["Red lamp", "Rug"]
+    assert protocol("relevance", (3, 1)).query_texts == ["lamp"]
+    with pytest.raises(ValueError, match=r"pairs.csv, row 1: the relevance 4 is outside 1 \(irrelevant\) to 3"):
+        protocol("relevance", (3, 4))
+    with pytest.raises(ValueError, match=r"pairs.csv, row 0: the relevance 0 is outside"):
+        protocol("relevance", (0, 1))
+    with pytest.raises(ValueError, match=r"pairs.csv, row 1: the label 'X' is outside the set"):
+        protocol("label", "EX")
+
+
+def test_glue_can_be_pinned():
+    assert CoLA()._hub_name("nyu-mll/glue@abc") == "nyu-mll/glue:cola@abc"
+    assert CoLA()._hub_name("nyu-mll/glue") == "nyu-mll/glue:cola"
+    assert CoLA()._hub_name("me/glue:mine@abc") == "me/glue:mine@abc"
