@@ -154,6 +154,30 @@ def test_parquet_keeps_its_types(tmp_path):
     assert read_records(tmp_path / "a.parquet", {"t": "{name} {id}"})["t"][:] == ["a 1", "2"]
 
 
+def test_identifiers_keep_their_form_whatever_stores_them(tmp_path):
+    """pandas turns integers with a gap into floats, and some writers store text as bytes."""
+    table = pa.table(
+        {"id": pa.array([12345.0, None, 2.5]), "name": pa.array([b"Red mug", b"Caf\xc3\xa9", None], pa.binary())}
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    features = Features({"product_id": Value("string"), "title": Value("string")})
+    rows = read_records(tmp_path / "a.parquet", {"product_id": "id", "title": "name"}, features=features)
+    assert rows["product_id"][:] == ["12345", None, "2.5"]
+    assert rows["title"][:] == ["Red mug", "Caf\u00e9", None]
+    assert read_records(tmp_path / "a.parquet", {"text": "{id}: {name}"})["text"][0] == "12345: Red mug"
+    assert read_records(tmp_path / "a.parquet", {"text": "name"})["text"][:2] == ["Red mug", "Caf\u00e9"]
+    assert read_records(tmp_path / "a.parquet")["name"][0] == b"Red mug"  # nobody said that it is text
+
+
+def test_nan_is_no_value(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"title": "Mug", "note": NaN}\n{"title": NaN, "note": NaN}\n')
+    report = ReadReport()
+    assert read_records(path, {"text": ["title", "note"]}, report=report)["text"][:] == ["Mug"]
+    assert report.empty == 1
+    features = Features({"note": Value("string"), "title": Value("string")})
+    assert read_records(path, features=features)[0] == {"note": None, "title": "Mug"}
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
 def test_encodings_and_byte_order_marks(tmp_path, encoding):
     for name in ("a.csv", "a.jsonl", "a.txt"):

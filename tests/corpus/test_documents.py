@@ -132,6 +132,19 @@ def test_all_formats_give_the_same_documents(tmp_path):
     assert len(documents) == 2 * len(texts)
 
 
+def test_identifiers_of_floats_and_bytes(tmp_path):
+    """pandas stores integers with a gap as floats; labels and documents meet by the identifier."""
+    rows = {
+        "text": pa.array([b"one", b"two"]),
+        "uid": pa.array([12345.0, None]),
+        "domain": pa.array([b"hobby", b"food"]),
+    }
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet")
+    documents, report = read(DocumentSource(str(tmp_path / "a.parquet"), id_field="uid"))
+    assert [(document.id, document.domain) for document in documents] == [("12345", "hobby"), (text_id("two"), "food")]
+    assert report.details["noted"] == {"id_missing": 1}
+
+
 def test_where_a_domain_comes_from(tmp_path):
     lines(tmp_path / "web/hobby/a.jsonl", {"text": "1"}, {"text": "2", "domain": "news"}, {"text": "3", "domain": None})
     lines(tmp_path / "web/b.jsonl", {"text": "4"})

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..catalog import load_sample
+from ..catalog.columns import as_text
 from .raw_rows import FILE_ERRORS, Flaw, Row, format_of, raw_rows
 from .stages import StageReport, files_key
 
@@ -250,6 +251,8 @@ class _SourceReader:
             return Flaw("no_text_field", f"no field '{wanted}'; it has {', '.join(map(str, row))[:200]}")
         self._with_text += 1
         text = row[fields[0]] if len(fields) == 1 else "\n".join(filter(None, (_plain(row[name]) for name in fields)))
+        if isinstance(text, bytes):  # Parquet of writers that know no text
+            text = as_text(text)
         flaw = _flaw_of(text, source.max_chars)
         if flaw is not None:
             return flaw
@@ -301,9 +304,7 @@ def _flaw_of(text: Any, max_chars: int) -> Flaw | None:
 
 def _plain(value: Any) -> str:
     """A short field as valid text; "" for anything missing."""
-    if value is None:
-        return ""
-    return str(value).strip().replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+    return as_text(value).strip().replace("\0", "").encode("utf-8", "replace").decode("utf-8")
 
 
 def _is_hidden(path: Path) -> bool:

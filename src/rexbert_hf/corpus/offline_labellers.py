@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..catalog import load_sample, read_records
+from ..catalog.columns import as_text
 from .documents import Document, text_id
 from .labels import Failure, Label
 from .stages import files_key
@@ -184,9 +185,9 @@ class ReadyLabels:
             if field not in rows.column_names:
                 raise ValueError(f"{settings.name}: no field '{field}'; it has {', '.join(rows.column_names)}")
         for row in rows.select_columns([needed, settings.label_field]):
-            label = str(row[settings.label_field] or "").strip()
+            label = as_text(row[settings.label_field]).strip()
             if label:
-                identifier = str(row[needed]) if by_id else text_id(row[needed] or "")
+                identifier = as_text(row[needed]) if by_id else text_id(as_text(row[needed]))
                 yield identifier, (settings.labels or {}).get(label, label)
 
     @property
