@@ -20,9 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..catalog.formats import open_rows
-from ..catalog.sources import FORMATS, FileOptions, find_sources
+from ..catalog.sources import COMPRESSED, FORMATS, FileOptions, find_sources
 
-COMPRESSED = (".gz", ".zst")
 BATCH_ROWS = 256
 """Rows of Parquet that are decoded at a time: web documents are long."""
 
@@ -75,7 +74,7 @@ def raw_rows(path: Path, max_bytes: int) -> Iterator[tuple[int, Row]]:
         head = stream.peek(64)[:64]
         if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise ValueError("starts with a UTF-16 mark; store it as UTF-8")
-        if form == "json" and head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[" and path.suffix != ".zst":
+        if form == "json" and head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
             yield from _by_catalog(path)  # one array of objects
             return
         for number, line in _lines(stream, max_bytes):
