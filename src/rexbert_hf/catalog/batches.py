@@ -91,13 +91,17 @@ class RowPacker:
             tally.rows += 1
             record = self._record(row)
             if isinstance(record, str):
-                tally.bad(number, record)
+                tally.bad(number, record, record.startswith(_undecodable(self._encoding)))
             elif record is None:
                 tally.rows -= 1
                 self.report.empty += 1
             else:
                 records.append(record)
                 numbers.append(number)
+                if tally.undecodable and not all(
+                    value.isascii() for value in record.values() if isinstance(value, str)
+                ):
+                    tally.decoded()
             if len(records) == BATCH_ROWS:
                 yield self._pack(records, numbers, tally)
                 records, numbers = [], []
@@ -238,6 +242,10 @@ def _is_empty(value: Any) -> bool:
     return is_nothing(value)
 
 
+def _undecodable(encoding: str) -> str:
+    return f"is not {encoding} (byte"
+
+
 def _flaw_of(text: str, encoding: str) -> str | None:
     """What makes a text unfit to be stored: bytes that do not decode (see `formats`), or NUL."""
     if "\0" in text:
@@ -249,6 +257,6 @@ def _flaw_of(text: str, encoding: str) -> str | None:
     except UnicodeEncodeError as error:
         code = ord(text[error.start])
         if 0xDC80 <= code <= 0xDCFF:  # what `surrogateescape` makes of a byte
-            return f"is not {encoding} (byte {code & 0xFF:#04x} at character {error.start + 1})"
+            return f"{_undecodable(encoding)} {code & 0xFF:#04x} at character {error.start + 1})"
         return f"holds half a surrogate pair at character {error.start + 1}"
     return None
