@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import tracemalloc
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import rexbert_hf.corpus.documents as documents_module
 from rexbert_hf.corpus import (
     Document,
     DocumentSource,
@@ -58,7 +60,7 @@ FAULTS = [
 def test_faults_are_counted_by_reason_with_their_place(tmp_path):
     path = tmp_path / "crawl.jsonl"
     path.write_bytes(b"\n".join(line for line, _ in FAULTS))
-    documents, report = read(DocumentSource(str(path), max_chars=100))
+    documents, report = read(DocumentSource(str(path), max_chars=100, max_bad_share=1))
     assert [document.text for document in documents] == ["good", "last"]
     expected: dict[str, list[int]] = {}
     for number, (_, reason) in enumerate(FAULTS, 1):
@@ -101,7 +103,7 @@ def test_broken_files_do_not_stop_the_others(tmp_path):
     (tmp_path / "c.jsonl.gz").write_bytes(b"this is not gzip")
     (tmp_path / "d.jsonl").write_bytes("\ufeff".encode("utf-16-le") + '{"text": "x"}'.encode("utf-16-le"))
     lines(tmp_path / "e.jsonl", {"text": "good"})
-    documents, report = read(DocumentSource(str(tmp_path)))
+    documents, report = read(DocumentSource(str(tmp_path), max_bad_share=0.8))
     assert documents[0].text == "row 0 of a file"
     assert documents[-1].text == "good"
     assert 100 < len(documents) < 5000  # what came before the cut is kept
@@ -109,6 +111,41 @@ def test_broken_files_do_not_stop_the_others(tmp_path):
     assert [place.split(": ")[0] for place in report.details["rejected"]["broken_file"]] == [
         str(tmp_path / name) for name in ("a.jsonl.gz", "b.parquet", "c.jsonl.gz", "d.jsonl")
     ]
+
+
+def test_a_source_that_is_mostly_broken_is_refused(tmp_path):
+    rows = [json.dumps({"text": f"caf\u00e9 {i}" if i % 10 else "tea"}, ensure_ascii=False) for i in range(1_000)]
+    path = tmp_path / "a.jsonl"
+    path.write_bytes("\n".join(rows).encode("latin-1"))
+    with pytest.raises(ValueError, match=r"a.jsonl: 900 of 1,000 rows are broken \(.*a.jsonl:2: not UTF-8.*_share"):
+        read(DocumentSource(str(path)))
+    path.write_bytes("\n".join(rows * 5).encode("latin-1"))
+    with pytest.raises(ValueError, match=r"1,000 of 1,112 rows are broken"):  # not read to its end
+        read(DocumentSource(str(path)))
+    path.write_text('{"text": "good"}\n' * 9 + "bad\n" + '{"text": ""}\n' * 9)
+    assert len(read(DocumentSource(str(path)))[0]) == 9  # what is empty is not broken
+    for i in range(3):
+        (tmp_path / f"{i}.jsonl.gz").write_bytes(gzip.compress(b'{"text": "row"}\n')[: 9 if i else None])
+    with pytest.raises(ValueError, match=r"2 of 4 files are broken \(.*1.jsonl.gz: EOFError"):
+        read(DocumentSource(str(tmp_path)))
+    with pytest.raises(ValueError, match="max_bad_share is a share"):
+        DocumentSource("a", max_bad_share=2)
+
+
+def test_a_failing_disk_stops_the_reading(tmp_path, monkeypatch):
+    """The stage would otherwise count as finished without the rest of the file."""
+    for name in "ab":
+        lines(tmp_path / f"{name}.jsonl", {"text": name})
+    whole = documents_module.raw_rows
+
+    def failing(path, max_bytes):
+        yield from whole(path, max_bytes)
+        if path.name == "a.jsonl":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(documents_module, "raw_rows", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        read(DocumentSource(str(tmp_path), max_bad_share=1))
 
 
 def test_all_formats_give_the_same_documents(tmp_path):

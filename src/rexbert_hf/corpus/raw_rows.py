@@ -36,8 +36,18 @@ class Flaw:
 
 Row = dict[str, Any] | Flaw
 
-FILE_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowException, OSError, ValueError, RuntimeError)
-"""What a file that is broken as a whole raises while it is read."""
+FILE_ERRORS = (EOFError, zlib.error, pa.ArrowException, OSError, ValueError, RuntimeError)
+"""What a file that is broken as a whole raises while it is read; see `is_of_the_machine`."""
+
+
+def is_of_the_machine(error: Exception) -> bool:
+    """Whether a disk or a network failed and not the file: only the system's errors have a number.
+
+    Example:
+        >>> is_of_the_machine(OSError(5, "Input/output error")), is_of_the_machine(gzip.BadGzipFile("no gzip"))
+        (True, False)
+    """
+    return isinstance(error, OSError) and error.errno is not None
 
 
 def format_of(path: Path) -> str | None:
@@ -61,7 +71,8 @@ def raw_rows(path: Path, max_bytes: int) -> Iterator[tuple[int, Row]]:
         max_bytes: a longer line is skipped and comes out as a flaw.
 
     Raises:
-        OSError, ValueError: one of `FILE_ERRORS`, if the file breaks off or is not what its name says.
+        OSError, ValueError: one of `FILE_ERRORS`, if the file breaks off or is not what its name says, or if the disk
+            fails.
     """
     form = format_of(path)
     if form == "parquet" and path.suffix.lower() not in COMPRESSED:
