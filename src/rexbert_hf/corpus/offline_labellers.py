@@ -47,6 +47,7 @@ class KeywordLabeller:
 
     name = "keywords"
     trouble: str | None = None
+    max_failed_share = 1.0
 
     def __init__(self, vertical: Vertical) -> None:
         if not any(vertical.keywords.get(label) for label in vertical.in_domain):
@@ -160,6 +161,7 @@ class ReadyLabels:
 
     name = "ready"
     trouble: str | None = None
+    max_failed_share = 1.0
 
     def __init__(self, settings: ReadySettings, vertical: Vertical) -> None:
         if bool(settings.path) == bool(settings.sample):
