@@ -188,6 +188,8 @@ def test_where_a_domain_comes_from(tmp_path):
     root = str(tmp_path / "web")
     domains = {document.text: document.domain for document in read(DocumentSource(root))[0]}
     assert domains == {"1": "hobby", "2": "news", "3": "hobby", "4": "web"}
+    alone = read(DocumentSource(str(tmp_path / "web/b.jsonl")))[0]
+    assert [document.domain for document in alone] == ["unknown"]  # whatever folder somebody put it into
     documents, report = read(DocumentSource(root, domain_from_folder=False))
     assert {document.text: document.domain for document in documents}["1"] == "unknown"
     assert report.details["noted"] == {"domain_missing": 3}
@@ -200,7 +202,7 @@ def test_where_a_domain_comes_from(tmp_path):
 def test_identifiers_belong_to_one_text(tmp_path):
     rows = [{"text": f"text {i}", "key": f"k{i % 3000}"} for i in range(4000)]
     rows += [{"text": "text 7", "key": "k7"}, {"text": "nameless", "key": ""}]
-    documents, report = read(DocumentSource(lines(tmp_path / "a.jsonl", *rows), id_field="key"))
+    documents, report = read(DocumentSource(lines(tmp_path / "a.jsonl", *rows), id_field="key", domain="x"))
     assert len(documents) == len(rows)
     owners: dict[str, set[str]] = {}
     for document in documents:

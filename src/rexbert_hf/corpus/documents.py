@@ -71,7 +71,8 @@ class DocumentSource:
         url_field: name of the address' field; "" if there is none.
         id_field: name of the identifier's field; "" makes identifiers of the text.
         domain: domain of all documents, whatever the fields say.
-        domain_from_folder: a file's folder is its domain where the field does not say it, as in FineFineWeb.
+        domain_from_folder: a file's folder is its domain where the field does not say it, as in FineFineWeb; that of a
+            single file says nothing.
         missing_domain: domain of documents without one; "" leaves them out.
         max_chars: longer documents are left out.
         limit: stop after so many documents; 0 for all.
@@ -246,7 +247,7 @@ class _SourceReader:
             return
         root = Path(self.source.path).expanduser()
         for path in self.source.files():
-            folder = path.parent.name if path.parent != root or not root.is_dir() else root.name
+            folder = "" if path == root else path.parent.name if path.parent != root else root.name
             self._files += 1
             try:
                 for number, row in raw_rows(path, self._max_bytes):
