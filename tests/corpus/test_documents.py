@@ -6,12 +6,14 @@ import errno
 import gzip
 import json
 import tracemalloc
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import rexbert_hf.corpus.documents as documents_module
+import rexbert_hf.corpus.revisions as revisions
 from rexbert_hf.corpus import (
     Document,
     DocumentSource,
@@ -237,6 +239,31 @@ def test_a_dataset_by_name_streams(tmp_path):
         assert report.reasons == {"empty": 1}
     with pytest.raises(FileNotFoundError, match="split 'test' cannot be read"):
         read(DocumentSource(dataset=str(tmp_path / "data"), split="test"))
+
+
+def test_a_dataset_is_held_to_the_commit_of_the_first_run(tmp_path, monkeypatch, caplog):
+    asked = []
+
+    class Hub:
+        def dataset_info(self, name, revision):
+            asked.append((name, revision))
+            if name == "user/away":
+                raise OSError("offline")
+            return SimpleNamespace(sha=f"commit{len(asked)}")
+
+    monkeypatch.setattr(revisions, "HfApi", Hub)
+    sources = [
+        DocumentSource(dataset="user/web"),
+        DocumentSource(dataset="user/web", revision="v2"),
+        DocumentSource(dataset="user/away"),
+        DocumentSource(dataset=str(tmp_path)),
+        DocumentSource("a.jsonl"),
+    ]
+    for _ in range(2):
+        held = revisions.held_sources(sources, tmp_path / "out/revisions.json")
+        assert [source.revision for source in held] == ["commit1", "commit2", None, None, None]
+    assert asked == [("user/web", None), ("user/web", "v2"), ("user/away", None), ("user/away", None)]
+    assert "the commit of user/away@main is unknown (offline)" in caplog.text
 
 
 def test_limit(tmp_path):
