@@ -187,8 +187,8 @@ def _features_of(columns: ColumnMap, schema: pa.Schema | None, mapped: bool) -> 
     types = {}
     for ours in columns.ours:
         theirs = columns.direct.get(ours)
-        plain = schema is None or theirs is None
-        types[ours] = Value("string") if plain else _feature_of(schema.field(theirs).type, mapped)
+        kind = pa.string() if schema is None or theirs is None else schema.field(theirs).type
+        types[ours] = _feature_of(kind, mapped)
     return Features(types)
 
 

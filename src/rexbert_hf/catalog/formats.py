@@ -135,7 +135,7 @@ def _array_items(name: str, text: io.TextIOWrapper) -> Iterator[Located]:
     decode = json.JSONDecoder().raw_decode
     buffer, at, number, chunk = "", 0, 0, _CHUNK
     while True:
-        at = _BETWEEN_ITEMS.match(buffer, at).end()  # type: ignore[union-attr] - it matches nothing, too
+        at = _BETWEEN_ITEMS.match(buffer, at).end()  # type: ignore[union-attr]  # it matches nothing, too
         if buffer.startswith("]", at):
             return
         try:
