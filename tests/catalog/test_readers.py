@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import zipfile
 from datetime import datetime
@@ -12,6 +13,8 @@ import pytest
 from datasets import Dataset, DatasetDict, Features, List, Value
 
 from rexbert_hf.catalog import RECORDS, ReadReport, load_sample, read_records
+from rexbert_hf.catalog.formats import _json_rows
+from rexbert_hf.catalog.sources import Source
 
 ROWS = [
     {"uid": "7", "title": 'Pan, 24 cm "Ember"', "note": "caf\u00e9"},
@@ -128,12 +131,52 @@ def test_json_values_become_text_without_features(tmp_path):
     ]
 
 
+def test_zst_is_read_like_gz(tmp_path):
+    body = b'{"text": "a"}\n{"text": "b"}\n'
+    table = pa.BufferOutputStream()
+    pq.write_table(pa.table({"text": ["a", "b"]}), table)
+    contents = {"1.jsonl": body, "2.csv": b"text\na\nb\n", "3.parquet": table.getvalue().to_pybytes()}
+    with zipfile.ZipFile(tmp_path / "4.zip", "w") as archive:
+        for name, content in contents.items():
+            packed = pa.compress(content, "zstd", asbytes=True)
+            (tmp_path / f"{name}.zst").write_bytes(packed)
+            archive.writestr(f"{name}.zst", packed)
+    report = ReadReport()
+    assert read_records(tmp_path, {"text": "text"}, report=report)["text"][:] == ["a", "b"] * 6
+    assert len(report.files) == 6
+    (tmp_path / "cut.jsonl.zst").write_bytes(pa.compress(body * 5_000, "zstd", asbytes=True)[:-20])
+    with pytest.raises(ValueError, match=r"cut\.jsonl\.zst: cannot be read \(.*fetch or write it again$"):
+        read_records(tmp_path / "cut.jsonl.zst")
+
+
 def test_json_array_larger_than_the_buffer(tmp_path, monkeypatch):
     monkeypatch.setattr("rexbert_hf.catalog.formats._CHUNK", 7)
     rows = [{"id": str(i), "text": 'a "]" , [{' * (i % 5)} for i in range(40)]
     rows[17]["text"] = "long " * 500
     path = write(tmp_path / "a.json", "\n [" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
     assert read_records(path).to_list() == rows
+
+
+def test_array_on_one_line_is_read_in_pieces(tmp_path, monkeypatch):
+    """Neither the line nor what was read before is held: what waits is a chunk and the item at its end."""
+    monkeypatch.setattr("rexbert_hf.catalog.formats._CHUNK", 1_000)
+    rows = [{"id": i, "text": "x" * (5_000 if i == 3 else 20)} for i in range(2_000)]
+    path = write(tmp_path / "a.json", json.dumps(rows))
+    read: list[int] = []
+
+    class Watched(io.TextIOWrapper):
+        def read(self, size=-1):
+            read.append(size)
+            return super().read(size)
+
+        def readline(self, *size):
+            raise AssertionError("the file is one line")
+
+    with Watched(path.open("rb")) as text:
+        found = _json_rows(Source("a.json", "json", path.open), text)
+        assert [row["id"] for _, row in found.rows] == list(range(2_000))
+    assert max(read) <= 8_000  # doubled for the long item
+    assert read[-5:] == [1_000] * 5  # and small again after it
 
 
 def test_parquet_keeps_its_types(tmp_path):
@@ -152,6 +195,30 @@ def test_parquet_keeps_its_types(tmp_path):
     )
     assert rows.to_list()[0] == {"id": 1, "name": "a", "kind": "x", "tags": ["u"]}
     assert read_records(tmp_path / "a.parquet", {"t": "{name} {id}"})["t"][:] == ["a 1", "2"]
+
+
+def test_identifiers_keep_their_form_whatever_stores_them(tmp_path):
+    """pandas turns integers with a gap into floats, and some writers store text as bytes."""
+    table = pa.table(
+        {"id": pa.array([12345.0, None, 2.5]), "name": pa.array([b"Red mug", b"Caf\xc3\xa9", None], pa.binary())}
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    features = Features({"product_id": Value("string"), "title": Value("string")})
+    rows = read_records(tmp_path / "a.parquet", {"product_id": "id", "title": "name"}, features=features)
+    assert rows["product_id"][:] == ["12345", None, "2.5"]
+    assert rows["title"][:] == ["Red mug", "Caf\u00e9", None]
+    assert read_records(tmp_path / "a.parquet", {"text": "{id}: {name}"})["text"][0] == "12345: Red mug"
+    assert read_records(tmp_path / "a.parquet", {"text": "name"})["text"][:2] == ["Red mug", "Caf\u00e9"]
+    assert read_records(tmp_path / "a.parquet")["name"][0] == b"Red mug"  # nobody said that it is text
+
+
+def test_nan_is_no_value(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"title": "Mug", "note": NaN}\n{"title": NaN, "note": NaN}\n')
+    report = ReadReport()
+    assert read_records(path, {"text": ["title", "note"]}, report=report)["text"][:] == ["Mug"]
+    assert report.empty == 1
+    features = Features({"note": Value("string"), "title": Value("string")})
+    assert read_records(path, features=features)[0] == {"note": None, "title": "Mug"}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])

@@ -201,9 +201,24 @@ def test_empty_rows_do_not_dilute_the_bad_ones(tmp_path):
 
 def test_the_share_is_judged_file_by_file(tmp_path):
     (tmp_path / "a.txt").write_text("good\n" * 1_000)
-    (tmp_path / "b.txt").write_bytes(b"\xff\n" * 20)
+    (tmp_path / "b.txt").write_bytes(b"\0\n" * 20)
     with pytest.raises(ValueError, match=r"b\.txt: 20 of 20 rows are bad"):
         read_records(tmp_path)
+
+
+def test_another_encoding_is_told_from_damaged_rows(tmp_path):
+    """A catalogue in cp1252 loses its rows with accents and no others: here less than the tenth that may be bad."""
+    titles = [f"caf\u00e9 {i}" if i % 12 == 0 else f"mug {i}" for i in range(1_000)]
+    (tmp_path / "a.csv").write_text("title\n" + "\n".join(titles), encoding="cp1252")
+    with pytest.raises(ValueError, match=r"a\.csv: 84 of 1,000 rows do not decode \(.*a\.csv:2 .*encoding='cp1252'"):
+        read(tmp_path / "a.csv")
+    assert read_records(tmp_path / "a.csv", encoding="cp1252")["title"][:] == titles
+    # In UTF-8 a few damaged rows stand among more that have accents and decode.
+    rows = [title.encode() for title in titles]
+    rows[7:900:40] = [b"dam\xff"] * len(rows[7:900:40])
+    (tmp_path / "b.csv").write_bytes(b"title\n" + b"\n".join(rows))
+    table, report = read(tmp_path / "b.csv")
+    assert (len(table), report.bad) == (977, 23)
 
 
 def test_a_hopeless_file_is_not_read_to_its_end(tmp_path):
@@ -213,7 +228,7 @@ def test_a_hopeless_file_is_not_read_to_its_end(tmp_path):
 
 
 def test_only_the_first_reasons_are_kept(tmp_path):
-    (tmp_path / "a.txt").write_bytes(b"good\n" * 200 + b"\xff\n" * 12)
+    (tmp_path / "a.txt").write_bytes(b"good\n" * 200 + b"\0\n" * 12)
     report = read(tmp_path / "a.txt")[1]
     assert (report.bad, len(report.reasons)) == (12, 5)
 
@@ -274,11 +289,17 @@ def test_truncated_parquet_and_bad_zip_member(tmp_path):
         read_records(tmp_path / "a.zip")
 
 
-def test_array_that_is_cut_off(tmp_path):
-    (tmp_path / "a.json").write_text("[" + ",".join('{"a": "1"}' for _ in range(30)) + ', {"a": "2')
-    table, report = read(tmp_path / "a.json")
-    assert len(table) == 30
-    assert "item 31 ends inside the array" in report.reasons[0]
+@pytest.mark.parametrize("tail", [', {"a": "2', ', {"a" "2"}]', ", {'a': '2'}, {}]", ""])
+def test_array_that_is_cut_off_or_breaks(tmp_path, tail):
+    """What follows cannot be found again: a warning would hide that most of the file is missing."""
+    (tmp_path / "a.json").write_text("[" + ",".join('{"a": "1"}' for _ in range(30)) + tail)
+    with pytest.raises(ValueError, match=r"a\.json item 31 ends inside the array .*fetch or write it again"):
+        read(tmp_path / "a.json")
+
+
+def test_lines_of_json_are_counted_from_the_top(tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n \n" + '{"a": "1"}\n' * 20 + "bad\n")
+    assert "a.jsonl:23 is not JSON" in read(tmp_path / "a.jsonl")[1].reasons[0]
 
 
 def test_pretty_printed_object_is_not_json_lines(tmp_path):

@@ -161,7 +161,14 @@ def test_a_person_fills_in_a_sheet(labelled):
     fill(lambda row: "soup")
     with pytest.raises(ValueError, match=r"sheet.csv:2: 'soup' is not one of the labels"):
         run(labelled, settings)
-    fill(lambda row: seconds[row["id"]])
+    changed = rows[0]["id"]
+    rows[0]["id"] = "7"  # as spreadsheets do with 007
+    fill(lambda row: "recipe")
+    with pytest.raises(ValueError, match=r"sheet.csv:2: no document has the id '7': a spreadsheet may have changed it"):
+        run(labelled, settings)
+    rows[0]["id"] = changed
+    assert all(not row["id"][0].isdigit() for row in rows)  # nothing that a spreadsheet takes for a number
+    fill(lambda row: seconds[row["id"].removeprefix("id:")])
     report = run(labelled, replace(settings, min_agreement=0.3))
     assert (report.written, report.details["second"]) == (20, "ready")
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from filter_cases import labelled_texts
 
+from rexbert_hf.catalog import split_of
 from rexbert_hf.corpus.distil import MISTAKES, PLOT, SWEEP, DistilSettings, balance_weights, distil
 from rexbert_hf.corpus.document_files import write_documents
 from rexbert_hf.corpus.documents import Document
@@ -69,6 +70,27 @@ def test_texts_that_differ_in_case_and_spaces_are_one_document(tmp_path):
     doubled = [*texts, *(f"  {text.upper()} " for text in texts)]
     report = distil(SETTINGS, VERTICAL, *prepare(tmp_path / "in", doubled, labels * 2), tmp_path / "out")
     assert (report.written, report.reasons) == (200, {"repeated_text": 200})
+
+
+def test_what_measures_is_no_near_copy_of_what_trains(tmp_path):
+    """Pages that differ in a number are on both sides by their hashes, and would be known by heart."""
+    texts, labels = labelled_texts(400)
+    texts += [f"{texts[i]} Page {n}" for i in range(0, 20) for n in range(5)]
+    labels += [labels[i] for i in range(0, 20) for _ in range(5)]
+    report = distil(SETTINGS, VERTICAL, *prepare(tmp_path / "in", texts, labels), tmp_path / "out")
+    parts = {text: split_of(text, 2 * 0.15) for text in texts}
+    families = [[texts[i], *(f"{texts[i]} Page {n}" for n in range(5))] for i in range(20)]
+    leaked = [
+        text
+        for family in families
+        if any(parts[text] == "train" for text in family)
+        for text in family
+        if parts[text] != "train"
+    ]
+    assert len(leaked) > 10
+    assert report.reasons == {"near_copy_of_training": len(leaked)}
+    assert report.details["documents"]["train"] == list(parts.values()).count("train")
+    assert (report.written, report.lost) == (500 - len(leaked), 0)
 
 
 def test_what_is_left_out_is_counted(tmp_path):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import tracemalloc
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import rexbert_hf.corpus.documents as documents_module
+import rexbert_hf.corpus.revisions as revisions
 from rexbert_hf.corpus import (
     Document,
     DocumentSource,
@@ -58,7 +62,7 @@ FAULTS = [
 def test_faults_are_counted_by_reason_with_their_place(tmp_path):
     path = tmp_path / "crawl.jsonl"
     path.write_bytes(b"\n".join(line for line, _ in FAULTS))
-    documents, report = read(DocumentSource(str(path), max_chars=100))
+    documents, report = read(DocumentSource(str(path), max_chars=100, max_bad_share=1))
     assert [document.text for document in documents] == ["good", "last"]
     expected: dict[str, list[int]] = {}
     for number, (_, reason) in enumerate(FAULTS, 1):
@@ -101,7 +105,7 @@ def test_broken_files_do_not_stop_the_others(tmp_path):
     (tmp_path / "c.jsonl.gz").write_bytes(b"this is not gzip")
     (tmp_path / "d.jsonl").write_bytes("\ufeff".encode("utf-16-le") + '{"text": "x"}'.encode("utf-16-le"))
     lines(tmp_path / "e.jsonl", {"text": "good"})
-    documents, report = read(DocumentSource(str(tmp_path)))
+    documents, report = read(DocumentSource(str(tmp_path), max_bad_share=0.8))
     assert documents[0].text == "row 0 of a file"
     assert documents[-1].text == "good"
     assert 100 < len(documents) < 5000  # what came before the cut is kept
@@ -109,6 +113,41 @@ def test_broken_files_do_not_stop_the_others(tmp_path):
     assert [place.split(": ")[0] for place in report.details["rejected"]["broken_file"]] == [
         str(tmp_path / name) for name in ("a.jsonl.gz", "b.parquet", "c.jsonl.gz", "d.jsonl")
     ]
+
+
+def test_a_source_that_is_mostly_broken_is_refused(tmp_path):
+    rows = [json.dumps({"text": f"caf\u00e9 {i}" if i % 10 else "tea"}, ensure_ascii=False) for i in range(1_000)]
+    path = tmp_path / "a.jsonl"
+    path.write_bytes("\n".join(rows).encode("latin-1"))
+    with pytest.raises(ValueError, match=r"a.jsonl: 900 of 1,000 rows are broken \(.*a.jsonl:2: not UTF-8.*_share"):
+        read(DocumentSource(str(path)))
+    path.write_bytes("\n".join(rows * 5).encode("latin-1"))
+    with pytest.raises(ValueError, match=r"1,000 of 1,112 rows are broken"):  # not read to its end
+        read(DocumentSource(str(path)))
+    path.write_text('{"text": "good"}\n' * 9 + "bad\n" + '{"text": ""}\n' * 9)
+    assert len(read(DocumentSource(str(path)))[0]) == 9  # what is empty is not broken
+    for i in range(3):
+        (tmp_path / f"{i}.jsonl.gz").write_bytes(gzip.compress(b'{"text": "row"}\n')[: 9 if i else None])
+    with pytest.raises(ValueError, match=r"2 of 4 files are broken \(.*1.jsonl.gz: EOFError"):
+        read(DocumentSource(str(tmp_path)))
+    with pytest.raises(ValueError, match="max_bad_share is a share"):
+        DocumentSource("a", max_bad_share=2)
+
+
+def test_a_failing_disk_stops_the_reading(tmp_path, monkeypatch):
+    """The stage would otherwise count as finished without the rest of the file."""
+    for name in "ab":
+        lines(tmp_path / f"{name}.jsonl", {"text": name})
+    whole = documents_module.raw_rows
+
+    def failing(path, max_bytes):
+        yield from whole(path, max_bytes)
+        if path.name == "a.jsonl":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(documents_module, "raw_rows", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        read(DocumentSource(str(tmp_path), max_bad_share=1))
 
 
 def test_all_formats_give_the_same_documents(tmp_path):
@@ -132,12 +171,27 @@ def test_all_formats_give_the_same_documents(tmp_path):
     assert len(documents) == 2 * len(texts)
 
 
+def test_identifiers_of_floats_and_bytes(tmp_path):
+    """pandas stores integers with a gap as floats; labels and documents meet by the identifier."""
+    rows = {
+        "text": pa.array([b"one", b"two"]),
+        "uid": pa.array([12345.0, None]),
+        "domain": pa.array([b"hobby", b"food"]),
+    }
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet")
+    documents, report = read(DocumentSource(str(tmp_path / "a.parquet"), id_field="uid"))
+    assert [(document.id, document.domain) for document in documents] == [("12345", "hobby"), (text_id("two"), "food")]
+    assert report.details["noted"] == {"id_missing": 1}
+
+
 def test_where_a_domain_comes_from(tmp_path):
     lines(tmp_path / "web/hobby/a.jsonl", {"text": "1"}, {"text": "2", "domain": "news"}, {"text": "3", "domain": None})
     lines(tmp_path / "web/b.jsonl", {"text": "4"})
     root = str(tmp_path / "web")
     domains = {document.text: document.domain for document in read(DocumentSource(root))[0]}
     assert domains == {"1": "hobby", "2": "news", "3": "hobby", "4": "web"}
+    alone = read(DocumentSource(str(tmp_path / "web/b.jsonl")))[0]
+    assert [document.domain for document in alone] == ["unknown"]  # whatever folder somebody put it into
     documents, report = read(DocumentSource(root, domain_from_folder=False))
     assert {document.text: document.domain for document in documents}["1"] == "unknown"
     assert report.details["noted"] == {"domain_missing": 3}
@@ -150,7 +204,7 @@ def test_where_a_domain_comes_from(tmp_path):
 def test_identifiers_belong_to_one_text(tmp_path):
     rows = [{"text": f"text {i}", "key": f"k{i % 3000}"} for i in range(4000)]
     rows += [{"text": "text 7", "key": "k7"}, {"text": "nameless", "key": ""}]
-    documents, report = read(DocumentSource(lines(tmp_path / "a.jsonl", *rows), id_field="key"))
+    documents, report = read(DocumentSource(lines(tmp_path / "a.jsonl", *rows), id_field="key", domain="x"))
     assert len(documents) == len(rows)
     owners: dict[str, set[str]] = {}
     for document in documents:
@@ -185,6 +239,31 @@ def test_a_dataset_by_name_streams(tmp_path):
         assert report.reasons == {"empty": 1}
     with pytest.raises(FileNotFoundError, match="split 'test' cannot be read"):
         read(DocumentSource(dataset=str(tmp_path / "data"), split="test"))
+
+
+def test_a_dataset_is_held_to_the_commit_of_the_first_run(tmp_path, monkeypatch, caplog):
+    asked = []
+
+    class Hub:
+        def dataset_info(self, name, revision):
+            asked.append((name, revision))
+            if name == "user/away":
+                raise OSError("offline")
+            return SimpleNamespace(sha=f"commit{len(asked)}")
+
+    monkeypatch.setattr(revisions, "HfApi", Hub)
+    sources = [
+        DocumentSource(dataset="user/web"),
+        DocumentSource(dataset="user/web", revision="v2"),
+        DocumentSource(dataset="user/away"),
+        DocumentSource(dataset=str(tmp_path)),
+        DocumentSource("a.jsonl"),
+    ]
+    for _ in range(2):
+        held = revisions.held_sources(sources, tmp_path / "out/revisions.json")
+        assert [source.revision for source in held] == ["commit1", "commit2", None, None, None]
+    assert asked == [("user/web", None), ("user/web", "v2"), ("user/away", None), ("user/away", None)]
+    assert "the commit of user/away@main is unknown (offline)" in caplog.text
 
 
 def test_limit(tmp_path):

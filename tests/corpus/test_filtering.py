@@ -20,6 +20,7 @@ from rexbert_hf.corpus.documents import DocumentSource
 from rexbert_hf.corpus.duplicates import KEPT, duplicates_of
 from rexbert_hf.corpus.filtering import filter_corpus
 from rexbert_hf.corpus.judging import FilterSettings, Judge
+from rexbert_hf.corpus.language import LanguageSettings
 from rexbert_hf.corpus.worker_pool import in_order
 
 pytest.importorskip("fasttext")
@@ -198,6 +199,18 @@ def test_a_classifier_that_is_none_stops_before_anything_is_written(tmp_path, cr
     assert not (tmp_path / "out").exists()
 
 
+def test_another_version_or_language_model_starts_anew(tmp_path, crawl, monkeypatch):
+    settings = FilterSettings(language=LanguageSettings(model=str(tmp_path / "lid.ftz")))
+    (tmp_path / "lid.ftz").write_bytes(b"one model")
+    keys = [filter_corpus(settings, [crawl], None, None, tmp_path / "out").key]
+    assert filter_corpus(settings, [crawl], None, None, tmp_path / "out").key == keys[0]
+    (tmp_path / "lid.ftz").write_bytes(b"another model")
+    keys.append(filter_corpus(settings, [crawl], None, None, tmp_path / "out").key)
+    monkeypatch.setattr(filtering.importlib.metadata, "version", lambda name: "99.0")
+    keys.append(filter_corpus(settings, [crawl], None, None, tmp_path / "out").key)
+    assert len(set(keys)) == 3
+
+
 def test_bad_rows_are_counted_and_the_rest_goes_through(tmp_path, classifier):
     path = tmp_path / "crawl.jsonl"
     good = labelled_texts(6)[0]
@@ -208,7 +221,8 @@ def test_bad_rows_are_counted_and_the_rest_goes_through(tmp_path, classifier):
         '{"text": "  "}',
     ]
     path.write_bytes("\n".join(lines).encode() + b'\n{"text": "\xff\xfe"}\n{"text": "a\\u0000b"}\n{"text": 5}\n')
-    report = filter_corpus(SETTINGS, [DocumentSource(str(path))], None, classifier, tmp_path / "out")
+    source = DocumentSource(str(path), max_bad_share=0.5)
+    report = filter_corpus(SETTINGS, [source], None, classifier, tmp_path / "out")
     assert report.read == 12
     assert report.lost == 0
     assert len(rows_of(tmp_path / "out" / "kept")) == report.written == 3

@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 from chat_server import ChatServer, answer_to
 
-from rexbert_hf.corpus import Document, write_documents
+from rexbert_hf.corpus import Document, DocumentSource, write_documents
 from rexbert_hf.corpus.ecommerce import ECOMMERCE
-from rexbert_hf.corpus.label import LabelSettings, label
+from rexbert_hf.corpus.label import LabelSettings, label, make_labeller
 from rexbert_hf.corpus.llm_client import EndpointSettings
+from rexbert_hf.corpus.select import SelectSettings, select
 from rexbert_hf.corpus.stages import StageReport
 
 FAST = EndpointSettings(
@@ -205,6 +206,26 @@ def test_too_many_failures_do_not_finish_the_stage(tmp_path):
             label(strict, ECOMMERCE, path, tmp_path / "out")
         assert not (tmp_path / "out/report.json").exists()
         assert len(rows(tmp_path / "out/labels.jsonl")) == 1
+
+
+def test_nobody_pays_to_the_end_for_answers_of_no_use(tmp_path):
+    """Every answer is cut off by max_tokens: the stage says so after some hundred, and so does the selection."""
+    texts = [f"a price {i} | {'half' if i % 4 else 'ok'}" for i in range(1_000)]
+    path = write(tmp_path, texts)
+    with ChatServer() as server:
+        settings = replace(settings_for(server, attempts=1, concurrency=2), max_failed_share=0.05)
+        with pytest.raises(ValueError, match=r"150 of the first 20\d documents .*150 half_json.*endpoint.max_tokens"):
+            label(settings, ECOMMERCE, path, tmp_path / "out")
+        assert server.paid <= 230
+        paid = server.paid
+        with pytest.raises(ValueError, match="of the first 20"):
+            label(settings, ECOMMERCE, path, tmp_path / "out")
+        assert server.paid - paid <= 20  # what was on its way when it stopped, at most
+        labeller = make_labeller(replace(settings, cache=str(tmp_path / "select.jsonl")), ECOMMERCE, tmp_path)
+        source = DocumentSource(str(path))
+        with pytest.raises(ValueError, match=r"[23]\d of 40 documents got no label .*max_failed_share=0.05"):
+            select(SelectSettings(per_domain=20), ECOMMERCE, [source], labeller, tmp_path / "select")
+        assert not (tmp_path / "select/report.json").exists()
 
 
 CHILD = """

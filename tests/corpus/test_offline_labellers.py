@@ -112,6 +112,14 @@ def test_ready_labels(tmp_path, form):
     assert isinstance(found[3], Failure)
 
 
+def test_ready_labels_of_numbers_with_a_gap(tmp_path):
+    """pandas stores integers with a gap as floats; documents have the integers."""
+    pq.write_table(pa.table({"id": pa.array([12345.0, None]), "label": ["recipe", "sport"]}), tmp_path / "a.parquet")
+    labeller = ReadyLabels(ReadySettings(str(tmp_path / "a.parquet")), TINY)
+    [found] = labeller.label([Document("12345", "soup")])
+    assert getattr(found, "label", None) == "recipe"
+
+
 def test_ready_labels_that_are_of_no_use(tmp_path):
     path = tmp_path / "labels.csv"
     path.write_text("id,label\na,banana\n")

@@ -40,6 +40,27 @@ def test_what_gives_no_evidence_is_not_foreign():
     assert language_reasons(texts, LanguageSettings()) == ["", "", ""]
 
 
+CZECH = (
+    "Konvice m\u00e1 dr\u017eadlo ze d\u0159eva, pojme dva litry vody a hod\u00ed se pro plynov\u00e9 i "
+    "induk\u010dn\u00ed spor\u00e1ky. Mus\u00edte ji um\u00fdvat ru\u010dn\u011b, proto\u017ee my\u010dka by "
+    "p\u016fsobila na povrch. Z\u00e1ruka trv\u00e1 dva roky, doru\u010d\u00edme b\u011bhem t\u00fddne."
+)
+FINNISH = (
+    "Kattilassa on puinen kahva, siihen mahtuu kaksi litraa vett\u00e4, ja se sopii kaasuliedelle sek\u00e4 "
+    "induktioliedelle. Pese se k\u00e4sin, sill\u00e4 astianpesukone vahingoittaisi pintaa. Takuu on voimassa kaksi "
+    "vuotta, toimitamme l\u00e4hetyksen viikossa, palautus onnistuu helposti my\u00f6s verkossa."
+)
+SPECS = "Ostwick\u2122 Kettle . Colour: steel, Capacity: 2 L, Width: 20 cm, Height: 25 cm, Power: 1500 W, " * 3
+
+
+def test_long_texts_in_languages_that_nothing_tells_go_where_english_is_wanted():
+    """What no little words tell is kept: specifications. Letters that English lacks tell the rest."""
+    texts = [CZECH, FINNISH, SPECS, CZECH[:60]]
+    assert detect_languages(texts)[0] == ["und"] * 4
+    assert language_reasons(texts, LanguageSettings(keep=("en",))) == ["language", "language", "", ""]
+    assert language_reasons([CZECH], LanguageSettings(keep=("en", "fr"))) == [""]  # French has such letters
+
+
 def test_a_language_without_a_model_is_refused_at_once():
     with pytest.raises(ValueError, match="xx needs a model"):
         LanguageSettings(keep=("en", "xx"))
@@ -60,6 +81,8 @@ def test_a_fasttext_language_model_is_used(tmp_path):
     write_model(tmp_path / "lid.bin", words, [1] * len(words), ["__label__de", "__label__en"], table, word_ngrams=1)
     settings = LanguageSettings(keep=("de",), model=str(tmp_path / "lid.bin"), min_share=0.9)
     assert language_reasons(["the that of", "die und der", "die\nund der"], settings) == ["language", "", ""]
+    # A title of which the model is not sure is unknown, a page is not.
+    assert language_reasons(["die of", "die of " * 20, "the"], settings) == ["", "language", "language"]
 
 
 WORDS = ENGLISH.split()

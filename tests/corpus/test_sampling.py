@@ -103,7 +103,7 @@ def test_nothing_to_draw_from(tmp_path):
 class ByNumber:
     """Labels the pages of a domain "shop" up to a number, and fails on page 2."""
 
-    name, key, trouble = "by number", "by number", None
+    name, key, trouble, max_failed_share = "by number", "by number", None, 1.0
 
     def __init__(self, **shop_pages: int) -> None:
         self.shop_pages = shop_pages

@@ -18,7 +18,7 @@ from rexbert_hf.corpus.judging import FilterSettings, Judge
 from rexbert_hf.corpus.near_duplicates import NearDuplicateSettings
 from rexbert_hf.corpus.trove import ClusterSettings, DomainFilter, TroveJob, executors, minhash_config, pipeline
 
-WITHOUT_DUPLICATES = FilterSettings(near_duplicates=NearDuplicateSettings(enabled=False))
+WITHOUT_DUPLICATES = FilterSettings(exact_duplicates=False, near_duplicates=NearDuplicateSettings(enabled=False))
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +101,13 @@ def test_slurm_and_ray_get_the_same_blocks(job):
         assert [stage.world_size for stage in stages] == [8, 8, 20, 1, 8]
         assert [stage.depends for stage in stages] == [None, *stages[:-1]]
     assert stages[0].workers == 4
+
+
+@pytest.mark.parametrize("near", [{"enabled": False}, {"threshold": 0.7}, {"numbers": "shingles"}])
+def test_rules_for_duplicates_that_datatrove_lacks_are_refused(near):
+    """They would be ignored without a word."""
+    with pytest.raises(ValueError, match=r"exact_duplicates|is not datatrove's"):
+        TroveJob("in", "out", None, FilterSettings(near_duplicates=NearDuplicateSettings(**near)))
 
 
 def test_slurm_without_a_partition_is_refused():

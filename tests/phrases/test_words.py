@@ -108,7 +108,6 @@ def test_flags():
     assert [words.text(u) for u in np.flatnonzero(words.capital)] == ["blu", "ray", "tv"]
     assert [words.text(u) for u in np.flatnonzero(words.kind == KIND_SYMBOL)] == ["-", ","]
     assert [words.text(u) for u in np.flatnonzero(words.kind == KIND_WORD)] == ["blu", "ray", "disc", "4k", "tv"]
-    assert words.text_index.tolist() == [0] * len(words)
 
 
 def test_long_text_is_one_chunk():

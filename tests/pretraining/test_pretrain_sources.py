@@ -126,6 +126,20 @@ def test_held_out_documents_stay_held_out_after_a_kill(tmp_path, text_file):
     assert decoded == held_out
 
 
+def test_near_copies_of_training_documents_are_not_held_out(tmp_path):
+    """Their tokens were trained on, whatever the hash of the whole text says."""
+    page = (
+        "page {} shows a steel kettle with a wooden handle that holds two litres and is safe to wash at home every day"
+    )
+    copies = [page.format(i) for i in range(100)]
+    (tmp_path / "text.txt").write_text("".join(text + "\n" for text in [*copies, *TEXTS]))
+    corpus = prepare(one_source(tmp_path, tmp_path / "text.txt"), tokenizer(), tmp_path / "cache")["shop"]
+    count = {name: [split_of(text, 0.2) for text in texts] for name, texts in (("near", copies), ("own", TEXTS))}
+    assert count["near"].count("validation") == corpus.report["held_out_near_copies"] > 0
+    assert corpus.report["held_out_documents"] == count["own"].count("validation")
+    assert corpus.report["documents"] == count["near"].count("train") + count["own"].count("train")
+
+
 def test_prepared_data_is_found_without_reading(tmp_path, text_file, monkeypatch):
     made = one_source(tmp_path, text_file)
     first = prepare(made, tokenizer(), tmp_path / "cache")["shop"]

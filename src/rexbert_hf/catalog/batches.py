@@ -14,7 +14,7 @@ import pyarrow as pa
 from datasets import Features, Value
 from datasets.features.features import generate_from_arrow_type
 
-from .columns import ColumnMap, ColumnSpec, converter_to
+from .columns import ColumnMap, ColumnSpec, converter_to, is_nothing
 from .delimited import Located
 from .formats import Rows
 from .report import ReadReport, Tally, Tolerance
@@ -51,6 +51,7 @@ class RowPacker:
         if columns is None and features is not None:
             columns = {name: name for name in features}
         self._columns = None if columns is None else ColumnMap(columns)
+        self._mapped = columns is not None
         self._features: Features | None = None
         self._keeps_null = features is not None
         if features is not None and self._columns is not None:
@@ -90,13 +91,17 @@ class RowPacker:
             tally.rows += 1
             record = self._record(row)
             if isinstance(record, str):
-                tally.bad(number, record)
+                tally.bad(number, record, record.startswith(_undecodable(self._encoding)))
             elif record is None:
                 tally.rows -= 1
                 self.report.empty += 1
             else:
                 records.append(record)
                 numbers.append(number)
+                if tally.undecodable and not all(
+                    value.isascii() for value in record.values() if isinstance(value, str)
+                ):
+                    tally.decoded()
             if len(records) == BATCH_ROWS:
                 yield self._pack(records, numbers, tally)
                 records, numbers = [], []
@@ -119,7 +124,7 @@ class RowPacker:
         if self._features is None:
             if zero := next((column for column in self._columns.ours if "\0" in column), None):
                 raise ValueError(f"{name}: a column's name holds a zero byte ({zero!r:.40}): it is no text file")
-            self._settle(_features_of(self._columns, rows.schema))
+            self._settle(_features_of(self._columns, rows.schema, self._mapped))
         return located
 
     def _settle(self, features: Features) -> None:
@@ -177,18 +182,21 @@ class RowPacker:
 _MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError)
 
 
-def _features_of(columns: ColumnMap, schema: pa.Schema | None) -> Features:
+def _features_of(columns: ColumnMap, schema: pa.Schema | None, mapped: bool) -> Features:
     """Types of mapped columns: those of the source where it has any and one column becomes one, else text."""
     types = {}
     for ours in columns.ours:
         theirs = columns.direct.get(ours)
-        types[ours] = Value("string") if schema is None or theirs is None else _feature_of(schema.field(theirs).type)
+        kind = pa.string() if schema is None or theirs is None else schema.field(theirs).type
+        types[ours] = _feature_of(kind, mapped)
     return Features(types)
 
 
-def _feature_of(kind: pa.DataType) -> Any:
+def _feature_of(kind: pa.DataType, mapped: bool) -> Any:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
+    if mapped and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        return Value("string")  # writers that know no text store it so; a column that nobody named may hold pictures
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind):
         return Value("string")
     return generate_from_arrow_type(kind)
@@ -229,7 +237,13 @@ def _watch_columns(name: str, located: Iterator[Located], missing: set[str]) -> 
 
 
 def _is_empty(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, list) and not value)
+    if isinstance(value, (str, list)):
+        return not value or (isinstance(value, str) and value.isspace())
+    return is_nothing(value)
+
+
+def _undecodable(encoding: str) -> str:
+    return f"is not {encoding} (byte"
 
 
 def _flaw_of(text: str, encoding: str) -> str | None:
@@ -243,6 +257,6 @@ def _flaw_of(text: str, encoding: str) -> str | None:
     except UnicodeEncodeError as error:
         code = ord(text[error.start])
         if 0xDC80 <= code <= 0xDCFF:  # what `surrogateescape` makes of a byte
-            return f"is not {encoding} (byte {code & 0xFF:#04x} at character {error.start + 1})"
+            return f"{_undecodable(encoding)} {code & 0xFF:#04x} at character {error.start + 1})"
         return f"holds half a surrogate pair at character {error.start + 1}"
     return None

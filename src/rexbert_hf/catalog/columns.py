@@ -7,6 +7,7 @@ from a recipe that somebody may have sent you.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from string import Formatter
@@ -77,7 +78,7 @@ def _parse(ours: str, spec: ColumnSpec) -> tuple[tuple[str, ...], _Maker]:
 
 
 def _list_maker(names: tuple[str, ...]) -> _Maker:
-    return lambda row: [as_text(row[name]) for name in names if row.get(name) not in (None, "")]
+    return lambda row: [text for name in names if (text := as_text(row.get(name)))]
 
 
 def _parse_template(ours: str, template: str) -> tuple[tuple[str, ...], _Maker]:
@@ -104,14 +105,34 @@ def _parse_template(ours: str, template: str) -> tuple[tuple[str, ...], _Maker]:
 
 
 def as_text(value: Any) -> str:
-    """Text of any value: None is empty, lists and objects become JSON."""
+    """Text of any value: None and NaN are empty, lists and objects become JSON.
+
+    A whole float loses its ".0": a column of integers with a gap is stored as floats, and its identifiers must still
+    meet those of another file. Bytes are taken for UTF-8; what does not decode becomes
+    lone surrogates, as in `formats`.
+
+    Example:
+        >>> as_text(12345.0), as_text(2.5), as_text(float("nan")), as_text(b"Red mug")
+        ('12345', '2.5', '', 'Red mug')
+    """
     if value is None:
         return ""
     if isinstance(value, str):
         return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return ""
+        return str(int(value)) if value.is_integer() and abs(value) < 1 << 53 else str(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
     if isinstance(value, (list, tuple, dict)):
-        return json.dumps(value, ensure_ascii=False, default=str)
+        return json.dumps(value, ensure_ascii=False, default=as_text)
     return str(value)
+
+
+def is_nothing(value: Any) -> bool:
+    """Whether a value is missing: None, NaN or infinite."""
+    return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
 _TRUE, _FALSE = frozenset(("true", "yes", "1", "t", "y")), frozenset(("false", "no", "0", "f", "n"))
@@ -133,7 +154,7 @@ def converter_to(kind: pa.DataType) -> Callable[[Any], Any]:
         (2.5, ['a'])
     """
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return lambda value: None if value is None else as_text(value)
+        return lambda value: None if is_nothing(value) else as_text(value)
     parse = _text_parser(kind)
 
     def convert(value: Any) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from .delimited import Located, delimited_rows
 from .sources import FileOptions, Source
 
 _CHUNK = 1 << 20
+_BETWEEN_ITEMS = re.compile(r"[ \t\r\n,]*")
 
 
 @dataclass(slots=True)
@@ -67,11 +69,11 @@ def open_rows(source: Source, options: FileOptions, needed: Sequence[str] | None
 
 
 def _text_rows(source: Source, text: io.TextIOWrapper, options: FileOptions) -> Rows:
+    if source.format == "json":
+        return _json_rows(source, text)
     lines = _without_mark(text)
     if source.format == "text":
         return Rows(["text"], None, "line", ((i, {"text": line.rstrip("\r\n")}) for i, line in enumerate(lines, 1)))
-    if source.format == "json":
-        return _json_rows(lines, text)
     names, rows = delimited_rows(source, lines, options)
     return Rows(names, None, "line", rows)
 
@@ -98,17 +100,18 @@ def _parquet_rows(stream: io.BufferedReader[Any], needed: Sequence[str] | None) 
     return Rows(list(schema.names), schema, "row", rows())
 
 
-def _json_rows(lines: Iterator[str], text: io.TextIOWrapper) -> Rows:
-    first = next((line for line in lines if line.strip()), "")
-    if first.lstrip().startswith("["):
-        return Rows(None, None, "item", _array_items(first, text))
-    return Rows(None, None, "line", _json_lines(first, lines))
+def _json_rows(source: Source, text: io.TextIOWrapper) -> Rows:
+    skipped = 0
+    while (first := text.read(1)) and (first.isspace() or first == "\ufeff"):
+        skipped += first == "\n"
+    if first == "[":  # told before a line is read: an array may be a single line as long as the file
+        return Rows(None, None, "item", _array_items(source.name, text))
+    lines = chain([first + text.readline()], text) if first else iter(())
+    return Rows(None, None, "line", _json_lines(lines, skipped + 1))
 
 
-def _json_lines(first: str, lines: Iterator[str]) -> Iterator[Located]:
-    for number, line in enumerate([first], 1):
-        yield number, _json_object(line)
-    for number, line in enumerate(lines, 2):
+def _json_lines(lines: Iterator[str], start: int) -> Iterator[Located]:
+    for number, line in enumerate(lines, start):
         if line.strip():
             yield number, _json_object(line)
 
@@ -123,25 +126,34 @@ def _json_object(line: str) -> dict[str, Any] | str:
     return value if isinstance(value, dict) else f"holds {type(value).__name__}, not an object"
 
 
-def _array_items(first: str, text: io.TextIOWrapper) -> Iterator[Located]:
-    """Objects of one JSON array, decoded as they arrive; what follows a broken one cannot be found again."""
+def _array_items(name: str, text: io.TextIOWrapper) -> Iterator[Located]:
+    """Objects of one JSON array, decoded as they arrive.
+
+    Raises:
+        ValueError: at an item that is broken or cut off, because what follows it cannot be found again.
+    """
     decode = json.JSONDecoder().raw_decode
-    buffer, number, chunk = first.lstrip()[1:], 0, _CHUNK
+    buffer, at, number, chunk = "", 0, 0, _CHUNK
     while True:
-        buffer = buffer.lstrip(" \t\r\n,")
-        if buffer.startswith("]"):
+        at = _BETWEEN_ITEMS.match(buffer, at).end()  # type: ignore[union-attr]  # it matches nothing, too
+        if buffer.startswith("]", at):
             return
         try:
-            value, end = decode(buffer)
+            value, at = decode(buffer, at)
         except json.JSONDecodeError as error:
             more = text.read(chunk)
             if not more:
-                yield number + 1, f"ends inside the array or breaks it ({error.msg}); later items are lost"
-                return
-            buffer, chunk = buffer + more, chunk * 2  # doubling keeps one huge item from costing a square
+                raise _broken_array(name, number + 1, error.msg) from error
+            buffer, at, chunk = buffer[at:] + more, 0, chunk * 2  # doubling keeps one huge item from costing a square
             continue
         except (ValueError, RecursionError) as error:
-            yield number + 1, f"is not JSON ({error}); later items are lost"
-            return
-        number, buffer = number + 1, buffer[end:]
+            raise _broken_array(name, number + 1, str(error)) from error
+        number, chunk = number + 1, _CHUNK
         yield number, value if isinstance(value, dict) else f"holds {type(value).__name__}, not an object"
+
+
+def _broken_array(name: str, item: int, why: str) -> ValueError:
+    return ValueError(
+        f"{name} item {item} ends inside the array or breaks it ({why}): fetch or write it again, or store one object "
+        "a line, where a bad one costs one"
+    )

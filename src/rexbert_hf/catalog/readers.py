@@ -26,7 +26,7 @@ from .columns import ColumnSpec
 from .delimited import Located
 from .formats import Rows, open_rows
 from .report import ReadReport, Tolerance
-from .sources import FORMATS, MDS_ADVICE, FileOptions, Source, find_sources
+from .sources import COMPRESSED, FORMATS, MDS_ADVICE, FileOptions, Source, find_sources
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +53,9 @@ def read_records(
     """Read files or a Hub dataset into one `Dataset` with our column names.
 
     Args:
-        source: a file, folder, glob or a list of them (.csv .tsv .jsonl .json .txt .parquet; plain, .gz or in a .zip);
-            or a Hub dataset as `name`, `name:config`, `name@revision`. A text file is one document a line, in column
-            `text`.
+        source: a file, folder, glob or a list of them (.csv .tsv .jsonl .json .txt .parquet; plain, .gz, .zst or in a
+            .zip); or a Hub dataset as `name`, `name:config`, `name@revision`. A text file is one document a line, in
+            column `text`.
         columns: `{our name: their name, list of names to join, or template}`; None keeps their columns. A list of names
             for a column that `features` declares a list becomes that list.
         features: types of our columns (as `RECORDS["products"]`); columns that it has and `columns` lacks are null.
@@ -177,7 +177,7 @@ def _guarded(name: str, rows: Iterator[Located]) -> Iterator[Located]:
 
 
 def _is_hub_name(source: str) -> bool:
-    if Path(source).expanduser().exists() or source.lower().endswith((*FORMATS, ".gz", ".zip")):
+    if Path(source).expanduser().exists() or source.lower().endswith((*FORMATS, *COMPRESSED, ".zip")):
         return False
     return _HUB_NAME.fullmatch(source) is not None
 

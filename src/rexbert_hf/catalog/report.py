@@ -10,6 +10,10 @@ REPORTED = 5
 _EARLY = 1_000
 """A file with this many bad rows is judged before its end."""
 
+_UNDECODABLE, _UNDECODABLE_SHARE = 10, 0.005
+"""With more rows than this that do not decode the encoding is in question: it loses all rows with accents, which are
+few in English and are never the tenth that other flaws may be."""
+
 
 @dataclass(slots=True)
 class ReadReport:
@@ -59,23 +63,36 @@ class Tally:
     def __init__(self, name: str, unit: str, tolerance: Tolerance, report: ReadReport) -> None:
         self._name, self._unit, self._tolerance, self._report = name, unit, tolerance, report
         self.rows = 0
-        self._bad = 0
+        self._bad = self.undecodable = self._decoded = 0
+        self._undecoded = ""
 
-    def bad(self, number: int, reason: str) -> None:
-        """Count a bad row; where and why goes to the report, or into an error."""
+    def decoded(self) -> None:
+        """Count a row beyond ASCII that is as it should be, after one that was not."""
+        self._decoded += 1
+
+    def bad(self, number: int, reason: str, undecodable: bool = False) -> None:
+        """Count a bad row, of bytes that do not decode or other; where and why goes to the report, or into an error."""
         place = f":{number}" if self._unit == "line" else f" {self._unit} {number}"
         where = f"{self._name}{place} {reason}"
         if self._tolerance.errors == "raise":
             raise ValueError(f"{where}; correct it, or pass errors='skip'")
         self._bad += 1
         self._report.bad += 1
+        if undecodable:
+            self.undecodable += 1
+            self._undecoded = self._undecoded or where
         if len(self._report.reasons) < REPORTED:
             self._report.reasons.append(where)
         if self._bad >= _EARLY:
             self.judge(where)
 
     def judge(self, example: str = "") -> None:
-        """Refuse the source if the share of bad rows is too large."""
+        """Refuse the source if the share of bad rows is too large, or if it is in another encoding."""
+        if self.undecodable > max(_UNDECODABLE, _UNDECODABLE_SHARE * self.rows, self._decoded):
+            raise ValueError(
+                f"{self._name}: {self.undecodable:,} of {self.rows:,} rows do not decode ({self._undecoded}): pass the "
+                "encoding that the file was written in, as encoding='cp1252'"
+            )
         if self._bad > self._tolerance.max_bad_share * self.rows:
             example = example or next((why for why in self._report.reasons if why.startswith(self._name)), "")
             raise ValueError(

@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+import pyarrow as pa
 
 FORMATS = {
     ".csv": "csv",
@@ -27,7 +29,9 @@ FORMATS = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-"""Format of a file by its suffix, looked up below .gz and inside .zip."""
+"""Format of a file by its suffix, looked up below those of `COMPRESSED` and inside .zip."""
+
+COMPRESSED = (".gz", ".zst")
 
 MDS_ADVICE = "which cannot be read here: make Parquet of them (docs/data.md) and name that folder"
 
@@ -96,7 +100,7 @@ def _expand(path: str | Path) -> list[Path]:
         files = [file for file in files if file.suffix == ".zip" or _format_of(file.name)]
         if not files:
             raise ValueError(
-                f"{path}: the folder holds no file to read (wanted {', '.join(FORMATS)}, plain, .gz or .zip)"
+                f"{path}: the folder holds no file to read (wanted {', '.join(FORMATS)}, plain, .gz, .zst or .zip)"
             )
         return files
     if found.exists():
@@ -115,7 +119,7 @@ def _is_hidden(path: Path) -> bool:
 
 def _format_of(name: str) -> str | None:
     path = Path(name.lower())
-    return FORMATS.get(Path(path.stem).suffix if path.suffix == ".gz" else path.suffix)
+    return FORMATS.get(Path(path.stem).suffix if path.suffix in COMPRESSED else path.suffix)
 
 
 def _sources_of(file: Path, options: FileOptions) -> list[Source]:
@@ -131,14 +135,20 @@ def _sources_of(file: Path, options: FileOptions) -> list[Source]:
 
 
 def _open_file(file: Path) -> IO[bytes]:
-    if file.suffix.lower() == ".gz":
-        return gzip.open(file, "rb")  # type: ignore[return-value]
+    if file.suffix.lower() in COMPRESSED:
+        return _unpacked(file.name, str(file))
     return io.FileIO(file)  # unbuffered: `formats` buffers, and looks whether there is a plain file below
 
 
 def _open_member(file: Path, name: str) -> IO[bytes]:
-    member = zipfile.ZipFile(file).open(name)  # noqa: SIM115 - the reader closes it
-    return gzip.open(member, "rb") if name.lower().endswith(".gz") else member  # type: ignore[return-value]
+    return _unpacked(name, zipfile.ZipFile(file).open(name))
+
+
+def _unpacked(name: str, packed: Any) -> Any:
+    """What lies below .gz or .zst, by the name; `packed` is a path or a stream, and the reader closes what it gets."""
+    if name.lower().endswith(".gz"):
+        return gzip.open(packed, "rb")
+    return pa.input_stream(packed, compression="zstd") if name.lower().endswith(".zst") else packed
 
 
 def _zip_sources(file: Path, options: FileOptions) -> list[Source]:

@@ -23,7 +23,6 @@ from .document_files import parquet_files, read_parquet
 from .documents import Document
 from .label import LABELS, LabelSettings, make_labeller
 from .labels import Label, Labeller, read_labels, with_progress
-from .offline_labellers import ReadyLabels
 from .sample import StratifiedSample
 from .stages import StageReport, files_key, finished, stage_key, write_json
 from .vertical import Vertical
@@ -122,7 +121,7 @@ def audit(
     if not labels:
         raise ValueError(f"{labels_path}: no label to audit; run the stage `label` again")
     drawn, sizes, report = _draw(settings, files, labels)
-    second = _second_labeller(settings, vertical, drawn, output)
+    second = _second_labeller(settings, vertical, drawn, labels, output)
     report.key = stage_key("audit", 1, settings, vertical, second.key, files_key([*files, labels_path]))
     if (done := finished(output, report.key)) is not None:
         return done
@@ -170,7 +169,9 @@ def _draw(
     return documents, dict(drawn.seen), report
 
 
-def _second_labeller(settings: AuditSettings, vertical: Vertical, drawn: Sequence[Document], output: Path) -> Labeller:
+def _second_labeller(
+    settings: AuditSettings, vertical: Vertical, drawn: Sequence[Document], labels: dict[str, Label], output: Path
+) -> Labeller:
     if settings.by == "labeller":
         return make_labeller(settings.labeller, vertical, output)
     sheet = Path(settings.sheet) if settings.sheet else output / SHEET
@@ -180,7 +181,7 @@ def _second_labeller(settings: AuditSettings, vertical: Vertical, drawn: Sequenc
             f"{sheet}: {len(drawn)} documents wait for a person's labels ({', '.join(vertical.labels)}): fill in the "
             "column 'label' and start again"
         )
-    return ReadyLabels(read_sheet(sheet, vertical), vertical)
+    return read_sheet(sheet, vertical, labels)
 
 
 def _pairs(drawn: Sequence[Document], labels: dict[str, Label], second: Labeller, report: StageReport) -> list[_Pair]:

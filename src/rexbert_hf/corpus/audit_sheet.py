@@ -1,17 +1,21 @@
-"""The sheet that a person fills in for an audit: documents without the labels they have, so that the look is fresh."""
+"""The sheet that a person fills in for an audit: documents without the labels they have, so that the look is fresh.
+
+One decision worth knowing: identifiers stand behind `id:`, because spreadsheets turn 000123 into 123 otherwise.
+"""
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 from .documents import Document
-from .offline_labellers import ReadySettings
+from .offline_labellers import ReadyLabels, ReadySettings
 from .vertical import Vertical
 
 _SHOWN_CHARS = 4_000
+_PREFIX = "id:"
 
 
 def write_sheet(path: Path, documents: Sequence[Document], vertical: Vertical) -> None:
@@ -34,15 +38,29 @@ def write_sheet(path: Path, documents: Sequence[Document], vertical: Vertical) -
         writer = csv.writer(file)
         writer.writerow(("id", "label", "domain", "url", "text"))
         for document in documents:
-            writer.writerow((document.id, "", document.domain, document.url, document.text[:_SHOWN_CHARS]))
+            writer.writerow((_PREFIX + document.id, "", document.domain, document.url, document.text[:_SHOWN_CHARS]))
     os.replace(staged, path)
 
 
-def read_sheet(path: Path, vertical: Vertical) -> ReadySettings:
-    """Check that a sheet has been filled in, and say how to read it.
+class SheetLabels(ReadyLabels):
+    """The labels of a sheet."""
+
+    def _read(self) -> Iterator[tuple[str, str]]:
+        for identifier, label in super()._read():
+            yield identifier.removeprefix(_PREFIX), label
+
+
+def read_sheet(path: Path, vertical: Vertical, known: Container[str]) -> SheetLabels:
+    """Check that a sheet has been filled in, and read it.
+
+    Args:
+        path: of the CSV.
+        vertical: whose labels it has.
+        known: identifiers of all documents that it may speak of.
 
     Raises:
-        ValueError: if a column is missing, no row has a label, or a label is not one of the vertical's.
+        ValueError: if a column is missing, no row has a label, or a row has one that is not the vertical's, or an
+            identifier that is no document's.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file)
@@ -56,7 +74,12 @@ def read_sheet(path: Path, vertical: Vertical) -> ReadySettings:
                 raise ValueError(
                     f"{path}:{rows.line_num}: '{label}' is not one of the labels {', '.join(vertical.labels)}"
                 )
+            if label and (row["id"] or "").strip().removeprefix(_PREFIX) not in known:
+                raise ValueError(
+                    f"{path}:{rows.line_num}: no document has the id '{row['id']}': a spreadsheet may have changed it; "
+                    "move the sheet away, start again for a new one, and leave its ids as they are"
+                )
             filled += bool(label)
     if not filled:
         raise ValueError(f"{path}: the column 'label' is empty: fill it in with {', '.join(vertical.labels)}")
-    return ReadySettings(path=str(path))
+    return SheetLabels(ReadySettings(path=str(path)), vertical)

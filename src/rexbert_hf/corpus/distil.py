@@ -2,6 +2,7 @@
 
 One decision worth knowing: the three parts are those of the catalog's split, by the SHA-1 of the normalised text. So
 texts that differ in case or spaces are never on two sides, and a document stays where it is when others are labelled.
+Documents for choosing and measuring that nearly repeat a training document are left out.
 The threshold is chosen on the development part; the figures of the card are those of the test part, read once.
 RexBERT, "fastText distillation"; the paper's settings are not public, these are ours.
 """
@@ -26,6 +27,7 @@ from .documents import Document
 from .fasttext_model import FastTextClassifier
 from .fasttext_train import FastTextOptions
 from .labels import Label, read_labels
+from .leaks import near_copies
 from .normalise import Normaliser, normalise_texts
 from .stages import StageReport, files_key, finished, stage_key, write_json
 from .threshold_plot import draw_sweep
@@ -207,6 +209,11 @@ def _labelled(
     parts = np.zeros(len(rows), dtype=np.int8)
     parts[position >= 1.0 - settings.dev_share] = 1
     parts[position < settings.test_share] = 2
+    held = np.flatnonzero(parts)
+    leaked = held[near_copies([texts[i] for i in rows[held]], [[texts[i] for i in rows[parts == 0]]])]
+    if len(leaked):
+        report.drop("near_copy_of_training", len(leaked))
+        rows, parts = np.delete(rows, leaked), np.delete(parts, leaked)
     chosen = [found[i] for i in rows]
     return _Labelled(
         [label.id for label, _ in chosen],

@@ -83,7 +83,7 @@ def read_parquet(path: str | Path | Sequence[str | Path], batch_rows: int = 256)
                         yield Document(id, text, url or "", domain or "unknown")
         except (pa.ArrowException, ValueError) as error:
             raise ValueError(
-                f"{file}: not a file of documents ({str(error).splitlines()[0]}); make it again"
+                f"{file}: not a file of documents ({next(iter(str(error).splitlines()), 'no details')}); make it again"
             ) from error
 
 

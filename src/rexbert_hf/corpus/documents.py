@@ -1,8 +1,8 @@
 """Documents of a crawl, and the one way in which every stage reads them.
 
-One decision worth knowing: nothing that a single row or file does stops a run. What cannot be used is counted under its
-reason in the stage's report, with file and line of the first few, and the rest goes through. Only a source that yields
-nothing at all for one and the same reason (a wrong field name) is an error.
+One decision worth knowing: nothing that a single row or file of many does stops a run. What cannot be used is counted
+under its reason in the stage's report, with file and line of the first few, and the rest goes through. A source that
+lacks its text field altogether, or of which more than `max_bad_share` is broken, is an error, and so is a failing disk.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import glob
 import hashlib
 import importlib.metadata
 import logging
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..catalog import load_sample
-from .raw_rows import FILE_ERRORS, Flaw, Row, format_of, raw_rows
+from ..catalog.columns import as_text
+from .raw_rows import FILE_ERRORS, Flaw, Row, format_of, is_of_the_machine, raw_rows
 from .stages import StageReport, files_key
+from .taken_ids import TakenIds
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,11 @@ SHOWN = 5
 
 _JUDGED_AFTER = 10_000
 """A source that lacks its text field in all of so many rows is refused."""
+
+_BROKEN = {**dict.fromkeys(("broken_json", "broken_row", "wrong_encoding", "nul"), "rows"), "broken_file": "files"}
+"""Reasons that say that something was spoilt; the others say what a crawl holds."""
+_EARLY = 1_000
+"""A source with so many broken rows is judged before its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +71,12 @@ class DocumentSource:
         url_field: name of the address' field; "" if there is none.
         id_field: name of the identifier's field; "" makes identifiers of the text.
         domain: domain of all documents, whatever the fields say.
-        domain_from_folder: a file's folder is its domain where the field does not say it, as in FineFineWeb.
+        domain_from_folder: a file's folder is its domain where the field does not say it, as in FineFineWeb; that of a
+            single file says nothing.
         missing_domain: domain of documents without one; "" leaves them out.
         max_chars: longer documents are left out.
         limit: stop after so many documents; 0 for all.
+        max_bad_share: the share of rows, and of files, that may be broken before the source is refused.
 
     Raises:
         ValueError: unless exactly one of `path`, `dataset` and `sample` is given.
@@ -91,12 +99,15 @@ class DocumentSource:
     missing_domain: str = "unknown"
     max_chars: int = 1_000_000
     limit: int = 0
+    max_bad_share: float = 0.1
 
     def __post_init__(self) -> None:
         if sum(map(bool, (self.path, self.dataset, self.sample))) != 1:
             raise ValueError("a document source has either a path, or a dataset's name, or a sample: set one of them")
         if self.max_chars < 1:
             raise ValueError(f"max_chars is at least 1, got {self.max_chars}")
+        if not 0.0 <= self.max_bad_share <= 1.0:
+            raise ValueError(f"max_bad_share is a share in [0, 1], got {self.max_bad_share}")
 
     @property
     def name(self) -> str:
@@ -162,14 +173,15 @@ def read_documents(sources: Sequence[DocumentSource], report: StageReport) -> It
 
     Raises:
         FileNotFoundError: if a path or dataset is not there; before anything is read.
-        ValueError: if no row of a source has the text field.
+        ValueError: if no row of a source has the text field, or too much of it is broken.
+        OSError: if a disk fails.
 
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "hobby.jsonl"
         >>> _ = path.write_text('{"text": "A mug", "domain": "hobby"}\n{"text": \n{"text": " "}\n')
         >>> report = StageReport("sample", key="")
-        >>> [document.text for document in read_documents([DocumentSource(str(path))], report)]
+        >>> [document.text for document in read_documents([DocumentSource(str(path), max_bad_share=0.5)], report)]
         ['A mug']
         >>> report.read, report.reasons
         (3, {'broken_json': 1, 'empty': 1})
@@ -180,7 +192,7 @@ def read_documents(sources: Sequence[DocumentSource], report: StageReport) -> It
 
 
 def _read_all(sources: Sequence[DocumentSource], report: StageReport) -> Iterator[Document]:
-    ids = _TakenIds()
+    ids = TakenIds()
     for source in sources:
         yield from _SourceReader(source, report, ids).documents()
 
@@ -188,10 +200,12 @@ def _read_all(sources: Sequence[DocumentSource], report: StageReport) -> Iterato
 class _SourceReader:
     """One source, from rows to documents."""
 
-    def __init__(self, source: DocumentSource, report: StageReport, ids: _TakenIds) -> None:
+    def __init__(self, source: DocumentSource, report: StageReport, ids: TakenIds) -> None:
         self.source, self.report, self._ids = source, report, ids
         self._fields: dict[str, None] = {}
-        self._rows = self._with_text = 0
+        self._rows = self._parsed = self._with_text = self._files = 0
+        self._broken = {"rows": 0, "files": 0}
+        self._example = ""
         # JSON escapes take six bytes for a character at most.
         self._max_bytes = 6 * source.max_chars + (1 << 20)
 
@@ -206,11 +220,17 @@ class _SourceReader:
                 yield document
                 passed += 1
                 if passed == self.source.limit:
-                    return
+                    break
         self._judge()
+        self._judge_breakage()
 
     def reject(self, flaw: Flaw, place: str) -> None:
         self.report.drop(flaw.reason)
+        if flaw.reason in _BROKEN:
+            self._example = self._example or f"{place}: {flaw.message}"
+            self._broken[_BROKEN[flaw.reason]] += 1
+            if self._broken["rows"] >= _EARLY:
+                self._judge_breakage()
         shown = self.report.details.setdefault("rejected", {}).setdefault(flaw.reason, [])
         if len(shown) < SHOWN:
             shown.append(f"{place}: {flaw.message}")
@@ -227,29 +247,35 @@ class _SourceReader:
             return
         root = Path(self.source.path).expanduser()
         for path in self.source.files():
-            folder = path.parent.name if path.parent != root or not root.is_dir() else root.name
+            folder = "" if path == root else path.parent.name if path.parent != root else root.name
+            self._files += 1
             try:
                 for number, row in raw_rows(path, self._max_bytes):
                     yield f"{path}:{number}", folder, row
             except FILE_ERRORS as error:
+                if is_of_the_machine(error):
+                    raise
                 message = next(iter(str(error).splitlines()), "no details")
                 logger.warning("%s cannot be read to its end (%s: %s)", path, type(error).__name__, message)
                 yield str(path), folder, Flaw("broken_file", f"{type(error).__name__}: {message}")
 
     def _document(self, row: Row, folder: str, place: str) -> Document | Flaw:
+        self._rows += not (isinstance(row, Flaw) and row.reason == "broken_file")
         if isinstance(row, Flaw):
             return row
-        self._rows += 1
+        self._parsed += 1
         source = self.source
         fields = [name for name in source.text_fields if name in row]
         if not fields:
             self._fields.update(dict.fromkeys(row))
-            if self._rows == _JUDGED_AFTER:
+            if self._parsed == _JUDGED_AFTER:
                 self._judge()
             wanted = "', '".join(source.text_fields)
             return Flaw("no_text_field", f"no field '{wanted}'; it has {', '.join(map(str, row))[:200]}")
         self._with_text += 1
         text = row[fields[0]] if len(fields) == 1 else "\n".join(filter(None, (_plain(row[name]) for name in fields)))
+        if isinstance(text, bytes):  # Parquet of writers that know no text
+            text = as_text(text)
         flaw = _flaw_of(text, source.max_chars)
         if flaw is not None:
             return flaw
@@ -274,12 +300,21 @@ class _SourceReader:
         return given
 
     def _judge(self) -> None:
-        if self._rows and not self._with_text:
+        if self._parsed and not self._with_text:
             wanted = "', '".join(self.source.text_fields)
             raise ValueError(
                 f"{self.source.name}: no row has a field '{wanted}'; the fields are "
                 f"{', '.join(map(str, self._fields)) or 'none'}: set text_field"
             )
+
+    def _judge_breakage(self) -> None:
+        share = self.source.max_bad_share
+        for what, of in (("rows", self._rows), ("files", self._files)):
+            if (bad := self._broken[what]) > share * of:
+                raise ValueError(
+                    f"{self.source.name}: {bad:,} of {of:,} {what} are broken ({self._example}): fetch or write them "
+                    f"again (as UTF-8), or raise max_bad_share={share:g}"
+                )
 
 
 def _flaw_of(text: Any, max_chars: int) -> Flaw | None:
@@ -301,9 +336,7 @@ def _flaw_of(text: Any, max_chars: int) -> Flaw | None:
 
 def _plain(value: Any) -> str:
     """A short field as valid text; "" for anything missing."""
-    if value is None:
-        return ""
-    return str(value).strip().replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+    return as_text(value).strip().replace("\0", "").encode("utf-8", "replace").decode("utf-8")
 
 
 def _is_hidden(path: Path) -> bool:
@@ -325,42 +358,3 @@ def _dataset_rows(source: DocumentSource) -> Iterable[dict[str, Any]]:
             f"dataset '{source.dataset}', configuration '{source.config}', split '{source.split}' cannot be read "
             f"({message}); check the names"
         ) from error
-
-
-class _TakenIds:
-    """Which text an identifier belongs to: an open-addressing table of 64-bit digests, 16 bytes an entry."""
-
-    def __init__(self) -> None:
-        self._size, self._mask = 0, (1 << 10) - 1
-        self._keys, self._texts = _zeros(self._mask + 1), _zeros(self._mask + 1)
-
-    def is_taken(self, identifier: str, text_digest: str) -> bool:
-        """Enter an identifier with its text; True if it belongs to another text already."""
-        key = int.from_bytes(hashlib.blake2b(identifier.encode("utf-8", "replace"), digest_size=8).digest(), "big") or 1
-        text = int(text_digest[:16], 16)
-        if 2 * (self._size + 1) > self._mask:
-            self._grow()
-        place = self._place(key)
-        if self._keys[place] == 0:
-            self._keys[place], self._texts[place] = key, text
-            self._size += 1
-            return False
-        return self._texts[place] != text
-
-    def _place(self, key: int) -> int:
-        place = key & self._mask
-        while self._keys[place] not in (0, key):
-            place = (place + 1) & self._mask
-        return place
-
-    def _grow(self) -> None:
-        old = [(key, text) for key, text in zip(self._keys, self._texts, strict=True) if key]
-        self._mask = 2 * self._mask + 1
-        self._keys, self._texts = _zeros(self._mask + 1), _zeros(self._mask + 1)
-        for key, text in old:
-            place = self._place(key)
-            self._keys[place], self._texts[place] = key, text
-
-
-def _zeros(size: int) -> array[int]:
-    return array("Q", bytes(8 * size))

@@ -5,8 +5,8 @@ group wins, and a near duplicate is only removed for the sake of a document that
 handed on along a chain of documents that drift apart.
 
 One decision worth knowing: groups are made by key over the whole corpus, so the result depends neither on shards nor on
-workers. Memory is 1 byte a document plus about 40 for each document of the columns' part that is looked at, of which
-there are at most `part_size`.
+workers. Memory is 1 byte a document plus about 40 for each document of the part of a column that is looked at, of which
+there are some `part_size`: 0.7 GB. Larger corpora are read once a part and column.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..catalog.split import text_digests
 from .near_duplicates import NearDuplicateSettings, Signatures, minhash, similarity
 
 KEPT, EXACT, NEAR = 0, 1, 2
-PART_SIZE = 1 << 18
+PART_SIZE = 1 << 24
 _ROUNDS = 8
 """In a group of unlike documents so many are tried as the one that others repeat."""
 _PAIRS = 1 << 16

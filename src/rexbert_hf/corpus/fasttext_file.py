@@ -8,6 +8,7 @@ everything built on it reads.
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,9 +68,15 @@ def read_layout(path: str | Path) -> FastTextFile:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; train a classifier first, or give the path of a fastText model")
-    data = path.read_bytes()
-    if len(data) < _HEAD.size or _HEAD.unpack_from(data)[0] != MAGIC:
-        raise ValueError(f"{path} is not a fastText model: it does not begin like one; give a .bin or .ftz file")
+    with path.open("rb") as file:
+        head = file.read(_HEAD.size)
+        if len(head) < _HEAD.size or _HEAD.unpack(head)[0] != MAGIC:
+            raise ValueError(f"{path} is not a fastText model: it does not begin like one; give a .bin or .ftz file")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:  # only the dictionary is read
+            return _checked_layout(path, data)
+
+
+def _checked_layout(path: Path, data: mmap.mmap) -> FastTextFile:
     version = _HEAD.unpack_from(data)[1]
     if version > VERSION:
         raise ValueError(f"{path}: fastText file version {version}, at most {VERSION} is known; save it again")
@@ -79,7 +86,7 @@ def read_layout(path: str | Path) -> FastTextFile:
         raise ValueError(f"{path}: a fastText model that is cut off or damaged; train or download it again") from None
 
 
-def _layout(path: Path, data: bytes) -> FastTextFile:
+def _layout(path: Path, data: mmap.mmap) -> FastTextFile:
     args = _ARGS.unpack_from(data, _HEAD.size)
     dim, loss, model, buckets = args[0], args[6], args[7], args[8]
     if model != _SUPERVISED or not 0 < dim < 1 << 16 or loss not in _LOSSES:

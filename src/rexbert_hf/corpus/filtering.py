@@ -9,6 +9,7 @@ on where it stood, and its end does not depend on that, nor on the number of wor
 from __future__ import annotations
 
 import errno
+import importlib.metadata
 import json
 import logging
 import os
@@ -28,7 +29,7 @@ from .documents import Document, DocumentSource, read_documents, sources_key
 from .duplicates import EXACT, NEAR, find_duplicates, sign
 from .fasttext_model import FastTextClassifier
 from .judging import FilterSettings, Judge
-from .stages import REPORT, StageReport, finished, stage_key, write_json
+from .stages import REPORT, StageReport, files_key, finished, stage_key, write_json
 from .worker_pool import in_order
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,10 @@ def filter_corpus(
     fingerprint = judge.classifier.fingerprint if judge.classifier is not None else None
     if judge.classifier is not None:
         judge.classifier.scores([""])  # loaded once, before workers are forked
-    key = stage_key("filter", settings, sources_key(sources), None if domains is None else sorted(domains), fingerprint)
+    model = settings.language.model
+    code = importlib.metadata.version("rexbert-hf"), [] if model is None else files_key([Path(model)])
+    wanted = None if domains is None else sorted(domains)
+    key = stage_key("filter", settings, sources_key(sources), wanted, fingerprint, code)
     if done := finished(output, key):
         shutil.rmtree(output / WORK, ignore_errors=True)
         return done

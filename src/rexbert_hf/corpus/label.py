@@ -42,7 +42,8 @@ class LabelSettings:
         ready: for "ready".
         endpoint: for "llm".
         cache: file of the answers of "llm"; "" puts it into the stage's folder.
-        max_failed_share: of documents, for "llm": with more the stage is not finished and a new start tries them again.
+        max_failed_share: of documents, for "llm": with more `select` and `label` are not finished and a new start tries
+            them again; with far more they stop on the way.
     """
 
     kind: Literal["keywords", "ready", "llm"] = "keywords"
@@ -65,7 +66,9 @@ def make_labeller(settings: LabelSettings, vertical: Vertical, folder: str | Pat
         FileNotFoundError: if ready labels are not there.
     """
     if settings.kind == "llm":
-        return LLMLabeller(settings.endpoint, vertical, settings.cache or Path(folder) / ANSWERS)
+        return LLMLabeller(
+            settings.endpoint, vertical, settings.cache or Path(folder) / ANSWERS, settings.max_failed_share
+        )
     if settings.kind == "ready":
         return ReadyLabels(settings.ready, vertical)
     return KeywordLabeller(vertical)
@@ -85,7 +88,7 @@ def label(settings: LabelSettings, vertical: Vertical, documents_path: str | Pat
 
     Raises:
         ConnectionError: if the endpoint is not there, or goes away; what is finished is kept.
-        ValueError: if too many documents failed, or none got a label.
+        ValueError: if too many documents failed, or none got a label; of a model's answers none is lost.
         FileNotFoundError: if there are no documents.
 
     Example:
@@ -109,7 +112,7 @@ def label(settings: LabelSettings, vertical: Vertical, documents_path: str | Pat
     _write(output, report, labeller, vertical, files)
     report.details |= {"labeller": labeller.name, **labeller.figures()}
     report.seconds = round(time.monotonic() - started, 3)
-    _check(settings, labeller, report, output)
+    _check(labeller, report, output)
     report.save(output)
     logger.info("label: %d of %d documents, %s", report.written, report.read, report.reasons or "none failed")
     return report
@@ -155,17 +158,17 @@ def _staged(output: Path, name: str) -> Path:
     return output / f".{name}.part"
 
 
-def _check(settings: LabelSettings, labeller: Labeller, report: StageReport, output: Path) -> None:
+def _check(labeller: Labeller, report: StageReport, output: Path) -> None:
     failed = sum(report.reasons.values()) - report.reasons.get("repeated_id", 0)
     if labeller.trouble is not None:
         raise ConnectionError(
             f"the endpoint is gone ({labeller.trouble}): {report.written:,} of {report.read:,} documents are labelled "
             f"and kept in {output}; start again to go on"
         )
-    if settings.kind == "llm" and failed > settings.max_failed_share * report.read:
+    if failed > labeller.max_failed_share * report.read:
         raise ValueError(
             f"{failed:,} of {report.read:,} documents got no label ({_counts(report)}), more than max_failed_share="
-            f"{settings.max_failed_share:g}: read {output / FAILED}, then start again or raise the share"
+            f"{labeller.max_failed_share:g}: read {output / FAILED}, then start again or raise the share"
         )
     if report.read and not report.written:
         raise ValueError(f"none of {report.read:,} documents got a label ({_counts(report)}): read {output / FAILED}")

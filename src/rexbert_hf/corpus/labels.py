@@ -60,6 +60,7 @@ class Labeller(Protocol):
     """Anything that labels documents."""
 
     name: str
+    max_failed_share: float  # of documents; with more the labels are of no use
 
     @property
     def key(self) -> Any:

@@ -1,7 +1,9 @@
 """Which language a text is in, offline: by its script, and for Latin letters by the little words of a language.
 
-One decision worth knowing: a text that gives no evidence (a product title has no little words) is "und", undetermined,
-and is not taken for a foreign one. Where that is not enough, a fastText language model (as lid.176) can be given.
+One decision worth knowing: a text that gives no evidence (titles and lists of specifications have no little words) is
+"und", undetermined, and is not taken for a foreign one, unless it is long and has letters that the wanted languages
+lack: so Czech, Finnish and Hungarian go where English is wanted. Where that is not enough, a fastText language model
+(as lid.176) can be given.
 """
 
 from __future__ import annotations
@@ -65,6 +67,10 @@ _WORDS_READ, _CHARS_READ = 200, 2_000
 _EVIDENCE, _EVIDENCE_SHARE = 2.0, 0.08
 """So many little words, and so many of all words, are the least that a language shows itself by."""
 
+_ASCII_LANGUAGES = frozenset(("en", "id", "nl"))
+_LONG_WORDS, _FOREIGN_LETTERS = 25, 0.02
+"""A text of so many words, of whose letters more than this share is not ASCII, is in none of those languages."""
+
 _STRIPPED = ".,;:!?()\"'"
 
 LANGUAGES = (*_LITTLE_WORDS, *(language for language, _ in _SCRIPTS))
@@ -77,7 +83,7 @@ class LanguageSettings:
 
     Attributes:
         keep: codes as "en"; empty for all.
-        keep_unknown: keep texts that give no evidence, such as titles.
+        keep_unknown: keep texts that give no evidence, such as titles; of a model, short ones below `min_share`.
         min_share: share of the evidence that the language must have.
         model: path of a fastText language model (`lid.176.ftz`), instead of scripts and little words.
 
@@ -128,14 +134,32 @@ def language_reasons(texts: Sequence[str], settings: LanguageSettings) -> list[s
     """
     if not settings.keep:
         return [""] * len(texts)
-    codes, shares = detect_languages(texts, settings.model)
     keep = set(settings.keep)
-    return [
-        ""
-        if (code in keep and share >= settings.min_share) or (code == UNKNOWN and settings.keep_unknown)
-        else "language"
-        for code, share in zip(codes, shares, strict=True)
-    ]
+
+    def is_wanted(text: str, code: str, share: float) -> bool:
+        if code in keep and share >= settings.min_share:
+            return True
+        if not settings.keep_unknown:
+            return False
+        if settings.model is not None:
+            return share < settings.min_share and _is_short(text)
+        return code == UNKNOWN and not (keep <= _ASCII_LANGUAGES and _is_foreign(text))
+
+    found = zip(texts, *detect_languages(texts, settings.model), strict=True)
+    return ["" if is_wanted(*one) else "language" for one in found]
+
+
+def _is_short(text: str) -> bool:
+    return len(text.split(None, _LONG_WORDS)) < _LONG_WORDS
+
+
+def _is_foreign(text: str) -> bool:
+    """Whether a text without evidence has many letters that English has not."""
+    text = text[:_CHARS_READ]
+    if text.isascii() or _is_short(text):
+        return False
+    letters = [char for char in text if char.isalpha()]
+    return sum(not char.isascii() for char in letters) > _FOREIGN_LETTERS * len(letters)
 
 
 def _by_words(text: str) -> tuple[str, float]:

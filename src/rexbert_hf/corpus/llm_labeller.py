@@ -6,6 +6,7 @@ thread that iterates. So the outcomes are a function of documents and answers, w
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,8 @@ from .vertical import Vertical
 
 _WINDOW = 8
 """Documents under way for each request at a time: one that is slow does not hold up the others."""
+_JUDGED_AFTER = 200
+"""From so many outcomes on failures are judged: nobody wants to pay to the end for answers of no use."""
 
 
 class LLMLabeller:
@@ -35,13 +38,17 @@ class LLMLabeller:
         settings: of the endpoint.
         vertical: what to ask.
         cache: file of the answers, shared by all stages that ask the same endpoint.
+        max_failed_share: of documents; labelling stops early when there are clearly more.
 
     Raises:
         ValueError: if the settings name no endpoint or model.
     """
 
-    def __init__(self, settings: EndpointSettings, vertical: Vertical, cache: str | Path) -> None:
+    def __init__(
+        self, settings: EndpointSettings, vertical: Vertical, cache: str | Path, max_failed_share: float = 1.0
+    ) -> None:
         self.settings, self.vertical, self.cache_path = settings, vertical, Path(cache)
+        self.max_failed_share = max_failed_share
         self.name = settings.model
         self.endpoint = Endpoint(settings)
         self._schema = answer_schema(vertical)
@@ -65,17 +72,34 @@ class LLMLabeller:
         Raises:
             ConnectionError: if the endpoint cannot be reached at the first question.
             OSError: if an answer cannot be stored, or another run uses the cache.
+            ValueError: if far more than `max_failed_share` of 200 documents or more failed.
         """
+        failed: Counter[str] = Counter()
         with AnswerCache(self.cache_path) as cache:
             pool = ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="label")
             try:
-                yield from self._in_order(documents, cache, pool)
+                for count, outcome in enumerate(self._in_order(documents, cache, pool), 1):
+                    yield outcome
+                    if isinstance(outcome, Failure):
+                        failed[outcome.reason] += 1
+                        self._judge(failed, count, outcome)
             except BaseException:
                 self.endpoint.patience.give_up("the run was stopped")
                 raise
             finally:
                 # Waits for requests under way: they are paid for, and their answers still go to the cache.
                 pool.shutdown(wait=True, cancel_futures=True)
+
+    def _judge(self, failed: Counter[str], count: int, last: Failure) -> None:
+        """Stop when failures are more than chance lets a share of `max_failed_share` be."""
+        expected = self.max_failed_share * count
+        if self.trouble is None and count >= _JUDGED_AFTER and failed.total() > expected + 3 * math.sqrt(expected):
+            reasons = ", ".join(f"{number:,} {reason}" for reason, number in failed.most_common())
+            raise ValueError(
+                f"{failed.total():,} of the first {count:,} documents got no label from {self.name} ({reasons}; the "
+                f"last: {last.message[:200]}): stopped before more is paid for; raise endpoint.max_tokens or attempts, "
+                f"correct the vertical's labels, or raise max_failed_share={self.max_failed_share:g}"
+            )
 
     def _in_order(
         self, documents: Iterable[Document], cache: AnswerCache, pool: ThreadPoolExecutor

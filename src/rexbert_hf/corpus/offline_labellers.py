@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..catalog import load_sample, read_records
+from ..catalog.columns import as_text
 from .documents import Document, text_id
 from .labels import Failure, Label
 from .stages import files_key
@@ -46,6 +47,7 @@ class KeywordLabeller:
 
     name = "keywords"
     trouble: str | None = None
+    max_failed_share = 1.0
 
     def __init__(self, vertical: Vertical) -> None:
         if not any(vertical.keywords.get(label) for label in vertical.in_domain):
@@ -159,6 +161,7 @@ class ReadyLabels:
 
     name = "ready"
     trouble: str | None = None
+    max_failed_share = 1.0
 
     def __init__(self, settings: ReadySettings, vertical: Vertical) -> None:
         if bool(settings.path) == bool(settings.sample):
@@ -184,9 +187,9 @@ class ReadyLabels:
             if field not in rows.column_names:
                 raise ValueError(f"{settings.name}: no field '{field}'; it has {', '.join(rows.column_names)}")
         for row in rows.select_columns([needed, settings.label_field]):
-            label = str(row[settings.label_field] or "").strip()
+            label = as_text(row[settings.label_field]).strip()
             if label:
-                identifier = str(row[needed]) if by_id else text_id(row[needed] or "")
+                identifier = as_text(row[needed]) if by_id else text_id(as_text(row[needed]))
                 yield identifier, (settings.labels or {}).get(label, label)
 
     @property

@@ -24,6 +24,7 @@ from .filtering import KEPT, filter_corpus
 from .label import ANSWERS, LABELS, label, make_labeller
 from .manifest import read_json
 from .publish import push_corpus
+from .revisions import REVISIONS, held_sources
 from .sample import DOCUMENTS, picked_domains, sample
 from .select import DOMAINS, select
 from .settings import STAGES, CurateSettings
@@ -65,7 +66,7 @@ def curate(settings: CurateSettings, on_report: OnReport | None = None) -> dict[
     if "build" in settings.stages:
         results["corpus"] = str(run.folder("build"))
     results |= run.push()
-    write_run(settings.output_dir, config=to_dict(settings), results=results)
+    write_run(settings.output_dir, config=to_dict(run.settings), results=results)
     return results
 
 
@@ -73,6 +74,9 @@ class _Curation:
     """The stages, and how one finds what another wrote."""
 
     def __init__(self, settings: CurateSettings) -> None:
+        if set(settings.stages) & {"select", "sample", "filter"}:  # those that read the sources
+            sources = held_sources(settings.sources, settings.output_dir / REVISIONS)
+            settings = dataclasses.replace(settings, sources=sources)
         self.settings, self.vertical = settings, settings.domain
         self.reports: dict[str, StageReport] = {}
         # What select asks, label asks again: with one file of answers it is paid once.

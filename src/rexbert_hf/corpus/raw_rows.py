@@ -20,9 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..catalog.formats import open_rows
-from ..catalog.sources import FORMATS, FileOptions, find_sources
+from ..catalog.sources import COMPRESSED, FORMATS, FileOptions, find_sources
 
-COMPRESSED = (".gz", ".zst")
 BATCH_ROWS = 256
 """Rows of Parquet that are decoded at a time: web documents are long."""
 
@@ -37,8 +36,18 @@ class Flaw:
 
 Row = dict[str, Any] | Flaw
 
-FILE_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowException, OSError, ValueError, RuntimeError)
-"""What a file that is broken as a whole raises while it is read."""
+FILE_ERRORS = (EOFError, zlib.error, pa.ArrowException, OSError, ValueError, RuntimeError)
+"""What a file that is broken as a whole raises while it is read; see `is_of_the_machine`."""
+
+
+def is_of_the_machine(error: Exception) -> bool:
+    """Whether a disk or a network failed and not the file: only the system's errors have a number.
+
+    Example:
+        >>> is_of_the_machine(OSError(5, "Input/output error")), is_of_the_machine(gzip.BadGzipFile("no gzip"))
+        (True, False)
+    """
+    return isinstance(error, OSError) and error.errno is not None
 
 
 def format_of(path: Path) -> str | None:
@@ -62,7 +71,8 @@ def raw_rows(path: Path, max_bytes: int) -> Iterator[tuple[int, Row]]:
         max_bytes: a longer line is skipped and comes out as a flaw.
 
     Raises:
-        OSError, ValueError: one of `FILE_ERRORS`, if the file breaks off or is not what its name says.
+        OSError, ValueError: one of `FILE_ERRORS`, if the file breaks off or is not what its name says, or if the disk
+            fails.
     """
     form = format_of(path)
     if form == "parquet" and path.suffix.lower() not in COMPRESSED:
@@ -75,7 +85,7 @@ def raw_rows(path: Path, max_bytes: int) -> Iterator[tuple[int, Row]]:
         head = stream.peek(64)[:64]
         if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise ValueError("starts with a UTF-16 mark; store it as UTF-8")
-        if form == "json" and head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[" and path.suffix != ".zst":
+        if form == "json" and head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
             yield from _by_catalog(path)  # one array of objects
             return
         for number, line in _lines(stream, max_bytes):

@@ -80,7 +80,7 @@ def select(
     Raises:
         ConnectionError: if the endpoint of the labeller is not there or goes away.
         FileNotFoundError: if a source is not there.
-        ValueError: if there is no document, no label, or no domain above the share.
+        ValueError: if there is no document, no label, too many failures, or no domain above the share.
 
     Example:
         >>> import tempfile
@@ -160,6 +160,13 @@ def _check(
     if labeller.trouble is not None:
         raise ConnectionError(
             f"the endpoint is gone ({labeller.trouble}) after {report.written:,} labels; start again to go on"
+        )
+    tried = sum(row["sampled"] for row in rows)
+    if tried - report.written > labeller.max_failed_share * tried:
+        raise ValueError(
+            f"{tried - report.written:,} of {tried:,} documents got no label ({report.reasons}), more than "
+            f"max_failed_share={labeller.max_failed_share:g}: raise label.endpoint.max_tokens or attempts, correct the "
+            "vertical's labels, or raise the share"
         )
     if not report.written:
         raise ValueError(f"no document got a label: {report.reasons}")

@@ -63,7 +63,7 @@ def _open(path: Path) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path)
     except pa.ArrowException as error:
-        message = str(error).splitlines()[0]
+        message = next(iter(str(error).splitlines()), "no details")
         raise ValueError(f"{path}: not a file of kept documents ({message}); run the filter stage again") from error
     if missing := [name for name in COLUMNS if name not in file.schema_arrow.names]:
         names = ", ".join(file.schema_arrow.names)

@@ -4,7 +4,8 @@ The judging is `Judge`'s, the same code as in `filter_corpus`. Duplicates are da
 digits kept: its defaults make documents that differ in numbers alone the same document.
 
 One decision worth knowing: near duplicates here are datatrove's (any shared bucket, chains included), not those of
-`near_duplicates`, which need one pass over all signatures.
+`near_duplicates`, which need one pass over all signatures. Their threshold follows from bands and rows, numbers are
+words like others, and equal texts are among them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, ClassVar, Literal
 
 from .filtering import KEPT_SCHEMA
 from .judging import FilterSettings, Judge
+from .near_duplicates import NearDuplicateSettings
 
 try:
     from datatrove.data import Document
@@ -141,6 +143,9 @@ class TroveJob:
         glob_pattern: files of the input.
         text_field: name of the text's field.
         cluster: where it runs.
+
+    Raises:
+        ValueError: for settings of duplicates that datatrove's MinHash does not have.
     """
 
     input_folder: str
@@ -151,6 +156,14 @@ class TroveJob:
     glob_pattern: str = "**/*.jsonl*"
     text_field: str = "text"
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
+
+    def __post_init__(self) -> None:
+        near, usual = self.settings.near_duplicates, NearDuplicateSettings()
+        if self.settings.exact_duplicates and not near.enabled:
+            raise ValueError("equal texts are found by MinHash here: enable near_duplicates, or unset exact_duplicates")
+        for name in ("threshold", "numbers"):
+            if getattr(near, name) != getattr(usual, name):
+                raise ValueError(f"near_duplicates.{name} is not datatrove's: set bands and rows, which decide there")
 
 
 def minhash_config(settings: FilterSettings) -> MinhashConfig:

@@ -71,11 +71,6 @@ class Words:
         first = self.codes[np.minimum(self.first, len(self.codes) - 1)]
         return (code_tables().lower[first] != first) & (self.kind == KIND_WORD)
 
-    @property
-    def text_index(self) -> np.ndarray:
-        """The text of each unit, int64 `[U]`."""
-        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
-
     def normal(self, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Normalised code points of some units, one after the other, and their offsets.
 

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from transformers import PreTrainedTokenizerBase
 
 from rexbert_hf.catalog import deduplicate, split_dataset
 from rexbert_hf.catalog.report import ReadReport
+from rexbert_hf.corpus.leaks import near_copies
 from rexbert_hf.data import TokenisedDataset
 from rexbert_hf.data.encode_pairs import PairEncoder
 from rexbert_hf.data.tokenise import tokenise
@@ -41,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 _PART = "part.json"
 """Report of one language, in its folder."""
+_HELD_OUT_RULE = "no near copy of a training document"
+"""Part of what names a prepared source."""
 
 
 class NothingToTrainOnError(ValueError):
@@ -87,7 +90,7 @@ def prepare(
     for name, source in settings.sources.items():
         held_out = settings.evaluation.held_out if source.evaluate else 0.0
         marks = [guide.fingerprint for guide in guides]
-        key = source_key(source, settings.data_dir, tokenizer_key(tokenizer), marks, held_out)
+        key = source_key(source, settings.data_dir, tokenizer_key(tokenizer), marks, held_out, _HELD_OUT_RULE)
         folder = cache_dir / f"{name}-{key}"
         corpora |= _prepared(name, folder) or _prepare(
             name, source, settings.data_dir, held_out, tokenizer, guides, folder, key, num_proc
@@ -147,18 +150,21 @@ def _prepare(
         parts = split_dataset(unique, "text" if source.pairs is None else "query", held_out)
         if source.corpus is not None and source.evaluate and not source.splits_languages:
             parts = with_held_out(source, data_dir, work, parts)
+        parts, copies = _without_near_copies(parts) if source.pairs is None else (parts, 0)
         stores = _stores(name, source, parts, tokenizer, folder, guides, num_proc, key)
         if held_out and "validation" not in stores:
             logger.warning(
-                "source '%s': none of its %d documents is held out (evaluation.held_out=%g): it is not evaluated",
+                "source '%s': none of its %d documents is held out (evaluation.held_out=%g, near copies of training "
+                "documents left out: %d): it is not evaluated",
                 name,
                 len(unique),
                 held_out,
+                copies,
             )
         if PRODUCT_ID in dataset.column_names and source.pairs is None:
             save_product_rows(dataset, parts["train"], stores["train"], tokenizer, folder)
         report = _report(name, stores, bool(guides) or source.pairs is not None)
-        return report | {"repeated_documents": repeated, **revision}
+        return report | {"repeated_documents": repeated, "held_out_near_copies": copies, **revision}
 
     with room(f"source '{name}': no room for its tokens", folder.parent), working_folder(folder) as work:
         documents = read_source(source, data_dir, reading, work)
@@ -186,6 +192,15 @@ def _prepare(
     for part, corpus in corpora.items():
         logger.info("source %s: %d documents, %d tokens", part, corpus.report["documents"], corpus.report["tokens"])
     return corpora
+
+
+def _without_near_copies(parts: DatasetDict) -> tuple[DatasetDict, int]:
+    """Leave out held-out documents that nearly repeat a training document; how many there were."""
+    held, training = parts["validation"], parts["train"].select_columns(["text"]).with_format("arrow")
+    copies = near_copies(held["text"][:], (batch["text"].to_pylist() for batch in training.iter(batch_size=1_000)))
+    if not copies.any():
+        return parts, 0
+    return DatasetDict({**parts, "validation": held.select(np.flatnonzero(~copies))}), int(copies.sum())
 
 
 def _report(name: str, stores: Mapping[str, TokenisedDataset], with_spans: bool) -> dict[str, Any]:

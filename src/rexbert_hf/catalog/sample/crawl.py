@@ -39,7 +39,6 @@ _ADVERTS = (
     "Advertisement: {percent} % off all {noun} this week only. Shop now!",
     "Sponsored: {noun} at low prices, delivered to your door.",
 )
-_DAYS = words("Monday;Tuesday;Friday;Sunday")
 _ROLES = words("guest;moderator;editor;reader")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
