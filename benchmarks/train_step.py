@@ -232,7 +232,7 @@ class Worker:
         self.rows, self.steps = stored["rows"], stored["batches"]
         from transformers import AutoTokenizer
 
-        self.tokenizer = AutoTokenizer.from_pretrained(args.rows.parent)
+        self.tokenizer = AutoTokenizer.from_pretrained(args.rows.parent, trust_remote_code=False)
         self._tune()
         self.model = self._model().to(self.device).train()
         self.flops = FlopCounter.from_config(self.model.config)

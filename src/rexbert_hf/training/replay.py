@@ -155,7 +155,7 @@ def load_model(folder: Path) -> nn.Module:
 
     from rexbert_hf.models import modeling_rexbert
 
-    names = transformers.AutoConfig.from_pretrained(folder).architectures or []
+    names = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False).architectures or []
     for name in names:
         found = getattr(modeling_rexbert, name, None) or getattr(transformers, name, None)
         if found is not None:
