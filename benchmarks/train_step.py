@@ -36,7 +36,7 @@ import torch
 import product_text
 import report
 from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM
-from rexbert_hf.pretraining.compiling import compile_layers
+from rexbert_hf.training.compiling import compile_layers
 from rexbert_hf.training.flops import FlopCounter, measure_matmul_peak, visible_pairs
 
 VOCABULARY, MAX_TOKENS, BATCH, MASK = 50_368, 1_024, 64, 0.30
