@@ -60,7 +60,7 @@ bench-full: $(STAMP)  ## the same at the sizes that the goals are for: hours
 	$(BIN)/python benchmarks/all.py --full
 
 bench-gpu:  ## checks, training steps of all sizes, long documents and encoding on a GPU, in one call of minutes
-	$(PYTHON) benchmarks/gpu.py
+	PYTHONPATH=$(CURDIR)/src:$$PYTHONPATH $(PYTHON) benchmarks/gpu.py
 
 faults: $(STAMP)  ## kill every kind of long job twice, fill disks, damage files; under 20 minutes on 2 cores
 	REXBERT_FAULTS=2 $(BIN)/python -m pytest tests/faults -n 2 --dist loadgroup --timeout 1800

@@ -26,6 +26,8 @@ import report
 HERE = Path(__file__).resolve().parent
 INSIDE_OTHERS = {"phrase_mining": "phrases", "phrase_quality": "phrases"}
 """Benchmarks that another one runs and reports."""
+PLOTTED = ("cost_curves",)
+"""Benchmarks that draw their readings with `--plot`; the pictures lie beside the table."""
 ON_GPUS = ("gpu",)
 """Benchmarks that measure nothing without a GPU, and run the others there: `make bench-gpu`."""
 
@@ -69,15 +71,18 @@ def scripts(only: Sequence[str] | None = None) -> list[Path]:
     return [path for name, path in found.items() if name not in INSIDE_OTHERS and name not in ON_GPUS]
 
 
-def run(path: Path, full: bool, minutes: float) -> Outcome:
+def run(path: Path, full: bool, minutes: float, table: Path) -> Outcome:
     """Run one benchmark and read its last line.
 
     Args:
         path: the script.
         full: without `--quick`.
         minutes: after which it is stopped.
+        table: the file that the readings go to; a picture gets a name like it.
     """
     command, start = [sys.executable, str(path), *([] if full else ["--quick"])], time.monotonic()
+    if path.stem in PLOTTED:
+        command += ["--plot", str(table.with_name(f"{table.stem}_{path.stem}.png"))]
     print(f"\n== {path.stem}", flush=True)
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60 * minutes)
@@ -154,9 +159,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the Markdown file (default: results/all_HARDWARE_DATE.md)")
     args = parser.parse_args()
     minutes = args.minutes or (120.0 if args.full else 15.0)
-    outcomes = [run(path, args.full, minutes) for path in scripts(args.only)]
     machine = f"{os.cpu_count()}cpu"
     out = args.out or HERE / "results" / f"all_{machine}_{datetime.datetime.now(datetime.UTC):%Y-%m-%d}.md"
+    outcomes = [run(path, args.full, minutes, out) for path in scripts(args.only)]
     text = table(outcomes)
     out.write_text(heading(args.full) + text, encoding="utf-8")
     print(f"\n{text}\n{out}")

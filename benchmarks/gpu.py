@@ -1,42 +1,43 @@
 """Everything that a GPU is for, in one call: checks, then training steps of every size, long documents, encoding.
 
-* checks: losses and gradients of flat bfloat16 batches on the device against float32 on the CPU, plain and fused, and
-  the tests that need CUDA;
+* checks (`gpu_checks.py`): losses and gradients of flat bfloat16 batches on the device against float32 on the CPU,
+  plain and fused; 20 steps of the trainer, with and without a resume; the tests that need CUDA;
 * steps of documents of 1,024 tokens, every size (goals for an H100), beside stock transformers padded;
 * steps of product text, base, beside stock padded, sdpa and, where flash-attn is installed, flash attention 2;
 * documents of 8,192 tokens beside the ratio that the FLOPs predict;
 * encoding beside sentence-transformers.
 
-A part that fails is named and the others go on; the exit status is then 1. Not yet run on a GPU: none was at hand.
-`--cpu` runs the same parts at toy sizes without one, to see that they run.
+A part that fails or takes too long is named and the others go on; the exit status is then 1. Needs torch, transformers,
+accelerate, pyarrow and, to encode, sentence-transformers; product text without a folder of it needs datasets too. Not
+yet run on a GPU: none was at hand. `--cpu` runs the same parts at toy sizes without one, to see that they run.
 
-    python benchmarks/gpu.py [--quick] [--cpu] [--only checks steps text long encode] [--sizes micro mini base large]
+    PYTHONPATH=src python benchmarks/gpu.py [--quick] [--cpu] [--only checks steps text long encode] [--out FILE.json]
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 import report
-from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM
-from rexbert_hf.models.fused_rexbert import fuse
+from gpu_checks import checks
 
 HERE = Path(__file__).resolve().parent
-CUDA_TESTS = ("tests/models/test_packed_equals_padded.py", "-k", "cuda")
 BATCHES = {"micro": 64, "mini": 32, "base": 16, "large": 8}
 """Documents of 1,024 tokens a batch."""
-COSINE, LOSS = 0.99, 0.01
-"""Least cosine of the gradients, and largest relative difference of the losses, in bfloat16."""
-LENGTHS = (1, 7, 64, 65, 129, 200, 513, 1024)
+TAIL = 20
+"""Lines of a failed part's complaint that are shown."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ def main() -> None:
     parser.add_argument("--cpu", action="store_true", help="toy sizes without a GPU")
     names = ["checks", "steps", "text", "long", "encode"]
     parser.add_argument("--only", nargs="+", choices=names, default=names)
+    parser.add_argument("--seconds", type=float, default=420.0, help="most for one part")
+    parser.add_argument("--out", type=Path, help="a JSON file, written again after each part")
     parser.add_argument("--sizes", nargs="+", choices=list(BATCHES), default=list(BATCHES))
     args = parser.parse_args()
     if not torch.cuda.is_available() and not args.cpu:
@@ -69,16 +72,32 @@ def main() -> None:
         for name, check in checks("cpu" if args.cpu else "cuda"):
             try:
                 found += check()
-            except (AssertionError, RuntimeError) as error:
-                failed.append(f"{name}: {str(error).strip().splitlines()[0]}")
+            except Exception as error:  # whatever it is, the other parts go on
+                traceback.print_exc()
+                failed.append(f"{name}: {(str(error).strip() or type(error).__name__).splitlines()[0]}")
+            keep(found, failed, args.out)
     for part in parts(args.cpu, args.quick, args.sizes):
         if part.name in args.only:
-            readings, said = run(part)
+            readings, said = run(part, args.seconds)
             found += readings
             failed += [said] if said else []
+            keep(found, failed, args.out)
     report.finish(found)
     if failed:
         sys.exit("\n".join(f"FAILED {line}" for line in failed))
+
+
+def keep(found: list[report.Reading], failed: list[str], path: Path | None) -> None:
+    """Write what is known so far, so that a session that ends early loses nothing.
+
+    Args:
+        found: readings.
+        failed: what went wrong.
+        path: of the file; None writes nothing.
+    """
+    if path is not None:
+        known = {"readings": [reading.entry() for reading in found], "failed": failed}
+        path.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
 
 
 def flash_installed() -> bool:
@@ -111,106 +130,48 @@ def parts(cpu: bool, quick: bool, sizes: list[str]) -> Iterator[Part]:
     yield Part("encode", ("encode.py", *(("--quick", "--size", "micro") if cpu else ("--quick",) if quick else ())))
 
 
-def run(part: Part) -> tuple[list[report.Reading], str]:
-    """Readings of a command, and what went wrong or nothing."""
+def run(part: Part, seconds: float) -> tuple[list[report.Reading], str]:
+    """Readings of a command, and what went wrong or nothing; the end of what it said is printed then.
+
+    Args:
+        part: the command.
+        seconds: after which it is stopped, its workers too.
+    """
     shown, start = " ".join(part.command), time.monotonic()
     print(f"\n== {shown}", flush=True)
-    done = subprocess.run(
-        [sys.executable, str(HERE / part.command[0]), *part.command[1:]], capture_output=True, text=True
+    command = [sys.executable, str(HERE / part.command[0]), *part.command[1:]]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    print(done.stdout, end="", flush=True)
+    failure = ""
+    try:
+        said, complaint = process.communicate(timeout=seconds)
+    except BaseException as error:  # an interruption of this script ends the part too
+        os.killpg(process.pid, signal.SIGKILL)
+        said, complaint = process.communicate()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        failure = f"stopped after {seconds:.0f} s"
+    print(said, end="", flush=True)
     print(f"{time.monotonic() - start:.0f} s", flush=True)
-    lines = done.stdout.strip().splitlines()
-    if done.returncode or not lines:
-        return [], f"{shown}: {(done.stderr.strip() or 'no word').splitlines()[-1][:200]}"
-    return [read(entry) for entry in json.loads(lines[-1])], ""
+    if process.returncode and not failure:
+        failure = (complaint.strip() or "no word").splitlines()[-1][:200]
+    found: list[report.Reading] = []
+    if not failure:
+        try:
+            found = [read(entry) for entry in json.loads(said.strip().splitlines()[-1])]
+        except (IndexError, KeyError, TypeError, ValueError):
+            failure = "its last line is no list of readings"
+    if failure:
+        print("\n".join(complaint.strip().splitlines()[-TAIL:]), flush=True)
+        return [], f"{shown}: {failure}"
+    return found, ""
 
 
 def read(entry: dict) -> report.Reading:
     """A reading as its own script printed it."""
     names = ("name", "ours", "peer", "goal", "unit", "judged", "lower")
     return report.Reading(**{name: entry[name] for name in names})
-
-
-def checks(device: str) -> Iterator[tuple[str, Callable[[], list[report.Reading]]]]:
-    """What must hold before a rate counts.
-
-    Args:
-        device: "cuda", or "cpu" to try the checks themselves.
-    """
-    yield "gradients", lambda: same_gradients(device, False)
-    yield "fused gradients", lambda: same_gradients(device, True)
-    if device == "cuda":
-        yield "tests", cuda_tests
-
-
-def same_gradients(device: str, fused: bool) -> list[report.Reading]:
-    """Loss and gradient of one flat batch in bfloat16 on the device, against float32 on the CPU.
-
-    Args:
-        device: of the bfloat16 one.
-        fused: with the functions that `trainer.torch_compile` fuses.
-    """
-    torch.manual_seed(0)
-    ids = {"pad_token_id": 0, "bos_token_id": 1, "cls_token_id": 1, "eos_token_id": 2, "sep_token_id": 2}
-    model = RexBertForMaskedLM(RexBertConfig.from_size("micro", vocab_size=5_003, **ids))
-    batch = flat_batch()
-    expected, gradient = loss_and_gradient(model, batch, torch.float32)
-    fuse(fused)
-    try:
-        moved = {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in batch.items()}
-        loss, found = loss_and_gradient(model.to(device), moved, torch.bfloat16)
-    finally:
-        fuse(False)
-    cosine = float(torch.nn.functional.cosine_similarity(found, gradient, dim=0))
-    name = "gpu/check/" + ("fused" if fused else "plain")
-    return [
-        report.Reading(f"{name}/gradient", cosine, None, COSINE, "cosine with float32 on the CPU", "ours"),
-        report.Reading(f"{name}/loss", abs(loss / expected - 1), None, LOSS, "relative difference", "ours", lower=True),
-    ]
-
-
-def flat_batch() -> dict[str, torch.Tensor | int]:
-    """Documents of all kinds of lengths, three tenths of the tokens labelled."""
-    generator = torch.Generator().manual_seed(1)
-    total = sum(LENGTHS)
-    ids = torch.randint(5, 5_000, (1, total), generator=generator)
-    labels = torch.where(torch.rand(1, total, generator=generator) < 0.3, ids, -100)
-    borders = torch.tensor([0, *LENGTHS]).cumsum(0).to(torch.int32)
-    positions = torch.cat([torch.arange(length) for length in LENGTHS])[None]
-    flat = {"input_ids": ids, "labels": labels, "position_ids": positions, "cu_seq_lens_q": borders}
-    return {**flat, "max_length_q": max(LENGTHS)}
-
-
-def loss_and_gradient(
-    model: RexBertForMaskedLM, batch: dict[str, torch.Tensor | int], dtype: torch.dtype
-) -> tuple[float, torch.Tensor]:
-    """Loss and all gradients in one vector, on the CPU."""
-    model.zero_grad()
-    device = next(model.parameters()).device.type
-    with torch.autocast(device, dtype, enabled=dtype is not torch.float32):
-        loss = model(**batch).loss
-    loss.backward()
-    parts = [p.grad.flatten().float().cpu() for p in model.parameters() if p.grad is not None]
-    return float(loss.detach()), torch.cat(parts)
-
-
-def cuda_tests() -> list[report.Reading]:
-    """The project's tests that need CUDA, where pytest is installed.
-
-    Raises:
-        RuntimeError: if one of them fails.
-    """
-    if importlib.util.find_spec("pytest") is None:
-        print("pytest is not installed: the tests that need CUDA were left out")
-        return []
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *CUDA_TESTS]
-    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True)
-    said = (done.stdout.strip() or done.stderr.strip() or "no word").splitlines()[-1]
-    print(f"tests that need CUDA: {said}")
-    if done.returncode:
-        raise RuntimeError(said)
-    return []
 
 
 if __name__ == "__main__":

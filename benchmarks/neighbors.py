@@ -229,7 +229,7 @@ def by_sentence_model(texts: Sequence[str], rows: np.ndarray, folder: str) -> fl
 def measure(shop: Shop, model: Path, work: Path, tokens: int, sentence_model: str | None) -> list[report.Reading]:
     """Readings of one data set; prints its part of the table."""
     trained, held_out = shop.graph.split(HELD_OUT, group=shop.groups)
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     contents = Contents.of(shop, held_out, tokenizer)
     rows = triplets(held_out, contents.lengths, MOST_TRIPLETS)
     texts = [shop.texts[product] for product in held_out.product_ids]

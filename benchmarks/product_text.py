@@ -19,8 +19,12 @@ def documents(count: int, data_dir: Path = DATA_DIR, seed: int = 0) -> tuple[lis
     rng = random.Random(seed)
     files = sorted((data_dir / "text" / "shop").glob("*.txt.gz"))
     if not files:
-        from rexbert_hf.catalog import load_sample
-
+        try:
+            from rexbert_hf.catalog import load_sample
+        except ModuleNotFoundError as error:
+            raise SystemExit(
+                f"error: no texts in {data_dir}/text/shop, and the sample shop needs {error.name}"
+            ) from None
         texts = list(load_sample("shop_text")["text"])
         rng.shuffle(texts)
         return (texts * (count // len(texts) + 1))[:count], "built-in sample shop"

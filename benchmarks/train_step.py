@@ -36,7 +36,7 @@ import torch
 import product_text
 import report
 from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM
-from rexbert_hf.pretraining.compiling import compile_layers
+from rexbert_hf.training.compiling import compile_layers
 from rexbert_hf.training.flops import FlopCounter, measure_matmul_peak, visible_pairs
 
 VOCABULARY, MAX_TOKENS, BATCH, MASK = 50_368, 1_024, 64, 0.30
@@ -189,12 +189,21 @@ def profile(worker: Worker, steps: int = 3) -> None:
     """Print the share of each kind of operation in a step of ours."""
     for number in range(WARM_UP + steps):
         if number == WARM_UP:
-            recorder = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
+            activities = [torch.profiler.ProfilerActivity.CPU]
+            activities += [torch.profiler.ProfilerActivity.CUDA] if worker.device.type == "cuda" else []
+            recorder = torch.profiler.profile(activities=activities)
             recorder.__enter__()
         worker.step(number)
     recorder.__exit__(None, None, None)
-    events = [event for event in recorder.key_averages() if event.self_cpu_time_total > 0]
-    total = sum(event.self_cpu_time_total for event in events)
+    # On CUDA an operation's time is that of its kernels, which have rows of their own: these are listed one by one.
+    cuda = worker.device.type == "cuda"
+    clock = "self_device_time_total" if cuda else "self_cpu_time_total"
+    host, device = torch.autograd.DeviceType.CPU, torch.autograd.DeviceType.CUDA
+    events = [event for event in recorder.key_averages() if getattr(event, clock) > 0]
+    rows = [(getattr(event, clock), event.key, event.count / steps, event.device_type) for event in events]
+    operations = [row[:3] for row in rows if row[3] == host]
+    listed = [row[:3] for row in rows if row[3] == device] if cuda else operations
+    total = sum(spent for spent, _, _ in listed)
     kinds = {
         "dense products": ("aten::mm", "aten::addmm", "aten::addmm_", "aten::addmv"),
         "attention products": ("aten::bmm", "aten::baddbmm", "aten::_scaled_dot_product"),
@@ -205,14 +214,14 @@ def profile(worker: Worker, steps: int = 3) -> None:
         "element by element": ("aten::mul", "aten::add", "aten::sub", "aten::div"),
     }
     shares = dict.fromkeys([*kinds, "the rest"], 0.0)
-    for event in events:
-        names = (kind for kind, starts in kinds.items() if any(_is(event.key, start) for start in starts))
-        shares[next(names, "the rest")] += event.self_cpu_time_total / total
+    for spent, key, _ in operations:
+        names = (kind for kind, starts in kinds.items() if any(_is(key, start) for start in starts))
+        shares[next(names, "the rest")] += spent / total
+    shares["the rest"] += 1 - sum(shares.values())  # kernels that no operation of torch has launched: compiled ones
     for kind, share in shares.items():
         print(f"  {share:6.1%}  {kind}")
-    for event in sorted(events, key=lambda event: -event.self_cpu_time_total)[:20]:
-        share, calls = event.self_cpu_time_total / total, event.count / steps
-        print(f"    {share:6.1%}  {event.key}  ({calls:,.0f} calls a step)")
+    for spent, key, calls in sorted(listed, reverse=True)[:20]:
+        print(f"    {spent / total:6.1%}  {key[:100]}  ({calls:,.0f} calls a step)")
 
 
 def _is(key: str, start: str) -> bool:
@@ -232,7 +241,7 @@ class Worker:
         self.rows, self.steps = stored["rows"], stored["batches"]
         from transformers import AutoTokenizer
 
-        self.tokenizer = AutoTokenizer.from_pretrained(args.rows.parent)
+        self.tokenizer = AutoTokenizer.from_pretrained(args.rows.parent, trust_remote_code=False)
         self._tune()
         self.model = self._model().to(self.device).train()
         self.flops = FlopCounter.from_config(self.model.config)

@@ -43,8 +43,8 @@ def main() -> None:
         raise SettingsError(f"give two product texts or none; got {len(options.texts)}")
     disable_progress_bar()
     folder = resolve(options.model)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    model = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
     normalize = None if options.normalize is None else options.normalize == "true"
     found = cross_attention(model, tokenizer, *(options.texts or sample_pair()), normalize=normalize)
     panels = [

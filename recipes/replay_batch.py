@@ -37,7 +37,7 @@ def main() -> None:
     report(found)
     model = load_model(found.weights).to(options.device).eval()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(found.weights)
+        tokenizer = AutoTokenizer.from_pretrained(found.weights, trust_remote_code=False)
     except (OSError, ValueError):
         tokenizer = None
     for document in found.documents[: options.documents]:

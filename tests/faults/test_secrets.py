@@ -1,18 +1,24 @@
 """A canary in HF_TOKEN: after runs and pushes it is in no file, no log and on no page of the Hub.
 
-`make faults` also mines and pushes a pool, and has a push refused.
+`make faults` also mines and pushes a pool, pre-trains and pushes a model, and has a push refused. Keys of an LLM
+endpoint and of a Qdrant server are looked for in the same way.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "corpus"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "pretraining"))
 
+from chat_server import ChatServer
 from hub_server import USER, HubServer
+from pretraining_cases import words as pretraining_words
 
 ROOT = Path(__file__).parents[2]
 ALL = bool(int(os.environ.get("REXBERT_FAULTS", "0")))
@@ -21,6 +27,14 @@ SMALL = {
     "build_index": ["--products.sample_size", "60"],
     "mine_phrases": ["--texts.1.limit", "1500", "--mining.trees", "10", "--card.noun_phrase_texts", "50"],
 }
+
+
+def command(name: str, folder: Path) -> list[str]:
+    """The recipe's command line, at a size for tests."""
+    script = [sys.executable, str(ROOT / "recipes" / f"{name}.py")]
+    if name == "pretrain":
+        return [*script, *pretraining_words(folder, cache_dir=folder / "cache")]
+    return [*script, "--output_dir", str(folder), *SMALL[name]]
 
 
 def holders(root: Path, canary: str) -> list[str]:
@@ -41,23 +55,45 @@ def test_recipes_that_push_keep_the_token_to_themselves(tmp_path):
     with HubServer(tmp_path / "hub") as hub:
         hub.tokens[CANARY] = USER
         environment = hub.environment(tmp_path / "home", token=CANARY)
-        for name, words in SMALL.items():
-            if name != "build_index" and not ALL:
-                continue
-            command = [sys.executable, str(ROOT / "recipes" / f"{name}.py"), "--output_dir", str(tmp_path / name)]
+        for name in [*SMALL, "pretrain"] if ALL else ["build_index"]:
             pushed = ["--push_to_hub", f"tester/{name.replace('_', '-')}"]
-            done = subprocess.run([*command, *words, *pushed], env=environment, capture_output=True, text=True)
+            words = [*command(name, tmp_path / name), *pushed]
+            done = subprocess.run(words, env=environment, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr[-3000:]
             assert f"pushed to {hub.endpoint}" in done.stdout
             assert CANARY not in done.stdout + done.stderr
             assert (tmp_path / name / "run.json").exists()
         # Trouble is where tokens are printed: headers and addresses in messages.
         hub.fail(status=401, times=100)
-        command = [sys.executable, "-m", "rexbert_hf.hub", "push", str(tmp_path / "build_index"), "tester/other"]
+        words = [sys.executable, "-m", "rexbert_hf.hub", "push", str(tmp_path / "build_index"), "tester/other"]
         if ALL:
-            refused = subprocess.run(command, env=environment, capture_output=True, text=True)
+            refused = subprocess.run(words, env=environment, capture_output=True, text=True)
             assert refused.returncode == 1
             assert CANARY not in refused.stdout + refused.stderr
+    assert not holders(tmp_path, CANARY)
+
+
+def test_the_key_of_an_endpoint_is_sent_there_and_kept_nowhere(tmp_path):
+    """Curation labels with it; one document is refused with an error that is written down."""
+    pages = [{"text": f"page {i} {'has a price' if i % 3 else 'is a story'}", "domain": "news"} for i in range(12)]
+    pages.append({"text": "another price | 413", "domain": "news"})
+    (tmp_path / "pages.jsonl").write_text("".join(json.dumps(page) + "\n" for page in pages))
+    with ChatServer() as server:
+        settings = {
+            "sources": f"[{{path: {tmp_path / 'pages.jsonl'}}}]",
+            "label.kind": "llm",
+            "label.endpoint": f"{{base_url: {server.url}, model: tiny, timeout: 5, api_key_env: LABELLER_KEY}}",
+            "label.max_failed_share": "0.5",
+            "stages": "[select, sample, label]",
+            "output_dir": str(tmp_path / "out"),
+        }
+        words = [word for name, value in settings.items() for word in (f"--{name}", value)]
+        recipe = [sys.executable, str(ROOT / "recipes" / "curate.py"), str(ROOT / "recipes/configs/curate_sample.yaml")]
+        environment = os.environ | {"LABELLER_KEY": CANARY}
+        done = subprocess.run([*recipe, *words], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert server.tokens == {f"Bearer {CANARY}"}
+    assert CANARY not in done.stdout + done.stderr
     assert not holders(tmp_path, CANARY)
 
 

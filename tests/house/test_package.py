@@ -68,6 +68,26 @@ def test_import_is_light():
     assert not heavy & {"datasets", "evaluate", "sentence_transformers", "matplotlib", "faiss", "fasttext"}
 
 
+def test_what_a_gpu_measures_needs_no_datasets():
+    """A borrowed machine has torch and transformers, and may lack the data sets' package."""
+    code = """import sys
+
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+    def find_spec(self, name, *rest):
+        return None if name.split(".")[0] == "datasets" else self.finder.find_spec(name, *rest)
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+import rexbert_hf.masking, rexbert_hf.data, rexbert_hf.training.compiling, rexbert_hf.retrieval.serving.encoding
+from rexbert_hf.training import CurriculumTrainer, FlopCounter
+assert "datasets" not in sys.modules"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("name", rexbert_hf.__all__)
 def test_public_names_exist(name):
     assert getattr(rexbert_hf, name) is not None

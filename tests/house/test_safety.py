@@ -36,6 +36,9 @@ def faults(module: ast.Module) -> Iterator[str]:
         if not isinstance(node, ast.Call):
             continue
         name, last = ast.unparse(node.func), ast.unparse(node.func).rsplit(".", 1)[-1]
+        said = {item.arg for item in node.keywords} & {"trust_remote_code", None}  # None: **options
+        if last == "from_pretrained" and name.rsplit(".", 2)[-2].startswith(("Auto", "auto")) and not said:
+            yield f"line {node.lineno}: {name} without trust_remote_code, so transformers may ask on the terminal"
         for bad in ("allow_pickle", "trust_remote_code"):
             value = keyword(node, bad)
             if isinstance(value, ast.Constant) and value.value is True:
@@ -72,6 +75,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {}
         "torch.load(path, weights_only=False)",
         "np.load(path, allow_pickle=True)",
         "AutoModel.from_pretrained(name, trust_remote_code=True)",
+        "AutoTokenizer.from_pretrained(name)",
+        "transformers.AutoConfig.from_pretrained(name)",
         "archive.extractall(folder)",
         "shutil.unpack_archive(a, b)",
         "yaml.load(text, Loader=yaml.Loader)",

@@ -10,6 +10,7 @@ of the checkout is on the path.
 from __future__ import annotations
 
 import argparse
+import resource
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,26 @@ assert "rexbert" in card_of_run(folder).lower()  # its template travels with the
 print(f"version {rexbert_hf.__version__}, loss {loss.item():.3f}: the wheel works")
 """
 
+OURS, STOCK = "import rexbert_hf", "from transformers import ModernBertForMaskedLM"
+MOST = 1.1
+"""Seconds that importing the package may take, of those that stock ModernBERT's class takes."""
+
+
+def import_ratio(python: Path, cwd: Path, repeats: int = 5) -> float:
+    """Processor seconds of a fresh process that imports the package, over those of one that imports the stock class.
+
+    They take turns, and the least of each counts: that is the one which the machine disturbed least.
+    """
+    found: dict[str, list[float]] = {OURS: [], STOCK: []}
+    for number in range(repeats + 1):  # the first reads files that are not in memory yet
+        for statement, seconds in found.items():
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            run(python, "-I", "-c", statement, cwd=cwd)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            if number:
+                seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(found[OURS]) / min(found[STOCK])
+
 
 def run(*command: object, cwd: Path | None = None) -> None:
     done = subprocess.run([str(part) for part in command], cwd=cwd)
@@ -82,6 +103,10 @@ def main() -> None:
             (site,) = place.glob("lib/python*/site-packages")
             (site / "dependencies.pth").write_text(f"{there}\n")  # a path alone: the other's own .pth are not read
         run(python, "-I", "-c", CHECK, cwd=folder)
+        ratio = import_ratio(python, folder)
+        print(f"importing takes {ratio:.2f} of what stock ModernBERT takes (at most {MOST})")
+        if ratio > MOST:
+            raise SystemExit(f"error: {OURS} takes {ratio:.2f} of what {STOCK} takes; the most is {MOST}")
 
 
 if __name__ == "__main__":

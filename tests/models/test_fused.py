@@ -8,7 +8,7 @@ import torch
 from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM, fused_rexbert, losses_rexbert
 from rexbert_hf.models.attention_rexbert import rotate
 from rexbert_hf.models.fused_rexbert import fusable, fuse
-from rexbert_hf.pretraining.compiling import compile_layers
+from rexbert_hf.training.compiling import compile_layers
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def test_only_what_was_asked_for_is_compiled(monkeypatch):
     names = fuse()
     assert set(names) >= {"rotate", "softmax_parts"}
     assert len(compiled) == len(names)
-    assert all(options == {"dynamic": True} for _, options in compiled)
+    assert all(options == {"dynamic": True, "backend": "inductor"} for _, options in compiled)
 
 
 def test_the_compiled_function_runs_until_it_is_undone(monkeypatch):
@@ -41,6 +41,29 @@ def test_the_compiled_function_runs_until_it_is_undone(monkeypatch):
     assert doubled(3) == -6
     fuse(False)
     assert doubled(3) == 6
+
+
+def test_fused_functions_run_in_a_model_and_give_its_gradients(monkeypatch):
+    """Eager attention rotates as every accelerator does, and a small vocabulary is one product there and here."""
+    torch.manual_seed(0)
+    config = RexBertConfig.from_size(
+        "micro", vocab_size=64, num_hidden_layers=2, pad_token_id=0, attn_implementation="eager"
+    )
+    model, labels = RexBertForMaskedLM(config), torch.tensor([[-100, 7, 9, -100, 11, 12]])
+    found = []
+    for fused in (False, True):
+        fuse(fused, backend="aot_eager")
+        calls = []
+        for name, function in fused_rexbert._COMPILED.items():
+            counted = lambda *args, key=name, plain=function, seen=calls: seen.append(key) or plain(*args)  # noqa: E731
+            monkeypatch.setitem(fused_rexbert._COMPILED, name, counted)
+        model.zero_grad()
+        loss = model(input_ids=torch.tensor([[5, 6, 7, 8, 9, 10]]), labels=labels).loss
+        loss.backward()
+        found.append([loss.detach(), *(p.grad.clone() for p in model.parameters())])
+        assert {"rotate", "softmax_parts"} <= set(calls) if fused else not calls
+    for plain, mine in zip(*found, strict=True):
+        torch.testing.assert_close(mine, plain, atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])

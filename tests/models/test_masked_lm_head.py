@@ -165,3 +165,13 @@ def test_resize_token_embeddings(size):
     optimizer.step()
     assert not torch.equal(model.decoder.weight[size - 1], before)
     assert model(ids).logits.shape == (1, 4, size)
+
+
+def test_the_device_is_asked_for_the_labels_before_the_encoder_runs(monkeypatch):
+    """Their number is what the host waits for; afterwards it would wait for the whole encoder."""
+    events, nonzero = [], torch.Tensor.nonzero
+    model = build(RexBertForMaskedLM)
+    model.model.register_forward_pre_hook(lambda *_: events.append("encoder"))
+    monkeypatch.setattr(torch.Tensor, "nonzero", lambda *args: events.append("labels") or nonzero(*args))
+    model(**flat_batch(DOCS), labels=LABELS)
+    assert events == ["labels", "encoder"]

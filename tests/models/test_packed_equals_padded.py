@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from tiny_models import (
@@ -332,3 +334,20 @@ def test_any_window_width(window):
         alone = model(doc[None]).last_hidden_state[0]
         model.set_attn_implementation("sdpa")
         torch.testing.assert_close(ours, alone, atol=2e-5, rtol=2e-5)
+
+
+def test_torchs_kernel_says_that_it_takes_determinism_from_torch(monkeypatch):
+    """It has no argument for `deterministic_flash_attn`, and reads torch's global switch in its backward pass."""
+    from rexbert_hf.models import attention_rexbert
+    from rexbert_hf.models.layout_rexbert import Layout
+
+    qkv, table = torch.randn(4, 3, 1, 8), torch.ones(4, 4)
+    layout = Layout(torch.arange(4), (1, 4), torch.tensor([0, 4], dtype=torch.int32), 4)
+    monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", lambda query, *args, **options: (query,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attention_rexbert._varlen(qkv, table, table, layout, None, "sdpa", 0.0, False)
+        with pytest.raises(UserWarning, match="full_determinism"):
+            attention_rexbert._varlen(qkv, table, table, layout, None, "sdpa", 0.0, True)
+        monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+        attention_rexbert._varlen(qkv, table, table, layout, None, "sdpa", 0.0, True)

@@ -10,8 +10,8 @@ from pretraining_cases import settings, whole_run
 
 from rexbert_hf import RexBertForMaskedLM
 from rexbert_hf.pretraining import make_arguments
-from rexbert_hf.pretraining.compiling import compile_layers
 from rexbert_hf.pretraining.processes import asked_processes, check_launcher, check_processes, launched_with
+from rexbert_hf.training.compiling import compile_layers
 
 
 @pytest.mark.parametrize(

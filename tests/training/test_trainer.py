@@ -433,3 +433,14 @@ def test_held_out_documents_are_not_needed(tmp_path):
     trainer = make_trainer(tmp_path, make_curriculum(steps=(1, 1)))
     trainer.train()
     assert trainer.held_out_results() == []
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_pinned_batches_do_not_wait_for_their_copy(tmp_path, monkeypatch, pinned):
+    trainer, copies = make_trainer(tmp_path), []
+    monkeypatch.setattr(type(trainer.args), "device", torch.device("cuda"))
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda self: pinned)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *args, **options: copies.append(options) or self)
+    batch = trainer._prepare_inputs({"input_ids": torch.ones(1, 3, dtype=torch.int64), "max_length_q": 3})
+    assert batch["max_length_q"] == 3
+    assert [options.get("non_blocking", False) for options in copies] == [pinned]

@@ -210,7 +210,7 @@ def _counter(tokenizer: str | None) -> Callable[[list[str]], list[int]]:
         return lambda texts: [len(text.split()) for text in texts]
     from transformers import AutoTokenizer
 
-    loaded = AutoTokenizer.from_pretrained(tokenizer)
+    loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
     loaded.model_max_length = 1 << 60  # nothing is cut, and nobody warned
     return lambda texts: [len(ids) for ids in loaded(texts, add_special_tokens=False)["input_ids"]]
 

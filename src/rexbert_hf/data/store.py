@@ -10,7 +10,7 @@ import json
 import logging
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,15 +18,12 @@ import pyarrow as pa
 from rexbert_hf.data.buffers import ListColumn
 from rexbert_hf.data.rows import RowBatch, offsets_of
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
 logger = logging.getLogger(__name__)
 
 MANIFEST = "tokenised.json"
+"""The file that makes a folder a finished tokenised data set; it is written last."""
 VERIFIED_BYTES = 256 << 20
 """Larger sets are checked by the sizes of their files only, unless asked otherwise: reading them takes its time."""
-"""The file that makes a folder a finished tokenised data set; it is written last."""
 FORMAT_VERSION = 1
 SPAN_COLUMNS: dict[str, type[np.generic]] = {
     "span_start": np.int32,
@@ -34,7 +31,6 @@ SPAN_COLUMNS: dict[str, type[np.generic]] = {
     "span_score": np.float32,
     "span_kind": np.int8,
 }
-_COMBINE_BELOW_BYTES = 1 << 30
 
 
 class TokenisedDataset:
@@ -88,20 +84,6 @@ class TokenisedDataset:
     def _read(table: pa.Table) -> dict[str, ListColumn]:
         dtypes: dict[str, type[np.generic]] = {"input_ids": np.int32, "word_ids": np.int32, **SPAN_COLUMNS}
         return {name: ListColumn(table.column(name), name, dtypes[name]) for name in table.column_names}
-
-    @classmethod
-    def from_dataset(cls, dataset: Dataset, num_prefix: int = 1, num_suffix: int = 1) -> TokenisedDataset:
-        """Wrap a `datasets.Dataset` without copying it (a selection or a shuffle is written out first).
-
-        A data set of many small in-memory chunks is joined, because each chunk costs a view.
-        """
-        if dataset._indices is not None:
-            dataset = dataset.flatten_indices()
-        table = dataset.data.table
-        store = cls(table, num_prefix, num_suffix)
-        if store._columns["input_ids"].num_views > 1 and table.nbytes < _COMBINE_BELOW_BYTES:
-            store = cls(store._table.combine_chunks(), num_prefix, num_suffix)
-        return store
 
     @classmethod
     def from_rows(cls, rows: Any, num_prefix: int = 1, num_suffix: int = 1) -> TokenisedDataset:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
-from datasets import Dataset, IterableDataset
 
 from rexbert_hf.data.encode import Guide, TextEncoder
 from rexbert_hf.data.left_over import remove_left_over
@@ -28,7 +27,10 @@ from rexbert_hf.data.span_counts import SpanCounts, span_report
 from rexbert_hf.data.store import FORMAT_VERSION, TokenisedDataset, write_manifest
 
 if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
     from transformers import PreTrainedTokenizerBase
+
+    Texts: TypeAlias = Dataset | IterableDataset | Sequence[str]
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +39,6 @@ _VERSION = 2
 _TASK_CHARS = 4_000_000
 _BATCH_TOKENS = 1 << 22
 _SHARD_TOKENS = 1 << 28
-
-Texts: TypeAlias = Dataset | IterableDataset | Sequence[str]
 
 
 def tokenise(
@@ -90,6 +90,8 @@ def tokenise(
         >>> [row["input_ids"].tolist() for row in store.take([0, 1])], store.metadata["skipped"]
         ([[0, 1, 2], [1, 2, 1]], {'empty': 1})
     """
+    from datasets import Dataset, IterableDataset
+
     if num_proc < 1 or batch_size < 1:
         raise ValueError(f"num_proc and batch_size must be at least 1; got {num_proc} and {batch_size}")
     encoder = encoder or TextEncoder.from_tokenizer(tokenizer, guides, min_tokens)
@@ -111,6 +113,8 @@ def tokenise(
 
 def _batches(texts: Texts, column: str, batch_size: int) -> Iterator[list[Any]]:
     """Texts in lists of `batch_size`."""
+    from datasets import Dataset, IterableDataset
+
     if isinstance(texts, Dataset):
         only = texts.select_columns([column]).with_format(None)
         for first in range(0, len(only), batch_size):
@@ -230,6 +234,8 @@ def _in_memory(results: Iterable[Result], encoder: TextEncoder) -> TokenisedData
 
 
 def _cache_key(texts: Texts, column: str, encoder: TextEncoder, fingerprint: str | None) -> str:
+    from datasets import Dataset, IterableDataset
+
     if fingerprint is None and isinstance(texts, Dataset):
         fingerprint = texts._fingerprint
     elif fingerprint is None and isinstance(texts, IterableDataset):

@@ -217,7 +217,7 @@ def fine_tune(
     tuning = tuning or Tuning()
     made = _head_for(head, train, dev, labels)
     folder = find_base(str(model))
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if place.type == "cpu":
         tune_cpu()

@@ -61,7 +61,7 @@ def read_config(folder: Path) -> Any:
         ValueError: if it cannot be loaded.
     """
     try:
-        return AutoConfig.from_pretrained(folder)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # transformers raises what it likes
         raise ValueError(f"{folder}: cannot be loaded ({first_line(error)})") from error
 
@@ -83,7 +83,8 @@ def load_as(auto: Any, folder: Path, config: Any, **fields: Any) -> tuple[Any, d
         raise ModelUnfit(f"{folder}: transformers has no {auto.__name__} of the type {config.model_type}")
     try:
         with quiet_loading():
-            model, report = auto.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **fields)
+            options = {"dtype": torch.float32, "output_loading_info": True, "trust_remote_code": False}
+            model, report = auto.from_pretrained(folder, **options, **fields)
     except Exception as error:  # transformers raises what it likes
         raise ValueError(f"{folder}: cannot be loaded ({first_line(error)})") from error
     return model, report

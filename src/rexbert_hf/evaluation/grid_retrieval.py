@@ -95,7 +95,11 @@ def grid_of(model: str, made: Any) -> list[Cell]:
     """
     width = int(made.get_embedding_dimension())
     folder = find_base(model)
-    config = made[0].auto_model.config if hasattr(made[0], "auto_model") else AutoConfig.from_pretrained(folder)
+    config = (
+        made[0].auto_model.config
+        if hasattr(made[0], "auto_model")
+        else AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    )
     trained = cells_of(config)
     if trained:
         return sorted((layers, min(dim, width)) for layers, dim in trained)

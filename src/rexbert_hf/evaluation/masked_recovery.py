@@ -221,7 +221,7 @@ class MaskedScorer:
         missing = [key for key in missing if key not in tied]
         if missing:
             raise ModelUnfit(f"{name}: it has no masked-LM head ({missing[0]} is missing): its guesses would be drawn")
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         if tokenizer.mask_token_id is None:
             raise ModelUnfit(f"{name}: its tokenizer has no mask token")
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")

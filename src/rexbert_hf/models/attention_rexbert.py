@@ -15,6 +15,8 @@ Travels to the Hub as remote code: imports torch and its siblings only.
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 
@@ -24,6 +26,11 @@ from .layout_rexbert import Layout
 
 LOCAL_BLOCK = 128
 """Queries a block in local layers: each reads LOCAL_BLOCK + 2 * window keys."""
+
+_DETERMINISTIC = (
+    "deterministic_flash_attn is for flash-attn; torch's own kernel is deterministic after"
+    " torch.use_deterministic_algorithms(True), which the Trainer's full_determinism says"
+)
 
 
 def uses_varlen(implementation: str, device: torch.device, dtype: torch.dtype) -> bool:
@@ -84,7 +91,8 @@ def attend(
         window: local layers look at |q - k| <= window; None: at the whole document.
         implementation: "sdpa", "eager", "flash_attention_2" or "flash_attention_3".
         dropout: probability of dropping an attention weight.
-        deterministic: deterministic backward pass of the flash kernels.
+        deterministic: deterministic backward pass of the flash-attn kernels; torch's own takes
+            `torch.use_deterministic_algorithms(True)`.
         paired: queries and keys come from `pair_rows`, because `turns_pairs` said so.
 
     Returns:
@@ -214,6 +222,8 @@ def _varlen(
             deterministic=deterministic,
         )  # fmt: skip
     else:
+        if deterministic and not torch.are_deterministic_algorithms_enabled():
+            warnings.warn(_DETERMINISTIC, stacklevel=2)  # the kernel has no argument for it
         out = torch.ops.aten._flash_attention_forward(
             query, key, value, cu, cu, longest, longest, dropout, False, False,
             scale=query.shape[-1] ** -0.5, window_size_left=span[0], window_size_right=span[1],

@@ -37,18 +37,20 @@ def fusable(function: FunctionT) -> FunctionT:
     return call  # type: ignore[return-value]
 
 
-def fuse(on: bool = True) -> tuple[str, ...]:
+def fuse(on: bool = True, backend: str = "inductor") -> tuple[str, ...]:
     """Compile the functions at their next call, or go back to the plain ones.
 
     Args:
         on: False undoes it.
+        backend: of torch.compile; "aot_eager" needs no compiler and makes no kernels, for tests.
 
     Returns:
         Their names.
     """
     _COMPILED.clear()
     if on:
-        _COMPILED.update({name: torch.compile(function, dynamic=True) for name, function in _FUSABLE.items()})
+        compiled = {n: torch.compile(function, dynamic=True, backend=backend) for n, function in _FUSABLE.items()}
+        _COMPILED.update(compiled)
     return tuple(_FUSABLE)
 
 

@@ -68,6 +68,11 @@ class RexBertForPreTrainingOutput(RexBertMaskedLMOutput):
     npr_loss: torch.Tensor | None = None
 
 
+def _label_places(labels: torch.Tensor | None) -> torch.Tensor | None:
+    """Places `[M]` of the labels in `[B * S]`: their number comes from the device, so ask before the encoder runs."""
+    return None if labels is None else (labels.reshape(-1) != -100).nonzero().squeeze(1)
+
+
 class RexBertForMaskedLM(RexBertPreTrainedModel):
     """Masked language modelling; without labels full logits, with labels the loss from bounded slices.
 
@@ -142,7 +147,7 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
         if return_logits not in (None, "masked", "all"):
             raise ValueError(f"return_logits={return_logits!r} must be None, 'masked' or 'all'")
         kwargs.pop("return_dict", None)
-        cells = self._cells(labels)
+        cells, places = self._cells(labels), _label_places(labels)
         flat: FlatOutput = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -154,7 +159,7 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
             on_layer=None if cells is None else cells[1],
             **kwargs,
         )
-        fields = self._predict(flat, labels, return_logits, return_ranks, num_items_in_batch, cells)
+        fields = self._predict(flat, labels, places, return_logits, return_ranks, num_items_in_batch, cells)
         return RexBertMaskedLMOutput(**fields, **flat.extras())
 
     def _cells(self, labels: torch.Tensor | None) -> tuple[Grid, LabelledStates] | None:
@@ -169,6 +174,7 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
         self,
         flat: FlatOutput,
         labels: torch.Tensor | None,
+        places: torch.Tensor | None,
         return_logits: str | None,
         return_ranks: bool,
         num_items: torch.Tensor | int | None,
@@ -178,14 +184,13 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
         fields: dict[str, Any] = {}
         if labels is None or return_logits == "all":
             fields["logits"] = flat.layout.restore(self._decode(flat.hidden))
-        if labels is None:
+        if labels is None or places is None:
             return fields
         if tuple(labels.shape) != tuple(flat.layout.shape):
             raise ValueError(
                 f"labels have the shape {tuple(labels.shape)}, the tokens {tuple(flat.layout.shape)}: give each token "
                 "a label (-100 for none)"
             )
-        places = (labels.reshape(-1) != -100).nonzero().squeeze(1)
         index = flat.layout.flat_index(places)
         targets = labels.reshape(-1)[places]
         if targets.device.type == "cpu" and not torch.compiler.is_compiling():
@@ -260,7 +265,7 @@ class RexBertForPreTraining(RexBertForMaskedLM):
             ValueError: if `triplets` is given without `input_ids` or `content_mask`.
         """
         kwargs.pop("return_dict", None)
-        cells = self._cells(labels)
+        cells, places = self._cells(labels), _label_places(labels)
         flat: FlatOutput = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -272,7 +277,7 @@ class RexBertForPreTraining(RexBertForMaskedLM):
             on_layer=None if cells is None else cells[1],
             **kwargs,
         )
-        fields = self._predict(flat, labels, return_logits, return_ranks, num_items_in_batch, cells)
+        fields = self._predict(flat, labels, places, return_logits, return_ranks, num_items_in_batch, cells)
         fields["mlm_loss"] = fields.get("loss")
         if triplets is not None:
             npr_loss = self._reconstruction(flat, input_ids, attention_mask, content_mask, triplets, kwargs)

@@ -12,15 +12,17 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset
 
 from rexbert_hf.hub import push_dataset, resolve
 from rexbert_hf.objectives.pair_counts import AssociationReport, PairCounter, ProductId, single_associations
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -302,6 +304,8 @@ class AssociationGraph:
             pq.write_table(dataset.data.table, folder / "train-00000-of-00001.parquet")
 
     def _tables(self) -> dict[str, Dataset]:
+        from datasets import Dataset
+
         ids = pa.array(self.product_ids)
         pairs = self.pairs()
         ends = {f"product_{name}": ids.take(pa.array(pairs[:, i])) for i, name in enumerate("ab")}

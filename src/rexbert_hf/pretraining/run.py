@@ -19,7 +19,6 @@ from rexbert_hf.phrases import InverseDocumentFrequency
 from rexbert_hf.pretraining.arguments import make_arguments
 from rexbert_hf.pretraining.associations import Associations, load_associations
 from rexbert_hf.pretraining.baselines import batches_of
-from rexbert_hf.pretraining.compiling import compile_layers
 from rexbert_hf.pretraining.corpora import Corpus, prepare, tokenizer_key
 from rexbert_hf.pretraining.encoder import load_model, load_tokenizer
 from rexbert_hf.pretraining.finish import finish, finished_results, measure, push, save_model
@@ -30,6 +29,7 @@ from rexbert_hf.settings import sole_run, to_dict
 from rexbert_hf.training import CurriculumTrainer, NeighborDataset, Plan, resolve
 from rexbert_hf.training.checkpoint import micro_batches_of
 from rexbert_hf.training.collation import MASKINGS, register_masking
+from rexbert_hf.training.compiling import compile_layers
 from rexbert_hf.training.cpu import tune_cpu
 from rexbert_hf.training.languages import tokens_by_language
 

@@ -144,10 +144,9 @@ class StableAdamW(torch.optim.Optimizer):
         torch._foreach_mul_(squares, beta2)
         torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
         denominators = torch._foreach_sqrt(squares)
-        ratios = torch._foreach_clamp_min(denominators, group["eps"])
-        torch._foreach_reciprocal_(ratios)
-        torch._foreach_mul_(ratios, grads)
-        # All rates in a few kernels, not a few for each tensor: a small model's step is bound by launches.
+        ratios = torch._foreach_div(grads, torch._foreach_clamp_min(denominators, group["eps"]))
+        # All rates in a few kernels, not a few for each tensor. Multiplying by them is a kernel a tensor all the same:
+        # torch joins these only for numbers of the host, for which the device would have to be waited for.
         norms = torch._foreach_norm(ratios)
         del ratios
         torch._foreach_div_(norms, [w.numel() ** 0.5 for w in weights])

@@ -42,7 +42,6 @@ class DocumentLoss:
         loss: sum over its labelled tokens.
         input_ids: int64 `[N]`, as masked.
         labels: int64 `[N]`.
-        token_losses: float32 `[M]` of the labelled tokens in order; None where the model gives no logits.
     """
 
     micro: int
@@ -51,7 +50,6 @@ class DocumentLoss:
     loss: float
     input_ids: torch.Tensor
     labels: torch.Tensor
-    token_losses: torch.Tensor | None = None
 
     @property
     def num_labels(self) -> int:
@@ -155,7 +153,7 @@ def load_model(folder: Path) -> nn.Module:
 
     from rexbert_hf.models import modeling_rexbert
 
-    names = transformers.AutoConfig.from_pretrained(folder).architectures or []
+    names = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False).architectures or []
     for name in names:
         found = getattr(modeling_rexbert, name, None) or getattr(transformers, name, None)
         if found is not None:

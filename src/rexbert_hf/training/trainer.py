@@ -272,6 +272,13 @@ class CurriculumTrainer(WatchedTrainer):
         self._step_loss = loss if self._step_loss is None else self._step_loss + loss
         return loss
 
+    def _prepare_input(self, data: Any) -> Any:
+        """Pinned ids go to the device beside the step in progress; the stock Trainer waits for each copy."""
+        whole = isinstance(data, torch.Tensor) and not data.is_floating_point()  # DeepSpeed casts the others
+        if whole and self.args.device.type == "cuda" and data.is_pinned():
+            return data.to(self.args.device, non_blocking=True)
+        return super()._prepare_input(data)
+
     def compute_loss(
         self,
         model: nn.Module,

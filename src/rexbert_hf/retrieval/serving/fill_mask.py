@@ -55,8 +55,8 @@ class FillMask:
         import rexbert_hf.models  # noqa: F401 - RexBERT is known to transformers from now on
 
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
-            self.model: Any = AutoModelForMaskedLM.from_pretrained(name).eval()
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            self.model: Any = AutoModelForMaskedLM.from_pretrained(name, trust_remote_code=False).eval()
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0][:160]
             raise ValueError(f"masked_lm {name} cannot be loaded ({reason}): give a masked language model") from None

@@ -137,11 +137,15 @@ def _loaded(settings: BiEncoderSettings) -> list[nn.Module]:
     folder = find_base(settings.base, settings.revision)
     try:
         if (folder / "modules.json").exists():
-            rates = _dropouts(settings, AutoConfig.from_pretrained(folder)) if (folder / "config.json").exists() else {}
+            rates = (
+                _dropouts(settings, AutoConfig.from_pretrained(folder, trust_remote_code=False))
+                if (folder / "config.json").exists()
+                else {}
+            )
             whole = SentenceTransformer(str(folder), config_kwargs=rates)
             modules = [module for module in whole if not isinstance(module, Normalize)]
         else:
-            rates = _dropouts(settings, AutoConfig.from_pretrained(folder))
+            rates = _dropouts(settings, AutoConfig.from_pretrained(folder, trust_remote_code=False))
             encoder = Transformer(str(folder), max_seq_length=settings.max_tokens, config_kwargs=rates)
             modules = [encoder, Pooling(encoder.get_embedding_dimension(), settings.pooling or "mean")]
     except Exception as error:  # transformers and sentence-transformers raise what they like
@@ -232,7 +236,9 @@ def _as_a_sub_model(encoder: RexBertModel, has_last: bool) -> None:
 def _tokenizer(settings: BiEncoderSettings, texts: Sequence[str]) -> PreTrainedTokenizerBase:
     if settings.tokenizer is None:
         return train_tokenizer(texts, settings.vocab_size)
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(resolve(settings.tokenizer))
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        resolve(settings.tokenizer), trust_remote_code=False
+    )
     return tokenizer
 
 

@@ -136,7 +136,7 @@ class DSSM(InputModule):
             **kwargs: of the Hub (`revision`, `token`, ...).
         """
         folder = resolve(model_name_or_path, revision=kwargs.get("revision")) / subfolder
-        module = cls(AutoTokenizer.from_pretrained(folder), **cls.load_config(str(folder)))
+        module = cls(AutoTokenizer.from_pretrained(folder, trust_remote_code=False), **cls.load_config(str(folder)))
         cls.load_torch_weights(str(folder), model=module)
         return module
 
