@@ -241,7 +241,7 @@ def test_errors_are_one_line(run, tmp_path, words, status, message):
 def test_the_home_depot_configurations_can_be_read():
     settings = load_settings(FinetuneSettings, CONFIGS / "finetune_homedepot.yaml")
     assert settings.data.relevant == 2.33
-    assert settings.data.test_buckets == [0, 1]
+    assert settings.data.split_rule == "sha1_mod_10"
     assert settings.trainer.max_minutes is not None
     assert settings.trainer.max_minutes < 60
-    assert load_settings(DistilSettings, CONFIGS / "distil_homedepot.yaml").data.relevant == 2.33
+    assert load_settings(DistilSettings, CONFIGS / "distil_homedepot.yaml").data == settings.data

@@ -186,6 +186,7 @@ def _settings(source: TaskSource) -> tuple[SearchDataSettings, Scale]:
         encoding="latin-1",
         pair_columns=dict(columns),
         product_columns={"product_id": "product_uid", "title": "product_title"},
+        split_rule="sha1_mod_10",
         relevant=HOMEDEPOT_SCALE.relevant,
     )
     return settings, HOMEDEPOT_SCALE
