@@ -192,7 +192,6 @@ def _audit(run: BuildPairsRun, relevant: Sample, products: Dataset, ids: list[st
     if judge is None:
         titles = [product_text(products[product], ("title", "brand", "description"))[:200] for _, product in relevant]
         write_audit_sample(run.output_dir / "audit_sample.csv", sample, titles)
-        logger.info("audit_sample.csv holds %d pairs: fill in 'relevant' and pass --audit.csv", len(sample))
         return Audit(len(sample), 0, 0, None, None, None)
     return audit_pairs(sample, judge, run.audit.least)
 
