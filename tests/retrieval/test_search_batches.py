@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from search_cases import TEXTS, tiny_data, tiny_model
 
+from rexbert_hf.metrics import Judgements
 from rexbert_hf.retrieval.training.mining import MiningSettings, mine_negatives
 from rexbert_hf.retrieval.training.search_batches import (
     RowSettings,
@@ -69,6 +72,16 @@ def test_hinge_rows_have_the_ratio_and_random_negatives_nobody_judged(shop):
     assert counts[1] / counts[2] == pytest.approx(3, abs=0.05)
     # A random product is judged for the query now and then, and is left out.
     assert 6 < counts[0] / counts[2] <= 7
+
+
+def test_a_product_with_the_text_of_a_positive_is_no_hard_negative():
+    """Products 0 and 1 are the same text: one judged right and the other wrong must not contradict each other."""
+    data = tiny_data()
+    judged = Judgements.from_pairs([0, 0, 0, 1], [0, 1, 2, 1], [1.0, 0.0, 0.0, 0.0], 4)
+    data = dataclasses.replace(data, judged=judged)
+    batches = SearchBatches(data, "hinge", RowSettings(batch_size=8, hard=3, random=0), 20)
+    seen = {tuple(pair) for step in range(20) for pair in zip(*batches[step].columns.values(), strict=True)}
+    assert seen == {("mug", "red mug"), ("mug", "blue plate")}
 
 
 def test_graded_rows_carry_the_grades(shop):
@@ -153,6 +166,22 @@ def test_collator_names_what_losses_expect():
     assert batch["query_task"] == "query"
     assert batch["product_task"] == "document"
     assert len(batch["query_input_ids"]) == len(batch["product_attention_mask"]) == 4
+
+
+def test_the_model_trains_with_the_prompts_that_it_serves_with():
+    model = tiny_model(max_tokens=64)
+    model.prompts = {"query": "pot lid ", "passage": "steel "}
+    rows = SearchBatches(tiny_data(), "ranking", RowSettings(batch_size=4), 5)[0]
+    batch = SearchCollator(model)([rows])
+    for column, prompt, encode in (
+        ("query", "pot lid ", model.encode_query), ("product", "steel ", model.encode_document)
+    ):  # fmt: skip
+        ids = model.tokenizer([prompt + text for text in rows.columns[column]], padding=True)["input_ids"]
+        assert batch[f"{column}_input_ids"].tolist() == ids
+        features = {name.removeprefix(f"{column}_"): value for name, value in batch.items() if column in name}
+        np.testing.assert_allclose(
+            model.eval()(features)["sentence_embedding"].detach(), encode(rows.columns[column]), atol=1e-5
+        )
 
 
 def test_settings_are_checked():
