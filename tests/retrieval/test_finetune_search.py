@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -11,9 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Router, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
 
+from rexbert_hf.catalog import load_sample
 from rexbert_hf.hub import read_run
 from rexbert_hf.retrieval.training import distil as distil_module
 from rexbert_hf.retrieval.training.distil import distil_search
@@ -73,6 +77,57 @@ def test_a_finished_run_is_left_as_it_is(teacher, monkeypatch):
     output, results = teacher
     monkeypatch.setattr(SearchTrainer, "train", lambda self: pytest.fail("trained again"))
     assert finetune_search(settings_of(output, trainer__epochs="4"))["test"] == results["test"]
+
+
+def own_pairs(folder):
+    """The sample shop in files, as a user's own."""
+    load_sample("query_products", size=150).to_parquet(str(folder / "pairs.parquet"))
+    load_sample("products", size=150).to_parquet(str(folder / "products.parquet"))
+    return {"data__pairs": str(folder / "pairs.parquet"), "data__products": str(folder / "products.parquet")}
+
+
+def retrain(folder):
+    """Other weights under the same name."""
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: value + 0.01 for name, value in weights.items()}, folder / "model.safetensors")
+
+
+def test_a_run_is_finished_only_with_the_same_data_and_base(teacher, tmp_path, monkeypatch):
+    base = Path(shutil.copytree(teacher[0], tmp_path / "base", ignore=shutil.ignore_patterns("checkpoint-*")))
+    more = {**own_pairs(tmp_path), "model__base": str(base), "trainer__max_steps": "2", "validation__test": "false"}
+    first = finetune_search(settings_of(tmp_path / "run", **more))
+    with monkeypatch.context() as patch:
+        patch.setattr(SearchTrainer, "train", lambda self: pytest.fail("trained again"))
+        # What is only logged, kept or measured afterwards makes no other run.
+        same = {"trainer__logging_steps": "5", "trainer__save_total_limit": "1", "trainer__report_to": "none"}
+        assert finetune_search(settings_of(tmp_path / "run", **more, **same)) == first
+    weights = (base / "model.safetensors").read_bytes()
+    retrain(base)
+    with pytest.raises(ValueError, match=r"another plan \(base: "):
+        finetune_search(settings_of(tmp_path / "run", **more))
+    (base / "model.safetensors").write_bytes(weights)
+    assert finetune_search(settings_of(tmp_path / "run", **more)) == first
+    rows = load_sample("query_products", size=150).select(range(100))
+    rows.to_parquet(str(tmp_path / "pairs.parquet"))
+    with pytest.raises(ValueError, match=r"another plan \(data: "):
+        finetune_search(settings_of(tmp_path / "run", **more))
+
+
+def test_a_stopped_run_goes_on_under_other_logging(tmp_path, monkeypatch):
+    more = {"trainer__max_steps": "4", "trainer__save_epochs": "0.1", "validation__test": "false"}
+    stock = SearchTrainer.training_step
+
+    def interrupted(self, *args, **kwargs):
+        loss = stock(self, *args, **kwargs)
+        self._stop.received = signal.SIGTERM
+        return loss
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SearchTrainer, "training_step", interrupted)
+        with pytest.raises(TrainingInterrupted):
+            finetune_search(settings_of(tmp_path, **more))
+    more |= {"trainer__logging_steps": "3", "trainer__cpu_threads": "2", "trainer__save_total_limit": "1"}
+    assert finetune_search(settings_of(tmp_path, **more))["resumed_from_step"] == 1
 
 
 def test_the_best_model_is_the_one_that_stays(tmp_path, monkeypatch):
@@ -176,13 +231,52 @@ def test_distillation_learns_the_teacher_and_asks_it_once(teacher, tmp_path, mon
     assert again["test"] == results["test"]
 
 
+FROM_LAYERS = {"trainer__max_steps": "2", "validation__test": "false", "student__overrides": "{}"}
+
+
+@pytest.mark.parametrize(("shared", "student"), [("false", "true"), ("false", "false"), ("true", "false")])
+def test_layers_of_a_teacher_with_two_encoders_or_one(tmp_path, shared, student):
+    more = {"trainer__max_steps": "2", "validation__test": "false"}
+    finetune_search(settings_of(tmp_path / "teacher", **more, model__shared=shared, model__pooling="cls"))
+    words = {**FROM_LAYERS, "teacher_layers": "[0]", "student__shared": student}
+    distil_search(distil_settings(tmp_path / "student", tmp_path / "teacher", **words))
+    model = SentenceTransformer(str(tmp_path / "student"))
+    assert isinstance(model[0], Router) == (student == "false")
+    modes = [part.pooling_mode for part in model.modules() if isinstance(part, Pooling)]
+    assert modes == ["mean"] * (1 if student == "true" else 2), "the student's own setting"
+    encoders = [part for part in model.modules() if isinstance(part, Transformer)]
+    assert all(part.auto_model.config.num_hidden_layers == 1 for part in encoders)
+
+
+def test_a_retrained_teacher_is_another_run(teacher, tmp_path):
+    copied = Path(shutil.copytree(teacher[0], tmp_path / "teacher", ignore=shutil.ignore_patterns("checkpoint-*")))
+    more = {"trainer__max_steps": "2", "validation__test": "false", "cache_dir": str(tmp_path / "cache")}
+    distil_search(distil_settings(tmp_path / "run", copied, **more))
+    retrain(copied)
+    with pytest.raises(ValueError, match=r"another plan \(teacher: "):
+        distil_search(distil_settings(tmp_path / "run", copied, **more))
+
+
+def test_what_runs_in_one_process_says_so(teacher, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="distillation runs in one process, and WORLD_SIZE is 2"):
+        distil_search(distil_settings(tmp_path, teacher[0]))
+
+
 def test_a_student_from_teacher_layers(teacher, tmp_path):
-    settings = distil_settings(tmp_path, teacher[0], trainer__max_steps="2", teacher_layers="[0]")
+    settings = distil_settings(tmp_path, teacher[0], **FROM_LAYERS, teacher_layers="[0]")
     distil_search(settings)
     config = json.loads((tmp_path / "config.json").read_text())
     assert (config["num_hidden_layers"], config["hidden_size"]) == (1, 64)
+    # The rest of the student's settings holds for the teacher's layers too.
+    pooling = json.loads((tmp_path / "1_Pooling" / "config.json").read_text())
+    assert "mean" in json.dumps(pooling.get("pooling_mode", "mean"))
+    with pytest.raises(ValueError, match=r"another plan .*teacher_layers"):
+        distil_search(distil_settings(tmp_path, teacher[0], **FROM_LAYERS, teacher_layers="[0, 1]"))
     with pytest.raises(ValueError, match="begin with 0"):
-        distil_search(distil_settings(tmp_path / "other", teacher[0], teacher_layers="[1]"))
+        distil_search(distil_settings(tmp_path / "other", teacher[0], **FROM_LAYERS, teacher_layers="[1]"))
+    with pytest.raises(SettingsError, match=r"student\.overrides and student\.tokenizer are for a new student"):
+        distil_settings(tmp_path, teacher[0], teacher_layers="[0]")
     with pytest.raises(SettingsError, match="set one"):
         distil_settings(tmp_path, teacher[0], teacher_layers="[1]", student__overrides="{}", student__base="x")
 
@@ -229,6 +323,7 @@ def test_recipes_print_figures_and_end_with_status_0(run, teacher, tmp_path):
         (["--data.pairs", "nowhere.csv"], 1, "nowhere.csv"),
         (["--rows.mined", "1", "--loss.name", "hinge"], 2, "rows.mined is for the ranking loss"),
         (["--push_to_hub", "no name"], 2, "push_to_hub"),
+        (["--loss.name", "cosent", "--loss.cached"], 2, "loss.cached does not go with loss.name cosent"),
     ],
 )
 def test_errors_are_one_line(run, tmp_path, words, status, message):

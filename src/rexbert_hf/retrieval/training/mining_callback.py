@@ -44,8 +44,9 @@ class Mining(TrainerCallback):
             from_step = int(path.stem.rpartition("-")[2])
             if state.global_step and from_step <= state.global_step + 1:
                 self.batches.set_negatives(np.load(path, allow_pickle=False), from_step)
-            else:
-                path.unlink()
+            elif self.trainer.is_world_process_zero():
+                path.unlink(missing_ok=True)
+        self.trainer.accelerator.wait_for_everyone()
         if not state.global_step:
             self._mine(0)
 

@@ -132,7 +132,7 @@ class SearchTrainer(ResumableTrainer, SentenceTransformerTrainer):
     def _factor(self, step: int) -> float:
         done = self.progress
         if self.warmup and done < self.warmup:
-            return max(done, 0.5 / self.args.max_steps) / self.warmup
+            return min(1.0, max(done, 0.5 / self.args.max_steps) / self.warmup)
         return 1.0 - (1.0 - self.final) * (done - self.warmup) / (1.0 - self.warmup)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
@@ -187,6 +187,7 @@ class SearchTrainer(ResumableTrainer, SentenceTransformerTrainer):
 
     def load_best(self) -> None:
         """Take the weights with the best validation figure, where there was any validation."""
+        self.accelerator.wait_for_everyone()  # the first process writes them
         if (self.output_dir / BEST).is_dir() and self.history():
             self._load_from_checkpoint(str(self.output_dir / BEST))
 

@@ -23,23 +23,6 @@ from rexbert_hf.training import checkpoint as ckpt
 logger = logging.getLogger(__name__)
 
 
-def model_fingerprint(folder: Path) -> str:
-    """Changes with any weight, tokenizer entry or setting of a saved model; its card and run file do not count.
-
-    Args:
-        folder: of a sentence-transformers model.
-    """
-    digest = hashlib.sha256()
-    kinds = ("*.safetensors", "*.json", "*.txt", "*.model")
-    files = sorted({path for kind in kinds for path in [*folder.glob(kind), *folder.glob(f"[!.]*_*/{kind}")]})
-    for path in files:
-        if path.name in ("run.json", "config_sentence_transformers.json") or path.parent.name.startswith("checkpoint"):
-            continue
-        digest.update(path.relative_to(folder).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 class TeacherScores:
     """Scores of a teacher for pairs of query and product numbers.
 
