@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import runpy
 import shutil
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from search_cases import TEXTS, tiny_data
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
@@ -24,6 +26,7 @@ from rexbert_hf.retrieval.training.distil import distil_search
 from rexbert_hf.retrieval.training.distil_settings import DistilSettings
 from rexbert_hf.retrieval.training.finetune import finetune_search
 from rexbert_hf.retrieval.training.finetune_settings import FinetuneSettings
+from rexbert_hf.retrieval.training.reranker import RerankerSettings, RerankerTrainer, finetune_reranker, reranker_rows
 from rexbert_hf.retrieval.training.search_trainer import SearchTrainer
 from rexbert_hf.settings import SettingsError, load_settings
 from rexbert_hf.training.interruption import TrainingInterrupted
@@ -313,6 +316,53 @@ def test_recipes_print_figures_and_end_with_status_0(run, teacher, tmp_path):
     assert status == 0
     assert "nDCG@10 of the judged products" in out
     assert "pipeline_tag: text-ranking" in (tmp_path / "b" / "README.md").read_text()
+
+
+def reranker_of(output, base, **more):
+    words = {"base": str(base), "output_dir": str(output), "data.sample_size": "150", "batch_size": "16", "seed": "3"}
+    words |= {"trainer.use_cpu": "true", "trainer.bf16": "false", "trainer.max_steps": "8", "test_queries": "3"}
+    words |= {name.replace("__", "."): value for name, value in more.items()}
+    return load_settings(RerankerSettings, CONFIGS / "finetune_reranker.yaml", list(words.items()))
+
+
+def test_a_reranker_that_was_stopped_is_never_stopped_and_finishes_once(teacher, tmp_path, monkeypatch):
+    more = {"trainer__save_epochs": "0.01", "trainer__weight_decay": "0.1", "trainer__warmup": "0.5"}
+    whole = finetune_reranker(reranker_of(tmp_path / "whole", teacher[0], **more))
+    rates = []
+    stock = RerankerTrainer.training_step
+
+    def interrupted(self, *args, **kwargs):
+        rates.append(self.optimizer.param_groups[0]["lr"])
+        loss = stock(self, *args, **kwargs)
+        if self.state.global_step == 4:
+            self._stop.received = signal.SIGTERM
+        return loss
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RerankerTrainer, "training_step", interrupted)
+        with pytest.raises(TrainingInterrupted):
+            finetune_reranker(reranker_of(tmp_path / "cut", teacher[0], **more))
+    # The warm-up is half of the eight steps, not of the epoch; the rate of a step is that of the steps before it.
+    assert rates[:5] == pytest.approx([5e-4 * share for share in (0.125, 0.125, 0.25, 0.5, 0.75)])
+    torch.manual_seed(99)
+    assert finetune_reranker(reranker_of(tmp_path / "cut", teacher[0], **more))["resumed_from_step"] == 5
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    monkeypatch.setattr(RerankerTrainer, "train", lambda self: pytest.fail("trained again"))
+    again = finetune_reranker(reranker_of(tmp_path / "whole", teacher[0], **more))
+    assert again["ndcg@10_of_judged"] == whole["ndcg@10_of_judged"]
+
+
+def test_random_zeros_of_a_reranker_are_new_and_have_text():
+    data = dataclasses.replace(tiny_data(), texts=[*TEXTS[:-1], ""])
+    rows = reranker_rows(data, 50.0, seed=0).to_list()
+    judged = {("mug", "red mug"), ("mug", "blue plate"), ("plate", "blue plate"), ("lamp", "green lamp shade")}
+    judged |= {("pot", "steel pot with lid")}
+    assert {(row["query"], row["product"]) for row in rows[:5]} == judged
+    zeros = {(row["query"], row["product"]) for row in rows[5:]}
+    assert len(rows) > 100
+    assert not zeros & {*judged, ("mug", "Red  Mug")}
+    assert "" not in {product for _, product in zeros}
 
 
 @pytest.mark.parametrize(

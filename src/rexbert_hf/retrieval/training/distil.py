@@ -56,6 +56,7 @@ class DistilLoss(nn.Module):
 
     Example:
         >>> import torch
+        >>> from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings
         >>> model = load_biencoder(BiEncoderSettings(vocab_size=384), ["red mug", "blue plate"] * 2)
         >>> features = [model.preprocess(texts) for texts in (["mug", "plate"], ["red mug", "blue plate"])]
         >>> scores = TeacherScores(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32))
@@ -265,7 +266,7 @@ def _train(
     steps.num_steps = args.max_steps
     loss = DistilLoss(model, scores, settings.rows.in_batch, settings.block_size, settings.cached)
     trainer = SearchTrainer(
-        model, args, steps, SearchCollator(model), loss, evaluator, warmup=settings.trainer.warmup,
+        model, args, steps, SearchCollator(model), loss, evaluator=evaluator, warmup=settings.trainer.warmup,
         final=settings.trainer.final, max_minutes=settings.trainer.max_minutes,
         patience=settings.validation.patience, description=description(settings, _DECIDING, contents),
     )  # fmt: skip

@@ -124,7 +124,7 @@ def train_and_measure(
     check_processes(args.world_size, None)
     chosen = settings.trainer
     trainer = SearchTrainer(
-        model, args, batches, SearchCollator(model), loss, evaluator,
+        model, args, batches, SearchCollator(model), loss, evaluator=evaluator,
         warmup=chosen.warmup, final=chosen.final, max_minutes=chosen.max_minutes,
         patience=settings.validation.patience,
         description=description(settings, _DECIDING, contents or {"data": data.fingerprint}),
