@@ -150,7 +150,15 @@ def test_a_sample_for_a_person_and_back(run, tmp_path):
 def test_a_log_and_a_catalogue_of_ones_own(run, tmp_path):
     """Unknown products, an empty query, a query of 10,000 words, a product without title, one without text."""
     rows = [
-        {"query": "mug", "shown": ["a", "b", "zz"], "clicked": ["a"], "bought": ["a"]},
+        {
+            "query": "mug",
+            "shown": ["a", "b", "zz"],
+            "clicked": ["a"],
+            "bought": ["a"],
+            "language": "en",
+            "country": "US",
+        },
+        {"query": "MUG", "shown": ["a"], "clicked": [], "bought": [], "language": "en", "country": "CA"},
         {"query": "", "shown": ["a"], "clicked": [], "bought": []},
         {"query": "mug " * 10_000, "shown": ["a"], "clicked": [], "bought": []},
         {"query": "tea", "shown": ["c", "b"], "clicked": [], "bought": []},
@@ -176,6 +184,8 @@ def test_a_log_and_a_catalogue_of_ones_own(run, tmp_path):
     assert (done["log"]["events_without_query"], done["log"]["events_too_long"]) == (1, 1)
     pairs = [(row["query"], row["product_id"], row["label"]) for row in rows_of(tmp_path / "out", "pairs")]
     assert pairs == [("mug", "a", 1), ("mug", "b", 0)]
+    (row,) = rows_of(tmp_path / "out", "qpi")
+    assert (row["language"], row["country"]) == ("en", None), "events of the query name two countries"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from rexbert_hf.catalog import SPLITS, normalize_text, split_of
 
 logger = logging.getLogger(__name__)
 
+CONTEXT = ("language", "country")
+"""What of an event may be a field of its query, beside the text."""
 _BUFFERED = 1 << 20
 _NEVER = np.iinfo(np.int32).max
 
@@ -157,6 +160,7 @@ class EventCounts:
         purchases: events with a purchase of it, int32 `[P]`.
         position: best position (from 1) at which it was shown, int32 `[P]`.
         touched: bool `[P]`, clicked or bought in any event, those outside the query's period included.
+        contexts: language and country of each query, each None unless all of its events name the same.
         report: what was read and what was left out.
     """
 
@@ -169,6 +173,7 @@ class EventCounts:
     purchases: np.ndarray
     position: np.ndarray
     touched: np.ndarray
+    contexts: list[tuple[str | None, ...]] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -272,6 +277,7 @@ class _Counter:
         self.queries: dict[str, int] = {}
         self.texts: list[str] = []
         self.splits: list[int] = []
+        self.contexts: list[tuple[str | None, ...]] = []
         self.buffer: list[tuple[int, int, int, int, int, bool]] = []
         self.held: list[np.ndarray] | None = None
         self.seen: Counter[str] = Counter()
@@ -291,10 +297,12 @@ class _Counter:
         if number is None:
             number = self.queries[query] = len(self.texts)
             self.texts.append(" ".join(event["query"].split()))
-            self.splits.append(0)
-            self.splits[number] = self.split.further(0, event["query"])
+            self.splits.append(self.split.further(0, event["query"]))
+            self.contexts.append(_context(event))
         elif self.split.rule != "text":
             self.splits[number] = self.split.further(self.splits[number], event["query"])
+        if (context := _context(event)) != (known := self.contexts[number]):
+            self.contexts[number] = tuple(a if a == b else None for a, b in zip(known, context, strict=True))
         counts = self.split.counts(SPLITS[self.splits[number]], time)
         self.seen["events_outside_period"] += not counts
         self._add_products(number, event, counts)
@@ -344,8 +352,9 @@ class _Counter:
         query, product = (key >> 32).astype(np.int32), (key & 0xFFFFFFFF).astype(np.int32)
         splits = np.array(self.splits, dtype=np.int8)
         return EventCounts(
-            self.texts, splits, query, product, shown, clicks, purchases, position, touched, dict(self.seen)
-        )
+            self.texts, splits, query, product, shown, clicks, purchases, position, touched, self.contexts,
+            dict(self.seen),
+        )  # fmt: skip
 
     def _report(self) -> str:
         names = ("events", "events_without_query", "events_too_long", "events_without_time", "events_outside_period")
@@ -357,6 +366,10 @@ class _Counter:
         if len(left_out) > 1:
             logger.warning("the log has %s: what cannot be used is left out", text)
         return text
+
+
+def _context(event: Mapping[str, Any]) -> tuple[str | None, ...]:
+    return tuple(sys.intern(str(event[name])) if event.get(name) else None for name in CONTEXT)
 
 
 _DTYPES = (np.int64, np.int32, np.int32, np.int32, np.int32, bool)
