@@ -58,7 +58,9 @@ class Mining(TrainerCallback):
     def _mine(self, from_step: int) -> None:
         assert self.settings.mining is not None
         size = self.settings.loss.block_size
-        table = mine_negatives(self.trainer.model, self.data, self.settings.mining, size, self.bf16, from_step)
+        folder = self.trainer.output_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        table = mine_negatives(self.trainer.model, self.data, self.settings.mining, size, self.bf16, from_step, folder)
         self.batches.set_negatives(table, from_step)
         if self.trainer.is_world_process_zero():
             staged = self.trainer.output_dir / f"{ckpt.STAGING}negatives"
