@@ -307,7 +307,8 @@ def _grades(rows: Dataset) -> list[float | None]:
     empty = [None] * len(rows)
     numbers = rows["relevance"][:] if "relevance" in rows.column_names else empty
     labels = rows["label"][:] if "label" in rows.column_names else empty
-    worth = {None: None, RANDOM_LABEL: _RANDOM, **LABEL_GRADES}
+    worth: dict[str | None, float | None] = {None: None, RANDOM_LABEL: _RANDOM}
+    worth.update(LABEL_GRADES)
     try:
         known = {label: worth[read_label(label)] for label in set(labels)}
     except ValueError as error:
