@@ -52,6 +52,7 @@ def read() -> tuple[SearchData, bool]:
         encoding="latin-1",
         pair_columns=dict(columns),
         product_columns=dict(titles),
+        split_rule="sha1_mod_10",
         relevant=2.33,
     )
     return load_search_data(settings), True

@@ -34,6 +34,9 @@ def main() -> None:
     if audit and audit["share"] is not None:
         print(f"audit: {audit['share']:.1%} of {audit['judged']} judged pairs are relevant", end="")
         print(f" (95 % interval {audit['low']:.1%} to {audit['high']:.1%})")
+    elif audit:
+        place = run.output_dir / "audit_sample.csv"
+        print(f"audit: not judged yet; fill in 'relevant' in {place} and pass --audit.csv")
     print(f"pairs, products, card and run.json in {run.output_dir}")
     if "url" in results:
         print(f"pushed to {results['url']}")

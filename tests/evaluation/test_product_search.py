@@ -18,9 +18,10 @@ from rexbert_hf.evaluation.runner import check_result
 from rexbert_hf.evaluation.search_data import ESCI_SCALE, HOMEDEPOT_SCALE, SearchProtocol, load_protocol
 from rexbert_hf.evaluation.task import DataMissing, TaskOptions, TaskSource, Tuning
 from rexbert_hf.metrics import Judgements
+from rexbert_hf.retrieval.pairs.events import QuerySplit
 from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings, load_biencoder
 from rexbert_hf.retrieval.training.evaluator import SearchEvaluator, gain_name
-from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, SearchDataSettings, bucket_of, load_search_data
+from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, SearchDataSettings, load_search_data
 from rexbert_hf.retrieval.training.search_finish import card_metrics
 
 HEADER = ["id", "product_uid", "product_title", "search_term", "relevance"]
@@ -38,7 +39,9 @@ def write_homedepot(folder, rows):
 
 def query_in(buckets, seed=0):
     """A query of the test split (buckets 0 and 1), say."""
-    return next(f"lamp {i}" for i in range(seed, 10_000) if bucket_of(f"lamp {i}") in buckets)
+    split = "test" if 0 in buckets else "train"
+    published = QuerySplit(rule="sha1_mod_10")
+    return next(f"lamp {i}" for i in range(seed, 10_000) if published.of(f"lamp {i}") == split)
 
 
 @pytest.fixture(scope="module")

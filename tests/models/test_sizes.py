@@ -7,7 +7,7 @@ import torch
 
 from rexbert_hf import RexBertConfig, RexBertForMaskedLM
 
-COUNTS = {"micro": 16_913_600, "mini": 68_457_664, "base": 149_655_232, "large": 395_881_664}
+COUNTS = {"micro": 16_913_600, "mini": 68_457_664, "base": 149_655_232, "large": 395_881_664, "student": 15_108_800}
 
 
 @pytest.mark.parametrize(("name", "count"), COUNTS.items())

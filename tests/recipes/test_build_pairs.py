@@ -12,7 +12,7 @@ from datasets import Dataset
 from rexbert_hf.catalog import split_of
 from rexbert_hf.retrieval.pairs.files import load_pairs
 from rexbert_hf.retrieval.pairs.settings import BuildPairsRun
-from rexbert_hf.settings import load_settings
+from rexbert_hf.settings import SettingsError, load_settings
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "build_pairs.py"
@@ -97,6 +97,24 @@ output_dir: {tmp_path / "out"}
     return config
 
 
+def test_a_path_and_a_sample_of_one_place_are_still_an_error():
+    for words in ({"sample": "events", "path": "log.csv"}, {"path": "log.csv"}, {"sample": "events"}):
+        typed = [("products.sample", "products"), *((f"events.{name}", value) for name, value in words.items())]
+        if len(words) == 2:
+            with pytest.raises(SettingsError, match="give either 'sample' or 'path'"):
+                load_settings(BuildPairsRun, None, typed)
+        else:
+            assert load_settings(BuildPairsRun, None, typed).events.name
+
+
+def test_a_typed_sample_takes_the_place_of_a_path(tmp_path):
+    config = tmp_path / "own.yaml"
+    config.write_text("products: {path: p.csv}\nevents: {path: log.csv}\naudit: {judgements: {path: j.csv}}\n")
+    typed = [("products.sample", "products"), ("events.sample", "events")]
+    found = load_settings(BuildPairsRun, config, typed)
+    assert (found.products.path, found.events.path, found.audit.judgements.path) == (None, None, "j.csv")
+
+
 def test_graded_files_start_without_a_log(run, tmp_path):
     status, out, err = run(str(graded(tmp_path)))
     assert status == 0, err
@@ -115,7 +133,10 @@ def test_graded_files_start_without_a_log(run, tmp_path):
 
 def test_a_sample_for_a_person_and_back(run, tmp_path):
     words = ["--output_dir", str(tmp_path / "out"), *SMALL[:4], "--audit.judgements", "null", "--audit.size", "20"]
-    assert run(*words)[0] == 0
+    status, out, _ = run(*words)
+    assert status == 0
+    assert "audit: not judged yet" in out
+    assert "audit_sample.csv and pass --audit.csv" in out
     sample = tmp_path / "out" / "audit_sample.csv"
     lines = sample.read_text().splitlines()
     assert len(lines) == 21
@@ -129,7 +150,15 @@ def test_a_sample_for_a_person_and_back(run, tmp_path):
 def test_a_log_and_a_catalogue_of_ones_own(run, tmp_path):
     """Unknown products, an empty query, a query of 10,000 words, a product without title, one without text."""
     rows = [
-        {"query": "mug", "shown": ["a", "b", "zz"], "clicked": ["a"], "bought": ["a"]},
+        {
+            "query": "mug",
+            "shown": ["a", "b", "zz"],
+            "clicked": ["a"],
+            "bought": ["a"],
+            "language": "en",
+            "country": "US",
+        },
+        {"query": "MUG", "shown": ["a"], "clicked": [], "bought": [], "language": "en", "country": "CA"},
         {"query": "", "shown": ["a"], "clicked": [], "bought": []},
         {"query": "mug " * 10_000, "shown": ["a"], "clicked": [], "bought": []},
         {"query": "tea", "shown": ["c", "b"], "clicked": [], "bought": []},
@@ -141,9 +170,13 @@ def test_a_log_and_a_catalogue_of_ones_own(run, tmp_path):
         {"product_id": "c", "title": " "},
     ]
     (tmp_path / "products.jsonl").write_text("\n".join(map(json.dumps, products)))
-    words = ["--output_dir", str(tmp_path / "out"), "--audit.judgements", "null", "--split.held_out", "0"]
-    words += ["--events", f"{{path: {tmp_path}/log.parquet}}", "--products", f"{{path: {tmp_path}/products.jsonl}}"]
-    status, _, err = run(*words)
+    # The second line of the recipe's docstring: a path takes the sample's place, and the shop's judgements go with it.
+    line = "--events.path log.parquet --products.path catalogue.parquet"
+    assert f"python recipes/build_pairs.py {line}\n" in RECIPE.read_text()
+    words = line.replace("log.parquet", f"{tmp_path}/log.parquet").split()
+    words = [word.replace("catalogue.parquet", f"{tmp_path}/products.jsonl") for word in words]
+    status, out, err = run("--output_dir", str(tmp_path / "out"), "--split.held_out", "0", *words)
+    assert "audit: not judged yet" in out
     assert status == 0, err
     done = json.loads((tmp_path / "out" / "run.json").read_text())["results"]
     assert (done["products"], done["products_without_title"], done["products_without_text"]) == (2, 1, 1)
@@ -151,6 +184,8 @@ def test_a_log_and_a_catalogue_of_ones_own(run, tmp_path):
     assert (done["log"]["events_without_query"], done["log"]["events_too_long"]) == (1, 1)
     pairs = [(row["query"], row["product_id"], row["label"]) for row in rows_of(tmp_path / "out", "pairs")]
     assert pairs == [("mug", "a", 1), ("mug", "b", 0)]
+    (row,) = rows_of(tmp_path / "out", "qpi")
+    assert (row["language"], row["country"]) == ("en", None), "events of the query name two countries"
 
 
 @pytest.mark.parametrize(

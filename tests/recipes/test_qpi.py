@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -15,10 +16,17 @@ from huggingface_hub import ModelCard
 from pretraining_cases import CONFIGS, MODEL, TINY, assert_same_weights, options, scratch
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForMaskedLM
 
+from rexbert_hf.catalog import normalize_text
 from rexbert_hf.hub import read_run
+from rexbert_hf.pretraining.corpora import prepare
+from rexbert_hf.pretraining.encoder import load_tokenizer
+from rexbert_hf.retrieval.pairs.run import build_pairs
+from rexbert_hf.retrieval.pairs.settings import BuildPairsRun
 from rexbert_hf.retrieval.training import qpi_trainer
+from rexbert_hf.retrieval.training.finetune_settings import FinetuneSettings
 from rexbert_hf.retrieval.training.qpi import run_qpi
 from rexbert_hf.retrieval.training.qpi_settings import QPISettings
+from rexbert_hf.retrieval.training.search_data import SearchDataSettings, load_search_data
 from rexbert_hf.settings import load_settings
 
 BASE = {
@@ -240,3 +248,75 @@ def test_the_configuration_for_built_pairs_can_be_read():
     found = load_settings(QPISettings, CONFIGS / "qpi_pairs.yaml", [("model.init_from", "x")])
     assert found.sources["pairs"].path == "output/pairs/qpi"
     assert found.phases[0].masking.options == {"query_probability": 0.35}
+
+
+WHOLE = {
+    "sources.pairs.pairs.max_query_tokens": "64",
+    "sources.pairs.pairs.max_tokens": "160",
+    "phases.pairs.seq_length": "160",
+}
+"""Queries are not cut, so they can be read back."""
+
+
+def queries_seen(chosen, folder):
+    """Normalised queries of all rows that a QPI run trains on, read back from their tokens."""
+    tokenizer = load_tokenizer(chosen, folder)
+    store = prepare(chosen, tokenizer, folder)["pairs"].train
+    found = set()
+    for row in range(len(store)):
+        ids = list(store[row]["input_ids"])
+        found.add(normalize_text(tokenizer.decode(ids[1 : ids.index(tokenizer.sep_token_id)])))
+    return found
+
+
+def held_out(chosen):
+    """Normalised queries that fine-tuning tests or validates on, and those that it trains on."""
+    data = load_search_data(chosen)
+    forms = [[normalize_text(data.queries[i]) for i in data.of(split, with_relevant=False)] for split in range(3)]
+    return {*forms[1], *forms[2]}, set(forms[0])
+
+
+def test_no_query_that_is_held_out_is_pre_finetuned_on_the_sample_shop(tmp_path):
+    uncut = {name.replace(".", "__"): value for name, value in WHOLE.items()}
+    seen = queries_seen(settings(tmp_path, **uncut), tmp_path)
+    never, trained = held_out(SearchDataSettings(sample_size=60))
+    assert len(never) > 5
+    assert len(seen & trained) > 20
+    assert not seen & never
+
+
+@pytest.mark.parametrize("rule", ["text", "sha1_mod_10"])
+def test_no_query_that_is_held_out_is_pre_finetuned_on_built_pairs(tmp_path, rule):
+    """The chain of the README: build_pairs, qpi_pairs.yaml, finetune_pairs.yaml; and Home Depot's split through it."""
+    sample = {"products": "{sample: products, sample_size: 60}", "split.rule": rule, "split.held_out": "0.4"}
+    if rule == "text":
+        sample |= {"events": "{sample: events, sample_size: 60}"}
+    else:
+        sample |= {"graded": "{sample: query_products, sample_size: 60}"}
+    build_pairs(load_settings(BuildPairsRun, None, [("output_dir", str(tmp_path / "pairs")), *sample.items()]))
+    base = {name: value for name, value in BASE.items() if name != "sources.pairs.sample_size"} | WHOLE
+    base |= {"sources.pairs.path": str(tmp_path / "pairs" / "qpi"), "model.size": "micro"}
+    base |= {
+        "evaluation.held_out": "0.02",
+        "sources.pairs.pairs.products": str(tmp_path / "pairs" / "products.parquet"),
+    }
+    seen = queries_seen(load_settings(QPISettings, CONFIGS / "qpi_pairs.yaml", options(tmp_path, base)), tmp_path)
+    places = {"pairs": "pairs/pairs", "products": "pairs/products.parquet", "data_dir": str(tmp_path)}
+    stage_3 = load_settings(FinetuneSettings, CONFIGS / "finetune_pairs.yaml").data
+    assert (stage_3.pairs, stage_3.pair_columns) == ("output/pairs/pairs", None)
+    never, trained = held_out(dataclasses.replace(stage_3, **places))
+    assert len(never) > 5
+    assert len(seen & trained) > 5
+    assert not seen & never
+
+
+def test_a_split_that_is_none_is_named(tmp_path):
+    rows = tmp_path / "pairs.csv"
+    rows.write_text("query,product_id,title,split\nmug,a,Mug,dev\n")
+    base = {name: value for name, value in BASE.items() if name != "sources.pairs.sample_size"}
+    chosen = load_settings(
+        QPISettings, CONFIGS / "qpi.yaml",
+        options(tmp_path, {**base, "sources.pairs.sample": "null", "sources.pairs.path": str(rows)}),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="pair 0 has the split 'dev': use train, validation, test"):
+        prepare(chosen, load_tokenizer(settings(tmp_path), tmp_path), tmp_path)

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from search_cases import QUERIES, TEXTS, features_of, tiny_data, tiny_model
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
 
 from rexbert_hf.hub.push import files_of_run
-from rexbert_hf.retrieval.training.biencoder import MINILM, BiEncoderSettings, find_base, keep_layers, load_biencoder
+from rexbert_hf.retrieval.training.biencoder import (
+    MINILM,
+    BiEncoderSettings,
+    find_base,
+    keep_layers,
+    load_biencoder,
+    model_fingerprint,
+    query_side,
+)
 from rexbert_hf.retrieval.training.dssm import fold_dssm
 from rexbert_hf.retrieval.training.evaluator import SearchEvaluator, part_of
 from rexbert_hf.retrieval.training.exact_search import encode, exact_top_k
@@ -109,6 +121,32 @@ def test_kept_layers_of_a_grid_claim_no_cells_and_no_norm(tmp_path):
     again = SentenceTransformer(saved(model, tmp_path))
     assert again[0].auto_model.config.matryoshka_grid() == []
     assert isinstance(again[0].auto_model.final_norm, torch.nn.Identity)
+
+
+def test_a_base_keeps_its_prompts(tmp_path):
+    model = tiny_model()
+    model.prompts, model.default_prompt_name = {"query": "query: ", "passage": "passage: "}, "passage"
+    folder = saved(model, tmp_path / "base")
+    again = load_biencoder(BiEncoderSettings(base=folder, max_tokens=16))
+    assert {name: text for name, text in again.prompts.items() if text} == {"query": "query: ", "passage": "passage: "}
+    assert again.default_prompt_name == "passage"
+    np.testing.assert_allclose(again.encode_query(QUERIES), model.encode_query(QUERIES), atol=1e-5)
+    before = model_fingerprint(Path(folder))
+    for name in ("run.json", "evaluation.json"):
+        (Path(folder) / name).write_text("{}")
+    assert model_fingerprint(Path(folder)) == before
+    model.prompts["query"] = "q: "
+    assert model_fingerprint(Path(saved(model, tmp_path / "base"))) != before
+
+
+def test_two_encoders_take_pooling_and_length_too(tmp_path):
+    folder = saved(tiny_model(shared=False, pooling="cls"), tmp_path / "two")
+    model = load_biencoder(BiEncoderSettings(base=folder, shared=False, pooling="mean", max_tokens=8))
+    inner = [module for module in model.modules() if isinstance(module, Transformer | Pooling)]
+    assert [module.max_seq_length for module in inner if isinstance(module, Transformer)] == [8, 8]
+    assert [module.pooling_mode for module in inner if isinstance(module, Pooling)] == ["mean", "mean"]
+    one = query_side(model)
+    np.testing.assert_allclose(one.encode_document(QUERIES), model.encode_query(QUERIES), atol=1e-6)
 
 
 def saved(model, folder):

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pytest
 from datasets import Dataset
 
 from rexbert_hf.catalog import SEARCH_EVENT, load_sample, split_of
 from rexbert_hf.retrieval.pairs.events import QuerySplit, count_events
+from rexbert_hf.retrieval.pairs.settings import RecordSource, SplitSettings
 
 ALL = QuerySplit(held_out=0)
 PRODUCTS = ["a", "b", "c", "d", "e"]
@@ -106,6 +107,37 @@ def test_events_without_time_count_only_where_time_decides():
     assert len(count_events(log, PRODUCTS, ALL)) == 2
     with pytest.raises(ValueError, match="no pair of a query and a known product"):
         count_events(log, PRODUCTS, QuerySplit(0, train_until=datetime(2026, 3, 10)))
+
+
+EARLY, LATE = (datetime(2026, month, 1, tzinfo=UTC) for month in (4, 6))
+TIMES = {
+    "datetime": lambda time: time.replace(tzinfo=None),
+    "zone": lambda time: time,
+    "ISO text": lambda time: time.isoformat(),
+    "ISO date": lambda time: f"{time:%Y%m%d}",
+    "date": lambda time: time.date(),
+    "seconds": lambda time: int(time.timestamp()),
+    "milliseconds": lambda time: int(time.timestamp() * 1000),
+}
+
+
+@pytest.mark.parametrize("until", ["2026-05-01", "2026-05-01T00:00:00+02:00"])
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("kind", TIMES)
+def test_a_log_may_write_its_times_in_any_of_these_ways(tmp_path, kind, mapped, until):
+    rows = [{**event("mug", p, bought=p), "time": TIMES[kind](time)} for p, time in (("a", EARLY), ("b", LATE))]
+    Dataset.from_list(rows).to_parquet(str(tmp_path / "log.parquet"))
+    columns = {name: name for name in ("query", "shown", "clicked", "bought", "time")} if mapped else None
+    log = RecordSource(path=str(tmp_path / "log.parquet"), columns=columns).read("events", ("query",), tmp_path)
+    split = SplitSettings(held_out=0.0, train_until=until).resolved()
+    (group,) = count_events(log, PRODUCTS, split).groups()
+    assert group.positives.tolist() == [0], "what was bought later is for other splits"
+
+
+def test_a_time_that_is_none_is_named():
+    split = QuerySplit(0, train_until=EARLY)
+    with pytest.raises(ValueError, match="event 1: time 'yesterday' is no moment: give ISO text"):
+        count_events([event("mug", "a"), {**event("mug", "a"), "time": "yesterday"}], PRODUCTS, split)
 
 
 def test_the_published_split_of_home_depot():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import runpy
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -11,15 +13,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from search_cases import TEXTS, tiny_data
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Router, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
 
+from rexbert_hf.catalog import load_sample
 from rexbert_hf.hub import read_run
 from rexbert_hf.retrieval.training import distil as distil_module
 from rexbert_hf.retrieval.training.distil import distil_search
 from rexbert_hf.retrieval.training.distil_settings import DistilSettings
 from rexbert_hf.retrieval.training.finetune import finetune_search
 from rexbert_hf.retrieval.training.finetune_settings import FinetuneSettings
+from rexbert_hf.retrieval.training.reranker import RerankerSettings, RerankerTrainer, finetune_reranker, reranker_rows
 from rexbert_hf.retrieval.training.search_trainer import SearchTrainer
 from rexbert_hf.settings import SettingsError, load_settings
 from rexbert_hf.training.interruption import TrainingInterrupted
@@ -73,6 +80,57 @@ def test_a_finished_run_is_left_as_it_is(teacher, monkeypatch):
     output, results = teacher
     monkeypatch.setattr(SearchTrainer, "train", lambda self: pytest.fail("trained again"))
     assert finetune_search(settings_of(output, trainer__epochs="4"))["test"] == results["test"]
+
+
+def own_pairs(folder):
+    """The sample shop in files, as a user's own."""
+    load_sample("query_products", size=150).to_parquet(str(folder / "pairs.parquet"))
+    load_sample("products", size=150).to_parquet(str(folder / "products.parquet"))
+    return {"data__pairs": str(folder / "pairs.parquet"), "data__products": str(folder / "products.parquet")}
+
+
+def retrain(folder):
+    """Other weights under the same name."""
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: value + 0.01 for name, value in weights.items()}, folder / "model.safetensors")
+
+
+def test_a_run_is_finished_only_with_the_same_data_and_base(teacher, tmp_path, monkeypatch):
+    base = Path(shutil.copytree(teacher[0], tmp_path / "base", ignore=shutil.ignore_patterns("checkpoint-*")))
+    more = {**own_pairs(tmp_path), "model__base": str(base), "trainer__max_steps": "2", "validation__test": "false"}
+    first = finetune_search(settings_of(tmp_path / "run", **more))
+    with monkeypatch.context() as patch:
+        patch.setattr(SearchTrainer, "train", lambda self: pytest.fail("trained again"))
+        # What is only logged, kept or measured afterwards makes no other run.
+        same = {"trainer__logging_steps": "5", "trainer__save_total_limit": "1", "trainer__report_to": "none"}
+        assert finetune_search(settings_of(tmp_path / "run", **more, **same)) == first
+    weights = (base / "model.safetensors").read_bytes()
+    retrain(base)
+    with pytest.raises(ValueError, match=r"another plan \(base: "):
+        finetune_search(settings_of(tmp_path / "run", **more))
+    (base / "model.safetensors").write_bytes(weights)
+    assert finetune_search(settings_of(tmp_path / "run", **more)) == first
+    rows = load_sample("query_products", size=150).select(range(100))
+    rows.to_parquet(str(tmp_path / "pairs.parquet"))
+    with pytest.raises(ValueError, match=r"another plan \(data: "):
+        finetune_search(settings_of(tmp_path / "run", **more))
+
+
+def test_a_stopped_run_goes_on_under_other_logging(tmp_path, monkeypatch):
+    more = {"trainer__max_steps": "4", "trainer__save_epochs": "0.1", "validation__test": "false"}
+    stock = SearchTrainer.training_step
+
+    def interrupted(self, *args, **kwargs):
+        loss = stock(self, *args, **kwargs)
+        self._stop.received = signal.SIGTERM
+        return loss
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SearchTrainer, "training_step", interrupted)
+        with pytest.raises(TrainingInterrupted):
+            finetune_search(settings_of(tmp_path, **more))
+    more |= {"trainer__logging_steps": "3", "trainer__cpu_threads": "2", "trainer__save_total_limit": "1"}
+    assert finetune_search(settings_of(tmp_path, **more))["resumed_from_step"] == 1
 
 
 def test_the_best_model_is_the_one_that_stays(tmp_path, monkeypatch):
@@ -176,13 +234,52 @@ def test_distillation_learns_the_teacher_and_asks_it_once(teacher, tmp_path, mon
     assert again["test"] == results["test"]
 
 
+FROM_LAYERS = {"trainer__max_steps": "2", "validation__test": "false", "student__overrides": "{}"}
+
+
+@pytest.mark.parametrize(("shared", "student"), [("false", "true"), ("false", "false"), ("true", "false")])
+def test_layers_of_a_teacher_with_two_encoders_or_one(tmp_path, shared, student):
+    more = {"trainer__max_steps": "2", "validation__test": "false"}
+    finetune_search(settings_of(tmp_path / "teacher", **more, model__shared=shared, model__pooling="cls"))
+    words = {**FROM_LAYERS, "teacher_layers": "[0]", "student__shared": student}
+    distil_search(distil_settings(tmp_path / "student", tmp_path / "teacher", **words))
+    model = SentenceTransformer(str(tmp_path / "student"))
+    assert isinstance(model[0], Router) == (student == "false")
+    modes = [part.pooling_mode for part in model.modules() if isinstance(part, Pooling)]
+    assert modes == ["mean"] * (1 if student == "true" else 2), "the student's own setting"
+    encoders = [part for part in model.modules() if isinstance(part, Transformer)]
+    assert all(part.auto_model.config.num_hidden_layers == 1 for part in encoders)
+
+
+def test_a_retrained_teacher_is_another_run(teacher, tmp_path):
+    copied = Path(shutil.copytree(teacher[0], tmp_path / "teacher", ignore=shutil.ignore_patterns("checkpoint-*")))
+    more = {"trainer__max_steps": "2", "validation__test": "false", "cache_dir": str(tmp_path / "cache")}
+    distil_search(distil_settings(tmp_path / "run", copied, **more))
+    retrain(copied)
+    with pytest.raises(ValueError, match=r"another plan \(teacher: "):
+        distil_search(distil_settings(tmp_path / "run", copied, **more))
+
+
+def test_what_runs_in_one_process_says_so(teacher, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="distillation runs in one process, and WORLD_SIZE is 2"):
+        distil_search(distil_settings(tmp_path, teacher[0]))
+
+
 def test_a_student_from_teacher_layers(teacher, tmp_path):
-    settings = distil_settings(tmp_path, teacher[0], trainer__max_steps="2", teacher_layers="[0]")
+    settings = distil_settings(tmp_path, teacher[0], **FROM_LAYERS, teacher_layers="[0]")
     distil_search(settings)
     config = json.loads((tmp_path / "config.json").read_text())
     assert (config["num_hidden_layers"], config["hidden_size"]) == (1, 64)
+    # The rest of the student's settings holds for the teacher's layers too.
+    pooling = json.loads((tmp_path / "1_Pooling" / "config.json").read_text())
+    assert "mean" in json.dumps(pooling.get("pooling_mode", "mean"))
+    with pytest.raises(ValueError, match=r"another plan .*teacher_layers"):
+        distil_search(distil_settings(tmp_path, teacher[0], **FROM_LAYERS, teacher_layers="[0, 1]"))
     with pytest.raises(ValueError, match="begin with 0"):
-        distil_search(distil_settings(tmp_path / "other", teacher[0], teacher_layers="[1]"))
+        distil_search(distil_settings(tmp_path / "other", teacher[0], **FROM_LAYERS, teacher_layers="[1]"))
+    with pytest.raises(SettingsError, match=r"student\.overrides and student\.tokenizer are for a new student"):
+        distil_settings(tmp_path, teacher[0], teacher_layers="[0]")
     with pytest.raises(SettingsError, match="set one"):
         distil_settings(tmp_path, teacher[0], teacher_layers="[1]", student__overrides="{}", student__base="x")
 
@@ -221,6 +318,53 @@ def test_recipes_print_figures_and_end_with_status_0(run, teacher, tmp_path):
     assert "pipeline_tag: text-ranking" in (tmp_path / "b" / "README.md").read_text()
 
 
+def reranker_of(output, base, **more):
+    words = {"base": str(base), "output_dir": str(output), "data.sample_size": "150", "batch_size": "16", "seed": "3"}
+    words |= {"trainer.use_cpu": "true", "trainer.bf16": "false", "trainer.max_steps": "8", "test_queries": "3"}
+    words |= {name.replace("__", "."): value for name, value in more.items()}
+    return load_settings(RerankerSettings, CONFIGS / "finetune_reranker.yaml", list(words.items()))
+
+
+def test_a_reranker_that_was_stopped_is_never_stopped_and_finishes_once(teacher, tmp_path, monkeypatch):
+    more = {"trainer__save_epochs": "0.01", "trainer__weight_decay": "0.1", "trainer__warmup": "0.5"}
+    whole = finetune_reranker(reranker_of(tmp_path / "whole", teacher[0], **more))
+    rates = []
+    stock = RerankerTrainer.training_step
+
+    def interrupted(self, *args, **kwargs):
+        rates.append(self.optimizer.param_groups[0]["lr"])
+        loss = stock(self, *args, **kwargs)
+        if self.state.global_step == 4:
+            self._stop.received = signal.SIGTERM
+        return loss
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RerankerTrainer, "training_step", interrupted)
+        with pytest.raises(TrainingInterrupted):
+            finetune_reranker(reranker_of(tmp_path / "cut", teacher[0], **more))
+    # The warm-up is half of the eight steps, not of the epoch; the rate of a step is that of the steps before it.
+    assert rates[:5] == pytest.approx([5e-4 * share for share in (0.125, 0.125, 0.25, 0.5, 0.75)])
+    torch.manual_seed(99)
+    assert finetune_reranker(reranker_of(tmp_path / "cut", teacher[0], **more))["resumed_from_step"] == 5
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    monkeypatch.setattr(RerankerTrainer, "train", lambda self: pytest.fail("trained again"))
+    again = finetune_reranker(reranker_of(tmp_path / "whole", teacher[0], **more))
+    assert again["ndcg@10_of_judged"] == whole["ndcg@10_of_judged"]
+
+
+def test_random_zeros_of_a_reranker_are_new_and_have_text():
+    data = dataclasses.replace(tiny_data(), texts=[*TEXTS[:-1], ""])
+    rows = reranker_rows(data, 50.0, seed=0).to_list()
+    judged = {("mug", "red mug"), ("mug", "blue plate"), ("plate", "blue plate"), ("lamp", "green lamp shade")}
+    judged |= {("pot", "steel pot with lid")}
+    assert {(row["query"], row["product"]) for row in rows[:5]} == judged
+    zeros = {(row["query"], row["product"]) for row in rows[5:]}
+    assert len(rows) > 100
+    assert not zeros & {*judged, ("mug", "Red  Mug")}
+    assert "" not in {product for _, product in zeros}
+
+
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
@@ -229,6 +373,7 @@ def test_recipes_print_figures_and_end_with_status_0(run, teacher, tmp_path):
         (["--data.pairs", "nowhere.csv"], 1, "nowhere.csv"),
         (["--rows.mined", "1", "--loss.name", "hinge"], 2, "rows.mined is for the ranking loss"),
         (["--push_to_hub", "no name"], 2, "push_to_hub"),
+        (["--loss.name", "cosent", "--loss.cached"], 2, "loss.cached does not go with loss.name cosent"),
     ],
 )
 def test_errors_are_one_line(run, tmp_path, words, status, message):
@@ -241,7 +386,7 @@ def test_errors_are_one_line(run, tmp_path, words, status, message):
 def test_the_home_depot_configurations_can_be_read():
     settings = load_settings(FinetuneSettings, CONFIGS / "finetune_homedepot.yaml")
     assert settings.data.relevant == 2.33
-    assert settings.data.test_buckets == [0, 1]
+    assert settings.data.split_rule == "sha1_mod_10"
     assert settings.trainer.max_minutes is not None
     assert settings.trainer.max_minutes < 60
-    assert load_settings(DistilSettings, CONFIGS / "distil_homedepot.yaml").data.relevant == 2.33
+    assert load_settings(DistilSettings, CONFIGS / "distil_homedepot.yaml").data == settings.data

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import tracemalloc
+
 import numpy as np
 import pytest
 from search_cases import TEXTS, tiny_data, tiny_model
 
+from rexbert_hf.metrics import Judgements
+from rexbert_hf.retrieval.training import exact_search
 from rexbert_hf.retrieval.training.mining import MiningSettings, mine_negatives
 from rexbert_hf.retrieval.training.search_batches import (
     RowSettings,
@@ -71,6 +76,16 @@ def test_hinge_rows_have_the_ratio_and_random_negatives_nobody_judged(shop):
     assert 6 < counts[0] / counts[2] <= 7
 
 
+def test_a_product_with_the_text_of_a_positive_is_no_hard_negative():
+    """Products 0 and 1 are the same text: one judged right and the other wrong must not contradict each other."""
+    data = tiny_data()
+    judged = Judgements.from_pairs([0, 0, 0, 1], [0, 1, 2, 1], [1.0, 0.0, 0.0, 0.0], 4)
+    data = dataclasses.replace(data, judged=judged)
+    batches = SearchBatches(data, "hinge", RowSettings(batch_size=8, hard=3, random=0), 20)
+    seen = {tuple(pair) for step in range(20) for pair in zip(*batches[step].columns.values(), strict=True)}
+    assert seen == {("mug", "red mug"), ("mug", "blue plate")}
+
+
 def test_graded_rows_carry_the_grades(shop):
     rows = SearchBatches(shop, "graded", RowSettings(batch_size=64), 3)[0]
     assert rows.label.dtype == np.float32
@@ -101,14 +116,34 @@ def test_mining_never_returns_an_answer_and_skips_the_first_ranks():
     assert (none == -1).mean() > 0.9 or (none >= 0).sum() < 4
 
 
-def test_a_graph_finds_the_same_negatives():
-    pytest.importorskip("faiss")
-    data, model = tiny_data(), tiny_model()
-    tables = [
-        mine_negatives(model, data, MiningSettings(keep=6, skip=0, depth=6, max_ratio=None, index=index))
-        for index in ("exact", "hnsw")
-    ]
-    assert [set(row) for row in tables[0]] == [set(row) for row in tables[1]]
+def test_mining_in_blocks_and_from_a_file_finds_the_same_and_leaves_nothing(tmp_path, monkeypatch):
+    data, model, settings = tiny_data(), tiny_model(), MiningSettings(keep=6, skip=0, depth=6, max_ratio=None)
+    whole = mine_negatives(model, data, settings)
+    asked = []
+    stock = exact_search.encode
+    monkeypatch.setattr(
+        exact_search, "encode", lambda model, texts, *rest: asked.append(texts) or stock(model, texts, *rest)
+    )
+    monkeypatch.setattr(exact_search, "PRODUCT_BLOCK", 2)
+    blocks = mine_negatives(model, data, settings, folder=tmp_path)
+    assert [set(row) for row in blocks] == [set(row) for row in whole]
+    assert max(map(len, asked)) == 2, "products are encoded a block at a time"
+    assert not list(tmp_path.iterdir())
+
+
+def test_search_in_a_mapped_file_does_not_read_it_into_memory(tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "products.npy", rng.normal(size=(200_000, 16)).astype("f4"))
+    products = np.load(tmp_path / "products.npy", mmap_mode="r")
+    queries = rng.normal(size=(3, 16)).astype("f4")
+    tracemalloc.start()
+    try:
+        found = exact_search.exact_top_k(queries, products, 5)[1]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < products.nbytes / 4
+    assert found.tolist() == np.argsort(-(queries @ np.asarray(products).T), axis=1)[:, :5].tolist()
 
 
 def test_shuffled_is_endless_and_every_pass_is_whole():
@@ -153,6 +188,22 @@ def test_collator_names_what_losses_expect():
     assert batch["query_task"] == "query"
     assert batch["product_task"] == "document"
     assert len(batch["query_input_ids"]) == len(batch["product_attention_mask"]) == 4
+
+
+def test_the_model_trains_with_the_prompts_that_it_serves_with():
+    model = tiny_model(max_tokens=64)
+    model.prompts = {"query": "pot lid ", "passage": "steel "}
+    rows = SearchBatches(tiny_data(), "ranking", RowSettings(batch_size=4), 5)[0]
+    batch = SearchCollator(model)([rows])
+    for column, prompt, encode in (
+        ("query", "pot lid ", model.encode_query), ("product", "steel ", model.encode_document)
+    ):  # fmt: skip
+        ids = model.tokenizer([prompt + text for text in rows.columns[column]], padding=True)["input_ids"]
+        assert batch[f"{column}_input_ids"].tolist() == ids
+        features = {name.removeprefix(f"{column}_"): value for name, value in batch.items() if column in name}
+        np.testing.assert_allclose(
+            model.eval()(features)["sentence_embedding"].detach(), encode(rows.columns[column]), atol=1e-5
+        )
 
 
 def test_settings_are_checked():

@@ -11,13 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rexbert_hf.catalog import load_sample
+from rexbert_hf.catalog import SPLITS, load_sample, split_of
 from rexbert_hf.retrieval.training.search_data import (
     TEST,
     TRAIN,
     VALIDATION,
     SearchDataSettings,
-    bucket_of,
     load_search_data,
     text_groups,
 )
@@ -40,14 +39,37 @@ def settings_of(tmp_path, pairs, products, **more):
     )
 
 
-def test_split_is_the_sha1_of_the_query_modulo_ten():
-    data = load_search_data(SearchDataSettings(sample_size=200))
+def test_the_published_split_is_the_sha1_of_the_query_as_it_stands_modulo_ten():
+    data = load_search_data(SearchDataSettings(sample_size=200, split_rule="sha1_mod_10"))
     for query, split in zip(data.queries, data.splits, strict=True):
         bucket = int(hashlib.sha1(query.encode()).hexdigest(), 16) % 10
         assert split == (TEST if bucket < 2 else VALIDATION if bucket == 2 else TRAIN)
-        assert bucket == bucket_of(query)
     counts = np.bincount(data.splits, minlength=3) / len(data.splits)
     assert counts[TEST] == pytest.approx(0.2, abs=0.12)  # four standard deviations of 120 queries
+
+
+def test_queries_are_split_by_the_hash_that_all_recipes_share():
+    data = load_search_data(SearchDataSettings(sample_size=200))
+    assert [SPLITS[split] for split in data.splits] == [split_of(query, 0.2) for query in data.queries]
+    larger = load_search_data(SearchDataSettings(sample_size=200, held_out=0.5))
+    assert set(data.of(TEST)) < set(larger.of(TEST))
+
+
+def test_forms_of_a_query_are_one_query(tmp_path):
+    pairs = ["query,id,label", "Oak Desk,a,E", "oak  desk,b,Exact", "OAK DESK,a,I", "pot,b,E"]
+    settings = settings_of(tmp_path, pairs, ["id,title,brand", "a,mug,x", "b,pot,x"])
+    data = load_search_data(settings)
+    assert data.queries == ["Oak Desk", "pot"]
+    assert (data.judged.offsets.tolist(), data.judged.grades.tolist()) == ([0, 2, 3], [1.0, 1.0, 1.0])
+    settings.split_rule = "sha1_mod_10"
+    # As it stands each form has a hash of its own; all are where the one that is held out most is.
+    data = load_search_data(settings)
+    assert data.queries == ["Oak Desk", "oak  desk", "OAK DESK", "pot"]
+    digits = [int(hashlib.sha1(query.encode()).hexdigest(), 16) % 10 for query in data.queries[:3]]
+    most = max(TEST if digit < 2 else VALIDATION if digit == 2 else TRAIN for digit in digits)
+    assert data.splits[:3].tolist() == [most] * 3
+    assert digits[1] != digits[2], "another example is needed"
+    assert most != TRAIN, "another example is needed"
 
 
 def test_labels_become_grades_and_random_negatives_are_not_judgements(tmp_path):
@@ -94,10 +116,7 @@ def test_what_build_pairs_writes_is_read_with_its_own_split(tmp_path):
     table = pa.table({**schema, "label": labels, "split": ["train", "train", "test"]})
     pq.write_table(table, tmp_path / "pairs" / "train.parquet")
     load_sample("products", size=30).to_parquet(str(tmp_path / "products.parquet"))
-    names = {name: name for name in ("query", "product_id", "label", "split")}
-    settings = SearchDataSettings(
-        pairs="pairs", pair_columns=names, products="products.parquet", data_dir=str(tmp_path)
-    )
+    settings = SearchDataSettings(pairs="pairs", products="products.parquet", data_dir=str(tmp_path))
     data = load_search_data(settings)
     assert len(data.texts) == 30
     assert (data.queries, data.splits.tolist()) == (["mug", "pot"], [TRAIN, TEST])
@@ -106,7 +125,7 @@ def test_what_build_pairs_writes_is_read_with_its_own_split(tmp_path):
 
 @pytest.mark.parametrize(
     ("rows", "message"),
-    [(["mug,a,X"], "unknown labels in the pairs: X"), (["mug,z,E"], "no usable pair is left")],
+    [(["mug,a,X"], "data.pairs: unknown label 'X'"), (["mug,z,E"], "no usable pair is left")],
 )
 def test_hopeless_pairs_are_one_line_errors(tmp_path, rows, message):
     with pytest.raises(ValueError, match=message):
@@ -114,8 +133,8 @@ def test_hopeless_pairs_are_one_line_errors(tmp_path, rows, message):
 
 
 def test_settings_are_checked():
-    with pytest.raises(ValueError, match="different numbers"):
-        SearchDataSettings(test_buckets=[0, 1], validation_buckets=[1])
+    with pytest.raises(ValueError, match="held_out is a share"):
+        SearchDataSettings(held_out=1.0)
     with pytest.raises(ValueError, match=r"data\.pairs"):
         SearchDataSettings(products="x.csv")
     with pytest.raises(ValueError, match="must name query, product_id"):
@@ -135,7 +154,11 @@ def test_home_depot_protocol():
         pair_columns={"query": "search_term", "product_id": "product_uid", "relevance": "relevance"},
         product_columns={"product_id": "product_uid", "title": "product_title"},
         relevant=2.33,
+        split_rule="sha1_mod_10",
     )
     data = load_search_data(settings)
     assert len(data.texts) == 54_667
     assert len(data.of(TEST)) == 2_209
+    for query, split in zip(data.queries, data.splits, strict=True):
+        digit = int(hashlib.sha1(query.encode()).hexdigest(), 16) % 10
+        assert split == (TEST if digit < 2 else VALIDATION if digit == 2 else TRAIN)

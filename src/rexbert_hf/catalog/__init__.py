@@ -21,10 +21,11 @@ from .records import (
     SENTIMENTS,
     WEB_PAGE,
     product_text,
+    read_label,
 )
 from .report import ReadReport
 from .sample import SAMPLE_KINDS, SAMPLE_SIZE, load_sample
-from .split import HELD_OUT, SPLITS, deduplicate, normalize_text, split_dataset, split_of, text_digests
+from .split import HELD_OUT, SPLITS, deduplicate, normalize_text, split_dataset, split_of, split_queries, text_digests
 
 __all__ = [
     "ASSOCIATION",
@@ -49,8 +50,10 @@ __all__ = [
     "load_sample",
     "normalize_text",
     "product_text",
+    "read_label",
     "read_records",
     "split_dataset",
     "split_of",
+    "split_queries",
     "text_digests",
 ]

@@ -14,6 +14,9 @@ from datasets import Features, List, Value
 LABELS = ("E", "S", "C", "I")
 """Exact, Substitute, Complement, Irrelevant: the values of `QUERY_PRODUCT["label"]`."""
 
+_READ = {name: name[0].upper() for name in ("exact", "substitute", "complement", "irrelevant")}
+_READ |= {label.lower(): label for label in LABELS} | {label: label for label in ("1", "0", "-1")}
+
 SENTIMENTS = ("positive", "negative", "neutral")
 """The values of an aspect's `sentiment`."""
 
@@ -108,6 +111,25 @@ RECORDS: dict[str, Features] = {
 
 PRODUCT_FIELDS = ("title", "brand", "category_path", "attributes", "description")
 """What `product_text` joins unless told otherwise, in this order."""
+
+
+def read_label(value: object) -> str | None:
+    """The label of a judged pair as every recipe reads it: one of `LABELS`, or a click log's "1", "0" and "-1".
+
+    Args:
+        value: the letter, its word ("Exact") or the number; None and empty text are no label.
+
+    Raises:
+        ValueError: if it is none of these.
+
+    Example:
+        >>> read_label("Exact"), read_label("s"), read_label(-1), read_label("")
+        ('E', 'S', '-1', None)
+    """
+    text = "" if value is None else str(value).strip()
+    if text and text.lower() not in _READ:
+        raise ValueError(f"unknown label {value!r}: labels are {', '.join(LABELS)} (or Exact, ...), or 1, 0, -1")
+    return _READ[text.lower()] if text else None
 
 
 def product_text(

@@ -96,6 +96,30 @@ def split_dataset(dataset: Dataset, column: str = "text", held_out: float = HELD
     return DatasetDict({name: dataset.select(np.flatnonzero(codes == i)) for i, name in enumerate(SPLITS)})
 
 
+def split_queries(dataset: Dataset, held_out: float = HELD_OUT) -> DatasetDict:
+    """Divide query-product pairs by their own `split` where they have one, else by the hash of their query.
+
+    A query is in one split: that which holds out most of those that its pairs name.
+
+    Args:
+        dataset: rows with `query`, and `split` (a name of `SPLITS`, or null).
+        held_out: share of the queries without a split of their own that are outside train.
+
+    Example:
+        >>> rows = {"query": ["mug", "Mug", "pot"], "split": ["train", "test", "train"]}
+        >>> parts = split_queries(Dataset.from_dict(rows))
+        >>> {name: part["query"][:] for name, part in parts.items()}
+        {'train': ['pot'], 'validation': [], 'test': ['mug', 'Mug']}
+    """
+    digests, names = _column_digests(dataset, "query"), dataset.with_format("arrow")["split"][:]
+    given = np.array([-1 if name is None else SPLITS.index(name) for name in names.to_pylist()], dtype=np.int8)
+    codes = np.where(given >= 0, given, _split_codes(digests, held_out))
+    _, query = np.unique(digests[:, 0], return_inverse=True)
+    most = np.zeros(int(query.max(initial=-1)) + 1, dtype=np.int8)
+    np.maximum.at(most, query, codes)
+    return DatasetDict({name: dataset.select(np.flatnonzero(most[query] == i)) for i, name in enumerate(SPLITS)})
+
+
 def deduplicate(dataset: Dataset, column: str = "text") -> tuple[Dataset, int]:
     """Drop rows whose text was seen before (equal after `normalize_text`); the first one stays, order is kept.
 

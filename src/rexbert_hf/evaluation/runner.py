@@ -187,8 +187,7 @@ def where(task: Task, source: TaskSource) -> str:
         source: where it looked.
 
     Example:
-        >>> from rexbert_hf.evaluation.provenance import measured_now
-    from rexbert_hf.evaluation.registry import make_task
+        >>> from rexbert_hf.evaluation.registry import make_task
         >>> task = make_task("product_search")
         >>> where(task, TaskSource(sample=True)), where(task, TaskSource(data_dir=Path("data")))
         ('sample shop', 'homedepot')

@@ -205,6 +205,7 @@ def _settings(source: TaskSource, folder: Path) -> tuple[SearchDataSettings, Sca
         encoding="latin-1",
         pair_columns=dict(columns),
         product_columns={"product_id": "product_uid", "title": "product_title"},
+        split_rule="sha1_mod_10",
         relevant=HOMEDEPOT_SCALE.relevant,
     )
     return settings, HOMEDEPOT_SCALE

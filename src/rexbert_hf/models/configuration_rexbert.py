@@ -16,8 +16,10 @@ SIZES: dict[str, dict[str, int]] = {
     "mini": {"num_hidden_layers": 19, "hidden_size": 512, "intermediate_size": 768, "num_attention_heads": 8},
     "base": {"num_hidden_layers": 22, "hidden_size": 768, "intermediate_size": 1152, "num_attention_heads": 12},
     "large": {"num_hidden_layers": 28, "hidden_size": 1024, "intermediate_size": 2624, "num_attention_heads": 16},
+    "student": {"num_hidden_layers": 2, "hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4},
 }
-"""Published sizes (reference: the Hub's parameter counts); `intermediate_size` is one half of the GLU."""
+"""Published sizes (reference: the Hub's parameter counts) and the paper's small model of product search ("Web-scale
+Semantic Product Search", section 3.1); `intermediate_size` is one half of the GLU."""
 
 AUTO_MAP = {
     "AutoConfig": "configuration_rexbert.RexBertConfig",
@@ -202,7 +204,8 @@ class RexBertConfig(ModernBertConfig):
         """Configuration of a published size.
 
         Args:
-            name: "micro" (16.9 M parameters), "mini" (68.5 M), "base" (149.7 M) or "large" (395.9 M).
+            name: "micro" (16.9 M parameters), "mini" (68.5 M), "base" (149.7 M), "large" (395.9 M) or "student"
+                (15.1 M).
             overrides: any other field, for instance `vocab_size`.
 
         Raises:

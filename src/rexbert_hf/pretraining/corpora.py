@@ -21,7 +21,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedTokenizerBase
 
-from rexbert_hf.catalog import deduplicate, split_dataset
+from rexbert_hf.catalog import deduplicate, split_dataset, split_queries
 from rexbert_hf.catalog.report import ReadReport
 from rexbert_hf.corpus.leaks import near_copies
 from rexbert_hf.data import TokenisedDataset
@@ -147,7 +147,7 @@ def _prepare(
     def write(name: str, dataset: Dataset, folder: Path, work: Path) -> dict[str, Any]:
         """Hold out, tokenise and report one set of documents."""
         unique, repeated = deduplicate(dataset)
-        parts = split_dataset(unique, "text" if source.pairs is None else "query", held_out)
+        parts = split_dataset(unique, "text", held_out) if source.pairs is None else split_queries(unique, held_out)
         if source.corpus is not None and source.evaluate and not source.splits_languages:
             parts = with_held_out(source, data_dir, work, parts)
         parts, copies = _without_near_copies(parts) if source.pairs is None else (parts, 0)

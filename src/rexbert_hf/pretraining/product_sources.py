@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
-from rexbert_hf.catalog import PRODUCT, load_sample, product_text, read_records
+from rexbert_hf.catalog import PRODUCT, SPLITS, load_sample, product_text, read_label, read_records
 from rexbert_hf.catalog.report import ReadReport
 from rexbert_hf.pretraining.product_settings import PairSettings, ProductTextSettings
 
@@ -27,11 +27,12 @@ PAIR_FEATURES = Features(
     {
         "query": Value("string"),
         "product_id": Value("string"),
+        "split": Value("string"),  # where the pairs say it
         "text": Value("string"),  # query and product, by which repeated pairs are known
         "pair": {"query": List(Value("string")), "product": List(Value("string")), "relevance": Value("float32")},
     }
 )
-_RELEVANCE = {"E": 1.0, "S": 1.0, "C": 0.0, "I": 0.0, "1": 1.0, "0": 0.0, "-1": 0.0}
+_RELEVANT_LABELS = ("E", "S", "1")
 _ROWS = 1_000
 
 
@@ -154,13 +155,13 @@ def pair_rows(
     """Pairs with the texts of both sides; those without query, product or text are left out, counted and logged.
 
     Args:
-        pairs: rows with `query`, `product_id` and, if they have it, `relevance` or `label`.
+        pairs: rows with `query`, `product_id` and, if they have it, `relevance` or `label`, and `split`.
         settings: of the pairs.
         products: fields by product id; None where the rows have them.
         report: left-out rows are added to its `empty`.
 
     Raises:
-        ValueError: if a column is missing or a label is unknown.
+        ValueError: if a column is missing, or a label or split is unknown.
     """
     needed = [*settings.query_fields, *(("product_id",) if products is not None else ())]
     missing = [name for name in needed if name not in pairs.column_names]
@@ -181,7 +182,10 @@ def pair_rows(
             continue
         pair = {"query": texts, "product": fields, "relevance": relevance}
         text = json.dumps([texts, fields], ensure_ascii=False)
-        yield {"query": query[0][1], "product_id": row.get("product_id"), "text": text, "pair": pair}
+        own = row.get("split")
+        if own is not None and own not in SPLITS:
+            raise ValueError(f"pair {number} has the split '{own}': use {', '.join(SPLITS)}, or set 'columns' without")
+        yield {"query": query[0][1], "product_id": row.get("product_id"), "split": own, "text": text, "pair": pair}
     wrong = {reason: count for reason, count in left_out.items() if reason != "below min_relevance"}
     if wrong:
         logger.warning("pairs left out: %s", ", ".join(f"{count} with {reason}" for reason, count in wrong.items()))
@@ -210,9 +214,8 @@ def relevance_of(row: Mapping[str, Any], number: int = 0) -> float:
                 f"pair {number}: relevance {value:g} is not in [0, 1]: recipes/build_pairs.py brings graded pairs there"
             )
         return value
-    if row.get("label") in (None, ""):
-        return 1.0
-    label = str(row["label"])
-    if label not in _RELEVANCE:
-        raise ValueError(f"pair {number}: unknown label {label!r}: use {', '.join(_RELEVANCE)}")
-    return _RELEVANCE[label]
+    try:
+        label = read_label(row.get("label"))
+    except ValueError as error:
+        raise ValueError(f"pair {number}: {error}") from None
+    return float(label is None or label in _RELEVANT_LABELS)

@@ -55,7 +55,7 @@ class ModelSettings:
     """Which encoder is trained.
 
     Attributes:
-        size: a published size for a new model; null where `init_from` must be given.
+        size: a published size, or student (2 layers of 256) for a new model; null where `init_from` must be given.
         init_from: continue this masked-LM checkpoint (folder or Hub id; RexBERT, ModernBERT or any other architecture).
         revision: of `init_from` on the Hub.
         grow_from: initialise the new model of `size` from this smaller checkpoint by tiling from the middle.
@@ -65,7 +65,7 @@ class ModelSettings:
             trains the whole model only.
     """
 
-    size: Literal["micro", "mini", "base", "large"] | None = "micro"
+    size: Literal["micro", "mini", "base", "large", "student"] | None = "micro"
     init_from: str | None = None
     revision: str | None = None
     grow_from: str | None = None

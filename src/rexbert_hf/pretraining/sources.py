@@ -61,7 +61,7 @@ def read_source(
 ) -> Dataset:
     """Read a source into a data set with a `text` column, and `product_id` and `language` where its columns name them.
 
-    Pairs have `query`, `product_id` and `pair` beside it; their text tells repeated pairs apart.
+    Pairs have `query`, `product_id`, `split` and `pair` beside it; their text tells repeated pairs apart.
 
     Args:
         source: where it is.
@@ -231,6 +231,8 @@ def source_key(source: SourceSettings, data_dir: str | None, *parts: Any) -> str
         parts: what else decides the result.
     """
     identity: list[Any] = [_FORMAT, dataclasses.asdict(source), parts]
+    if source.pairs is not None:
+        identity.append("split of their own")  # older versions did not read it
     if source.sample is not None:
         identity.append(importlib.metadata.version("rexbert-hf"))
     if source.corpus is not None:

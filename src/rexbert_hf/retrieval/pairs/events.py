@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, date, datetime
 from typing import Any, Literal
 
 import numpy as np
@@ -22,8 +23,45 @@ from rexbert_hf.catalog import SPLITS, normalize_text, split_of
 
 logger = logging.getLogger(__name__)
 
+CONTEXT = ("language", "country")
+"""What of an event may be a field of its query, beside the text."""
 _BUFFERED = 1 << 20
 _NEVER = np.iinfo(np.int32).max
+
+
+def moment_of(time: Any) -> datetime:
+    """A time of a log with its zone; UTC where it names none.
+
+    Args:
+        time: a date, a datetime, ISO text, or a Unix time in seconds, milliseconds, microseconds or nanoseconds (told
+            apart by their size).
+
+    Raises:
+        ValueError: if it is none of these.
+
+    Example:
+        >>> {moment_of(time).isoformat() for time in (date(2026, 5, 1), "2026-05-01T02:00+02:00", 1777593600)}
+        {'2026-05-01T00:00:00+00:00'}
+    """
+    found: Any = time
+    try:
+        if isinstance(time, str) and (len(time) == 8 or not time.replace(".", "", 1).isdigit()):  # as 20260501
+            found = datetime.fromisoformat(time.strip())
+        elif isinstance(time, str | int | float):
+            seconds = float(time)
+            while abs(seconds) >= _SECONDS:
+                seconds /= 1000
+            found = datetime.fromtimestamp(seconds, UTC)
+        elif isinstance(time, date) and not isinstance(time, datetime):
+            found = datetime(time.year, time.month, time.day)
+        found = found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+        return found.astimezone(UTC)
+    except (ValueError, TypeError, AttributeError, OverflowError, OSError):
+        raise ValueError(f"time {time!r} is no moment: give ISO text, a date or a Unix time") from None
+
+
+_SECONDS = 1e11
+"""A Unix time of more is in milliseconds or finer: in seconds it would be after the year 5000."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +72,8 @@ class QuerySplit:
         held_out: share of the queries that training never sees, half validation and half test.
         rule: "text" is the split of all recipes (`catalog.split_of`); "sha1_mod_10" takes the last decimal digit of the
             SHA-1 of the query as it stands: 0 and 1 are test, 2 is validation (the published Home Depot split).
-        train_until: training takes events before this moment only, validation and test later ones only; None: all.
+        train_until: training takes events before this moment only, validation and test later ones only; None: all. What
+            names no time zone is UTC, here and in the log.
 
     Example:
         >>> QuerySplit(rule="sha1_mod_10").of("angle bracket")
@@ -46,6 +85,8 @@ class QuerySplit:
     train_until: datetime | None = None
 
     def __post_init__(self) -> None:
+        if self.train_until is not None:
+            object.__setattr__(self, "train_until", moment_of(self.train_until))
         if not 0 <= self.held_out < 1:
             raise ValueError(f"held_out is a share of the queries, at least 0 and below 1; got {self.held_out}")
 
@@ -71,14 +112,19 @@ class QuerySplit:
         """
         return max(known, SPLITS.index(self.of(query)))
 
-    def counts(self, split: str, time: datetime | None) -> bool:
+    def counts(self, split: str, time: Any) -> bool:
         """Whether an event of a query of `split` is inside the period of that split.
 
         Args:
             split: of its query.
-            time: when it happened.
+            time: when it happened, as `moment_of` takes it.
+
+        Raises:
+            ValueError: if the time is none.
         """
-        return self.train_until is None or (time is not None and (time < self.train_until) == (split == "train"))
+        if self.train_until is None:
+            return True
+        return time is not None and (moment_of(time) < self.train_until) == (split == "train")
 
 
 @dataclass
@@ -114,6 +160,7 @@ class EventCounts:
         purchases: events with a purchase of it, int32 `[P]`.
         position: best position (from 1) at which it was shown, int32 `[P]`.
         touched: bool `[P]`, clicked or bought in any event, those outside the query's period included.
+        contexts: language and country of each query, each None unless all of its events name the same.
         report: what was read and what was left out.
     """
 
@@ -126,6 +173,7 @@ class EventCounts:
     purchases: np.ndarray
     position: np.ndarray
     touched: np.ndarray
+    contexts: list[tuple[str | None, ...]] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -187,6 +235,8 @@ def count_events(
                 f"event {number}: {type(error).__name__}: {error}: an event needs 'query' and lists of product ids in "
                 "'shown', 'clicked' and 'bought'"
             ) from None
+        except ValueError as error:
+            raise ValueError(f"event {number}: {error}") from None
     return counter.finish()
 
 
@@ -227,6 +277,7 @@ class _Counter:
         self.queries: dict[str, int] = {}
         self.texts: list[str] = []
         self.splits: list[int] = []
+        self.contexts: list[tuple[str | None, ...]] = []
         self.buffer: list[tuple[int, int, int, int, int, bool]] = []
         self.held: list[np.ndarray] | None = None
         self.seen: Counter[str] = Counter()
@@ -239,17 +290,19 @@ class _Counter:
             self.seen["events_too_long" if query else "events_without_query"] += 1
             return
         time = event.get("time")
-        if self.split.train_until is not None and time is None:
+        if self.split.train_until is not None and time in (None, ""):
             self.seen["events_without_time"] += 1
             return
         number = self.queries.get(query)
         if number is None:
             number = self.queries[query] = len(self.texts)
             self.texts.append(" ".join(event["query"].split()))
-            self.splits.append(0)
-            self.splits[number] = self.split.further(0, event["query"])
+            self.splits.append(self.split.further(0, event["query"]))
+            self.contexts.append(_context(event))
         elif self.split.rule != "text":
             self.splits[number] = self.split.further(self.splits[number], event["query"])
+        if (context := _context(event)) != (known := self.contexts[number]):
+            self.contexts[number] = tuple(a if a == b else None for a, b in zip(known, context, strict=True))
         counts = self.split.counts(SPLITS[self.splits[number]], time)
         self.seen["events_outside_period"] += not counts
         self._add_products(number, event, counts)
@@ -299,8 +352,9 @@ class _Counter:
         query, product = (key >> 32).astype(np.int32), (key & 0xFFFFFFFF).astype(np.int32)
         splits = np.array(self.splits, dtype=np.int8)
         return EventCounts(
-            self.texts, splits, query, product, shown, clicks, purchases, position, touched, dict(self.seen)
-        )
+            self.texts, splits, query, product, shown, clicks, purchases, position, touched, self.contexts,
+            dict(self.seen),
+        )  # fmt: skip
 
     def _report(self) -> str:
         names = ("events", "events_without_query", "events_too_long", "events_without_time", "events_outside_period")
@@ -312,6 +366,10 @@ class _Counter:
         if len(left_out) > 1:
             logger.warning("the log has %s: what cannot be used is left out", text)
         return text
+
+
+def _context(event: Mapping[str, Any]) -> tuple[str | None, ...]:
+    return tuple(sys.intern(str(event[name])) if event.get(name) else None for name in CONTEXT)
 
 
 _DTYPES = (np.int64, np.int32, np.int32, np.int32, np.int32, bool)

@@ -28,6 +28,8 @@ QPI = pa.schema(
         ("shown", pa.int32()),
         ("clicks", pa.int32()),
         ("purchases", pa.int32()),
+        ("language", pa.string()),  # of the query, where all its events agree
+        ("country", pa.string()),
         ("split", pa.string()),
     ]
 )

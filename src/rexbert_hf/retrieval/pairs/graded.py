@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rexbert_hf.catalog import LABELS, SPLITS, normalize_text
+from rexbert_hf.catalog import LABELS, SPLITS, normalize_text, read_label
 from rexbert_hf.retrieval.pairs.events import QueryGroup, QuerySplit, index_products
 
 logger = logging.getLogger(__name__)
@@ -74,12 +74,11 @@ class Grades:
 
 
 def _grade(row: Mapping[str, Any]) -> str | float:
-    if row.get("label") is not None:
-        letter = str(row["label"]).strip()
-        letter = letter if letter in LABELS else letter[:1].upper()  # "Exact", "Substitute", ...
-        if letter not in LABELS:
-            raise ValueError(f"unknown label {row['label']!r}: judgements are {', '.join(LABELS)}")
-        return letter
+    label = read_label(row.get("label"))
+    if label is not None:
+        if label not in LABELS:
+            raise ValueError(f"label {label} is no judgement: judgements are {', '.join(LABELS)}")
+        return label
     if row.get("relevance") is None:
         raise ValueError("neither a label nor a relevance: map one of the two in 'columns'")
     return round(float(row["relevance"]), 5)  # so that 2.33 in single precision is 2.33

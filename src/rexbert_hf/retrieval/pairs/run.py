@@ -16,7 +16,7 @@ from datasets import Dataset, DatasetDict
 from rexbert_hf.catalog import PRODUCT_FIELDS, SPLITS, product_text
 from rexbert_hf.hub import push_dataset, render_dataset_card, write_run
 from rexbert_hf.retrieval.pairs.draw import PairReport, Ratio, draw_pairs
-from rexbert_hf.retrieval.pairs.events import EventCounts, QueryGroup, count_events
+from rexbert_hf.retrieval.pairs.events import CONTEXT, EventCounts, QueryGroup, count_events
 from rexbert_hf.retrieval.pairs.files import PAIRS, QPI, PairWriter, load_pairs
 from rexbert_hf.retrieval.pairs.graded import GradedPair, graded_groups, read_grades
 from rexbert_hf.retrieval.pairs.settings import BuildPairsRun
@@ -151,6 +151,7 @@ def _write_weak(run: BuildPairsRun, counts: EventCounts, ids: list[str]) -> tupl
             relevance = label[keep].astype(float)
             columns = {name: getattr(counts, name)[keep].tolist() for name in ("shown", "clicks", "purchases")}
             named = {"query": [text] * len(keep), "product_id": [ids[i] for i in counts.product[keep].tolist()]}
+            named |= {name: [value] * len(keep) for name, value in zip(CONTEXT, counts.contexts[query], strict=True)}
             writer.add(split, {**named, "relevance": relevance.tolist(), **columns})
             tally[split]["relevant"] += int(relevance.sum())
             tally[split]["irrelevant"] += int((1 - relevance).sum())
@@ -164,7 +165,8 @@ def _write_graded(run: BuildPairsRun, graded: list[GradedPair], ids: list[str]) 
     tally = {split: {"relevant": 0, "irrelevant": 0} for split in SPLITS}
     with PairWriter(run.output_dir / "qpi", QPI) as writer:
         for pair in graded:
-            zeros = {name: [0] for name in ("shown", "clicks", "purchases")}
+            zeros: dict[str, list[Any]] = {name: [0] for name in ("shown", "clicks", "purchases")}
+            zeros |= {name: [None] for name in CONTEXT}
             named: dict[str, list[Any]] = {
                 "query": [pair.query],
                 "product_id": [ids[pair.product]],
@@ -192,7 +194,6 @@ def _audit(run: BuildPairsRun, relevant: Sample, products: Dataset, ids: list[st
     if judge is None:
         titles = [product_text(products[product], ("title", "brand", "description"))[:200] for _, product in relevant]
         write_audit_sample(run.output_dir / "audit_sample.csv", sample, titles)
-        logger.info("audit_sample.csv holds %d pairs: fill in 'relevant' and pass --audit.csv", len(sample))
         return Audit(len(sample), 0, 0, None, None, None)
     return audit_pairs(sample, judge, run.audit.least)
 

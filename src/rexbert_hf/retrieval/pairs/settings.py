@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from datasets import Dataset
+from datasets import Dataset, Features, Value
 from huggingface_hub.utils import validate_repo_id
 
 from rexbert_hf.catalog import RECORDS, load_sample, read_records
@@ -17,6 +17,7 @@ from rexbert_hf.retrieval.pairs.draw import Ratio
 from rexbert_hf.retrieval.pairs.events import QuerySplit
 from rexbert_hf.retrieval.pairs.graded import Grades
 from rexbert_hf.retrieval.pairs.weak import RELEVANT_SHARE, Rule
+from rexbert_hf.settings.tree import Node
 
 
 @dataclass
@@ -71,7 +72,9 @@ class RecordSource:
             dataset = dataset if self.limit is None else dataset.select(range(min(self.limit, len(dataset))))
         else:
             options: dict[str, Any] = {"format": self.format, "encoding": self.encoding, "delimiter": self.delimiter}
-            features = RECORDS[kind] if self.columns is not None else None
+            features = None
+            if self.columns is not None:  # a time stays as it was written: `moment_of` reads what logs have
+                features = Features({**RECORDS[kind], **({"time": Value("string")} if kind == "events" else {})})
             dataset = read_records(
                 self.path or "", self.columns, features=features, split=self.split, limit=self.limit,
                 cache_dir=cache_dir, **options,
@@ -165,6 +168,20 @@ class CardSettings:
     language: str | None = None
 
 
+_TYPED = "command line"
+
+
+def _part(items: Any, name: str) -> dict[str, Node]:
+    """A mapping below a mapping, empty where there is none."""
+    value = items[name].value if isinstance(items, dict) and name in items else None
+    return value if isinstance(value, dict) else {}
+
+
+def _place(node: Node) -> str:
+    """The file that a value was written in, or the command line."""
+    return _TYPED if node.origin.startswith(_TYPED) else node.origin.rpartition(":")[0]
+
+
 @dataclass
 class BuildPairsRun:
     """Build training pairs from a click log or from graded judgements.
@@ -200,6 +217,22 @@ class BuildPairsRun:
     card: CardSettings = field(default_factory=CardSettings)
     push_to_hub: str | None = None
     private: bool | None = None
+
+    @classmethod
+    def arrange_tree(cls, root: Node) -> Node:
+        """Lay a given path over the sample that another file names; the sample shop's judgements go with its log.
+
+        Args:
+            root: what was written.
+        """
+        audit, events = _part(root.value, "audit"), _part(root.value, "events")
+        judges = _part(audit, "judgements")
+        for source in (_part(root.value, "products"), events, _part(root.value, "graded"), judges):
+            if {"path", "sample"} <= source.keys() and _place(source["path"]) != _place(source["sample"]):
+                del source["path" if _place(source["sample"]) == _TYPED else "sample"]
+        if "sample" not in events and "sample" in judges and _place(judges["sample"]) != _TYPED:
+            del audit["judgements"]
+        return root
 
     def __post_init__(self) -> None:
         if (self.events is None) == (self.graded is None):

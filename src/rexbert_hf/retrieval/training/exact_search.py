@@ -6,6 +6,7 @@ No score matrix of all queries and all products is ever held: memory is one bloc
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -45,12 +46,44 @@ def encode(
     return vectors.float().cpu().numpy()
 
 
+def encode_to(
+    path: Path,
+    model: Any,
+    texts: Sequence[str],
+    role: Literal["query", "document"],
+    batch_size: int = 64,
+    bf16: bool = False,
+) -> np.ndarray:
+    """`encode` into a NumPy file, block by block: vectors of a large catalogue need no memory; mapped, `[N, D]`.
+
+    Args:
+        path: of the file, which must end with ".npy".
+        model: as in `encode`.
+        texts: as in `encode`.
+        role: as in `encode`.
+        batch_size: as in `encode`.
+        bf16: as in `encode`.
+    """
+    shape = len(texts), model.get_embedding_dimension()
+    if not len(texts):
+        np.save(path, np.zeros(shape, dtype=np.float32))
+        return np.load(path)
+    file = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+    for start in range(0, len(texts), PRODUCT_BLOCK):
+        file[start : start + PRODUCT_BLOCK] = encode(
+            model, texts[start : start + PRODUCT_BLOCK], role, batch_size, bf16
+        )
+    file.flush()
+    del file
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
 def exact_top_k(queries: np.ndarray, products: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k products with the highest inner product, best first.
 
     Args:
         queries: `[Q, D]`.
-        products: `[P, D]`; k beyond P is cut to P.
+        products: `[P, D]`, in memory or mapped; k beyond P is cut to P.
         k: how many.
 
     Returns:
@@ -64,26 +97,28 @@ def exact_top_k(queries: np.ndarray, products: np.ndarray, k: int) -> tuple[np.n
         >>> found[:, 0].tolist()
         [0, 1]
     """
-    for name, vectors in (("query", queries), ("product", products)):
-        if not np.isfinite(vectors).all():
-            row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
-            raise ValueError(f"{name} {row} has an embedding with NaN or infinite numbers: retrain or re-encode")
+    for name, vectors, size in (("query", queries, QUERY_BLOCK), ("product", products, PRODUCT_BLOCK)):
+        for start in range(0, len(vectors), size):
+            finite = np.isfinite(vectors[start : start + size]).all(axis=1)
+            if not finite.all():
+                row = start + int(np.flatnonzero(~finite)[0])
+                raise ValueError(f"{name} {row} has an embedding with NaN or infinite numbers: retrain or re-encode")
     k = min(k, len(products))
     scores = np.empty((len(queries), k), dtype=np.float32)
     found = np.empty((len(queries), k), dtype=np.int64)
-    # A mapped file is read-only, which torch does not take.
-    candidates = torch.from_numpy(np.require(products, dtype=np.float32, requirements=["C", "W"]))
     for start in range(0, len(queries), QUERY_BLOCK):
         block = torch.from_numpy(np.array(queries[start : start + QUERY_BLOCK], dtype=np.float32))
-        best, number = _best(block, candidates, k)
+        best, number = _best(block, products, k)
         scores[start : start + len(block)], found[start : start + len(block)] = best.numpy(), number.numpy()
     return scores, found
 
 
-def _best(queries: torch.Tensor, products: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _best(queries: torch.Tensor, products: np.ndarray, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     best, number = queries.new_zeros(len(queries), 0), torch.zeros(len(queries), 0, dtype=torch.int64)
     for start in range(0, len(products), PRODUCT_BLOCK):
-        scores = queries @ products[start : start + PRODUCT_BLOCK].T
+        # A block at a time: a mapped file stays on disk (and is read-only, which torch does not take).
+        part = np.require(products[start : start + PRODUCT_BLOCK], dtype=np.float32, requirements=["C", "W"])
+        scores = queries @ torch.from_numpy(part).T
         top, place = scores.topk(min(k, scores.shape[1]), dim=1)
         best, number = torch.cat([best, top], dim=1), torch.cat([number, place + start], dim=1)
         if best.shape[1] > k:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import CoSENTLoss
 from torch import nn
@@ -41,13 +42,15 @@ from rexbert_hf.retrieval.training.losses import KnownPositives, MaskedRankingLo
 from rexbert_hf.retrieval.training.mining_callback import Mining
 from rexbert_hf.retrieval.training.search_batches import SearchBatches, SearchCollator
 from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, VALIDATION, SearchData, load_search_data
-from rexbert_hf.retrieval.training.search_finish import finish, finished_results
+from rexbert_hf.retrieval.training.search_finish import description, finish, finished_results, made_of
 from rexbert_hf.retrieval.training.search_trainer import SearchTrainer
-from rexbert_hf.settings import sole_run, to_dict
+from rexbert_hf.settings import sole_run
 from rexbert_hf.training.cpu import tune_cpu
-from rexbert_hf.training.plan import flatten
 
 logger = logging.getLogger(__name__)
+
+_DECIDING = ("seed", "model", "loss", "rows", "mining", "trainer", "validation", "matryoshka")
+"""Settings that decide the weights."""
 
 
 @sole_run()
@@ -66,20 +69,22 @@ def finetune_search(settings: FinetuneSettings) -> dict[str, Any]:
         TrainingInterrupted: after a signal, once a checkpoint is written.
     """
     start, output = time.perf_counter(), Path(settings.output_dir)
-    results = finished_results(output, settings)
+    check_launcher()
+    prepare_device(settings.trainer)
+    data = load_search_data(settings.data)
+    contents = made_of(data, settings.model)
+    results = finished_results(output, settings, contents)
     if results is None:
-        check_launcher()
-        prepare_device(settings.trainer)
-        data = load_search_data(settings.data)
         set_seed(settings.seed)  # a new model's weights are drawn
         model = load_biencoder(settings.model, training_texts(data))
-        results = train_and_measure(settings, data, model)
+        results = train_and_measure(settings, data, model, contents)
         # Of a run in several sittings only the last one's time is known: it would pass for the whole.
         whole = results["resumed_from_step"] is None
         results["seconds" if whole else "seconds_of_this_start"] = round(time.perf_counter() - start, 1)
+        results["made_of"] = contents
         if results.pop("is_first_process"):
             finish(output, settings, model, data, results)
-    if settings.push_to_hub:
+    if settings.push_to_hub and PartialState().is_main_process:
         results["url"] = push_run(output, settings.push_to_hub, private=settings.private)
     return results
 
@@ -95,13 +100,16 @@ def prepare_device(chosen: SearchTrainerSettings) -> None:
         set_threads(chosen.cpu_threads)
 
 
-def train_and_measure(settings: FinetuneSettings, data: SearchData, model: SentenceTransformer) -> dict[str, Any]:
+def train_and_measure(
+    settings: FinetuneSettings, data: SearchData, model: SentenceTransformer, contents: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Train, take the best model, and search the test queries with it.
 
     Args:
         settings: the recipe.
         data: catalogue, queries, judgements.
         model: the bi-encoder; it is the best one afterwards.
+        contents: what `search_finish.made_of` gave; None for the data alone.
     """
     bf16 = uses_bf16(settings.trainer)
     if bf16 and model.device.type == "cpu":
@@ -116,9 +124,10 @@ def train_and_measure(settings: FinetuneSettings, data: SearchData, model: Sente
     check_processes(args.world_size, None)
     chosen = settings.trainer
     trainer = SearchTrainer(
-        model, args, batches, SearchCollator(model), loss, evaluator,
+        model, args, batches, SearchCollator(model), loss, evaluator=evaluator,
         warmup=chosen.warmup, final=chosen.final, max_minutes=chosen.max_minutes,
-        patience=settings.validation.patience, description=_description(settings, data),
+        patience=settings.validation.patience,
+        description=description(settings, _DECIDING, contents or {"data": data.fingerprint}),
     )  # fmt: skip
     if settings.mining is not None:
         trainer.add_callback(Mining(trainer, batches, data, settings, epoch, bf16))
@@ -231,13 +240,6 @@ def _evaluator(settings: FinetuneSettings, data: SearchData, bf16: bool, grid: G
     if settings.matryoshka is None or grid is None:
         return SearchEvaluator(*arguments, **options)
     return GridEvaluator(grid.cells, *arguments, **options)
-
-
-def _description(settings: FinetuneSettings, data: SearchData) -> dict[str, Any]:
-    parts = ["model", "loss", "rows", "mining", "trainer", "validation"]
-    parts += ["matryoshka"] if settings.matryoshka is not None else []
-    fields = {name: to_dict(getattr(settings, name)) if getattr(settings, name) else None for name in parts}
-    return flatten({"data": data.fingerprint, "seed": settings.seed, **fields})
 
 
 def _results(

@@ -30,7 +30,7 @@ class LossSettings:
         hard_lower: hinge: delta_hn-.
         random_upper: hinge: delta_rn.
         cached: gradient cache: batches beyond memory for a third more time.
-        block_size: texts of one forward pass.
+        block_size: texts of one forward pass (cosent: in evaluation only).
     """
 
     name: Literal["ranking", "hinge", "cosent"] = "ranking"
@@ -47,6 +47,10 @@ class LossSettings:
     def __post_init__(self) -> None:
         if self.block_size < 1:
             raise ValueError(f"block_size must be at least 1; got {self.block_size}")
+        if self.name == "cosent" and self.cached:
+            raise ValueError(
+                "loss.cached does not go with loss.name cosent: use ranking or hinge, or a smaller batch_size"
+            )
 
 
 @dataclass

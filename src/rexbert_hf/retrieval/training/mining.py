@@ -1,21 +1,25 @@
 """Hard negatives: what the model itself finds for a training query and nobody judged relevant.
 
-Search runs in blocks, exact or over a FAISS graph; what is kept is one int32 table `[Q, N]`, whatever the catalogue's
-size. The first ranks are skipped and products close to the positives left out, because most of those answer the query.
+Products are encoded into a mapped file and searched in blocks, exactly; what is kept is one int32 table `[Q, N]`,
+whatever the catalogue's size. The first ranks are skipped and products close to the positives left out, because most of
+those answer the query.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
 
-from rexbert_hf.retrieval.training.exact_search import QUERY_BLOCK, encode, exact_top_k
+from rexbert_hf.retrieval.training.exact_search import QUERY_BLOCK, encode, encode_to, exact_top_k
 from rexbert_hf.retrieval.training.losses import KnownPositives
 from rexbert_hf.retrieval.training.search_data import TRAIN, SearchData
+from rexbert_hf.training.checkpoint import STAGING
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +34,6 @@ class MiningSettings:
         depth: ranks that are looked at.
         max_ratio: negatives whose cosine is above this share of the best positive's are left out; None keeps them.
         refresh_epochs: mine anew after so many epochs.
-        index: exact search, or a FAISS HNSW graph for large catalogues (needs faiss).
     """
 
     keep: int = 20
@@ -38,7 +41,6 @@ class MiningSettings:
     depth: int = 100
     max_ratio: float | None = 0.95
     refresh_epochs: float = 1.0
-    index: Literal["exact", "hnsw"] = "exact"
 
     def __post_init__(self) -> None:
         if not 0 <= self.skip < self.depth or self.keep < 1 or self.refresh_epochs <= 0:
@@ -46,7 +48,13 @@ class MiningSettings:
 
 
 def mine_negatives(
-    model: Any, data: SearchData, settings: MiningSettings, batch_size: int = 64, bf16: bool = False, seed: int = 0
+    model: Any,
+    data: SearchData,
+    settings: MiningSettings,
+    batch_size: int = 64,
+    bf16: bool = False,
+    seed: int = 0,
+    folder: Path | None = None,
 ) -> np.ndarray:
     """Mine for all training queries.
 
@@ -57,6 +65,7 @@ def mine_negatives(
         batch_size: texts of one forward pass.
         bf16: bfloat16 autocast.
         seed: of the choice where more are found than kept.
+        folder: where vectors of products lie meanwhile; None for the system's folder of temporary files.
 
     Returns:
         int32 `[Q, keep]` over all queries of the data, -1 where there are fewer.
@@ -64,24 +73,37 @@ def mine_negatives(
     training = model.training
     model.eval()
     queries = data.of(TRAIN)
-    query_vectors = encode(model, [data.queries[i] for i in queries], "query", batch_size, bf16)
-    products = encode(model, data.texts, "document", batch_size, bf16)
-    model.train(training)
-    search = _graph(products) if settings.index == "hnsw" else None
+    with TemporaryDirectory(prefix=f"{STAGING}vectors-", dir=folder) as place:
+        query_vectors = encode(model, [data.queries[i] for i in queries], "query", batch_size, bf16)
+        products = encode_to(Path(place) / "products.npy", model, data.texts, "document", batch_size, bf16)
+        model.train(training)
+        table = _table(data, settings, queries, query_vectors, products, seed)
+        del products  # the file is mapped
+    share = (table[queries] >= 0).mean()
+    logger.info("mined %.1f negatives a query for %d queries", share * settings.keep, len(queries))
+    return table
+
+
+def _table(
+    data: SearchData,
+    settings: MiningSettings,
+    queries: np.ndarray,
+    query_vectors: np.ndarray,
+    products: np.ndarray,
+    seed: int,
+) -> np.ndarray:
     known = KnownPositives(data.groups, data.judged, data.relevant)
     table = np.full((len(data.queries), settings.keep), -1, dtype=np.int32)
     rng = np.random.default_rng(seed)
     for start in range(0, len(queries), QUERY_BLOCK):
         rows = queries[start : start + QUERY_BLOCK]
         vectors = query_vectors[start : start + QUERY_BLOCK]
-        scores, numbers = search(vectors, settings.depth) if search else exact_top_k(vectors, products, settings.depth)
+        scores, numbers = exact_top_k(vectors, products, settings.depth)
         for row, vector, score, found in zip(rows, vectors, scores, numbers, strict=True):
             limit = None if settings.max_ratio is None else settings.max_ratio * _best(data, row, vector, products)
             good = _allowed(int(row), found, score, limit, known, settings.skip)
             chosen = rng.permutation(found[good])[: settings.keep]
             table[row, : len(chosen)] = chosen
-    share = (table[queries] >= 0).mean()
-    logger.info("mined %.1f negatives a query for %d queries", share * settings.keep, len(queries))
     return table
 
 
@@ -102,14 +124,3 @@ def _allowed(
         allowed &= scores <= limit
     allowed[:skip] = False
     return allowed
-
-
-def _graph(products: np.ndarray) -> Any:
-    try:
-        import faiss
-    except ImportError:
-        raise ImportError("mining.index hnsw needs FAISS: pip install rexbert-hf[search], or use exact") from None
-    index = faiss.IndexHNSWFlat(products.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.efConstruction, index.hnsw.efSearch = 80, 256
-    index.add(products)
-    return index.search

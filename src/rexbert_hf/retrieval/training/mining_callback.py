@@ -44,8 +44,9 @@ class Mining(TrainerCallback):
             from_step = int(path.stem.rpartition("-")[2])
             if state.global_step and from_step <= state.global_step + 1:
                 self.batches.set_negatives(np.load(path, allow_pickle=False), from_step)
-            else:
-                path.unlink()
+            elif self.trainer.is_world_process_zero():
+                path.unlink(missing_ok=True)
+        self.trainer.accelerator.wait_for_everyone()
         if not state.global_step:
             self._mine(0)
 
@@ -57,7 +58,9 @@ class Mining(TrainerCallback):
     def _mine(self, from_step: int) -> None:
         assert self.settings.mining is not None
         size = self.settings.loss.block_size
-        table = mine_negatives(self.trainer.model, self.data, self.settings.mining, size, self.bf16, from_step)
+        folder = self.trainer.output_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        table = mine_negatives(self.trainer.model, self.data, self.settings.mining, size, self.bf16, from_step, folder)
         self.batches.set_negatives(table, from_step)
         if self.trainer.is_world_process_zero():
             staged = self.trainer.output_dir / f"{ckpt.STAGING}negatives"

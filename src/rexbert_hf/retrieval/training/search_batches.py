@@ -135,9 +135,17 @@ class SearchBatches(Dataset[Rows]):
             raise ValueError("no training query has a relevant product: change the split or data.relevant")
         self.described = np.flatnonzero(with_text)
         self._tables: dict[int, np.ndarray] = {}
-        self._hard = np.flatnonzero((self.grades < data.relevant) & (self.grades >= 0))
+        self._hard = self._hard_negatives()
+        self._hard_queries = self.queries[self._hard]
         pool = len(self.grades if kind == "graded" else self.positives)
         self._pairs, self._described = Shuffled(pool, seed), Shuffled(len(self.described), seed, stream=1)
+
+    def _hard_negatives(self) -> np.ndarray:
+        """Judged pairs below `relevant`, without those whose text is that of a positive of the same query."""
+        size = int(self.data.groups.max()) + 1
+        keys = self.queries * size + self.data.groups[self.products]
+        hard = (self.grades < self.data.relevant) & (self.grades >= 0)
+        return np.flatnonzero(hard & ~np.isin(keys, keys[self.positives]))
 
     @property
     def epoch_steps(self) -> int:
@@ -227,7 +235,7 @@ class SearchBatches(Dataset[Rows]):
 
     def _drawn_hard(self, query: int, table: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
         wanted = _rounded(self.settings.hard, rng)
-        pool = self._hard[slice(*np.searchsorted(self.queries[self._hard], [query, query + 1]))]
+        pool = self._hard[slice(*np.searchsorted(self._hard_queries, [query, query + 1]))]
         found = self.products[rng.permutation(pool)[:wanted]]
         if table is not None and query < len(table) and len(found) < wanted:
             mined = table[query][table[query] >= 0]
@@ -329,6 +337,18 @@ def misspelt(text: str, rng: np.random.Generator) -> str:
     return text[:i] + text[i + 1] + text[i] + text[i + 2 :]
 
 
+def prompt_of(model: Any, task: str) -> str | None:
+    """What a model puts before the texts of a task: as its `encode_query` and `encode_document` do.
+
+    Args:
+        model: a `SentenceTransformer`.
+        task: query or document.
+    """
+    names = {"query": ("query",), "document": ("document", "passage", "corpus")}[task]
+    name = next((name for name in names if name in model.prompts), model.default_prompt_name)
+    return model.prompts.get(name) or None
+
+
 class SearchCollator:
     """Tokenise the rows of a step, with the names that sentence-transformers' trainers and losses expect.
 
@@ -353,7 +373,7 @@ class SearchCollator:
         batch: dict[str, Any] = {"label": torch.from_numpy(rows.label)}
         for column, texts in rows.columns.items():
             task = "query" if column == "query" else "document"
-            features = self.model.preprocess(texts, task=task)
+            features = self.model.preprocess(texts, prompt=prompt_of(self.model, task), task=task)
             batch |= {f"{column}_{name}": value for name, value in features.items()}
             batch[f"{column}_task"] = task
         return batch

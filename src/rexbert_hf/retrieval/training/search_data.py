@@ -1,24 +1,34 @@
 """Queries, products and judged pairs as numbers: what the bi-encoder, its students and its evaluation read.
 
-The split goes by query, so that no test query is ever trained on: the sha1 of the query modulo 10 decides, unless the
-pairs bring a `split` column of their own. Products with the same text are one group: they are never each other's
-negatives.
+The split goes by query, so that no test query is ever trained on: the hash that all recipes share decides
+(`pairs.events.QuerySplit`), unless the pairs bring a `split` column of their own. Products with the same text are one
+group: they are never each other's negatives.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from datasets import Dataset, Features, Value
 
-from rexbert_hf.catalog import PRODUCT, PRODUCT_FIELDS, SPLITS, load_sample, normalize_text, product_text, read_records
+from rexbert_hf.catalog import (
+    PRODUCT,
+    PRODUCT_FIELDS,
+    SPLITS,
+    load_sample,
+    normalize_text,
+    product_text,
+    read_label,
+    read_records,
+)
 from rexbert_hf.metrics import Judgements
+from rexbert_hf.retrieval.pairs.events import QuerySplit
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +50,8 @@ class SearchDataSettings:
         sample_size: products of the sample shop.
         pairs: files or a Hub data set of judged pairs.
         pair_columns: {"query", "product_id", and "relevance" (a number) or "label" (E/S/C/I, or 1/0/-1)}, and "split"
-            (train, validation, test) where the pairs bring their own: our name, their column.
+            (train, validation, test) where the pairs bring their own: our name, their column. None takes columns of
+            these names, `split` where there is one.
         products: files or a Hub data set of the catalogue; None reads it from `pairs`.
         product_columns: {"product_id", "title", ...: their columns}.
         encoding: of text files.
@@ -48,9 +59,9 @@ class SearchDataSettings:
         text_fields: what the text of a product is made of.
         field_names: put the field's name before each.
         relevant: pairs of this grade or above are relevant: positives in training, hits in evaluation.
-        buckets: queries are split by sha1 modulo this ...
-        test_buckets: ... these are tested on,
-        validation_buckets: ... and these choose the model; all others train.
+        held_out: share of the queries that training never sees, half validation and half test, unless the pairs have a
+            split of their own. A larger share only adds queries: pre-finetuning and fine-tuning may differ in it.
+        split_rule: "text" as all recipes; "sha1_mod_10" is the published Home Depot split (.2 test, .1 validation).
         limit: read so many pairs at most.
     """
 
@@ -64,26 +75,23 @@ class SearchDataSettings:
     text_fields: list[str] = field(default_factory=lambda: ["title"])
     field_names: bool = False
     relevant: float = 1.0
-    buckets: int = 10
-    test_buckets: list[int] = field(default_factory=lambda: [0, 1])
-    validation_buckets: list[int] = field(default_factory=lambda: [2])
+    held_out: float = 0.2
+    split_rule: Literal["text", "sha1_mod_10"] = "text"
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        held_out = [*self.test_buckets, *self.validation_buckets]
-        if len(set(held_out)) < len(held_out) or not all(0 <= bucket < self.buckets for bucket in held_out):
-            raise ValueError(f"test and validation buckets must be different numbers below {self.buckets}")
+        QuerySplit(self.held_out)  # of the share it says what is wrong
         if self.pairs is None and (self.products is not None or self.pair_columns is not None):
             raise ValueError(
                 "set data.pairs to judged pairs, or leave data.products and columns out for the sample shop"
             )
-        if self.pairs is not None:
-            self._check_columns()
+        if self.pair_columns is not None:
+            self._check_columns(self.pair_columns)
         if not self.text_fields:
             raise ValueError("text_fields is empty: name at least one, as title")
 
-    def _check_columns(self) -> None:
-        columns = set(self.pair_columns or ("query", "product_id", "label"))
+    def _check_columns(self, names: Iterable[str]) -> None:
+        columns = set(names)
         unknown = sorted(columns - set(_PAIR_COLUMNS))
         if unknown or not {"query", "product_id"} <= columns or not {"label", "relevance"} & columns:
             raise ValueError(
@@ -144,21 +152,12 @@ class SearchData:
         return digest.hexdigest()[:16]
 
 
-def bucket_of(query: str, buckets: int = 10) -> int:
-    """The bucket of a query: the sha1 of its text, as a number, modulo `buckets`.
-
-    Example:
-        >>> bucket_of("toilet") == bucket_of("toilet"), 0 <= bucket_of("toilet") < 10
-        (True, True)
-    """
-    return int(hashlib.sha1(query.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest(), 16) % buckets
-
-
 def load_search_data(settings: SearchDataSettings) -> SearchData:
     """Read the catalogue and the judged pairs.
 
     Pairs with an unknown product or an empty query are left out, counted and reported; a product without title is
-    described by its other fields, and stays in the catalogue without any.
+    described by its other fields, and stays in the catalogue without any. Forms of one query (equal after
+    `normalize_text`) are one, or, by the published rule, two that are held out alike.
 
     Args:
         settings: where they are.
@@ -175,37 +174,40 @@ def load_search_data(settings: SearchDataSettings) -> SearchData:
     ids, texts = _catalogue(_read_products(settings), settings)
     number = {product_id: i for i, product_id in enumerate(ids)}
     rows = _read_pairs(settings)
-    queries: dict[str, int] = {}
+    numbers, queries = dict[str, int](), list[str]()
     kept: list[tuple[int, int, float]] = []
-    own_split: dict[int, int] = {}
+    split, held_out = QuerySplit(settings.held_out, settings.split_rule), dict[str, int]()
     bad = {"an empty query": 0, "an unknown product": 0, "no label or relevance": 0}
     grades = _grades(rows)
-    splits = rows["split"][:] if "split" in rows.column_names else [None] * len(rows)
-    for query, product_id, grade, own in zip(rows["query"][:], rows["product_id"][:], grades, splits, strict=True):
+    named = rows["split"][:] if "split" in rows.column_names else [None] * len(rows)
+    for query, product_id, grade, own in zip(rows["query"][:], rows["product_id"][:], grades, named, strict=True):
         text = query or ""
         if grade == _RANDOM:
             continue
+        form = normalize_text(text)
         if not text.strip() or product_id not in number or grade is None:
             place = 0 if not text.strip() else 1 if product_id not in number else 2
             bad[list(bad)[place]] += 1
             continue
-        index = queries.setdefault(text, len(queries))
+        index = numbers.setdefault(form if settings.split_rule == "text" else text, len(queries))
+        if index == len(queries):
+            queries.append(text)
         kept.append((index, number[product_id], grade))
-        if own is not None:
-            own_split[index] = _split_number(own)
+        known = held_out.get(form, TRAIN)
+        held_out[form] = split.further(known, text) if own is None else max(known, _split_number(own))
     for reason, count in bad.items():
         if count:
             logger.warning("%d of %d pairs have %s and are left out", count, len(rows), reason)
     if not kept:
         raise ValueError(f"no usable pair is left of {len(rows)}: do data.pairs and data.products belong together?")
-    split_array = np.array([own_split.get(i, _bucket_split(q, settings)) for q, i in queries.items()], dtype=np.int8)
+    splits = np.array([held_out[normalize_text(text)] for text in queries], dtype=np.int8)
     judged = Judgements.from_pairs(
         [query for query, _, _ in kept],
         [product for _, product, _ in kept],
         [grade for *_, grade in kept],
         len(queries),
     )
-    return SearchData(ids, texts, text_groups(texts), list(queries), split_array, judged, settings.relevant)
+    return SearchData(ids, texts, text_groups(texts), queries, splits, judged, settings.relevant)
 
 
 def text_groups(texts: Sequence[str]) -> np.ndarray:
@@ -221,13 +223,8 @@ def text_groups(texts: Sequence[str]) -> np.ndarray:
 
 def _split_number(name: str) -> int:
     if name not in SPLITS:
-        raise ValueError(f"pairs have the split '{name}': use {', '.join(SPLITS)}")
+        raise ValueError(f"pairs have the split '{name}': use {', '.join(SPLITS)}, or set data.pair_columns without")
     return SPLITS.index(name)
-
-
-def _bucket_split(query: str, settings: SearchDataSettings) -> int:
-    bucket = bucket_of(query, settings.buckets)
-    return TEST if bucket in settings.test_buckets else VALIDATION if bucket in settings.validation_buckets else TRAIN
 
 
 def _located(paths: str | list[str], data_dir: str | None) -> str | list[str]:
@@ -262,9 +259,13 @@ def _product_columns(settings: SearchDataSettings) -> list[str]:
 def _read_pairs(settings: SearchDataSettings) -> Dataset:
     if settings.pairs is None:
         return load_sample("query_products", size=settings.sample_size)
-    columns = settings.pair_columns or {"query": "query", "product_id": "product_id", "label": "label"}
-    features = Features({name: _PAIR_COLUMNS[name] for name in columns})
     source = _located(settings.pairs, settings.data_dir)
+    columns = settings.pair_columns
+    if columns is None:
+        there = set(read_records(source, encoding=settings.encoding, limit=1).column_names)
+        graded = "relevance" if "label" not in there and "relevance" in there else "label"
+        columns = {name: name for name in ("query", "product_id", graded, "split") if name != "split" or name in there}
+    features = Features({name: _PAIR_COLUMNS[name] for name in columns})
     return read_records(source, columns, features=features, encoding=settings.encoding, limit=settings.limit)
 
 
@@ -306,11 +307,12 @@ def _grades(rows: Dataset) -> list[float | None]:
     empty = [None] * len(rows)
     numbers = rows["relevance"][:] if "relevance" in rows.column_names else empty
     labels = rows["label"][:] if "label" in rows.column_names else empty
-    known: dict[str | None, float | None] = {None: None, "": None, RANDOM_LABEL: _RANDOM}
-    known.update(LABEL_GRADES)
-    unknown = sorted({str(label) for label in set(labels) if label not in known})
-    if unknown:
-        raise ValueError(f"unknown labels in the pairs: {', '.join(unknown[:5])}; use {', '.join(LABEL_GRADES)}")
+    worth: dict[str | None, float | None] = {None: None, RANDOM_LABEL: _RANDOM}
+    worth.update(LABEL_GRADES)
+    try:
+        known = {label: worth[read_label(label)] for label in set(labels)}
+    except ValueError as error:
+        raise ValueError(f"data.pairs: {error}") from None
     return [
         round(number, 6) if number is not None else known[label] for number, label in zip(numbers, labels, strict=True)
     ]

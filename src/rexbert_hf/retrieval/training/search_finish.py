@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +15,85 @@ from sentence_transformers import SentenceTransformer
 from rexbert_hf.hub import read_run, write_card, write_run
 from rexbert_hf.hub.run_file import plain, redact
 from rexbert_hf.models import RexBertModel, to_modernbert
+from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings, find_base, model_fingerprint
 from rexbert_hf.retrieval.training.dssm import fold_dssm
 from rexbert_hf.retrieval.training.evaluator import gain_name
 from rexbert_hf.retrieval.training.mining_callback import NEGATIVES
 from rexbert_hf.retrieval.training.search_data import SearchData
 from rexbert_hf.retrieval.training.search_trainer import BEST
 from rexbert_hf.settings import to_dict
+from rexbert_hf.training.plan import flatten
 
 logger = logging.getLogger(__name__)
 
 STOCK = "modernbert"
 """Folder of the stock form within a run's."""
-_NO_RESULT = ("push_to_hub", "private")
-"""Settings that a finished run may be started again with and still is finished."""
+_LOGGED = ("logging_steps", "report_to", "cpu_threads", "save_epochs", "save_total_limit")
+INDIFFERENT = frozenset({"push_to_hub", "private", "validation.test", *(f"trainer.{name}" for name in _LOGGED)})
+"""Settings that do not decide the weights: a run may be gone on with under others."""
 
 
-def finished_results(output: Path, settings: Any) -> dict[str, Any] | None:
-    """The results of a run that a folder holds finished, with these settings; else None.
+def one_process(what: str) -> None:
+    """Stop where several processes were started for what runs in one.
+
+    Args:
+        what: named in the message.
+
+    Raises:
+        ValueError: if `WORLD_SIZE` is not 1.
+    """
+    size = os.environ.get("WORLD_SIZE", "1")
+    if size != "1":
+        raise ValueError(f"{what} runs in one process, and WORLD_SIZE is {size}: start it with plain python")
+
+
+def made_of(data: SearchData, model: BiEncoderSettings | None = None, **others: str | None) -> dict[str, str]:
+    """What decides a run beside its settings: the content behind the names of data and models.
+
+    Args:
+        data: that was read.
+        model: of the recipe.
+        **others: folders or Hub ids of further models, such as the teacher.
+
+    Raises:
+        FileNotFoundError: if there is no such model.
+    """
+    folders = {name: find_base(place) for name, place in others.items() if place is not None}
+    if model is not None and model.base is not None:
+        folders["base"] = find_base(model.base, model.revision)
+    if model is not None and model.tokenizer is not None:
+        folders["tokenizer"] = find_base(model.tokenizer)
+    return {"data": data.fingerprint, **{name: model_fingerprint(folder) for name, folder in folders.items()}}
+
+
+def description(settings: Any, parts: Sequence[str], contents: Mapping[str, str]) -> dict[str, Any]:
+    """What decides the weights of a run, as dotted keys.
+
+    Args:
+        settings: of the recipe.
+        parts: its attributes that do.
+        contents: what `made_of` gave.
+    """
+    fields = flatten({name: to_dict(value) if (value := getattr(settings, name)) else None for name in parts})
+    return {**contents, **{name: value for name, value in fields.items() if name not in INDIFFERENT}}
+
+
+def finished_results(output: Path, settings: Any, contents: Mapping[str, str]) -> dict[str, Any] | None:
+    """The results of a run that a folder holds finished, with these settings and contents; else None.
 
     Args:
         output: the folder.
         settings: of the recipe.
+        contents: what `made_of` gave.
     """
     if not all((output / name).exists() for name in ("run.json", "modules.json", "README.md")):
         return None
     run = read_run(output)
-    config = redact(plain(to_dict(settings)))
-    same = {**(run.get("config") or {}), **{name: config[name] for name in _NO_RESULT}} == config
+    was, now = (
+        {name: value for name, value in flatten(config).items() if name not in INDIFFERENT}
+        for config in (run.get("config") or {}, redact(plain(to_dict(settings))))
+    )
+    same = was == now and run["results"].get("made_of") == contents
     if same:
         logger.info("%s holds this run, finished: nothing to train", output)
     return run["results"] if same else None

@@ -1,4 +1,4 @@
-"""`SentenceTransformerTrainer` with this package's optimizer, complete checkpoints, a clock, and mined negatives.
+"""sentence-transformers' trainers with this package's optimizer, complete checkpoints, a clock, and mined negatives.
 
 In place of the paper's LANS and batches of 8,192: StableAdamW, and a gradient cache where batches exceed memory.
 A step's rows, dropout and negatives follow from (seed, step), so a run that was stopped goes on as if it had not been;
@@ -35,39 +35,34 @@ BEST = "best"
 """Folder of the model with the best validation figure."""
 
 
-class SearchTrainer(ResumableTrainer, SentenceTransformerTrainer):
-    """Train a bi-encoder over steps that a dataset gives by number.
+class StepTrainer(ResumableTrainer):
+    """Train over steps that a dataset gives by number, with any of sentence-transformers' trainers as the next base.
 
     Args:
-        model: a `SentenceTransformer`.
+        model: of the trainer's kind.
         args: with `max_steps`.
         steps: `steps[number]` is what `collator` turns into a batch; at least `max_steps` a process.
         collator: as `SearchCollator`.
         loss: a sentence-transformers loss.
-        evaluator: None trains without validation.
         warmup: share of training.
         final: rate at the end, as a share of the peak.
         max_minutes: the end by the clock; None has none.
-        patience: validations without a better one before it stops; None never stops.
         description: what decides the weights; a folder is resumed only if it is equal.
+        **options: of the stock trainer.
     """
-
-    model: SentenceTransformer
-    args: SentenceTransformerTrainingArguments  # type: ignore[assignment]
 
     def __init__(
         self,
-        model: SentenceTransformer,
-        args: SentenceTransformerTrainingArguments,
+        model: Any,
+        args: Any,
         steps: Any,
         collator: Any,
         loss: nn.Module,
-        evaluator: Any = None,
         warmup: float = 0.05,
         final: float = 0.0,
         max_minutes: float | None = None,
-        patience: int | None = None,
         description: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> None:
         self.steps, self.warmup, self.final = steps, warmup, final
         self.max_seconds = None if max_minutes is None else 60.0 * max_minutes
@@ -81,9 +76,9 @@ class SearchTrainer(ResumableTrainer, SentenceTransformerTrainer):
             args=args,
             train_dataset=Dataset.from_dict({"step": list(range(args.max_steps))}),
             loss=loss,
-            evaluator=evaluator,
             data_collator=collator,
-            callbacks=[_Clock(self), _Choice(self, patience)],
+            callbacks=[_Clock(self)],
+            **options,
         )
 
     @property
@@ -132,7 +127,7 @@ class SearchTrainer(ResumableTrainer, SentenceTransformerTrainer):
     def _factor(self, step: int) -> float:
         done = self.progress
         if self.warmup and done < self.warmup:
-            return max(done, 0.5 / self.args.max_steps) / self.warmup
+            return min(1.0, max(done, 0.5 / self.args.max_steps) / self.warmup)
         return 1.0 - (1.0 - self.final) * (done - self.warmup) / (1.0 - self.warmup)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
@@ -178,6 +173,23 @@ class SearchTrainer(ResumableTrainer, SentenceTransformerTrainer):
         staging.rmdir()
         ckpt.rotate(self.output_dir, self.args.save_total_limit)
 
+
+class SearchTrainer(StepTrainer, SentenceTransformerTrainer):
+    """Train a bi-encoder, and keep the model with the best validation figure.
+
+    Args:
+        *args: of `StepTrainer`.
+        patience: validations without a better one before it stops; None never stops.
+        **kwargs: of `StepTrainer`; with `evaluator`, unless it trains without validation.
+    """
+
+    model: SentenceTransformer
+    args: SentenceTransformerTrainingArguments  # type: ignore[assignment]
+
+    def __init__(self, *args: Any, patience: int | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.add_callback(_Choice(self, patience))
+
     def history(self) -> list[tuple[int, float]]:
         """Step and main figure of every validation so far."""
         if self.evaluator is None:
@@ -187,6 +199,7 @@ class SearchTrainer(ResumableTrainer, SentenceTransformerTrainer):
 
     def load_best(self) -> None:
         """Take the weights with the best validation figure, where there was any validation."""
+        self.accelerator.wait_for_everyone()  # the first process writes them
         if (self.output_dir / BEST).is_dir() and self.history():
             self._load_from_checkpoint(str(self.output_dir / BEST))
 
@@ -194,7 +207,7 @@ class SearchTrainer(ResumableTrainer, SentenceTransformerTrainer):
 class _Clock(TrainerCallback):
     """Ends training when its time is over, and after a signal."""
 
-    def __init__(self, trainer: SearchTrainer) -> None:
+    def __init__(self, trainer: StepTrainer) -> None:
         self.trainer = trainer
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -17,27 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from rexbert_hf.retrieval.training.exact_search import encode
+from rexbert_hf.retrieval.training.exact_search import encode_to
 from rexbert_hf.training import checkpoint as ckpt
 
 logger = logging.getLogger(__name__)
-
-
-def model_fingerprint(folder: Path) -> str:
-    """Changes with any weight, tokenizer entry or setting of a saved model; its card and run file do not count.
-
-    Args:
-        folder: of a sentence-transformers model.
-    """
-    digest = hashlib.sha256()
-    kinds = ("*.safetensors", "*.json", "*.txt", "*.model")
-    files = sorted({path for kind in kinds for path in [*folder.glob(kind), *folder.glob(f"[!.]*_*/{kind}")]})
-    for path in files:
-        if path.name in ("run.json", "config_sentence_transformers.json") or path.parent.name.startswith("checkpoint"):
-            continue
-        digest.update(path.relative_to(folder).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 class TeacherScores:
@@ -97,8 +80,8 @@ def teacher_scores(
         teacher.eval()
         staged = folder.with_name(ckpt.STAGING + folder.name)
         staged.mkdir(parents=True, exist_ok=True)
-        np.save(staged / "queries.npy", encode(teacher, queries, "query", batch_size, bf16))
-        np.save(staged / "products.npy", encode(teacher, products, "document", batch_size, bf16))
+        encode_to(staged / "queries.npy", teacher, queries, "query", batch_size, bf16)
+        encode_to(staged / "products.npy", teacher, products, "document", batch_size, bf16)
         staged.rename(folder)
         logger.info("teacher scored %d queries and %d products", len(queries), len(products))
     vectors = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("queries", "products")]
