@@ -14,9 +14,10 @@ from rexbert_hf.evaluation.glue import CoLA
 from rexbert_hf.evaluation.masked_recovery import MaskedRecovery
 from rexbert_hf.evaluation.search_data import ESCI_SCALE, load_protocol
 from rexbert_hf.evaluation.task import TaskSource
-from rexbert_hf.retrieval.training.search_data import VALIDATION, bucket_of
+from rexbert_hf.retrieval.pairs.events import QuerySplit
+from rexbert_hf.retrieval.training.search_data import VALIDATION
 
-VALIDATED = next(f"rug {i}" for i in range(100) if bucket_of(f"rug {i}") == 2)
+VALIDATED = next(f"rug {i}" for i in range(100) if QuerySplit(held_out=0.2).of(f"rug {i}") == "validation")
 
 
 def write_esci(folder):

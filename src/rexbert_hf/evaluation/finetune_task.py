@@ -122,7 +122,7 @@ def _run(output: Path, settings: FinetuneTaskSettings, work: _Work) -> dict[str,
         "seconds": round(time.perf_counter() - start, 1),
     }
     source = {"name": data_name, "fingerprint": work.fingerprint}
-    keys = {"base_key": work.model.key, "data_key": work.fingerprint, "model_key": files_key(staged)}
+    keys: dict[str, Any] = {"base_key": work.model.key, "data_key": work.fingerprint, "model_key": files_key(staged)}
     card = _card(work, settings, staged)
     write_run(output, config=to_dict(settings), results=results, data=[source], card=card, **keys)
     for path in model_files(output):
@@ -158,7 +158,7 @@ def _use(work: _Work, remote_code: bool) -> str:
     trust = ", trust_remote_code=True" if remote_code else ""
     if work.task.hub_task == "question-answering":  # transformers 5 has no pipeline for it
         return _QA_USE.replace("TRUST", trust)
-    examples = getattr(work.data, "test", ())
+    examples: Any = getattr(work.data, "test", ())
     paired = bool(examples) and examples[0].row.pair is not None
     asked = '{"text": "usb c cable", "text_pair": "usb-c charging cable 2 m"}' if paired else '"usb-c cable 2 m"'
     made = f'answer = pipeline("{work.task.hub_task}", model="{{{{ repo }}}}"{trust})'

@@ -45,13 +45,13 @@ _SCHEMA = {
 
 
 class Judge(Protocol):
-    """Says where a product lies between irrelevant (0) and exact (1).
-
-    `lost` counts the pairs that could not be asked about: another time they may have an answer.
-    """
+    """Says where a product lies between irrelevant (0) and exact (1)."""
 
     name: str
-    lost: int
+
+    @property
+    def lost(self) -> int:
+        """Pairs that could not be asked about: another time they may have an answer."""
 
     def shares(self, pairs: Sequence[Pair]) -> np.ndarray:
         """One number in [0, 1] a pair, NaN where there is no answer; float64 `[N]`.

@@ -21,6 +21,7 @@ from datasets import Features, Value
 from rexbert_hf.evaluation.esci_files import esci_table, is_esci
 from rexbert_hf.evaluation.task import DataMissing, TaskSource, content_hash
 from rexbert_hf.metrics import Judgements
+from rexbert_hf.retrieval.pairs.events import QuerySplit
 from rexbert_hf.retrieval.training.evaluator import exponential_gain, part_of
 from rexbert_hf.retrieval.training.search_data import (
     LABEL_GRADES,
@@ -29,7 +30,6 @@ from rexbert_hf.retrieval.training.search_data import (
     TRAIN,
     SearchData,
     SearchDataSettings,
-    bucket_of,
     load_search_data,
 )
 
@@ -214,9 +214,9 @@ def _settings(source: TaskSource, folder: Path) -> tuple[SearchDataSettings, Sca
 def _one_file(dataset: str, folder: Path) -> str:
     """ESCI's two files as one of pairs; a tenth of the training queries, by hash, is the validation split."""
     table = esci_table(dataset)
-    validation = set(SearchDataSettings().validation_buckets)
+    parts = QuerySplit(held_out=0.2)
     splits = [
-        "validation" if split == "train" and bucket_of(query) in validation else split
+        "validation" if split == "train" and parts.of(query) == "validation" else split
         for split, query in zip(table["split"].to_pylist(), table["query"].to_pylist(), strict=True)
     ]
     place = table.column_names.index("split")

@@ -289,7 +289,9 @@ def _eval_results(
             continue
         try:
             # The Hub's results are told apart by type and configuration of the data, not by their name.
-            named = {} if metric.get("dataset_config") else {"dataset_config": slug(str(metric.get("dataset_name")))}
+            named: dict[str, Any] = (
+                {} if metric.get("dataset_config") else {"dataset_config": slug(str(metric.get("dataset_name")))}
+            )
             found.append(EvalResult(**metric, **named))
         except TypeError as error:
             message = f"results.metrics has an entry that is not a huggingface_hub.EvalResult: {error}"

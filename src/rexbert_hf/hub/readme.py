@@ -107,7 +107,8 @@ def _merge_index(old: Any, new: Any, ours: str) -> Any:
 
     fresh = {where(result) for result in new[0].get("results") or []}
     rows = {_cells(line)[:3] for line in ours.splitlines() if line.startswith("|")}
-    theirs = old[0].get("results") if isinstance(old[0].get("results"), list) else []
+    found: Any = old[0].get("results")
+    theirs = found if isinstance(found, list) else []
     kept = [_not_in(result, rows) for result in theirs if where(result) not in fresh]
     results = (new[0].get("results") or []) + [result for result in kept if result is not None]
     return [{**old[0], **new[0], "results": results}, *old[1:]]

@@ -118,7 +118,8 @@ def query_side(model: SentenceTransformer) -> SentenceTransformer:
     """
     if not isinstance(model[0], Router):
         return model
-    modules = [*model[0].sub_modules["query"], *list(model)[1:]]
+    encoder: Any = model[0].sub_modules["query"]
+    modules = [*encoder, *list(model)[1:]]
     prompts: dict[str, Any] = {"prompts": model.prompts, "default_prompt_name": model.default_prompt_name}
     return SentenceTransformer(modules=modules, similarity_fn_name="cosine", **prompts)
 

@@ -166,6 +166,8 @@ def reranker_rows(data: SearchData, random: float, seed: int) -> Dataset:
 class RerankerTrainer(StepTrainer, CrossEncoderTrainer):
     """Train a cross-encoder over steps by number."""
 
+    args: Any  # both bases name theirs
+
 
 class _Steps(TorchDataset[dict[str, Any]]):
     """Steps of judged pairs in an order that follows from the seed."""

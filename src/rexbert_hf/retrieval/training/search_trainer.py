@@ -75,10 +75,9 @@ class StepTrainer(ResumableTrainer):
             model=model,
             args=args,
             train_dataset=Dataset.from_dict({"step": list(range(args.max_steps))}),
-            loss=loss,
             data_collator=collator,
             callbacks=[_Clock(self)],
-            **options,
+            **{"loss": loss, **options},
         )
 
     @property
