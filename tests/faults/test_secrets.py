@@ -10,7 +10,12 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
+
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "corpus"))
@@ -105,3 +110,41 @@ def test_a_token_given_as_a_setting_is_not_written(tmp_path):
     write_run(tmp_path, config=config, results={"command": f"--token {CANARY}"})
     write_card(tmp_path)
     assert not holders(tmp_path, CANARY)
+
+
+class _Qdrant(BaseHTTPRequestHandler):
+    """A server that keeps what it is sent."""
+
+    seen: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.seen.append(f"{self.path} {self.headers}")
+        self.send_error(403)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def test_a_server_that_a_file_names_gets_no_key(tmp_path, monkeypatch):
+    """Only the address that the caller gives gets QDRANT_API_KEY."""
+    pytest.importorskip("qdrant_client")
+    from rexbert_hf.retrieval import ProductIndex
+    from rexbert_hf.retrieval.serving.hashing_encoder import HashingEncoder
+
+    monkeypatch.setenv("QDRANT_API_KEY", CANARY)
+    model, products = HashingEncoder(), [{"product_id": "p1", "title": "lamp"}]
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Qdrant) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        index = ProductIndex.build(products, model, "flat", backend="qdrant")
+        index.place = url
+        index.save(tmp_path)
+        assert not holders(tmp_path, CANARY)
+        for given, environment, keys in (({}, "", 0), ({"url": url}, "", 1), ({}, url, 1)):
+            monkeypatch.setenv("QDRANT_URL", environment)
+            _Qdrant.seen.clear()
+            with pytest.raises(ConnectionError, match="the key goes only where you say"):
+                ProductIndex.load(tmp_path, model, **given)
+            assert len(_Qdrant.seen) == 1
+            assert sum(CANARY in text for text in _Qdrant.seen) == keys
+        server.shutdown()

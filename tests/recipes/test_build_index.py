@@ -114,17 +114,21 @@ def test_dead_rows_are_dropped_beside_the_index(tmp_path, monkeypatch):
     assert (len(index), index.dead_share) == (5, 0)
 
 
-def test_qdrant(tmp_path):
-    pytest.importorskip("qdrant_client")
-    settings = QdrantSettings(path=str(tmp_path / "qdrant"))
-    run = small_run(tmp_path / "index", backend="qdrant", qdrant=settings, queries=["lamp"], modes=["dense"])
+def test_qdrant(tmp_path, monkeypatch):
+    qdrant_client = pytest.importorskip("qdrant_client")
+    client = qdrant_client.QdrantClient(location=":memory:")  # outlives its indexes, as a server does
+    monkeypatch.setattr(qdrant_client, "QdrantClient", lambda **options: client)
+    monkeypatch.setattr(client, "close", lambda: None)
+    monkeypatch.setattr(client, "create_payload_index", lambda *args, **kwargs: None)
+    server = QdrantSettings(url="http://qdrant.test")
+    run = small_run(tmp_path / "index", backend="qdrant", qdrant=server, queries=["lamp"], modes=["dense"])
     results = run_build_index(run)
     assert (results["products"], results["updated"]) == (200, False)
     assert len(results["searches"][0]["hits"]) == 3
     run.products.limit = 150
     results = run_build_index(run)
     assert (results["products"], results["updated"], results["encoded"], results["deleted"]) == (150, True, 0, 50)
-    run.qdrant = QdrantSettings(path=str(tmp_path / "qdrant"), collection="others")
+    run.qdrant = QdrantSettings(url="http://qdrant.test", collection="others")
     assert run_build_index(run)["updated"] is False
 
 

@@ -1,19 +1,23 @@
-"""Qdrant, embedded, behind the same calls: the answers are those of exact search over FAISS's rows."""
+"""Qdrant, in memory, behind the same calls: the answers are those of exact search over FAISS's rows."""
 
 from __future__ import annotations
 
 import json
+import pickle
 import socket
+import sqlite3
 
 import numpy as np
 import pytest
 from index_cases import HashModel, clustered, make_products
 
+from rexbert_hf.retrieval.serving import index as index_module
 from rexbert_hf.retrieval.serving.index import ProductIndex
 from rexbert_hf.retrieval.serving.index_folder import current_version
 from rexbert_hf.retrieval.serving.qdrant_index import QdrantIndex
 
-pytest.importorskip("qdrant_client")
+qdrant_client = pytest.importorskip("qdrant_client")
+QdrantClient, models = qdrant_client.QdrantClient, qdrant_client.models
 
 PRODUCTS = [dict(product, rating=i % 6) for i, product in enumerate(make_products(300))]
 OPTIONS = {"filters": ["category", "brand", "price", "in_stock", "locale", "rating"]}
@@ -119,43 +123,44 @@ def test_changes(qdrant, model):
     same(qdrant.search(["another new"], 5, mode="lexical"), flat.search(["another new"], 5, mode="lexical"))
 
 
-def test_a_folder_keeps_it(model, tmp_path):
-    index = ProductIndex.build(PRODUCTS, model, "int8", backend="qdrant", path=tmp_path / "qdrant", collection="shop")
+@pytest.fixture
+def server(monkeypatch):
+    """A Qdrant that outlives its indexes, as a server does."""
+    client = QdrantClient(location=":memory:")
+    monkeypatch.setattr(qdrant_client, "QdrantClient", lambda **options: client)
+    monkeypatch.setattr(client, "close", lambda: None)
+    monkeypatch.setattr(client, "create_payload_index", lambda *args, **kwargs: None)  # in memory it only warns
+    return "http://qdrant.test"
+
+
+def test_a_description_opens_it_again(model, server, tmp_path):
+    index = ProductIndex.build(PRODUCTS, model, "int8", backend="qdrant", url=server, collection="shop")
     before = index.search(QUERIES, 5)
     index.save(tmp_path / "index")
-    index.client.close()
-    again = ProductIndex.load(tmp_path / "index", model)
-    same(again.search(QUERIES, 5), before)
-    with pytest.raises(ConnectionError, match=r"Qdrant at .*close whoever has it open") as error:
-        ProductIndex.load(tmp_path / "index", model)
-    assert "\n" not in str(error.value)
+    same(ProductIndex.load(tmp_path / "index", model).search(QUERIES, 5), before)
     # A build swaps the alias: the old collection serves until then and is gone afterwards.
-    again.client.close()
-    for wrong in ({"model": HashModel("another")}, {"model": model, "path": tmp_path / "empty"}):
-        for _ in range(2):  # the folder is free again
-            with pytest.raises((ValueError, FileNotFoundError), match=r"built with hash|has no collection 'shop'"):
-                ProductIndex.load(tmp_path / "index", **wrong)
-    newer = ProductIndex.build(PRODUCTS[:20], model, backend="qdrant", path=tmp_path / "qdrant", collection="shop")
+    for wrong in (HashModel("another"),):
+        for _ in range(2):
+            with pytest.raises(ValueError, match=r"built with hash"):
+                ProductIndex.load(tmp_path / "index", wrong)
+    newer = ProductIndex.build(PRODUCTS[:20], model, backend="qdrant", url=server, collection="shop")
     assert len(newer) == 20
     assert len(newer.client.get_collections().collections) == 1
-    newer.client.close()
     assert len(ProductIndex.load(tmp_path / "index", model)) == 20
 
 
-def test_a_failed_build_leaves_the_old_collection(model, tmp_path):
-    index = ProductIndex.build(PRODUCTS, model, backend="qdrant", path=tmp_path / "qdrant")
+def test_a_failed_build_leaves_the_old_collection(model, server, tmp_path):
+    index = ProductIndex.build(PRODUCTS, model, backend="qdrant", url=server)
     index.save(tmp_path / "index")
-    index.client.close()
     with pytest.raises(ValueError, match="product 1 has no product_id"):
-        ProductIndex.build([PRODUCTS[0], {"title": "x"}], model, backend="qdrant", path=tmp_path / "qdrant")
+        ProductIndex.build([PRODUCTS[0], {"title": "x"}], model, backend="qdrant", url=server)
     assert len(ProductIndex.load(tmp_path / "index", model)) == 300
 
 
-def test_columns_of_an_earlier_version_are_known(model, tmp_path):
+def test_columns_of_an_earlier_version_are_known(model, server, tmp_path):
     """It wrote their names alone."""
-    index = ProductIndex.build(PRODUCTS, model, "flat", backend="qdrant", path=tmp_path / "q")
+    index = ProductIndex.build(PRODUCTS, model, "flat", backend="qdrant", url=server)
     index.save(tmp_path / "index")
-    index.client.close()
     path = current_version(tmp_path / "index") / "index.json"
     facts = json.loads(path.read_text())
     facts["columns"] = sorted(facts["columns"])
@@ -166,9 +171,51 @@ def test_columns_of_an_earlier_version_are_known(model, tmp_path):
     same(again.search(QUERIES, 5, wanted), flat.search(QUERIES, 5, wanted))
 
 
-def test_another_model_is_refused(model, tmp_path):
-    index = ProductIndex.build(PRODUCTS[:10], model, backend="qdrant", path=tmp_path / "q")
-    index.save(tmp_path / "index")
+class Planted:
+    """A pickle that leaves a mark where it is read."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return open, (str(self.mark), "w")
+
+
+def test_a_folder_with_planted_pickles_is_not_opened(qdrant, model, tmp_path):
+    """The embedded Qdrant reads its points with pickle."""
+    folder, mark = tmp_path / "qdrant", tmp_path / "mark"
+    embedded = QdrantClient(path=str(folder))
+    embedded.create_collection("products", vectors_config=models.VectorParams(size=32, distance="Cosine"))
+    embedded.upsert("products", [models.PointStruct(id=1, vector=[1.0] * 32)])
+    embedded.close()
+    (storage,) = folder.rglob("storage.sqlite")
+    with sqlite3.connect(storage) as points:
+        points.execute("UPDATE points SET point = ?", (pickle.dumps(Planted(mark)),))
+    with pytest.raises(AttributeError):  # what was planted is no point
+        QdrantClient(path=str(folder))
+    assert mark.exists()
+    mark.unlink()
+    qdrant.place = str(folder)
+    qdrant.save(tmp_path / "index")
+    with pytest.raises(ValueError, match="which is no server: build it again or give url=") as error:
+        ProductIndex.load(tmp_path / "index", model)
+    assert "\n" not in str(error.value)
+    with pytest.raises(TypeError, match="path"):
+        ProductIndex.load(tmp_path / "index", model, path=folder)
+    assert not mark.exists()
+
+
+def test_a_server_that_a_repository_names_is_not_asked(qdrant, model, monkeypatch, tmp_path):
+    qdrant.place = "http://stranger.test"
+    qdrant.save(tmp_path / "index")
+    monkeypatch.setattr(index_module, "resolve", lambda *args, **kwargs: tmp_path / "index")
+    with pytest.raises(ValueError, match=r"at http://stranger\.test, says its repository: give url=") as error:
+        ProductIndex.load("user/index", model)
+    assert "\n" not in str(error.value)
+
+
+def test_another_model_is_refused(model):
+    index = ProductIndex.build(PRODUCTS[:10], model, backend="qdrant")
     with pytest.raises(ValueError, match="this index was built with hash"):
         index.model = HashModel("another")
 

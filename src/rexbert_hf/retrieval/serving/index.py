@@ -92,7 +92,7 @@ class ProductIndex(SearchIndex):
             model: a SentenceTransformer, an `OnnxEncoder`, any object with `encode(texts)`, or a folder or repository.
             kind: "flat", "hnsw", "int8", "int4" or "binary", see `IndexOptions`.
             revision: of the model's repository; the index remembers the commit and loads its model from there.
-            backend: "faiss", or "qdrant" (then see `QdrantIndex.build` for `url`, `path`, `collection`).
+            backend: "faiss", or "qdrant" (then see `QdrantIndex.build` for `url`, `collection`).
             cache_dir: an embedding cache: texts encoded before with this model are not encoded again.
             work_dir: where vectors are kept until the index is saved; the system's temporary folder by default.
             vectors: `[N, D]` of the products, in place of encoding them.
@@ -234,7 +234,8 @@ class ProductIndex(SearchIndex):
             model: what encodes queries; by default the model that the index names, loaded when it is needed.
             revision: of the repository.
             verify: compare checksums of all files; by default for up to 256 MB.
-            options: of `QdrantIndex.attach`, for an index in Qdrant.
+            options: of `QdrantIndex.attach`, for an index in Qdrant; a download needs `url`, or your queries would go
+                to a server that somebody else has named.
 
         Returns:
             A `ProductIndex`, or the `QdrantIndex` that the folder describes.
@@ -244,10 +245,11 @@ class ProductIndex(SearchIndex):
             ValueError: if a file is damaged, or the model is not the one of the index.
         """
         folder = resolve(directory_or_repo, revision, _DOWNLOADED, repo_type="dataset")
+        pulled = not Path(directory_or_repo).expanduser().is_dir()
         for attempt in range(_READ_ATTEMPTS):
             version = current_version(folder)
             try:
-                return cls._open(folder, version, model, verify, options)
+                return cls._open(folder, version, model, verify, pulled, options)
             except FileNotFoundError:
                 if attempt == _READ_ATTEMPTS - 1 or current_version(folder) == version:
                     raise
@@ -255,13 +257,15 @@ class ProductIndex(SearchIndex):
         raise AssertionError("unreachable")
 
     @classmethod
-    def _open(cls, folder: Path, version: Path, model: Any, verify: bool | None, options: dict[str, Any]) -> Any:
+    def _open(
+        cls, folder: Path, version: Path, model: Any, verify: bool | None, pulled: bool, options: dict[str, Any]
+    ) -> Any:
         facts = read_facts(version, verify)
         settings, identity = described(version, facts)
         if facts.get("backend") == "qdrant":
             from rexbert_hf.retrieval.serving.qdrant_index import QdrantIndex
 
-            return QdrantIndex.attach(facts, identity, model, **options)
+            return QdrantIndex.attach(facts, identity, model, pulled=pulled, **options)
         if options:
             raise TypeError(f"load: unknown argument '{sorted(options)[0]}'")
         index = cls(settings, identity)

@@ -66,16 +66,14 @@ class ProductSource:
 
 @dataclass
 class QdrantSettings:
-    """Where an index in Qdrant lies; without url and path, in memory.
+    """Where an index in Qdrant lies; without url, in memory, for trying it out.
 
     Attributes:
         url: of a server or cluster; its key is the environment's QDRANT_API_KEY.
-        path: folder of an embedded one.
         collection: name that searches use.
     """
 
     url: str | None = None
-    path: str | None = None
     collection: str = "products"
 
 
@@ -162,7 +160,7 @@ def run_build_index(run: BuildIndexRun) -> dict[str, Any]:
 
 def _existing(run: BuildIndexRun, model: Any) -> Any:
     """The index in the folder, if it was built with this model and these settings, in the same place."""
-    if not run.update:
+    if not run.update or (run.backend == "qdrant" and run.qdrant.url is None):  # memory forgets
         return None
     try:
         facts = read_facts(current_version(run.output_dir))
@@ -172,13 +170,13 @@ def _existing(run: BuildIndexRun, model: Any) -> Any:
         return None
     place: dict[str, Any] = {"backend": run.backend}
     if run.backend == "qdrant":
-        place |= {"place": run.qdrant.url or run.qdrant.path or ":memory:", "collection": run.qdrant.collection}
+        place |= {"place": run.qdrant.url, "collection": run.qdrant.collection}
     same = {"backend": "faiss", **facts}.items() >= place.items() and facts.get("options") == asdict(run.index)
     if not same or (facts.get("model") or {}).get("fingerprint") != fingerprint(model):
         logger.info("model or settings have changed: the index is built anew")
         return None
     try:
-        return ProductIndex.load(run.output_dir, model)
+        return ProductIndex.load(run.output_dir, model, **({"url": run.qdrant.url} if run.backend == "qdrant" else {}))
     except FileNotFoundError as error:  # Qdrant has lost the collection
         logger.warning("%s; it is built anew", error)
         return None

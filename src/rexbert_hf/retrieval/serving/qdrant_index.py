@@ -1,4 +1,4 @@
-"""The same index in Qdrant: embedded (a folder or memory), or a server or cluster by URL, the way past one machine.
+"""The same index in Qdrant: a server or cluster by URL, the way past one machine, or in memory.
 
 A build fills a collection of its own and then moves the alias that searches go through, so readers see the old
 catalogue or the new one. Texts and their hashes are kept in the payload: an upsert encodes only what has changed. BM25
@@ -26,6 +26,7 @@ from rexbert_hf.retrieval.serving.qdrant_points import (
     collection_settings,
     condition_of,
     connect,
+    connect_described,
     explained,
     facts_of,
     payload_of,
@@ -47,7 +48,7 @@ class QdrantIndex(SearchIndex):
 
     Args:
         client: of qdrant-client.
-        place: URL, folder or ":memory:".
+        place: URL or ":memory:".
         collection: name that searches use; an alias of the collection that the last build filled.
         options: how the index was built.
         identity: of its model.
@@ -81,7 +82,6 @@ class QdrantIndex(SearchIndex):
         *,
         revision: str | None = None,
         url: str | None = None,
-        path: str | Path | None = None,
         collection: str = "products",
         api_key: str | None = None,
         cache_dir: str | Path | None = None,
@@ -93,10 +93,9 @@ class QdrantIndex(SearchIndex):
             products: as for `ProductIndex.build`.
             model: likewise.
             kind: "flat" searches exactly; "hnsw", "int8" and "binary" set up graph and quantisation on the server
-                (embedded Qdrant always searches exactly).
+                (in memory all search exactly).
             revision: likewise.
-            url: of a server or cluster.
-            path: folder of an embedded one; without either it lies in memory.
+            url: of a server or cluster; without it the index lies in memory, for trying it out.
             collection: name that searches use.
             api_key: of the server; by default the environment's QDRANT_API_KEY. Never saved.
             cache_dir: an embedding cache.
@@ -110,7 +109,7 @@ class QdrantIndex(SearchIndex):
         if kind == "int4":
             raise ValueError("Qdrant has no 4-bit codes: choose kind int8 or binary")
         loaded, identity = opened(model, revision)
-        client, place = connect(url, path, api_key)
+        client, place = connect(url, api_key)
         index = cls(client, place, collection, settings, identity, loaded)
         index.use_cache(cache_dir)
         try:
@@ -129,8 +128,8 @@ class QdrantIndex(SearchIndex):
         model: Any = None,
         *,
         url: str | None = None,
-        path: str | Path | None = None,
         api_key: str | None = None,
+        pulled: bool = False,
     ) -> QdrantIndex:
         """Open the collection that a saved description names.
 
@@ -138,18 +137,16 @@ class QdrantIndex(SearchIndex):
             facts: of `index.json`.
             identity: of its model.
             model: encodes queries; by default the one that is named, loaded when it is needed.
-            url: another server than the one that is named.
-            path: another folder.
-            api_key: of the server.
+            url: the server; by default the environment's QDRANT_URL, else the one that is named.
+            api_key: of the server; by default QDRANT_API_KEY, which goes to a `url` that you give and to no other.
+            pulled: whether the description came from the Hub: then the server that it names is not asked.
 
         Raises:
             ConnectionError: if Qdrant cannot be reached.
             FileNotFoundError: if the collection is not there.
+            ValueError: if the server is for you to name.
         """
-        place = str(facts["place"])
-        named = place if "://" in place else None
-        folder = None if named or place == ":memory:" else place
-        client, place = connect(url or named, path or (None if url else folder), api_key)
+        client, place = connect_described(str(facts["place"]), url, api_key, pulled)
         index = cls(client, place, str(facts["collection"]), IndexOptions.of(**facts["options"]), identity)
         index.columns = saved_columns(facts["columns"])
         try:

@@ -8,7 +8,6 @@ import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ def explained(place: str) -> Iterator[None]:
     """One line for whatever the client raises.
 
     Args:
-        place: URL or folder, for the message.
+        place: URL or ":memory:", for the message.
 
     Raises:
         ConnectionError: in place of the client's own errors.
@@ -38,37 +37,60 @@ def explained(place: str) -> Iterator[None]:
     except (ApiException, ConnectionError, TimeoutError) as error:
         source = getattr(error, "source", error)
         reason = " ".join(str(source).split())[:200] or type(source).__name__
-        hint = "is it running, and is the address right?" if "://" in place else "close whoever has it open"
+        hint = "is it running, and is the address right?"
+        if getattr(error, "status_code", None) in (401, 403):
+            hint = "set QDRANT_API_KEY and give url=, for the key goes only where you say"
         raise ConnectionError(f"Qdrant at {place}: {reason}; {hint}") from None
 
 
-def connect(url: str | None, path: str | Path | None, api_key: str | None = None) -> tuple[Any, str]:
+def connect(url: str | None, api_key: str | None = None) -> tuple[Any, str]:
     """A client, and what to call the place.
 
+    A folder of the embedded Qdrant is not offered: it keeps its points as pickles, and runs them when it is opened.
+
     Args:
-        url: of a server.
-        path: of an embedded one; without either it lies in memory.
+        url: of a server, as the caller gave it; without it the points lie in memory.
         api_key: of the server; by default QDRANT_API_KEY.
 
     Raises:
         ImportError: if qdrant-client is not installed.
-        ConnectionError: if the folder is in use.
+        ConnectionError: if the client refuses the address.
     """
+    return _client(url, api_key or (os.environ.get("QDRANT_API_KEY") if url is not None else None))
+
+
+def connect_described(named: str, url: str | None, api_key: str | None, pulled: bool) -> tuple[Any, str]:
+    """`connect` for an index whose description names a place: nobody's key goes there unless he gave the address.
+
+    Args:
+        named: the place, as the description has it.
+        url: as the caller gave it; by default QDRANT_URL.
+        api_key: of the server.
+        pulled: whether the description came from the Hub: then what it names is not asked at all.
+
+    Raises:
+        ImportError, ConnectionError: as `connect`.
+        ValueError: if the address has to come from the caller.
+    """
+    url = url or os.environ.get("QDRANT_URL") or None
+    if url is not None:
+        return connect(url, api_key)
+    if pulled:
+        raise ValueError(f"this index lies in Qdrant at {named}, says its repository: give url= to ask a server")
+    if "://" not in named:
+        raise ValueError(f"this index lies in Qdrant at {named}, which is no server: build it again or give url=")
+    return _client(named, api_key)
+
+
+def _client(url: str | None, key: str | None) -> tuple[Any, str]:
     try:
         from qdrant_client import QdrantClient
     except ImportError:
         raise ImportError("backend 'qdrant' needs qdrant-client: pip install rexbert-hf[search]") from None
-    if url is not None and path is not None:
-        raise ValueError("give url or path of Qdrant, not both")
-    place = url or (str(path) if path is not None else ":memory:")
-    with explained(place):
-        if url is not None:
-            key = api_key or os.environ.get("QDRANT_API_KEY")
-            return QdrantClient(url=url, api_key=key, timeout=60, check_compatibility=False), place
-        try:
-            return (QdrantClient(path=place) if path is not None else QdrantClient(location=":memory:")), place
-        except RuntimeError as error:  # another process, or another client of this one, has the folder
-            raise ConnectionError(str(error)) from None
+    if url is None:
+        return QdrantClient(location=":memory:"), ":memory:"
+    with explained(url):
+        return QdrantClient(url=url, api_key=key, timeout=60, check_compatibility=False), url
 
 
 def saved_columns(columns: Any) -> dict[str, bool]:
