@@ -176,7 +176,8 @@ def _existing(run: BuildIndexRun, model: Any) -> Any:
         logger.info("model or settings have changed: the index is built anew")
         return None
     try:
-        return ProductIndex.load(run.output_dir, model, **({"url": run.qdrant.url} if run.backend == "qdrant" else {}))
+        server: dict[str, Any] = {"url": run.qdrant.url} if run.backend == "qdrant" else {}
+        return ProductIndex.load(run.output_dir, model, **server)
     except FileNotFoundError as error:  # Qdrant has lost the collection
         logger.warning("%s; it is built anew", error)
         return None
