@@ -146,7 +146,7 @@ class VocabularyWalk:
         if hidden.device.type == "cpu":
             self.rows, columns = min(CPU_ROWS, max(count, 1)), NARROW_COLUMNS if self.narrow else CPU_COLUMNS
         else:
-            self.rows, columns = max(GPU_SLICE_ELEMENTS // vocabulary, 1), vocabulary
+            self.rows, columns = max(min(GPU_SLICE_ELEMENTS // vocabulary, count), 1), vocabulary
         self.tiles = [slice(a, min(a + columns, vocabulary)) for a in range(0, vocabulary, columns)]
         self.buffers: dict[int, torch.Tensor] = {}
         self.accumulate = torch.float64 if hidden.dtype == torch.float64 else torch.float32
