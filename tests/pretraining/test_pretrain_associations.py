@@ -138,6 +138,19 @@ def test_held_out_products_are_no_contents(tmp_path):
     assert pairs == {frozenset(rows[i : i + 2]) for i in range(199) if {rows[i], rows[i + 1]} <= texts}
 
 
+def test_numbers_as_identifiers_meet_whatever_column_holds_them(tmp_path):
+    """A gap makes floats of integers; 7.0 is still product 7."""
+    path = tmp_path / "many.jsonl"
+    path.write_text("".join(json.dumps({"text": text, "product_id": i}) + "\n" for i, text in enumerate(TEXTS[:6])))
+    source = {"path": str(path), "columns": {"text": "text", "product_id": "product_id"}}
+    found_stores, _ = stores(tmp_path, source)
+    ends = {"product_a": pa.array([0.0, 2.0, None]), "product_b": pa.array([1.0, 3.0, 4.0])}
+    pq.write_table(pa.table(ends), tmp_path / "pairs.parquet")
+    found = load_associations(AssociationSettings(path=str(tmp_path / "pairs.parquet")), found_stores)
+    assert found.contents.graph.num_pairs == 2
+    assert found.report["unknown"] == 0
+
+
 def test_products_of_several_sources(tmp_path):
     first = catalogue(tmp_path)
     more = tmp_path / "more.csv"

@@ -22,6 +22,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from rexbert_hf.catalog import load_sample, read_records, text_digests
+from rexbert_hf.catalog.columns import as_text
 from rexbert_hf.data import TokenisedDataset
 from rexbert_hf.data.encode import TextEncoder
 from rexbert_hf.objectives import AssociationGraph, ContentGraph
@@ -59,7 +60,7 @@ def save_product_rows(
     wanted = _keys(documents)
     at = np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)
     rows = np.where(keys[order[at]] == wanted, row_of[order[at]], -1)
-    ids = pa.array([None if value is None else str(value) for value in documents[PRODUCT_ID]], pa.string())
+    ids = pa.array([as_text(value) or None for value in documents[PRODUCT_ID]], pa.string())
     table = pa.table({PRODUCT_ID: ids, "row": pa.array(rows)}).filter(pa.array(rows >= 0)).drop_null()
     pq.write_table(table, folder / _FILE)
     return len(table)
@@ -184,14 +185,14 @@ def _pairs(rows: Dataset, settings: AssociationSettings) -> Iterator[tuple[str, 
         if settings.kinds and row["kind"] not in settings.kinds:
             continue
         if row["product_a"] not in (None, ""):
-            yield str(row["product_a"]), _ids(row["product_b"], settings.separator, False)
+            yield as_text(row["product_a"]), _ids(row["product_b"], settings.separator, False)
 
 
 def _lines(rows: Dataset) -> Iterable[list[str]]:
     baskets: dict[Any, list[str]] = {}
     for row in rows:
         if row["basket"] not in (None, "") and row[PRODUCT_ID] not in (None, ""):
-            baskets.setdefault(row["basket"], []).append(str(row[PRODUCT_ID]))
+            baskets.setdefault(row["basket"], []).append(as_text(row[PRODUCT_ID]))
     return baskets.values()
 
 
@@ -212,4 +213,4 @@ def _ids(value: Any, separator: str | None, always_split: bool) -> list[str]:
             value = [text]
     elif not isinstance(value, list | tuple | np.ndarray):
         value = [value]
-    return [str(item).strip() for item in value if item not in (None, "") and str(item).strip()]
+    return [name for item in value if (name := as_text(item).strip())]
