@@ -280,7 +280,8 @@ def test_too_many_bad_rows_and_the_way_out(fail, succeed, tmp_path, caplog):
     path = write(tmp_path / "t.txt", [*SENTENCES[:60], *[b"caf\xe9 lamp\n"] * 20])
     status, line = fail(f"{{path: {path}}}")
     assert status == 1
-    assert "20 of 80 rows are bad" in line
+    assert "20 of 80 rows do not decode" in line
+    assert "encoding='cp1252'" in line
     assert "t.txt:61 is not utf-8" in line
     assert "raise max_bad_share=0.1" in line
     _, source = succeed(f"{{path: {path}, max_bad_share: 0.5}}", caplog)

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 REPORTED = 5
 """So many reasons for bad rows are kept and logged."""
 
+USUAL_BAD_SHARE = 0.1
+"""Beyond this share of bad rows format, encoding or delimiter are wrong, unless the caller knows better."""
+
 _EARLY = 1_000
 """A file with this many bad rows is judged before its end."""
 
@@ -48,7 +51,7 @@ class Tolerance:
     """
 
     errors: str = "skip"
-    max_bad_share: float = 0.1
+    max_bad_share: float = USUAL_BAD_SHARE
 
     def __post_init__(self) -> None:
         if self.errors not in ("skip", "raise"):
@@ -88,10 +91,12 @@ class Tally:
 
     def judge(self, example: str = "") -> None:
         """Refuse the source if the share of bad rows is too large, or if it is in another encoding."""
-        if self.undecodable > max(_UNDECODABLE, _UNDECODABLE_SHARE * self.rows, self._decoded):
+        asked = self._tolerance.max_bad_share > USUAL_BAD_SHARE  # whoever raises it wants the rest
+        if not asked and self.undecodable > max(_UNDECODABLE, _UNDECODABLE_SHARE * self.rows, self._decoded):
             raise ValueError(
                 f"{self._name}: {self.undecodable:,} of {self.rows:,} rows do not decode ({self._undecoded}): pass the "
-                "encoding that the file was written in, as encoding='cp1252'"
+                "encoding that the file was written in, as encoding='cp1252', or raise "
+                f"max_bad_share={self._tolerance.max_bad_share:g} to go on without them"
             )
         if self._bad > self._tolerance.max_bad_share * self.rows:
             example = example or next((why for why in self._report.reasons if why.startswith(self._name)), "")
