@@ -246,8 +246,11 @@ def test_sure_labels_keep_their_gradient_in_bfloat16(vocabulary, scale, monkeypa
 
 def test_rows_of_memory_are_filled_behind_added_columns():
     """Products in bfloat16 read elements in pairs, so one behind the last column."""
-    torch.full((64, 64), float("nan"), dtype=torch.bfloat16)
-    wide = losses_rexbert.widened(torch.ones(3, 5, dtype=torch.bfloat16), 2.0, torch.arange(3.0))
+    torch.use_deterministic_algorithms(True)  # fills new memory with NaN
+    try:
+        wide = losses_rexbert.widened(torch.ones(3, 5, dtype=torch.bfloat16), 2.0, torch.arange(3.0))
+    finally:
+        torch.use_deterministic_algorithms(False)
     assert wide.tolist() == [[1.0] * 5 + [2.0, i] for i in (0.0, 1.0, 2.0)]
     assert wide.stride() == (32, 1)
     assert not wide.as_strided((3, 25), (32, 1), 7).any()
