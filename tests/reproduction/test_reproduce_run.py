@@ -180,12 +180,15 @@ def test_a_row_that_was_trained_but_not_measured_is_only_measured(tmp_path, cach
 
 def test_calibration_tries_every_stage_and_a_small_budget_is_one_line(tmp_path, cache, monkeypatch):
     runs = count_runs(monkeypatch)
+    # Warm-up and decay of the written phase are longer than what calibration trains.
+    schedule = {"name": "warmup_stable_decay", "warmup_tokens": 3000, "decay_tokens": 2900}
+    phases = {"base.phases.0.max_tokens": 6144, "base.phases.0.schedule": schedule}
     with pytest.raises(SettingsError, match=r"budget of 0.01 minutes allows 0 steps .* --budget \d+ is needed"):
-        reproduce(paper(tmp_path, cache, budget=0.01))
+        reproduce(paper(tmp_path, cache, budget=0.01, calibration_steps=2, **phases))
     assert runs == [(0, "common"), (0, "plain"), (0, "guided")]
     assert not (tmp_path / "plan.json").exists()
     with pytest.raises(SettingsError, match=r"budget of 0\.02 minutes"):
-        reproduce(paper(tmp_path, cache, budget=0.02))
+        reproduce(paper(tmp_path, cache, budget=0.02, calibration_steps=2, **phases))
     assert len(runs) == 3, "another budget needs no other calibration"
     assert not (tmp_path / "calibration").exists()
 

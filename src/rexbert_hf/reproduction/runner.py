@@ -186,7 +186,12 @@ def _calibration_job(settings: ReproductionSettings, stage: Stage, recipe: Any, 
     if stage.recipe is not None:
         return _job(settings, stage, seed, recipe, shared, steps, folder="calibration")
     phases = [
-        dataclasses.replace(phase, max_tokens=steps * phase.batch_tokens, batch_warmup_tokens=0)
+        dataclasses.replace(
+            phase,
+            max_tokens=steps * phase.batch_tokens,
+            batch_warmup_tokens=0,
+            schedule=dataclasses.replace(phase.schedule, warmup_tokens=0, decay_tokens=0),
+        )
         for phase in recipe.phases
     ]
     recipe = dataclasses.replace(recipe, phases=phases, trainer=dataclasses.replace(recipe.trainer, logging_steps=1))
