@@ -32,6 +32,9 @@ ROWS = {
 }
 """Rows that show each kind of step, where all would take too long."""
 
+WITHOUT_SAMPLE = {"sst2", "stsb"}
+"""Measures for which the sample shop has no data."""
+
 
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("reproduce_*.yaml")), ids=lambda path: path.stem)
 def test_every_paper_runs_on_the_sample_shop(config, tmp_path):
@@ -43,7 +46,7 @@ def test_every_paper_runs_on_the_sample_shop(config, tmp_path):
     for row in settings.chosen_rows():
         stages = [row, *settings.branches_of(row)]
         taken = {measure.name for measure in settings.measures if any(measure.applies(stage) for stage in stages)}
-        wanted = {value for value in shown if value.split(".")[0] in taken}
+        wanted = {value for value in shown if value.split(".")[0] in taken - WITHOUT_SAMPLE}
         assert wanted <= set(results["rows"][row.name][0]), f"{row.name} has a value for every column"
         assert wanted
     groups = {}
@@ -88,6 +91,8 @@ def _shrink(settings, folder):
             measure.options |= {"max_train": 60, "max_test": 40}
         if measure.kind == "classes":
             measure.options["max_rows"] = 80
+        if measure.kind == "task":
+            measure.options |= {"caps": [24, 8, 16], "tuning": {"epochs": [1]}}
     if settings.curves:
         settings.curves.points = 2
     if settings.phrases:

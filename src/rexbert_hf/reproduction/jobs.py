@@ -227,6 +227,7 @@ MEASURES: dict[str, Measurer] = {
     "search": _later("search_quality", "measure_search"),
     "search_cells": _later("grid_cells", "measure_search_cells"),
     "results": _later("search_quality", "measure_results"),
+    "task": _later("tasks", "measure_task"),
 }
 
 

@@ -159,12 +159,15 @@ def _calibrate(settings: ReproductionSettings, recipes: Mapping[str, Any], share
     place = settings.output_dir / "calibration"
     shutil.rmtree(place, ignore_errors=True)
     costs: dict[str, Cost] = {}
+    alike: dict[str, float] = {}
     for stage in settings.needed_stages():
         job = _calibration_job(settings, stage, recipes[stage.name], shared)
         ran = run_job(job)
         speed = ran.speed or ran.amount / ran.seconds
-        seconds: dict[str, float] = {}
-        _measure(settings, job, seconds=seconds)
+        taken = {measure.name: measure for measure in settings.measures if measure.applies(stage)}
+        seconds = {name: alike[name] for name in taken if name in alike}
+        _measure(settings, job, only=set(taken) - set(seconds), seconds=seconds)
+        alike |= {name: seconds[name] for name, measure in taken.items() if measure.alike}
         drawn = settings.curves.measures if settings.curves and not stage.shared and not stage.recipe else set()
         costs[stage.name] = Cost(
             speed,

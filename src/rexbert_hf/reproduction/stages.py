@@ -124,6 +124,7 @@ class Measure:
         rows: on which rows; None for all.
         branch: measure the model of this branch after the row, in place of the row's own.
         without_data: options that replace those where `base.data_dir` does not exist.
+        alike: it takes as long on every row, so calibration takes it once; for measures of minutes.
     """
 
     name: str
@@ -132,6 +133,7 @@ class Measure:
     rows: list[str] | None = None
     branch: str | None = None
     without_data: dict[str, Any] = field(default_factory=dict)
+    alike: bool = False
 
     def applies(self, stage: Stage) -> bool:
         """Whether it is taken on a stage's model.
