@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,6 +47,20 @@ def test_any_batch_gives_the_vectors_of_torch(model, exported, count):
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     int8 = difference(expected, OnnxEncoder(exported, "int8").encode(TEXTS[:count]))
     assert 0.98 < int8.least_cosine < 1
+
+
+def test_no_file_names_a_folder_or_a_source_line_of_this_machine(model, tmp_path):
+    saved = tmp_path / "private" / "my-encoder"
+    model.save(str(saved))
+    export_onnx(saved, tmp_path / "exported", texts=TEXTS)
+    for path in (tmp_path / "exported").iterdir():
+        content = path.read_bytes()
+        for word in (str(tmp_path), str(Path(__file__).parents[2]), str(Path(np.__file__).parents[1])):
+            assert word.encode() not in content, f"{path.name} holds {word}"
+        if path.suffix == ".onnx":
+            assert b"stack_trace" not in content
+            assert b"self.encoder(" not in content
+    assert json.loads((tmp_path / "exported" / "encoder.json").read_text())["source"] == "my-encoder"
 
 
 def test_batches_do_not_matter(exported):

@@ -102,7 +102,7 @@ def export_onnx(
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     vectors = encode(source, list(texts or CHECK_TEXTS), role)
-    name = str(model) if isinstance(model, (str, Path)) else type(source).__name__
+    name = _name(model) if isinstance(model, (str, Path)) else type(source).__name__
     _write_graph(_Graph(_stock(transformer.model), tail, source.truncate_dim), transformer, place / GRAPHS["fp32"])
     if "int8" in precisions:
         quantise(place / GRAPHS["fp32"], place / GRAPHS["int8"])
@@ -163,6 +163,11 @@ def quantise(source: Path, target: Path) -> None:
         root.setLevel(level)
 
 
+def _name(model: str | Path) -> str:
+    """A repository as it is, a folder without what lies above it: the export may be pushed."""
+    return Path(model).resolve().name if Path(model).exists() else str(model)
+
+
 def _check_packages() -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         try:
@@ -219,6 +224,28 @@ def _write_graph(graph: _Graph, transformer: Any, path: Path) -> None:
             external_data=False,
             verbose=False,
         )
+    _strip(path)
+
+
+def _strip(path: Path) -> None:
+    """Take out what the exporter notes about each node: source lines and folders of this machine, and nothing to run.
+
+    Args:
+        path: of the graph.
+    """
+    import onnx
+
+    model = onnx.load(path)
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, model.graph):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    for function in model.functions:
+        for part in (*function.node, *function.value_info, function):
+            del part.metadata_props[:]
+            part.doc_string = ""
+    for tensor in model.graph.initializer:
+        del tensor.metadata_props[:]
+    onnx.save(model, path)
 
 
 def _write_rest(
