@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from kill_jobs import JOBS, places_of
 from killing import torment
+from later_jobs import LATER_JOBS
 from push_jobs import push_jobs
 
 KILLS = int(os.environ.get("REXBERT_FAULTS", "0"))
@@ -50,6 +51,12 @@ def of_one_worker(job):
 @pytest.mark.parametrize("job", [of_one_worker(job) for job in JOBS])
 def test_killed_it_ends_as_one_never_killed(job, folder, record_property):
     run(job, folder, places_of(job), record_property)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("job", [of_one_worker(job) for job in LATER_JOBS])
+def test_what_comes_after_pre_training_too(job, folder, record_property):
+    run(job, folder, job.places, record_property)
 
 
 @pytest.mark.timeout(1800)
