@@ -1,6 +1,6 @@
 """Reproduce a paper's effects within a budget of minutes: our table beside the paper's, each claim with a verdict.
 
-    python recipes/reproduce.py --paper rexbert --budget 25 [--seeds 0,1,2,3,4] [--rows general_only,plain] ...
+    python recipes/reproduce.py --paper rexbert --budget 100 [--seeds 0,1,2,3,4] [--rows general_only,plain] ...
     python recipes/reproduce.py my_paper.yaml --budget 60
 
 Tokens follow from the measured speed and are printed before training. Starting again on the same `--output_dir`

@@ -1,7 +1,7 @@
 """Downstream measures that cost seconds: linear probes on the frozen encoder.
 
-Fine-tuning is what the papers do and what `evaluation` will do; a probe of a linear layer needs one pass over the texts
-and no search over rates and epochs, so it fits behind every row of a table made in minutes. Figures of the two are not
+Fine-tuning is what the papers do (`tasks.py`); a probe of a linear layer needs one pass over the texts and draws
+nothing, so it fits behind every row of a table made in minutes, and shows small differences. Figures of the two are not
 comparable, differences between rows are.
 """
 
