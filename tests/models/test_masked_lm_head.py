@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from tiny_models import VOCABULARY, build, documents, flat_batch, padded_batch
 
 from rexbert_hf import RexBertForMaskedLM, RexBertModel
@@ -39,6 +40,22 @@ def test_modes(model):
     assert int(loss.correct) == int((full.logits[chosen].argmax(1) == LABELS[chosen]).sum())
     better = full.logits[chosen] > full.logits[chosen].gather(1, LABELS[chosen][:, None])
     assert torch.equal(everything.label_ranks, better.sum(1))
+
+
+def test_an_encoder_of_a_masked_lm_checkpoint_loads_without_a_report(model, tmp_path, caplog):
+    """A key that no class of pre-training has is still reported."""
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    for known in (True, False):
+        caplog.clear()
+        if not known:
+            save_file(weights | {"strange.weight": torch.zeros(2)}, tmp_path / "model.safetensors", {"format": "pt"})
+        with caplog.at_level("WARNING", logger="transformers"):
+            encoder, info = RexBertModel.from_pretrained(tmp_path, output_loading_info=True)
+        assert ("strange.weight" in caplog.text) is not known
+        assert "head.norm.weight" not in caplog.text
+        assert not info["missing_keys"]
+        assert torch.equal(encoder.final_norm.weight, model.model.final_norm.weight)
 
 
 def test_fields_come_in_their_declared_order(model):

@@ -242,6 +242,7 @@ class RexBertModel(RexBertPreTrainedModel):
 
     def __init__(self, config: RexBertConfig) -> None:
         super().__init__(config)
+        self._keys_to_ignore_on_load_unexpected += [r"^head\.", r"^decoder\."]  # pre-training's: no surprise either
         self.embeddings = RexBertEmbeddings(config)
         self.layers = nn.ModuleList([RexBertEncoderLayer(config, i) for i in range(config.num_hidden_layers)])
         self.final_norm: nn.Module = nn.Identity()
