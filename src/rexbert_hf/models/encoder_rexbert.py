@@ -100,9 +100,10 @@ class RexBertPreTrainedModel(PreTrainedModel):
         if is_cut or config.truncate_dim is not None:
             _warn(config.leave_matryoshka())
         super().__init__(config, *args, **kwargs)
-        # What such a cut leaves out is no surprise.
+        # What such a cut leaves out is no surprise, nor, for an encoder, the head that pre-training leaves.
         left_out = [rf"layers\.(?!(?:{'|'.join(str(i) for i in range(config.num_hidden_layers))})\.)\d+\."]
         left_out += [] if config.apply_final_norm else [r"final_norm\."]
+        left_out += [r"^head\.", r"^decoder\."] if isinstance(self, RexBertModel) else []
         self._keys_to_ignore_on_load_unexpected = left_out
 
     @classmethod
@@ -242,7 +243,6 @@ class RexBertModel(RexBertPreTrainedModel):
 
     def __init__(self, config: RexBertConfig) -> None:
         super().__init__(config)
-        self._keys_to_ignore_on_load_unexpected += [r"^head\.", r"^decoder\."]  # pre-training's: no surprise either
         self.embeddings = RexBertEmbeddings(config)
         self.layers = nn.ModuleList([RexBertEncoderLayer(config, i) for i in range(config.num_hidden_layers)])
         self.final_norm: nn.Module = nn.Identity()
