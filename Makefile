@@ -65,7 +65,7 @@ bench-gpu:  ## checks, training steps of all sizes, long documents and encoding 
 faults: $(STAMP)  ## kill every kind of long job twice, fill disks, damage files; under 20 minutes on 2 cores
 	REXBERT_FAULTS=2 $(BIN)/python -m pytest tests/faults -n 2 --dist loadgroup --timeout 1800
 
-faults-long: $(STAMP)  ## the same with five kills a job: 70 in all
+faults-long: $(STAMP)  ## the same with five kills a job: 105 in all
 	REXBERT_FAULTS=5 $(BIN)/python -m pytest tests/faults -n 2 --dist loadgroup --timeout 3600
 
 fuzz: $(STAMP)  ## FUZZ_SECONDS (600) of odd bytes a reader, card, classifier and settings parser; needs no atheris
