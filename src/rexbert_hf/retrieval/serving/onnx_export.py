@@ -228,7 +228,7 @@ def _write_graph(graph: _Graph, transformer: Any, path: Path) -> None:
 
 
 def _strip(path: Path) -> None:
-    """Take out what the exporter notes about each node: source lines and folders of this machine, which no runtime reads.
+    """Take out the notes of the exporter on each node: source lines and folders of this machine, which nothing reads.
 
     Args:
         path: of the graph.
