@@ -5,7 +5,7 @@
     python recipes/curate.py my_vertical.yaml --stages label,audit
 
 Starting again on the same `--output_dir` goes on where the last run stopped; finished stages are not run again.
-docs/corpus.md tells what each stage reads and writes. Needs fastText (`pip install rexbert-hf[corpus]`).
+docs/corpus.md tells what each stage reads and writes. Needs fastText (`pip install -e ".[corpus]"`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main() -> None:
     settings = parse_args(CurateSettings, default_config=DEFAULT)
     try:
         results = curate(settings, on_report=lambda _, line: print(line, flush=True))
-    except (ImportError, RuntimeError) as error:  # a package that is not installed, a worker that was killed
+    except ImportError as error:  # a package that is not installed
         raise ValueError(error) from error
     if "corpus" in results:
         print(f"corpus, card and run.json in {results['corpus']}")

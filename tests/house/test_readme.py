@@ -119,8 +119,8 @@ def test_python_blocks_run(document, folder, quickstart):
     assert done.returncode == 0, done.stderr[-2000:]
     if document == "docs/data.md":
         assert read_records(folder / "ettin-parquet")["text"] == ["a lamp"] * 6
-    if document == "docs/pretraining.md":  # prints what the table of the README says
-        rows = re.findall(r"^\| (\w+) \|.*\| ([\d,]{9,}) \|$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    if document == "docs/pretraining.md":  # prints what its table says
+        rows = re.findall(r"^\| (\w+) \|.*\| ([\d,]{9,}) \|$", (ROOT / document).read_text(), flags=re.MULTILINE)
         assert len(rows) == 4
         assert all(f"{size} {count}\n" in done.stdout for size, count in rows), done.stdout
 

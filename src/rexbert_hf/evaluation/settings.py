@@ -46,8 +46,8 @@ class DataSettings:
     Attributes:
         data_dir: folder of raw public files (homedepot/train.csv.zip, glue/RTE, ...; docs/tasks.md lists them).
         datasets: task name -> `datasets` name or folder, in the columns that docs/tasks.md names.
-        budget: small caps rows, epochs and seeds so that all tasks end within 90 minutes on two cores; full takes all
-            rows (masked_recovery: 5,000 texts).
+        budget: small caps rows, epochs and seeds (docs/evaluation.md has the minutes that it takes); full takes all rows
+            (masked_recovery: 5,000 texts).
         resplit: divide 7:1:2 by hash also where splits are published; GLUE and search keep theirs.
         batch_size: texts of one forward pass where nothing is trained.
         max_length: longest input in tokens; None for each task's own.
