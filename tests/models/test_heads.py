@@ -40,6 +40,17 @@ def test_sequence_classification_pools_each_document(pooling, backend):
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_a_row_of_padding_keeps_its_place(pooling):
+    model = build(RexBertForSequenceClassification, num_labels=3, classifier_pooling=pooling)
+    batch = padded_batch(DOCS)
+    empty = {name: torch.cat([value[:2], torch.zeros_like(value[:1]), value[2:]]) for name, value in batch.items()}
+    with torch.no_grad():
+        found, expected = model(**empty).logits, model(**batch).logits
+    assert found.shape == (len(DOCS) + 1, 3)
+    close(torch.cat([found[:2], found[3:]]), expected)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_pooling_with_gaps_in_the_mask(pooling):
     model = build(RexBertForSequenceClassification, classifier_pooling=pooling)
     batch = padded_batch(documents([12, 8]))

@@ -124,3 +124,16 @@ def test_normalised_loss_does_not_grow_with_length():
         sizes[name] = [float(reconstruction_distance(x, other, mask, mask, flag)) for flag in (False, True)]
     assert sizes["long"][0] > 4 * sizes["short"][0]
     assert sizes["long"][1] == pytest.approx(sizes["short"][1], rel=0.5)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_autocast_does_not_make_it_bfloat16(normalize):
+    torch.manual_seed(0)
+    states = torch.nn.functional.layer_norm(torch.randn(3, 2, 6, 64), (64,)).requires_grad_()
+    masks = torch.ones(3, 2, 6)
+    gradients = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loss = neighbor_reconstruction_loss(*states, *masks, normalize=normalize)
+        gradients.append(torch.autograd.grad(loss, states)[0])
+    torch.testing.assert_close(*gradients)

@@ -129,3 +129,13 @@ def test_what_cannot_be_transferred_is_refused():
         transfer_vocabulary(model_of(len(old)), old, words(["red"], mask_token=None))
     with pytest.raises(ValueError, match="6 tokens, the model 3 rows"):
         transfer_vocabulary(model_of(3), old, old)
+
+
+def test_the_old_place_of_padding_learns():
+    old = words(["red", "mug"])
+    new = words(["red", "mug", "blue"], first="[CLS] [UNK] [PAD] [SEP] [MASK]")
+    model = model_of(len(old))
+    transfer_vocabulary(model, old, new)
+    rows = model.get_input_embeddings()
+    (gradient,) = torch.autograd.grad(rows(torch.tensor([0, 2])).sum(), rows.weight)
+    assert gradient.abs().sum(1).nonzero().tolist() == [[0]]  # 0 was [PAD], 2 is

@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from training_cases import (
 )
 
 from rexbert_hf.training import FaultyStep, LossSpikeError, NonFiniteLossError
-from rexbert_hf.training.replay import replay
+from rexbert_hf.training.replay import document_losses, replay
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "replay_batch.py"
 NEVER = 63
@@ -208,3 +209,10 @@ def test_other_and_damaged_files_are_one_line(stopped, tmp_path):
         with pytest.raises(ValueError, match=rf"{name}.safetensors: not the batch of a stopped step") as caught:
             FaultyStep.load(tmp_path / f"{name}.safetensors")
         assert "\n" not in str(caught.value)
+
+
+def test_labels_of_pairs_belong_to_no_document():
+    """Relevance has a label a pair, not a token: its documents cannot be computed one by one."""
+    batch = {"input_ids": torch.ones(1, 4, dtype=torch.long), "labels": torch.tensor([1, 0])}
+    step = SimpleNamespace(batches={0: batch}, modes=("mlm",))
+    assert list(document_losses(torch.nn.Linear(1, 1), step)) == []

@@ -4,6 +4,7 @@ import logging
 import os
 import resource
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from rexbert_hf.training import (
     TrainingInterrupted,
     last_complete_checkpoint,
 )
+from rexbert_hf.training.arguments import stay_on_one_gpu
 from rexbert_hf.training.callbacks import progress_line
 
 
@@ -354,11 +356,19 @@ def test_what_a_model_cannot_do_is_refused_at_the_start(tmp_path, monkeypatch):
         {"num_train_epochs": 2},
         {"save_only_model": True},
         {"fp16": True},
+        {"label_smoothing_factor": 0.1},
     ],
 )
 def test_arguments_that_a_curriculum_cannot_honour(tmp_path, arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         make_trainer(tmp_path, **arguments)
+
+
+def test_one_process_stays_on_one_gpu(caplog):
+    args = SimpleNamespace(n_gpu=2, _n_gpu=2)
+    stay_on_one_gpu(args)
+    assert args._n_gpu == 1
+    assert "on one of 2 GPUs" in caplog.text
 
 
 def test_what_a_launcher_may_not_ask_for(tmp_path, monkeypatch):
@@ -393,13 +403,16 @@ def test_evaluation_every_few_steps(tmp_path):
     assert trainer.held_out_results() == []
 
 
-def test_progress_without_a_terminal_is_a_line_a_record(tmp_path, capsys):
+@pytest.mark.parametrize("source", ["", " shop"])
+def test_progress_without_a_terminal_is_a_line_a_record(tmp_path, capsys, source):
     trainer = make_trainer(tmp_path, make_curriculum(steps=(2, 1)), held_out=True, disable_tqdm=False)
+    if source:  # as recipes give it
+        trainer.eval_dataset = {source.strip(): trainer.eval_dataset}
     trainer.train()
     shown = capsys.readouterr()
     assert "step 1/3 general | loss " in shown.err
     assert "step 3/3 shop | loss " in shown.err
-    assert "step 0/3 held-out: loss " in shown.err
+    assert f"step 0/3 held-out{source}: loss " in shown.err
     assert not shown.out
     assert progress_line({"masked_accuracy": 0.5}, "one") == "one | accuracy 50.0%"
 

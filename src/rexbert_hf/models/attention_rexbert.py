@@ -3,7 +3,7 @@
 Every function takes queries, keys and values of T tokens in D documents, `[T, N, E]` (N heads of width E), and a
 `Layout` that says where documents begin. One document never sees another; a local layer sees |q - k| <= window.
 
-* CUDA, half precision: one variable-length flash kernel (flash-attn 2/3 where installed, else torch's own).
+* CUDA from Ampere on, half precision: one variable-length flash kernel (flash-attn 2/3 where asked for, else torch's).
 * Everywhere else ("sdpa"): documents are sorted by length once per batch, so that each group of equal length is a
   view `[n, s, N, E]` of the flat tensor, with no padding, no mask and no copy; long local layers go in blocks. On CPU
   local layers and short documents go in blocks across documents, together (`flat_attention_rexbert.py`).
@@ -15,6 +15,7 @@ Travels to the Hub as remote code: imports torch and its siblings only.
 
 from __future__ import annotations
 
+import functools
 import warnings
 
 import torch
@@ -33,11 +34,18 @@ _DETERMINISTIC = (
 )
 
 
-def uses_varlen(implementation: str, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether a variable-length flash kernel runs on this device and dtype."""
+def uses_varlen(implementation: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
+    """Whether a variable-length flash kernel runs on this device and dtype, and for heads of this width."""
     if implementation in ("flash_attention_2", "flash_attention_3"):
         return True
-    return implementation == "sdpa" and device.type == "cuda" and dtype in (torch.float16, torch.bfloat16)
+    half = implementation == "sdpa" and device.type == "cuda" and dtype in (torch.float16, torch.bfloat16)
+    return half and head_dim % 8 == 0 and _has_flash(device)
+
+
+@functools.cache
+def _has_flash(device: torch.device) -> bool:
+    """Whether torch's own flash kernel runs on a GPU: from Ampere on."""
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @fusable
@@ -106,7 +114,7 @@ def attend(
         return _eager(qkv, cos, sin, layout, window, dropout)
     if layout.is_dense:
         return _dense(qkv, cos, sin, layout, window, dropout), None
-    if uses_varlen(implementation, qkv.device, qkv.dtype):
+    if uses_varlen(implementation, qkv.device, qkv.dtype, qkv.shape[-1]):
         return _varlen(qkv, cos, sin, layout, window, implementation, dropout, deterministic), None
     assert layout.groups is not None
     if paired:
@@ -210,6 +218,10 @@ def _varlen(
             from flash_attn_interface import flash_attn_varlen_func as flash3
         except ImportError as error:
             raise ImportError("attn_implementation='flash_attention_3' needs flash-attn 3; use 'sdpa'") from error
+        if dropout:
+            raise ValueError(
+                "flash_attention_3 has no dropout: set attention_dropout to 0, or attn_implementation to sdpa"
+            )
         out = flash3(query, key, value, cu, cu, longest, longest, window_size=span, deterministic=deterministic)
         out = out[0] if isinstance(out, tuple) else out
     elif implementation == "flash_attention_2":

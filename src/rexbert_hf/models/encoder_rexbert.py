@@ -328,17 +328,14 @@ class RexBertModel(RexBertPreTrainedModel):
         return self.final_norm(hidden) if is_last or self.config.norm_intermediate else hidden
 
     def _layout(
-        self,
-        source: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        position_ids: torch.Tensor | None,
-        cu_seqlens: torch.Tensor | None,
-        max_length: int | None,
-    ) -> Layout:
+        self, source: torch.Tensor, attention_mask: torch.Tensor | None, position_ids: torch.Tensor | None,
+        cu_seqlens: torch.Tensor | None, max_length: int | None,
+    ) -> Layout:  # fmt: skip
         dtype = compute_dtype(self.embeddings.norm.weight)
+        head_dim = self.config.hidden_size // self.config.num_attention_heads
         implementation = self.config._attn_implementation or "sdpa"
         # Eager keeps the caller's order too: its maps are returned document by document.
-        varlen = implementation == "eager" or uses_varlen(implementation, source.device, dtype)
+        varlen = implementation == "eager" or uses_varlen(implementation, source.device, dtype, head_dim)
         shape = (source.shape[0], source.shape[1])
         return make_layout(shape, source.device, attention_mask, position_ids, cu_seqlens, max_length, varlen)
 

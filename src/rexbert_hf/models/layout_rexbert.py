@@ -67,6 +67,15 @@ class Layout:
         inverse[self.token_index] = torch.arange(len(self.token_index), device=places.device)
         return inverse[places]
 
+    def in_order(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Vectors of documents `[D, H]` in the caller's order; of padded rows one each, 0 for one of padding alone."""
+        if self.token_index is None or self.cu_seqlens is None:
+            return vectors
+        first = self.token_index[self.cu_seqlens[:-1].long()]
+        if self.shape[0] == 1:  # the documents of a flat batch
+            return vectors[first.argsort()]
+        return vectors.new_zeros(self.shape[0], vectors.shape[1]).index_copy(0, first // self.shape[1], vectors)
+
     def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Place `[T]` of each flat token in padded rows, and True on their tokens `[rows, length]`.
 

@@ -111,11 +111,11 @@ class LabelledStates:
 
     Args:
         layers: after which layers.
-        labels: `[B, S]`, -100 where nothing is predicted.
+        places: of the labels in `[B * S]`, `[M]`.
     """
 
-    def __init__(self, layers: set[int], labels: torch.Tensor) -> None:
-        self.layers, self.labels = layers, labels
+    def __init__(self, layers: set[int], places: torch.Tensor) -> None:
+        self.layers, self.places = layers, places
         self.states: dict[int, torch.Tensor] = {}
         self._index: torch.Tensor | None = None
 
@@ -124,9 +124,8 @@ class LabelledStates:
         if depth not in self.layers:
             return
         if self._index is None:
-            places = (self.labels.reshape(-1) != -100).nonzero().squeeze(1)
             # A label on padding has no place; the head refuses it with a message of its own.
-            self._index = layout.flat_index(places).clamp_min(0)
+            self._index = layout.flat_index(self.places).clamp_min(0)
         self.states[depth] = hidden.index_select(0, self._index)
 
 

@@ -35,7 +35,6 @@ from .encoder_rexbert import (
     compute_dtype,
 )
 from .layers_rexbert import RexBertPredictionHead, check_ids, drawn, residual_std
-from .layout_rexbert import Layout
 from .losses_rexbert import masked_cross_entropy
 from .matryoshka_rexbert import Grid, LabelledStates, grid_loss
 from .reconstruction_rexbert import neighbor_reconstruction_loss
@@ -68,7 +67,7 @@ class RexBertForPreTrainingOutput(RexBertMaskedLMOutput):
     npr_loss: torch.Tensor | None = None
 
 
-def _label_places(labels: torch.Tensor | None) -> torch.Tensor | None:
+def label_places(labels: torch.Tensor | None) -> torch.Tensor | None:
     """Places `[M]` of the labels in `[B * S]`: their number comes from the device, so ask before the encoder runs."""
     return None if labels is None else (labels.reshape(-1) != -100).nonzero().squeeze(1)
 
@@ -147,7 +146,8 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
         if return_logits not in (None, "masked", "all"):
             raise ValueError(f"return_logits={return_logits!r} must be None, 'masked' or 'all'")
         kwargs.pop("return_dict", None)
-        cells, places = self._cells(labels), _label_places(labels)
+        places = label_places(labels)
+        cells = self._cells(places)
         flat: FlatOutput = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -162,13 +162,13 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
         fields = self._predict(flat, labels, places, return_logits, return_ranks, num_items_in_batch, cells)
         return RexBertMaskedLMOutput(**fields, **flat.extras())
 
-    def _cells(self, labels: torch.Tensor | None) -> tuple[Grid, LabelledStates] | None:
+    def _cells(self, places: torch.Tensor | None) -> tuple[Grid, LabelledStates] | None:
         """Cells that this step trains and what gathers their states; None in evaluation, and for a plain model."""
-        grid = Grid.of(self.config) if self.training and labels is not None else None
-        if grid is None or labels is None:
+        grid = Grid.of(self.config) if self.training and places is not None else None
+        if grid is None or places is None:
             return None
         grid = grid.sample(self.config.matryoshka_sample)
-        return grid, LabelledStates(grid.layers - {self.config.num_hidden_layers}, labels)
+        return grid, LabelledStates(grid.layers - {self.config.num_hidden_layers}, places)
 
     def _predict(
         self,
@@ -265,7 +265,8 @@ class RexBertForPreTraining(RexBertForMaskedLM):
             ValueError: if `triplets` is given without `input_ids` or `content_mask`.
         """
         kwargs.pop("return_dict", None)
-        cells, places = self._cells(labels), _label_places(labels)
+        places = label_places(labels)
+        cells = self._cells(places)
         flat: FlatOutput = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -307,8 +308,9 @@ class RexBertForPreTraining(RexBertForMaskedLM):
         hidden = flat.layout.restore(flat.hidden)
         borders = kwargs.get("cu_seq_lens_q")
         if borders is not None:
-            lengths = borders.diff()
-            place = torch.arange(int(lengths.max()), device=hidden.device)[None, :] + borders[:-1, None]
+            longest = kwargs.get("max_length_q")  # asking the borders would wait for the device
+            longest = int(borders.diff().max()) if longest is None else int(longest)
+            place = torch.arange(longest, device=hidden.device)[None, :] + borders[:-1, None]
             inside = place < borders[1:, None]
             place = place.clamp_max(hidden.shape[1] - 1).long()
             hidden, content_mask = hidden[0][place], content_mask[0][place] & inside
@@ -368,13 +370,7 @@ class _RexBertForClassification(RexBertPreTrainedModel):
             document = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
             sums = flat.hidden.new_zeros(len(lengths), flat.hidden.shape[1]).index_add(0, document, flat.hidden)
             pooled = sums / lengths[:, None]
-        return pooled if layout.token_index is None else pooled[_document_order(layout, starts)]
-
-
-def _document_order(layout: Layout, starts: torch.Tensor) -> torch.Tensor:
-    """Order that brings the documents of a sorted batch back to the caller's."""
-    assert layout.token_index is not None
-    return layout.token_index[starts].argsort()
+        return layout.in_order(pooled)
 
 
 class RexBertForSequenceClassification(_RexBertForClassification):

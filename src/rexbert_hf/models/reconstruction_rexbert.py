@@ -54,8 +54,14 @@ def reconstruction_distance(
         right_mask: `[B, M]`.
         normalize: as in `neighbor_reconstruction_loss`.
     """
-    left, right = left.float(), right.float()
-    left_mask, right_mask = left_mask.bool(), right_mask.bool()
+    # Inside autocast products of float32 are bfloat16 again, whose steps are 2 to 4 where scores are H, 256 to 768.
+    with torch.autocast(left.device.type, enabled=False):
+        return _distance(left.float(), right.float(), left_mask.bool(), right_mask.bool(), normalize)
+
+
+def _distance(
+    left: torch.Tensor, right: torch.Tensor, left_mask: torch.Tensor, right_mask: torch.Tensor, normalize: bool
+) -> torch.Tensor:
     scores = left @ right.transpose(1, 2)
     if normalize:
         scores = scores * left.shape[-1] ** -0.5

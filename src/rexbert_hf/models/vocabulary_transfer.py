@@ -80,6 +80,7 @@ def transfer_vocabulary(
     with torch.no_grad():
         grown: Any = model.get_input_embeddings()
         grown.weight.copy_(made[0])
+        grown.padding_idx = new.pad_token_id  # the old one is an ordinary token now, and would get no gradient
         output = model.get_output_embeddings()
         if not tied:
             output.weight.copy_(made[1])

@@ -38,6 +38,8 @@ FIXED = {
     "optim_args": "StableAdamW takes betas and adam_epsilon from trainer.extra, and trainer.weight_decay",
     "adam_beta1": "set trainer.extra.betas",
     "adam_beta2": "set trainer.extra.betas",
+    "label_smoothing_factor": "the model computes its loss itself",
+    "auto_find_batch_size": "set micro_batch_tokens",
     "average_tokens_across_devices": "a loss is always the mean over the tokens of all devices",
 }
 """Training arguments that would be ignored or break the loss, and why they cannot be set."""

@@ -89,12 +89,11 @@ def measure(
     """
     results: dict[str, Any] = {"phases": [_phase(trainer, plan, index) for index in range(len(plan.phases))]}
     if any(phase.languages for phase in plan.phases):
-        used = {name for phase in plan.phases for name in phase.order.names}
-        results["languages"] = _languages(results["phases"], [corpora[name].report for name in sorted(used)])
+        results["languages"] = _languages(results["phases"], [corpora[name].report for name in plan.sources])
     held_out = {name: corpus.held_out for name, corpus in corpora.items() if corpus.held_out is not None}
     if held_out and settings.evaluation.baselines and trainer.is_world_process_zero():
         results["baselines"] = count_baselines(
-            [corpus.train for corpus in corpora.values()],
+            [corpora[name].train for name in plan.sources],  # counts of what the model saw
             held_out,
             tokenizer,
             trainer.args.eval_mlm_probability,
@@ -112,13 +111,14 @@ def _cells(
     """Masked accuracy of each cell of a grid over all held-out sets by tokens; the whole one's is the last phase's."""
     model, args = trainer.accelerator.unwrap_model(trainer.model), trainer.args
     grid = Grid.of(model.config) if isinstance(model, RexBertForMaskedLM) else None
-    if grid is None or trainer.is_fsdp_enabled:  # there a process holds a part of the weights
+    if grid is None:
         return {}
     longest = args.eval_seq_length or plan.phases[-1].phase.seq_length
     share, batch, most = args.eval_mlm_probability, args.eval_batch_tokens, args.eval_max_tokens
-    found = evaluate_cells(
-        model, stores, tokenizer, grid.cells, share, batch_tokens=batch, seq_length=longest, max_tokens=most
-    )
+    with trainer.accelerator.autocast():  # as the phases' own figures; flash-attn takes nothing else
+        found = evaluate_cells(
+            model, stores, tokenizer, grid.cells, share, batch_tokens=batch, seq_length=longest, max_tokens=most
+        )
     named = {f"{layers}x{dim}": accuracy for (layers, dim), accuracy in sorted(found.items())}
     told = ", ".join(f"{name} {accuracy:.2%}" for name, accuracy in named.items())
     logger.info("masked accuracy of the sub-models (layers x dimensions): %s", told)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ def pretrain(
     stores = {name: corpus.train for name, corpus in corpora.items()}
     plan = resolve(settings.curriculum(), stores, args.world_size, micro_batches_of(output))
     associations = _associations(settings, stores)
-    with _masking_tables(settings, stores, tokenizer):
+    with _masking_tables(settings, [stores[name] for name in plan.sources], tokenizer):
         trainer = make_trainer(
             model,
             args,
@@ -172,13 +172,13 @@ def _report(plan: Plan, stores: Mapping[str, TokenisedDataset], trainer: Curricu
 
 @contextmanager
 def _masking_tables(
-    settings: PretrainSettings, stores: Mapping[str, TokenisedDataset], tokenizer: PreTrainedTokenizerBase
+    settings: PretrainSettings, stores: Sequence[TokenisedDataset], tokenizer: PreTrainedTokenizerBase
 ) -> Iterator[None]:
     """Guided masking with the inverse document frequencies of the training text, where the recipe asks for them."""
     if not settings.guides.idf or not settings.needs_guides:
         yield
         return
-    rows = (batch for store in stores.values() for batch in batches_of(store, 5_000_000))
+    rows = (batch for store in stores for batch in batches_of(store, 5_000_000))
     frequencies = InverseDocumentFrequency.fit(rows, len(tokenizer), tokenizer.all_special_ids)
     weights = frequencies.table
     weights[tokenizer.all_special_ids] = 1.0  # never masked; the collator takes no weight of 0

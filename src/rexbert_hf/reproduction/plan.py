@@ -39,7 +39,7 @@ _FREE = (
     "base.output_dir",
     "base.cache_dir",
 )
-"""Keys that may change between two starts: more seeds or rows, and everything about the report."""
+"""Keys that may change between two starts: more seeds or fewer rows, and everything about the report."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Everything else is the Trainer's own. What the plan decides (steps, accumulation
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from transformers import TrainingArguments
 
 from rexbert_hf.training.spikes import SpikeWatch
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -71,6 +74,11 @@ class CurriculumArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        stay_on_one_gpu(self)
+        if self.label_smoothing_factor:
+            raise ValueError(
+                "label_smoothing_factor takes the labels from the model, which then trains no grid: leave it 0"
+            )
         if self.fp16 or os.environ.get("ACCELERATE_MIXED_PRECISION") == "fp16":
             raise ValueError(
                 "fp16 is not supported: its loss scaler finds its scale by overflows, and a gradient that is no number "
@@ -88,3 +96,14 @@ class CurriculumArguments(TrainingArguments):
             SpikeWatch(self.spike_factor, self.spike_window)  # says what is wrong with them
         if self.save_only_model:
             raise ValueError("save_only_model makes checkpoints that cannot be resumed: leave it off")
+
+
+def stay_on_one_gpu(args: TrainingArguments) -> None:
+    """Keep transformers from splitting the batches of one process over all GPUs: flat batches cannot be split.
+
+    Args:
+        args: of a process that nobody launched; others see one GPU each.
+    """
+    if args.n_gpu > 1:
+        logger.warning("one process trains on one of %d GPUs: start it with accelerate launch to use all", args.n_gpu)
+        args._n_gpu = 1

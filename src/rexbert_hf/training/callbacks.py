@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any, Protocol
 
@@ -101,10 +102,13 @@ class ProgressLine(TrainerCallback):
                 tqdm.write(f"step {state.global_step}/{state.max_steps} {line}", file=sys.stderr)
             else:
                 self.bar.set_postfix_str(line)
-        elif "eval_accuracy" in logs:
+        for name in [key.removesuffix("_loss") for key in logs if re.fullmatch(r"eval(_.+)?_loss", key)]:
+            if f"{name}_accuracy" not in logs:
+                continue
+            source = name.removeprefix("eval").lstrip("_")
             tqdm.write(
-                f"step {state.global_step}/{state.max_steps} held-out: loss {logs['eval_loss']:.4f}, "
-                f"masked accuracy {100 * logs['eval_accuracy']:.2f}%",
+                f"step {state.global_step}/{state.max_steps} held-out{source and ' '}{source}: loss"
+                f" {logs[f'{name}_loss']:.4f}, masked accuracy {100 * logs[f'{name}_accuracy']:.2f}%",
                 file=sys.stderr,
             )
 

@@ -84,9 +84,9 @@ def evaluate_cells(
 
 def _add(model: RexBertForMaskedLM, batch: dict[str, Any], right: dict[Cell, int]) -> int:
     """Count the hits of a batch by cell; returns its masked tokens."""
-    labels = batch.pop("labels")
-    targets, encoder = labels[labels != -100], model.model
-    gathered = LabelledStates({layers for layers, _ in right}, labels)
+    labels = batch.pop("labels").reshape(-1)
+    places, encoder = (labels != -100).nonzero().squeeze(1), model.model
+    targets, gathered = labels[places], LabelledStates({layers for layers, _ in right}, places)
     encoder(**batch, on_layer=gathered)
     for layers, rows in gathered.states.items():
         states = encoder.normed(rows, layers)

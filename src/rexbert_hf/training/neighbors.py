@@ -114,13 +114,13 @@ class NeighborTrainer(EvaluatingTrainer):
                 "triplets: give the trainer a NeighborDataset"
             )
         self.model.loss_weights = {"npr": wanted.weight}
-        count, labels = len(inputs[TRIPLETS]), int((inputs["labels"] != -100).sum())
+        count, labels = len(inputs[TRIPLETS]), (inputs["labels"] != -100).sum()
         if isinstance(self.model, RexBertForPreTraining):
             outputs, mlm, npr = self._built_in(model, inputs, wanted, num_items_in_batch)
         else:
             outputs, mlm, npr = self._from_states(model, inputs, wanted)
         outputs.loss_parts = {"mlm": (mlm, labels)} | ({"npr": (npr, count)} if count else {})
-        found = torch.stack([mlm, npr, mlm.new_tensor(labels), mlm.new_tensor(count)]).detach()
+        found = torch.stack([mlm, npr, labels.to(mlm), mlm.new_tensor(count)]).detach()
         self._window = found if self._window is None else self._window + found
         return (mlm + npr, outputs) if return_outputs else mlm + npr
 

@@ -106,6 +106,11 @@ class Plan:
         return [phase.order for phase in self.phases]
 
     @property
+    def sources(self) -> list[str]:
+        """Names of the sources that some phase mixes, sorted."""
+        return sorted({name for phase in self.phases for name in phase.order.names})
+
+    @property
     def total_steps(self) -> int:
         """Global steps of the run."""
         return self.phases[-1].last_step + 1

@@ -236,7 +236,7 @@ def document_losses(model: nn.Module, step: FaultyStep, device: str = "cpu") -> 
         device: of the model.
     """
     for micro, batch in step.batches.items():
-        if not set(batch) <= _FORWARD:
+        if not set(batch) <= _FORWARD or batch["labels"].dim() != 2:  # [D]: a label for each pair
             continue
         for mode in step.modes:
             for number, (ids, labels) in enumerate(_documents(inputs_of(batch, mode))):
