@@ -23,9 +23,7 @@ def main() -> None:
     """Parse, run, print."""
     start_logging()
     run = parse_args(ChooseRun, default_config=DEFAULT)
-    data = run.data
-    if data.data_dir is not None and not Path(data.data_dir).is_dir() and (REPOSITORY / data.data_dir).is_dir():
-        data.data_dir = str(REPOSITORY / data.data_dir)
+    run.data.look_under(REPOSITORY)
     results = choose_submodel(run)
     report(results, run)
 

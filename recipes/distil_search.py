@@ -22,16 +22,15 @@ def main() -> None:
     """Parse, run, print."""
     start_logging()
     settings = parse_args(DistilSettings, default_config=DEFAULT)
-    data = settings.data
-    if data.data_dir is not None and not Path(data.data_dir).is_dir() and (REPOSITORY / data.data_dir).is_dir():
-        data.data_dir = str(REPOSITORY / data.data_dir)
+    settings.data.look_under(REPOSITORY)
     results = distil_search(settings)
     report(results, settings.output_dir)
 
 
 def report(results: dict[str, Any], output_dir: str) -> None:
     """Print what was measured and where the result lies."""
-    print(f"loss {results['first_loss']:.4f} -> {results['last_loss']:.4f} over {results['pairs']} pairs")
+    if results["first_loss"] is not None:  # fewer steps than trainer.logging_steps log none
+        print(f"loss {results['first_loss']:.4f} -> {results['last_loss']:.4f} over {results['pairs']} pairs")
     if "test" in results:
         for name in ("recall@10", "recall@100", "ndcg@10"):
             print(f"test {name}: student {results['test'][name]:.4f}, teacher {results['teacher_test'][name]:.4f}")

@@ -11,6 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+
 from rexbert_hf.retrieval import FinetuneSettings, finetune_search
 from rexbert_hf.settings import parse_args, run_recipe, start_logging
 
@@ -21,13 +23,14 @@ SHOWN = ("recall@10", "recall@100", "ndcg@10", "judged@10", "judged@100", "conde
 
 def main() -> None:
     """Parse, run, print."""
-    start_logging()
+    first = start_logging()
     settings = parse_args(FinetuneSettings, default_config=DEFAULT)
-    data = settings.data
-    if data.data_dir is not None and not Path(data.data_dir).is_dir() and (REPOSITORY / data.data_dir).is_dir():
-        data.data_dir = str(REPOSITORY / data.data_dir)
+    settings.data.look_under(REPOSITORY)
     results = finetune_search(settings)
-    report(results, settings.output_dir)
+    if first:
+        report(results, settings.output_dir)
+    # Left to the interpreter's end, the group's threads can outlive it, and a finished rank aborts (status -6).
+    PartialState().destroy_process_group()
 
 
 def report(results: dict[str, Any], output_dir: str) -> None:

@@ -105,6 +105,23 @@ def test_a_product_whose_title_is_gone_is_deleted(tmp_path):
     assert (results["updated"], results["deleted"], results["products"]) == (True, 1, 1)
 
 
+@pytest.mark.parametrize("backend", ["faiss", "qdrant"])
+def test_a_feed_without_any_text_leaves_the_index_as_it_is(tmp_path, monkeypatch, backend):
+    server = QdrantSettings(url="http://qdrant.test") if backend == "qdrant" else QdrantSettings()
+    if backend == "qdrant":
+        keep_qdrant(monkeypatch)
+    names = {"a": "lamp", "b": "chair"}
+    run = small_run(tmp_path / "index", products=shop(tmp_path / "shop.csv", names), backend=backend, qdrant=server)
+    run_build_index(run)
+    before = (tmp_path / "index" / "CURRENT").read_text()
+    shop(tmp_path / "shop.csv", dict.fromkeys(names, ""))
+    with pytest.raises(ValueError, match="no product of the catalogue has any text: the index stays as it is") as error:
+        run_build_index(run)
+    assert "\n" not in str(error.value)
+    assert (tmp_path / "index" / "CURRENT").read_text() == before
+    assert sorted(ProductIndex.load(tmp_path / "index").ids()) == ["a", "b"]
+
+
 def test_dead_rows_are_dropped_beside_the_index(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))  # a small one, in life
     for name in ("lamp", "chair"):
@@ -114,12 +131,17 @@ def test_dead_rows_are_dropped_beside_the_index(tmp_path, monkeypatch):
     assert (len(index), index.dead_share) == (5, 0)
 
 
-def test_qdrant(tmp_path, monkeypatch):
+def keep_qdrant(monkeypatch) -> None:
+    """A Qdrant that outlives its indexes, as a server does."""
     qdrant_client = pytest.importorskip("qdrant_client")
-    client = qdrant_client.QdrantClient(location=":memory:")  # outlives its indexes, as a server does
+    client = qdrant_client.QdrantClient(location=":memory:")
     monkeypatch.setattr(qdrant_client, "QdrantClient", lambda **options: client)
     monkeypatch.setattr(client, "close", lambda: None)
     monkeypatch.setattr(client, "create_payload_index", lambda *args, **kwargs: None)
+
+
+def test_qdrant(tmp_path, monkeypatch):
+    keep_qdrant(monkeypatch)
     server = QdrantSettings(url="http://qdrant.test")
     run = small_run(tmp_path / "index", backend="qdrant", qdrant=server, queries=["lamp"], modes=["dense"])
     results = run_build_index(run)

@@ -13,8 +13,27 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 from rexbert_hf.retrieval.serving.onnx_encoder import OnnxEncoder
+from rexbert_hf.retrieval.serving.onnx_recipe import ExportOnnxRun, LatencySettings, run_export_onnx
+from rexbert_hf.retrieval.training.search_data import SearchDataSettings
 
 ROOT = Path(__file__).parents[2]
+
+
+def test_an_export_names_its_model_and_leaves_no_graph_of_another(tmp_path):
+    sys.path.insert(0, str(ROOT / "tests" / "retrieval"))
+    from onnx_cases import small_encoder
+
+    small_encoder().save_pretrained(str(tmp_path / "student"))
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "model_int8.onnx").write_bytes(b"of another model")
+    few = SearchDataSettings(sample_size=60)
+    run = ExportOnnxRun(
+        model=str(tmp_path / "student"), output_dir=tmp_path / "onnx", precisions=["fp32"], data=few, max_queries=5,
+        latency=LatencySettings(repeats=1, torch=False),
+    )  # fmt: skip
+    run_export_onnx(run)
+    assert OnnxEncoder(tmp_path / "onnx").name == "student"
+    assert not (tmp_path / "onnx" / "model_int8.onnx").exists()
 
 
 def test_the_default_exports_and_measures(tmp_path):

@@ -100,3 +100,9 @@ def test_bad_settings_and_texts_are_one_line(run, tmp_path, words, status, messa
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert message in err
+
+
+def test_of_several_groups_the_first_is_the_text():
+    assert NameSource(path="a", pattern=r"(\w+) (\w+)").texts_of("red mug, tea pot") == ["red", "tea"]
+    assert NameSource(path="a", pattern=r"(x)?mug").texts_of("red mug") == [""]
+    assert NameSource(path="a", pattern=r"\w+ mug").texts_of("red mug") == ["red mug"]

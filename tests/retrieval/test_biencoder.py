@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from rexbert_hf.retrieval.training.biencoder import (
 from rexbert_hf.retrieval.training.dssm import fold_dssm
 from rexbert_hf.retrieval.training.evaluator import SearchEvaluator, part_of
 from rexbert_hf.retrieval.training.exact_search import encode, exact_top_k
+from rexbert_hf.retrieval.training.grid_encoder import encode_grid
 
 ODD = [
     "",
@@ -137,6 +139,55 @@ def test_a_base_keeps_its_prompts(tmp_path):
     assert model_fingerprint(Path(folder)) == before
     model.prompts["query"] = "q: "
     assert model_fingerprint(Path(saved(model, tmp_path / "base"))) != before
+
+
+def test_weights_of_older_models_count_in_the_fingerprint(tmp_path):
+    folder = Path(saved(tiny_model(), tmp_path))
+    before = model_fingerprint(folder)
+    (folder / "training_args.bin").write_bytes(b"settings")
+    assert model_fingerprint(folder) == before, "beside safetensors others say nothing"
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    (folder / "2_Dense").mkdir()
+    seen = {before}
+    for place in (folder, folder / "2_Dense"):
+        for content in (b"one", b"two"):
+            (place / "pytorch_model.bin").write_bytes(content)
+            seen.add(model_fingerprint(folder))
+    assert len(seen) == 5
+
+
+@pytest.mark.parametrize("kind", ["shared", "separate", "old"])
+def test_dropout_is_set_wherever_the_configuration_lies(kind, tmp_path):
+    folder = Path(saved(tiny_model(shared=kind != "separate"), tmp_path))
+    if kind == "old":  # the encoder in a folder of its own
+        modules = json.loads((folder / "modules.json").read_text())
+        (folder / "0_Transformer").mkdir()
+        for path in [path for path in folder.iterdir() if path.is_file() and path.name != "modules.json"]:
+            if not path.name.startswith("config_"):
+                path.rename(folder / "0_Transformer" / path.name)
+        modules[0]["path"] = "0_Transformer"
+        (folder / "modules.json").write_text(json.dumps(modules))
+    assert not (folder / "config.json").exists() or kind == "shared"
+    settings = BiEncoderSettings(base=str(folder), shared=kind != "separate", dropout=0.25, attention_dropout=0.125)
+    encoders = [m.auto_model for m in load_biencoder(settings).modules() if isinstance(m, Transformer)]
+    assert len(encoders) == (2 if kind == "separate" else 1)
+    for encoder in encoders:
+        assert (encoder.config.mlp_dropout, encoder.config.attention_dropout) == (0.25, 0.125)
+
+
+def test_dropout_that_a_base_does_not_know_is_refused(tmp_path):
+    folder = saved(fold_dssm(tiny_model(**KINDS["dssm"]).eval()), tmp_path)
+    with pytest.raises(ValueError, match="no field for dropout: leave dropout out"):
+        load_biencoder(BiEncoderSettings(base=folder, dropout=0.1))
+
+
+def test_an_empty_prompt_of_products_is_one(tmp_path):
+    """As `encode_document` has it: the default prompt is for models that name none."""
+    model = tiny_model()
+    model.prompts, model.default_prompt_name = {"query": "q: ", "document": ""}, "query"
+    vectors = encode_grid(model, TEXTS, "document", [2])[:, 0]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.testing.assert_allclose(vectors, model.encode_document(TEXTS), atol=1e-5)
 
 
 def test_two_encoders_take_pooling_and_length_too(tmp_path):

@@ -7,8 +7,9 @@ import pytest
 from datasets import Dataset
 
 from rexbert_hf.catalog import SEARCH_EVENT, load_sample, split_of
-from rexbert_hf.retrieval.pairs.events import QuerySplit, count_events
+from rexbert_hf.retrieval.pairs.events import QuerySplit, _Counter, count_events
 from rexbert_hf.retrieval.pairs.settings import RecordSource, SplitSettings
+from rexbert_hf.retrieval.pairs.weak import Rule, label_weakly
 
 ALL = QuerySplit(held_out=0)
 PRODUCTS = ["a", "b", "c", "d", "e"]
@@ -107,6 +108,25 @@ def test_events_without_time_count_only_where_time_decides():
     assert len(count_events(log, PRODUCTS, ALL)) == 2
     with pytest.raises(ValueError, match="no pair of a query and a known product"):
         count_events(log, PRODUCTS, QuerySplit(0, train_until=datetime(2026, 3, 10)))
+
+
+def test_what_was_shown_outside_the_period_only_is_known_and_labelled_by_no_rule():
+    split = QuerySplit(held_out=0, train_until=datetime(2026, 3, 10))
+    log = [event("mug", "ab", clicked="a", bought="a", day=2), event("mug", "ac", clicked="a", day=20)]
+    counts = count_events(log, PRODUCTS, split)
+    (group,) = counts.groups()
+    assert (group.positives.tolist(), group.hard.tolist(), group.known.tolist()) == ([0], [1], [0, 1, 2])
+    assert table(counts)["mug", "c"][:3] == (0, 0, 0)
+    assert table(counts)["mug", "a"][:3] == (1, 1, 1)
+    label = label_weakly(counts, [Rule(min_purchases=1)], [Rule(untouched=True), Rule(max_click_rate=0.0)])
+    assert label.tolist() == [1, 0, -1]
+
+
+def test_a_count_waits_in_a_few_bytes():
+    counter = _Counter(PRODUCTS, ALL, 64)
+    for _ in range(10):
+        counter.add(event("mug", "abcde", clicked="b", bought="b"))
+    assert sum(len(column) * column.itemsize for column in (counter.keys, counter.positions, counter.marks)) == 50 * 13
 
 
 EARLY, LATE = (datetime(2026, month, 1, tzinfo=UTC) for month in (4, 6))

@@ -21,6 +21,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 
 from rexbert_hf.catalog import load_sample
 from rexbert_hf.hub import read_run
+from rexbert_hf.metrics import Judgements
 from rexbert_hf.retrieval.training import distil as distil_module
 from rexbert_hf.retrieval.training.distil import distil_search
 from rexbert_hf.retrieval.training.distil_settings import DistilSettings
@@ -366,12 +367,33 @@ def test_random_zeros_of_a_reranker_are_new_and_have_text():
 
 
 @pytest.mark.parametrize(
+    ("grades", "relevant", "expected"),
+    [
+        ([1.0, 0.66, 0.33, 0.0], 1.0, [1.0, 0.66, 0.33, 0.0]),
+        ([1.0, 2.33, 3.0], 2.33, [0.0, 0.665, 1.0]),  # 1 to 3: 1 is a no
+        ([2.4, 3.0], 2.33, [0.8, 1.0]),  # nobody said no
+        ([3.0, 3.0], 2.33, [1.0, 1.0]),
+        ([2.0, 2.0], 2.33, [1.0, 1.0]),
+        ([1.0, 1.0], 1.0, [1.0, 1.0]),
+        ([0.0, 0.0], 1.0, [0.0, 0.0]),
+    ],
+)
+def test_a_rerankers_targets_are_far_from_random_zeros(grades, relevant, expected):
+    judged = Judgements.from_pairs([0] * len(grades), range(1, len(grades) + 1), grades, 4)
+    data = dataclasses.replace(tiny_data(), judged=judged, relevant=relevant)
+    assert reranker_rows(data, 0.0, seed=0)["label"][:] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
     ("words", "status", "message"),
     [
         (["--loss.nam", "x"], 2, "unknown"),
         (["--rows.batch_size", "1"], 2, "batch_size must be at least 2"),
         (["--data.pairs", "nowhere.csv"], 1, "nowhere.csv"),
         (["--rows.mined", "1", "--loss.name", "hinge"], 2, "rows.mined is for the ranking loss"),
+        (["--mining.keep", "5"], 2, "mining is set, but no row would take what it finds: set rows.mined to 1 or more"),
+        (["--mining.keep", "5", "--loss.name", "cosent"], 2, "use loss.name ranking or hinge, or leave mining out"),
+        (["--mining.keep", "5", "--loss.name", "hinge", "--rows.hard", "0"], 2, "set rows.hard above 0"),
         (["--push_to_hub", "no name"], 2, "push_to_hub"),
         (["--loss.name", "cosent", "--loss.cached"], 2, "loss.cached does not go with loss.name cosent"),
     ],

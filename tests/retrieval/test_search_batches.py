@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from search_cases import TEXTS, tiny_data, tiny_model
 
 from rexbert_hf.metrics import Judgements
 from rexbert_hf.retrieval.training import exact_search
+from rexbert_hf.retrieval.training.finetune_settings import FinetuneSettings
 from rexbert_hf.retrieval.training.mining import MiningSettings, mine_negatives
+from rexbert_hf.retrieval.training.mining_callback import Mining
 from rexbert_hf.retrieval.training.search_batches import (
     RowSettings,
     SearchBatches,
@@ -116,6 +119,30 @@ def test_mining_never_returns_an_answer_and_skips_the_first_ranks():
     assert (none == -1).mean() > 0.9 or (none >= 0).sum() < 4
 
 
+def test_a_product_without_text_is_never_mined():
+    data = dataclasses.replace(tiny_data(), texts=[*TEXTS[:-2], "", TEXTS[-1]])
+    table = mine_negatives(tiny_model(), data, MiningSettings(keep=6, skip=0, depth=6, max_ratio=None))
+    assert (table >= 0).any(axis=1).all()
+    assert 4 not in table
+
+
+def test_negatives_are_seen_from_their_step_on_by_every_rank(tmp_path):
+    data, settings = tiny_data(), FinetuneSettings(rows=RowSettings(batch_size=2, mined=1))
+    batches = SearchBatches(data, "ranking", settings.rows, 99)
+    state = SimpleNamespace(global_step=5, max_steps=9)
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(world_size=3), output_dir=tmp_path, model=tiny_model(), is_world_process_zero=lambda: True,
+        accelerator=SimpleNamespace(wait_for_everyone=lambda: None),
+    )  # fmt: skip
+    Mining(trainer, batches, data, settings, 5, False).on_step_end(None, state, None)
+    again = SearchBatches(data, "ranking", settings.rows, 99)
+    Mining(trainer, again, data, settings, 5, False).on_train_begin(None, state, None)
+    for found in (batches, again):  # step 6 is the batches 18 to 20
+        assert found.negatives(17) is None
+        assert found.negatives(18) is not None
+    assert [path.name for path in tmp_path.iterdir()] == ["negatives-6.npy"]
+
+
 def test_mining_in_blocks_and_from_a_file_finds_the_same_and_leaves_nothing(tmp_path, monkeypatch):
     data, model, settings = tiny_data(), tiny_model(), MiningSettings(keep=6, skip=0, depth=6, max_ratio=None)
     whole = mine_negatives(model, data, settings)
@@ -211,5 +238,7 @@ def test_settings_are_checked():
         RowSettings(batch_size=1)
     with pytest.raises(ValueError, match="made_up"):
         RowSettings(made_up=1.0)
+    with pytest.raises(ValueError, match="leaves no row for a judged pair"):
+        RowSettings(batch_size=2, made_up=0.8)
     with pytest.raises(ValueError, match="no training query"):
         SearchBatches(tiny_data(splits=(2, 2, 2, 2)), "ranking", RowSettings(), 1)

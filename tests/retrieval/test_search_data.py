@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 from pathlib import Path
@@ -12,6 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from rexbert_hf.catalog import SPLITS, load_sample, split_of
+from rexbert_hf.retrieval.training.distil import distil_texts
+from rexbert_hf.retrieval.training.distil_settings import DistilSettings
+from rexbert_hf.retrieval.training.search_batches import RowSettings, SearchBatches
 from rexbert_hf.retrieval.training.search_data import (
     TEST,
     TRAIN,
@@ -99,6 +103,23 @@ def test_bad_rows_are_counted_and_products_without_title_are_described(tmp_path,
     for part in ("2 of 6 pairs have an empty query", "1 of 6 pairs have an unknown product", "no label", "no text"):
         assert part in said
     assert "repeat a product id" in said
+
+
+def test_titles_are_the_products_own_whatever_its_text_is_made_of(tmp_path):
+    products = ["id,title,brand", "a,Red mug,Ostwick", "b,,Ostwick"]
+    plain = load_search_data(settings_of(tmp_path, ["query,id,label", "mug,a,E"], products))
+    assert plain.titles == plain.texts == ["Red mug", "Ostwick"]
+    more = {"text_fields": ["brand", "title"], "field_names": True}
+    data = load_search_data(settings_of(tmp_path, ["query,id,label", "mug,a,E"], products, **more))
+    assert data.texts[0] != data.titles[0]
+    assert data.titles == plain.titles
+    made_up = SearchBatches(data, "ranking", RowSettings(batch_size=4, made_up=0.5), 20)
+    drawn = {word for step in range(20) for text in made_up[step].columns["query"] for word in text.split()}
+    assert drawn <= {"red", "mug", "ostwick"}
+    assert distil_texts(DistilSettings(teacher="x"), data)[0][1:] in (["red mug", "ostwick"], ["ostwick", "red mug"])
+    # Titles decide a run; in the plain case they are the texts, and older runs stay what they are.
+    assert dataclasses.replace(data, titles=data.texts).fingerprint != data.fingerprint
+    assert dataclasses.replace(plain, titles=[*plain.texts]).fingerprint == plain.fingerprint
 
 
 def test_own_split_column_decides(tmp_path):

@@ -111,6 +111,22 @@ def test_a_persons_file(tmp_path):
         csv_judge(tmp_path / "absent.csv")
 
 
+def test_answers_of_an_earlier_sample_stay(tmp_path):
+    path = tmp_path / "audit_sample.csv"
+    write_audit_sample(path, [("red mug", "a"), ("lamp", "b"), ("pot", "c")], ["Mug", "Lamp", "Pot"])
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], lines[1] + "yes", lines[2], lines[3] + "0"]))
+    write_audit_sample(path, [("lamp", "b"), ("Red  mug", "a"), ("pan", "d")], ["Lamp", "Mug", "Pan"])
+    assert path.read_text().splitlines()[1:] == ["lamp,b,Lamp,", "Red  mug,a,Mug,yes", "pan,d,Pan,", "pot,c,Pot,0"]
+    assert [other.name for other in tmp_path.iterdir()] == [path.name]
+    path.write_text("query;product_id;title;relevant\nlamp;b;Lamp;1\n")
+    with pytest.raises(
+        ValueError, match=r"audit_sample.csv: an earlier sample that cannot be read .*move it or mend it"
+    ):
+        write_audit_sample(path, [("lamp", "b")], ["Lamp"])
+    assert path.read_text().endswith("lamp;b;Lamp;1\n")
+
+
 HOME_DEPOT = [
     {"query": "angle bracket", "product_id": "a", "relevance": 3.0},
     {"query": "Angle  bracket", "product_id": "b", "relevance": 2.33},
@@ -128,6 +144,25 @@ def test_graded_files_become_the_same_groups():
     assert (bracket.positives.tolist(), bracket.hard.tolist()) == ([0, 1], [2])
     assert (deck.positives.tolist(), deck.hard.tolist()) == ([], [0])
     assert (report["judgements"], report["unknown_mentions"], report["without_query"], report["pairs"]) == (6, 1, 1, 4)
+
+
+def test_graded_queries_that_are_pasted_pages_are_left_out(caplog):
+    rows = [*HOME_DEPOT, {"query": "word " * 9, "product_id": "a", "relevance": 3.0}]
+    assert read_grades(rows, PRODUCTS, Grades(), ALL)[1]["pairs"] == 5
+    with caplog.at_level(logging.WARNING):
+        pairs, report = read_grades(rows, PRODUCTS, Grades(), ALL, max_query_words=8)
+    assert (report["too_long"], report["pairs"], len(pairs)) == (1, 4, 4)
+    assert "too long" in caplog.text
+
+
+def test_an_audit_with_odd_judgements_names_the_row(caplog):
+    rows = [{"query": None, "product_id": "a", "label": "E"}, {"query": "mug", "product_id": "a", "label": "E"}]
+    with caplog.at_level(logging.WARNING):
+        judge = graded_judge(rows, Grades().is_relevant)
+    assert judge("mug", "a") is True
+    assert "1 judgements of the audit have no query" in caplog.text
+    with pytest.raises(ValueError, match=r"judgement 2 \(query 'pot'\): unknown label 'Q'"):
+        graded_judge([*rows, {"query": "pot", "product_id": "a", "label": "Q"}], Grades().is_relevant)
 
 
 def test_a_query_in_two_forms_is_where_it_is_held_out_more():

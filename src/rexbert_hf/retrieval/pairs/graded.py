@@ -104,7 +104,11 @@ class GradedPair:
 
 
 def read_grades(
-    rows: Iterable[Mapping[str, Any]], product_ids: Sequence[str], grades: Grades, split: QuerySplit
+    rows: Iterable[Mapping[str, Any]],
+    product_ids: Sequence[str],
+    grades: Grades,
+    split: QuerySplit,
+    max_query_words: int = 64,
 ) -> tuple[list[GradedPair], dict[str, int]]:
     """Judged pairs with their splits, and counts of what was left out; a pair judged twice keeps its last grade.
 
@@ -113,6 +117,7 @@ def read_grades(
         product_ids: of the catalogue.
         grades: what they mean.
         split: of the queries; judgements have no time.
+        max_query_words: longer queries are no queries (pasted pages, attacks).
 
     Raises:
         ValueError: if a row has no grade, or nothing is left.
@@ -125,8 +130,9 @@ def read_grades(
         report["judgements"] += 1
         query = normalize_text(row["query"] or "")
         product = index.get(row["product_id"])
-        if not query or product is None:
-            report["without_query" if not query else "unknown_mentions"] += 1
+        too_long = len(query.split()) > max_query_words
+        if not query or too_long or product is None:
+            report["without_query" if not query else "too_long" if too_long else "unknown_mentions"] += 1
             continue
         text = texts.setdefault(query, " ".join(row["query"].split()))
         splits[query] = split.further(splits.get(query, 0), row["query"])
@@ -137,8 +143,10 @@ def read_grades(
             raise ValueError(f"judgement {number} (query {row['query']!r}): {error}") from None
     if not found:
         raise ValueError(f"no judgement names a query and a known product ({dict(report)}): check columns and products")
-    if report["without_query"] or report["unknown_mentions"]:
-        logger.warning("judgements without query or of unknown products are left out: %s", dict(report))
+    if report["without_query"] or report["too_long"] or report["unknown_mentions"]:
+        logger.warning(
+            "judgements without query, of too long ones or of unknown products are left out: %s", dict(report)
+        )
     pairs = [replace(pair, split=SPLITS[splits[query]]) for (query, _), pair in found.items()]
     return pairs, {**report, "queries": len(texts), "pairs": len(found)}
 

@@ -62,7 +62,7 @@ def build_pairs(run: BuildPairsRun) -> dict[str, Any]:
         else:
             assert run.graded is not None
             rows = run.graded.read("query_products", ("query", "product_id"), cache)
-            graded, report = read_grades(_rows(rows), ids, run.grades, run.split.resolved())
+            graded, report = read_grades(_rows(rows), ids, run.grades, run.split.resolved(), run.max_query_words)
             results = {**read, "judgements": report}
             groups = graded_groups(graded)
             sample, results["qpi"] = _write_graded(run, graded, ids)

@@ -71,7 +71,9 @@ class Rule:
             "purchases": counts.purchases,
             "position": counts.position,
         }
-        keep = ~counts.touched if self.untouched else np.ones(len(counts), dtype=bool)
+        keep = (counts.shown > 0) | (counts.clicks > 0)  # others are known from events outside the period only
+        if self.untouched:
+            keep &= ~counts.touched
         for item in fields(self):
             bound, (kind, _, name) = getattr(self, item.name), item.name.partition("_")
             if name and bound is not None:
@@ -175,11 +177,14 @@ def audit_pairs(sample: Sequence[tuple[str, str]], judge: Judge, least: float = 
 
 
 def graded_judge(rows: Iterable[Mapping[str, Any]], is_relevant: Callable[[Mapping[str, Any]], bool]) -> Judge:
-    """A judge of graded pairs; a pair that is not among them has no judgement.
+    """A judge of graded pairs; a pair that is not among them has no judgement. Rows without a query are left out.
 
     Args:
         rows: `QUERY_PRODUCT` rows.
         is_relevant: of a row.
+
+    Raises:
+        ValueError: if a row has no grade; it is named.
 
     Example:
         >>> rows = [{"query": "Mug", "product_id": "a", "label": "E"}]
@@ -187,7 +192,19 @@ def graded_judge(rows: Iterable[Mapping[str, Any]], is_relevant: Callable[[Mappi
         >>> judge("mug", "a"), judge("mug", "b")
         (True, None)
     """
-    known = {(normalize_text(row["query"]), row["product_id"]): is_relevant(row) for row in rows}
+    known: dict[tuple[str, str], bool] = {}
+    without = 0
+    for number, row in enumerate(rows):
+        query = normalize_text(row["query"] or "")
+        if not query:
+            without += 1
+            continue
+        try:
+            known[query, row["product_id"]] = is_relevant(row)
+        except ValueError as error:
+            raise ValueError(f"judgement {number} (query {row['query']!r}): {error}") from None
+    if without:
+        logger.warning("%d judgements of the audit have no query: they judge nothing", without)
     return lambda query, product: known.get((normalize_text(query), product))
 
 
@@ -216,7 +233,7 @@ def csv_judge(path: str | Path) -> Judge:
                 if answer and answer not in (*_YES, *_NO):
                     raise ValueError(f"{path}, line {reader.line_num}: relevant is 1 or 0, got {answer!r}")
                 if answer:
-                    known[normalize_text(row["query"]), row["product_id"]] = answer in _YES
+                    known[normalize_text(row["query"] or ""), row["product_id"]] = answer in _YES
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{path}: no such audit file; audit_sample.csv of a first run is one to fill in"
@@ -225,14 +242,43 @@ def csv_judge(path: str | Path) -> Judge:
 
 
 def write_audit_sample(path: str | Path, sample: Sequence[tuple[str, str]], titles: Sequence[str]) -> None:
-    """Write a sample for a person to judge, with an empty column `relevant`.
+    """Write a sample for a person to judge, with a column `relevant` to fill in.
+
+    What a person wrote into an earlier file stays: answers to pairs of this sample with them, others below.
 
     Args:
         path: of the CSV.
         sample: (query, product id).
         titles: of the products.
+
+    Raises:
+        ValueError: if the earlier file cannot be read, so that answers in it would be lost.
     """
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["query", "product_id", "title", "relevant"])
-        writer.writerows([query, product, title, ""] for (query, product), title in zip(sample, titles, strict=True))
+    path = Path(path)
+    answered = _answered(path)
+    rows = []
+    for (query, product), title in zip(sample, titles, strict=True):
+        old = answered.pop((normalize_text(query), product), None)
+        rows.append([query, product, title, old[-1] if old else ""])
+    staged = path.with_name(f".{path.name}")
+    with open(staged, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([_COLUMNS, *rows, *answered.values()])
+    staged.replace(path)
+
+
+_COLUMNS = ("query", "product_id", "title", "relevant")
+
+
+def _answered(path: Path) -> dict[tuple[str, str], list[str]]:
+    """Rows of an earlier sample that a person answered."""
+    if not path.exists():
+        return {}
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            if not set(_COLUMNS) <= set(reader.fieldnames or ()):
+                raise ValueError(f"its columns are not {', '.join(_COLUMNS)}")
+            rows = [[row[name] or "" for name in _COLUMNS] for row in reader]
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path}: an earlier sample that cannot be read ({error}): move it or mend it") from None
+    return {(normalize_text(row[0]), row[1]): row for row in rows if row[-1].strip()}

@@ -51,7 +51,7 @@ class BiEncoderSettings:
         overrides: other fields of the new model's configuration; of dssm: dimensions.
         tokenizer: folder or Hub id, for a new model; None trains one on the queries and products.
         vocab_size: of a trained tokenizer, a multiple of 64.
-        shared: one encoder for queries and products, or one each.
+        shared: one encoder for queries and products, or one each; None for what the base has.
         pooling: mean, cls, or None for what the base says (mean where it says nothing).
         max_tokens: longer texts are cut.
         dropout: of the hidden states; None leaves it to the base.
@@ -64,7 +64,7 @@ class BiEncoderSettings:
     overrides: dict[str, Any] = field(default_factory=dict)
     tokenizer: str | None = None
     vocab_size: int = 8192
-    shared: bool = True
+    shared: bool | None = True
     pooling: Literal["mean", "cls"] | None = None
     max_tokens: int = 64
     dropout: float | None = None
@@ -97,17 +97,17 @@ def load_biencoder(settings: BiEncoderSettings, texts: Sequence[str] = ()) -> Se
         >>> model.encode_query(["red mug"]).shape
         (1, 64)
     """
-    prompts: dict[str, Any] = {}
+    carried: dict[str, Any] = {}
     if settings.base is not None:
-        modules, prompts = _loaded(settings)
+        modules, carried = _loaded(settings)
     elif settings.preset == "dssm":
         modules = [DSSM(_tokenizer(settings, texts), max_tokens=settings.max_tokens, **settings.overrides)]
     else:
         modules = _new(settings, _tokenizer(settings, texts))
-    if not settings.shared and not isinstance(modules[0], Router):
+    if settings.shared is False and not isinstance(modules[0], Router):
         queries: Any = [*modules]
         modules = [Router.for_query_document(queries, copy.deepcopy(queries))]
-    return SentenceTransformer(modules=[*modules, Normalize()], similarity_fn_name="cosine", **prompts)
+    return SentenceTransformer(modules=[*modules, Normalize()], similarity_fn_name="cosine", **carried)
 
 
 def query_side(model: SentenceTransformer) -> SentenceTransformer:
@@ -120,8 +120,12 @@ def query_side(model: SentenceTransformer) -> SentenceTransformer:
         return model
     encoder: Any = model[0].sub_modules["query"]
     modules = [*encoder, *list(model)[1:]]
-    prompts: dict[str, Any] = {"prompts": model.prompts, "default_prompt_name": model.default_prompt_name}
-    return SentenceTransformer(modules=modules, similarity_fn_name="cosine", **prompts)
+    return SentenceTransformer(modules=modules, similarity_fn_name="cosine", **_carried(model))
+
+
+def _carried(model: SentenceTransformer) -> dict[str, Any]:
+    """What a model holds beside its modules: the prompts before texts, and how many dimensions it was cut to."""
+    return {name: getattr(model, name) for name in ("prompts", "default_prompt_name", "truncate_dim")}
 
 
 def find_base(name: str, revision: str | None = None) -> Path:
@@ -151,37 +155,36 @@ def model_fingerprint(folder: Path) -> str:
         folder: of a sentence-transformers or transformers model.
     """
     digest = hashlib.sha256()
-    kinds = ("*.safetensors", "*.json", "*.txt", "*.model")
-    files = sorted({path for kind in kinds for path in [*folder.glob(kind), *folder.glob(f"[!.]*_*/{kind}")]})
-    for path in files:
+    files: set[Path] = set()
+    for place in (folder, *folder.glob("[!.]*_*/")):
+        # Weights of older models; beside safetensors they are the same ones once more.
+        weights = "*.safetensors" if any(place.glob("*.safetensors")) else "*.bin"
+        files.update(path for kind in (weights, "*.json", "*.txt", "*.model") for path in place.glob(kind))
+    for path in sorted(files):
         if path.name in ("run.json", "evaluation.json") or path.parent.name.startswith("checkpoint"):
             continue
-        content = path.read_bytes()
-        if path.name == "config_sentence_transformers.json":
-            named = {key: value for key, value in json.loads(content).items() if key != "__version__"}
-            content = json.dumps(named, sort_keys=True).encode()
         digest.update(path.relative_to(folder).as_posix().encode())
-        digest.update(content)
+        if path.name == "config_sentence_transformers.json":
+            named = {key: value for key, value in json.loads(path.read_bytes()).items() if key != "__version__"}
+            digest.update(json.dumps(named, sort_keys=True).encode())
+        else:
+            with path.open("rb") as file:
+                hashlib.file_digest(file, lambda: digest)  # goes on with this one, a piece at a time
     return digest.hexdigest()[:16]
 
 
 def _loaded(settings: BiEncoderSettings) -> tuple[list[nn.Module], dict[str, Any]]:
-    """The base's modules, and the prompts that it puts before texts."""
+    """The base's modules, and what it holds beside them."""
     assert settings.base is not None
     folder = find_base(settings.base, settings.revision)
-    prompts: dict[str, Any] = {}
+    carried: dict[str, Any] = {}
     try:
+        rates = _rates(settings, folder)
         if (folder / "modules.json").exists():
-            rates = (
-                _dropouts(settings, AutoConfig.from_pretrained(folder, trust_remote_code=False))
-                if (folder / "config.json").exists()
-                else {}
-            )
             whole = SentenceTransformer(str(folder), config_kwargs=rates)
             modules = [module for module in whole if not isinstance(module, Normalize)]
-            prompts = {"prompts": whole.prompts, "default_prompt_name": whole.default_prompt_name}
+            carried = _carried(whole)
         else:
-            rates = _dropouts(settings, AutoConfig.from_pretrained(folder, trust_remote_code=False))
             encoder = Transformer(str(folder), max_seq_length=settings.max_tokens, config_kwargs=rates)
             modules = [encoder, Pooling(encoder.get_embedding_dimension(), settings.pooling or "mean")]
     except Exception as error:  # transformers and sentence-transformers raise what they like
@@ -194,7 +197,26 @@ def _loaded(settings: BiEncoderSettings) -> tuple[list[nn.Module], dict[str, Any
             module.pooling_mode = settings.pooling
     if settings.shared and isinstance(modules[0], Router):
         raise ValueError(f"{settings.base} has an encoder each for queries and products: set shared: false")
-    return modules, prompts
+    return modules, carried
+
+
+def _rates(settings: BiEncoderSettings, folder: Path) -> dict[str, float]:
+    """The dropout that a saved encoder is to be loaded with; its configuration may lie in a module's folder."""
+    asked = {name: getattr(settings, name) for name in _DROPOUTS if getattr(settings, name) is not None}
+    if not asked:
+        return {}
+    places = [folder, *(path.parent for path in sorted(folder.glob("*/config.json")))]
+    encoders = [place for place in places if "model_type" in _read_json(place / "config.json")]
+    found = _dropouts(settings, AutoConfig.from_pretrained(encoders[0], trust_remote_code=False)) if encoders else {}
+    for name in asked:
+        if not set(_DROPOUTS[name]) & set(found):
+            raise ValueError(f"its configuration has no field for {name}: leave {name} out")
+    return found
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
 
 
 def _new(settings: BiEncoderSettings, tokenizer: PreTrainedTokenizerBase) -> list[nn.Module]:

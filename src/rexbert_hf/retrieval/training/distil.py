@@ -26,13 +26,15 @@ from rexbert_hf.metrics import Judgements
 from rexbert_hf.retrieval.training.biencoder import find_base, keep_layers, load_biencoder, query_side
 from rexbert_hf.retrieval.training.cpu_attention import use_float32_attention
 from rexbert_hf.retrieval.training.distil_settings import DistilSettings
-from rexbert_hf.retrieval.training.embedding_blocks import Features, cached_loss, embed
-from rexbert_hf.retrieval.training.evaluator import DEPTH, SearchEvaluator, search_metrics
+from rexbert_hf.retrieval.training.embedding_blocks import Features
+from rexbert_hf.retrieval.training.evaluator import DEPTH, SearchEvaluator, search_metrics, validation_queries
 from rexbert_hf.retrieval.training.exact_search import exact_top_k
 from rexbert_hf.retrieval.training.finetune import prepare_device, training_arguments, training_texts, uses_bf16
-from rexbert_hf.retrieval.training.grid_settings import leave_cells
+from rexbert_hf.retrieval.training.grid_encoder import GridEncoder, shape_of
+from rexbert_hf.retrieval.training.grid_settings import leave_cells, own_dim
+from rexbert_hf.retrieval.training.losses import embedded_loss
 from rexbert_hf.retrieval.training.search_batches import Rows, SearchCollator, Shuffled, made_up_query
-from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, VALIDATION, SearchData, load_search_data
+from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, SearchData, load_search_data
 from rexbert_hf.retrieval.training.search_finish import description, finish, finished_results, made_of, one_process
 from rexbert_hf.retrieval.training.search_trainer import SearchTrainer
 from rexbert_hf.retrieval.training.teacher_scores import TeacherScores, teacher_scores
@@ -71,6 +73,10 @@ class DistilLoss(nn.Module):
         super().__init__()
         self.model, self.scores, self.in_batch = model, scores, in_batch
         self.block_size, self.cached = block_size, cached
+        # Of a student that was cut, its dimensions alone, before the whole vector is normalised: through its length the
+        # others would get gradients of rounding errors. The trainer may put a wrapped model in place of this one.
+        self.dim = model.truncate_dim
+        self.depth = 0 if self.dim is None else shape_of(model)[0]
 
     def forward(self, sentence_features: Iterable[Features], labels: Tensor) -> Tensor:
         """The loss.
@@ -83,12 +89,12 @@ class DistilLoss(nn.Module):
         wanted = self.scores.matrix(labels[:, 0], labels[:, 1]).to(labels.device)
 
         def loss_of(vectors: list[Tensor]) -> Tensor:
-            queries, products = (nn.functional.normalize(vector, dim=-1) for vector in vectors)
+            kept = (vector[..., : self.dim].flatten(1) for vector in vectors)
+            queries, products = (nn.functional.normalize(vector, dim=-1) for vector in kept)
             return squared_difference(queries @ products.T, wanted, self.in_batch)
 
-        if self.cached:
-            return cached_loss(self.model, columns, self.block_size, loss_of)
-        return loss_of([embed(self.model, features, self.block_size) for features in columns])
+        encoder = self.model if self.dim is None else GridEncoder(self.model, [self.depth])
+        return embedded_loss(encoder, columns, self.block_size, self.cached, loss_of)
 
 
 def squared_difference(student: Tensor, teacher: Tensor, in_batch: float = 0.0) -> Tensor:
@@ -176,14 +182,13 @@ def distil_search(settings: DistilSettings) -> dict[str, Any]:
         if not (folder / "modules.json").exists():
             raise FileNotFoundError(f"{settings.teacher}: no sentence-transformers model (modules.json); fine-tune one")
         queries, products = distil_texts(settings, data)
-        bf16 = uses_bf16(settings.trainer)
         cache = Path(settings.cache_dir) if settings.cache_dir else output / "cache"
         scores = teacher_scores(
-            lambda: SentenceTransformer(str(folder)), contents["teacher"], queries, products, cache,
-            settings.block_size, bf16,
-        )  # fmt: skip
+            lambda: SentenceTransformer(str(folder)), contents["teacher"], queries, products, cache, settings.block_size
+        )
         set_seed(settings.seed)  # a new student's weights are drawn
         model = _student(settings, folder, data)
+        bf16 = uses_bf16(settings.trainer)
         if bf16 and model.device.type == "cpu":
             use_float32_attention(model)
         results = _train(settings, data, model, scores, queries, bf16, contents)
@@ -209,7 +214,7 @@ def distil_texts(settings: DistilSettings, data: SearchData) -> tuple[list[str],
     described = np.flatnonzero([bool(text) for text in data.texts])
     count = round(settings.rows.made_up * len(described))
     owners = np.resize(rng.permutation(described), count)
-    return [*data.queries, *(made_up_query(data.texts[i], rng) for i in owners)], list(data.texts)
+    return [*data.queries, *(made_up_query(data.titles[i], rng) for i in owners)], list(data.texts)
 
 
 def distil_pairs(settings: DistilSettings, data: SearchData, scores: TeacherScores, num_queries: int) -> np.ndarray:
@@ -241,6 +246,7 @@ def _student(settings: DistilSettings, teacher: Path, data: SearchData) -> Sente
         model = query_side(model) if settings.student.shared else model
         keep_layers(model, settings.teacher_layers)
     leave_cells(model)
+    model.truncate_dim = own_dim(model)
     return model
 
 
@@ -255,44 +261,24 @@ def _train(
 ) -> dict[str, Any]:
     pairs = distil_pairs(settings, data, scores, len(queries))
     steps = ScoredPairs(queries, data.texts, pairs, settings.rows.batch_size, 0, settings.seed)
-    validation = data.of(VALIDATION)
+    chosen = settings.validation
+    validation = validation_queries(data, chosen.max_queries)
     evaluator = None
     if len(validation):
-        chosen = settings.validation
-        evaluator = SearchEvaluator(
-            data, validation[: chosen.max_queries], chosen.max_products, settings.block_size, bf16, name="validation"
-        )
+        part = validation, chosen.max_products
+        evaluator = SearchEvaluator(data, *part, settings.block_size, bf16, name="validation")
     args = training_arguments(settings, steps.epoch_steps, evaluator is not None, bf16)
     steps.num_steps = args.max_steps
     loss = DistilLoss(model, scores, settings.rows.in_batch, settings.block_size, settings.cached)
     trainer = SearchTrainer(
         model, args, steps, SearchCollator(model), loss, evaluator=evaluator, warmup=settings.trainer.warmup,
         final=settings.trainer.final, max_minutes=settings.trainer.max_minutes,
-        patience=settings.validation.patience, description=description(settings, _DECIDING, contents),
+        patience=chosen.patience, description=description(settings, _DECIDING, contents),
     )  # fmt: skip
-    trainer.train()
-    if evaluator is not None and not any(step == trainer.state.global_step for step, _ in trainer.history()):
-        trainer.evaluate()
-    trainer.load_best()
-    results = _results(trainer, len(pairs), steps.epoch_steps)
-    if settings.validation.test and len(data.of(TEST)):
+    results = {**trainer.train_to_best(steps.epoch_steps), "pairs": len(pairs)}
+    if chosen.test and len(data.of(TEST)):
         results |= _tests(settings, data, model, scores)
     return results
-
-
-def _results(trainer: SearchTrainer, pairs: int, epoch_steps: int) -> dict[str, Any]:
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return {
-        "steps": trainer.state.global_step,
-        "epochs": round(trainer.state.global_step / epoch_steps, 2),
-        "pairs": pairs,
-        "resumed_from_step": trainer.resumed_from_step,
-        "training_seconds": round(trainer.seconds, 1),
-        "steps_per_second": round(trainer.steps_per_second, 4),
-        "first_loss": losses[0] if losses else None,
-        "last_loss": losses[-1] if losses else None,
-        "validation": [{"step": step, "recall@100": round(figure, 5)} for step, figure in trainer.history()],
-    }
 
 
 def _tests(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -85,6 +86,7 @@ class _Pieces:
         self.model = model
         self.split = [blocks_of(features, block_size) for features in columns]
         self.flat = [block for blocks, _ in self.split for block in blocks]
+        self.ends = [count - 1 for count in accumulate(len(blocks) for blocks, _ in self.split)]
         self.states: list[tuple[Tensor, Tensor | None]] = []
         self.vectors = [self._first(block) for block in self.flat]
 
@@ -106,18 +108,27 @@ class _Pieces:
     def backward(self, scale: Tensor) -> None:
         """Embed again, block by block, and pass the cached gradients on."""
         devices = [block["input_ids"].device for block in self.flat if block["input_ids"].device.type == "cuda"][:1]
-        last = len(self.flat) - 1
+        wrapped = hasattr(self.model, "no_sync")
+        # Ranks sum their gradients in one backward pass, which has to meet every weight: that of the last block of each
+        # column, since queries and products may have an encoder each.
+        together = self.ends if wrapped else []
         with torch.enable_grad(), torch.random.fork_rng(devices):
-            for i, (block, vectors, (cpu, cuda)) in enumerate(zip(self.flat, self.vectors, self.states, strict=True)):
-                torch.set_rng_state(cpu)
-                if cuda is not None:
-                    torch.cuda.set_rng_state(cuda, devices[0])
-                # Gradients are summed over ranks once, with the last block.
-                quiet = i < last and hasattr(self.model, "no_sync")
-                with self.model.no_sync() if quiet else nullcontext():  # type: ignore[operator]
-                    again = _embedded(self.model, block)
-                    gradient = torch.zeros_like(vectors) if vectors.grad is None else vectors.grad
-                    again.backward(gradient * scale)
+            for i in range(len(self.flat)):
+                if i not in together:
+                    with self.model.no_sync() if wrapped else nullcontext():  # type: ignore[operator]
+                        torch.autograd.backward(*self._again(i, scale))
+            if together:
+                vectors, gradients = zip(*(self._again(i, scale) for i in together), strict=True)
+                torch.autograd.backward(vectors, gradients)
+
+    def _again(self, number: int, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """A block embedded with its graph and the same dropout, and the gradient of its vectors."""
+        block, vectors, (cpu, cuda) = self.flat[number], self.vectors[number], self.states[number]
+        torch.set_rng_state(cpu)
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda, block["input_ids"].device)
+        gradient = torch.zeros_like(vectors) if vectors.grad is None else vectors.grad
+        return _embedded(self.model, block), gradient * scale
 
 
 def cached_loss(
@@ -133,7 +144,8 @@ def cached_loss(
     """
     if not torch.is_grad_enabled():
         return loss_of([embed(model, features, block_size) for features in columns])
-    autocast = torch.is_autocast_enabled(columns[0]["input_ids"].device.type)
+    device = columns[0]["input_ids"].device.type
+    autocast, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
     pieces = _Pieces(model, columns, block_size)
     loss = loss_of(pieces.columns())
     loss.backward()
@@ -141,12 +153,8 @@ def cached_loss(
 
     def again(scale: Tensor) -> None:
         # Hooks run outside of the autocast that the forward pass ran in.
-        with torch.autocast(columns[0]["input_ids"].device.type, enabled=autocast, dtype=_autocast_type(columns)):
+        with torch.autocast(device, enabled=autocast, dtype=dtype):
             pieces.backward(scale)
 
     result.register_hook(again)
     return result
-
-
-def _autocast_type(columns: Sequence[Features]) -> torch.dtype:
-    return torch.get_autocast_dtype(columns[0]["input_ids"].device.type)

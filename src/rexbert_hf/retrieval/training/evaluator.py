@@ -24,7 +24,7 @@ from rexbert_hf.metrics import (
     recall_at_k,
 )
 from rexbert_hf.retrieval.training.exact_search import encode, exact_top_k
-from rexbert_hf.retrieval.training.search_data import SearchData
+from rexbert_hf.retrieval.training.search_data import VALIDATION, SearchData
 
 DEPTH = 1000
 """Products retrieved a query: as deep as condensed lists look."""
@@ -83,6 +83,19 @@ class SearchEvaluator(BaseEvaluator):
         values = search_metrics(ranked, self.judged, self.data.relevant)
         means = {name: float(np.nanmean(value)) for name, value in values.items()}
         return self.prefix_name_to_metrics(means, self.name)
+
+
+def validation_queries(data: SearchData, max_queries: int | None, split: int = VALIDATION) -> np.ndarray:
+    """The queries that a model or a sub-model is chosen on: all with a relevant product, or some drawn of them.
+
+    Args:
+        data: queries and judgements.
+        max_queries: how many at most; None for all.
+        split: where they are taken from.
+    """
+    found = data.of(split)
+    # Files are often sorted, so the first ones would be no sample.
+    return found if max_queries is None else np.sort(np.random.default_rng(0).permutation(found)[:max_queries])
 
 
 def part_of(size: int, needed: np.ndarray, wanted: int | None, seed: int) -> np.ndarray:

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
+from sentence_transformers.base.modules import Router
 from sentence_transformers.sentence_transformer.losses import CoSENTLoss
 from torch import nn
 from transformers import set_seed
@@ -28,7 +28,7 @@ from rexbert_hf.pretraining.processes import check_launcher, check_processes, fa
 from rexbert_hf.pretraining.threads import set_threads
 from rexbert_hf.retrieval.training.biencoder import load_biencoder
 from rexbert_hf.retrieval.training.cpu_attention import use_float32_attention
-from rexbert_hf.retrieval.training.evaluator import SearchEvaluator
+from rexbert_hf.retrieval.training.evaluator import SearchEvaluator, validation_queries
 from rexbert_hf.retrieval.training.finetune_settings import (
     ROW_KINDS,
     FinetuneSettings,
@@ -41,7 +41,7 @@ from rexbert_hf.retrieval.training.grid_settings import fine_tuning_grid
 from rexbert_hf.retrieval.training.losses import KnownPositives, MaskedRankingLoss, ThreePartHingeLoss
 from rexbert_hf.retrieval.training.mining_callback import Mining
 from rexbert_hf.retrieval.training.search_batches import SearchBatches, SearchCollator
-from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, VALIDATION, SearchData, load_search_data
+from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, SearchData, load_search_data
 from rexbert_hf.retrieval.training.search_finish import description, finish, finished_results, made_of
 from rexbert_hf.retrieval.training.search_trainer import SearchTrainer
 from rexbert_hf.settings import sole_run
@@ -118,8 +118,11 @@ def train_and_measure(
     grid = fine_tuning_grid(settings.matryoshka, model)
     loss = _loss(settings, model, data, grid)
     evaluator = _evaluator(settings, data, bf16, grid)
-    epoch = -(-batches.epoch_steps // int(os.environ.get("WORLD_SIZE", "1")))
-    args = training_arguments(settings, epoch, evaluator is not None, bf16)
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if ranks > 1 and isinstance(model[0], Router):
+        freeze_unused(model)
+    epoch = -(-batches.epoch_steps // ranks)
+    args = training_arguments(settings, epoch, evaluator is not None, bf16, separate=isinstance(model[0], Router))
     batches.num_steps = args.max_steps * args.world_size
     check_processes(args.world_size, None)
     chosen = settings.trainer
@@ -132,11 +135,12 @@ def train_and_measure(
     if settings.mining is not None:
         trainer.add_callback(Mining(trainer, batches, data, settings, epoch, bf16))
     before = evaluator(model) if evaluator is not None else {}
-    trainer.train()
-    if evaluator is not None and not any(step == trainer.state.global_step for step, _ in trainer.history()):
-        trainer.evaluate()
-    trainer.load_best()
-    results = _results(trainer, evaluator, before, batches)
+    results = trainer.train_to_best(batches.epoch_steps)
+    results["is_first_process"] = trainer.is_world_process_zero()
+    if evaluator is not None:
+        results["validation_queries"] = len(evaluator.queries)
+        results["validation_products"] = len(evaluator.products)
+        results["validation_before"] = before[str(evaluator.primary_metric)]
     if settings.validation.test and trainer.is_world_process_zero():
         results |= _test(settings, data, model, grid)
     return results
@@ -147,6 +151,10 @@ def _loss(settings: FinetuneSettings, model: SentenceTransformer, data: SearchDa
     if wanted is not None and wanted.way == "matryoshka2d":
         assert grid is not None
         return stock_grid_loss(model, grid, settings.loss.scale)
+    if grid is not None and settings.loss.name == "cosent":
+        raise ValueError(
+            f"the base is cut to {grid.cells[-1][1]} dimensions, and loss.name cosent trains all: use ranking or hinge"
+        )
     loss = make_loss(settings.loss, model, data)
     if grid is None or not isinstance(loss, MaskedRankingLoss | ThreePartHingeLoss):
         return loss
@@ -173,7 +181,7 @@ def make_loss(chosen: LossSettings, model: SentenceTransformer, data: SearchData
 
 
 def training_arguments(
-    settings: Any, epoch_steps: int, validates: bool, bf16: bool
+    settings: Any, epoch_steps: int, validates: bool, bf16: bool, separate: bool = False
 ) -> SentenceTransformerTrainingArguments:
     """Stock training arguments for a recipe with `trainer`, `rows` and `validation` settings.
 
@@ -182,6 +190,7 @@ def training_arguments(
         epoch_steps: steps of an epoch.
         validates: whether there is an evaluator.
         bf16: autocast.
+        separate: whether queries and products have an encoder each.
     """
     chosen = settings.trainer
     steps = max(1, round(chosen.epochs * epoch_steps))
@@ -205,7 +214,31 @@ def training_arguments(
         seed=settings.seed,
         disable_tqdm=True,
         accelerator_config={"dispatch_batches": False, "split_batches": False},
+        # Looked for, they would be those of the last forward pass alone: a pass over products, and so all of the
+        # queries' encoder.
+        ddp_find_unused_parameters=False if separate else None,
     )
+
+
+def freeze_unused(model: SentenceTransformer) -> None:
+    """Take the weights that no embedding depends on (BERT's pooler) out of training; they never got a gradient.
+
+    Several processes that do not look for such weights would wait for their gradients.
+
+    Args:
+        model: the bi-encoder.
+    """
+    training = model.training
+    model.eval()
+    with torch.enable_grad():
+        for task in ("query", "document"):
+            features = {**model.preprocess(["a"], task=task), "task": task}
+            features = {k: v.to(model.device) if isinstance(v, torch.Tensor) else v for k, v in features.items()}
+            model(features)["sentence_embedding"].sum().backward()
+    model.train(training)
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.grad is not None)
+    model.zero_grad()
 
 
 def uses_bf16(chosen: SearchTrainerSettings) -> bool:
@@ -228,41 +261,16 @@ def training_texts(data: SearchData) -> list[str]:
 
 
 def _evaluator(settings: FinetuneSettings, data: SearchData, bf16: bool, grid: Grid | None) -> SearchEvaluator | None:
-    queries = data.of(VALIDATION)
+    chosen = settings.validation
+    queries = validation_queries(data, chosen.max_queries)
     if not len(queries):
         logger.warning("no validation query has a relevant product: the last model is taken, not the best one")
         return None
-    chosen = settings.validation
-    if chosen.max_queries is not None:
-        queries = np.sort(np.random.default_rng(0).permutation(queries)[: chosen.max_queries])
     options: dict[str, Any] = {"name": "validation"}
     arguments = data, queries, chosen.max_products, settings.loss.block_size, bf16
     if settings.matryoshka is None or grid is None:
         return SearchEvaluator(*arguments, **options)
     return GridEvaluator(grid.cells, *arguments, **options)
-
-
-def _results(
-    trainer: SearchTrainer, evaluator: SearchEvaluator | None, before: Mapping[str, float], batches: SearchBatches
-) -> dict[str, Any]:
-    history = trainer.history()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    results: dict[str, Any] = {
-        "steps": trainer.state.global_step,
-        "epochs": round(trainer.state.global_step * trainer.args.world_size / batches.epoch_steps, 2),
-        "resumed_from_step": trainer.resumed_from_step,
-        "training_seconds": round(trainer.seconds, 1),
-        "steps_per_second": round(trainer.steps_per_second, 4),
-        "is_first_process": trainer.is_world_process_zero(),
-    }
-    if losses:
-        results |= {"first_loss": losses[0], "last_loss": losses[-1]}
-    if evaluator is not None:
-        results["validation_queries"] = len(evaluator.queries)
-        results["validation_products"] = len(evaluator.products)
-        results["validation_before"] = before[str(evaluator.primary_metric)]
-        results["validation"] = [{"step": step, "recall@100": round(figure, 5)} for step, figure in history]
-    return results
 
 
 def _test(

@@ -163,8 +163,19 @@ class FinetuneSettings:
             raise ValueError("rows.mined is for the ranking loss; the hinge loss takes mined negatives by itself")
         if self.rows.mined and self.mining is None:
             self.mining = MiningSettings()
+        if self.mining is not None:
+            self._check_mining()
         if self.matryoshka is not None:
             self._check_matryoshka(self.matryoshka.way)
+
+    def _check_mining(self) -> None:
+        way_out = {
+            "ranking": None if self.rows.mined else "set rows.mined to 1 or more",
+            "hinge": None if self.rows.hard else "set rows.hard above 0",
+            "cosent": "use loss.name ranking or hinge",
+        }[self.loss.name]
+        if way_out is not None:
+            raise ValueError(f"mining is set, but no row would take what it finds: {way_out}, or leave mining out")
 
     def _check_matryoshka(self, way: str) -> None:
         if self.loss.name == "cosent" or (way == "matryoshka2d" and self.loss.name != "ranking"):

@@ -17,7 +17,7 @@ from sentence_transformers import SentenceTransformer
 
 from rexbert_hf.hub import push_run, write_card, write_run
 from rexbert_hf.retrieval.serving.query_model import load_model
-from rexbert_hf.retrieval.training.evaluator import gain_name
+from rexbert_hf.retrieval.training.evaluator import gain_name, validation_queries
 from rexbert_hf.retrieval.training.finetune import finetune_search
 from rexbert_hf.retrieval.training.finetune_settings import FinetuneSettings, card_fields
 from rexbert_hf.retrieval.training.grid_evaluator import Cell, GridEvaluator, means_of
@@ -25,7 +25,7 @@ from rexbert_hf.retrieval.training.grid_measure import CellFigures, Runtime, che
 from rexbert_hf.retrieval.training.grid_plot import plot_choice
 from rexbert_hf.retrieval.training.grid_settings import GridSettings
 from rexbert_hf.retrieval.training.grid_submodel import cut_biencoder
-from rexbert_hf.retrieval.training.search_data import TEST, VALIDATION, SearchData, SearchDataSettings, load_search_data
+from rexbert_hf.retrieval.training.search_data import TEST, SearchData, SearchDataSettings, load_search_data
 from rexbert_hf.retrieval.training.search_finish import card_metrics, save_biencoder
 from rexbert_hf.settings import sole_run, to_dict
 
@@ -148,12 +148,10 @@ def _model(run: ChooseRun) -> tuple[SentenceTransformer, str]:
 
 
 def _queries(run: ChooseRun, data: SearchData) -> np.ndarray:
-    found = data.of(VALIDATION)
+    found = validation_queries(data, run.max_queries)
     if not len(found):
         logger.warning("no validation query has a relevant product: the choice is made on the test queries")
-        found = data.of(TEST)
-    if run.max_queries is not None:
-        found = np.sort(np.random.default_rng(0).permutation(found)[: run.max_queries])
+        found = validation_queries(data, run.max_queries, TEST)
     return found
 
 

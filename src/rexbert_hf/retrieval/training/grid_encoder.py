@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from rexbert_hf.models import RexBertModel
 from rexbert_hf.retrieval.training.embedding_blocks import blocks_of
+from rexbert_hf.retrieval.training.search_batches import prompt_of
 
 TOKENISE_ROWS = 4_096
 """Texts tokenised at a time."""
@@ -160,7 +161,7 @@ def encode_grid(
     """
     training, encoder = model.training, GridEncoder(model, layers)
     found = _space((len(texts), len(encoder.layers), shape_of(model)[1]))
-    prompt = _prompt(model, role)
+    prompt = prompt_of(model, role)
     model.eval()
     with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
         for start in range(0, len(texts), TOKENISE_ROWS):
@@ -179,10 +180,3 @@ def _space(shape: tuple[int, int, int]) -> np.ndarray:
         return np.zeros(shape, dtype=np.float32)
     with tempfile.TemporaryFile() as file:  # the map keeps what the name does not
         return np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
-
-
-def _prompt(model: SentenceTransformer, role: str) -> str | None:
-    prompts: dict[str, Any] = model.prompts or {}
-    names = ["query"] if role == "query" else ["document", "passage", "corpus"]
-    found = next((prompts[name] for name in names if prompts.get(name)), None)
-    return found or prompts.get(model.default_prompt_name or "") or None

@@ -172,6 +172,18 @@ def leave_cells(model: SentenceTransformer) -> None:
             config.matryoshka_stale = True
 
 
+def own_dim(model: SentenceTransformer) -> int | None:
+    """The dimensions that a bi-encoder, or the encoder in it, was cut to; None for a whole one.
+
+    Args:
+        model: the bi-encoder.
+    """
+    if model.truncate_dim is not None:
+        return int(model.truncate_dim)
+    found = [module.config.truncate_dim for module in model.modules() if isinstance(module, RexBertModel)]
+    return next((dim for dim in found if dim is not None), None)
+
+
 def fine_tuning_grid(settings: GridSettings | None, model: SentenceTransformer) -> Grid | None:
     """The grid of a fine-tuning run; of an encoder that was cut to fewer dimensions the one cell that it is.
 
@@ -186,11 +198,8 @@ def fine_tuning_grid(settings: GridSettings | None, model: SentenceTransformer) 
         grid = settings.grid(model)
         check_whole(grid.cells, shape_of(model))
         note_cells(model, grid)
+        model.truncate_dim = None  # of a base that was cut; the whole model is one of the cells
         return grid
     leave_cells(model)
-    found = [module.config.truncate_dim for module in model.modules() if isinstance(module, RexBertModel)]
-    dims = [dim for dim in found if dim is not None]
-    if not dims:
-        return None
-    model.truncate_dim = dims[0]
-    return make_grid([(shape_of(model)[0], dims[0])], None, shape_of(model))
+    model.truncate_dim = dim = own_dim(model)
+    return None if dim is None else make_grid([(shape_of(model)[0], dim)], None, shape_of(model))

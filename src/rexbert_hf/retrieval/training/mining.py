@@ -93,6 +93,7 @@ def _table(
     seed: int,
 ) -> np.ndarray:
     known = KnownPositives(data.groups, data.judged, data.relevant)
+    described = np.array([bool(text) for text in data.texts])
     table = np.full((len(data.queries), settings.keep), -1, dtype=np.int32)
     rng = np.random.default_rng(seed)
     for start in range(0, len(queries), QUERY_BLOCK):
@@ -101,7 +102,8 @@ def _table(
         scores, numbers = exact_top_k(vectors, products, settings.depth)
         for row, vector, score, found in zip(rows, vectors, scores, numbers, strict=True):
             limit = None if settings.max_ratio is None else settings.max_ratio * _best(data, row, vector, products)
-            good = _allowed(int(row), found, score, limit, known, settings.skip)
+            # A product without text is nobody's negative: it says nothing.
+            good = _allowed(int(row), found, score, limit, known, settings.skip) & described[found]
             chosen = rng.permutation(found[good])[: settings.keep]
             table[row, : len(chosen)] = chosen
     return table

@@ -43,7 +43,7 @@ class Mining(TrainerCallback):
         for path in self.trainer.output_dir.glob(NEGATIVES.format("*")):
             from_step = int(path.stem.rpartition("-")[2])
             if state.global_step and from_step <= state.global_step + 1:
-                self.batches.set_negatives(np.load(path, allow_pickle=False), from_step)
+                self._set(np.load(path, allow_pickle=False), from_step)
             elif self.trainer.is_world_process_zero():
                 path.unlink(missing_ok=True)
         self.trainer.accelerator.wait_for_everyone()
@@ -55,13 +55,17 @@ class Mining(TrainerCallback):
         if state.global_step % self.every == 0 and state.global_step < state.max_steps:
             self._mine(state.global_step + 1)
 
+    def _set(self, table: np.ndarray, from_step: int) -> None:
+        """Batches are numbered over all ranks: a step has as many as there are ranks."""
+        self.batches.set_negatives(table, from_step * self.trainer.args.world_size)
+
     def _mine(self, from_step: int) -> None:
         assert self.settings.mining is not None
         size = self.settings.loss.block_size
         folder = self.trainer.output_dir
         folder.mkdir(parents=True, exist_ok=True)
         table = mine_negatives(self.trainer.model, self.data, self.settings.mining, size, self.bf16, from_step, folder)
-        self.batches.set_negatives(table, from_step)
+        self._set(table, from_step)
         if self.trainer.is_world_process_zero():
             staged = self.trainer.output_dir / f"{ckpt.STAGING}negatives"
             staged.mkdir(parents=True, exist_ok=True)

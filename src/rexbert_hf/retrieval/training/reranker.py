@@ -145,9 +145,7 @@ def reranker_rows(data: SearchData, random: float, seed: int) -> Dataset:
     queries, products, grades = queries[kept], products[kept], grades[kept]
     if not len(queries):
         raise ValueError("no training query has a judged product: change the split")
-    low, high = min(0.0, float(grades.min())), float(grades.max())
-    low = float(grades.min()) if high > 1 else low
-    targets = (grades - low) / max(high - low, 1e-9)
+    targets = _targets(grades, data.relevant)
     rng = np.random.default_rng([seed, 4])
     asked = queries[rng.integers(len(queries), size=round(random * len(queries)))]
     drawn = rng.choice(np.flatnonzero(described), size=len(asked))
@@ -161,6 +159,20 @@ def reranker_rows(data: SearchData, random: float, seed: int) -> Dataset:
             "label": [*targets.tolist(), *[0.0] * len(asked)],
         }
     )
+
+
+def _targets(grades: np.ndarray, relevant: float) -> np.ndarray:
+    """Grades between 0, which random products have, and 1.
+
+    A scale such as Home Depot's 1 to 3 has its zero at its lowest grade; where that is relevant, nobody judged a pair
+    wrong, and it is far from a random one.
+    """
+    low, high = float(grades.min()), float(grades.max())
+    if high <= 1 or low >= relevant:
+        low = min(low, 0.0)
+    if low == high:
+        return np.full(len(grades), float(high > 0))
+    return (grades - low) / (high - low)
 
 
 class RerankerTrainer(StepTrainer, CrossEncoderTrainer):

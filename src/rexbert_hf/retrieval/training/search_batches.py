@@ -31,7 +31,7 @@ class RowSettings:
         batch_size: rows of a step (on one device).
         hard: hard negatives for one positive, for the kind "hinge".
         random: random negatives for one positive, likewise.
-        made_up: share of ranking rows whose query is made of the product's words.
+        made_up: share of ranking rows whose query is made of words of the product's title.
         typos: share of all queries that are misspelt.
         mined: hard negatives of each ranking row, from the index.
     """
@@ -50,6 +50,10 @@ class RowSettings:
             raise ValueError(f"made_up must lie in [0, 1) and typos in [0, 1]; got {self.made_up}, {self.typos}")
         if min(self.hard, self.random, self.mined) < 0:
             raise ValueError("hard, random and mined must not be negative")
+        if round(self.batch_size * self.made_up) == self.batch_size:
+            raise ValueError(
+                f"made_up {self.made_up} of a batch_size of {self.batch_size} leaves no row for a judged pair: lower it"
+            )
 
 
 @dataclass
@@ -192,7 +196,7 @@ class SearchBatches(Dataset[Rows]):
         pairs = self.positives[self._pairs.take(step * (size - made_up), size - made_up)]
         own = self.described[self._described.take(step * made_up, made_up)]
         texts = [self.data.queries[i] for i in self.queries[pairs]]
-        texts += [made_up_query(self.data.texts[i], rng) for i in own]
+        texts += [made_up_query(self.data.titles[i], rng) for i in own]
         numbers = np.concatenate([self.queries[pairs], own + len(self.data.queries)])
         products = np.concatenate([self.products[pairs], own])
         columns = {"query": self._misspell(texts, rng), "product": self._texts(products)}
@@ -217,7 +221,7 @@ class SearchBatches(Dataset[Rows]):
         return max(1, round(self.settings.batch_size / (1 + self.settings.hard + self.settings.random)))
 
     def _hinge(self, step: int, rng: np.random.Generator) -> Rows:
-        """Positives, and for each the wanted negatives of the same query; what is missing are random negatives."""
+        """Positives, and for each the wanted negatives of the same query; one that lacks hard ones has fewer."""
         count = self._positives_a_step()
         positive = self.positives[self._pairs.take(step * count, count)]
         queries, products = [self.queries[positive]], [self.products[positive]]

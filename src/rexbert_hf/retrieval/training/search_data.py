@@ -90,6 +90,16 @@ class SearchDataSettings:
         if not self.text_fields:
             raise ValueError("text_fields is empty: name at least one, as title")
 
+    def look_under(self, repository: Path) -> None:
+        """Take a relative `data_dir` that is not here from a repository, so that recipes run from any folder.
+
+        Args:
+            repository: its root.
+        """
+        here = self.data_dir is None or Path(self.data_dir).is_dir()
+        if self.data_dir is not None and not here and (repository / self.data_dir).is_dir():
+            self.data_dir = str(repository / self.data_dir)
+
     def _check_columns(self, names: Iterable[str]) -> None:
         columns = set(names)
         unknown = sorted(columns - set(_PAIR_COLUMNS))
@@ -112,6 +122,8 @@ class SearchData:
         splits: 0 train, 1 validation, 2 test; int8 `[Q]`.
         judged: graded products of each query.
         relevant: a pair of this grade or above is relevant.
+        titles: what made-up queries are made of: each product's own title, without the names of fields; `texts`
+            where it is empty.
     """
 
     product_ids: list[str]
@@ -121,6 +133,10 @@ class SearchData:
     splits: np.ndarray
     judged: Judgements
     relevant: float
+    titles: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.titles = self.titles or self.texts
 
     def of(self, split: int, with_relevant: bool = True) -> np.ndarray:
         """Query numbers of a split.
@@ -147,6 +163,8 @@ class SearchData:
         digest = hashlib.sha256()
         for texts in (self.product_ids, self.texts, self.queries):
             digest.update("\0".join(texts).encode("utf-8", "surrogatepass"))
+        if self.titles != self.texts:
+            digest.update("\0".join(["titles", *self.titles]).encode("utf-8", "surrogatepass"))
         for array in (self.splits, self.judged.offsets, self.judged.products, self.judged.grades):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
@@ -171,7 +189,7 @@ def load_search_data(settings: SearchDataSettings) -> SearchData:
         >>> len(data.product_ids), len(data.queries) == len(data.splits)
         (30, True)
     """
-    ids, texts = _catalogue(_read_products(settings), settings)
+    ids, texts, titles = _catalogue(_read_products(settings), settings)
     number = {product_id: i for i, product_id in enumerate(ids)}
     rows = _read_pairs(settings)
     numbers, queries = dict[str, int](), list[str]()
@@ -207,7 +225,7 @@ def load_search_data(settings: SearchDataSettings) -> SearchData:
         [grade for *_, grade in kept],
         len(queries),
     )
-    return SearchData(ids, texts, text_groups(texts), queries, splits, judged, settings.relevant)
+    return SearchData(ids, texts, text_groups(texts), queries, splits, judged, settings.relevant, titles)
 
 
 def text_groups(texts: Sequence[str]) -> np.ndarray:
@@ -269,34 +287,38 @@ def _read_pairs(settings: SearchDataSettings) -> Dataset:
     return read_records(source, columns, features=features, encoding=settings.encoding, limit=settings.limit)
 
 
-def _catalogue(products: Dataset, settings: SearchDataSettings) -> tuple[list[str], list[str]]:
-    """Ids and texts; of a product that comes twice the first row stays."""
+def _catalogue(products: Dataset, settings: SearchDataSettings) -> tuple[list[str], list[str], list[str]]:
+    """Ids, texts and titles; of a product that comes twice the first row stays."""
     names = [name for name in PRODUCT_FIELDS if name in products.column_names]
     plain = settings.text_fields == ["title"] and not settings.field_names
     found: dict[str, str] = {}
+    titles: list[str] = []
     repeated = 0
     columns = {name: products[name][:] for name in ("product_id", *names)}
     for i, product_id in enumerate(columns["product_id"]):
         if product_id is None or product_id in found:
             repeated += 1
             continue
-        title = columns["title"][i] if "title" in columns else None
-        if plain and title and title.strip():
-            found[product_id] = title.strip()
+        title = ((columns["title"][i] if "title" in columns else None) or "").strip()
+        if plain and title:
+            found[product_id] = title
         else:
-            found[product_id] = _described({name: columns[name][i] for name in names}, settings)
+            product = {name: columns[name][i] for name in names}
+            found[product_id] = _described(product, settings.text_fields, settings.field_names)
+            title = title or _described(product, settings.text_fields, False)
+        titles.append(title)
     missing = sum(not text for text in found.values())
     if missing:
         logger.warning("%d of %d products have no text: they are never found", missing, len(found))
     if repeated and settings.products is not None:
         logger.warning("%d rows repeat a product id or have none: the first row of a product counts", repeated)
-    return list(found), list(found.values())
+    return list(found), list(found.values()), titles
 
 
-def _described(product: Mapping[str, Any], settings: SearchDataSettings) -> str:
+def _described(product: Mapping[str, Any], text_fields: Sequence[str], field_names: bool) -> str:
     """The chosen fields, or all others where those are empty."""
-    text = product_text(product, settings.text_fields, settings.field_names)
-    return text or product_text(product, [name for name in PRODUCT_FIELDS if name in product], settings.field_names)
+    text = product_text(product, text_fields, field_names)
+    return text or product_text(product, [name for name in PRODUCT_FIELDS if name in product], field_names)
 
 
 _RANDOM = float("-inf")

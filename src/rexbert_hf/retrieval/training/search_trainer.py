@@ -23,7 +23,8 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from rexbert_hf.training import checkpoint as ckpt
-from rexbert_hf.training.interruption import StopSignal, TrainingInterrupted
+from rexbert_hf.training.arguments import stay_on_one_gpu
+from rexbert_hf.training.interruption import SIGNALS, StopSignal, TrainingInterrupted
 from rexbert_hf.training.optimizer import StableAdamW, parameter_groups
 from rexbert_hf.training.plan import fingerprint
 from rexbert_hf.training.reproducing import NonFiniteLossError, seed_generators
@@ -64,9 +65,11 @@ class StepTrainer(ResumableTrainer):
         description: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
+        stay_on_one_gpu(args)  # losses that look up who answers whom need the whole batch
         self.steps, self.warmup, self.final = steps, warmup, final
         self.max_seconds = None if max_minutes is None else 60.0 * max_minutes
         self.seconds_before, self._started = 0.0, time.monotonic()
+        self._agreed: tuple[float, int] | None = None
         self.step_ends: list[float] = []
         self.resumed_from_step: int | None = None
         self._extra_description = dict(description or {})
@@ -92,10 +95,20 @@ class StepTrainer(ResumableTrainer):
         return float(1.0 / np.median(taken[len(taken) // 2 :])) if len(taken) else 0.0
 
     @property
+    def agreed(self) -> tuple[float, int]:
+        """Seconds of training and the signal that came (0: none), equal on all ranks.
+
+        Each rank's own would let one stop while the others wait for it.
+        """
+        if self.args.world_size == 1:
+            return self.seconds, self._stop.received
+        return self._agreed or (self.seconds_before, 0)
+
+    @property
     def progress(self) -> float:
         """Share of training that is done: by steps, or by the clock where that is further."""
         done = self.state.global_step / max(self.args.max_steps, 1)
-        return min(1.0, max(done, self.seconds / self.max_seconds) if self.max_seconds else done)
+        return min(1.0, max(done, self.agreed[0] / self.max_seconds) if self.max_seconds else done)
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Do nothing: the run's own card is written at the end."""
@@ -137,7 +150,16 @@ class StepTrainer(ResumableTrainer):
             raise NonFiniteLossError(
                 f"step {self.state.global_step}: the loss is {float(loss)}: lower the learning rate"
             )
+        if self.args.world_size > 1:
+            self._agreed = self._agree()
         return loss
+
+    def _agree(self) -> tuple[float, int]:
+        """The first rank's seconds and any rank's signal; every rank calls it once a step."""
+        seconds = self.seconds if self.is_world_process_zero() else 0.0
+        received = [float(self._stop.received == signum) for signum in SIGNALS]
+        first, *ranks = self.sum_over_ranks([seconds, *received])
+        return first, next((signum for signum, count in zip(SIGNALS, ranks, strict=True) if count), 0)
 
     def train(self, **kwargs: Any) -> Any:  # type: ignore[override]
         """Train to the end, or on from the last complete checkpoint.
@@ -155,8 +177,10 @@ class StepTrainer(ResumableTrainer):
         self._started = time.monotonic()
         with self._stop:
             result = super().train(resume_from_checkpoint=str(found.path) if found else None, **kwargs)
-        if self._stop.received:
-            raise TrainingInterrupted(self._stop.received, self.state.global_step)
+        if signum := self.agreed[1]:
+            raise TrainingInterrupted(signum, self.state.global_step)
+        # `prepare` wrapped it in autocast: left so, test figures would be those of bfloat16, which nobody serves.
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False).__dict__.pop("forward", None)
         return result
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
@@ -196,6 +220,28 @@ class SearchTrainer(StepTrainer, SentenceTransformerTrainer):
         name = f"eval_{self.evaluator.primary_metric}"
         return [(int(entry["step"]), entry[name]) for entry in self.state.log_history if name in entry]
 
+    def train_to_best(self, epoch_steps: int) -> dict[str, Any]:
+        """Train, and take the weights with the best validation figure; what `run.json` says of the training.
+
+        Args:
+            epoch_steps: steps of an epoch, those of all processes counted.
+        """
+        self.train()
+        if self.evaluator is not None and not any(step == self.state.global_step for step, _ in self.history()):
+            self.evaluate()
+        self.load_best()
+        losses = [entry["loss"] for entry in self.state.log_history if "loss" in entry]
+        return {
+            "steps": self.state.global_step,
+            "epochs": round(self.state.global_step * self.args.world_size / epoch_steps, 2),
+            "resumed_from_step": self.resumed_from_step,
+            "training_seconds": round(self.seconds, 1),
+            "steps_per_second": round(self.steps_per_second, 4),
+            "first_loss": losses[0] if losses else None,
+            "last_loss": losses[-1] if losses else None,
+            "validation": [{"step": step, "recall@100": round(figure, 5)} for step, figure in self.history()],
+        }
+
     def load_best(self) -> None:
         """Take the weights with the best validation figure, where there was any validation."""
         self.accelerator.wait_for_everyone()  # the first process writes them
@@ -212,9 +258,10 @@ class _Clock(TrainerCallback):
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         trainer = self.trainer
         trainer.step_ends.append(time.monotonic())
-        if trainer.max_seconds is not None and trainer.seconds >= trainer.max_seconds:
+        seconds, signum = trainer.agreed
+        if trainer.max_seconds is not None and seconds >= trainer.max_seconds:
             control.should_training_stop = True
-        if trainer._stop.received:
+        if signum:
             control.should_save = control.should_training_stop = True
 
 

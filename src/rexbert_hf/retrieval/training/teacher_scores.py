@@ -58,9 +58,11 @@ def teacher_scores(
     products: Sequence[str],
     cache_dir: Path,
     batch_size: int = 64,
-    bf16: bool = False,
 ) -> TeacherScores:
     """Read the scores from the cache, or ask the teacher and keep them.
+
+    Always in float32: the teacher's test figures come from these vectors too, it is asked only once, and a second pass
+    over the catalogue for the test would cost more than bfloat16 saves.
 
     Args:
         load: gives the teacher; not called when the scores are there.
@@ -69,9 +71,9 @@ def teacher_scores(
         products: texts.
         cache_dir: where `teacher-KEY` folders are kept.
         batch_size: texts of one forward pass.
-        bf16: bfloat16 autocast.
     """
-    digest = hashlib.sha256(json.dumps([fingerprint, list(queries), list(products), bf16]).encode())
+    # The last entry says float32, as in the keys of older caches.
+    digest = hashlib.sha256(json.dumps([fingerprint, list(queries), list(products), False]).encode())
     folder = cache_dir / f"teacher-{digest.hexdigest()[:16]}"
     if folder.is_dir():
         logger.info("teacher scores from %s", folder)
@@ -80,8 +82,8 @@ def teacher_scores(
         teacher.eval()
         staged = folder.with_name(ckpt.STAGING + folder.name)
         staged.mkdir(parents=True, exist_ok=True)
-        encode_to(staged / "queries.npy", teacher, queries, "query", batch_size, bf16)
-        encode_to(staged / "products.npy", teacher, products, "document", batch_size, bf16)
+        encode_to(staged / "queries.npy", teacher, queries, "query", batch_size)
+        encode_to(staged / "products.npy", teacher, products, "document", batch_size)
         staged.rename(folder)
         logger.info("teacher scored %d queries and %d products", len(queries), len(products))
     vectors = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("queries", "products")]

@@ -1,0 +1,49 @@
+"""One process of recipes/finetune_search.py, for tests with several: `search_ranks.py OUTPUT OPTIONS`.
+
+OPTIONS is JSON: `words` of the command line; `late`, seconds by which the second process's clock is ahead; and
+`terminate_after`, the step after which it gets a SIGTERM. Each process leaves what it saw in OUTPUT/rank-N.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from rexbert_hf.retrieval.training.search_trainer import SearchTrainer
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "finetune_search.py"
+
+
+def main():
+    output, options = Path(sys.argv[1]), json.loads(sys.argv[2])
+    rank = int(os.environ["RANK"])
+    stock_step, stock_seconds, seen = SearchTrainer.training_step, SearchTrainer.seconds, {"rates": []}
+
+    def step(self, *args, **kwargs):
+        if rank == 1 and self.state.global_step == options.get("terminate_after"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        seen["rates"].append(self.optimizer.param_groups[0]["lr"])
+        seen["trainer"] = self
+        return stock_step(self, *args, **kwargs)
+
+    SearchTrainer.training_step = step
+    SearchTrainer.seconds = property(lambda self: stock_seconds.fget(self) + rank * options.get("late", 0))
+    sys.argv = [str(RECIPE), *options["words"], "--output_dir", str(output / "run")]
+    try:
+        runpy.run_path(str(RECIPE), run_name="__main__")
+    finally:
+        trainer = seen.pop("trainer")
+        seen["step"], seen["group"] = trainer.state.global_step, torch.distributed.is_initialized()
+        weights = trainer.model.state_dict()
+        seen["sums"] = {name: value.double().abs().sum().item() for name, value in weights.items()}
+        (output / f"rank-{rank}.json").write_text(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main()
