@@ -32,6 +32,9 @@ VARIABLES = {"REXBERT_INDEX": "--index", "REXBERT_MODEL": "--model", "REXBERT_MA
 NO_MODEL = "No masked language model is loaded: start the page with --masked_lm, or set REXBERT_MASKED_LM."
 EXAMPLES = ["stainless steel ketle", "running shoes for women", "lamp for the desk"]
 BLANK_EXAMPLE = "Stainless steel water [MASK], 750 ml"
+MOST_WAITING = 64
+"""Questions in the queue; who comes later is told to try again."""
+
 BROWSER_WORDS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")
 BROWSER_WORDS += ("--disable-background-networking", "--disable-component-update", "--disable-sync")
 
@@ -104,6 +107,7 @@ def serve(app: Any, settings: PageSettings, wait: bool = True) -> str:
     """Start serving; returns the address once it answers, or when the page is stopped."""
     gr = gradio()
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    app.queue(max_size=MOST_WAITING)
     _, address, _ = app.launch(
         server_name=settings.host,
         server_port=settings.port,
@@ -111,6 +115,7 @@ def serve(app: Any, settings: PageSettings, wait: bool = True) -> str:
         show_error=False,
         quiet=not wait,
         footer_links=[],
+        max_file_size="1kb",  # the page takes no files, yet Gradio serves an address that does
         ssr_mode=False,
         theme=theme,
         css=CSS,

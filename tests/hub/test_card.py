@@ -282,6 +282,21 @@ def test_merging_drops_results_that_only_our_old_card_showed():
     assert found == {"New": 0.2, "Theirs": 0.4}
 
 
+def test_merging_replaces_the_base_model_that_our_old_card_showed():
+    def ours(base: str | None) -> str:
+        return render_model_card({}, base_model=base, template="plain_card.md")
+
+    def merged(old: str, base: str | None) -> object:
+        return split_card(merge_card(old, ours(base)))[0].get("base_model")
+
+    assert merged(ours("org/old"), "org/new") == "org/new"
+    assert merged(ours("org/old"), None) is None
+    assert merged(ours("org/old-2").replace("base_model: org/old-2", "base_model: org/old"), "org/new") == "org/old"
+    theirs = ours("org/old").replace("base_model: org/old", "base_model: [me/mine, org/old]")
+    assert merged(theirs, "org/new") == ["me/mine", "org/old"]
+    assert merged(card("base_model: me/mine", "Mine.\n"), "org/new") == "me/mine"
+
+
 def test_merging_twice_is_merging_once():
     ours = render_model_card(RUN, repo_id="a/b")
     once = merge_card(card("license: mit", "Mine.\n"), ours)

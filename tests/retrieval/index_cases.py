@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +42,14 @@ def make_products(count: int, first: int = 0) -> list[dict[str, Any]]:
             product["price"] = i / 2
         products.append(product)
     return products
+
+
+def rewrite_facts(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change what `index.json` says, as if an earlier version had written it: without a checksum of itself."""
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    facts.pop("crc32", None)
+    change(facts)
+    path.write_text(json.dumps(facts), encoding="utf-8")
 
 
 def clustered(count: int, dim: int = DIM, seed: int = 0) -> np.ndarray:

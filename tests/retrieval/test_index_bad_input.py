@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import socket
+from decimal import Decimal
 
 import numpy as np
 import pytest
-from index_cases import DIM, HashModel, clustered, make_products
+from index_cases import DIM, HashModel, clustered, make_products, rewrite_facts
 
 from rexbert_hf.retrieval.serving.hashing_encoder import HashingEncoder
 from rexbert_hf.retrieval.serving.index import ProductIndex
@@ -107,6 +107,23 @@ def test_an_id_that_cannot_be_written_names_its_product():
     one_line(error)
 
 
+def test_decimal_prices_are_numbers():
+    """As databases give them."""
+    pytest.importorskip("qdrant_client")
+    products = [{"product_id": text, "title": "x", "price": Decimal(text)} for text in ("1.50", "20", "NaN")]
+    for index in (ProductIndex.build(products, HashModel(), "flat", backend=name) for name in ("faiss", "qdrant")):
+        assert index.facts(["1.50", "20", "NaN"]) == [{"price": 1.5}, {"price": 20.0}, {}]
+        assert [name for name, _ in index.search("x", 5, filter={"price": (Decimal("1.6"), None)})[0]] == ["20"]
+
+
+@pytest.mark.parametrize("name", ["product_id", "text", "digest", "__alive", "__digest"])
+def test_a_filter_column_with_a_name_of_the_index(name):
+    """It took the place of what the index keeps under it."""
+    with pytest.raises(ValueError, match=f"'{name}' is a name that the index itself uses: rename the column") as error:
+        ProductIndex.build(PRODUCTS[:3], HashModel(), "flat", filters=["brand", name])
+    one_line(error)
+
+
 def test_given_vectors_that_are_not_finite_name_their_product():
     vectors = clustered(60)
     vectors[7, 3] = np.inf
@@ -146,14 +163,18 @@ def test_ids_that_come_twice_in_one_upsert():
         (lambda facts: facts.update(model={"name": "x"}), "missing 3 required"),
         (lambda facts: facts.update(format="two"), "written by a later"),
         (lambda facts: facts.update(backend="qdrant"), "it has no 'place'"),
+        (lambda facts: facts.update(dim="wide"), "invalid literal"),
+        (lambda facts: facts.update(files={}), "it names no file"),
+        (lambda facts: facts.update(files={"vectors.safetensors": {}}), r"index\.json is damaged: build"),
+        (lambda facts: facts.update(files=["vectors.safetensors"]), r"index\.json is damaged: build"),
+        (lambda facts: facts["files"].update({"../CURRENT": {"bytes": 8, "sha256": ""}}), "which lies elsewhere"),
+        (lambda facts: facts["files"].update({"/CURRENT": {"bytes": 8, "sha256": ""}}), "which lies elsewhere"),
+        (lambda facts: facts.update(crc32=1), "its checksum differs"),
     ],
 )
 def test_a_description_that_does_not_fit_is_named(tmp_path, change, message):
     ProductIndex.build(PRODUCTS[:20], HashModel(), "flat").save(tmp_path)
-    path = current_version(tmp_path) / "index.json"
-    facts = json.loads(path.read_text())
-    change(facts)
-    path.write_text(json.dumps(facts))
+    rewrite_facts(current_version(tmp_path) / "index.json", change)
     with pytest.raises(ValueError, match=message) as error:
         ProductIndex.load(tmp_path, HashModel())
     assert "again" in one_line(error) or "update it" in one_line(error)

@@ -8,7 +8,7 @@ from onnx_cases import TEXTS, small_encoder
 
 from rexbert_hf.retrieval.serving.encoding import encode_flat, takes_flat_batches
 from rexbert_hf.retrieval.serving.hashing_encoder import HashingEncoder
-from rexbert_hf.retrieval.serving.query_model import encode, fingerprint
+from rexbert_hf.retrieval.serving.query_model import encode, fingerprint, load_model
 
 MIXED = [*TEXTS, *(" ".join(["word"] * n) for n in range(1, 60, 7))]
 
@@ -34,6 +34,17 @@ def test_prompts_are_those_of_the_model():
     np.testing.assert_allclose(encode_flat(model, MIXED, "query"), model.encode_query(MIXED), atol=1e-5)
 
 
+@pytest.mark.parametrize("default", [None, "other"])
+@pytest.mark.parametrize("names", [["document", "passage"], ["passage"], ["query", "corpus"], []])
+def test_the_first_prompt_that_is_there_counts_even_if_it_is_empty(names, default):
+    model = small_encoder()
+    model.prompts = {"other": "other: ", "passage": "text: ", **dict.fromkeys(names[:1], ""), "corpus": "corpus: "}
+    model.default_prompt_name = default
+    np.testing.assert_allclose(encode_flat(model, MIXED, "query"), model.encode_query(MIXED), atol=1e-5)
+    np.testing.assert_allclose(encode_flat(model, MIXED, "document"), model.encode_document(MIXED), atol=1e-5)
+    np.testing.assert_allclose(encode_flat(model, MIXED), model.encode(MIXED), atol=1e-5)
+
+
 def test_fewer_dimensions_and_training_mode():
     model = small_encoder()
     model.truncate_dim = 16
@@ -57,6 +68,20 @@ def test_other_models_are_refused():
     separate = small_encoder(shared=False)
     assert not takes_flat_batches(separate)
     assert encode(separate, ["a", "b"]).shape == (2, 64)
+
+
+@pytest.mark.parametrize("key", ["num_attention_heads", "local_attention", "norm_eps"])
+def test_fingerprints_follow_the_configuration(key, tmp_path):
+    """Of which the weights show nothing."""
+    model = small_encoder()
+    first = fingerprint(model)
+    model.save_pretrained(str(tmp_path))
+    assert fingerprint(load_model(tmp_path)) == first
+    config = model[0].model.config
+    config._name_or_path, config.transformers_version, config.architectures = "elsewhere", "9", ["RexBertModel"]
+    assert fingerprint(model) == first
+    setattr(config, key, getattr(config, key) * 2)
+    assert fingerprint(model) != first
 
 
 def test_fingerprints_follow_what_decides_the_vectors():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from onnx_cases import TEXTS, small_encoder
 
 from rexbert_hf.hub import pull, trouble
 from rexbert_hf.retrieval.serving.index import ProductIndex
+from rexbert_hf.retrieval.serving.index_card import index_card
+from rexbert_hf.retrieval.serving.index_folder import read_facts
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.index_recipe import BuildIndexRun, ProductSource, run_build_index
 from rexbert_hf.retrieval.serving.onnx_encoder import OnnxEncoder
@@ -141,17 +144,13 @@ def test_a_push_that_is_refused_says_so(hub):
 def test_an_export_goes_up_with_what_serving_needs(hub, tmp_path):
     from hub_server import TOKEN
 
-    for name in (
-        "model.onnx",
-        "model_int8.onnx",
-        "tokenizer.json",
-        "encoder.json",
-        "onnx_encoder.py",
-        "run.json",
-        "x.pt",
-    ):
-        (tmp_path / "export" / name).parent.mkdir(exist_ok=True)
+    graphs = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
+    others = ("tokenizer.json", "onnx_encoder.py", "run.json", "x.pt", "model_of_another.onnx")
+    facts = dict.fromkeys(("source", "fingerprint", "dim", "max_length", "pad_id", "prompts"))
+    (tmp_path / "export").mkdir()
+    for name in (*graphs.values(), *others):
         (tmp_path / "export" / name).write_text("{}")
+    (tmp_path / "export" / "encoder.json").write_text(json.dumps({**facts, "graphs": graphs}))
     latency = {"int8": {"p50": 0.412, "p99": 0.9}, "torch": {"p50": 3.2, "p99": 4.0}}
     results = {"latency_ms": latency, "difference": {"int8": {"mean_cosine": 0.9987}}}
     push_onnx(tmp_path / "export", "tester/onnx", "user/student", results, endpoint=hub.endpoint, token=TOKEN)
@@ -162,3 +161,20 @@ def test_an_export_goes_up_with_what_serving_needs(hub, tmp_path):
     assert "| int8 | 0.41 | 0.90 | 0.9987 |" in card.text
     assert "| torch | 3.20 | 4.00 |  |" in card.text
     assert card.data.base_model == "user/student"
+    (tmp_path / "export" / "encoder.json").write_text(json.dumps({**facts, "graphs": {"int8": "model_int8.onnx"}}))
+    push_onnx(tmp_path / "export", "tester/onnx", "user/newer", results, endpoint=hub.endpoint, token=TOKEN)
+    files = hub.files("tester/onnx")
+    assert "model.onnx" not in files
+    assert ModelCard(files["README.md"].decode()).data.base_model == "user/newer"
+    push_onnx(tmp_path / "export", "tester/onnx", None, results, endpoint=hub.endpoint, token=TOKEN)
+    assert ModelCard(hub.files("tester/onnx")["README.md"].decode()).data.base_model is None
+
+
+def test_the_card_of_an_index_of_given_vectors_names_no_model(tmp_path):
+    index = ProductIndex.build(make_products(5), None, "flat", vectors=clustered(5))
+    card = index_card(read_facts(index.save(tmp_path)), index.filter_columns, "me/shop")
+    assert DatasetCard(card).data.to_dict().get("base_model") is None
+    assert 'index = ProductIndex.load("me/shop")' in card
+    assert "index.search(vectors, k=10" in card
+    assert "built from given vectors" in card
+    assert "model=" not in card

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import socket
 import sqlite3
 
 import numpy as np
 import pytest
-from index_cases import HashModel, clustered, make_products
+from index_cases import HashModel, clustered, make_products, rewrite_facts
 
 from rexbert_hf.retrieval.serving import index as index_module
+from rexbert_hf.retrieval.serving import qdrant_alias
 from rexbert_hf.retrieval.serving.index import ProductIndex
 from rexbert_hf.retrieval.serving.index_folder import current_version
+from rexbert_hf.retrieval.serving.leftovers import LEFT_SECONDS
 from rexbert_hf.retrieval.serving.qdrant_index import QdrantIndex
 
 qdrant_client = pytest.importorskip("qdrant_client")
 QdrantClient, models = qdrant_client.QdrantClient, qdrant_client.models
+UnexpectedResponse = qdrant_client.http.exceptions.UnexpectedResponse
 
 PRODUCTS = [dict(product, rating=i % 6) for i, product in enumerate(make_products(300))]
 OPTIONS = {"filters": ["category", "brand", "price", "in_stock", "locale", "rating"]}
@@ -149,6 +151,70 @@ def test_a_description_opens_it_again(model, server, tmp_path):
     assert len(ProductIndex.load(tmp_path / "index", model)) == 20
 
 
+def test_another_models_build_is_refused_wherever_it_is_met(model, server, tmp_path):
+    """The same name, built again by another process: no vectors of two models side by side, and none compared."""
+    ProductIndex.build(PRODUCTS[:20], model, backend="qdrant", url=server).save(tmp_path / "index")
+    reader, writer = ProductIndex.load(tmp_path / "index", model), ProductIndex.load(tmp_path / "index", model)
+    same_model = ProductIndex.build(PRODUCTS[:30], model, backend="qdrant", url=server)
+    assert len(reader) == 30  # a build with the same model is followed
+    assert writer.upsert(PRODUCTS[:2]) == 0
+    other = ProductIndex.build(PRODUCTS[:20], HashModel("another"), backend="qdrant", url=server)
+    calls = [
+        lambda: ProductIndex.load(tmp_path / "index", model),
+        lambda: writer.upsert([{"product_id": "new", "title": "new"}]),
+        lambda: writer.delete(["p1"]),
+        lambda: reader.search(["thing number 3"], 3),
+        lambda: reader.search(["thing number 3"], 3, mode="lexical"),
+        lambda: reader.texts(["p1"]),
+        lambda: reader.ids(),
+        lambda: len(same_model),
+    ]
+    for call in calls:
+        with pytest.raises(
+            ValueError, match=r"'products' in Qdrant .* built again with another model than hash"
+        ) as error:
+            call()
+        assert "\n" not in str(error.value)
+    assert len(other) == 20
+
+
+def test_a_server_says_otherwise_that_a_collection_is_gone():
+    """With a status, where the client in memory has words."""
+    missing, busy = (UnexpectedResponse(status, "", b"", {}) for status in (404, 503))
+    assert (qdrant_alias.is_gone(missing), qdrant_alias.is_gone(busy)) == (True, False)
+
+
+def test_collections_of_earlier_versions_are_taken(model, server, tmp_path):
+    """Their names do not say whose vectors they hold."""
+    index = ProductIndex.build(PRODUCTS[:20], model, "flat", backend="qdrant", url=server)
+    index.save(tmp_path / "index")
+    named = "products-0123456789ab"
+    index.client.create_collection(named, vectors_config=models.VectorParams(size=32, distance="Cosine"))
+    qdrant_alias.point_to(index.client, "products", named)
+    again = ProductIndex.load(tmp_path / "index", model)
+    assert again.upsert(PRODUCTS[:3]) == 3
+    assert again.search(["thing number 2"], 1)[0][0][0] == "p2"
+
+
+def test_what_killed_and_failed_builds_left_is_removed(model, server, monkeypatch):
+    index = ProductIndex.build(PRODUCTS[:5], model, "flat", backend="qdrant", url=server)
+    client = index.client
+    there = lambda: {found.name for found in client.get_collections().collections}  # noqa: E731
+    (whole,) = there()
+    now = qdrant_alias.time.time()
+    monkeypatch.setattr(qdrant_alias.time, "time", lambda: now - 2 * LEFT_SECONDS)
+    names = [qdrant_alias.new_name(alias, index.identity) for alias in ("products", "products-of-others")]
+    monkeypatch.setattr(qdrant_alias.time, "time", lambda: now)
+    names += [qdrant_alias.new_name("products", index.identity), "products-0123456789ab"]
+    for name in names:  # killed long ago, of another alias, being built now, of an earlier version
+        client.create_collection(name, vectors_config=models.VectorParams(size=32, distance="Cosine"))
+    monkeypatch.setattr(client, "update_collection_aliases", lambda **_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        ProductIndex.build(PRODUCTS[:5], model, "flat", backend="qdrant", url=server)
+    assert there() == {whole, *names[1:]}
+    assert len(index) == 5
+
+
 def test_a_failed_build_leaves_the_old_collection(model, server, tmp_path):
     index = ProductIndex.build(PRODUCTS, model, backend="qdrant", url=server)
     index.save(tmp_path / "index")
@@ -162,9 +228,7 @@ def test_columns_of_an_earlier_version_are_known(model, server, tmp_path):
     index = ProductIndex.build(PRODUCTS, model, "flat", backend="qdrant", url=server)
     index.save(tmp_path / "index")
     path = current_version(tmp_path / "index") / "index.json"
-    facts = json.loads(path.read_text())
-    facts["columns"] = sorted(facts["columns"])
-    path.write_text(json.dumps(facts))
+    rewrite_facts(path, lambda facts: facts.update(columns=sorted(facts["columns"])))
     again = ProductIndex.load(tmp_path / "index", model)
     flat = ProductIndex.build(PRODUCTS, model, "flat")
     wanted = {"brand": "Acme", "price": (None, 50), "in_stock": True}

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from index_cases import HashModel, clustered, make_products
+from index_cases import HashModel, clustered, make_products, rewrite_facts
 
 from rexbert_hf.retrieval.serving import index_state, product_rows
 from rexbert_hf.retrieval.serving.index import ProductIndex
@@ -163,7 +163,7 @@ def test_what_is_no_index(tmp_path):
 
 def test_a_later_format_is_refused(saved, model):
     path = current_version(saved) / "index.json"
-    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    rewrite_facts(path, lambda facts: facts.update(format=2))
     with pytest.raises(ValueError, match="written by a later rexbert-hf"):
         ProductIndex.load(saved, model)
 
@@ -242,9 +242,8 @@ def test_texts_of_other_rows_are_no_part_of_an_index(saved, model, tmp_path):
     ProductIndex.build(PRODUCTS[:20], model, "flat").save(tmp_path / "small")
     path = current_version(saved) / "texts.parquet"
     path.write_bytes((current_version(tmp_path / "small") / "texts.parquet").read_bytes())
-    facts = json.loads((path.parent / "index.json").read_text())
-    facts["files"]["texts.parquet"]["bytes"] = path.stat().st_size
-    (path.parent / "index.json").write_text(json.dumps(facts))
+    size = {"bytes": path.stat().st_size}
+    rewrite_facts(path.parent / "index.json", lambda facts: facts["files"]["texts.parquet"].update(size))
     with pytest.raises(ValueError, match=r"texts\.parquet is damaged \(20 texts for 300 rows\): build the index again"):
         ProductIndex.load(saved, model, verify=False)
 
@@ -254,9 +253,8 @@ def test_texts_are_kept_in_an_array_of_any_size(saved, model):
     path = current_version(saved) / "texts.parquet"
     table = pq.read_table(path)
     pq.write_table(table.cast(pa.schema([("text", pa.string())])), path)
-    facts = json.loads((path.parent / "index.json").read_text())
-    facts["files"]["texts.parquet"]["bytes"] = path.stat().st_size
-    (path.parent / "index.json").write_text(json.dumps(facts))
+    size = {"bytes": path.stat().st_size}
+    rewrite_facts(path.parent / "index.json", lambda facts: facts["files"]["texts.parquet"].update(size))
     index = ProductIndex.load(saved, model, verify=False)
     index.upsert([{"product_id": "new", "title": "quite another"}])
     assert index.state.rows.texts.type == pa.large_string()

@@ -226,6 +226,21 @@ def test_an_index_that_was_saved_meanwhile_is_shown(tmp_path, monkeypatch, caplo
     assert page.search("zebra").sides[0].hits  # what was there stays
 
 
+def test_nobody_leaves_files_with_the_page_and_its_queue_has_an_end(page):
+    pytest.importorskip("gradio")
+    httpx = pytest.importorskip("httpx")
+    module = load_app()
+    app = module.build_app(page, None, "Shop")
+    address = module.serve(app, PageSettings(host="127.0.0.1"), wait=False)
+    try:
+        for size, status in ((10, 200), (5_000, 413)):
+            answer = httpx.post(f"{address}gradio_api/upload", files={"files": ("a.txt", bytes(size))}, trust_env=False)
+            assert answer.status_code == status
+    finally:
+        app.close()
+    assert app._queue.max_size == module.MOST_WAITING
+
+
 class Started:
     def start(self) -> None:
         pass

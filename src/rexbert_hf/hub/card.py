@@ -141,7 +141,7 @@ def render_model_card(run: Mapping[str, Any], template: str | None = None, **fie
         "repo": given["repo_id"] or _HERE,
         "sections": [_placed(section, given["repo_id"] or _HERE) for section in given["sections"]],
         "begin": BEGIN,
-        "end": END,
+        "end": f"Base model: `{base}`.\n\n{END}" if (base := _base_on_hub(given)) else END,  # see `merge_card`
         "metadata": _model_metadata(run, results, phases, name, given),
         "phase_table": _phase_table([*_earlier_phases(results), *phases]),
         "metrics": [
@@ -240,6 +240,11 @@ def _with_defaults(fields: Mapping[str, Any], known: Mapping[str, Any], caller: 
     return {**known, **fields}
 
 
+def _base_on_hub(given: Mapping[str, Any]) -> str | None:
+    base = given["base_model"]
+    return base if isinstance(base, str) and _REPO_ID.fullmatch(base) and not Path(base).exists() else None
+
+
 def _model_metadata(
     run: Mapping[str, Any], results: Mapping[str, Any], phases: Sequence[Mapping[str, Any]], name: str, given: Any
 ) -> str:
@@ -248,8 +253,7 @@ def _model_metadata(
     # Only what says that it is on the Hub is linked: "text/shop" may be a folder.
     if on_hub := list(dict.fromkeys(source["repo_id"] for source in sources if source.get("repo_id"))):
         optional["datasets"] = on_hub
-    base = given["base_model"]
-    if isinstance(base, str) and _REPO_ID.fullmatch(base) and not Path(base).exists():
+    if base := _base_on_hub(given):
         optional["base_model"] = base
     masked = phases if given["pipeline_tag"] == "fill-mask" else []  # else their accuracy is of another task
     if measured := _eval_results(results, masked, sources):

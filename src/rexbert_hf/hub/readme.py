@@ -56,7 +56,7 @@ def merge_card(existing: str | None, rendered: str) -> str:
 
     Their text stays: only the marked part is replaced, and a README without marks keeps its whole body. Their
     metadata stays too: lists are joined, keys that they set keep their value, measured results (`model-index`) are
-    replaced where task and dataset agree, and go where our part of the old card showed them.
+    replaced where task and dataset agree, and go where our part of the old card showed them; so does `base_model`.
 
     Args:
         existing: the README that is there, or None.
@@ -79,21 +79,30 @@ def merge_card(existing: str | None, rendered: str) -> str:
         return rendered
     old, old_body = split_card(existing)
     new, new_body = split_card(rendered)
+    block = _GENERATED.search(old_body)
+    shown = block[0] if block else ""
+    if "base_model" in old and _shows(shown, old["base_model"]):
+        del old["base_model"]
     merged = {**new, **old}
     for key in new.keys() & old.keys():
         if key == "model-index":
-            block = _GENERATED.search(old_body)
-            merged[key] = _merge_index(old[key], new[key], block[0] if block else "")
+            merged[key] = _merge_index(old[key], new[key], shown)
         elif isinstance(new[key], list) and isinstance(old[key], (list, str)):
             theirs = [old[key]] if isinstance(old[key], str) else old[key]
             merged[key] = theirs + [item for item in new[key] if item not in theirs]
     ours = _GENERATED.search(new_body)
-    if ours and _GENERATED.search(old_body):
+    if ours and block:
         body = _GENERATED.sub(lambda _: ours[0], old_body, count=1)
     else:
         body = old_body if old_body.strip() else new_body
     metadata = yaml.safe_dump(merged, sort_keys=False, allow_unicode=True, width=1000)
     return f"---\n{metadata}---\n{body}"
+
+
+def _shows(block: str, base_model: Any) -> bool:
+    """Whether our part of a card names all of its base models."""
+    names = base_model if isinstance(base_model, list) else [base_model]
+    return all(re.search(rf"(?<![\w./-]){re.escape(str(name))}(?![\w/-])", block) for name in names)
 
 
 def _merge_index(old: Any, new: Any, ours: str) -> Any:

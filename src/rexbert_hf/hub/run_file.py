@@ -35,7 +35,9 @@ _LOOKS_SECRET = re.compile(
     r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[A-Z0-9]{16})\b"
 )
 _FLAG = re.compile(r"(?<!\w)(--?[A-Za-z][\w.-]*)([= ])([^\s-]\S*)")
-_URL_LOGIN = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
+_URL_LOGIN = re.compile(r"(?<=://)[^/\s:@?#]+:[^/\s?#]+(?=@)|((?<=http://)|(?<=https://))[^/\s?#]+(?=@)")
+_URL_QUERY = re.compile(r"(?<=[?&])([A-Za-z][\w.-]*)=([^&\s#]+)")
+_QUERY_SECRET = re.compile(r"(^|[_.-])(key|sig|signature|auth)$", re.IGNORECASE)
 
 
 def redact(value: Any, key: str = "") -> Any:
@@ -50,6 +52,8 @@ def redact(value: Any, key: str = "") -> Any:
         {'hub_token': '<redacted>', 'max_tokens': 5, 'tokenizer': 't', 'mask_token': '[MASK]'}
         >>> redact("run --hub_token abc"), redact("Masked-token recovery")
         ('run --hub_token <redacted>', 'Masked-token recovery')
+        >>> redact("http://me:word@host/v1?api_key=abc&page=2")
+        'http://<redacted>@host/v1?api_key=<redacted>&page=2'
     """
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key).lower().replace("-", "_")
     if value is None or isinstance(value, bool):
@@ -66,8 +70,14 @@ def redact(value: Any, key: str = "") -> Any:
         if "token" in _TEXT_TOKENS.sub("", name):
             return REDACTED
         value = _FLAG.sub(lambda m: f"{m[1]}{m[2]}{redact(m[3], m[1].lstrip('-'))}", value)
+        value = _URL_QUERY.sub(_redacted_query, value)
         return _URL_LOGIN.sub(REDACTED, _LOOKS_SECRET.sub(REDACTED, value))
     return value
+
+
+def _redacted_query(match: re.Match[str]) -> str:
+    secret = _QUERY_SECRET.search(match[1]) is not None
+    return f"{match[1]}={REDACTED if secret else redact(match[2], match[1])}"
 
 
 def portable(value: Any, folder: str | os.PathLike[str] | None = None) -> Any:

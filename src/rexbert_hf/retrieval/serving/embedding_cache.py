@@ -20,6 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from rexbert_hf.retrieval.serving.leftovers import remove_left
 from rexbert_hf.retrieval.serving.query_model import encode, fingerprint
 from rexbert_hf.retrieval.serving.vector_store import read_segment
 
@@ -57,6 +58,7 @@ class EmbeddingCache:
         own = f"-{precision}" if isinstance(precision, str) else ""
         self.folder = Path(folder) / f"{fingerprint(model)[:32]}{own}"
         self.folder.mkdir(parents=True, exist_ok=True)
+        remove_left(self.folder, ".vectors-*")
         self.encoded = self.served = 0
         self._shards: list[np.ndarray] = []
         self._known: dict[bytes, tuple[int, int]] = {}
@@ -95,10 +97,14 @@ class EmbeddingCache:
         name = f"vectors-{uuid.uuid4().hex}.safetensors"
         staged = self.folder / f".{name}.{os.getpid()}"
         table = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, _KEY_BYTES)
-        save_file({"keys": table, "vectors": np.ascontiguousarray(vectors)}, staged)
-        with staged.open("rb") as file:
-            os.fsync(file.fileno())
-        staged.replace(self.folder / name)
+        try:
+            save_file({"keys": table, "vectors": np.ascontiguousarray(vectors)}, staged)
+            with staged.open("rb") as file:
+                os.fsync(file.fileno())
+            staged.replace(self.folder / name)
+        except BaseException:
+            staged.unlink(missing_ok=True)
+            raise
         self._add(name)
 
     def _look(self) -> None:

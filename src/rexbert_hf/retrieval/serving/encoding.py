@@ -78,10 +78,10 @@ def encode_flat(
 
 
 def _prompt(model: Any, role: str | None) -> str:
-    prompts = {name: text for name, text in (getattr(model, "prompts", None) or {}).items() if text}
-    names = _ROLE_PROMPTS.get(role or "", ())
-    found = next((prompts[name] for name in names if name in prompts), None)
-    return found or prompts.get(getattr(model, "default_prompt_name", None) or "", "")
+    """As sentence-transformers has it: the first name that is there counts, even with an empty text."""
+    prompts = getattr(model, "prompts", None) or {}
+    names = (*_ROLE_PROMPTS.get(role or "", ()), getattr(model, "default_prompt_name", None))
+    return next((prompts[name] or "" for name in names if name in prompts), "")
 
 
 def _token_ids(model: Any, texts: list[str]) -> list[np.ndarray]:

@@ -60,12 +60,28 @@ def exact_search(
 def _merge(best: np.ndarray, rows: np.ndarray, scores: np.ndarray, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The best of what was found before and of a new block."""
     wanted = best.shape[1]
-    if scores.shape[1] > wanted:
-        top = np.argpartition(scores, scores.shape[1] - wanted, axis=1)[:, -wanted:]
+    if len(scores) and scores.shape[1] > wanted:
+        top = np.stack([best_places(row, wanted) for row in scores])
         scores, new = np.take_along_axis(scores, top, axis=1), part[top]
     else:
         new = np.broadcast_to(part, scores.shape)
     return sort_hits(np.concatenate([best, scores], axis=1), np.concatenate([rows, new], axis=1), wanted)
+
+
+def best_places(scores: np.ndarray, k: int) -> np.ndarray:
+    """Places of the k largest scores, in no order; of equal ones at the cut the first.
+
+    Args:
+        scores: `[n]`, more than k.
+        k: places wanted.
+
+    Example:
+        >>> best_places(np.array([1.0, 5.0, 1.0, 1.0]), 2).tolist()
+        [1, 0]
+    """
+    least = np.partition(scores, len(scores) - k)[len(scores) - k]
+    above = np.flatnonzero(scores > least)
+    return np.concatenate([above, np.flatnonzero(scores == least)[: k - len(above)]])
 
 
 def sort_hits(scores: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ _ALIASES = {"category": "category_path", "stock": "in_stock"}
 _FALLBACKS = {"locale": ("language",), "in_stock": ("stock",)}
 _YES = {"1", "true", "t", "yes", "y", "in stock", "instock", "in_stock"}
 _SPACES = " '\u00a0\u202f\u2019"
-_NUMBER = re.compile(rf"-?(?:\d{{1,3}}(?:[{_SPACES}]\d{{3}}(?!\d))+(?:[.,]\d+)?|\d+(?:[.,]\d+)*)")
+_NUMBER = re.compile(rf"-?(?:\d{{1,3}}(?:[{_SPACES}]\d{{3}}(?!\d))+(?:[.,]\d+)?|(?:(?<![\w.,])[.,])?\d+(?:[.,]\d+)*)")
 _DECIMALS = re.compile(r"([.,])(\d{1,2}|\d{4,}|(?<=\b0.)\d{3})$")
 
 
@@ -40,20 +41,21 @@ def number_of(text: str) -> float | None:
     """The first number of a text, however it is punctuated; None where there is none that can be read.
 
     The last dot or comma is the decimal mark where one or two digits follow it. Where three do it groups digits, as all
-    others do: "1.299" is above a thousand.
+    others do: "1.299" is above a thousand. A mark in front of all digits is one too, unless it ends a word ("Rs.500").
 
     Args:
         text: such as a price.
 
     Example:
-        >>> [number_of(text) for text in ("$1,050.50", "1.299,00 EUR", "Rp 1.250.000", "19,99", "on request", "1.2.3")]
-        [1050.5, 1299.0, 1250000.0, 19.99, None, None]
+        >>> [number_of(text) for text in ("$1,050.50", "1.299,00 EUR", "Rp 1.250.000", "19,99", "$.99", "1.2.3")]
+        [1050.5, 1299.0, 1250000.0, 19.99, 0.99, None]
     """
     found = _NUMBER.search(text)
     if found is None or re.match(r"[eE][+-]?\d", text[found.end() :]):  # powers of ten are no prices
         return None
-    decimals = _DECIMALS.search(found[0])
-    whole = found[0][: decimals.start()] if decimals else found[0]
+    number = re.sub(r"^(-?)(?=[.,])", r"\g<1>0", found[0])
+    decimals = _DECIMALS.search(number)
+    whole = number[: decimals.start()] if decimals else number
     if decimals and decimals[1] in whole:  # one mark cannot do both
         return None
     digits = re.sub(f"[.,{_SPACES}]", "", whole)
@@ -82,6 +84,7 @@ def field_value(product: Mapping[str, Any], name: str) -> Any:
             found = [a["value"] for a in product.get("attributes") or () if a["name"] == key]
             value = found[0] if found else None
         value = value.item() if isinstance(value, np.generic) else value
+        value = float(value) if isinstance(value, Decimal) else value  # as databases give prices
         if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
             continue
         if isinstance(value, (list, tuple)):
@@ -175,6 +178,6 @@ def _condition(name: str, wanted: Any, texts: bool) -> Condition:
 
 
 def _number(name: str, value: Any) -> float:
-    if not isinstance(value, (bool, int, float, np.number, np.bool_)) or math.isnan(value):
+    if not isinstance(value, (bool, int, float, Decimal, np.number, np.bool_)) or math.isnan(value):
         raise ValueError(f"filter {name}: the column holds numbers, not {value!r}")
     return float(value)

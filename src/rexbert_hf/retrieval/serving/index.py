@@ -207,7 +207,7 @@ class ProductIndex(SearchIndex):
         Returns:
             The folder of the version.
         """
-        folder = Path(directory)
+        folder = Path(directory).expanduser()
         version = write_version(folder, self._write)
         self.state.written(version)
         self.folder, self._unsaved = folder, False

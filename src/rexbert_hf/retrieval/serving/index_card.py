@@ -18,16 +18,16 @@ _OURS = ("index.json", "*.parquet", "*.safetensors", "index.faiss", "bm25/*")
 _TEXT = """{begin}
 # Product search index {name}
 
-{products:,} products, {dim} dimensions, kind `{kind}`, encoded with `{model}`{revision}.
+{products:,} products, {dim} dimensions, kind `{kind}`, {encoded}.
 
 ```python
 from rexbert_hf.retrieval import ProductIndex
 
-index = ProductIndex.load("{repo_id}", model="{model}")
-index.search(["..."], k=10{filter})
+index = ProductIndex.load("{repo_id}"{load})
+index.search({query}, k=10{filter})
 ```
 
-It answers queries of that model only (fingerprint `{fingerprint}`) and refuses others. Encoded fields: {fields}.
+{answers} Encoded fields: {fields}.
 Filter columns: {columns}.
 {end}
 """
@@ -41,19 +41,26 @@ def index_card(facts: dict[str, Any], columns: list[str], repo_id: str) -> str:
         columns: filter columns that it has.
         repo_id: where it lies.
     """
-    model = facts["model"] or {"name": "given vectors", "revision": None, "fingerprint": "none"}
+    model = facts["model"]
     metadata: dict[str, Any] = {"tags": ["rexbert", "e-commerce", "product-search"], "viewer": False}
-    if model["name"].count("/") == 1:
-        metadata["base_model"] = model["name"]
+    if model is None:
+        told = {"encoded": "built from given vectors", "load": "", "query": "vectors"}
+        told["answers"] = "No model is known: it answers float32 vectors `[Q, D]` of whatever encoded its products."
+    else:
+        if model["name"].count("/") == 1:
+            metadata["base_model"] = model["name"]
+        revision = f" at {model['revision']}" if model["revision"] else ""
+        told = {"encoded": f"encoded with `{model['name']}`{revision}", "load": f', model="{model["name"]}"'}
+        told["query"] = '["..."]'
+        told["answers"] = f"It answers queries of that model only (fingerprint `{model['fingerprint'][:16]}`)"
+        told["answers"] += " and refuses others."
     known = {
+        **told,
         "name": repo_id.rsplit("/", 1)[-1],
         "repo_id": repo_id,
         "products": facts["products"],
         "dim": facts["dim"],
         "kind": facts["options"]["kind"],
-        "model": model["name"],
-        "revision": f" at {model['revision']}" if model["revision"] else "",
-        "fingerprint": model["fingerprint"][:16],
         "fields": ", ".join(facts["options"]["fields"]),
         "columns": ", ".join(columns) or "none",
         "filter": ', filter={"price": (None, 50)}' if "price" in columns else "",

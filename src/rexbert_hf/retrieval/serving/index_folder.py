@@ -14,12 +14,14 @@ import re
 import shutil
 import socket
 import uuid
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rexbert_hf.hub.run_file import write_whole
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
+from rexbert_hf.retrieval.serving.leftovers import remove_left
 from rexbert_hf.retrieval.serving.query_model import ModelIdentity
 
 INDEX_FILE = "index.json"
@@ -54,6 +56,7 @@ def write_version(folder: Path, fill: Callable[[Path], dict[str, Any]]) -> Path:
         for path in _files(stage).values():
             _sync(path)
         facts["files"] = {name: _facts_of(path) for name, path in _files(stage).items()}
+        facts["crc32"] = _checksum(facts)
         (stage / INDEX_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         _sync(stage / INDEX_FILE)
         version = _rename(stage, versions)
@@ -99,24 +102,46 @@ def read_facts(version: Path, verify: bool | None = None) -> dict[str, Any]:
     """
     path = version / INDEX_FILE
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        files = dict(facts["files"])
+        facts: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+        files = {Path(name): (int(one["bytes"]), str(one["sha256"])) for name, one in facts["files"].items()}
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing: build the index again") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"{path} is damaged: build the index again") from None
+    if "crc32" in facts and facts["crc32"] != _checksum(facts):  # earlier versions did not write it
+        raise ValueError(f"{path} is damaged (its checksum differs): build the index again")
+    if not files and facts.get("backend") != "qdrant":
+        raise ValueError(f"{path} is damaged (it names no file): build the index again")
+    if outside := [name for name in files if name.is_absolute() or ".." in name.parts]:
+        raise ValueError(f"{path} is damaged (it names {outside[0]}, which lies elsewhere): build the index again")
+    check_files(version, facts)
     if verify is None:
-        verify = sum(entry["bytes"] for entry in files.values()) <= VERIFIED_BYTES
-    for name, entry in files.items():
+        verify = sum(size for size, _ in files.values()) <= VERIFIED_BYTES
+    for name, (size, digest) in files.items():
         file = version / name
-        if not file.is_file():
-            raise FileNotFoundError(f"{file} is missing, but {path} names it: build the index again")
-        if file.stat().st_size != entry["bytes"]:
-            size = f"{file.stat().st_size:,} bytes, {entry['bytes']:,} expected"
-            raise ValueError(f"{file} is damaged ({size}): build the index again")
-        if verify and _facts_of(file)["sha256"] != entry["sha256"]:
+        if file.stat().st_size != size:
+            sizes = f"{file.stat().st_size:,} bytes, {size:,} expected"
+            raise ValueError(f"{file} is damaged ({sizes}): build the index again")
+        if verify and _facts_of(file)["sha256"] != digest:
             raise ValueError(f"{file} is damaged (its checksum differs): build the index again")
-    return dict(facts)
+    return facts
+
+
+def check_files(version: Path, facts: Mapping[str, Any]) -> None:
+    """Whether a version still has all its files: a newer one may have taken its place.
+
+    Args:
+        version: the folder.
+        facts: of its `index.json`.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+    """
+    for name in facts["files"]:
+        if not (version / name).is_file():
+            raise FileNotFoundError(
+                f"{version / name} is missing, but {version / INDEX_FILE} names it: build the index again"
+            )
 
 
 def described(version: Path, facts: Mapping[str, Any]) -> tuple[IndexOptions, ModelIdentity | None]:
@@ -136,10 +161,17 @@ def described(version: Path, facts: Mapping[str, Any]) -> tuple[IndexOptions, Mo
     if not isinstance(facts["format"], int) or facts["format"] > FORMAT:
         raise ValueError(f"{version} was written by a later rexbert-hf (format {facts['format']}): update it")
     try:
+        int(facts.get("dim", 0))
         identity = None if facts["model"] is None else ModelIdentity(**facts["model"])
         return IndexOptions.of(**facts["options"]), identity
     except (TypeError, ValueError) as error:
         raise ValueError(f"{place} is damaged ({error}): build the index again") from None
+
+
+def _checksum(facts: Mapping[str, Any]) -> int:
+    """Of all that `index.json` says beside it, as it reads there."""
+    rest = {name: value for name, value in facts.items() if name != "crc32"}
+    return zlib.crc32(json.dumps(rest, sort_keys=True).encode())
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -180,7 +212,8 @@ def _rename(stage: Path, versions: Path) -> Path:
 
 
 def _remove_stale(versions: Path) -> None:
-    """Remove what killed processes of this machine left behind."""
+    """Remove what killed processes left behind: of this machine at once, of others when it is a day old."""
+    remove_left(versions, ".staging-*")
     for path in versions.glob(f".staging-{socket.gethostname()}-*"):
         try:
             os.kill(int(path.name.rsplit("-", 2)[1]), 0)

@@ -6,11 +6,14 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from rexbert_hf.retrieval.serving.filters import FILTER_COLUMNS
+from rexbert_hf.retrieval.serving.filters import FILTER_COLUMNS, columns_of
 
 KINDS = ("flat", "hnsw", "int8", "int4", "binary")
 METRICS = ("cosine", "dot")
 MODES = ("dense", "lexical", "hybrid")
+
+OWN_COLUMNS = ("product_id", "text", "digest", "__alive", "__digest")
+"""What an index keeps of each product under names of its own."""
 
 GRAPH_LINKS = 32
 """Neighbours of a graph node, unless told otherwise."""
@@ -70,6 +73,8 @@ class IndexOptions:
                 raise ValueError(f"index {name} {getattr(self, name)!r} is unknown: choose one of {', '.join(known)}")
         if not self.fields:
             raise ValueError("index fields is empty: name what of a product is encoded, such as title")
+        if taken := [name for name in columns_of(self.filters) if name in OWN_COLUMNS]:
+            raise ValueError(f"index filters: '{taken[0]}' is a name that the index itself uses: rename the column")
         for name in ("links", "ef_construction", "ef_search"):
             value = getattr(self, name)
             if value is not None and value < 2:

@@ -17,6 +17,7 @@ from rexbert_hf.retrieval.serving.hashing_encoder import HASHING
 from rexbert_hf.retrieval.serving.index import COMPACT_SHARE, ProductIndex
 from rexbert_hf.retrieval.serving.index_folder import current_version, read_facts
 from rexbert_hf.retrieval.serving.index_options import MODES, IndexOptions
+from rexbert_hf.retrieval.serving.product_rows import text_of
 from rexbert_hf.retrieval.serving.query_model import fingerprint, open_model
 from rexbert_hf.settings import sole_run, to_dict
 
@@ -189,6 +190,8 @@ def _build(run: BuildIndexRun, model: Any, products: Dataset) -> Any:
 
 
 def _update(index: Any, products: Dataset, work_dir: Path) -> dict[str, Any]:
+    if not any(text_of(product, index.options) for product in products):
+        raise ValueError("no product of the catalogue has any text: the index stays as it is; check products.path")
     before = set(index.ids())
     encoded = index.upsert(products)
     index.delete(sorted(before - {str(name) for name in products["product_id"]}))

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from rexbert_hf.hub import versions
 from rexbert_hf.retrieval.serving.codes import Codes, build_codes, load_codes
 from rexbert_hf.retrieval.serving.dense import dense_search
 from rexbert_hf.retrieval.serving.filters import parse_filter
-from rexbert_hf.retrieval.serving.index_folder import FORMAT
+from rexbert_hf.retrieval.serving.index_folder import FORMAT, check_files
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.lexical import LexicalIndex
 from rexbert_hf.retrieval.serving.product_rows import Batch, ProductRows, batches
@@ -142,15 +143,15 @@ class IndexState:
         """Rows over the vectors of a scratch file, which lives as long as they do; codes and BM25 are built."""
         segment = read_segment(Path(scratch.name) / VECTORS_FILE)
         state = cls(options, rows, VectorStore(segment.data.shape[1], options.storage, [segment]), scratch)
-        try:
-            state.codes = build_codes(state.store, options.kind, options.graph_links, options.ef_construction)
-        except ImportError as error:
-            if len(state.store) > SMALL_CATALOGUE:
-                raise
-            logger.warning("%s; %d products are searched exactly", error, len(state.store))
+        state._build_codes()
         if options.lexical:
             state.words()
         return state
+
+    def _build_codes(self) -> None:
+        options = self.options
+        with _exact_without_faiss(len(self.store)):
+            self.codes = build_codes(self.store, options.kind, options.graph_links, options.ef_construction)
 
     # Searching
 
@@ -224,9 +225,12 @@ class IndexState:
         if vectors is None:
             return 0
         self.rows.append(batch.ids, batch.texts, coded, new)
+        first = not len(self.store)
         self.store.append(vectors)
         if self.codes is not None:
             self.codes.add(vectors)
+        elif first:  # all products had gone, and the codes with them
+            self._build_codes()
         return len(new)
 
     def kill(self, rows: np.ndarray) -> int:
@@ -276,18 +280,39 @@ class IndexState:
             facts: of its `index.json`.
 
         Raises:
+            FileNotFoundError: if a newer version takes this one's place meanwhile.
             ValueError: if a file is damaged, or they do not belong together.
         """
+        try:
+            return cls._read(version, options, facts)
+        finally:
+            # A version is removed file by file: had one been missing above, it still is, whatever came of that.
+            check_files(version, facts)
+
+    @classmethod
+    def _read(cls, version: Path, options: IndexOptions, facts: Mapping[str, Any]) -> IndexState:
         store = VectorStore(int(facts["dim"]), options.storage, [read_segment(version / VECTORS_FILE)])
         state = cls(options, ProductRows.load(version, options.filters), store)
         state.version = version
-        state.codes = load_codes(version, options.kind)
+        with _exact_without_faiss(len(store)):
+            state.codes = load_codes(version, options.kind)
         if (version / LEXICAL_FOLDER).is_dir():
             state.lexical = LexicalIndex.load(version / LEXICAL_FOLDER)
         sizes = {len(store), len(state.rows), *([len(state.codes)] if state.codes is not None else [])}
         if len(sizes) != 1:
             raise ValueError(f"{version} is damaged (its files hold {sorted(sizes)} rows): build the index again")
         return state
+
+
+@contextmanager
+def _exact_without_faiss(products: int) -> Iterator[None]:
+    """Let a small index do without codes where FAISS is not installed."""
+    try:
+        yield
+    except ImportError as error:
+        if products > SMALL_CATALOGUE:
+            raise
+        logger.warning("%s; %d products are searched exactly", error, products)
 
 
 def _given(vectors: np.ndarray, batch: Batch, first: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from rexbert_hf.retrieval.serving.exact import best_places
 from rexbert_hf.retrieval.serving.spelling import Speller
 from rexbert_hf.retrieval.serving.stemming import porter_stem
 
@@ -101,7 +102,7 @@ class LexicalIndex:
         return cls(bm25, numbers, len(tokens) if rows is None else rows, stem, speller)
 
     def search(self, queries: Sequence[str], k: int, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and rows `[Q, k]`, best first; -inf and -1 where fewer rows hold a word of the query.
+        """Scores and rows `[Q, k]`, best first, of equal ones the first row; -inf and -1 where fewer hold a word.
 
         Args:
             queries: texts.
@@ -121,7 +122,7 @@ class LexicalIndex:
                 all_scores = np.where(mask[self.numbers], all_scores, 0)
             found = np.flatnonzero(all_scores > 0)
             if len(found) > k:
-                found = found[np.argpartition(all_scores[found], len(found) - k)[-k:]]
+                found = found[best_places(all_scores[found], k)]
             found = found[np.lexsort((found, -all_scores[found]))]
             rows[i, : len(found)], scores[i, : len(found)] = self.numbers[found], all_scores[found]
         return scores, rows

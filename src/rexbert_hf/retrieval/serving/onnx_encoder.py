@@ -49,7 +49,7 @@ class OnnxEncoder:
         from tokenizers import Tokenizer
 
         self.folder = Path(folder)
-        facts = _read_facts(self.folder)
+        facts = read_export(self.folder)
         self.precision = precision or next(name for name in PRECISIONS if name in facts["graphs"])
         if self.precision not in facts["graphs"]:
             raise FileNotFoundError(
@@ -79,7 +79,8 @@ class OnnxEncoder:
         except Exception as error:  # tokenizers raises plain Exception
             raise ValueError(f"{words} cannot be read ({str(error)[:160]}): export the model again") from None
         self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(self.max_length)
+        side = str(facts.get("truncation_side", "right"))  # exports of earlier versions do not say it
+        self.tokenizer.enable_truncation(self.max_length, direction=side)
 
     @classmethod
     def from_pretrained(cls, folder_or_repo: str | Path, revision: str | None = None, **options: Any) -> OnnxEncoder:
@@ -155,7 +156,8 @@ class OnnxEncoder:
                 f"{self.folder} holds {self.name}'s encoder for role '{self.role}' alone: export role '{role}' too, or"
                 " use the whole model"
             )
-        return next((self.prompts[name] for name in _ROLES[role] if self.prompts.get(name)), None)
+        # As sentence-transformers: the first name that is there counts, even with an empty text.
+        return next((self.prompts[name] for name in _ROLES[role] if name in self.prompts), None)
 
     def _run(self, rows: list[list[int]]) -> np.ndarray:
         longest = max(len(rows[0]), 1)  # rows are sorted
@@ -180,14 +182,23 @@ def file_checksum(path: Path) -> int:
     return value
 
 
-def _read_facts(folder: Path) -> dict[str, Any]:
+def read_export(folder: Path) -> dict[str, Any]:
+    """What `encoder.json` says of an export.
+
+    Args:
+        folder: of the export.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is damaged.
+    """
     path = folder / ENCODER_FILE
     try:
         facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"graphs", "source", "fingerprint", "dim", "max_length", "pad_id", "prompts"} - set(facts)
+        missing = {"graphs", "source", "fingerprint", "dim", "max_length", "pad_id", "prompts"} - facts.keys()
     except FileNotFoundError:
         raise FileNotFoundError(f"{folder} holds no exported encoder ({ENCODER_FILE} missing): export one") from None
-    except ValueError:
+    except (ValueError, AttributeError):
         raise ValueError(f"{path} is damaged: export the model again") from None
     if missing:
         raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: export the model again")

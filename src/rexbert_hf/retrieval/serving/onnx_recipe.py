@@ -21,8 +21,8 @@ from rexbert_hf.hub.readme import BEGIN, END
 from rexbert_hf.metrics import grades_of, recall_at_k
 from rexbert_hf.retrieval.serving.exact import exact_search
 from rexbert_hf.retrieval.serving.latency import measure_latency
-from rexbert_hf.retrieval.serving.onnx_encoder import PRECISIONS, OnnxEncoder
-from rexbert_hf.retrieval.serving.onnx_export import export_onnx
+from rexbert_hf.retrieval.serving.onnx_encoder import PRECISIONS, OnnxEncoder, read_export
+from rexbert_hf.retrieval.serving.onnx_export import GRAPHS, export_onnx
 from rexbert_hf.retrieval.serving.query_model import encode, load_model, normalised
 from rexbert_hf.retrieval.serving.vector_store import VectorStore
 from rexbert_hf.retrieval.training.search_data import TEST, SearchData, SearchDataSettings, load_search_data
@@ -94,14 +94,16 @@ def run_export_onnx(run: ExportOnnxRun) -> dict[str, Any]:
     numbers = data.of(TEST)[: run.max_queries]
     queries = [data.queries[i] for i in numbers] or data.queries[: run.max_queries]
     with tempfile.TemporaryDirectory(dir=run.output_dir, prefix=".export-") as folder:
-        found = export_onnx(model, folder, tuple(run.precisions), run.role, queries)
+        found = export_onnx(model, folder, tuple(run.precisions), run.role, queries, run.model)
+        for stale in set(GRAPHS) - set(run.precisions):  # of an earlier export, of whatever model
+            (run.output_dir / GRAPHS[stale]).unlink(missing_ok=True)
         for path in sorted(Path(folder).iterdir()):
             shutil.move(path, run.output_dir / path.name)
     encoders = {precision: OnnxEncoder(run.output_dir, precision) for precision in run.precisions}
     results: dict[str, Any] = {
         "queries": len(queries),
         "difference": {precision: asdict(far) for precision, far in found.items()},
-        "bytes": {p: (run.output_dir / f"model{'' if p == 'fp32' else '_int8'}.onnx").stat().st_size for p in encoders},
+        "bytes": {p: (run.output_dir / GRAPHS[p]).stat().st_size for p in encoders},
         "latency_ms": _latencies(run, model, encoders, queries),
     }
     if run.role == "query" and len(numbers):
@@ -189,8 +191,8 @@ def push_onnx(
         private: whether a new repository is private.
         options: of `push_files`.
     """
-    names = ("*.onnx", "*.onnx_data", "tokenizer.json", "encoder.json", "onnx_encoder.py")
-    files = {path.name: path for name in names for path in sorted(folder.glob(name))}
+    names = (*read_export(folder)["graphs"].values(), "tokenizer.json", "encoder.json", "onnx_encoder.py")
+    files = {name: folder / name for name in names}
     metadata = ["tags: [rexbert, e-commerce, onnx, sentence-similarity]"]
     if source and source.count("/") == 1 and not Path(source).exists():
         metadata.append(f"base_model: {source}")
@@ -201,6 +203,7 @@ def push_onnx(
             f"| {name} | {latency['p50']:.2f} | {latency['p99']:.2f} | {'' if cosine is None else f'{cosine:.4f}'} |"
         )
     body = [BEGIN, f"# {repo_id.rsplit('/', 1)[-1]}", "", "A sentence encoder for onnxruntime: no torch needed.", ""]
+    body += [f"Exported from `{source}`.", ""] if len(metadata) > 1 else []  # `merge_card` knows its base_model by it
     body += ["```python", "from onnx_encoder import OnnxEncoder  # a file of this repository", ""]
     body += [
         'OnnxEncoder("folder").encode(["usb c cable"])',

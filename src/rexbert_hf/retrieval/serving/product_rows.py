@@ -175,13 +175,14 @@ class ProductRows:
         Args:
             ids: product ids.
         """
-        rows = np.flatnonzero(self.alive)
-        if not len(rows) or not ids:
-            return np.full(len(ids), -1, dtype=np.int64)
-        living = self.ids if len(rows) == len(self) else self.ids.take(pa.array(rows))
-        places = pc.index_in(pa.array(ids, pa.string()), value_set=living).fill_null(-1)
-        found: np.ndarray = places.to_numpy(zero_copy_only=False)
-        return np.where(found >= 0, rows[found], -1)
+        asked = pa.array(ids, pa.string()).dictionary_encode()
+        # Few ids are hashed and those of the catalogue looked up among them: the other way round it is all of these.
+        places = pc.index_in(self.ids, value_set=asked.dictionary).fill_null(-1).to_numpy(zero_copy_only=False)
+        living = np.flatnonzero((places >= 0) & self.alive)
+        rows = np.full(len(asked.dictionary), -1, dtype=np.int64)
+        rows[places[living]] = living
+        found: np.ndarray = rows[asked.indices.to_numpy(zero_copy_only=False)]
+        return found
 
     def holds(self, rows: np.ndarray, texts: Sequence[str]) -> np.ndarray:
         """Whether each row is there and has this text, bool `[N]`.

@@ -8,7 +8,6 @@ lies in the memory of each client, who reads all texts for it and again when the
 from __future__ import annotations
 
 import threading
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +21,15 @@ from rexbert_hf.retrieval.serving.index_folder import write_version
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.lexical import LexicalIndex
 from rexbert_hf.retrieval.serving.product_rows import Batch, batches, digests_of
+from rexbert_hf.retrieval.serving.qdrant_alias import (
+    collection_of,
+    drop_left,
+    drop_unless_used,
+    is_gone,
+    look_behind,
+    new_name,
+    point_to,
+)
 from rexbert_hf.retrieval.serving.qdrant_points import (
     collection_settings,
     condition_of,
@@ -29,15 +37,14 @@ from rexbert_hf.retrieval.serving.qdrant_points import (
     connect_described,
     explained,
     facts_of,
+    index_columns,
     payload_of,
     point_id,
     saved_columns,
+    send,
 )
 from rexbert_hf.retrieval.serving.query_model import ModelIdentity, opened
 from rexbert_hf.retrieval.serving.search_index import Hits, SearchIndex
-
-POINTS = 256
-"""Products sent at a time."""
 
 SCROLL_POINTS = 4_096
 MOST_CHOICES = 1_000
@@ -67,6 +74,7 @@ class QdrantIndex(SearchIndex):
         super().__init__(options, identity, model)
         self.client, self.place, self.collection = client, place, collection
         self.columns: dict[str, bool] = {}  # whether it holds texts
+        self._behind: str | None = None  # the collection that the alias pointed to when it was last looked at
         self._dim = len(identity.probes[0]) if identity is not None else 0
         self._words: tuple[LexicalIndex, list[str]] | None = None
         self._reading = threading.Lock()
@@ -144,7 +152,7 @@ class QdrantIndex(SearchIndex):
         Raises:
             ConnectionError: if Qdrant cannot be reached.
             FileNotFoundError: if the collection is not there.
-            ValueError: if the server is for you to name.
+            ValueError: if the server is for you to name, or another model has filled the collection.
         """
         client, place = connect_described(str(facts["place"]), url, api_key, pulled)
         index = cls(client, place, str(facts["collection"]), IndexOptions.of(**facts["options"]), identity)
@@ -153,60 +161,60 @@ class QdrantIndex(SearchIndex):
             if model is not None:
                 index.model = model
             with explained(place):
-                names = {alias.alias_name for alias in client.get_aliases().aliases}
-                if index.collection not in names and not client.collection_exists(index.collection):
-                    raise FileNotFoundError(f"Qdrant at {place} has no collection '{index.collection}': build it again")
+                index._look()
         except BaseException:
             client.close()
             raise
         return index
 
     def _fill(self, products: Any) -> None:
-        from qdrant_client import models
-
-        aliases = {alias.alias_name: alias.collection_name for alias in self.client.get_aliases().aliases}
-        old, name = aliases.get(self.collection), f"{self.collection}-{uuid.uuid4().hex[:12]}"
-        if old is None and self.client.collection_exists(self.collection):
+        if collection_of(self.client, self.collection) == self.collection:
             raise ValueError(f"Qdrant at {self.place} has a collection '{self.collection}' that is no alias: rename it")
-        self.client.create_collection(name, **collection_settings(self.options, self._dim))
+        drop_left(self.client, self.collection)
+        name = new_name(self.collection, self.identity)
         try:
-            alias, self.collection = self.collection, name
+            self.client.create_collection(name, **collection_settings(self.options, self._dim))
+            self._behind = name
             written = sum(self._write(batch) for batch in batches(products, self.options))
             if not written:
                 raise ValueError("no product to index: give products with a title")
+            if "://" in self.place:  # in memory there are no such indexes
+                index_columns(self.client, name, self.columns)
+            point_to(self.client, self.collection, name)
         except BaseException:
-            self.client.delete_collection(name)
+            drop_unless_used(self.client, self.collection, name)
             raise
-        finally:
-            self.collection = alias
-        self._payload_indexes(name)
-        create = models.CreateAlias(collection_name=name, alias_name=alias)
-        drop = models.DeleteAlias(alias_name=alias)
-        changes: list[Any] = [models.DeleteAliasOperation(delete_alias=drop)] if old else []
-        changes.append(models.CreateAliasOperation(create_alias=create))
-        self.client.update_collection_aliases(change_aliases_operations=changes)
-        if old:
-            self.client.delete_collection(old)
 
-    def _payload_indexes(self, name: str) -> None:
-        """Filter columns are indexed by a server; the embedded one has no such indexes."""
-        if "://" not in self.place:
-            return
-        for column, texts in self.columns.items():
-            schema = "bool" if column == "in_stock" else "keyword" if texts else "float"
-            self.client.create_payload_index(name, field_name=column, field_schema=schema)
+    def _look(self) -> str:
+        """The collection behind the alias, which a build may have moved since; another model's is refused."""
+        name = look_behind(self.client, self.collection, self.identity, self.place)
+        if name != self._behind:
+            self._behind, self._words = name, None
+        return name
+
+    def _ask(self, question: str, *rest: Any, **options: Any) -> Any:
+        """Call a method of the client on the collection; where a build has replaced this, on the new one."""
+        method = getattr(self.client, question)
+        try:
+            return method(self._behind or self._look(), *rest, **options)
+        except Exception as error:
+            if not is_gone(error):
+                raise
+        return method(self._look(), *rest, **options)
 
     # Changing
 
     def upsert(self, products: Any) -> int:
         """See `SearchIndex.upsert`."""
         with explained(self.place):
-            return sum(self._write(batch, known=True) for batch in batches(products, self.options))
+            encoded = 0
+            for batch in batches(products, self.options):
+                self._look()
+                encoded += self._write(batch, known=True)
+            return encoded
 
     def _write(self, batch: Batch, known: bool = False) -> int:
         """Send a batch; returns how many of its products were encoded."""
-        from qdrant_client import models
-
         if not batch.ids:
             self._remove(batch.skipped)
             return 0
@@ -214,7 +222,7 @@ class QdrantIndex(SearchIndex):
         digests = [f"{digest:016x}" for digest in digests_of(batch.texts)]
         kept: dict[str, Any] = {}
         if known:
-            there = self.client.retrieve(self.collection, points, with_payload=["digest"], with_vectors=True)
+            there = self.client.retrieve(self._behind, points, with_payload=["digest"], with_vectors=True)
             kept = {str(point.id): point for point in there}
         same = [
             point in kept and (kept[point].payload or {}).get("digest") == digest
@@ -232,12 +240,7 @@ class QdrantIndex(SearchIndex):
         payloads = [payload_of(batch, i, digests[i], columns) for i in range(len(points))]
         self.columns = columns
         self._remove(batch.skipped)
-        for start in range(0, len(points), POINTS):
-            structs = [
-                models.PointStruct(id=points[i], vector=vectors[i].tolist(), payload=payloads[i])
-                for i in range(start, min(start + POINTS, len(points)))
-            ]
-            self.client.upsert(self.collection, points=structs, wait=True)
+        send(self.client, str(self._behind), points, vectors, payloads)
         self._words = None
         return len(places)
 
@@ -246,10 +249,10 @@ class QdrantIndex(SearchIndex):
         from qdrant_client import models
 
         points: list[Any] = [point_id(name) for name in ids]
-        there = self.client.retrieve(self.collection, points, with_payload=False) if points else []
+        there = self.client.retrieve(self._behind, points, with_payload=False) if points else []
         if there:
             selector = models.PointIdsList(points=[point.id for point in there])
-            self.client.delete(self.collection, points_selector=selector, wait=True)
+            self.client.delete(self._behind, points_selector=selector, wait=True)
         self._words = None
         return len(there)
 
@@ -258,6 +261,7 @@ class QdrantIndex(SearchIndex):
         if isinstance(ids, str):
             raise TypeError(f"delete takes a list of product ids, not the text {ids!r}")
         with explained(self.place):
+            self._look()
             return self._remove([str(name) for name in ids])
 
     # Searching
@@ -269,7 +273,7 @@ class QdrantIndex(SearchIndex):
 
     def __len__(self) -> int:
         with explained(self.place):
-            return int(self.client.count(self.collection, exact=True).count)
+            return int(self._ask("count", exact=True).count)
 
     def __repr__(self) -> str:
         return f"QdrantIndex({self.collection} at {self.place}, {self.options.kind}, {self.dim} dimensions)"
@@ -291,7 +295,7 @@ class QdrantIndex(SearchIndex):
             for vector in vectors
         ]
         with explained(self.place):
-            answers = self.client.query_batch_points(self.collection, requests=requests)
+            answers = self._ask("query_batch_points", requests=requests)
         return [[(point.payload["product_id"], float(point.score)) for point in answer.points] for answer in answers]
 
     def ids(self) -> list[str]:
@@ -301,26 +305,25 @@ class QdrantIndex(SearchIndex):
 
     def texts(self, ids: Sequence[str]) -> list[str | None]:
         """See `SearchIndex.texts`."""
-        points = [point_id(str(name)) for name in ids]
-        with explained(self.place):
-            found = self.client.retrieve(self.collection, points, with_payload=["text"]) if points else []
-        texts = {str(point.id): (point.payload or {}).get("text") for point in found}
-        return [texts.get(point) for point in points]
+        return [payload.get("text") for payload in self._payloads(ids, ["text"])]
 
     def facts(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """See `SearchIndex.facts`."""
+        return [facts_of(payload) for payload in self._payloads(ids, self.filter_columns)]
+
+    def _payloads(self, ids: Sequence[str], fields: list[str]) -> list[dict[str, Any]]:
         points = [point_id(str(name)) for name in ids]
         with explained(self.place):
-            found = self.client.retrieve(self.collection, points, with_payload=self.filter_columns) if points else []
-        payloads = {str(point.id): facts_of(point.payload or {}) for point in found}
-        return [payloads.get(point, {}) for point in points]
+            found = self._ask("retrieve", points, with_payload=fields) if points else []
+        there = {str(point.id): point.payload or {} for point in found}
+        return [there.get(point, {}) for point in points]
 
     def choices(self, column: str) -> list[str]:
         """See `SearchIndex.choices`; of a category path each level and each beginning."""
         if not self.columns.get(column):
             return []
         with explained(self.place):
-            answer = self.client.facet(self.collection, key=column, limit=MOST_CHOICES)
+            answer = self._ask("facet", key=column, limit=MOST_CHOICES)
         return sorted(str(hit.value) for hit in answer.hits)
 
     @property
@@ -361,9 +364,7 @@ class QdrantIndex(SearchIndex):
     def _scroll(self, wanted: Any, fields: list[str]) -> Iterator[dict[str, Any]]:
         offset = None
         while True:
-            points, offset = self.client.scroll(
-                self.collection, wanted, limit=SCROLL_POINTS, offset=offset, with_payload=fields
-            )
+            points, offset = self._ask("scroll", wanted, limit=SCROLL_POINTS, offset=offset, with_payload=fields)
             yield from (point.payload for point in points)
             if offset is None:
                 return
@@ -389,4 +390,4 @@ class QdrantIndex(SearchIndex):
         facts = {"format": 1, "backend": "qdrant", "place": self.place, "collection": self.collection}
         facts |= {"columns": self.columns, "options": asdict(self.options), "versions": versions()}
         facts["model"] = None if self.identity is None else asdict(self.identity)
-        return write_version(Path(directory), lambda stage: facts)
+        return write_version(Path(directory).expanduser(), lambda stage: facts)

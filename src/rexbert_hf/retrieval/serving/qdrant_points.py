@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,9 @@ from rexbert_hf.retrieval.serving.filter_columns import Column
 from rexbert_hf.retrieval.serving.filters import PATH_SEPARATOR, Condition
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.product_rows import Batch
+
+POINTS = 256
+"""Products sent at a time."""
 
 _NAMES = uuid.UUID("c1b0a5a6-2f53-5f0e-9a1c-6e1f7d0b9e42")  # any fixed one does
 
@@ -127,6 +130,19 @@ def collection_settings(options: IndexOptions, dim: int) -> dict[str, Any]:
     }
 
 
+def index_columns(client: Any, name: str, columns: Mapping[str, bool]) -> None:
+    """Let a server index the filter columns of a collection.
+
+    Args:
+        client: of qdrant-client.
+        name: of the collection.
+        columns: of each, whether it holds texts.
+    """
+    for column, texts in columns.items():
+        schema = "bool" if column == "in_stock" else "keyword" if texts else "float"
+        client.create_payload_index(name, field_name=column, field_schema=schema)
+
+
 def point_id(product_id: str) -> str:
     """The UUID of a product: Qdrant takes no other texts as ids.
 
@@ -134,6 +150,28 @@ def point_id(product_id: str) -> str:
         product_id: any text.
     """
     return str(uuid.uuid5(_NAMES, product_id))
+
+
+def send(
+    client: Any, name: str, points: Sequence[str], vectors: np.ndarray, payloads: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write points into a collection.
+
+    Args:
+        client: of qdrant-client.
+        name: of the collection.
+        points: their ids.
+        vectors: `[N, D]`.
+        payloads: what is kept beside each.
+    """
+    from qdrant_client import models
+
+    for start in range(0, len(points), POINTS):
+        structs = [
+            models.PointStruct(id=points[i], vector=vectors[i].tolist(), payload=dict(payloads[i]))
+            for i in range(start, min(start + POINTS, len(points)))
+        ]
+        client.upsert(name, points=structs, wait=True)
 
 
 def path_terms(path: str) -> list[str]:

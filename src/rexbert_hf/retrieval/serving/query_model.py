@@ -29,6 +29,9 @@ SAME_COSINE = 0.999
 ENCODER_FILE = "encoder.json"
 """What an exported encoder's folder holds (see `onnx_encoder.py`)."""
 
+_NO_MATTER = {"transformers_version", "dtype", "torch_dtype", "architectures", "auto_map", "attn_implementation"}
+"""What a configuration says of names, versions and data types; weights say their own."""
+
 _COMMIT = re.compile(r"/snapshots/([0-9a-f]{40})$")  # where the Hub's cache keeps a repository's files
 
 
@@ -180,6 +183,8 @@ def _weights_fingerprint(model: Any) -> str:
     for name, module in model.named_children():
         config: dict[str, Any] = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
         digest.update(json.dumps([name, type(module).__name__, config], default=str, sort_keys=True).encode())
+    for config in _configs(model):
+        digest.update(json.dumps(config, default=str, sort_keys=True).encode())
     prompts = {key: getattr(model, key, None) for key in ("prompts", "default_prompt_name", "truncate_dim")}
     length = {"max_seq_length": getattr(model, "max_seq_length", None)}
     digest.update(json.dumps({**prompts, **length}, default=str, sort_keys=True).encode())
@@ -193,6 +198,16 @@ def _weights_fingerprint(model: Any) -> str:
         words |= {"truncation": None, "padding": None}  # what the last call left there
         digest.update(json.dumps(words, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def _configs(model: Any) -> list[dict[str, Any]]:
+    """Configurations of a model's encoders: attention heads, windows and so on, which the weights do not show."""
+    configs: list[Any] = [getattr(module, "config", None) for module in model.modules()]
+    found = {id(config): config for config in configs if hasattr(config, "to_dict")}
+    return [
+        {key: value for key, value in config.to_dict().items() if key[0] != "_" and key not in _NO_MATTER}
+        for config in found.values()
+    ]
 
 
 def _path_of(model: Any) -> str | None:

@@ -1,0 +1,163 @@
+"""What killed jobs leave, what is gone when it is read, and an index that was empty for a while."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from index_cases import HashModel, clustered, make_products, rewrite_facts
+
+from rexbert_hf.retrieval.serving import embedding_cache, index_state
+from rexbert_hf.retrieval.serving.embedding_cache import EmbeddingCache
+from rexbert_hf.retrieval.serving.index import ProductIndex
+from rexbert_hf.retrieval.serving.index_folder import current_version
+from rexbert_hf.retrieval.serving.index_options import KINDS
+from rexbert_hf.retrieval.serving.leftovers import LEFT_SECONDS
+
+PRODUCTS = make_products(120)
+QUERIES = clustered(5, seed=2)
+
+
+@pytest.fixture
+def model():
+    return HashModel()
+
+
+def make_old(*paths: Path) -> None:
+    then = time.time() - LEFT_SECONDS - 60
+    for path in paths:
+        os.utime(path, (then, then))
+
+
+def test_staging_folders_of_other_machines_go_when_they_are_old(model, tmp_path):
+    index = ProductIndex.build(PRODUCTS, model, "flat")
+    index.save(tmp_path)
+    old, busy, new = (tmp_path / "versions" / f".staging-elsewhere-{number}-0123abcd" for number in (1, 2, 3))
+    for folder in (old, busy, new):
+        folder.mkdir()
+        (folder / "vectors.safetensors").write_bytes(bytes(8))
+    make_old(old / "vectors.safetensors", old, busy)
+    index.save(tmp_path)
+    assert [folder.exists() for folder in (old, busy, new)] == [False, True, True]
+
+
+def test_a_cache_keeps_no_half_written_file(model, tmp_path, monkeypatch):
+    cache = EmbeddingCache(tmp_path, model)
+    cache.encode(["a"])
+    old, new = (cache.folder / f".vectors-{name}.safetensors.1" for name in ("old", "new"))
+    for path in (old, new):
+        path.write_bytes(bytes(8))
+    make_old(old)
+    cache = EmbeddingCache(tmp_path, model)
+    assert (old.exists(), new.exists()) == (False, True)
+
+    def full(tensors, path):
+        path.write_bytes(bytes(8))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(embedding_cache, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        cache.encode(["b"])
+    assert list(cache.folder.glob(".vectors-*")) == [new]
+
+
+@pytest.mark.parametrize("gone", ["index.faiss", "bm25"])
+def test_a_version_that_is_removed_while_it_is_read_is_not_half_an_index(model, tmp_path, monkeypatch, gone):
+    """Codes and words were left out without a word; now the reader takes the newer version."""
+    writer = ProductIndex.build(PRODUCTS, model, "hnsw", lexical=True)
+    writer.save(tmp_path)
+    stale = current_version(tmp_path)
+    real, moved = index_state.read_segment, []
+
+    def late(path):
+        if not moved and path.parent == stale:
+            moved.append(path)
+            writer.delete(["p1"])
+            writer.save(tmp_path)
+            for file in sorted((stale / gone).rglob("*")) if gone == "bm25" else [stale / gone]:
+                file.unlink()
+        return real(path)
+
+    monkeypatch.setattr(index_state, "read_segment", late)
+    index = ProductIndex.load(tmp_path, model)
+    assert moved
+    assert len(index) == 119
+    assert index.state.codes is not None
+    assert index.state.lexical is not None
+
+
+def test_a_small_index_of_another_machine_opens_without_faiss(model, tmp_path, monkeypatch, caplog):
+    index = ProductIndex.build(PRODUCTS, model, "hnsw")
+    for folder in (tmp_path, tmp_path / "large"):
+        index.save(folder)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    again = ProductIndex.load(tmp_path, model)
+    assert "120 products are searched exactly" in caplog.text
+    assert again.search(QUERIES, 5) == index.search(QUERIES, 5)
+    again.upsert([{"product_id": "new", "title": "quite another"}])
+    again.save(tmp_path)
+    assert ProductIndex.load(tmp_path, model).search("quite another", 1)[0][0][0] == "new"
+    monkeypatch.setattr(index_state, "SMALL_CATALOGUE", 100)
+    with pytest.raises(ImportError, match="needs faiss"):
+        ProductIndex.load(tmp_path / "large", model)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "flat"])
+def test_an_index_that_was_empty_has_codes_again(model, kind, tmp_path):
+    index = ProductIndex.build(PRODUCTS, model, kind)
+    index.delete(index.ids())
+    index.compact()
+    assert index.search(QUERIES, 5) == [[]] * 5
+    index.save(tmp_path)
+    for refilled in (index, ProductIndex.load(tmp_path, model)):
+        assert refilled.upsert(PRODUCTS[:60]) == 60
+        assert refilled.upsert(PRODUCTS[60:]) == 60
+        assert len(refilled.state.codes) == 120
+        flat = ProductIndex.build(PRODUCTS, model, "flat")
+        assert refilled.search("thing number 7", 1)[0][0][0] == flat.search("thing number 7", 1)[0][0][0] == "p7"
+
+
+def test_of_equal_scores_the_first_rows_count(model, monkeypatch):
+    """At the cut too, in every block."""
+    monkeypatch.setattr("rexbert_hf.retrieval.serving.exact.BLOCK_ROWS", 50)
+    vectors = np.zeros((120, 4), np.float32)
+    vectors[:, 0] = 1
+    vectors[70:75, 1] = 1
+    alike = [dict(product, title="lamp") for product in PRODUCTS]
+    index = ProductIndex.build(alike, None, "flat", vectors=vectors, metric="dot", lexical=True)
+    expected = [f"p{row}" for row in [*range(70, 75), *range(5)]]
+    assert [name for name, _ in index.search(np.array([[1, 1, 0, 0]], np.float32), 10)[0]] == expected
+    bolts = [f"p{row}" for row in range(1, 30, 3)]
+    wanted = {"brand": "Bolt"}
+    assert [name for name, _ in index.search(np.array([[1, 0, 0, 0]], np.float32), 10, wanted)[0]] == bolts
+    found = index.search(["lamp"], 10, mode="lexical")[0]
+    assert [name for name, _ in found] == [f"p{row}" for row in range(10)]
+
+
+def test_index_json_is_checked_by_a_sum_of_its_own(model, tmp_path):
+    ProductIndex.build(PRODUCTS, model, "flat").save(tmp_path)
+    path = current_version(tmp_path) / "index.json"
+    text = path.read_text()
+    path.write_text(text.replace('"cosine"', '"dot"'))
+    with pytest.raises(ValueError, match=r"index\.json is damaged \(its checksum differs\): build the index again"):
+        ProductIndex.load(tmp_path, model)
+    rewrite_facts(path, lambda facts: None)  # as earlier versions wrote it
+    assert len(ProductIndex.load(tmp_path, model)) == 120
+
+
+def test_a_home_folder_is_understood(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    index = ProductIndex.build(PRODUCTS, model, "flat")
+    assert index.save("~/shop").is_relative_to(tmp_path / "shop")
+    assert len(ProductIndex.load("~/shop", model)) == 120
+
+
+def test_a_lookup_knows_living_rows_only(model):
+    rows = ProductIndex.build(PRODUCTS, model, "flat").state.rows
+    rows.kill(np.array([3, 5]))
+    assert rows.find(["p4", "p3", "none", "p4", "p119", "p5"]).tolist() == [4, -1, -1, 4, 119, -1]
+    assert rows.find([]).tolist() == []
