@@ -73,3 +73,11 @@ def test_other_test_sets_are_not_compared(caplog):
     examples = {("toy", "a"): [np.ones((5, 1))], ("toy", "b"): [np.ones((6, 1))]}
     assert compare([Toy()], examples, [("a", "b"), ("a", "c")]) == []
     assert "5 test examples and b 6" in caplog.text
+
+
+def test_means_over_other_cells_are_not_compared(caplog):
+    examples = {("toy", name): [np.random.default_rng(0).random((5, 1))] for name in "abc"}
+    over = {("toy", "a"): ("2 layers",), ("toy", "b"): ("2 layers",), ("toy", "c"): ("4 layers",)}
+    found = compare([Toy()], examples, [("a", "b"), ("a", "c")], 100, over=over)
+    assert [(row.first, row.second) for row in found] == [("a", "b")]
+    assert "the figures of a and c are means over other cells" in caplog.text

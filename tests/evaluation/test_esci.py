@@ -29,7 +29,8 @@ def test_grades_are_the_authors():
     labels = ["E", "Exact", "s", "Substitute", "C", "I"]
     assert [grade_of({"esci_label": label}, "") for label in labels] == [1.0, 1.0, 0.66, 0.66, 0.33, 0.0]
     assert [grade_of({"relevance": value}, "") for value in (1, 2.0, 3)] == [0.0, 0.5, 1.0]
-    for row in ({"label": "1"}, {"label": "X"}, {"relevance": 4.0}, {"relevance": None}, {}):
+    wrong = [{"label": label} for label in ("1", "X", "Excellent", " ")]
+    for row in (*wrong, {"relevance": 4.0}, {"relevance": None}, {}):
         with pytest.raises(ValueError, match="row 3: "):
             grade_of(row, "row 3")
 
@@ -68,8 +69,11 @@ def test_training_helps_and_is_the_same_again(tmp_path):
 
 def test_a_rate_that_diverges_is_one_line(tmp_path):
     data = TaskData(pairs(COLOURS[:1]), pairs(COLOURS[1:2]), pairs(COLOURS[2:3]))
-    with pytest.raises(ValueError, match="is no number: lower the learning rate"):
-        EsciSimilarity().run(save_tiny(tmp_path), data, 0, TaskOptions(tuning=Tuning((1e30,), (2,), 8)))
+    folder = save_tiny(tmp_path)
+    with pytest.raises(ValueError, match="no number in any of 1 runs: lower the learning rates"):
+        EsciSimilarity().run(folder, data, 0, TaskOptions(tuning=Tuning((1e30,), (2,), 8)))
+    # A grid has other cells.
+    EsciSimilarity().run(folder, data, 0, TaskOptions(tuning=Tuning((1e30, 1e-3), (1,), 8)))
 
 
 def test_home_depot_is_read_and_split_by_query(tmp_path):

@@ -14,8 +14,9 @@ from toy_tasks import RUNS, STATE, TOYS, Toy, write_model
 from rexbert_hf.evaluation import registry
 from rexbert_hf.evaluation.cache import cell_key
 from rexbert_hf.evaluation.evaluate import evaluate, status_of
+from rexbert_hf.evaluation.models import ModelUnderTest, find_model, labels
 from rexbert_hf.evaluation.settings import EvaluateSettings
-from rexbert_hf.evaluation.task import TaskOptions, content_hash
+from rexbert_hf.evaluation.task import TaskOptions, TaskSource, content_hash
 from rexbert_hf.hub import read_run, write_run
 
 
@@ -153,8 +154,41 @@ def test_the_report_says_what_figures_may_stand_beside(tmp_path, models, monkeyp
     monkeypatch.setattr("toy_tasks.Toy.comparable", "yes, with everything")
     evaluate(settings(tmp_path, models[:1], seeds=1))
     assert "comparable with the paper: no: sample shop." in (tmp_path / "out" / "report.md").read_text()
-    evaluate(settings(tmp_path, models[:1], seeds=1, data_dir=str(tmp_path)))
+    evaluate(settings(tmp_path, models[:1], seeds=1, data_dir=str(tmp_path), budget="full"))
     assert "comparable with the paper: yes, with everything." in (tmp_path / "out" / "report.md").read_text()
+    for source, said in (
+        (TaskSource(data_dir=tmp_path), "no: small budget caps rows and epochs"),
+        (TaskSource(data_dir=tmp_path, budget="full", resplit=True), "no: divided by hash"),
+        (TaskSource(dataset="my/own", budget="full"), "no: data named by the user"),
+        (TaskSource(dataset=f"{Toy.dataset_name}@v2", budget="full"), "yes, with everything"),
+    ):
+        assert Toy().comparison(source) == said
+
+
+def test_models_of_one_name_are_told_apart(tmp_path, models, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "random", 0.9)
+    folder, word = find_model("./random"), find_model("random")
+    assert labels([folder, word]) == {"./random": f"{tmp_path.name}/random", "random": "random"}
+    assert (folder.is_word, folder.path) == (False, str(tmp_path / "random"))
+    hub = ModelUnderTest("user/good", "snapshots/1", "")
+    assert labels([find_model("good"), hub]) == {"good": f"{tmp_path.name}/good", "user/good": "user/good"}
+    evaluate(settings(tmp_path, ["good", "random"], seeds=1, update_cards=True))
+    assert (tmp_path / "good" / "evaluation.json").is_file()
+    assert not (tmp_path / "random" / "evaluation.json").exists(), "the folder is not the baseline"
+    with pytest.raises(ValueError, match=r"models names one folder twice: good and \./good"):
+        evaluate(settings(tmp_path, ["good", "./good"], seeds=1))
+
+
+def test_several_processes_are_refused(tmp_path, models, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="the evaluation runs in one process, and WORLD_SIZE is 2"):
+        evaluate(settings(tmp_path, models))
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.setattr("rexbert_hf.evaluation.runner.asked_processes", lambda: 2)
+    with pytest.raises(ValueError, match="one process, and 2 were asked for"):
+        evaluate(settings(tmp_path, models))
+    assert not RUNS
 
 
 def test_cells_say_when_and_with_what_they_were_measured(tmp_path, models, monkeypatch):
@@ -245,6 +279,7 @@ def test_cards_show_the_figures(tmp_path, models):
     card = ModelCard.load(Path(models[0]) / "README.md")
     (entry,) = card.data.eval_results
     assert (entry.metric_type, entry.dataset_name, entry.task_name) == ("accuracy", "sample shop", "A toy")
+    assert (entry.dataset_split, entry.metric_args["budget"], entry.metric_args["seeds"]) == ("test", "small", 2)
     figures = json.loads((Path(models[0]) / "evaluation.json").read_text())["metrics"]
     assert entry.metric_value == figures[0]["metric_value"]
     assert f"| A toy | sample shop | accuracy | {entry.metric_value} |" in card.content
@@ -297,6 +332,8 @@ def test_bad_settings(tmp_path, models):
         ({"seeds": 0}, "at least 1"),
         ({"pairs": [["good", "random"]]}, "pairs holds"),
         ({"datasets": {"other": "x"}}, "names the tasks other"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"max_length": 1}, "max_length must be at least 4"),
     ):
         with pytest.raises(ValueError, match=message):
             EvaluateSettings(**{"models": models, "tasks": ["toy"], **changes})

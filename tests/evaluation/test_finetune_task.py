@@ -62,6 +62,7 @@ def test_the_model_is_kept_with_its_figures(tmp_path, model, monkeypatch):
     card = ModelCard.load(tmp_path / "out" / "README.md")
     (entry,) = card.data.eval_results
     assert (entry.metric_name, entry.metric_value) == ("recall@100", round(results["test"]["recall@100"], 5))
+    assert (entry.dataset_split, entry.metric_args["budget"], entry.metric_args["seed"]) == ("test", "small", 0)
     assert read_run(tmp_path / "out")["results"]["test"] == results["test"]
     assert not list((tmp_path / "out" / "cache").iterdir())  # checkpoints are gone
     monkeypatch.setattr(ProductSearchTuned, "run", None)
@@ -126,7 +127,7 @@ def test_changed_data_are_learnt_again(tmp_path, model, monkeypatch):
         finetune_task(settings)
 
 
-def test_what_cannot_be_kept(tmp_path, model):
+def test_what_cannot_be_kept(tmp_path, model, monkeypatch):
     for changes, message in (
         ({"task": "product_search"}, "trains nothing"),
         ({"model": "bm25"}, "is a baseline"),
@@ -135,6 +136,9 @@ def test_what_cannot_be_kept(tmp_path, model):
     ):
         with pytest.raises(ValueError, match=message):
             finetune_task(FinetuneTaskSettings(**{"model": model, "output_dir": str(tmp_path / "out"), **changes}))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="fine-tuning on a task runs in one process, and WORLD_SIZE is 2"):
+        finetune_task(FinetuneTaskSettings(model=model, output_dir=str(tmp_path / "out")))
     with pytest.raises(ValueError, match="no task 'x'"):
         FinetuneTaskSettings(task="x")
     with pytest.raises(ValueError, match="one task"):

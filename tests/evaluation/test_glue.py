@@ -118,6 +118,20 @@ def test_missing_and_wrong_files_are_one_line(tmp_path):
             glue.RTE().load(TaskSource(data_dir=tmp_path))
 
 
+def test_a_few_short_lines_are_left_out_and_counted(tmp_path, caplog):
+    folder = write_glue(tmp_path, glue.QQP, rows=(2_000, 20))
+    with (folder / "train.tsv").open("a", encoding="utf-8") as handle:
+        handle.write("2000\t1\t2\n")
+    data = glue.QQP().load(TaskSource(data_dir=tmp_path, budget="full"))
+    assert len(data.train) + len(data.dev) == 2_000
+    assert data.counts == {"short_lines": 1}
+    assert "train.tsv: 1 of 2001 lines are left out: too few fields" in caplog.text
+    with (folder / "train.tsv").open("a", encoding="utf-8") as handle:
+        handle.write("2001\t1\t2\n" * 2)
+    with pytest.raises(ValueError, match=r"train.tsv, line 2002: 3 fields, but column 'is_duplicate' is wanted \(3 of"):
+        glue.QQP().load(TaskSource(data_dir=tmp_path, budget="full"))
+
+
 def test_the_hub_form_is_read_and_its_unlabelled_test_is_not(tmp_path):
     features = Features({"premise": Value("string"), "hypothesis": Value("string"),
                          "label": ClassLabel(names=["entailment", "neutral", "contradiction"])})  # fmt: skip

@@ -17,6 +17,7 @@ from rexbert_hf.evaluation.searchers import biencoder
 from rexbert_hf.evaluation.task import TaskOptions, TaskSource
 from rexbert_hf.metrics import grades_of, recall_at_k
 from rexbert_hf.models import RexBertConfig, RexBertModel
+from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings, load_biencoder
 from rexbert_hf.retrieval.training.exact_search import exact_top_k
 
 SHAPE = {"num_hidden_layers": 4, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2}
@@ -64,6 +65,9 @@ def test_cells_are_the_hidden_states(tmp_path, shop):
     result = task.run(str(tmp_path), shop, 0, TaskOptions())
     check_result(task, result)
     assert result.counts["cells"] == 4
+    assert task.averaged_over(result) == (
+        "2 layers, 8 dimensions", "2 layers, 32 dimensions", "4 layers, 8 dimensions", "4 layers, 32 dimensions",
+    )  # fmt: skip
     relevant = shop.judged.count(shop.scale.relevant)
     queries, products = (by_hand(model, tokenizer, texts) for texts in (shop.query_texts, shop.product_texts))
     means = {}
@@ -91,6 +95,15 @@ def test_a_stock_encoder_that_was_fine_tuned_over_a_grid_gets_its_cells(tmp_path
     tokenizer.save_pretrained(tmp_path / "bert")
     whole, _ = biencoder(str(tmp_path / "bert"), TaskOptions())
     assert grid_of(str(tmp_path / "bert"), whole) == [(1, 8), (2, 32)]
+    whole[0].auto_model.config.matryoshka_cells = [[1, 8], [2, 32], [2, 64]]
+    assert grid_of(str(tmp_path / "bert"), whole) == [(1, 8), (2, 32)], "two that are one by the model's width"
+
+
+def test_both_encoders_are_cut(tmp_path, shop):
+    save(tmp_path / "base", shop)
+    load_biencoder(BiEncoderSettings(base=str(tmp_path / "base"), shared=False)).save(str(tmp_path / "two"))
+    one, two = (GridRetrieval().run(str(tmp_path / name), shop, 0, TaskOptions()) for name in ("base", "two"))
+    assert two.metrics == pytest.approx(one.metrics)
 
 
 def test_a_plain_model_gets_thirds_of_its_layers(tmp_path, shop):

@@ -216,3 +216,6 @@ def test_settings_name_one_judge(server):
         JudgeSettings()
     with pytest.raises(ValueError, match="either cross_encoder or endpoint"):
         JudgeSettings(cross_encoder="x", endpoint=endpoint(server))
+    for name in ("depth", "max_queries"):
+        with pytest.raises(ValueError, match=f"judge.{name} must be at least 1; got 0"):
+            JudgeSettings(cross_encoder="x", **{name: 0})

@@ -58,6 +58,8 @@ def test_the_published_form_is_read(tmp_path):
     assert [len(part) for part in data.named().values()] == [40, 40, 40]
     row = data.train[1].row
     assert (row.text, row.pair, row.label) == ('"mug 1" 16 GB x', "cup 1", "same")
+    with pytest.raises(ValueError, match="resplit would put pairs of one offer on two sides"):
+        task.load(TaskSource(data_dir=tmp_path, resplit=True))
     changed = task.perturbed(data.train[1], "units")
     assert changed.row.text == '"mug 1" 16GB x'
     gold = np.array([one.gold for one in data.test])
@@ -101,6 +103,8 @@ def test_clusters_never_stand_on_two_sides(tmp_path):
     assert all(len(side) > 10 for side in sides)
     assert len(set.union(*sides)) == sum(map(len, sides))
     assert 0.2 < np.mean([one.gold for one in data.train]) < 0.5
+    again = PriceRunnerMatching().load(TaskSource(data_dir=tmp_path, budget="full", resplit=True))
+    assert again.named() == data.named(), "pairs that were divided once more would put one cluster on two sides"
     with gzip.open(folder / "pricerunner_aggregate.csv.gz", "at", encoding="utf-8") as handle:
         handle.write("1,2\n")
     with pytest.raises(ValueError, match="line 601: 2 fields where 7 are wanted"):
@@ -116,6 +120,16 @@ def test_listings_are_read_with_their_characters(tmp_path):
         archive.writestr("train.csv", "\n".join(lines) + "\n")
     data = ShopeeMatching().load(TaskSource(data_dir=tmp_path))
     assert data.train[0].row.text.startswith("caf\u00e9 cup ")
+
+
+def test_a_dev_split_without_matches_is_refused(tmp_path):
+    """The cut of a match is decided there."""
+    write_wdc(tmp_path / "wdc_products", [wdc_line(f"mug {i}", "cup", i % 2) for i in range(10)])
+    for category in ProductMatching.categories:
+        with gzip.open(tmp_path / "wdc_products" / category / "valid.txt.medium.gz", "wt", encoding="utf-8") as handle:
+            handle.write(wdc_line("mug", "cup", 0))
+    with pytest.raises(ValueError, match="all 4 rows of the dev split have the label 'different'"):
+        ProductMatching().load(TaskSource(data_dir=tmp_path))
 
 
 def test_the_sample_shop_has_both_classes():

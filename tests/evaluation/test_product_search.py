@@ -17,6 +17,7 @@ from rexbert_hf.evaluation.product_search_tuned import ProductSearchTuned
 from rexbert_hf.evaluation.runner import check_result
 from rexbert_hf.evaluation.search_data import ESCI_SCALE, HOMEDEPOT_SCALE, SearchProtocol, load_protocol
 from rexbert_hf.evaluation.task import DataMissing, TaskOptions, TaskSource, Tuning
+from rexbert_hf.evaluation.tuning import TuningChanges
 from rexbert_hf.metrics import Judgements
 from rexbert_hf.retrieval.pairs.events import QuerySplit
 from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings, load_biencoder
@@ -130,7 +131,7 @@ def small_shop():
     data = load_search_data(SearchDataSettings(sample_size=150))
     queries = data.of(TEST)
     counts = {"train_queries": len(data.of(TRAIN))}
-    return SearchProtocol(data, ESCI_SCALE, queries, np.arange(len(data.texts)), 0, counts)
+    return SearchProtocol(data, ESCI_SCALE, queries, np.arange(len(data.texts)), counts)
 
 
 def test_fine_tuning_learns_and_leaves_the_model(bare, tmp_path):
@@ -141,6 +142,30 @@ def test_fine_tuning_learns_and_leaves_the_model(bare, tmp_path):
     assert after.metrics["recall@10"] > before.metrics["recall@10"] + 0.05
     kept = ProductSearch().run(str(tmp_path / "kept"), shop, 0, TaskOptions(max_length=16))
     assert kept.metrics["recall@10"] == pytest.approx(after.metrics["recall@10"], abs=1e-9)
+
+
+def test_a_model_with_two_encoders_is_measured_as_it_is(bare, tmp_path):
+    shop, folder = small_shop(), str(tmp_path / "two")
+    load_biencoder(BiEncoderSettings(base=str(bare), shared=False, max_tokens=16)).save(folder)
+    one, two = (ProductSearch().run(str(model), shop, 0, TaskOptions(max_length=16)) for model in (bare, folder))
+    assert two.metrics == pytest.approx(one.metrics)
+    options = TaskOptions(max_length=16, tuning=Tuning((5e-3,), (1,), 64), keep=tmp_path / "kept", device="cpu")
+    tuned = ProductSearchTuned().run(folder, shop, 0, options)
+    kept = ProductSearch().run(str(tmp_path / "kept"), shop, 0, TaskOptions(max_length=16))
+    assert kept.metrics["recall@10"] == pytest.approx(tuned.metrics["recall@10"], abs=1e-9)
+    assert tuned.metrics != two.metrics
+
+
+def test_what_a_user_says_of_a_grid_leaves_dssm_the_rest_of_its_own():
+    shop, task = small_shop(), ProductSearchTuned()
+    seen = []
+    task._fit_one = lambda model, data, seed, options, tuning: seen.append(tuning) or (model, 0.0)
+    changes = TaskOptions(tuning=TuningChanges(batch_size=64))
+    for model, options in (("dssm", TaskOptions()), ("dssm", changes), ("any", changes)):
+        task.fit(model, shop, 0, options)
+    assert seen == [Tuning((1e-2,), (6,), 256), Tuning((1e-2,), (6,), 64), Tuning((2e-4,), (2,), 64)]
+    assert task.config(changes)["dssm"] == [[1e-2], [6], 64]
+    assert "dssm" not in task.config(TaskOptions()), "results by the task's own grids stay in the cache"
 
 
 def test_dssm_is_a_word():
@@ -190,6 +215,13 @@ def test_pairs_of_a_dataset(tmp_path):
     rows = [(query, uid, title, {"E": 3, "C": 1.5}[label], split) for query, uid, title, label, split in rows]
     protocol = load_protocol(write("graded.csv", ["query", "product_id", "title", "relevance", "split"], rows))
     assert protocol.scale is HOMEDEPOT_SCALE
+    words = [("lamp", "a", "Red lamp", "Exact", "test"), ("rug", "c", "Rug", "exact", "train")]
+    protocol = load_protocol(write("words.csv", ["query", "product_id", "title", "label", "split"], words))
+    assert protocol.judged.grades.tolist() == [1.0]
+    words[1] = ("rug", "c", "Rug", "Excellent", "train")
+    odd = write("odd.csv", ["query", "product_id", "title", "label", "split"], words)
+    with pytest.raises(ValueError, match=r"odd.csv, row 1: the label 'Excellent' is outside the set"):
+        load_protocol(odd)
     with pytest.raises(ValueError, match=r"bad.csv: no column title"):
         load_protocol(write("bad.csv", ["query", "product_id", "label"], [("lamp", "a", "E")]))
 

@@ -11,7 +11,6 @@ from datasets import Dataset, DatasetDict
 from tuning_cases import TEXTS, THINGS, save_tiny
 
 from rexbert_hf.evaluation import tuned_task
-from rexbert_hf.evaluation.classification import ProductClassification
 from rexbert_hf.evaluation.registry import make_task
 from rexbert_hf.evaluation.task import DataMissing, TaskOptions, TaskSource, Tuning
 from rexbert_hf.evaluation.task_splits import TaskData
@@ -143,7 +142,6 @@ def test_paths_are_decoded_within_the_hierarchy():
     # Sums of logits: A > y .405 - .847, B > z -.405 - .447, A > x .405 - 2.2; then A > x .405 - .2.
     assert task.decode(answers, examples[:2], data) == [(0, 2), (0, 1)]
     assert task.decode(1 - answers[:1], examples[:1], data) == [(0, 1)], "-.405 + 2.2"
-    assert ProductClassification(threshold=True).decode(answers, examples[:2], data) == [[0], [0]]
 
 
 def test_perturbed_values_are_those_of_the_new_title():
@@ -171,6 +169,34 @@ def test_values_that_no_tag_can_say_stay_gold_on_changed_titles():
         changed = task.perturbed(example, kind)
         assert len(changed.gold) == len(example.gold) == 3
         assert {("line", "wick"), ("brand", "Ostwick")} < set(changed.gold)
+
+
+def test_values_that_a_title_does_not_say_are_counted(tmp_path):
+    row = {"title": "Ostwick Kettle", "attributes": [
+        {"name": "brand", "value": "Ostwick"}, {"name": "colour", "value": "red"}]}  # fmt: skip
+    rows = [{**row, "product_id": str(i), "title": f"Ostwick Kettle {i}"} for i in range(60)]
+    Dataset.from_list(rows).save_to_disk(tmp_path / "set")
+    data = make_task("attribute_extraction").load(TaskSource(dataset=str(tmp_path / "set")))
+    assert data.counts["values_not_in_title"] == 60
+    assert data.notes == ("60 values of product records are not in their titles: left out of the gold values",)
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("product_classification", {"title": "mug", "category_path": ["A", None]}),
+        ("product_classification", {"title": 3, "category_path": ["A"]}),
+        ("attribute_extraction", {"title": "mug", "attributes": [{"name": "kind", "value": None}]}),
+        ("attribute_extraction", {"title": "mug", "attributes": [{"name": "kind", "value": None}], "product_id": "1"}),
+        ("attribute_extraction", {"title": "mug", "attributes": [{"value": "mug"}]}),
+        ("attribute_extraction", {"title": 3, "attributes": []}),
+        ("review_qa", {"question": "q ?", "context": "ab", "answers": {"text": ["ab"]}}),
+        ("review_qa", {"question": "q ?", "context": "ab", "answers": {"text": ["ab"], "answer_start": [0, 1]}}),
+    ],
+)
+def test_a_bad_row_is_one_line_with_its_place(name, row):
+    with pytest.raises(ValueError, match=r"^set train row 7: [^\n]+$"):
+        make_task(name).read_row(row, "set train row 7")
 
 
 # --- where data come from ---

@@ -69,6 +69,42 @@ def test_a_grid_changes_what_it_names_of_the_tasks_that_train():
         GridSettings(learning_rates=[])
 
 
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"epochs": [2, 0]}, "epochs 0: at least 1"),
+        ({"batch_size": 0}, "batch_size 0: at least 1"),
+        ({"learning_rates": [1e-4, 0.0]}, "a rate is above 0"),
+        ({"learning_rates": [float("nan")]}, "a rate is above 0"),
+    ],
+)
+def test_a_grid_that_nothing_learns_with_is_refused(grid, message):
+    with pytest.raises(ValueError, match=message):
+        GridSettings(**grid)
+    with pytest.raises(ValueError, match=message):
+        Tuning(**{name: tuple(value) if isinstance(value, list) else value for name, value in grid.items()})
+
+
+def test_glue_keeps_its_splits_and_says_which_one_is_measured(tmp_path):
+    task = make_task("glue_qqp")
+    for dataset, said in (
+        ("nyu-mll/glue", "yes, GLUE dev set (full budget)"),
+        ("nyu-mll/glue:qqp@main", "yes, GLUE dev set (full budget)"),
+        ("my/questions", "no: data named by the user"),
+    ):
+        source = TaskSource(dataset=dataset, budget="full", resplit=True)
+        assert (task.comparison(source), task.measured_split(source)) == (said, "validation")
+    for name, files, split in (
+        ("glue_rte", ("train.tsv", "dev.tsv"), "validation"),
+        ("glue_sst2", ("train.tsv", "dev.tsv", "test.tsv"), "test"),
+    ):
+        task = make_task(name)
+        (tmp_path / task.folder).mkdir(parents=True)
+        for file in files:
+            (tmp_path / task.folder / file).write_text("sentence\tsentence1\tsentence2\tlabel\n")
+        assert task.measured_split(TaskSource(data_dir=tmp_path)) == split
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_says_what_it_is(name):
     task = make_task(name)

@@ -6,10 +6,11 @@ the attribute. Values are the title's own letters; blanks at their ends, which s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from .whole_files import json_of, text_of
 
 ABSENT_VALUE = "n/a"
 """Stands where the title does not say the attribute."""
@@ -43,7 +44,7 @@ def attributed_title(
         category: of the product.
 
     Raises:
-        ValueError: if the title is empty, an attribute has no name, or a value is not in the title.
+        ValueError: if the title is empty, an attribute has no name, or a value is no text or not in the title.
 
     Example:
         >>> attributed_title("Red mug", [("colour", " Red ")], "row 0").values
@@ -57,6 +58,8 @@ def attributed_title(
         raise ValueError(f"{where}: the title is empty")
     kept = []
     for name, value in values:
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise ValueError(f"{where}: the value {value!r} of {name!r} is no text")
         value = value.strip()
         if not value or value.lower() == ABSENT_VALUE:
             continue
@@ -78,20 +81,16 @@ def read_attributed_titles(path: str | Path) -> list[AttributedTitle]:
         FileNotFoundError: if it is not there.
         ValueError: if a line has another form or a value is not in its title, with the line.
     """
-    found = []
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                found.append(_title(line, f"{path}:{number}"))
-    return found
+    lines = text_of(path).split("\n")
+    return [_title(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def _title(line: str, where: str) -> AttributedTitle:
+    entry = json_of(line, where)
     try:
-        entry = json.loads(line)
         targets: Mapping[str, Any] = entry["target_scores"]
         values = [(name, value) for name, scores in targets.items() for value in scores]
         return attributed_title(entry["input"], values, where, entry.get("category"))
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         shown = f"{type(error).__name__} {error}"
         raise ValueError(f"{where}: not {{input, target_scores: {{attribute: {{value: 1}}}}}} ({shown})") from None

@@ -23,8 +23,8 @@ _LAZY = {
     "TaskOptions": "task",
     "TaskResult": "task",
     "TaskSource": "task",
-    "Tuning": "task",
     "content_hash": "task",
+    "Tuning": "tuning",
 }
 
 __all__ = list(_LAZY)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ from rexbert_hf.catalog.attribute_files import AttributedTitle, attributed_title
 from rexbert_hf.evaluation.fine_tuning_rows import HeadName, Row
 from rexbert_hf.evaluation.robustness import ALIGNED, perturb, perturb_words
 from rexbert_hf.evaluation.shared_scores import SpanScores
-from rexbert_hf.evaluation.task import Tuning
+from rexbert_hf.evaluation.task import TaskSource, Tuning
 from rexbert_hf.evaluation.task_splits import NO_TEST, Example, TaskData, hash_split
 from rexbert_hf.evaluation.tuned_task import TunedTask, rare_brand_slice
 from rexbert_hf.evaluation.word_tags import borrowed_tags, place_values, split_words
@@ -56,6 +57,15 @@ class AttributeExtraction(SpanScores, TunedTask):
     full = Tuning((1e-4,), (8,), 16)
     slice_kinds = ("typos", "casing", "units")
     version = 2
+    _unsaid = 0
+
+    def _read(self, source: TaskSource) -> TaskData:
+        self._unsaid = 0
+        data = super()._read(source)
+        if not self._unsaid:
+            return data
+        note = f"{self._unsaid} values of product records are not in their titles: left out of the gold values"
+        return replace(data, counts={**data.counts, "values_not_in_title": self._unsaid}, notes=(*data.notes, note))
 
     def read_folder(self, folder: Path) -> TaskData:
         """Two files of JSON lines."""
@@ -66,13 +76,19 @@ class AttributeExtraction(SpanScores, TunedTask):
         return TaskData(train, dev, test, self.labels_of(examples), counts)
 
     def read_row(self, row: Mapping[str, Any], where: str) -> Example:
-        """Columns `title` and `attributes`."""
-        if row.get("title") is None or row.get("attributes") is None:
+        """Columns `title` and `attributes`; product records have values that their titles do not say."""
+        title = row.get("title")
+        if not isinstance(title, str) or row.get("attributes") is None:
             raise ValueError(f"{where}: no title or no attributes; the columns are title, attributes")
-        said = [(one["name"], one["value"]) for one in row["attributes"]]
+        try:
+            values = [(one["name"], one["value"]) for one in row["attributes"]]
+        except (KeyError, TypeError):
+            raise ValueError(f"{where}: attributes are a list of name and value") from None
+        said = values
         if "product_id" in row:
-            said = [(name, value) for name, value in said if _says(row["title"], value)]
-        return _example(attributed_title(row["title"], said, where))
+            said = [(name, value) for name, value in values if not isinstance(value, str) or _says(title, value)]
+        self._unsaid += len(values) - len(said)
+        return _example(attributed_title(title, said, where))
 
     def read_sample(self) -> list[Example]:
         """Titles of the sample shop with brand and the attributes that they say."""

@@ -19,7 +19,6 @@ from rexbert_hf.evaluation.task import Tuning
 from rexbert_hf.evaluation.task_splits import Example, TaskData, hash_split
 from rexbert_hf.evaluation.tuned_task import TunedTask, rare_brand_slice
 from rexbert_hf.metrics.classification import label_counts, label_scores
-from rexbert_hf.metrics.spans import precision_recall_f1
 
 LEVELS = " > "
 SAMPLE_PRODUCTS = 900
@@ -36,9 +35,6 @@ class ProductClassification(TunedTask):
 
     Data: 44 thousand titles, 170 paths, in place of the paper's 10,039 from Amazon, which are not public. The paper has
     accuracy 66.5, micro and macro F1 81.9 and 78.8 for BERT; 78.7, 90.4 and 90.9 for E-BERT.
-
-    Args:
-        threshold: predict every node above one half, and not the most likely path.
     """
 
     name = "product_classification"
@@ -56,9 +52,6 @@ class ProductClassification(TunedTask):
     small = Tuning((3e-4,), (4,), 32)
     full = Tuning((5e-5,), (5,), 32)
     slice_kinds = ("typos", "casing", "word_order", "units")
-
-    def __init__(self, threshold: bool = False) -> None:
-        self.threshold = threshold
 
     def read_folder(self, folder: Path) -> TaskData:
         """One CSV; rows with a comma too many are left out and counted."""
@@ -90,8 +83,6 @@ class ProductClassification(TunedTask):
 
     def decode(self, answers: Any, examples: Sequence[Example], data: TaskData) -> Sequence[Any]:
         """Label numbers of each example from its probabilities."""
-        if self.threshold:
-            return [np.flatnonzero(row > 0.5).tolist() for row in answers]
         number = {label: i for i, label in enumerate(data.labels)}
         paths = sorted({tuple(number[one] for one in example.gold) for example in data.train})
         member = np.zeros((len(paths), len(number)))
@@ -117,10 +108,6 @@ class ProductClassification(TunedTask):
     def score_sums(self, sums: np.ndarray, n: np.ndarray | int) -> np.ndarray:
         """Share of titles with all nodes right."""
         return np.asarray(sums)[..., 0] / n
-
-    def micro_f1(self, examples: np.ndarray) -> float:
-        """Micro F1 of the statistics of some examples, for a bootstrap of the second figure."""
-        return float(precision_recall_f1(examples[:, 1:].sum(axis=0)).f1)
 
     def guess(self, examples: Sequence[Example], data: TaskData, rng: np.random.Generator) -> Sequence[Any]:
         """Paths of drawn training titles."""
@@ -153,7 +140,7 @@ class OfferClassification(ProductClassification):
         header = ["id", "title", "merchant", "cluster", "cluster_label", "category_id", "category"]
         rows = read_records(file, columns, header=header)
         tree = folder.parent / "taxonomy" / TAXONOMY_FILE
-        ancestors = ancestors_of(sorted(set(rows["category"])), tree) if tree.exists() else {}
+        ancestors = ancestors_of(sorted({name for name in rows["category"] if name}), tree) if tree.exists() else {}
         examples = [
             _example(
                 row["title"], [*ancestors.get(row["category"], ()), row["category"]], f"{file}:{number}", row["product"]
@@ -195,8 +182,8 @@ def ancestors_of(categories: Sequence[str], tree: Path) -> dict[str, tuple[str, 
 
 
 def _example(title: str, path: Sequence[str], where: str, key: str | None = None) -> Example:
-    names = [name.strip() for name in path]
-    if not title.strip() or not names or not all(names):
+    names = [name.strip() if isinstance(name, str) else "" for name in path]
+    if not isinstance(title, str) or not title.strip() or not names or not all(names):
         raise ValueError(f"{where}: the title is empty, or a level of its path {path!r} is")
     nodes = [LEVELS.join(names[: depth + 1]) for depth in range(len(names))]
     return Example(Row(title, label=nodes, where=where), nodes, title if key is None else key)

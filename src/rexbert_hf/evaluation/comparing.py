@@ -8,7 +8,7 @@ the spread in the table, not in the p-value.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ def compare(
     pairs: Sequence[tuple[str, str]],
     resamples: int = 10_000,
     cache_dir: Path | None = None,
+    over: Mapping[tuple[str, str], tuple[str, ...]] | None = None,
 ) -> list[Comparison]:
     """Compare pairs of models on every task that both of them have.
 
@@ -68,6 +69,7 @@ def compare(
         pairs: models to compare.
         resamples: of the bootstrap.
         cache_dir: resampled scores that take long are kept there.
+        over: (task, model) -> what else than examples the figure is a mean over (`Task.averaged_over`).
     """
     scores: dict[tuple[str, str], np.ndarray] = {}
     found = []
@@ -81,6 +83,12 @@ def compare(
                 logger.warning(
                     "%s: %s has %d test examples and %s %d: they are not compared",
                     task.name, first, len(ours[0]), second, len(theirs[0]),
+                )  # fmt: skip
+                continue
+            if over and over.get((task.name, first)) != over.get((task.name, second)):
+                logger.warning(
+                    "%s: the figures of %s and %s are means over other cells: they are not compared",
+                    task.name, first, second,
                 )  # fmt: skip
                 continue
             for model, arrays in ((first, ours), (second, theirs)):

@@ -10,7 +10,7 @@ from rexbert_hf.evaluation.comparing import compare
 from rexbert_hf.evaluation.models import labels
 from rexbert_hf.evaluation.plots import intervals, plot_figures
 from rexbert_hf.evaluation.report import results_of, update_cards, write_results
-from rexbert_hf.evaluation.runner import run_tasks
+from rexbert_hf.evaluation.runner import run_alone, run_tasks
 from rexbert_hf.evaluation.settings import EvaluateSettings
 from rexbert_hf.hub import write_run
 from rexbert_hf.settings import sole_run, to_dict
@@ -29,9 +29,10 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         The content of `results.json`.
 
     Raises:
-        ValueError: if no model can be had.
+        ValueError: if no model can be had, two are one folder, or several processes were started.
         OSError: if a result cannot be written.
     """
+    run_alone("the evaluation")
     outcome = run_tasks(settings)
     folder = Path(settings.output_dir)
     examples = {
@@ -41,7 +42,13 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         if outcome.of(task.name, model.name)
     }
     pairs = settings.compared([model.name for model in outcome.models])
-    comparisons = compare(outcome.tasks, examples, pairs, settings.resamples, folder / "cache")
+    over = {
+        (task.name, model.name): task.averaged_over(cell.result)
+        for task in outcome.tasks
+        for model in outcome.models
+        for cell in outcome.of(task.name, model.name)[:1]
+    }
+    comparisons = compare(outcome.tasks, examples, pairs, settings.resamples, folder / "cache", over)
     results = results_of(settings, outcome, comparisons)
     values = intervals(outcome.tasks, examples, folder / "cache")
     name_of = labels(outcome.models)

@@ -31,11 +31,10 @@ from rexbert_hf.evaluation.fine_tuning_match import MatchHead
 from rexbert_hf.evaluation.fine_tuning_model import load_head_model
 from rexbert_hf.evaluation.fine_tuning_rows import HeadName, Row, check_rows, labels_of
 from rexbert_hf.evaluation.task import Tuning
+from rexbert_hf.evaluation.training_steps import TrainingSteps
 from rexbert_hf.retrieval.training.biencoder import find_base
 from rexbert_hf.training.cpu import tune_cpu
 from rexbert_hf.training.heldout import accepts_flat
-from rexbert_hf.training.optimizer import parameter_groups
-from rexbert_hf.training.schedules import schedule_factor
 
 logger = logging.getLogger(__name__)
 
@@ -248,7 +247,7 @@ def _head_for(head: HeadName, train: Sequence[Row], dev: Sequence[Row], labels: 
     """The head, with all that it takes from the rows."""
     known = list(labels_of(head, train) if labels is None else labels)
     check_rows(head, train, known, "training")
-    check_rows(head, dev, known, "dev", several=False)
+    check_rows(head, dev, known, "dev", several=HEADS[head].settles)
     made = HEADS[head](known)
     if isinstance(made, RegressionHead):
         made.fit_scale(train)
@@ -299,18 +298,17 @@ class _Loop:
         model = self.fitted.model
         lengths = np.array([len(one.ids) for one in self.features])
         passes = [bucketed(lengths, batch_size, rng) for _ in range(epochs)]
-        total = sum(map(len, passes))
-        optimizer = torch.optim.AdamW(parameter_groups(model, self.weight_decay), lr=rate, fused=True)
+        steps = TrainingSteps(model, rate, sum(map(len, passes)), self.warmup, self.weight_decay)
         scores: list[float] = []
-        kept, step = None, 0
+        kept = None
         for batches in passes:
             model.train()
             for batch in batches:
-                factor = schedule_factor("linear", step + 0.5, total, warmup=self.warmup * total)
-                if not self._step(optimizer, rate * factor, batch):
-                    logger.warning("rate %g: the loss of step %d is no number; this run ends here", rate, step)
+                loss, _ = _forward(self.fitted, [self.features[i] for i in batch], learn=True)
+                assert loss is not None
+                if not steps.take(loss):
+                    logger.warning("rate %g: the loss of step %d is no number; this run ends here", rate, steps.done)
                     return self._end(rate, epochs, scores, kept)
-                step += 1
             score = float(self.metric(self.fitted.settle(self.dev), self.dev))
             scores.append(score if np.isfinite(score) else UNDEFINED)
             if scores[-1] > max(scores[:-1], default=-np.inf) and len(scores) < epochs:
@@ -323,16 +321,3 @@ class _Loop:
             self.fitted.model.load_state_dict(kept)
         logger.info("rate %g, %d epochs: %s", rate, epochs, ", ".join(f"{score:.4f}" for score in scores))
         return Trial(rate, epochs, tuple(scores))
-
-    def _step(self, optimizer: torch.optim.Optimizer, rate: float, batch: np.ndarray) -> bool:
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        loss, _ = _forward(self.fitted, [self.features[i] for i in batch], learn=True)
-        assert loss is not None
-        if not bool(torch.isfinite(loss)):
-            return False
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.fitted.model.parameters(), 1.0)
-        optimizer.step()
-        return True

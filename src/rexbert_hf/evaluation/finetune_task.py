@@ -12,7 +12,7 @@ from typing import Any
 from rexbert_hf.evaluation.models import ModelUnderTest, find_model
 from rexbert_hf.evaluation.registry import make_task
 from rexbert_hf.evaluation.report import card_metric
-from rexbert_hf.evaluation.runner import check_result, where
+from rexbert_hf.evaluation.runner import check_result, run_alone, where
 from rexbert_hf.evaluation.settings import FinetuneTaskSettings
 from rexbert_hf.evaluation.task import DataMissing, Task
 from rexbert_hf.hub import push_run, read_run, write_card, write_run
@@ -50,9 +50,11 @@ def finetune_task(settings: FinetuneTaskSettings) -> dict[str, Any]:
         The `results` of `run.json`.
 
     Raises:
-        ValueError: if the task trains nothing, its data are not there, or the folder holds something else.
+        ValueError: if the task trains nothing, its data are not there, the folder holds something else, or several
+            processes were started.
         FileNotFoundError: if there is no such model.
     """
+    run_alone("fine-tuning on a task")
     output = Path(settings.output_dir)
     work = _work(settings)
     results = _finished(output, settings, work)
@@ -112,19 +114,21 @@ def _run(output: Path, settings: FinetuneTaskSettings, work: _Work) -> dict[str,
     check_result(task, result)
     if not any(staged.rglob("*.safetensors")):
         raise ValueError(f"task {task.name} left no model: it keeps none")
-    data_name = where(task, settings.source(task.name))
+    source = settings.source(task.name)
+    data_name = where(task, source)
+    args = {"budget": settings.budget, "seed": settings.seed, "test_examples": len(result.examples)}
     results: dict[str, Any] = {
         "test": result.metrics,
         "slices": result.slices,
         "counts": result.counts,
         "notes": list(result.notes),
-        "metrics": [card_metric(task, result.metrics[task.metric], data_name)],
+        "metrics": [card_metric(task, result.metrics[task.metric], data_name, task.measured_split(source), args)],
         "seconds": round(time.perf_counter() - start, 1),
     }
-    source = {"name": data_name, "fingerprint": work.fingerprint}
+    data = [{"name": data_name, "fingerprint": work.fingerprint}]
     keys: dict[str, Any] = {"base_key": work.model.key, "data_key": work.fingerprint, "model_key": files_key(staged)}
     card = _card(work, settings, staged)
-    write_run(output, config=to_dict(settings), results=results, data=[source], card=card, **keys)
+    write_run(output, config=to_dict(settings), results=results, data=data, card=card, **keys)
     for path in model_files(output):
         path.unlink()
     for path in staged.iterdir():

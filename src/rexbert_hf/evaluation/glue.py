@@ -42,6 +42,7 @@ class GlueTask(TunedTask):
     classes: ClassVar[tuple[str, ...]] = ("not_entailment", "entailment")
     paper = "RexBERT"
     domain = False
+    keeps_splits = True
     head: ClassVar[HeadName] = "sequence"
     metric = "accuracy"
     split = "published train and dev; a tenth of train, by hash, chooses"
@@ -80,29 +81,44 @@ class GlueTask(TunedTask):
 
     def comparison(self, source: TaskSource) -> str:
         """As `Task.comparison`: a data set's labelled part is GLUE's dev set, for all nine."""
-        return "yes, GLUE dev set (full budget)" if source.dataset is not None else super().comparison(source)
+        found = super().comparison(source)
+        return "yes, GLUE dev set (full budget)" if source.dataset is not None and found == self.comparable else found
+
+    def is_benchmark(self, dataset: str) -> bool:
+        """As `Task.is_benchmark`, with the configuration or without."""
+        return super().is_benchmark(self._hub_name(dataset))
+
+    def measured_split(self, source: TaskSource) -> str:
+        """As `Task.measured_split`: GLUE's dev set, or the test set of an original release."""
+        if source.dataset is not None or source.data_dir is None:
+            return "validation"
+        test_path = glue_parts(Path(source.data_dir) / self.folder, GLUE_FILES[self.task])[2]
+        return "test" if "test" in test_path.name else "validation"
 
     def read_folder(self, folder: Path) -> TaskData:
         """Read the published files."""
         files = GLUE_FILES[self.task]
         train_path, dev_path, test_path = glue_parts(folder, files)
-        train, test = (list(self._file(path, files, train_path)) for path in (train_path, test_path))
+        short: list[str] = []
+        train, test = (list(self._file(path, files, train_path, short)) for path in (train_path, test_path))
         if dev_path is None:
             train, dev, _ = hash_split(train, (0.9, 0.1, 0.0))
         else:
-            dev = list(self._file(dev_path, files, train_path))
-        return TaskData(train, dev, [*test, *self.further_test(folder)], self.classes)
+            dev = list(self._file(dev_path, files, train_path, short))
+        test += self.further_test(folder, short)
+        return TaskData(train, dev, test, self.classes, {"short_lines": len(short)} if short else {})
 
-    def further_test(self, folder: Path) -> list[Example]:
+    def further_test(self, folder: Path, short: list[str]) -> list[Example]:
         """Examples of a second test set; none.
 
         Args:
             folder: of the task.
+            short: places of lines that are left out are added here.
         """
         return []
 
-    def _file(self, path: Path, files: GlueFiles, train: Path) -> Iterator[Example]:
-        for where, text, pair, label in glue_rows(path, files, train):
+    def _file(self, path: Path, files: GlueFiles, train: Path, short: list[str]) -> Iterator[Example]:
+        for where, text, pair, label in glue_rows(path, files, train, short):
             yield self.example(text, pair, label, where)
 
     def read_row(self, row: Mapping[str, Any], where: str) -> Example:
@@ -264,10 +280,10 @@ class MNLI(GlueTask):
             data.test.extend(one._replace(gold=(one.gold, False)) for one in parts["test"])
         return data
 
-    def further_test(self, folder: Path) -> list[Example]:
+    def further_test(self, folder: Path, short: list[str]) -> list[Example]:
         """The mismatched genres, where they are there."""
         path = folder / "dev_mismatched.tsv"
-        found = self._file(path, GLUE_FILES[self.task], path) if path.is_file() else iter(())
+        found = self._file(path, GLUE_FILES[self.task], path, short) if path.is_file() else iter(())
         return [one._replace(gold=(one.gold, False)) for one in found]
 
     def measure(

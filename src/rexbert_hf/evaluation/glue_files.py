@@ -8,13 +8,17 @@ measured on that one, and its dev file chooses.
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rexbert_hf.evaluation.task import DataMissing
 
-_PARTS = (("train.tsv", "val.tsv", "dev.tsv"), ("train.tsv", None, "dev.tsv"))
+logger = logging.getLogger(__name__)
+
+MOST_SHORT = 0.001
+"""Share of the lines of a file that may lack fields: the official QQP has a few in 400,000."""
 
 
 @dataclass(frozen=True)
@@ -89,16 +93,19 @@ def has_label(path: Path, files: GlueFiles) -> bool:
     return files.label in _names(path, files)
 
 
-def glue_rows(path: Path, files: GlueFiles, train: Path) -> Iterator[tuple[str, str, str | None, str]]:
-    """Place, text, second text and label of each row.
+def glue_rows(
+    path: Path, files: GlueFiles, train: Path, short: list[str]
+) -> Iterator[tuple[str, str, str | None, str]]:
+    """Place, text, second text and label of each row; the few lines with too few fields are left out.
 
     Args:
         path: of the file.
         files: how it looks.
         train: a file without a header has the columns of this one.
+        short: places of the lines that are left out are added here.
 
     Raises:
-        ValueError: if a column is missing, or a row has too few fields.
+        ValueError: if a column is missing, or more lines than `MOST_SHORT` have too few fields.
     """
     names, skip = _names(path, files), 0 if _given(path, files) else 1
     if files.label not in names and len(names) == len(_names(train, files)):
@@ -108,11 +115,20 @@ def glue_rows(path: Path, files: GlueFiles, train: Path) -> Iterator[tuple[str, 
     if absent:
         raise ValueError(f"{path}: no column '{absent[0]}', only {', '.join(names)}")
     places = [names.index(name) for name in wanted]
+    count, before, first = 0, len(short), ""
     for number, fields in _lines(path, files, skip):
+        count += 1
         if len(fields) <= max(places):
-            raise ValueError(f"{path}, line {number}: {len(fields)} fields, but column '{wanted[-1]}' is wanted")
+            first = first or f"{len(fields)} fields, but column '{wanted[-1]}' is wanted"
+            short.append(f"{path}, line {number}")
+            continue
         found = [fields[place] for place in places]
         yield f"{path}, line {number}", found[0], found[1] if files.pair else None, found[-1]
+    if len(short) - before > MOST_SHORT * count:
+        more = f" ({len(short) - before} of {count} lines are so)"
+        raise ValueError(f"{short[before]}: {first}{more}")
+    if len(short) > before:
+        logger.warning("%s: %d of %d lines are left out: too few fields", path, len(short) - before, count)
 
 
 def _given(path: Path, files: GlueFiles) -> Sequence[str] | None:

@@ -28,3 +28,5 @@ class JudgeSettings:
             raise ValueError("judge needs either cross_encoder or endpoint")
         if self.depth < 1:
             raise ValueError(f"judge.depth must be at least 1; got {self.depth}")
+        if self.max_queries is not None and self.max_queries < 1:
+            raise ValueError(f"judge.max_queries must be at least 1; got {self.max_queries}")

@@ -68,6 +68,7 @@ class MaskedRecovery(Task):
     metric = "byte_accuracy@1"
     comparable = "accuracy@k: same protocol, other text; the paper's values are not public"
     trains = False
+    keeps_splits = True
     folder = "text/shop"
     hub_task = "fill-mask"
     version = 2
@@ -88,6 +89,10 @@ class MaskedRecovery(Task):
         most = SMALL_TEXTS if source.small else FULL_TEXTS
         order = np.argsort(text_digests(texts)[:, 1], kind="stable")[:most]
         return [texts[i] for i in order]
+
+    def is_benchmark(self, dataset: str) -> bool:
+        """As `Task.is_benchmark`: the organisers' files hold the paper's text."""
+        return is_esci(dataset)
 
     def fingerprint(self, data: list[str]) -> str:
         """Hash of the texts."""

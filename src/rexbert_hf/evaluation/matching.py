@@ -16,7 +16,7 @@ from rexbert_hf.catalog import load_sample, read_records
 from rexbert_hf.evaluation.fine_tuning_rows import Row
 from rexbert_hf.evaluation.matching_pairs import Offer, make_pairs
 from rexbert_hf.evaluation.robustness import perturb
-from rexbert_hf.evaluation.task import DataMissing, TaskOptions, Tuning
+from rexbert_hf.evaluation.task import DataMissing, TaskOptions, TaskSource, Tuning
 from rexbert_hf.evaluation.task_splits import Example, TaskData, hash_split
 from rexbert_hf.evaluation.tuned_task import TunedTask, rare_brand_slice
 from rexbert_hf.metrics.binary import accuracy_of_sums, binary_counts, f1_of_sums
@@ -78,6 +78,12 @@ class ProductMatching(TunedTask):
         changed = perturb([offer.title for offer in offers], "word_order")
         twins = [offer._replace(title=title) for offer, title in zip(offers, changed, strict=True)]
         return [pair_example(*pair, "sample shop") for pair in make_pairs([*offers, *twins])]
+
+    def resplit(self, data: TaskData, source: TaskSource) -> TaskData:
+        """Refuse to divide published pairs: one offer stands in many, and chains of pairs join most offers."""
+        if source.dataset is None and source.data_dir is None:
+            return data  # the sample shop has no published splits
+        raise ValueError(f"{self.name}: resplit would put pairs of one offer on two sides: leave it out")
 
     def labels_of(self, examples: Sequence[Example]) -> tuple[str, ...]:
         """Different, same."""
@@ -163,6 +169,10 @@ class ClusterMatching(ProductMatching):
 
     split = "7:1:2 by hash of the cluster; pairs within a split, negatives of like titles"
     comparable = "no: the pairs are ours"
+
+    def resplit(self, data: TaskData, source: TaskSource) -> TaskData:
+        """Offers are divided by the hash of their cluster already."""
+        return data if source.dataset is None else super().resplit(data, source)
 
     def of_offers(self, offers: Sequence[Offer]) -> TaskData:
         """Split by cluster, then make pairs.

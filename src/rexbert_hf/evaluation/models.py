@@ -80,7 +80,8 @@ def find_model(name: str, seeds: int = 0) -> ModelUnderTest:
     folder = find_base(name)
     if not any((folder / file).is_file() for file in ("config.json", "modules.json")):
         raise FileNotFoundError(f"{name}: {folder} holds no model (no config.json or modules.json)")
-    return ModelUnderTest(name, str(folder), model_key(folder))
+    path = str(folder.absolute() if str(folder) in BASELINES else folder)  # tasks take the word for the baseline
+    return ModelUnderTest(name, path, model_key(folder))
 
 
 def labels(models: Sequence[ModelUnderTest]) -> dict[str, str]:
@@ -89,17 +90,28 @@ def labels(models: Sequence[ModelUnderTest]) -> dict[str, str]:
     Args:
         models: all of a report.
 
+    Raises:
+        ValueError: if two are one folder.
+
     Example:
         >>> a, b = (ModelUnderTest(name, name, "") for name in ("runs/a/best", "runs/b/best"))
         >>> labels([a, b, ModelUnderTest("user/name", "snapshots/1", "")])
         {'runs/a/best': 'a/best', 'runs/b/best': 'b/best', 'user/name': 'user/name'}
     """
-    local = {model.name: Path(model.name).absolute().parts for model in models if Path(model.name) == Path(model.path)}
+    folders = {model.name: Path(model.name).absolute() for model in models if not model.is_word}
+    local = {model.name: folders[model.name].parts for model in models
+             if folders.get(model.name) == Path(model.path).absolute()}  # fmt: skip
     found = {model.name: model.name for model in models}
     for name, parts in local.items():
         others = [other for key, other in local.items() if key != name]
+        others += [tuple(other.split("/")) for other in found if other not in local]
         count = next((n for n in range(1, len(parts)) if all(o[-n:] != parts[-n:] for o in others)), len(parts))
-        found[name] = "/".join(parts[-count:])
+        found[name] = str(Path(*parts[-count:]))
+    called: dict[str, str] = {}
+    for name, label in found.items():
+        if label in called:
+            raise ValueError(f"models names one folder twice: {called[label]} and {name}")
+        called[label] = name
     return found
 
 

@@ -37,10 +37,13 @@ class ProductSearch(Task):
     data: ClassVar[str] = "a shop's own log (not public)"
     folder: ClassVar[str] = "homedepot"
     dataset_name: ClassVar[str] = "pairs: query, product_id, title, label or relevance, split; or ESCI's folder"
-    split: ClassVar[str] = "query hash: .7 train, .1 validation, .2 test; or their own"
+    split: ClassVar[str] = (
+        "Home Depot: query hash, .7 train, .1 validation, .2 test; other pairs: their own, else .8, .1, .1 by hash"
+    )
     metric: ClassVar[str] = PRIMARY
     comparable: ClassVar[str] = "no: the paper's log is not public"
     trains: ClassVar[bool] = False
+    keeps_splits: ClassVar[bool] = True
     baselines: ClassVar[tuple[str, ...]] = (RANDOM, BM25)
     hub_task: ClassVar[str] = "information-retrieval"
 

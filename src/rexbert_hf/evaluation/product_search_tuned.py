@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 MAX_TOKENS = 40
 SMALL, FULL = Tuning((2e-4,), (2,), 256), Tuning((2e-4,), (10,), 512)
-DSSM_RATE, DSSM_EPOCHS = 1e-2, 3
+DSSM_SMALL, DSSM_FULL = Tuning((1e-2,), (6,), 256), Tuning((1e-2,), (30,), 512)
 SMALL_VALIDATION = 2_000
 """Products searched for each validation with the small budget, and a tenth of it as many queries."""
 
@@ -54,8 +54,10 @@ class ProductSearchTuned(ProductSearch):
 
     def config(self, options: TaskOptions) -> dict[str, Any]:
         """As `Task.config`; what the user leaves open of a grid is this task's own."""
-        said = options.tuning is not None
-        return super().config(replace(options, tuning=_tuning(options)) if said else options)
+        if options.tuning is None:
+            return super().config(options)
+        own, dssm = (replace(options, tuning=_tuning(options, model)) for model in ("", DSSM))
+        return {**super().config(own), "dssm": dssm.config()["tuning"]}
 
     def run(self, model: str, data: SearchProtocol, seed: int, options: TaskOptions) -> TaskResult:
         """As `Task.run`."""
@@ -78,7 +80,7 @@ class ProductSearchTuned(ProductSearch):
             seed: of everything.
             options: with the grid.
         """
-        tuning = _tuning(options)
+        tuning = _tuning(options, model)
         has_dev = len(data.data.of(VALIDATION)) > 0
         if len(tuning.cells()) > 1 and not has_dev:
             raise ValueError("a tuning grid needs validation queries with a relevant product: give a single cell")
@@ -108,8 +110,9 @@ class ProductSearchTuned(ProductSearch):
         return made, max(entry["recall@100"] for entry in history)
 
 
-def _tuning(options: TaskOptions) -> Tuning:
-    return options.tuned(SMALL if options.small else FULL)
+def _tuning(options: TaskOptions, model: str) -> Tuning:
+    small, full = (DSSM_SMALL, DSSM_FULL) if model == DSSM else (SMALL, FULL)
+    return options.tuned(small if options.small else full)
 
 
 def _folder(options: TaskOptions) -> AbstractContextManager[str]:
@@ -146,9 +149,7 @@ def search_settings(
     if dssm:
         fields["preset"] = "dssm"
     else:
-        fields |= {"base": str(find_base(model)), "pooling": options.pooling, "attention_dropout": 0.0}
-    if dssm and options.tuning is None:
-        rate, epochs = DSSM_RATE, DSSM_EPOCHS * epochs
+        fields |= {"base": str(find_base(model)), "pooling": options.pooling, "shared": None, "attention_dropout": 0.0}
     small: dict[str, Any] = {"max_products": SMALL_VALIDATION, "max_queries": SMALL_VALIDATION // 10}
     checks: dict[str, Any] = {"every_epochs": max(1.0, epochs / 5), "patience": None, "test": False}
     return FinetuneSettings(

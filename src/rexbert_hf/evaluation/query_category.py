@@ -44,7 +44,8 @@ class QueryCategory(TunedTask):
     caps = (1_600, 300, 1_000)
     small = Tuning((1e-4,), (4,), 16)
     full = Tuning((5e-5,), (8,), 16)
-    slice_kinds = ("typos", "casing", "word_order")
+    slice_kinds = ("typos", "casing", "word_order", "units")
+    version = 2
 
     def read_folder(self, folder: Path) -> TaskData:
         """Query suggestions with the department of most of their hits."""

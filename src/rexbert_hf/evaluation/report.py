@@ -68,7 +68,9 @@ def results_of(settings: EvaluateSettings, outcome: Outcome, comparisons: Sequen
         "skipped": _skipped(outcome),
         "failed": outcome.failed,
         "cells": [_cell_facts(cell, name_of[cell.model]) for cell in outcome.cells],
-        "model_index": {name_of[model.name]: model_index(outcome, model.name) for model in outcome.models},
+        "model_index": {
+            name_of[model.name]: model_index(outcome, model.name, settings.budget) for model in outcome.models
+        },
     }
     # Only the configuration may hold secrets; elsewhere a name with "token" in it is a task's or a model's.
     whole: dict[str, Any] = portable(plain(found), settings.output_dir)
@@ -136,12 +138,13 @@ def _cell_facts(cell: Cell, model: str) -> dict[str, Any]:
     return {**facts, **more, "seconds": round(cell.seconds, 1), "cached": cell.cached, "measured": dict(cell.measured)}
 
 
-def model_index(outcome: Outcome, model: str) -> list[dict[str, Any]]:
+def model_index(outcome: Outcome, model: str, budget: str) -> list[dict[str, Any]]:
     """A model's primary figures as `huggingface_hub.EvalResult` takes them.
 
     Args:
         outcome: what was measured.
         model: name of the model.
+        budget: of the run.
     """
     found = []
     for task in outcome.tasks:
@@ -149,20 +152,22 @@ def model_index(outcome: Outcome, model: str) -> list[dict[str, Any]]:
         if not cells:
             continue
         mean, spread = mean_and_spread([cell.result.metrics[task.metric] for cell in cells])
-        args: dict[str, float] = {"seeds": len(cells), "test_examples": len(cells[0].result.examples)}
+        args: dict[str, Any] = {"budget": budget, "seeds": len(cells), "test_examples": len(cells[0].result.examples)}
+        args |= {"seed": cells[0].seed} if len(cells) == 1 else {}
         args |= {} if spread is None else {"spread_over_seeds": round(spread, 5)}
-        found.append(card_metric(task, mean, outcome.data[task.name], metric_args=args))
+        found.append(card_metric(task, mean, outcome.data[task.name], outcome.splits[task.name], args))
     return found
 
 
-def card_metric(task: Task, value: float, data: str, **more: Any) -> dict[str, Any]:
+def card_metric(task: Task, value: float, data: str, split: str, args: dict[str, Any]) -> dict[str, Any]:
     """A primary figure as `huggingface_hub.EvalResult` takes it.
 
     Args:
         task: whose figure it is.
         value: the figure.
         data: what it was measured on (`where`).
-        more: further fields.
+        split: of the data (`Task.measured_split`).
+        args: how it was measured: budget, seeds, ...
     """
     return {
         "task_type": task.hub_task,
@@ -170,11 +175,11 @@ def card_metric(task: Task, value: float, data: str, **more: Any) -> dict[str, A
         "dataset_type": task.name.replace("_", "-"),
         "dataset_config": slug(data),
         "dataset_name": data,
-        "dataset_split": "test",
+        "dataset_split": split,
         "metric_type": task.metric.replace("@", "_at_"),
         "metric_name": task.metric,
         "metric_value": round(value, 5),
-        **more,
+        "metric_args": args,
     }
 
 
@@ -212,7 +217,7 @@ def update_cards(outcome: Outcome, results: dict[str, Any]) -> list[Path]:
     for model in outcome.models:
         folder = Path(model.name)
         figures = results["model_index"].get(name_of[model.name])
-        if not folder.is_dir() or not figures:
+        if model.is_word or not folder.is_dir() or not figures:  # a folder may have a baseline's name
             continue
         kinds = {figure["dataset_type"]: figure for figure in figures}
         cells = {task.name: outcome.of(task.name, model.name) for task in outcome.tasks}

@@ -21,6 +21,8 @@ from rexbert_hf.evaluation.provenance import measured_now
 from rexbert_hf.evaluation.registry import make_task, task_names
 from rexbert_hf.evaluation.settings import EvaluateSettings
 from rexbert_hf.evaluation.task import DataMissing, ModelUnfit, Task, TaskResult, TaskSource
+from rexbert_hf.pretraining.processes import asked_processes
+from rexbert_hf.retrieval.training.search_finish import one_process
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,7 @@ class Outcome:
         unknown_words: baseline -> tasks that have none of that name.
         data: task -> where its data came from.
         comparable: task -> whether its figures may stand beside the paper's.
+        splits: task -> the split that its figures are of.
     """
 
     models: list[ModelUnderTest] = field(default_factory=list)
@@ -53,6 +56,7 @@ class Outcome:
     unknown_words: dict[str, list[str]] = field(default_factory=dict)
     data: dict[str, str] = field(default_factory=dict)
     comparable: dict[str, str] = field(default_factory=dict)
+    splits: dict[str, str] = field(default_factory=dict)
 
     def of(self, task: str, model: str) -> list[Cell]:
         """The cells of one task and model, by seed.
@@ -71,7 +75,7 @@ def run_tasks(settings: EvaluateSettings) -> Outcome:
         settings: of the recipe.
 
     Raises:
-        ValueError: if none of the models can be had.
+        ValueError: if none of the models can be had, or two are one folder.
         OSError: if a result cannot be written.
     """
     outcome = Outcome()
@@ -83,6 +87,7 @@ def run_tasks(settings: EvaluateSettings) -> Outcome:
             logger.warning("model %s is left out: %s", name, outcome.missing[name])
     if not outcome.models:
         raise ValueError("; ".join(f"{name}: {reason}" for name, reason in outcome.missing.items()))
+    labels(outcome.models)  # two that are one folder are told before anything is measured
     for name in task_names(settings.tasks):
         known = len(outcome.cells)
         _run_task(name, settings, outcome)
@@ -109,6 +114,7 @@ def _run_task(name: str, settings: EvaluateSettings, outcome: Outcome) -> None:
         return
     outcome.tasks.append(task)
     outcome.data[name], outcome.comparable[name] = where(task, source), task.comparison(source)
+    outcome.splits[name] = task.measured_split(source)
     called = labels(outcome.models)
     for model in outcome.models:
         if model.is_word and model.name not in task.baselines:
@@ -195,6 +201,21 @@ def where(task: Task, source: TaskSource) -> str:
     if source.dataset is not None:
         return Path(source.dataset).name if Path(source.dataset).exists() else source.dataset
     return "sample shop" if source.sample else task.folder or task.data
+
+
+def run_alone(what: str) -> None:
+    """Stop where several processes were started, or asked for, for what runs in one.
+
+    Args:
+        what: named in the message.
+
+    Raises:
+        ValueError: if so.
+    """
+    one_process(what)
+    asked = asked_processes()  # `accelerate launch --cpu` starts one process, however many it was asked for
+    if asked not in (None, 1):
+        raise ValueError(f"{what} runs in one process, and {asked} were asked for: start it with plain python")
 
 
 def first_line(error: BaseException) -> str:

@@ -18,14 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, Value
 
+from rexbert_hf.catalog import read_label
 from rexbert_hf.evaluation.esci_files import esci_table, is_esci
 from rexbert_hf.evaluation.task import DataMissing, TaskSource, content_hash
 from rexbert_hf.metrics import Judgements
 from rexbert_hf.retrieval.pairs.events import QuerySplit
 from rexbert_hf.retrieval.training.evaluator import exponential_gain, part_of
 from rexbert_hf.retrieval.training.search_data import (
-    LABEL_GRADES,
-    RANDOM_LABEL,
     TEST,
     TRAIN,
     SearchData,
@@ -109,7 +108,6 @@ class SearchProtocol:
         scale: what grades mean.
         queries: numbers of the test queries that have a relevant product.
         products: numbers of the products that are searched, sorted.
-        left_out: test queries without a relevant product.
         counts: for the report.
     """
 
@@ -117,7 +115,6 @@ class SearchProtocol:
     scale: Scale
     queries: np.ndarray
     products: np.ndarray
-    left_out: int
     counts: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -150,7 +147,7 @@ class SearchProtocol:
         """
         needed = np.unique(self.data.judged.select(self.queries).products)
         products = part_of(len(self.data.texts), needed, size, seed)
-        return SearchProtocol(self.data, self.scale, self.queries, products, self.left_out, self.counts)
+        return SearchProtocol(self.data, self.scale, self.queries, products, self.counts)
 
 
 def load_protocol(source: TaskSource) -> SearchProtocol:
@@ -186,7 +183,7 @@ def load_protocol(source: TaskSource) -> SearchProtocol:
         "test_queries_without_relevant": len(tests) - len(queries),
         "judged_pairs": len(data.judged.select(queries).products),
     }
-    return SearchProtocol(data, scale, queries, np.arange(len(data.texts)), len(tests) - len(queries), counts)
+    return SearchProtocol(data, scale, queries, np.arange(len(data.texts)), counts)
 
 
 def _settings(source: TaskSource, folder: Path) -> tuple[SearchDataSettings, Scale]:
@@ -257,12 +254,14 @@ def _check_grades(grades: Sequence[Any], graded: bool, dataset: str) -> None:
     Raises:
         ValueError: with the row.
     """
-    known = {*LABEL_GRADES, RANDOM_LABEL, "", None}
     for row, grade in enumerate(grades):
         if graded and grade is not None and not 1.0 <= grade <= 3.0:
             raise ValueError(
                 f"{dataset}, row {row}: the relevance {grade:g} is outside 1 (irrelevant) to 3 (exact): map it to that "
                 "scale, or give a column label (E, S, C, I)"
             )
-        if not graded and grade not in known:
-            raise ValueError(f"{dataset}, row {row}: the label {grade!r} is outside the set (E, S, C, I)")
+        if not graded:
+            try:
+                read_label(grade)
+            except ValueError:
+                raise ValueError(f"{dataset}, row {row}: the label {grade!r} is outside the set (E, S, C, I)") from None

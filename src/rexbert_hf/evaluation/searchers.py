@@ -106,6 +106,7 @@ def biencoder(model: str, options: TaskOptions) -> tuple[Any, tuple[str, ...]]:
         base=model,
         pooling=options.pooling,  # type: ignore[arg-type]
         max_tokens=options.max_length or MAX_TOKENS,
+        shared=None,
     )
     made = load_biencoder(settings)
     if options.device is not None:

@@ -12,6 +12,9 @@ from rexbert_hf.evaluation.task import TaskOptions, TaskSource, TuningChanges
 
 SEEDS = {"small": 1, "full": 3}
 
+LEAST_TOKENS = 4
+"""The shortest input that holds a token of each of two texts, and what stands before and after them."""
+
 
 @dataclass
 class GridSettings:
@@ -32,6 +35,7 @@ class GridSettings:
     def __post_init__(self) -> None:
         if self.learning_rates == [] or self.epochs == []:
             raise ValueError("tuning needs at least one of learning_rates and of epochs: leave out what is each task's")
+        self.tuning()  # of rates, epochs and batches it says what is wrong
 
     def tuning(self) -> TuningChanges:
         """The grid as tasks take it."""
@@ -46,9 +50,10 @@ class DataSettings:
     Attributes:
         data_dir: folder of raw public files (homedepot/train.csv.zip, glue/RTE, ...; docs/tasks.md lists them).
         datasets: task name -> `datasets` name or folder, in the columns that docs/tasks.md names.
-        budget: small caps rows, epochs and seeds (docs/evaluation.md has the minutes that it takes); full takes all rows
-            (masked_recovery: 5,000 texts).
-        resplit: divide 7:1:2 by hash also where splits are published; GLUE and search keep theirs.
+        budget: small caps rows, epochs and seeds (docs/evaluation.md has the minutes that it takes); full takes all
+            rows (masked_recovery: 5,000 texts).
+        resplit: divide 7:1:2 by hash also where splits are published; GLUE and search keep theirs, and pairs of offers
+            cannot be divided so.
         batch_size: texts of one forward pass where nothing is trained.
         max_length: longest input in tokens; None for each task's own.
         pooling: of embeddings, in place of what the model says; None keeps that.
@@ -71,6 +76,10 @@ class DataSettings:
     def __post_init__(self) -> None:
         if unknown := [name for name in self.datasets if name not in TASKS]:
             raise ValueError(f"datasets names the tasks {', '.join(unknown)}; there are: {', '.join(TASKS)}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1; got {self.batch_size}")
+        if self.max_length is not None and self.max_length < LEAST_TOKENS:
+            raise ValueError(f"max_length must be at least {LEAST_TOKENS}; got {self.max_length}")
 
     def source(self, task: str) -> TaskSource:
         """Where a task looks.

@@ -1,7 +1,7 @@
 """What every evaluation task is: where its data come from, how it runs, and how its figure follows from its examples.
 
 A task hands on one row of sufficient statistics a test example, so that a paired bootstrap over examples can recompute
-the figure of any resample: scores, counts of a span F1, moments of a correlation.
+the figure of any resample: scores, counts of a span F1, grades beside predictions.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+
+from rexbert_hf.evaluation.tuning import Tuning, TuningChanges
 
 RANDOM = "random"
 """The baseline word of a model of the same form with drawn weights, or of drawn answers; a task says which."""
@@ -50,7 +52,8 @@ class TaskSource:
         sample: the built-in sample shop.
         budget: "small" caps rows, epochs and seeds so that all tasks end within 90 minutes on two cores; "full" takes
             all rows (masked recovery: 5,000 texts).
-        resplit: divide 7:1:2 by hash, as E-BERT does, also where splits are published; GLUE and search keep theirs.
+        resplit: divide 7:1:2 by hash, as E-BERT does, also where splits are published; GLUE and search keep theirs, and
+            pairs of offers cannot be divided so.
 
     Example:
         >>> TaskSource(sample=True).budget
@@ -71,65 +74,6 @@ class TaskSource:
     def small(self) -> bool:
         """Whether rows and epochs are capped."""
         return self.budget == "small"
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """A grid of hyper-parameters; where it has more than one cell, the best one on the dev split is taken.
-
-    Args:
-        learning_rates: peak rates to try.
-        epochs: numbers of passes to try.
-        batch_size: examples a step.
-
-    Example:
-        >>> len(Tuning(learning_rates=(5e-6, 1e-5, 2e-5, 5e-5), epochs=(2, 3, 4, 5)).cells())
-        16
-    """
-
-    learning_rates: tuple[float, ...] = (3e-5,)
-    epochs: tuple[int, ...] = (3,)
-    batch_size: int = 32
-
-    def __post_init__(self) -> None:
-        if not self.learning_rates or not self.epochs:
-            raise ValueError("a tuning grid needs at least one learning rate and one number of epochs")
-
-    def cells(self) -> list[tuple[float, int]]:
-        """All pairs of learning rate and epochs."""
-        return [(rate, epochs) for rate in self.learning_rates for epochs in self.epochs]
-
-    def over(self, own: Tuning) -> Tuning:
-        """As `TuningChanges.over`: all of it is said."""
-        return self
-
-
-@dataclass(frozen=True)
-class TuningChanges:
-    """What a user says of a grid; for the rest a task keeps its own.
-
-    Args:
-        learning_rates: peak rates; None for the task's own.
-        epochs: numbers of passes; None for the task's own.
-        batch_size: examples a step; None for the task's own.
-
-    Example:
-        >>> TuningChanges(epochs=(5,)).over(Tuning((1e-4,), (3,), 16))
-        Tuning(learning_rates=(0.0001,), epochs=(5,), batch_size=16)
-    """
-
-    learning_rates: tuple[float, ...] | None = None
-    epochs: tuple[int, ...] | None = None
-    batch_size: int | None = None
-
-    def over(self, own: Tuning) -> Tuning:
-        """The task's own grid with these changes.
-
-        Args:
-            own: of the task.
-        """
-        said = {name: value for name, value in vars(self).items() if value is not None}
-        return replace(own, **said)
 
 
 @dataclass(frozen=True)
@@ -238,7 +182,8 @@ class Task(ABC):
     `model` is a folder, a Hub name, or one of the words in `baselines`. `version` goes up whenever the same inputs
     would give other figures; it is part of the key of cached results. `hub_task` is the Hub's name of the kind of task,
     for the `model-index` of cards. `data` is the paper's; `folder` is the place below `data_dir` of the files that
-    stand in for it. A task that trains and is given `options.keep` leaves the fitted model there.
+    stand in for it. A task that `keeps_splits` does so whatever a source says of them. A task that trains and is given
+    `options.keep` leaves the fitted model there.
     """
 
     name: ClassVar[str]
@@ -251,6 +196,7 @@ class Task(ABC):
     comparable: ClassVar[str]
     domain: ClassVar[bool] = True
     trains: ClassVar[bool] = True
+    keeps_splits: ClassVar[bool] = False
     baselines: ClassVar[tuple[str, ...]] = ()
     additive: ClassVar[bool] = True
     version: ClassVar[int] = 1
@@ -300,7 +246,37 @@ class Task(ABC):
         """
         if source.dataset is None and source.data_dir is None and source.sample:
             return "no: sample shop"
-        return "no: divided by hash" if source.resplit else self.comparable
+        if source.dataset is not None and not self.is_benchmark(source.dataset):
+            return "no: data named by the user"
+        if source.resplit and not self.keeps_splits:
+            return "no: divided by hash"
+        if source.small and not self.comparable.startswith("no"):
+            return "no: small budget caps rows and epochs"
+        return self.comparable
+
+    def is_benchmark(self, dataset: str) -> bool:
+        """Whether a data set's name, whatever its revision, is that of the published benchmark.
+
+        Args:
+            dataset: name or folder, as the user gave it.
+        """
+        return dataset.partition("@")[0] == self.dataset_name
+
+    def measured_split(self, source: TaskSource) -> str:
+        """The published name of the split that figures are of, for cards: "test", or "validation".
+
+        Args:
+            source: that `load` read.
+        """
+        return "test"
+
+    def averaged_over(self, result: TaskResult) -> tuple[str, ...]:
+        """What else than test examples the primary figure is a mean over; models that differ in it are not compared.
+
+        Args:
+            result: of a run.
+        """
+        return ()
 
     def score_sums(self, sums: np.ndarray, n: np.ndarray | int) -> np.ndarray:
         """Primary metric from column sums of `examples`, for many resamples at once; the mean of the first column.

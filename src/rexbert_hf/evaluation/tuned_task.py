@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rexbert_hf.evaluation.fine_tuning import FineTuned, fine_tune
+from rexbert_hf.evaluation.fine_tuning import HEADS, FineTuned, fine_tune
 from rexbert_hf.evaluation.fine_tuning_rows import HeadName, Row, check_rows
 from rexbert_hf.evaluation.robustness import RARE_BRANDS, names_rare_brand, perturb, perturb_words
 from rexbert_hf.evaluation.task import RANDOM, DataMissing, Task, TaskOptions, TaskResult, TaskSource, Tuning
@@ -120,10 +120,11 @@ class TunedTask(Task):
     def load(self, source: TaskSource) -> TaskData:
         """Read the data, in this order: `dataset`, `data_dir`, `sample`."""
         data = self._read(source)
-        data = data.resplit() if source.resplit else data
+        data = self.resplit(data, source) if source.resplit else data
         data = data.capped(*self.caps) if source.small else data
         for name, part in data.named().items():
-            check_rows(self.head, [example.row for example in part], data.labels, name, several=name != "dev")
+            several = name != "dev" or HEADS[self.head].settles
+            check_rows(self.head, [example.row for example in part], data.labels, name, several)
         return data
 
     def _read(self, source: TaskSource) -> TaskData:
@@ -138,6 +139,18 @@ class TunedTask(Task):
         if source.sample:
             return self._with_labels(*hash_split(self.read_sample()))
         raise DataMissing(f"{self.name}: neither a data folder, nor a dataset, nor the sample shop was named")
+
+    def resplit(self, data: TaskData, source: TaskSource) -> TaskData:
+        """All examples divided anew, by the hash of their keys.
+
+        Args:
+            data: as it was read.
+            source: where.
+
+        Raises:
+            ValueError: if they cannot be divided so.
+        """
+        return data.resplit()
 
     def _with_labels(self, train: list[Example], dev: list[Example], test: list[Example]) -> TaskData:
         return TaskData(train, dev, test, labels=self.labels_of([*train, *dev, *test]))

@@ -96,8 +96,8 @@ def write_evaluation(folder: Path, metrics: Sequence[Mapping[str, Any]]) -> Path
         ValueError: if the file that is there cannot be read.
         OSError: if it cannot be written.
     """
-    key, told = files_key(folder), {_identity(metric) for metric in metrics}
-    before = [one for one in _read(folder / EVALUATION_FILE, key) if _identity(one) not in told]
+    key, told = files_key(folder), {_measurement(metric) for metric in metrics}
+    before = [one for one in _read(folder / EVALUATION_FILE, key) if _measurement(one) not in told]
     text = json.dumps({"model_key": key, "metrics": [*before, *metrics]}, indent=1)
     write_whole(folder / EVALUATION_FILE, f"{text}\n".encode())
     return folder / EVALUATION_FILE
@@ -130,6 +130,11 @@ def with_evaluation(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _identity(metric: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(metric.get(name) for name in _IDENTITY)
+
+
+def _measurement(metric: Mapping[str, Any]) -> tuple[Any, ...]:
+    """With its budget: figures of a small one do not replace those of the full one."""
+    return (*_identity(metric), (metric.get("metric_args") or {}).get("budget"))
 
 
 def _read(path: Path, key: str | None) -> list[dict[str, Any]]:

@@ -1,8 +1,4 @@
-"""Pearson's and Spearman's correlation, as scipy computes them; NaN where one side is constant.
-
-One decision worth knowing: `moments` standardises both sides before it squares them. Correlations do not change with
-shift and scale, and sums of squares of standardised values keep their digits, so a bootstrap may work on sums.
-"""
+"""Pearson's and Spearman's correlation, as scipy computes them; NaN where one side is constant."""
 
 from __future__ import annotations
 
@@ -64,45 +60,6 @@ def average_ranks(values: ArrayLike) -> np.ndarray:
     last = np.cumsum(counts)
     ranks: np.ndarray = (last - (counts - 1) / 2.0)[place]
     return ranks
-
-
-def moments(x: ArrayLike, y: ArrayLike) -> np.ndarray:
-    """What each example adds to a correlation: `[n, 5]` of x, y, x^2, y^2, x y, both sides standardised.
-
-    Args:
-        x: one side, `[n]`.
-        y: the other.
-
-    Raises:
-        ValueError: if the lengths differ or a value is not finite.
-    """
-    a, b = (_standardised(side) for side in _checked(x, y))
-    return np.stack([a, b, a * a, b * b, a * b], axis=1)
-
-
-def pearson_of_sums(sums: np.ndarray, n: np.ndarray | int) -> np.ndarray:
-    """Pearson's correlation from column sums of `moments`; 0 where a side is constant.
-
-    Args:
-        sums: `[..., 5]`.
-        n: examples in each, `[...]` or a number.
-
-    Example:
-        >>> rows = moments([1, 2, 3], [2, 4, 7])
-        >>> round(float(pearson_of_sums(rows.sum(axis=0), 3)), 6)
-        0.993399
-    """
-    x, y, xx, yy, xy = np.moveaxis(np.asarray(sums, dtype=np.float64) / np.asarray(n)[..., None], -1, 0)
-    spread = (xx - x * x) * (yy - y * y)
-    # Where a resample holds one value only, rounding leaves a spread near 0.
-    usable = spread > 1e-20
-    return np.clip(np.where(usable, (xy - x * y) / np.sqrt(np.where(usable, spread, 1.0)), 0.0), -1.0, 1.0)
-
-
-def _standardised(values: np.ndarray) -> np.ndarray:
-    spread = values.std()
-    centred: np.ndarray = values - values.mean()
-    return centred / spread if spread > 0 else np.zeros_like(values)
 
 
 def _checked(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -158,26 +158,3 @@ def span_f1(counts: np.ndarray) -> float:
         0.5
     """
     return float(precision_recall_f1(np.asarray(counts).sum(axis=0)).f1)
-
-
-def f1_by_type(gold: Sequence[Iterable[Span]], predicted: Sequence[Iterable[Span]]) -> dict[str, float]:
-    """F1 of each type that occurs in gold or predictions; their mean is seqeval's macro F1.
-
-    Args:
-        gold: spans of each sequence, the type last in each tuple.
-        predicted: the same, predicted.
-
-    Raises:
-        ValueError: if the numbers of sequences differ.
-
-    Example:
-        >>> f1_by_type([[(0, 1, "size"), (2, 3, "unit")]], [[(0, 1, "size"), (4, 5, "unit")]])
-        {'size': 1.0, 'unit': 0.0}
-    """
-    true, found = [list(spans) for spans in gold], [list(spans) for spans in predicted]
-    kinds = sorted({span[-1] for spans in [*true, *found] for span in spans})
-    return {kind: span_f1(span_counts(_of_type(true, kind), _of_type(found, kind))) for kind in kinds}
-
-
-def _of_type(sequences: Iterable[Iterable[Span]], kind: str) -> list[list[Span]]:
-    return [[span for span in spans if span[-1] == kind] for spans in sequences]

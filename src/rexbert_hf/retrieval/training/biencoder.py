@@ -208,8 +208,8 @@ def _rates(settings: BiEncoderSettings, folder: Path) -> dict[str, float]:
     places = [folder, *(path.parent for path in sorted(folder.glob("*/config.json")))]
     encoders = [place for place in places if "model_type" in _read_json(place / "config.json")]
     found = _dropouts(settings, AutoConfig.from_pretrained(encoders[0], trust_remote_code=False)) if encoders else {}
-    for name in asked:
-        if not set(_DROPOUTS[name]) & set(found):
+    for name, rate in asked.items():
+        if rate and not set(_DROPOUTS[name]) & set(found):  # 0 is what an encoder without the field has
             raise ValueError(f"its configuration has no field for {name}: leave {name} out")
     return found
 

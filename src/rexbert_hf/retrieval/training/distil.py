@@ -241,9 +241,12 @@ def _student(settings: DistilSettings, teacher: Path, data: SearchData) -> Sente
     if settings.teacher_layers is None:
         model = load_biencoder(settings.student, training_texts(data))
     else:
-        # A teacher with two encoders can be loaded as such only; a shared student is its encoder of queries.
-        model = load_biencoder(dataclasses.replace(settings.student, base=str(teacher), shared=False))
-        model = query_side(model) if settings.student.shared else model
+        # A teacher with two encoders is loaded as it is; a shared student is its encoder of queries.
+        shared = settings.student.shared
+        model = load_biencoder(
+            dataclasses.replace(settings.student, base=str(teacher), shared=None if shared else shared)
+        )
+        model = query_side(model) if shared else model
         keep_layers(model, settings.teacher_layers)
     leave_cells(model)
     model.truncate_dim = own_dim(model)
