@@ -8,17 +8,17 @@ Known phrases (categories, brands) teach what a phrase is; repeated texts are mi
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from rexbert_hf.phrases.mining_run import MineRun, run_mining
-from rexbert_hf.settings import parse_args, run_recipe
+from rexbert_hf.settings import parse_args, run_recipe, start_logging
 
 DEFAULT = Path(__file__).parent / "configs" / "mine_phrases.yaml"
 
 
 def main() -> None:
     """Parse, mine, print."""
+    start_logging()
     run = parse_args(MineRun, default_config=DEFAULT)
     pool, results = run_mining(run)
     seconds = sum(results["seconds"].values())
@@ -34,5 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     run_recipe(main)

@@ -48,6 +48,9 @@ def test_squad(tmp_path):
         ([{"answer_start": 3, "text": " "}], "does not stand at 3"),
         ([], "has no answer"),
         ([{"text": "loud"}], "not in the form of SQuAD 1.1 .*answer_start"),
+        ([{"answer_start": "x", "text": "loud"}], "question q7: not in the form of SQuAD 1.1 .*'x' is no place"),
+        ([{"answer_start": 33, "text": None}], "question q7: question, context and answers are texts"),
+        (["loud"], "question q7: not in the form of SQuAD"),
     ],
 )
 def test_answers_that_are_not_in_the_context(tmp_path, answers, message):
@@ -62,8 +65,14 @@ def test_squad_of_another_form(tmp_path):
     path.write_text("[1, 2]", encoding="utf-8")
     with pytest.raises(ValueError, match=r"other\.json: not in the form of SQuAD"):
         read_squad(path)
-    path.write_text("{", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"other\.json: no JSON"):
+    for content, message in ((b"{", "no JSON"), (b"[" * 100_000, "no JSON"), (b'{"a":\n"\xff"}', "2: not UTF-8")):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"other\.json:? ?{message}"):
+            read_squad(path)
+    with pytest.raises(ValueError, match="question q7: question, context and answers are texts"):
+        read_squad(squad_file(tmp_path, [{"answer_start": 33, "text": "loud"}], question=3))
+    path.write_text('{"data": [{"paragraphs": [{"context": "a", "qas": ["q"]}]}]}', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"other\.json after 0 questions: not in the form"):
         read_squad(path)
 
 
@@ -72,6 +81,9 @@ def test_rows_of_a_dataset():
     assert question_of_row(row, "row 1").texts() == ["cd"]
     with pytest.raises(ValueError, match=r"row 1: no answers; the columns are"):
         question_of_row({"question": "q ?", "context": "ab"}, "row 1")
+    for answers in ({"text": ["ab"], "answer_start": []}, {"text": ["ab"]}, ["ab"], [{"start": "x", "text": "ab"}], 3):
+        with pytest.raises(ValueError, match="row 1: answers are texts with their places"):
+            question_of_row({"question": "q ?", "context": "ab", "answers": answers}, "row 1")
 
 
 SUBJQA = ["question", "review_id", "review", "human_ans_spans", "human_ans_indices"]
@@ -110,6 +122,14 @@ def test_subjqa_of_another_form(tmp_path):
     path.write_text("a,b\n1,2\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"other\.csv:2: not a row of SubjQA"):
         read_subjqa(path)
+    for places in ("('a', 'b')", "(1.5, 2)", "(1, 2, 3)", "3", ""):
+        with pytest.raises(ValueError, match=r"train\.csv:2: human_ans_indices .* is no pair"):
+            read_subjqa(subjqa_file(tmp_path, ["q", "r", CONTEXT, "loud", places]))
+    with pytest.raises(ValueError, match=r"train\.csv:2: not a row of SubjQA"):
+        read_subjqa(subjqa_file(tmp_path, ["q", "r", CONTEXT]))
+    path.write_bytes(b"question,review\ncaf\xe9,x\n")
+    with pytest.raises(ValueError, match=r"other\.csv:2: not UTF-8"):
+        read_subjqa(path)
 
 
 # --- aspects ---
@@ -135,6 +155,8 @@ def test_tagged_sentences(tmp_path):
         ({"sentence": ["ok", " "], "label": ["O", "O"]}, "entry a: word 1 is empty"),
         ({"sentence": [], "label": []}, "entry a: 0 words"),
         ({"sentence": ["ok"]}, "entry a: no label"),
+        ({"sentence": None, "label": ["O"]}, "entry a: words and tags are lists of texts"),
+        ({"sentence": ["ok", None], "label": ["O", "O"]}, "entry a: words and tags are lists of texts"),
     ],
 )
 def test_bad_tags(tmp_path, entry, message):
@@ -148,6 +170,8 @@ def test_bad_tags(tmp_path, entry, message):
         ("conflict", "fan", "entry a: the polarity 'conflict' is outside positive, negative, neutral"),
         ("positive", "screen", "entry a: the sentence does not hold the term 'screen'"),
         ("positive", "", "entry a: the sentence does not hold the term ''"),
+        ("positive", None, "entry a: sentence, term and polarity are texts"),
+        (["positive"], "fan", "entry a: sentence, term and polarity are texts"),
     ],
 )
 def test_bad_aspects(tmp_path, polarity, term, message):
@@ -177,13 +201,16 @@ def test_attributed_titles(tmp_path):
         ('{"input": "mug", "target_scores": {" ": {"mug": 1}}}', r":1: the value 'mug' has no attribute"),
         ('{"input": " ", "target_scores": {}}', r":1: the title is empty"),
         ('{"title": "mug"}', r":1: not \{input, target_scores"),
-        ("{", r":1: not \{input, target_scores"),
+        ("{", ":1: no JSON"),
+        ('{"input": "mug", "target_scores": {}, "n": ' + "9" * 5000 + "}", ":1: no JSON"),
+        ("\udcff", ":1: not UTF-8"),
+        ('{"input": 3, "target_scores": {}}', r":1: not \{input, target_scores"),
         ("[1]", r":1: not \{input, target_scores"),
     ],
 )
 def test_bad_titles(tmp_path, line, message):
     path = tmp_path / "train.jsonl"
-    path.write_text(line)
+    path.write_text(line, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(ValueError, match=message):
         read_attributed_titles(path)
 
@@ -207,6 +234,9 @@ def test_taxonomy_of_another_form(tmp_path):
         read_taxonomy(path)
     path.write_text("# nothing\n")
     with pytest.raises(ValueError, match="holds no category"):
+        read_taxonomy(path)
+    path.write_bytes(b"1 - Home\n2 - Caf\xe9\n")
+    with pytest.raises(ValueError, match=r"tree\.txt:2: not UTF-8"):
         read_taxonomy(path)
 
 

@@ -11,6 +11,7 @@ import pytest
 from datasets import Features, Value
 
 from rexbert_hf.catalog import PRODUCT, ReadReport, read_records
+from rexbert_hf.catalog.formats import _array_items
 
 
 def lines(count, form="{}"):
@@ -287,6 +288,26 @@ def test_truncated_parquet_and_bad_zip_member(tmp_path):
     (tmp_path / "a.zip").write_bytes(packed)
     with pytest.raises(ValueError, match=r"a\.zip!a\.txt: cannot be read \(BadZipFile"):
         read_records(tmp_path / "a.zip")
+
+
+def test_a_zip_in_capitals_is_found_in_a_folder(tmp_path):
+    with zipfile.ZipFile(tmp_path / "A.ZIP", "w") as archive:
+        archive.writestr("a.csv", "text\nmug\n")
+    assert read_records(tmp_path)["text"][:] == ["mug"]
+
+
+def test_a_broken_item_of_an_array_is_told_before_the_rest_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("rexbert_hf.catalog.formats._CHUNK", 1 << 10)
+    path = tmp_path / "a.json"
+    rest = json.dumps([{"text": f"item {i} " + "x" * 200} for i in range(2_000)])[1:]
+    path.write_text('[{"text": "a"}, {"text": "b" "c"}, ' + rest)
+    with path.open(encoding="utf-8") as text:
+        text.read(1)
+        items = _array_items("a.json", text)
+        assert next(items) == (1, {"text": "a"})
+        with pytest.raises(ValueError, match=r"a\.json item 2 ends inside the array or breaks it"):
+            next(items)
+        assert len(text.read()) > path.stat().st_size // 2
 
 
 @pytest.mark.parametrize("tail", [', {"a": "2', ', {"a" "2"}]', ", {'a': '2'}, {}]", ""])

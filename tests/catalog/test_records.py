@@ -42,3 +42,12 @@ def test_product_text_leaves_nothing_behind_for_missing_fields():
     row = dict.fromkeys(PRODUCT, None) | {"title": " Mug ", "category_path": [], "attributes": []}
     assert product_text(row, field_names=True) == "title: Mug"
     assert product_text({}) == ""
+    attributes = [
+        {"name": "colour", "value": None},
+        {"name": None, "value": "red"},
+        None,
+        {"name": "size", "value": "S"},
+    ]
+    row = {"title": None, "category_path": ["Home", None, "Mugs"], "attributes": attributes}
+    assert product_text(row) == "Home > Mugs . red, size S"
+    assert product_text(row, fields=("colour", "size")) == "S"

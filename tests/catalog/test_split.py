@@ -6,7 +6,7 @@ import random
 import pytest
 from datasets import Dataset
 
-from rexbert_hf.catalog import deduplicate, normalize_text, split_dataset, split_of
+from rexbert_hf.catalog import deduplicate, normalize_text, split_dataset, split_of, split_queries
 
 # Texts that fall just where they do because of their sha1; a change here moves documents between the splits of
 # everybody's runs.
@@ -131,3 +131,9 @@ def test_bad_arguments():
     for share in (-0.1, 1.0):
         with pytest.raises(ValueError, match="held_out"):
             split_of("a", share)
+
+
+def test_a_split_of_another_name_is_told_with_its_row():
+    pairs = Dataset.from_dict({"query": ["mug", "pot", "cup"], "split": ["train", None, "dev"]})
+    with pytest.raises(ValueError, match="row 2: split 'dev' is none of train, validation, test: rename it"):
+        split_queries(pairs)

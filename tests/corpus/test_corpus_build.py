@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
+from transformers import PreTrainedTokenizerFast
 
 from rexbert_hf.catalog import split_of
 from rexbert_hf.corpus import build as build_module
@@ -84,6 +85,30 @@ def test_the_same_build_is_not_done_again(kept, tmp_path, monkeypatch):
     first = build(BuildSettings(), kept, {}, tmp_path / "corpus")
     monkeypatch.setattr(build_module, "domains_of", None)
     assert build(BuildSettings(), kept, {}, tmp_path / "corpus") == first
+
+
+def test_a_damaged_domain_is_built_again(kept, tmp_path, caplog):
+    build(BuildSettings(), kept, {}, tmp_path / "corpus")
+    before = everything(tmp_path / "corpus")
+    path = next((tmp_path / "corpus").glob("*/train-*.parquet"))
+    path.write_bytes(path.read_bytes()[:-9])
+    build(BuildSettings(), kept, {}, tmp_path / "corpus")
+    assert everything(tmp_path / "corpus") == before
+    assert path.name in caplog.text
+
+
+def test_another_tokenizer_in_the_same_folder_counts_anew(kept, tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    def counted(pre_tokenizer):
+        backend = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+        backend.pre_tokenizer = pre_tokenizer
+        (tmp_path / "tokenizer").mkdir(exist_ok=True)
+        PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(tmp_path / "tokenizer")
+        report = build(BuildSettings(tokenizer=str(tmp_path / "tokenizer")), kept, {}, tmp_path / "corpus")
+        return sum(domain["tokens"] for domain in report.details["domains"].values())
+
+    assert counted(pre_tokenizers.WhitespaceSplit()) < counted(pre_tokenizers.Split("", "isolated"))
 
 
 def test_a_change_rebuilds_only_what_it_touches(tmp_path, monkeypatch):

@@ -163,10 +163,24 @@ def test_killed_by_a_signal_at_any_moment_it_ends_the_same(whole, tmp_path):
     assert corpus_of(output) == corpus_of(whole)
 
 
+def test_a_selection_that_failed_is_not_all_domains(tmp_path, recipe):
+    curate(settings(tmp_path / "out", stages="[select]"))
+    with pytest.raises(ValueError, match="no domain reaches"):
+        curate(settings(tmp_path / "out", stages="[select]", select__min_share=1.0))
+    status, _, err = recipe(*words(tmp_path / "out", stages="[sample]"))
+    assert status == 1
+    assert "'sample' needs what the stage 'select' writes" in err
+
+
 def test_stages_run_alone(whole, tmp_path):
     output = tmp_path / "out"
+    left = ("sample/.documents.parquet.123", "distil/.model-0ab.bin.7", "corpus/.food.staged/train-00000", ".x.json.9")
+    for name in left:  # by killed runs
+        (output / name).parent.mkdir(parents=True, exist_ok=True)
+        (output / name).write_text("half")
     curate(settings(output, stages="[sample, label]"))
     assert sorted(path.parent.name for path in output.glob("*/report.json")) == ["label", "sample"]
+    assert not [path for path in output.rglob("*") if path.name.startswith(".")]
     domains = {row["domain"] for row in pq.read_table(output / "sample" / "documents.parquet").to_pylist()}
     assert len(domains) == 16, "without a selection all domains are taken"
     curate(settings(output, stages="[distil]"))

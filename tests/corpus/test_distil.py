@@ -50,6 +50,19 @@ def test_from_labels_to_a_classifier(tmp_path):
     assert PLOT in card
 
 
+def test_a_damaged_classifier_is_made_again(tmp_path, caplog):
+    inputs = prepare(tmp_path / "in", *labelled_texts(300))
+    distil(SETTINGS, VERTICAL, *inputs, tmp_path / "out")
+    model = FastTextClassifier.load(tmp_path / "out").file.path
+    whole = model.read_bytes()
+    for damaged in (whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1])):
+        model.write_bytes(damaged)
+        distil(SETTINGS, VERTICAL, *inputs, tmp_path / "out")
+        assert model.read_bytes() == whole
+        assert model.name in caplog.text
+        caplog.clear()
+
+
 def test_figures_are_those_of_scoring_the_test_part_again(tmp_path):
     texts, labels = labelled_texts(400)
     report = distil(SETTINGS, VERTICAL, *prepare(tmp_path / "in", texts, labels), tmp_path / "out")

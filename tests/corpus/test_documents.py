@@ -6,6 +6,7 @@ import errno
 import gzip
 import json
 import tracemalloc
+import zipfile
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -23,6 +24,9 @@ from rexbert_hf.corpus import (
     text_id,
     write_documents,
 )
+from rexbert_hf.corpus.documents import sources_key
+from rexbert_hf.corpus.stages import stage_key
+from rexbert_hf.corpus.taken_ids import TakenIds
 
 
 def read(*sources: DocumentSource) -> tuple[list[Document], StageReport]:
@@ -104,14 +108,19 @@ def test_broken_files_do_not_stop_the_others(tmp_path):
     (tmp_path / "b.parquet").write_bytes(b"this is not Parquet")
     (tmp_path / "c.jsonl.gz").write_bytes(b"this is not gzip")
     (tmp_path / "d.jsonl").write_bytes("\ufeff".encode("utf-16-le") + '{"text": "x"}'.encode("utf-16-le"))
+    with zipfile.ZipFile(tmp_path / "d.zip", "w") as archive:
+        archive.writestr("a.csv", "text\n" + "a word\n" * 9)
+    packed = bytearray((tmp_path / "d.zip").read_bytes())
+    packed[packed.index(b"a word")] ^= 1
+    (tmp_path / "d.zip").write_bytes(bytes(packed))
     lines(tmp_path / "e.jsonl", {"text": "good"})
-    documents, report = read(DocumentSource(str(tmp_path), max_bad_share=0.8))
+    documents, report = read(DocumentSource(str(tmp_path), max_bad_share=0.9))
     assert documents[0].text == "row 0 of a file"
     assert documents[-1].text == "good"
     assert 100 < len(documents) < 5000  # what came before the cut is kept
-    assert report.reasons == {"broken_file": 4}
+    assert report.reasons == {"broken_file": 5}
     assert [place.split(": ")[0] for place in report.details["rejected"]["broken_file"]] == [
-        str(tmp_path / name) for name in ("a.jsonl.gz", "b.parquet", "c.jsonl.gz", "d.jsonl")
+        str(tmp_path / name) for name in ("a.jsonl.gz", "b.parquet", "c.jsonl.gz", "d.jsonl", "d.zip")
     ]
 
 
@@ -216,6 +225,18 @@ def test_identifiers_belong_to_one_text(tmp_path):
     assert report.details["noted"] == {"id_of_another_text": 1000, "id_missing": 1}
 
 
+def test_identifiers_take_the_memory_that_is_promised():
+    ids, count = TakenIds(), 40_000
+    tracemalloc.start()
+    assert not any(ids.is_taken(f"id {i}", text_id(f"text {i}")) for i in range(count))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # After the last growth 2^17 places of 16 bytes, and while it lasted the old half beside them.
+    assert peak < 1.6 * 16 * (1 << 17)
+    assert ids.is_taken("id 7", text_id("another"))
+    assert not ids.is_taken("id 7", text_id("text 7"))
+
+
 def test_a_wrong_field_name_is_an_error(tmp_path):
     path = lines(tmp_path / "a.jsonl", {"content": "x", "id": 1}, {"content": "y"})
     with pytest.raises(ValueError, match=r"no row has a field 'text'; the fields are content, id: set text_field"):
@@ -228,6 +249,15 @@ def test_what_is_not_there_is_an_error_before_anything_is_read(tmp_path):
         read_documents([DocumentSource(path), DocumentSource(str(tmp_path / "nowhere.jsonl"))], StageReport("t", ""))
     with pytest.raises(ValueError, match="set one of them"):
         DocumentSource()
+
+
+def test_the_files_of_a_dataset_in_a_folder_decide_the_key(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
+    sources = [DocumentSource(dataset=str(tmp_path))]
+    before = stage_key(sources_key(sources))
+    assert stage_key(sources_key(sources)) == before
+    (tmp_path / "a.jsonl").write_text('{"text": "another"}\n')
+    assert stage_key(sources_key(sources)) != before
 
 
 def test_a_dataset_by_name_streams(tmp_path):

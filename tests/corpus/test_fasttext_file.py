@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from filter_cases import labelled_texts, tiny_classifier
 
-from rexbert_hf.corpus.fasttext_file import collapse, read_layout, read_matrices
+from rexbert_hf.corpus.fasttext_file import _HEAD, _SHAPE, _write, read_layout, read_matrices
 from rexbert_hf.corpus.fasttext_model import FastTextClassifier
 from rexbert_hf.corpus.fasttext_train import FastTextOptions, word_hash
 from rexbert_hf.corpus.normalise import Normaliser, normalise_texts
@@ -48,6 +48,24 @@ def test_layout_of_fasttexts_own_file(wide):
     table, output = read_matrices(layout)
     assert (table == model.get_input_matrix()).all()
     assert (output == model.get_output_matrix()).all()
+
+
+def collapse(path, target):
+    """Write the same classifier with one number a row and answer; with two labels, one number a row.
+
+    Softmax sees differences only, so with two labels the rows hold half the difference and the output is (+1, -1).
+    """
+    layout = read_layout(path)
+    assert layout.loss == "softmax"
+    table, output = read_matrices(layout)
+    if len(layout.labels) == 2:
+        projection, answers = (output[:1] - output[1:]) / 2, np.array([[1.0], [-1.0]])
+    else:
+        projection, answers = output, np.eye(len(output))
+    head = bytearray(layout.path.read_bytes()[: layout.input_at - _SHAPE.size - 1])
+    struct.pack_into("<i", head, _HEAD.size, projection.shape[0])
+    _write(target, bytes(head), table @ projection.T, answers)
+    return read_layout(target)
 
 
 def test_collapsing_changes_no_probability(wide, tmp_path):
@@ -136,6 +154,28 @@ def test_a_model_cut_anywhere_is_refused(tmp_path):
         path.write_bytes(content[:size])
         with pytest.raises(ValueError, match=r"cut\.bin"):
             read_layout(path)
+
+
+@pytest.mark.parametrize("options", [{"qnorm": True}, {"qout": True}, {"cutoff": 300, "qnorm": True}])
+def test_a_quantised_model_is_whole_or_refused(tmp_path, options):
+    lines = "".join(f"__label__l{i} word{i} word{i % 7} other\n" for i in range(300))
+    (tmp_path / "train.txt").write_text(lines)
+    given = {"input": str(tmp_path / "train.txt"), "verbose": 0}
+    model = fasttext.train_supervised(dim=5, wordNgrams=2, bucket=400, thread=1, epoch=0, **given)
+    shapes = (model.get_input_matrix().shape, model.get_output_matrix().shape)
+    model.set_matrices(*(np.random.default_rng(0).normal(size=shape).astype("f4") for shape in shapes))
+    model.quantize(**given, retrain=False, dsub=2, **options)
+    path = tmp_path / "model.ftz"
+    model.save_model(str(path))
+    assert read_layout(path).quantised
+    content = path.read_bytes()
+    for size in [len(content) - 1, len(content) - 40, len(content) // 2, 1_500]:
+        path.write_bytes(content[:size])
+        with pytest.raises(ValueError, match=r"model\.ftz: .* cut off or damaged"):
+            read_layout(path)
+    path.write_bytes(content + b"\0")
+    with pytest.raises(ValueError, match="cut off or damaged"):
+        read_layout(path)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

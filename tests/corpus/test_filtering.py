@@ -21,7 +21,7 @@ from rexbert_hf.corpus.duplicates import KEPT, duplicates_of
 from rexbert_hf.corpus.filtering import filter_corpus
 from rexbert_hf.corpus.judging import FilterSettings, Judge
 from rexbert_hf.corpus.language import LanguageSettings
-from rexbert_hf.corpus.worker_pool import in_order
+from rexbert_hf.settings.worker_pool import in_order
 
 pytest.importorskip("fasttext")
 SETTINGS = FilterSettings(rows_per_shard=60)
@@ -273,7 +273,7 @@ def die(task: int) -> int:
 
 
 def test_a_killed_worker_is_an_error_and_no_endless_wait():
-    with pytest.raises(RuntimeError, match="a worker was killed"):
+    with pytest.raises(OSError, match="a worker process was killed"):
         list(in_order(die, range(8), 2))
 
 

@@ -154,6 +154,16 @@ def test_down_at_the_start_is_one_error_at_once(tmp_path):
     assert not (tmp_path / "out/labels.jsonl").exists()
 
 
+def test_what_stands_in_the_address_is_not_told(tmp_path):
+    with ChatServer() as server:
+        address = server.url.replace("http://", "http://me:s3cr3t-word@") + "?api_key=s3cr3t-key&page=2"
+    settings = LabelSettings("llm", endpoint=EndpointSettings(base_url=address, model="tiny", timeout=1.0))
+    with pytest.raises(ConnectionError, match="cannot be reached") as caught:
+        label(settings, ECOMMERCE, write(tmp_path, ["a"]), tmp_path / "out")
+    assert "s3cr3t" not in str(caught.value)
+    assert "page=2" in str(caught.value)
+
+
 def test_wrong_key_or_model_stops_at_once(tmp_path):
     with ChatServer() as server, pytest.raises(ConnectionError, match=r"HTTP 404.*check endpoint.model"):
         label(
@@ -183,7 +193,7 @@ def test_dying_halfway_keeps_what_is_finished_and_goes_on(tmp_path):
         threading.Thread(target=broken_after, args=(60,), daemon=True).start()
         with pytest.raises(ConnectionError, match=r"the endpoint is gone \(no answer for .*start again to go on"):
             label(settings, ECOMMERCE, path, tmp_path / "out")
-        kept, failed = rows(tmp_path / "out/labels.jsonl"), rows(tmp_path / "out/failed.jsonl")
+        kept, failed = (rows(tmp_path / f"out/{name}.partial.jsonl") for name in ("labels", "failed"))
         assert len(kept) >= 50
         assert sorted(row["id"] for row in kept + failed) == [f"d{i:03d}" for i in range(200)]
         assert {row["reason"] for row in failed} == {"endpoint_gone"}
@@ -202,10 +212,19 @@ def test_too_many_failures_do_not_finish_the_stage(tmp_path):
     path = write(tmp_path, ["a price", "b | refuse"])
     with ChatServer() as server:
         strict = replace(settings_for(server), max_failed_share=0.2)
-        with pytest.raises(ValueError, match=r"1 of 2 documents got no label \(1 refusal\).*failed.jsonl"):
+        with pytest.raises(ValueError, match=r"1 of 2 documents got no label \(1 refusal\).*failed.partial.jsonl"):
             label(strict, ECOMMERCE, path, tmp_path / "out")
         assert not (tmp_path / "out/report.json").exists()
-        assert len(rows(tmp_path / "out/labels.jsonl")) == 1
+        assert len(rows(tmp_path / "out/labels.partial.jsonl")) == 1
+        lenient = replace(strict, max_failed_share=0.5)
+        label(lenient, ECOMMERCE, path, tmp_path / "out")
+        finished = (tmp_path / "out/labels.jsonl").read_bytes()
+        assert not list((tmp_path / "out").glob("*.partial.jsonl"))
+        write(tmp_path, ["a price", "b | refuse", "c | refuse"])
+        with pytest.raises(ValueError, match="2 of 3 documents got no label"):
+            label(lenient, ECOMMERCE, path, tmp_path / "out")
+    assert (tmp_path / "out/labels.jsonl").read_bytes() == finished
+    assert not (tmp_path / "out/report.json").exists()
 
 
 def test_nobody_pays_to_the_end_for_answers_of_no_use(tmp_path):

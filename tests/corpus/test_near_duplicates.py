@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rexbert_hf.corpus.duplicates import EXACT, KEPT, NEAR, duplicates_of, find_duplicates, sign
-from rexbert_hf.corpus.near_duplicates import NearDuplicateSettings, minhash, shingle_sets, similarity
+from rexbert_hf.corpus.near_duplicates import NearDuplicateSettings, minhash, similarity
+from rexbert_hf.corpus.normalise import Normaliser, normalise_texts
 
 WORDS = [f"w{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(400)]
 
@@ -23,6 +24,16 @@ def edited(text: str, changes: int, rng: random.Random) -> str:
 
 def long_text(rng: random.Random, words: int = 200) -> str:
     return " ".join(rng.choices(WORDS, k=words))
+
+
+def shingle_sets(texts: list[str], settings: NearDuplicateSettings) -> list[set[str]]:
+    """The shingles themselves: what `minhash` hashes."""
+    sets = []
+    for line in normalise_texts(texts, Normaliser("keep", 1 << 20)):
+        words, size = line.split(), settings.shingle_words
+        last = max(1, len(words) - size + 1) if words else 0
+        sets.append({" ".join(words[i : i + size]) for i in range(last)})
+    return sets
 
 
 def jaccard(first: set[str], second: set[str]) -> float:

@@ -86,9 +86,12 @@ def test_a_finished_stage_is_not_worked_on_again(tmp_path):
     source, settings = crawl(tmp_path / "crawl"), SampleSettings(per_domain=5)
     sample(settings, [source], None, tmp_path / "out")
     path = tmp_path / "out/documents.parquet"
-    path.write_bytes(b"touched")
+    whole, written = path.read_bytes(), path.stat().st_mtime_ns
     assert sample(settings, [source], None, tmp_path / "out").written == 13
-    assert path.read_bytes() == b"touched"
+    assert path.stat().st_mtime_ns == written
+    path.write_bytes(b"cut")
+    assert sample(settings, [source], None, tmp_path / "out").written == 13
+    assert path.read_bytes() == whole
     (tmp_path / "crawl/3.jsonl").write_text('{"text": "new page", "domain": "new"}\n')
     assert sample(settings, [source], None, tmp_path / "out").written == 14
     assert len(list(read_parquet(path))) == 14

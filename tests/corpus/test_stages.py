@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rexbert_hf.corpus.stages import REPORT, StageReport, files_key, finished, stage_key, write_json
+from rexbert_hf.corpus.stages import REPORT, StageReport, begin, files_key, finished, stage_key, write_json
 
 
 @dataclass
@@ -55,3 +55,23 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         write_json(tmp_path / "x.json", {"a": object()})
     assert (tmp_path / "x.json").read_text() == '{\n  "a": 1\n}\n'
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+@pytest.mark.parametrize("content", [None, b"1", b"12345"])
+def test_a_stage_whose_output_is_gone_or_damaged_is_not_finished(tmp_path, caplog, content):
+    (tmp_path / "domains.json").write_bytes(b"1234")
+    StageReport("select", "abc").save(tmp_path, ["domains.json"])
+    assert finished(tmp_path, "abc") is not None
+    (tmp_path / "domains.json").unlink()
+    if content is not None:
+        (tmp_path / "domains.json").write_bytes(content)
+    assert begin(tmp_path, "abc") is None
+    assert "domains.json is " in caplog.text
+    assert not (tmp_path / REPORT).exists()
+
+
+def test_before_a_stage_changes_its_folder_the_report_of_another_key_goes(tmp_path):
+    StageReport("label", "abc").save(tmp_path)
+    assert begin(tmp_path, "abc") is not None
+    assert begin(tmp_path, "other") is None
+    assert not (tmp_path / REPORT).exists()

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from datasets import Dataset, load_from_disk
 
-from rexbert_hf.data.store import SPAN_COLUMNS, TokenisedDataset
+from rexbert_hf.data.store import MANIFEST, SPAN_COLUMNS, TokenisedDataset
 
 
 def _rows(n: int = 50, seed: int = 0) -> list[dict]:
@@ -168,6 +168,38 @@ def test_load_refuses_what_is_not_whole(tmp_path) -> None:
     shard.unlink()
     with pytest.raises(FileNotFoundError, match=r"data-00000.arrow is missing"):
         TokenisedDataset.load(tmp_path / "a")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"format_version": 1}', b'{"shards": 3}'])
+def test_a_damaged_manifest_is_named(tmp_path, content: bytes) -> None:
+    TokenisedDataset(_table(_rows())).save(tmp_path)
+    (tmp_path / MANIFEST).write_bytes(content)
+    with pytest.raises(ValueError, match=r"tokenised\.json is damaged .*: tokenise again"):
+        TokenisedDataset.load(tmp_path)
+
+
+def test_a_changed_number_in_the_manifest_is_noticed(tmp_path) -> None:
+    TokenisedDataset(_table(_rows())).save(tmp_path, skipped={"empty": 3})
+    text = (tmp_path / MANIFEST).read_text()
+    (tmp_path / MANIFEST).write_text(text.replace('"num_prefix": 1', '"num_prefix": 0'))
+    with pytest.raises(ValueError, match="contents changed"):
+        TokenisedDataset.load(tmp_path)
+
+
+def test_a_store_is_saved_into_its_own_folder_and_a_failed_save_changes_nothing(tmp_path, monkeypatch) -> None:
+    TokenisedDataset(_table(_rows())).save(tmp_path, tokenizer="old")
+    mapped = TokenisedDataset.load(tmp_path)
+    monkeypatch.setattr("rexbert_hf.data.store.write_manifest", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        mapped.save(tmp_path)
+    monkeypatch.undo()
+    assert TokenisedDataset.load(tmp_path).metadata["tokenizer"] == "old"
+    mapped.save(tmp_path, tokenizer="new")
+    again = TokenisedDataset.load(tmp_path)
+    assert again.metadata["tokenizer"] == "new"
+    tokens = [token for row in _rows() for token in row["input_ids"]]
+    assert mapped.take(range(50)).input_ids.tolist() == again.take(range(50)).input_ids.tolist() == tokens
+    assert len(list(tmp_path.iterdir())) == 4, "one shard, the manifest, and two files for `datasets`"
 
 
 def test_a_store_travels_to_another_process(tmp_path) -> None:

@@ -6,6 +6,9 @@ import importlib
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -279,6 +282,56 @@ def test_a_killed_run_leaves_nothing_that_loads(tokenizers, tmp_path: Path) -> N
         TokenisedDataset.load(left[0])
     store = tokenise(texts, tokenizers["wordpiece"], tmp_path, guides=[Marks(["lamp"])], batch_size=20)
     assert len(store) == 200
+    assert list(tmp_path.iterdir()) == [store.path]
+
+
+WATCHED = """
+import os, sys, time
+from rexbert_hf.data.tokenise import _one_thread, in_order
+class Slow:
+    num_prefix = num_suffix = 0
+    def encode(self, texts):
+        print(os.getpid(), flush=True)
+        time.sleep(60)
+list(in_order(Slow().encode, iter([["a"]] * 9), 2, _one_thread))
+"""
+
+
+def test_workers_of_a_killed_parent_end_by_themselves() -> None:
+    process = subprocess.Popen([sys.executable, "-c", WATCHED], stdout=subprocess.PIPE, text=True)
+    workers = [int(process.stdout.readline()) for _ in range(2)]
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 10
+    while (alive := [pid for pid in workers if is_running(pid)]) and time.monotonic() < end:
+        time.sleep(0.1)
+    for pid in alive:
+        os.kill(pid, signal.SIGKILL)
+    assert not alive
+
+
+def is_running(pid: int) -> bool:
+    """Not gone, and not dead with nobody to ask how."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_killed_worker_is_one_line(tokenizers, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"a worker process was killed.*start again"):
+        tokenise(_texts(200), tokenizers["bpe"], tmp_path, guides=[DiesLater(["lamp"])], batch_size=10, num_proc=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["tokenised.json", "data-00000.arrow"])
+def test_a_damaged_folder_is_made_anew(tokenizers, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str) -> None:
+    store = tokenise(_texts(5), tokenizers["bpe"], tmp_path)
+    rows = store.take(range(5)).input_ids.tolist()
+    (store.path / name).write_bytes(b"{")
+    again = tokenise(_texts(5), tokenizers["bpe"], tmp_path)
+    assert again.take(range(5)).input_ids.tolist() == rows
+    assert "is damaged" in caplog.text
     assert list(tmp_path.iterdir()) == [store.path]
 
 

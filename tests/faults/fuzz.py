@@ -86,6 +86,28 @@ def yaml_settings(data: bytes) -> None:
         one_line(lambda kind=kind: load_settings(kind, path))
 
 
+def documents(name: str) -> Callable[[bytes], None]:
+    def read(data: bytes) -> None:
+        from rexbert_hf.corpus.documents import DocumentSource, read_documents
+        from rexbert_hf.corpus.stages import StageReport
+
+        source = DocumentSource(str(file_of(data, name)), max_bad_share=1.0, max_chars=10_000)
+        one_line(lambda: list(read_documents([source], StageReport("fuzz", "k"))))
+
+    return read
+
+
+def annotated(data: bytes) -> None:
+    from rexbert_hf.catalog import aspect_files, attribute_files, question_files, taxonomy_files
+
+    path = file_of(data, "annotated")
+    read_all = [question_files.read_squad, question_files.read_subjqa, taxonomy_files.read_taxonomy]
+    read_all += [aspect_files.read_tagged_sentences, aspect_files.read_aspect_sentiments]
+    read_all += [attribute_files.read_attributed_titles]
+    for read in read_all:
+        one_line(lambda read=read: read(path))
+
+
 def saved_batch(data: bytes) -> None:
     from rexbert_hf.training.faulty_step import FaultyStep
 
@@ -150,6 +172,15 @@ def batch() -> bytes:
 CSV = b'text,price,note\na lamp,"1,5",x\n"two\nlines",2,\n'
 CARD = b"---\nlicense: mit\ntags: [a, b]\nmodel-index:\n- name: x\n  results: []\n---\n# Mine\n"
 ROWS = b'{"text": "a", "n": 1}\n{"text": "b", "l": [1, {"x": null}]}\n'
+ANNOTATED = [
+    b'{"data": [{"paragraphs": [{"context": "a fan", "qas": [{"id": 1, "question": "what?", "answers": '
+    b'[{"answer_start": 2, "text": "fan"}]}]}]}]}',
+    b'question,review_id,review,human_ans_spans,human_ans_indices\nwhat?,r,a fan,fan,"(2, 5)"\n',
+    b'{"input": "red mug", "target_scores": {"colour": {"red": 1}}}\n',
+    b'{"a": {"sentence": ["a", "fan"], "label": ["O", "B"]}, "b": {"sentence": "fan", "term": "fan", "polarity": 1}}',
+    b"1 - Home\n2 - Home > Mugs\n",
+    b"   1 | [ 1- 2] | Home\n     2 | [ 2- 2] | Mugs\n",
+]
 MARKS = b"<!-- rexbert_hf:begin x -->\n<!-- rexbert_hf:end -->"
 CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
 TARGETS: dict[str, Callable[[], Target]] = {
@@ -160,6 +191,11 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "gz": lambda: Target(reader("a.csv.gz"), [gzip.compress(CSV)]),
     "zip": lambda: Target(reader("a.zip"), [zipped(CSV), zipped(ROWS, "../../a.jsonl")]),
     "parquet": lambda: Target(reader("a.parquet"), [parquet()]),
+    "documents": lambda: Target(documents("a.jsonl"), [ROWS, b'[{"text": "a"}, {"text": 2}]']),
+    "documents_gz": lambda: Target(documents("a.jsonl.gz"), [gzip.compress(ROWS)]),
+    "documents_zip": lambda: Target(documents("a.zip"), [zipped(CSV), zipped(ROWS, "a.jsonl")]),
+    "documents_parquet": lambda: Target(documents("a.parquet"), [parquet()]),
+    "annotated": lambda: Target(annotated, ANNOTATED),
     "card": lambda: Target(
         card, [CARD, b"# no block\n", CARD + b"<!-- rexbert_hf:begin x -->\n<!-- rexbert_hf:end -->"]
     ),

@@ -21,7 +21,9 @@ from pretraining_cases import CONFIGS, MODEL, TINY, words
 from rexbert_hf.phrases import PhrasePool
 from rexbert_hf.retrieval.serving.index import ProductIndex
 
-UNEQUAL = re.compile(r"^key$|second|date|git_commit|hardware|_at\b|resumed|output_dir|cache_dir|path|bytes\b|url")
+UNEQUAL = re.compile(
+    r"^key$|^outputs$|second|date|git_commit|hardware|_at\b|resumed|output_dir|cache_dir|path|bytes\b|url"
+)
 """Keys of `run.json` that differ from run to run."""
 
 

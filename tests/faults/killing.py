@@ -28,6 +28,8 @@ from rexbert_hf.training.checkpoint import checkpoint_folders
 ROOT = Path(__file__).parents[2]
 POLL_SECONDS = 0.002
 TIMEOUT_SECONDS = 240.0
+ORPHAN_SECONDS = 12.0
+"""Workers may live so long after their parent: those of torch look for it every five seconds."""
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 
 
@@ -56,6 +58,17 @@ class Kill:
     lost: int = 0
     twice: int = 0
     orphans: int = 0
+
+
+def alive_in(group: int) -> list[str]:
+    """Command lines of the processes of a group; dead ones that nobody has asked how do not count."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, _, of = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+            if int(of) == group and state not in "ZX":
+                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")[:200])
+    return found
 
 
 class Process:
@@ -106,9 +119,13 @@ class Process:
         except ProcessLookupError:
             alive = False
         self.wait()
-        if not group:  # its workers end by themselves; here they must not disturb what follows
-            with contextlib.suppress(ProcessLookupError):
+        if not group:  # its workers end by themselves
+            end = time.monotonic() + ORPHAN_SECONDS
+            while (left := alive_in(self.process.pid)) and time.monotonic() < end:
+                time.sleep(0.05)
+            with contextlib.suppress(ProcessLookupError):  # they must not disturb what follows
                 os.killpg(self.process.pid, signal.SIGKILL)
+            assert not left, f"workers that outlive their parent: {left}\n{self.tail()}"
         return alive
 
     def wait(self) -> int:

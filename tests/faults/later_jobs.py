@@ -1,4 +1,4 @@
-"""What comes after pre-training, killed: distillation, task fine-tuning, evaluation, reproduction, export, cell choice.
+"""What comes after pre-training, killed: from distillation and re-ranking to evaluation, export and cell choice.
 
 Each starts from one bi-encoder that is trained here, once a test process.
 """
@@ -97,6 +97,20 @@ def student(folder: Path) -> dict[str, Any]:
     return found | figures | {"last checkpoint": last_weights(folder)}
 
 
+# A re-ranker, and a tokenizer of its own.
+
+RERANKER = {"base": "BASE", "batch_size": "16", "max_tokens": "32", **SAMPLE, **TRAINER}
+
+
+def reranker(folder: Path) -> dict[str, Any]:
+    found = {path.name: digest(path) for path in folder.glob("*.safetensors")}
+    return found | {"results": results(folder), "last checkpoint": last_weights(folder)}
+
+
+def tokenizer(folder: Path) -> dict[str, Any]:
+    return {"tokenizer": digest(folder / "tokenizer.json"), "results": results(folder)}
+
+
 # Fine-tuning on a task, and the evaluation of two models on two tasks.
 
 TASK = {"model": "BASE", "task": "aspect_extraction", "tuning": "{epochs: [1]}", "device": "cpu"}
@@ -178,6 +192,9 @@ LATER_JOBS = (
         "distillation", command("distil_search.py", **dotted(STUDENT)),
         (Place("teacher scores", at_work), *TRAINING), student, steps=True, prepare=trained_before,
     ),
+    Job("re-ranker", command("finetune_reranker.py", **dotted(RERANKER)), TRAINING, reranker, steps=True,
+        prepare=trained_before),
+    Job("tokenizer", command("train_tokenizer.py", vocab_size="1024", held_out_documents="100"), ANYWHERE, tokenizer),
     Job("task fine-tuning", command("finetune_task.py", **TASK), ANYWHERE, task, prepare=trained_before),
     Job("evaluation", command("evaluate.py", **EVALUATION), ANYWHERE, evaluation, prepare=trained_before),
     Job("reproduction", reproducing, (Place("data", at_work), Place("rows", exists("results/*.json"))), reproduced,

@@ -19,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "retrieval"))
 from filter_cases import tiny_classifier
 from index_cases import HashModel, make_products
 
+from rexbert_hf.corpus import Document, read_parquet, write_documents
+from rexbert_hf.corpus.fasttext_file import read_layout
 from rexbert_hf.corpus.fasttext_model import FastTextClassifier
 from rexbert_hf.data.store import TokenisedDataset
 from rexbert_hf.phrases import PhrasePool
@@ -159,6 +161,50 @@ def test_damage_is_one_line_that_names_the_file(kind, tmp_path):
                 assert any(way in said for way in WAYS_OUT), (what, said)
         path.write_bytes(whole)
     load(folder)
+
+
+def documents_file(folder):
+    write_documents(folder / "documents.parquet", [Document(f"d{i}", f"a mug {i} " * 9, "", "food") for i in range(90)])
+    return folder
+
+
+def quantised_file(folder):
+    """A model of fastText's own, compressed; its trainer is not run, which reads a table that it has not filled."""
+    fasttext = pytest.importorskip("fasttext")
+    folder.mkdir(parents=True)
+    (folder / "train.txt").write_text("".join(f"__label__{'ab'[i % 2]} word{i} other\n" for i in range(300)))
+    given = {"input": str(folder / "train.txt"), "verbose": 0}
+    model = fasttext.train_supervised(dim=4, minCount=1, thread=1, epoch=0, bucket=0, **given)
+    shapes = (model.get_input_matrix().shape, model.get_output_matrix().shape)
+    model.set_matrices(*(np.random.default_rng(0).normal(size=shape).astype("f4") for shape in shapes))
+    model.quantize(**given, retrain=False)
+    model.save_model(str(folder / "model.ftz"))
+    return folder
+
+
+CUT = {
+    "tokenised manifest": (tokenised_folder, TokenisedDataset.load, "tokenised.json"),
+    "classifier.json": (classifier_folder, FastTextClassifier.load, "classifier.json"),
+    "encoder.json": (onnx_folder, OnnxEncoder, "encoder.json"),
+    "quantised": (quantised_file, lambda folder: read_layout(folder / "model.ftz"), "model.ftz"),
+    "documents": (documents_file, lambda folder: list(read_parquet(folder)), "documents.parquet"),
+}
+"""Files in which a cut is always noticed; a flipped bit may only change one value, but never ends in a traceback."""
+
+
+@pytest.mark.parametrize("kind", CUT)
+def test_a_cut_file_is_named_and_a_flipped_bit_is_at_most_one_line(kind, tmp_path):
+    make, load, name = CUT[kind]
+    folder = make(tmp_path / "whole")
+    load(folder)
+    path = folder / name
+    whole = path.read_bytes()
+    for what, data in damages(whole, np.random.default_rng([SEED, zlib.crc32(kind.encode())]), 15):
+        path.write_bytes(data)
+        said = refusal(load, folder)
+        cut = what.startswith("cut") and data.strip() != whole.strip()  # but for the line end
+        assert said is not None or not cut, f"{name}, {what}: was not noticed"
+        assert said is None or ("\n" not in said and str(folder) in said), (what, said)
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):

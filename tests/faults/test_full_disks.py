@@ -70,6 +70,12 @@ def test_a_disk_that_fills_up(name, tmp_path, tmp_path_factory):
     whole = whole_run(job, tmp_path_factory.mktemp("whole"), places_of(job))
     with small_disk(tmp_path / "disk", "8k"):
         folder = tmp_path / "disk" / "out"
+        (tmp_path / "disk" / "filler").write_bytes(bytes(8192))
+        status, err = run(job.command(folder))
+        assert status == 1, f"without room: status {status}\n{err[-2000:]}"
+        assert "make room" in one_error_line(err, tmp_path / "disk")
+        assert not (folder / ".lock").exists()
+        (tmp_path / "disk" / "filler").unlink()
         for share in SHARES:
             size = str(max(8192, int(share * whole.size)))
             grow(tmp_path / "disk", size)

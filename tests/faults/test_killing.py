@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import time
 from collections import Counter
 
 import numpy as np
 import pytest
-from killing import Job, Place, table, torment
+from killing import Job, Place, Process, alive_in, table, torment
 
 GOOD = """
 import os, sys, time
@@ -62,6 +64,20 @@ def test_a_job_that_is_safe_passes_and_is_counted(tmp_path):
     assert {kill.signal for kill in kills} == {"SIGKILL", "SIGTERM"}
     lines = table([json.loads(json.dumps(vars(kill))) for kill in kills])
     assert lines[-1].split()[:3] == ["all", "4", "kills"]
+
+
+def test_a_worker_that_outlives_its_parent_is_found_and_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr("killing.ORPHAN_SECONDS", 0.5)
+    script = "import os, sys, time; os.fork(); print('here', file=sys.stderr, flush=True); time.sleep(60)"
+    process = Process([sys.executable, "-c", script], tmp_path, {})
+    while len(process.lines) < 2:
+        time.sleep(0.01)
+    with pytest.raises(AssertionError, match="workers that outlive their parent"):
+        process.kill(signal.SIGKILL, group=False)
+    end = time.monotonic() + 5
+    while alive_in(process.process.pid) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not alive_in(process.process.pid)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from disks import file_limit
 
 from rexbert_hf.settings import FolderInUseError, hold_folder, run_recipe, sole_run
 
@@ -131,6 +132,17 @@ def test_a_full_disk_is_named(kind, tmp_path):
         failing(Settings(tmp_path / "out"), kind("No space left on device (os error 28)"))
     assert str(tmp_path / "out") in str(caught.value)
     assert "make room, then start again" in str(caught.value)
+
+
+def test_a_disk_that_was_full_before_the_run(tmp_path):
+    (tmp_path / "out").mkdir()
+    with file_limit(0), pytest.raises(OSError, match="no room left") as caught, hold_folder(tmp_path / "out"):
+        pass
+    assert str(tmp_path / "out") in str(caught.value)
+    assert "make room, then start again" in str(caught.value)
+    assert not list((tmp_path / "out").iterdir())
+    with hold_folder(tmp_path / "out"):
+        pass
 
 
 def test_what_is_told_already_and_other_errors_stay_as_they_are(tmp_path):

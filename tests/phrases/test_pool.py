@@ -140,6 +140,20 @@ def test_a_bad_autophrase_line_is_named(tmp_path, line):
         PhrasePool.from_autophrase(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"0.9\tcaf\xe9\n", "not UTF-8"),
+        ("a.gz", b"0.9\ttea pot\n", "is damaged"),
+        ("a.gz", gzip.compress(b"0.9\ttea pot\n" * 99)[:-9], "is damaged"),
+    ],
+)
+def test_an_autophrase_file_that_cannot_be_read_is_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name}:? {message}"):
+        PhrasePool.from_autophrase(tmp_path / name)
+
+
 def test_top_phrases_by_category(pool):
     assert top_phrases(pool) == {"Lighting": ["desk lamp", "table lamp"], "Kitchen": ["tea pot"]}
     assert top_phrases(PhrasePool(["a b", "c d"], [0.1, 0.9]), count=1) == {"all": ["c d"]}

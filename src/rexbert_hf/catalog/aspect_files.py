@@ -6,12 +6,12 @@ is outside its set, or a term that its sentence lacks is an error that names the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .records import SENTIMENTS
+from .whole_files import json_of, text_of
 
 ASPECT_TAGS = ("B", "I", "O")
 """First word of an aspect, a further one, none."""
@@ -51,6 +51,8 @@ def tagged_sentence(words: Sequence[str], tags: Sequence[str], where: str) -> Ta
         ...
         ValueError: row 3: word 1 has the tag 'A', which is outside B, I, O
     """
+    if not _are_texts(words) or not _are_texts(tags):
+        raise ValueError(f"{where}: words and tags are lists of texts; got {words!r:.60} and {tags!r:.60}")
     if len(words) != len(tags) or not words:
         raise ValueError(f"{where}: {len(words)} words but {len(tags)} tags: give each word one")
     for number, (word, tag) in enumerate(zip(words, tags, strict=True)):
@@ -79,11 +81,17 @@ def aspect_sentiment(sentence: str, term: str, polarity: str, where: str) -> Asp
         ...
         ValueError: row 3: the sentence does not hold the term 'screen'
     """
+    if not _are_texts([sentence, term, polarity]):
+        raise ValueError(f"{where}: sentence, term and polarity are texts; got {[sentence, term, polarity]!r:.120}")
     if polarity not in SENTIMENTS:
         raise ValueError(f"{where}: the polarity {polarity!r} is outside {', '.join(SENTIMENTS)}")
     if not term.strip() or term.lower() not in sentence.lower():
         raise ValueError(f"{where}: the sentence does not hold the term {term!r}")
     return AspectSentiment(sentence, term, polarity, where)
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list | tuple) and all(isinstance(value, str) for value in values)
 
 
 def read_tagged_sentences(path: str | Path) -> list[TaggedSentence]:
@@ -115,10 +123,7 @@ def read_aspect_sentiments(path: str | Path) -> list[AspectSentiment]:
 
 
 def _entries(path: str | Path, fields: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: no JSON ({error}); fetch it again") from None
+    content = json_of(text_of(path), str(path))
     if not isinstance(content, Mapping):
         raise ValueError(f"{path}: holds a {type(content).__name__}, not an object of entries by id")
     for name, entry in content.items():

@@ -21,6 +21,8 @@ from .delimited import Located, delimited_rows
 from .sources import FileOptions, Source
 
 _CHUNK = 1 << 20
+_UNFINISHED = 64
+"""An error so near to the end of what was read may go with more of it: of an escape, a number or a word."""
 _BETWEEN_ITEMS = re.compile(r"[ \t\r\n,]*")
 
 
@@ -141,7 +143,9 @@ def _array_items(name: str, text: io.TextIOWrapper) -> Iterator[Located]:
         try:
             value, at = decode(buffer, at)
         except json.JSONDecodeError as error:
-            more = text.read(chunk)
+            # Only a text may be cut far behind where it begins; another error there stays, whatever follows.
+            cut = error.msg.startswith("Unterminated string") or error.pos > len(buffer) - _UNFINISHED
+            more = text.read(chunk) if cut else ""
             if not more:
                 raise _broken_array(name, number + 1, error.msg) from error
             buffer, at, chunk = buffer[at:] + more, 0, chunk * 2  # doubling keeps one huge item from costing a square

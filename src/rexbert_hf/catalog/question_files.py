@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import ast
 import csv
-import json
+import io
+import operator
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from .whole_files import json_of, text_of
 
 NO_ANSWER = "ANSWERNOTFOUND"
 """SubjQA's word for a review that does not answer; it stands at the end of each of its reviews."""
@@ -87,28 +90,33 @@ def read_squad(path: str | Path) -> list[AnsweredQuestion]:
         FileNotFoundError: if it is not there.
         ValueError: if it has another form, or an answer does not stand where it says, with the question's id.
     """
-    content = _json(path)
+    content = json_of(text_of(path), str(path))
     found: list[AnsweredQuestion] = []
+    where = str(path)
     try:
         for article in content["data"]:
             for paragraph in article["paragraphs"]:
+                where = f"{path} after {len(found)} questions"
                 for entry in paragraph["qas"]:
                     where = f"{path} question {entry.get('id', len(found))}"
-                    pairs = [(int(one["answer_start"]), one["text"]) for one in entry["answers"]]
+                    pairs = [(_number(one["answer_start"]), one["text"]) for one in entry["answers"]]
                     found.append(_question(entry["question"], paragraph["context"], pairs, where))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not in the form of SQuAD 1.1 ({type(error).__name__} {error})") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{where}: not in the form of SQuAD 1.1 ({type(error).__name__} {error})") from None
     return found
 
 
-def _json(path: str | Path) -> Any:
+def _number(value: Any) -> int:
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: no JSON ({error}); fetch it again") from None
+        return int(value)
+    except (ValueError, OverflowError):
+        raise TypeError(f"{value!r:.40} is no place in a text") from None
 
 
-def _question(question: str, context: str, answers: Sequence[tuple[int, str]], where: str) -> AnsweredQuestion:
+def _question(question: Any, context: Any, answers: Sequence[tuple[int, Any]], where: str) -> AnsweredQuestion:
+    texts = (question, context, *(text for _, text in answers))
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{where}: question, context and answers are texts; got {texts!r:.120}")
     if not question.strip() or not context.strip():
         raise ValueError(f"{where}: the question or its context is empty")
     if not answers:
@@ -136,10 +144,16 @@ def question_of_row(row: Mapping[str, Any], where: str) -> AnsweredQuestion:
     if missing:
         raise ValueError(f"{where}: no {' and no '.join(missing)}; the columns are question, context, answers")
     answers = row["answers"]
-    if isinstance(answers, Mapping):
-        pairs = list(zip(answers["answer_start"], answers["text"], strict=True))
-    else:
-        pairs = [(one["start"], one["text"]) for one in answers]
+    try:
+        if isinstance(answers, Mapping):
+            starts, texts = answers["answer_start"], answers["text"]
+            if len(starts) != len(texts):
+                raise TypeError(f"{len(starts)} places for {len(texts)} texts")
+            pairs = [(_number(start), text) for start, text in zip(starts, texts, strict=True)]
+        else:
+            pairs = [(_number(one["start"]), one["text"]) for one in answers]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{where}: answers are texts with their places ({type(error).__name__} {error})") from None
     return _question(row["question"], row["context"], pairs, where)
 
 
@@ -169,21 +183,20 @@ def read_subjqa(path: str | Path) -> SubjQA:
 
     Raises:
         FileNotFoundError: if it is not there.
-        ValueError: if a column is missing or a place is no pair of numbers, with its line.
+        ValueError: if a column is missing, a place is no pair of numbers, or it is no CSV in UTF-8, with its line.
     """
     csv.field_size_limit(sys.maxsize)
     groups: dict[tuple[str, str], list[tuple[int, int]]] = {}
     first: dict[tuple[str, str], tuple[str, int]] = {}
     found = SubjQA()
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        for row in reader:
-            where = f"{path}:{reader.line_num}"
-            key, review = _subjqa_key(row, where)
-            first.setdefault(key, (review, reader.line_num))
-            place = _subjqa_answer(row, review, where)
-            found.unmatched += place == ()
-            groups.setdefault(key, []).extend([place] if place else [])
+    reader = csv.DictReader(io.StringIO(text_of(path), newline=""))
+    for row in _rows_of(reader, str(path)):
+        where = f"{path}:{reader.line_num}"
+        key, review = _subjqa_key(row, where)
+        first.setdefault(key, (review, reader.line_num))
+        place = _subjqa_answer(row, review, where)
+        found.unmatched += place == ()
+        groups.setdefault(key, []).extend([place] if place else [])
     for (question, review_id), places in groups.items():
         review, line = first[(question, review_id)]
         if places:
@@ -192,9 +205,17 @@ def read_subjqa(path: str | Path) -> SubjQA:
     return found
 
 
+def _rows_of(reader: csv.DictReader[str], path: str) -> Iterator[Mapping[str, str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise ValueError(f"{path}:{reader.line_num}: no CSV ({error}); fetch it again") from None
+
+
 def _subjqa_key(row: Mapping[str, str], where: str) -> tuple[tuple[str, str], str]:
     try:
         review = row["review"].removesuffix(NO_ANSWER).rstrip()
+        row["human_ans_spans"].strip()
         return (row["question"].strip(), row["review_id"]), review
     except (KeyError, AttributeError):
         raise ValueError(f"{where}: not a row of SubjQA: it has question, review_id, review, human_ans_spans") from None
@@ -206,9 +227,11 @@ def _subjqa_answer(row: Mapping[str, str], review: str, where: str) -> Any:
     if not text or text == NO_ANSWER:
         return None
     try:
-        start, end = ast.literal_eval(row["human_ans_indices"])
-    except (ValueError, SyntaxError, TypeError):
-        raise ValueError(f"{where}: human_ans_indices {row['human_ans_indices']!r} is no pair of numbers") from None
+        start, end = map(operator.index, ast.literal_eval(row["human_ans_indices"]))
+    except (KeyError, ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        raise ValueError(
+            f"{where}: human_ans_indices {row.get('human_ans_indices')!r:.60} is no pair of numbers"
+        ) from None
     if text.endswith(NO_ANSWER):  # marked along with the end of the review
         text, end = text.removesuffix(NO_ANSWER), min(end, len(review))
     there = review[start:end]

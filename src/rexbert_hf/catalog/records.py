@@ -160,12 +160,12 @@ def product_text(
 
 
 def _field_text(product: Mapping[str, Any], name: str) -> str:
-    attributes = product.get("attributes") or ()
+    given = [attribute for attribute in product.get("attributes") or () if attribute and attribute["value"] is not None]
     if name == "attributes":
-        return ", ".join(f"{attribute['name']} {attribute['value']}" for attribute in attributes)
+        return ", ".join(f"{attribute['name'] or ''} {attribute['value']}".strip() for attribute in given)
     if name not in PRODUCT and name not in product:
-        return ", ".join(attribute["value"] for attribute in attributes if attribute["name"] == name)
+        return ", ".join(attribute["value"] for attribute in given if attribute["name"] == name)
     value = product.get(name)
     if isinstance(value, (list, tuple)):
-        return " > ".join(value)
+        return " > ".join(part for part in value if part is not None)
     return "" if value is None else str(value).strip()

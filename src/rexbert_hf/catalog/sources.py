@@ -97,7 +97,7 @@ def _expand(path: str | Path) -> list[Path]:
         if next(found.rglob("*.mds*"), None) is not None:
             raise ValueError(f"{path}: holds MDS shards, {MDS_ADVICE}")
         files = sorted(file for file in found.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(found)))
-        files = [file for file in files if file.suffix == ".zip" or _format_of(file.name)]
+        files = [file for file in files if file.suffix.lower() == ".zip" or _format_of(file.name)]
         if not files:
             raise ValueError(
                 f"{path}: the folder holds no file to read (wanted {', '.join(FORMATS)}, plain, .gz, .zst or .zip)"

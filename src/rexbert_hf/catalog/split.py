@@ -105,14 +105,20 @@ def split_queries(dataset: Dataset, held_out: float = HELD_OUT) -> DatasetDict:
         dataset: rows with `query`, and `split` (a name of `SPLITS`, or null).
         held_out: share of the queries without a split of their own that are outside train.
 
+    Raises:
+        ValueError: for a split of another name, with its row.
+
     Example:
         >>> rows = {"query": ["mug", "Mug", "pot"], "split": ["train", "test", "train"]}
         >>> parts = split_queries(Dataset.from_dict(rows))
         >>> {name: part["query"][:] for name, part in parts.items()}
         {'train': ['pot'], 'validation': [], 'test': ['mug', 'Mug']}
     """
-    digests, names = _column_digests(dataset, "query"), dataset.with_format("arrow")["split"][:]
-    given = np.array([-1 if name is None else SPLITS.index(name) for name in names.to_pylist()], dtype=np.int8)
+    digests, names = _column_digests(dataset, "query"), dataset.with_format("arrow")["split"][:].to_pylist()
+    for row, name in enumerate(names):
+        if name is not None and name not in SPLITS:
+            raise ValueError(f"row {row}: split {name!r} is none of {', '.join(SPLITS)}: rename it, or leave it empty")
+    given = np.array([-1 if name is None else SPLITS.index(name) for name in names], dtype=np.int8)
     codes = np.where(given >= 0, given, _split_codes(digests, held_out))
     _, query = np.unique(digests[:, 0], return_inverse=True)
     most = np.zeros(int(query.max(initial=-1)) + 1, dtype=np.int8)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from .whole_files import text_of
+
 _NUMBER = re.compile(r"\s*\d+\s+-\s+")
 _NESTED = re.compile(r"\s*\d+\s*\|\s*\[[\d\s-]+\]\s*\|\s*(?P<name>.+)")
 
@@ -21,7 +23,8 @@ def read_taxonomy(path: str | Path) -> list[tuple[str, ...]]:
 
     Raises:
         FileNotFoundError: if it is not there.
-        ValueError: if a line is deeper than the one above it allows, with its number, or there is no category.
+        ValueError: if a line is deeper than the one above it allows, with its number, it is not UTF-8, or there is no
+            category.
 
     Example:
         >>> import tempfile
@@ -30,7 +33,7 @@ def read_taxonomy(path: str | Path) -> list[tuple[str, ...]]:
         >>> read_taxonomy(file)
         [('Home',), ('Home', 'Kitchen')]
     """
-    lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    lines = text_of(path).splitlines()
     numbered = [(i, line) for i, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
     nested = bool(numbered) and _NESTED.fullmatch(numbered[0][1]) is not None
     found = _nested(path, numbered) if nested else [_full(line) for _, line in numbered]

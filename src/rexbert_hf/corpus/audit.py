@@ -24,7 +24,7 @@ from .documents import Document
 from .label import LABELS, LabelSettings, make_labeller
 from .labels import Label, Labeller, read_labels, with_progress
 from .sample import StratifiedSample
-from .stages import StageReport, files_key, finished, stage_key, write_json
+from .stages import StageReport, begin, files_key, stage_key, write_json
 from .vertical import Vertical
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ def audit(
     drawn, sizes, report = _draw(settings, files, labels)
     second = _second_labeller(settings, vertical, drawn, labels, output)
     report.key = stage_key("audit", 1, settings, vertical, second.key, files_key([*files, labels_path]))
-    if (done := finished(output, report.key)) is not None:
+    if (done := begin(output, report.key)) is not None:
         return done
     first = next(iter(labels.values())).labeller
     if first == second.name:
@@ -137,7 +137,7 @@ def audit(
     _write_disagreements(output / DISAGREEMENTS, settings, vertical, pairs)
     _check_done(settings, second, report, len(drawn))
     _check_bar(settings, found, output)
-    report.save(output)
+    report.save(output, [AUDIT, DISAGREEMENTS])
     logger.info("audit: agreement %.3f over %d documents", found["all"]["agreement"]["value"], len(pairs))
     return report
 

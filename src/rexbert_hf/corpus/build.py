@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib.metadata
+import logging
 import os
 import re
 import shutil
@@ -19,12 +20,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from ..catalog.split import HELD_OUT, SPLITS, split_of
 from ..hub.run_file import git_commit, plain, redact, versions
 from .card import write_corpus_card
 from .manifest import MANIFEST, RESERVED, read_json, totals
 from .shards import COLUMNS, ShardWriter, domains_of, rows_of
-from .stages import StageReport, files_key, finished, stage_key, write_json
+from .stages import StageReport, begin, files_key, stage_key, write_json
+
+logger = logging.getLogger(__name__)
 
 WORDS = "words"
 """What is counted without a tokenizer: runs of characters between white space."""
@@ -119,12 +125,12 @@ def build(
     if not files:
         raise FileNotFoundError(f"{kept_folder}: no Parquet file of kept documents there; run the filter stage first")
     version = importlib.metadata.version("rexbert-hf")
-    key = stage_key("build", version, settings, files_key(files), {name: r.key for name, r in reports.items()})
-    done = finished(output, key)
-    if done is not None:
+    counter_key = _counter_key(settings.tokenizer)
+    parts = (version, settings, files_key(files), counter_key, {name: one.key for name, one in reports.items()})
+    key = stage_key("build", *parts)
+    if (done := begin(output, key)) is not None:
         return done
-    for name in ("report.json", MANIFEST):  # what is about to change is not finished
-        (output / name).unlink(missing_ok=True)
+    (output / MANIFEST).unlink(missing_ok=True)  # what is about to change is not finished
     places, rows = domains_of(files)
     if not places:
         raise ValueError(f"{kept_folder}: no document was kept: lower the filter's threshold, or see its rejects")
@@ -133,7 +139,7 @@ def build(
     made: dict[str, Any] = {}
     for domain in sorted(places):
         content = asdict(settings) | {"card": None}
-        part_key = stage_key(version, content, files_key(places[domain]), domain)
+        part_key = stage_key(version, content, files_key(places[domain]), counter_key, domain)
         with _room(domain, len(made), output):
             folder = output / names[domain]
             made[names[domain]] = _written(folder, part_key) or _write(
@@ -148,7 +154,8 @@ def build(
         write_json(output / MANIFEST, {**_manifest(settings, key, made, reports), **_provenance(config)})
         write_corpus_card(output)
         report.seconds = round(time.monotonic() - started, 3)
-        report.save(output)
+        splits = ((name, part) for name, facts in made.items() for part in facts["splits"].values())
+        report.save(output, [MANIFEST, *(f"{name}/{file}" for name, part in splits for file in part["files"])])
     return report
 
 
@@ -165,8 +172,20 @@ def _folder_names(domains: Sequence[str]) -> dict[str, str]:
 
 
 def _written(folder: Path, key: str) -> dict[str, Any] | None:
+    """What an earlier build wrote of a domain; None if it was made from something else, or is not whole."""
     found = read_json(folder / "domain.json")
-    return found if found is not None and found.get("key") == key else None
+    if found is None or found.get("key") != key:
+        return None
+    try:
+        for part in found["splits"].values():
+            rows = sum(pq.read_metadata(folder / file).num_rows for file in part["files"])
+            if rows != part["documents"]:
+                raise ValueError(f"{rows} rows where {part['documents']} were written")
+    except (OSError, pa.ArrowException, ValueError) as error:
+        message = next(iter(str(error).splitlines()), "no details")
+        logger.warning("%s is damaged (%s): it is built again", folder, message)
+        return None
+    return found
 
 
 def _write(
@@ -213,6 +232,15 @@ def _counter(tokenizer: str | None) -> Callable[[list[str]], list[int]]:
     loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
     loaded.model_max_length = 1 << 60  # nothing is cut, and nobody warned
     return lambda texts: [len(ids) for ids in loaded(texts, add_special_tokens=False)["input_ids"]]
+
+
+def _counter_key(tokenizer: str | None) -> list[Any]:
+    """Files of a tokenizer in a folder here: another one may come to lie under the same name."""
+    folder = Path(tokenizer or "")
+    if tokenizer is None or not folder.is_dir():
+        return []
+    patterns = ("*token*", "*vocab*", "merges.txt", "*.model")
+    return files_key(list({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()}))
 
 
 @contextmanager

@@ -24,12 +24,12 @@ from ..catalog.split import text_digests
 from .classifier_hub import classifier_card
 from .document_files import read_parquet
 from .documents import Document
-from .fasttext_model import FastTextClassifier
+from .fasttext_model import METADATA, FastTextClassifier
 from .fasttext_train import FastTextOptions
 from .labels import Label, read_labels
 from .leaks import near_copies
 from .normalise import Normaliser, normalise_texts
-from .stages import StageReport, files_key, finished, stage_key, write_json
+from .stages import REPORT, StageReport, begin, files_key, stage_key, write_json
 from .threshold_plot import draw_sweep
 from .thresholds import Sweep, choose, sweep
 from .vertical import Vertical
@@ -144,7 +144,7 @@ def distil(
     """
     output, started = Path(output), time.monotonic()
     key = stage_key("distil", settings, vertical, files_key([Path(documents_path), Path(labels_path)]))
-    if done := finished(output, key):
+    if (done := begin(output, key)) is not None and _loads(output):
         return done
     report = StageReport("distil", key)
     data = _labelled(settings, vertical, Path(documents_path), Path(labels_path), report)
@@ -166,9 +166,9 @@ def distil(
     classifier.facts.update(_facts(settings, vertical, data, figures))
     report.written = len(data.texts)
     report.details.update(figures, threshold=classifier.threshold, documents=classifier.facts["documents"])
-    _write(classifier, data, found, output)
+    model = _write(classifier, data, found, output)
     report.seconds = time.monotonic() - started
-    report.save(output)
+    report.save(output, [METADATA, model.name, SWEEP, MISTAKES])
     logger.info("classifier: F1 %.3f on test, threshold %.2f", figures["test"]["f1"], classifier.threshold)
     return report
 
@@ -276,7 +276,19 @@ def _facts(settings: DistilSettings, vertical: Vertical, data: _Labelled, figure
     }
 
 
-def _write(classifier: FastTextClassifier, data: _Labelled, found: dict[str, Sweep], output: Path) -> None:
+def _loads(folder: Path) -> bool:
+    """Whether the classifier of a finished stage can still be used; if not, the stage is not finished."""
+    try:
+        FastTextClassifier.load(folder)
+    except (ValueError, FileNotFoundError) as error:
+        logger.warning("%s: the stage 'distil' makes it again", error)
+        (folder / REPORT).unlink()
+        return False
+    return True
+
+
+def _write(classifier: FastTextClassifier, data: _Labelled, found: dict[str, Sweep], output: Path) -> Path:
+    """Write all but the report; the model's file."""
     output.mkdir(parents=True, exist_ok=True)
     plot = draw_sweep(found["test"], output / PLOT, classifier.threshold, "Test documents by threshold")
     write_json(output / SWEEP, {part: one.rows() for part, one in found.items()})
@@ -289,4 +301,4 @@ def _write(classifier: FastTextClassifier, data: _Labelled, found: dict[str, Swe
             row = rows[i]
             line = {"id": data.ids[row], "in_domain": bool(data.inside[row]), "score": round(float(scores[i]), 4)}
             file.write(json.dumps({**line, "text": data.texts[row][:_SHOWN_CHARS]}, ensure_ascii=False) + "\n")
-    classifier.save(output, classifier_card(classifier, plot=plot.name if plot else None))
+    return classifier.save(output, classifier_card(classifier, plot=plot.name if plot else None))

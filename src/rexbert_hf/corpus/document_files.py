@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .documents import Document
+from .raw_rows import is_of_the_machine
 
 SCHEMA = pa.schema([("id", pa.string()), ("text", pa.string()), ("url", pa.string()), ("domain", pa.string())])
 """Columns of a file of documents; files of later stages may have more."""
@@ -81,7 +82,9 @@ def read_parquet(path: str | Path | Sequence[str | Path], batch_rows: int = 256)
                 for batch in source.iter_batches(batch_size=batch_rows, columns=SCHEMA.names):
                     for id, text, url, domain in zip(*(batch[name].to_pylist() for name in SCHEMA.names), strict=True):
                         yield Document(id, text, url or "", domain or "unknown")
-        except (pa.ArrowException, ValueError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
+            if is_of_the_machine(error):
+                raise
             raise ValueError(
                 f"{file}: not a file of documents ({next(iter(str(error).splitlines()), 'no details')}); make it again"
             ) from error

@@ -1,9 +1,9 @@
-"""fastText's model file: is it one, is it whole, and the same classifier in a table as narrow as its answers.
+"""fastText's model file: is it one, is it whole, and a classifier in a table as narrow as its answers.
 
 One decision worth knowing: a supervised model is linear in its word and n-gram vectors, so each vector is only ever
-seen through the output matrix. Storing that product instead (`collapse`) gives the same probabilities from one number a
-row where there are two labels, and K for K labels. A table of a million rows is then 4 MB, in a file that fastText and
-everything built on it reads.
+seen through the output matrix. Storing that product instead gives the same probabilities from one number a row where
+there are two labels (softmax sees differences only). A table of a million rows is then 4 MB, in a file that fastText
+and everything built on it reads.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ _HEAD = struct.Struct("<ii")
 _ARGS = struct.Struct("<12id")
 _DICTIONARY = struct.Struct("<iiiqq")
 _SHAPE = struct.Struct("<qq")
+_QUANTISED = struct.Struct("<qqi")  # rows, width, bytes of codes
+_PRODUCT_QUANTISER = struct.Struct("<4i")  # width, parts, width of a part, of the last one
+_CENTROIDS = 256
 _ENTRY = struct.Struct("<bqb")
 _SUPERVISED, _LABEL = 3, 1
 _LOSSES = {1: "hs", 2: "ns", 3: "softmax", 4: "ova"}
@@ -106,6 +109,10 @@ def _layout(path: Path, data: mmap.mmap) -> FastTextFile:
         raise IndexError
     place += 8 * max(0, pruned)
     if data[place]:
+        after = _quantised_end(data, place + 1, dim)
+        after = _quantised_end(data, after + 1, dim) if data[after] else _plain_end(data, after + 1, dim)
+        if after != len(data):
+            raise IndexError
         return FastTextFile(path, dim, words, tuple(labels), buckets, _LOSSES[loss], quantised=True)
     rows, width = _SHAPE.unpack_from(data, place + 1)
     input_at = place + 1 + _SHAPE.size
@@ -115,6 +122,30 @@ def _layout(path: Path, data: mmap.mmap) -> FastTextFile:
     if width != dim or answers != len(labels) or len(data) != output_at + 4 * answers * width:
         raise IndexError
     return FastTextFile(path, dim, words, tuple(labels), buckets, _LOSSES[loss], False, input_at, rows, output_at)
+
+
+def _quantised_end(data: mmap.mmap, place: int, dim: int) -> int:
+    """One past a compressed matrix: shape, codes of the rows, the table of what they stand for; norms likewise."""
+    has_norms = data[place]
+    rows, width, codes = _QUANTISED.unpack_from(data, place + 1)
+    after = _table_end(data, place + 1 + _QUANTISED.size + codes)
+    if has_norms > 1 or rows < 1 or width != dim or codes < 1:
+        raise IndexError
+    return _table_end(data, after + rows) if has_norms else after
+
+
+def _table_end(data: mmap.mmap, place: int) -> int:
+    width = _PRODUCT_QUANTISER.unpack_from(data, place)[0]
+    if width < 1:
+        raise IndexError
+    return place + _PRODUCT_QUANTISER.size + 4 * _CENTROIDS * width
+
+
+def _plain_end(data: mmap.mmap, place: int, dim: int) -> int:
+    rows, width = _SHAPE.unpack_from(data, place)
+    if rows < 1 or width != dim:
+        raise IndexError
+    return place + _SHAPE.size + 4 * rows * width
 
 
 def read_matrices(layout: FastTextFile) -> tuple[np.ndarray, np.ndarray]:
@@ -134,33 +165,6 @@ def read_matrices(layout: FastTextFile) -> tuple[np.ndarray, np.ndarray]:
         return flat.reshape(rows, layout.dim)
 
     return matrix(layout.input_at, layout.rows), matrix(layout.output_at, len(layout.labels))
-
-
-def collapse(path: str | Path, target: str | Path) -> FastTextFile:
-    """Write the same classifier with one number a row and answer; with two labels, one number a row.
-
-    Softmax sees differences only, so with two labels the rows hold half the difference and the output is (+1, -1).
-
-    Args:
-        path: an unquantised softmax model of any size.
-        target: the file to write.
-
-    Raises:
-        ValueError: for a quantised model or another loss than softmax.
-    """
-    layout = read_layout(path)
-    if layout.loss != "softmax":
-        raise ValueError(f"{path}: trained with {layout.loss}; only softmax models can be collapsed")
-    table, output = read_matrices(layout)
-    if len(layout.labels) == 2:
-        projection, answers = (output[:1] - output[1:]) / 2, np.array([[1.0], [-1.0]])
-    else:
-        projection, answers = output, np.eye(len(output))
-    with layout.path.open("rb") as file:
-        head = bytearray(file.read(layout.input_at - _SHAPE.size - 1))
-    struct.pack_into("<i", head, _HEAD.size, projection.shape[0])
-    _write(Path(target), bytes(head), table @ projection.T, answers)
-    return read_layout(target)
 
 
 def write_model(

@@ -24,13 +24,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..settings.worker_pool import in_order
 from .document_files import SCHEMA
 from .documents import Document, DocumentSource, read_documents, sources_key
 from .duplicates import EXACT, NEAR, find_duplicates, sign
 from .fasttext_model import FastTextClassifier
 from .judging import FilterSettings, Judge
-from .stages import REPORT, StageReport, files_key, finished, stage_key, write_json
-from .worker_pool import in_order
+from .stages import StageReport, begin, files_key, stage_key, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +69,7 @@ def filter_corpus(
 
     Raises:
         FileNotFoundError: if a source or the classifier is not there.
-        OSError: if the disk is full; finished shards stay, and the next run goes on from there.
-        RuntimeError: if a worker was killed.
+        OSError: if the disk is full or a worker was killed; finished shards stay, and the next run goes on from there.
     """
     output, started = Path(output), time.monotonic()
     judge = Judge(settings, classifier)
@@ -81,7 +80,7 @@ def filter_corpus(
     code = importlib.metadata.version("rexbert-hf"), [] if model is None else files_key([Path(model)])
     wanted = None if domains is None else sorted(domains)
     key = stage_key("filter", settings, sources_key(sources), wanted, fingerprint, code)
-    if done := finished(output, key):
+    if (done := begin(output, key)) is not None:
         shutil.rmtree(output / WORK, ignore_errors=True)
         return done
     _prepare(output, key)
@@ -100,7 +99,7 @@ def filter_corpus(
             error.errno, f"no room in {output}: finished shards are kept; make room and run the filter again"
         ) from error
     report.seconds = time.monotonic() - started
-    report.save(output)
+    report.save(output, [run.part(kind, i).relative_to(output) for i in range(shards) for kind in (KEPT, REJECTED)])
     shutil.rmtree(output / WORK, ignore_errors=True)
     return report
 
@@ -193,7 +192,6 @@ def _prepare(output: Path, key: str) -> None:
     """Clear away what another input or a killed process left; finished shards of this one stay."""
     note = output / WORK / "key.json"
     same = note.is_file() and note.read_text(encoding="utf-8").strip() == f'"{key}"'
-    (output / REPORT).unlink(missing_ok=True)
     for kind in (KEPT, REJECTED):
         (output / kind).mkdir(parents=True, exist_ok=True)
         for path in [*(output / kind).glob("part-*.parquet"), *(output / kind).glob(".part-*")]:

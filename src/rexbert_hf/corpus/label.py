@@ -1,8 +1,8 @@
 """Stage 3: label the sampled documents. `labels.jsonl` and `failed.jsonl` together hold every document once, in order.
 
 One decision worth knowing: `report.json` is written only when every document was tried. If the endpoint goes away, what
-is finished is kept, the rest is listed as failed, the stage ends with an error, and the next start goes on from the
-answers that are on disk.
+is finished is kept in `labels.partial.jsonl`, the rest is listed in `failed.partial.jsonl`, the stage ends with an
+error, and the next start goes on from the answers that are on disk.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .labels import Label, Labeller, json_line, with_progress
 from .llm_client import EndpointSettings
 from .llm_labeller import LLMLabeller
 from .offline_labellers import KeywordLabeller, ReadyLabels, ReadySettings
-from .stages import StageReport, files_key, finished, stage_key
+from .stages import StageReport, begin, files_key, stage_key
 from .vertical import Vertical
 
 logger = logging.getLogger(__name__)
@@ -106,26 +106,28 @@ def label(settings: LabelSettings, vertical: Vertical, documents_path: str | Pat
     files = parquet_files(documents_path)
     labeller = make_labeller(settings, vertical, output)
     key = stage_key("label", 1, labeller.key, vertical, files_key(files))
-    if (done := finished(output, key)) is not None:
+    if (done := begin(output, key)) is not None:
         return done
     report = StageReport("label", key)
     _write(output, report, labeller, vertical, files)
     report.details |= {"labeller": labeller.name, **labeller.figures()}
     report.seconds = round(time.monotonic() - started, 3)
     _check(labeller, report, output)
-    report.save(output)
+    for name in (LABELS, FAILED):
+        os.replace(_partial(output, name), output / name)
+    report.save(output, [LABELS, FAILED])
     logger.info("label: %d of %d documents, %s", report.written, report.read, report.reasons or "none failed")
     return report
 
 
 def _write(output: Path, report: StageReport, labeller: Labeller, vertical: Vertical, files: Sequence[Path]) -> None:
-    """Write both files by way of temporary ones, which replace the real ones when all is done."""
+    """Write both files under names of their own, which keep what a stage that did not get to its end has found."""
     output.mkdir(parents=True, exist_ok=True)
     names = (LABELS, FAILED)
     by_domain: dict[str, Counter[str]] = {}
     domains: dict[str, str] = {}
     with ExitStack() as stack:
-        labels, failed = (stack.enter_context(_staged(output, name).open("w", encoding="utf-8")) for name in names)
+        labels, failed = (stack.enter_context(_partial(output, name).open("w", encoding="utf-8")) for name in names)
         documents = _unrepeated(read_parquet(files), domains, report)
         for outcome in with_progress(labeller, documents, sum(pq.read_metadata(file).num_rows for file in files)):
             if isinstance(outcome, Label):
@@ -135,8 +137,6 @@ def _write(output: Path, report: StageReport, labeller: Labeller, vertical: Vert
             else:
                 failed.write(json_line(outcome))
                 report.drop(outcome.reason)
-    for name in names:
-        os.replace(_staged(output, name), output / name)
     report.details["by_domain"] = {domain: dict(sorted(counts.items())) for domain, counts in sorted(by_domain.items())}
     total = sum(by_domain.values(), Counter())
     report.details["labels"] = dict(sorted(total.items()))
@@ -154,8 +154,8 @@ def _unrepeated(documents: Iterable[Document], domains: dict[str, str], report: 
         yield document
 
 
-def _staged(output: Path, name: str) -> Path:
-    return output / f".{name}.part"
+def _partial(output: Path, name: str) -> Path:
+    return (output / name).with_suffix(".partial.jsonl")
 
 
 def _check(labeller: Labeller, report: StageReport, output: Path) -> None:
@@ -163,15 +163,17 @@ def _check(labeller: Labeller, report: StageReport, output: Path) -> None:
     if labeller.trouble is not None:
         raise ConnectionError(
             f"the endpoint is gone ({labeller.trouble}): {report.written:,} of {report.read:,} documents are labelled "
-            f"and kept in {output}; start again to go on"
+            f"and kept in {_partial(output, LABELS)}; start again to go on"
         )
     if failed > labeller.max_failed_share * report.read:
         raise ValueError(
             f"{failed:,} of {report.read:,} documents got no label ({_counts(report)}), more than max_failed_share="
-            f"{labeller.max_failed_share:g}: read {output / FAILED}, then start again or raise the share"
+            f"{labeller.max_failed_share:g}: read {_partial(output, FAILED)}, then start again or raise the share"
         )
     if report.read and not report.written:
-        raise ValueError(f"none of {report.read:,} documents got a label ({_counts(report)}): read {output / FAILED}")
+        raise ValueError(
+            f"none of {report.read:,} documents got a label ({_counts(report)}): read {_partial(output, FAILED)}"
+        )
 
 
 def _counts(report: StageReport) -> str:

@@ -22,6 +22,7 @@ from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, InferenceTimeoutError, OfflineModeIsEnabled
 from huggingface_hub.utils import get_session
 
+from ..hub.run_file import redact
 from .answer_cache import RawAnswer
 from .patience import Patience
 
@@ -158,11 +159,12 @@ class Endpoint:
             status = get_session().get(address, headers=headers, timeout=min(self.settings.timeout, 20.0)).status_code
         except (HTTPError, OSError) as error:
             raise ConnectionError(
-                f"endpoint {self.settings.base_url} cannot be reached ({_short(error)}): start it, or correct base_url"
+                f"endpoint {redact(self.settings.base_url)} cannot be reached ({_short(error)}): start it, or correct "
+                "base_url"
             ) from error
         if status in (401, 403):
             raise ConnectionError(
-                f"endpoint {self.settings.base_url} refuses the key (HTTP {status}): set endpoint.api_key_env"
+                f"endpoint {redact(self.settings.base_url)} refuses the key (HTTP {status}): set endpoint.api_key_env"
             )
 
     def ask(self, messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any], attempt: int) -> RawAnswer:
@@ -287,7 +289,7 @@ def _is_transient(status: int | None) -> bool:
 
 
 def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return redact(" ".join(str(error).split()))[:200] or type(error).__name__
 
 
 def _retry_after(error: Exception) -> float | None:

@@ -100,16 +100,6 @@ def similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.clip((agreeing - 1 / 256) / (1 - 1 / 256), 0.0, 1.0)
 
 
-def shingle_sets(texts: Sequence[str], settings: NearDuplicateSettings) -> list[set[str]]:
-    """The shingles themselves, for explaining and testing: what `minhash` hashes."""
-    sets = []
-    for line in normalise_texts(texts, Normaliser("keep", _MOST_WORDS)):
-        words, size = line.split(), settings.shingle_words
-        last = max(1, len(words) - size + 1) if words else 0
-        sets.append({" ".join(words[i : i + size]) for i in range(last)})
-    return sets
-
-
 def _batches(lines: list[str]) -> list[list[str]]:
     batches: list[list[str]] = []
     room = 0

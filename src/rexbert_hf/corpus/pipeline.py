@@ -28,7 +28,7 @@ from .revisions import REVISIONS, held_sources
 from .sample import DOCUMENTS, picked_domains, sample
 from .select import DOMAINS, select
 from .settings import STAGES, CurateSettings
-from .stages import REPORT, StageReport
+from .stages import REPORT, StageReport, read_report
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +36,14 @@ OnReport = Callable[[StageReport, str], None]
 
 CORPUS = "corpus"
 """Folder of the built corpus; the other stages' folders have their names."""
+_LEFTOVERS = (
+    ".*.[0-9]*",
+    *(f"{folder}/.*.[0-9]*" for folder in (*STAGES, CORPUS)),  # files under the number of the process that writes them
+    f"{CORPUS}/.*.staged",
+)
 
 
-@sole_run()
+@sole_run(*_LEFTOVERS)
 def curate(settings: CurateSettings, on_report: OnReport | None = None) -> dict[str, Any]:
     """Run the stages that the settings name, in their order, and push the corpus if asked for.
 
@@ -98,7 +103,7 @@ class _Curation:
     def domains(self) -> list[str] | None:
         """The selected domains; None for all, where no selection was made."""
         folder = self.folder("select")
-        if "select" not in self.settings.stages and not (folder / REPORT).exists():
+        if "select" not in self.settings.stages and not folder.is_dir():  # a selection that failed is not "all"
             return None
         return picked_domains(self.need("select", "sample"))
 
@@ -156,8 +161,7 @@ class _Curation:
 
     def report(self, stage: str) -> StageReport | None:
         """Report of a stage of this run, or of an earlier one."""
-        found = read_json(self.folder(stage) / REPORT)
-        report = self.reports.get(stage) or (None if found is None else StageReport(**found))
+        report = self.reports.get(stage) or read_report(self.folder(stage))
         if report is not None and stage == "select":
             rows = (read_json(self.folder(stage) / DOMAINS) or {}).get("domains")
             report = dataclasses.replace(report, details={**report.details, "domains": rows})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Flaw:
 
 Row = dict[str, Any] | Flaw
 
-FILE_ERRORS = (EOFError, zlib.error, pa.ArrowException, OSError, ValueError, RuntimeError)
+FILE_ERRORS = (EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowException, OSError, ValueError, RuntimeError)
 """What a file that is broken as a whole raises while it is read; see `is_of_the_machine`."""
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from .document_files import write_documents
 from .documents import Document, DocumentSource, read_documents, sources_key
-from .stages import StageReport, finished, stage_key
+from .stages import StageReport, begin, stage_key
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ def sample(
     output, started = Path(output), time.monotonic()
     names = picked_domains(domains) if isinstance(domains, (str, Path)) else domains
     key = stage_key("sample", 1, settings, sources_key(sources), None if names is None else sorted(names))
-    if (done := finished(output, key)) is not None:
+    if (done := begin(output, key)) is not None:
         return done
     report = StageReport("sample", key)
     drawn = draw(read_documents(sources, report), report, settings.per_domain, settings.seed, names)
@@ -162,7 +162,7 @@ def sample(
     sizes = drawn.sizes()
     report.details["domains"] = {name: {"seen": drawn.seen[name], "drawn": sizes[name]} for name in sizes}
     report.seconds = round(time.monotonic() - started, 3)
-    report.save(output)
+    report.save(output, [DOCUMENTS])
     logger.info("sample: %d documents of %d domains from %d read", report.written, len(sizes), report.read)
     return report
 

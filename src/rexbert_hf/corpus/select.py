@@ -18,7 +18,7 @@ from ..metrics.agreement import wilson_interval
 from .documents import Document, DocumentSource, read_documents, sources_key
 from .labels import Label, Labeller, with_progress
 from .sample import StratifiedSample, draw
-from .stages import StageReport, finished, stage_key, write_json
+from .stages import StageReport, begin, stage_key, write_json
 from .vertical import Vertical
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def select(
     """
     output, started = Path(output), time.monotonic()
     key = stage_key("select", 1, settings, vertical, sources_key(sources), labeller.key)
-    if (done := finished(output, key)) is not None:
+    if (done := begin(output, key)) is not None:
         return done
     report = StageReport("select", key)
     drawn = draw(read_documents(sources, report), report, settings.per_domain, settings.seed)
@@ -112,7 +112,7 @@ def select(
     report.seconds = round(time.monotonic() - started, 3)
     _check(settings, labeller, report, rows)
     write_json(output / DOMAINS, {"vertical": vertical.name, "min_share": settings.min_share, "domains": rows})
-    report.save(output)
+    report.save(output, [DOMAINS])
     logger.info("select: %d of %d domains: %s", len(report.details["picked"]), len(rows), report.details["picked"])
     return report
 

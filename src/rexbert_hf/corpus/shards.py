@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from .raw_rows import is_of_the_machine
+
 COLUMNS = ("id", "text", "url", "domain")
 """Columns of a corpus; `score`, the classifier's, is there where the filter wrote it."""
 SCORE = "score"
@@ -36,7 +38,7 @@ def domains_of(files: Sequence[Path]) -> tuple[dict[str, list[Path]], int]:
             rows += file.metadata.num_rows
             found = {
                 name
-                for batch in file.iter_batches(batch_size=10_000, columns=["domain"])
+                for batch in _batches(path, file, 10_000, ["domain"])
                 for name in pc.unique(_domain(batch["domain"])).to_pylist()
             }
         for name in sorted(found):
@@ -49,7 +51,7 @@ def rows_of(domain: str, files: Sequence[Path]) -> Iterator[pa.Table]:
     for path in files:
         with _open(path) as file:
             scored = SCORE in file.schema_arrow.names
-            for batch in file.iter_batches(batch_size=_GROUP_ROWS, columns=[*COLUMNS, *([SCORE] if scored else [])]):
+            for batch in _batches(path, file, _GROUP_ROWS, [*COLUMNS, *([SCORE] if scored else [])]):
                 columns = {name: pc.fill_null(batch[name].cast(pa.string()), "") for name in COLUMNS}
                 columns["domain"] = _domain(batch["domain"])
                 if scored:
@@ -63,13 +65,26 @@ def _open(path: Path) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path)
     except pa.ArrowException as error:
-        message = next(iter(str(error).splitlines()), "no details")
-        raise ValueError(f"{path}: not a file of kept documents ({message}); run the filter stage again") from error
+        raise _damaged(path, error) from error
     if missing := [name for name in COLUMNS if name not in file.schema_arrow.names]:
         names = ", ".join(file.schema_arrow.names)
         file.close()
         raise ValueError(f"{path}: no column '{missing[0]}'; it has {names}")
     return file
+
+
+def _batches(path: Path, file: pq.ParquetFile, rows: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from file.iter_batches(batch_size=rows, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        if is_of_the_machine(error):
+            raise
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    message = next(iter(str(error).splitlines()), "no details")
+    return ValueError(f"{path}: not a file of kept documents ({message}); run the filter stage again")
 
 
 def _domain(column: pa.Array) -> pa.Array:

@@ -1,7 +1,8 @@
 """What the stages of a curation owe each other: a report of what went in, what came out and why, and restart.
 
 A stage is a function from settings and input files to a folder. The folder is finished when it holds `report.json`,
-which is written last and whole; a finished folder with the same key is not worked on again.
+which is written last and whole; a finished folder with the same key is not worked on again, unless an output that the
+report names is gone or has another size. Before a stage changes anything in its folder the old report goes.
 """
 
 from __future__ import annotations
@@ -9,13 +10,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+logger = logging.getLogger(__name__)
+
 REPORT = "report.json"
+_OUTPUTS = "outputs"
+"""Key of the report's file alone: the sizes of what later stages read."""
 
 
 @dataclass(slots=True)
@@ -45,22 +51,73 @@ class StageReport:
         """Count what was left out."""
         self.reasons[reason] = self.reasons.get(reason, 0) + count
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, outputs: Iterable[str | Path] = ()) -> None:
         """Write `report.json`, whole or not at all: from then on the folder counts as finished.
 
+        Args:
+            folder: the stage's.
+            outputs: files in it without which it is not finished.
+
         Raises:
-            OSError: if it cannot be written.
+            OSError: if it cannot be written, or an output is not there.
         """
-        write_json(folder / REPORT, dataclasses.asdict(self))
+        sizes = {Path(name).as_posix(): (folder / name).stat().st_size for name in outputs}
+        write_json(folder / REPORT, {**dataclasses.asdict(self), _OUTPUTS: sizes})
+
+
+def read_report(folder: Path) -> StageReport | None:
+    """The report in a stage's folder; None if there is none that can be read."""
+    found = _read(folder)
+    return None if found is None else found[0]
+
+
+def _read(folder: Path) -> tuple[StageReport, dict[str, int]] | None:
+    """The report and the sizes of outputs; reports of earlier versions name none."""
+    try:
+        found = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        outputs = found.pop(_OUTPUTS, {})
+        return StageReport(**found), outputs
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+        return None
 
 
 def finished(folder: Path, key: str) -> StageReport | None:
-    """The report of a finished stage, or None if the folder is not finished or was made from something else."""
-    try:
-        report = StageReport(**json.loads((folder / REPORT).read_text(encoding="utf-8")))
-    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+    """The report of a finished stage; None if the folder is not finished, not whole, or was made from something else.
+
+    Args:
+        folder: the stage's.
+        key: of what the stage would make now.
+    """
+    found = _read(folder)
+    if found is None or found[0].key != key:
         return None
-    return report if report.key == key else None
+    for name, size in found[1].items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != size:
+            state = "damaged" if path.is_file() else "gone"
+            logger.warning("%s is %s: the stage '%s' makes it again", path, state, found[0].stage)
+            return None
+    return found[0]
+
+
+def begin(folder: Path, key: str) -> StageReport | None:
+    """The report of a finished stage; else None, and no report stands beside what is about to change.
+
+    Args:
+        folder: the stage's.
+        key: of what the stage would make now.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> StageReport("label", "old").save(folder)
+        >>> begin(folder, "old") is None, begin(folder, "new") is None, (folder / REPORT).exists()
+        (False, True, False)
+    """
+    report = finished(folder, key)
+    if report is None:
+        (folder / REPORT).unlink(missing_ok=True)
+    return report
 
 
 def stage_key(*parts: Any) -> str:

@@ -7,7 +7,10 @@ from array import array
 
 
 class TakenIds:
-    """Which text an identifier belongs to: an open-addressing table of 64-bit digests, 16 bytes an entry."""
+    """Which text an identifier belongs to: an open-addressing table of 64-bit digests, 32 to 64 bytes an entry.
+
+    A place takes 16 bytes, and two to four places stand for an entry; while the table grows, the old one is there too.
+    """
 
     def __init__(self) -> None:
         self._size, self._mask = 0, (1 << 10) - 1
@@ -33,13 +36,16 @@ class TakenIds:
         return place
 
     def _grow(self) -> None:
-        old = [(key, text) for key, text in zip(self._keys, self._texts, strict=True) if key]
+        old = zip(
+            self._keys, self._texts, strict=True
+        )  # the arrays themselves: numbers of Python take ten times as much
         self._mask = 2 * self._mask + 1
         self._keys, self._texts = _zeros(self._mask + 1), _zeros(self._mask + 1)
         for key, text in old:
-            place = self._place(key)
-            self._keys[place], self._texts[place] = key, text
+            if key:
+                place = self._place(key)
+                self._keys[place], self._texts[place] = key, text
 
 
 def _zeros(size: int) -> array[int]:
-    return array("Q", bytes(8 * size))
+    return array("Q", [0]) * size

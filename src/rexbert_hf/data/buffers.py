@@ -125,11 +125,6 @@ class ListColumn:
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise ValueError(f"column '{name}' cannot be read as {wanted}: {error}") from None
 
-    @property
-    def num_views(self) -> int:
-        """Distinct buffers behind the values; one per file when the table is memory-mapped."""
-        return len(self._values_of.views)
-
     def __len__(self) -> int:
         return int(self.chunk_rows[-1])
 

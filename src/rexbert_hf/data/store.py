@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import zlib
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pyarrow as pa
 
 from rexbert_hf.data.buffers import ListColumn
 from rexbert_hf.data.rows import RowBatch, offsets_of
+from rexbert_hf.hub.run_file import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +27,8 @@ MANIFEST = "tokenised.json"
 VERIFIED_BYTES = 256 << 20
 """Larger sets are checked by the sizes of their files only, unless asked otherwise: reading them takes its time."""
 FORMAT_VERSION = 1
+_OWN_SUM = "manifest_crc32"
+"""Key of the manifest's own checksum."""
 SPAN_COLUMNS: dict[str, type[np.generic]] = {
     "span_start": np.int32,
     "span_end": np.int32,
@@ -105,18 +109,10 @@ class TokenisedDataset:
 
         Raises:
             FileNotFoundError: if the folder has no manifest (not a tokenised data set, or one that was not finished).
-            ValueError: if the format is a later one, or a shard is damaged.
+            ValueError: if the format is a later one, or the manifest or a shard is damaged.
         """
         directory = Path(directory)
-        try:
-            manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise FileNotFoundError(
-                f"{directory} has no {MANIFEST}: it is not a finished tokenised data set; run tokenise again"
-            ) from None
-        if manifest.get("format_version") != FORMAT_VERSION:
-            found = manifest.get("format_version")
-            raise ValueError(f"{directory / MANIFEST}: format {found}, this version reads {FORMAT_VERSION}")
+        manifest = _read_manifest(directory)
         _check_files(directory, manifest.get("files", {}), verify)
         tables = [_map_shard(directory / name) for name in manifest["shards"]]
         store = cls(
@@ -133,20 +129,33 @@ class TokenisedDataset:
         return store
 
     def save(self, directory: str | Path, **metadata: Any) -> None:
-        """Write the rows as a folder that `load` opens (one shard; the manifest is written last)."""
+        """Write the rows as a folder that `load` opens: one shard, under a name that no shard there has.
+
+        So the folder that the rows are mapped from may be written too, and what a killed call leaves still loads.
+
+        Args:
+            directory: made if needed; what an older manifest names goes when the new one is there.
+            metadata: further fields of the manifest.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / MANIFEST).unlink(missing_ok=True)
-        write_shard(directory / "data-00000.arrow", self._table)
-        write_manifest(
-            directory,
-            ["data-00000.arrow"],
-            num_rows=len(self),
-            num_tokens=self.num_tokens,
-            num_prefix=self.num_prefix,
-            num_suffix=self.num_suffix,
-            **metadata,
-        )
+        names = (f"data-{number:05d}.arrow" for number in count())
+        name = next(name for name in names if not (directory / name).exists())
+        staged = directory / f".{name}.partial"
+        try:
+            write_shard(staged, self._table)
+            staged.rename(directory / name)
+        finally:
+            staged.unlink(missing_ok=True)
+        fields = {"num_rows": len(self), "num_tokens": self.num_tokens}
+        fields |= {"num_prefix": self.num_prefix, "num_suffix": self.num_suffix}
+        write_manifest(directory, [name], **fields, **metadata)
+        for other in directory.glob("data-*.arrow"):
+            if other.name != name:
+                other.unlink()
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.path is not None:
@@ -299,6 +308,35 @@ def _check_same(rows: np.ndarray, lengths: np.ndarray, others: np.ndarray, name:
         raise ValueError(f"row {rows[d]}: '{name}' has {others[d]} entries where {lengths[d]} are due: tokenise again")
 
 
+def _read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest of a folder, whole and with the fields that loading needs."""
+    path = directory / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest.pop(_OWN_SUM, None) not in (None, _sum_of(manifest)):  # earlier versions wrote none
+            raise ValueError("its contents changed since they were written")
+        counts = (manifest["num_rows"], manifest["num_prefix"], manifest["num_suffix"])
+        entries = [(entry["bytes"], entry["crc32"]) for entry in manifest.get("files", {}).values()]
+        if not all(isinstance(number, int) for numbers in (counts, *entries) for number in numbers):
+            raise TypeError("a count is no number")
+        if not manifest["shards"] or not all(isinstance(name, str) for name in manifest["shards"]):
+            raise TypeError("no names of shards")
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{directory} has no {MANIFEST}: it is not a finished tokenised data set; run tokenise again"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        told = f"no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} is damaged ({told}): tokenise again") from None
+    if (found := manifest.get("format_version")) != FORMAT_VERSION:
+        raise ValueError(f"{path}: format {found}, this version reads {FORMAT_VERSION}: tokenise again")
+    return dict(manifest)
+
+
+def _sum_of(manifest: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(manifest, sort_keys=True).encode())
+
+
 def _check_files(directory: Path, files: dict[str, dict[str, int]], verify: bool | None) -> None:
     """Compare shards with what the manifest says of them; manifests of earlier versions say nothing."""
     if verify is None:
@@ -342,11 +380,10 @@ def write_manifest(directory: Path, shards: list[str], **fields: Any) -> None:
     files = [{"filename": name} for name in shards]
     state: dict[str, Any] = {"_data_files": files, "_fingerprint": directory.name}
     state |= {"_format_columns": None, "_format_kwargs": {}, "_format_type": None, "_output_all_columns": False}
-    (directory / "state.json").write_text(json.dumps({**state, "_split": None}), encoding="utf-8")
-    (directory / "dataset_info.json").write_text("{}", encoding="utf-8")
+    write_whole(directory / "state.json", json.dumps({**state, "_split": None}).encode())
+    write_whole(directory / "dataset_info.json", b"{}")
     paths = {name: directory / name for name in shards}
     sums = {name: {"bytes": path.stat().st_size, "crc32": _checksum(path)} for name, path in paths.items()}
     manifest = {"format_version": FORMAT_VERSION, "shards": shards, "files": sums, **fields}
-    staged = directory / f"{MANIFEST}.partial"
-    staged.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    staged.rename(directory / MANIFEST)
+    manifest[_OWN_SUM] = _sum_of(json.loads(json.dumps(manifest)))
+    write_whole(directory / MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())

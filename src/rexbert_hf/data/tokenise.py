@@ -12,10 +12,8 @@ import logging
 import os
 import shutil
 import socket
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -24,7 +22,8 @@ import pyarrow as pa
 from rexbert_hf.data.encode import Guide, TextEncoder
 from rexbert_hf.data.left_over import remove_left_over
 from rexbert_hf.data.span_counts import SpanCounts, span_report
-from rexbert_hf.data.store import FORMAT_VERSION, TokenisedDataset, write_manifest
+from rexbert_hf.data.store import FORMAT_VERSION, MANIFEST, TokenisedDataset, write_manifest
+from rexbert_hf.settings.worker_pool import in_order
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -34,11 +33,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 2
+VERSION = 2
 """Raise it when the same text would give other rows; it is part of the cache key."""
 _TASK_CHARS = 4_000_000
 _BATCH_TOKENS = 1 << 22
 _SHARD_TOKENS = 1 << 28
+
+
+class NoTextLeftError(ValueError):
+    """There is no text, or all of it was skipped."""
 
 
 def tokenise(
@@ -77,8 +80,9 @@ def tokenise(
         encoder: replaces the one that tokenizer and guides give; a `PairEncoder` reads pairs in place of texts.
 
     Raises:
-        ValueError: if the column is missing, the tokenizer is slow, a guide has no fingerprint where one is needed, or
-            no text is left.
+        ValueError: if the column is missing, the tokenizer is slow, or a guide has no fingerprint where one is needed.
+        NoTextLeftError: if no text is left; it is a `ValueError` too.
+        OSError: if a process was killed, or there is no room.
 
     Example:
         >>> from tokenizers import Tokenizer, models, pre_tokenizers
@@ -99,14 +103,15 @@ def tokenise(
         raise ValueError(f"no column '{text_column}' among {texts.column_names}: set text_column")
     if not isinstance(texts, Dataset | IterableDataset | Sequence):
         texts = list(texts)
-    results = _run(_tasks(_batches(texts, text_column, batch_size)), encoder, num_proc)
+    results = in_order(encoder.encode, _tasks(_batches(texts, text_column, batch_size)), num_proc, _one_thread)
     if output_dir is None:
         return _in_memory(results, encoder)
     key = _cache_key(texts, text_column, encoder, fingerprint)
     target = Path(output_dir) / f"tokenised-{key}"
-    if not (target / "tokenised.json").exists():
+    store = _kept(target)
+    if store is None:
         _write(results, encoder, target)
-    store = TokenisedDataset.load(target)
+        store = TokenisedDataset.load(target)
     logger.info("%s: %d documents, %d tokens", target, len(store), store.num_tokens)
     return store
 
@@ -146,38 +151,11 @@ def _tasks(batches: Iterable[list[Any]]) -> Iterator[list[Any]]:
 
 
 Result: TypeAlias = tuple[pa.RecordBatch, "Counter[str]", SpanCounts]
-_worker_encoder: TextEncoder | None = None
 
 
-def _start_worker(encoder: TextEncoder) -> None:
+def _one_thread() -> None:
     # A forked child must not touch the parent's thread pool, and processes already use the cores.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    global _worker_encoder
-    _worker_encoder = encoder
-
-
-def _work(texts: list[Any]) -> Result:
-    assert _worker_encoder is not None
-    return _worker_encoder.encode(texts)
-
-
-def _run(tasks: Iterator[list[Any]], encoder: TextEncoder, num_proc: int) -> Iterator[Result]:
-    """Results in the order of the tasks, with a bounded number of them under way."""
-    if num_proc == 1:
-        yield from map(encoder.encode, tasks)
-        return
-    context = get_context("fork" if "fork" in get_all_start_methods() else None)
-    with ProcessPoolExecutor(num_proc, context, initializer=_start_worker, initargs=(encoder,)) as pool:
-        under_way: deque[Future[Result]] = deque()
-        try:
-            for task in tasks:
-                under_way.append(pool.submit(_work, task))
-                if len(under_way) > 3 * num_proc:
-                    yield under_way.popleft().result()
-            while under_way:
-                yield under_way.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _gather(results: Iterable[Result], skipped: Counter[str], spans: SpanCounts) -> Iterator[pa.RecordBatch]:
@@ -201,7 +179,7 @@ def _gather(results: Iterable[Result], skipped: Counter[str], spans: SpanCounts)
 def _check_and_report(rows: int, skipped: Counter[str], spans: SpanCounts) -> None:
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
     if not rows:
-        raise ValueError(f"no text left to tokenise (skipped: {reasons or 'none, the source is empty'})")
+        raise NoTextLeftError(f"no text left to tokenise (skipped: {reasons or 'none, the source is empty'})")
     if skipped:
         logger.warning("skipped %d of %d texts: %s", skipped.total(), rows + skipped.total(), reasons)
     if unknown := spans["left out", "unknown tokens"]:
@@ -240,7 +218,7 @@ def _cache_key(texts: Texts, column: str, encoder: TextEncoder, fingerprint: str
         fingerprint = texts._fingerprint
     elif fingerprint is None and isinstance(texts, IterableDataset):
         raise ValueError("a streaming data set has no fingerprint of its own: pass fingerprint= to cache its tokens")
-    digest = hashlib.sha256(repr((FORMAT_VERSION, _VERSION, column, encoder.min_tokens)).encode())
+    digest = hashlib.sha256(repr((FORMAT_VERSION, VERSION, column, encoder.min_tokens)).encode())
     if fingerprint is not None:
         digest.update(b"source " + fingerprint.encode())
     else:
@@ -257,6 +235,18 @@ def _cache_key(texts: Texts, column: str, encoder: TextEncoder, fingerprint: str
     return digest.hexdigest()[:20]
 
 
+def _kept(target: Path) -> TokenisedDataset | None:
+    """What an earlier call wrote; None if there is nothing, or something damaged."""
+    if not (target / MANIFEST).exists():
+        return None
+    try:
+        return TokenisedDataset.load(target)
+    except (ValueError, FileNotFoundError) as error:
+        logger.warning("%s: that is done now", error)
+        (target / MANIFEST).unlink()
+        return None
+
+
 def _write(results: Iterator[Result], encoder: TextEncoder, target: Path) -> None:
     """Write the shards next to `target` and rename them into place when all is there."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -266,11 +256,13 @@ def _write(results: Iterator[Result], encoder: TextEncoder, target: Path) -> Non
     staging.mkdir()
     try:
         _write_shards(results, encoder, staging)
+        if not (target / MANIFEST).exists():
+            shutil.rmtree(target, ignore_errors=True)  # a damaged one
         try:
             staging.rename(target)
         except OSError:
             # Another process was faster with the same content.
-            if not (target / "tokenised.json").exists():
+            if not (target / MANIFEST).exists():
                 raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -81,7 +81,10 @@ class NameSource:
         Args:
             text: a row's.
         """
-        return [text] if self.pattern is None else re.findall(self.pattern, text)
+        if self.pattern is None:
+            return [text]
+        found = re.finditer(self.pattern, text)
+        return [(match[1] or "") if match.re.groups else match[0] for match in found]
 
 
 @dataclass

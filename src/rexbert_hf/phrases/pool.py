@@ -6,6 +6,7 @@ Phrases are kept in the normal form of `words.normalise`, best first, so that th
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,24 +135,21 @@ class PhrasePool:
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if a line is no score and phrase (file and line are named), or no phrase is left.
+            ValueError: if a line is no score and phrase (file and line are named), the file is damaged or no UTF-8, or
+                no phrase is left.
         """
         phrases, scores = [], []
-        opened = gzip.open if Path(path).suffix == ".gz" else open
-        with opened(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                score, tab, phrase = line.rstrip("\n").partition("\t")
-                try:
-                    value = float(score) if tab else float("nan")
-                except ValueError:
-                    value = float("nan")
-                if not 0.0 <= value <= 1.0 or not phrase.strip():
-                    raise ValueError(f"{path}, line {number}: not a score in [0, 1], a tab and a phrase: {line!r:.80}")
-                if value >= min_score:
-                    phrases.append(phrase)
-                    scores.append(value)
+        for number, line in _numbered_lines(path):
+            score, tab, phrase = line.rstrip("\n").partition("\t")
+            try:
+                value = float(score) if tab else float("nan")
+            except ValueError:
+                value = float("nan")
+            if not 0.0 <= value <= 1.0 or not phrase.strip():
+                raise ValueError(f"{path}, line {number}: not a score in [0, 1], a tab and a phrase: {line!r:.80}")
+            if value >= min_score:
+                phrases.append(phrase)
+                scores.append(value)
         kept = [index for index, name in enumerate(normalise_all(phrases)) if name]
         if not kept:
             raise ValueError(f"{path}: no phrase with a score of at least {min_score}")
@@ -274,6 +272,18 @@ class PhrasePool:
         return push_dataset(
             self.to_dataset(), repo_id, card=text, private=private, revision=revision, commit_message=message
         )
+
+
+def _numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """Lines that are not blank, of a text that may be compressed."""
+    opened = gzip.open if Path(path).suffix == ".gz" else open
+    try:
+        with opened(path, "rt", encoding="utf-8") as file:
+            yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} is damaged ({error}): copy or make it again") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error.reason}): store it as UTF-8") from None
 
 
 def _read(path: Path) -> pa.Table:

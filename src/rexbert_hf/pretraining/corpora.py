@@ -26,7 +26,7 @@ from rexbert_hf.catalog.report import ReadReport
 from rexbert_hf.corpus.leaks import near_copies
 from rexbert_hf.data import TokenisedDataset
 from rexbert_hf.data.encode_pairs import PairEncoder
-from rexbert_hf.data.tokenise import tokenise
+from rexbert_hf.data.tokenise import NoTextLeftError, tokenise
 from rexbert_hf.hub.run_file import write_whole
 from rexbert_hf.phrases import Guide
 from rexbert_hf.pretraining.associations import save_product_rows
@@ -256,13 +256,13 @@ def _tokenised(
     """The tokens of one side of the split; None where nothing is held out."""
     try:
         if not len(texts):
-            raise ValueError("all documents are held out: lower evaluation.held_out")
+            raise NoTextLeftError("all documents are held out: lower evaluation.held_out")
         options: dict[str, Any] = {"num_proc": num_proc, "fingerprint": fingerprint}
         if source.pairs is None:
             return tokenise(texts, tokenizer, folder, guides=guides, **options)
         encoder = PairEncoder.of_pairs(tokenizer, source.pairs.max_query_tokens, source.pairs.max_tokens)
         return tokenise(texts, tokenizer, folder, text_column="pair", encoder=encoder, **options)
-    except ValueError as error:
+    except NoTextLeftError as error:
         if part == "validation":
             return None
         raise NothingToTrainOnError(f"source '{name}': no document to train on: {error}") from error

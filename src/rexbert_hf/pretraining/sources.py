@@ -31,6 +31,8 @@ from rexbert_hf.catalog.columns import ColumnMap
 from rexbert_hf.catalog.escapes import unescape
 from rexbert_hf.catalog.report import ReadReport
 from rexbert_hf.data.left_over import remove_left_over
+from rexbert_hf.data.store import FORMAT_VERSION
+from rexbert_hf.data.tokenise import VERSION
 from rexbert_hf.pretraining.curated import corpus_place, curated_key, read_curated
 from rexbert_hf.pretraining.product_sources import (
     PAIR_FEATURES,
@@ -225,12 +227,14 @@ def pinned(source: SourceSettings, data_dir: str | None) -> tuple[SourceSettings
 def source_key(source: SourceSettings, data_dir: str | None, *parts: Any) -> str:
     """Name of a source's content as far as it can be told without reading it: settings, file sizes and times.
 
+    The versions of what is made of it count too, so that a later version of the package prepares it anew.
+
     Args:
         source: any source.
         data_dir: relative paths start here.
         parts: what else decides the result.
     """
-    identity: list[Any] = [_FORMAT, dataclasses.asdict(source), parts]
+    identity: list[Any] = [_FORMAT, FORMAT_VERSION, VERSION, dataclasses.asdict(source), parts]
     if source.pairs is not None:
         identity.append("split of their own")  # older versions did not read it
     if source.sample is not None:

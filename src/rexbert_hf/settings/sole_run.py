@@ -162,8 +162,12 @@ def _acquire(folder: Path) -> int | None:
             logger.warning("%s: its file system has no locks (%s): do not start a second run there", folder, error)
             return None
         if _same_file(handle, path):  # else the run before has just ended and removed the file
-            os.ftruncate(handle, 0)
-            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            try:
+                os.ftruncate(handle, 0)
+                os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            except OSError as error:
+                _release(folder, handle)
+                raise OSError(f"{folder}: no room left ({error.strerror}): make room, then start again") from error
             return handle
         os.close(handle)
 

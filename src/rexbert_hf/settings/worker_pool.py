@@ -23,16 +23,20 @@ _AHEAD = 2
 _WATCH_SECONDS = 0.5
 
 
-def in_order(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int) -> Iterator[Result]:
+def in_order(
+    work: Callable[[Task], Result], tasks: Iterable[Task], workers: int, prepare: Callable[[], None] | None = None
+) -> Iterator[Result]:
     """Apply `work` to each task.
 
     Args:
         work: a function, or a method of an object that pickles.
         tasks: read as workers come free, two for each of them ahead.
         workers: processes; 1 works in this one.
+        prepare: called once in each new worker, not where this process works itself.
 
     Raises:
-        RuntimeError: if a worker was killed.
+        OSError: if a worker was killed.
+        ValueError: if there is no worker.
 
     Example:
         >>> list(in_order(abs, iter([-1, 2]), 1))
@@ -45,9 +49,8 @@ def in_order(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int
         return
     # Linux only forks by default up to Python 3.13.
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-    pool = ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context(method), initializer=_start, initargs=(os.getpid(), work)
-    )
+    context = multiprocessing.get_context(method)
+    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(os.getpid(), work, prepare))
     waiting: deque[Future[Result]] = deque()
     try:
         for task in tasks:
@@ -57,8 +60,8 @@ def in_order(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool:
-        raise RuntimeError(
-            "a worker was killed, perhaps for want of memory: what is finished is kept; run again, with fewer workers"
+        raise OSError(
+            "a worker process was killed, perhaps for want of memory: start again, with fewer processes"
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -67,7 +70,7 @@ def in_order(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int
 _WORK: list[Callable[..., object]] = []
 
 
-def _start(parent: int, work: Callable[..., object]) -> None:
+def _start(parent: int, work: Callable[..., object], prepare: Callable[[], None] | None) -> None:
     """In a new worker: what it works on (inherited, not pickled, where it was forked), and an eye on the parent."""
     _WORK[:] = [work]
 
@@ -77,6 +80,8 @@ def _start(parent: int, work: Callable[..., object]) -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True, name="parent-watch").start()
+    if prepare is not None:
+        prepare()
 
 
 def _call(task: object) -> object:
