@@ -77,7 +77,7 @@ def test_every_document_ends_as_failed_and_answers_are_kept(endpoint, tmp_path):
     settings = LabelSettings("llm", endpoint=endpoint, max_failed_share=1.0)
     with pytest.raises(ValueError, match="none of 4 documents got a label"):
         label(settings, ECOMMERCE, path, tmp_path / "out")
-    failed = [json.loads(line) for line in (tmp_path / "out/failed.jsonl").read_text().splitlines()]
+    failed = [json.loads(line) for line in (tmp_path / "out/failed.partial.jsonl").read_text().splitlines()]
     assert [row["id"] for row in failed] == [f"d{i}" for i in range(4)]
     nonsense = {"not_json", "cut_off", "half_json", "empty_answer", "wrong_schema", "refusal"}
     assert {row["reason"] for row in failed} <= nonsense

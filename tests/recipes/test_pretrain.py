@@ -27,7 +27,6 @@ def fail(tmp_path, capsys, monkeypatch):
     """Run the recipe on one source and return (status, the error line)."""
 
     def start(source, **changes):
-        monkeypatch.setattr("os.getppid", lambda: 1)
         base = {**ONE_PHASE, "tokenizer.path": str(whole_run()), "sources": f"{{shop: {source}}}"}
         status, out, err = recipe(words(tmp_path / "out", "quickstart", base, **changes), capsys, monkeypatch)
         assert out == ""
