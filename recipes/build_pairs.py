@@ -9,18 +9,18 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from rexbert_hf.retrieval.pairs.run import build_pairs
 from rexbert_hf.retrieval.pairs.settings import BuildPairsRun
-from rexbert_hf.settings import parse_args, run_recipe
+from rexbert_hf.settings import parse_args, run_recipe, start_logging
 
 DEFAULT = Path(__file__).parent / "configs" / "build_pairs.yaml"
 
 
 def main() -> None:
     """Parse, build, print."""
+    start_logging()
     run = parse_args(BuildPairsRun, default_config=DEFAULT)
     results = build_pairs(run)
     source = results.get("log") or results.get("judgements") or {}
@@ -43,5 +43,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     run_recipe(main)

@@ -9,18 +9,18 @@ tokenizer of the Hub, or a folder, is measured and saved in place of a trained o
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 from rexbert_hf.pretraining.tokenizer_run import TokenizerRun, make_tokenizer
-from rexbert_hf.settings import parse_args, run_recipe
+from rexbert_hf.settings import parse_args, run_recipe, start_logging
 
 DEFAULT = Path(__file__).parent / "configs" / "tokenizer_sample.yaml"
 
 
 def main() -> None:
     """Parse, make, print."""
+    start_logging()
     run = parse_args(TokenizerRun, default_config=DEFAULT)
     results = make_tokenizer(run)
     report(results)
@@ -44,5 +44,4 @@ def report(results: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     run_recipe(main)
