@@ -182,10 +182,10 @@ def test_models_of_one_name_are_told_apart(tmp_path, models, monkeypatch):
 
 def test_several_processes_are_refused(tmp_path, models, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="the evaluation runs in one process, and WORLD_SIZE is 2"):
+    with pytest.raises(ValueError, match="the evaluation runs in one process, and 2 were asked for"):
         evaluate(settings(tmp_path, models))
     monkeypatch.delenv("WORLD_SIZE")
-    monkeypatch.setattr("rexbert_hf.evaluation.runner.asked_processes", lambda: 2)
+    monkeypatch.setattr("rexbert_hf.pretraining.processes.asked_processes", lambda: 2)
     with pytest.raises(ValueError, match="one process, and 2 were asked for"):
         evaluate(settings(tmp_path, models))
     assert not RUNS

@@ -137,7 +137,7 @@ def test_what_cannot_be_kept(tmp_path, model, monkeypatch):
         with pytest.raises(ValueError, match=message):
             finetune_task(FinetuneTaskSettings(**{"model": model, "output_dir": str(tmp_path / "out"), **changes}))
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="fine-tuning on a task runs in one process, and WORLD_SIZE is 2"):
+    with pytest.raises(ValueError, match="fine-tuning on a task runs in one process, and 2 were asked for"):
         finetune_task(FinetuneTaskSettings(model=model, output_dir=str(tmp_path / "out")))
     with pytest.raises(ValueError, match="no task 'x'"):
         FinetuneTaskSettings(task="x")

@@ -10,9 +10,10 @@ from rexbert_hf.evaluation.comparing import compare
 from rexbert_hf.evaluation.models import labels
 from rexbert_hf.evaluation.plots import intervals, plot_figures
 from rexbert_hf.evaluation.report import results_of, update_cards, write_results
-from rexbert_hf.evaluation.runner import run_alone, run_tasks
+from rexbert_hf.evaluation.runner import run_tasks
 from rexbert_hf.evaluation.settings import EvaluateSettings
 from rexbert_hf.hub import write_run
+from rexbert_hf.pretraining.processes import one_process
 from rexbert_hf.settings import sole_run, to_dict
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         ValueError: if no model can be had, two are one folder, or several processes were started.
         OSError: if a result cannot be written.
     """
-    run_alone("the evaluation")
+    one_process("the evaluation")
     outcome = run_tasks(settings)
     folder = Path(settings.output_dir)
     examples = {

@@ -12,12 +12,13 @@ from typing import Any
 from rexbert_hf.evaluation.models import ModelUnderTest, find_model
 from rexbert_hf.evaluation.registry import make_task
 from rexbert_hf.evaluation.report import card_metric
-from rexbert_hf.evaluation.runner import check_result, run_alone, where
+from rexbert_hf.evaluation.runner import check_result, where
 from rexbert_hf.evaluation.settings import FinetuneTaskSettings
 from rexbert_hf.evaluation.task import DataMissing, Task
 from rexbert_hf.hub import push_run, read_run, write_card, write_run
 from rexbert_hf.hub.evaluated import files_key, model_files
 from rexbert_hf.hub.run_file import plain, redact
+from rexbert_hf.pretraining.processes import one_process
 from rexbert_hf.settings import sole_run, to_dict
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def finetune_task(settings: FinetuneTaskSettings) -> dict[str, Any]:
             processes were started.
         FileNotFoundError: if there is no such model.
     """
-    run_alone("fine-tuning on a task")
+    one_process("fine-tuning on a task")
     output = Path(settings.output_dir)
     work = _work(settings)
     results = _finished(output, settings, work)

@@ -21,8 +21,6 @@ from rexbert_hf.evaluation.provenance import measured_now
 from rexbert_hf.evaluation.registry import make_task, task_names
 from rexbert_hf.evaluation.settings import EvaluateSettings
 from rexbert_hf.evaluation.task import DataMissing, ModelUnfit, Task, TaskResult, TaskSource
-from rexbert_hf.pretraining.processes import asked_processes
-from rexbert_hf.retrieval.training.search_finish import one_process
 
 logger = logging.getLogger(__name__)
 
@@ -201,21 +199,6 @@ def where(task: Task, source: TaskSource) -> str:
     if source.dataset is not None:
         return Path(source.dataset).name if Path(source.dataset).exists() else source.dataset
     return "sample shop" if source.sample else task.folder or task.data
-
-
-def run_alone(what: str) -> None:
-    """Stop where several processes were started, or asked for, for what runs in one.
-
-    Args:
-        what: named in the message.
-
-    Raises:
-        ValueError: if so.
-    """
-    one_process(what)
-    asked = asked_processes()  # `accelerate launch --cpu` starts one process, however many it was asked for
-    if asked not in (None, 1):
-        raise ValueError(f"{what} runs in one process, and {asked} were asked for: start it with plain python")
 
 
 def first_line(error: BaseException) -> str:

@@ -65,6 +65,22 @@ def check_launcher() -> None:
             )
 
 
+def one_process(what: str) -> None:
+    """Stop where several processes were started, or asked for, for what runs in one.
+
+    `accelerate launch --cpu` starts one process, however many it was asked for.
+
+    Args:
+        what: named in the message.
+
+    Raises:
+        ValueError: if so.
+    """
+    asked = asked_processes()
+    if asked not in (None, 1):
+        raise ValueError(f"{what} runs in one process, and {asked} were asked for: start it with plain python")
+
+
 def check_processes(running: int, wanted: int | None) -> None:
     """Stop a run that did not get its processes.
 

@@ -23,6 +23,7 @@ from transformers import set_seed
 
 from rexbert_hf.hub import push_run
 from rexbert_hf.metrics import Judgements
+from rexbert_hf.pretraining.processes import one_process
 from rexbert_hf.retrieval.training.biencoder import find_base, keep_layers, load_biencoder, query_side
 from rexbert_hf.retrieval.training.cpu_attention import use_float32_attention
 from rexbert_hf.retrieval.training.distil_settings import DistilSettings
@@ -35,7 +36,7 @@ from rexbert_hf.retrieval.training.grid_settings import leave_cells, own_dim
 from rexbert_hf.retrieval.training.losses import embedded_loss
 from rexbert_hf.retrieval.training.search_batches import Rows, SearchCollator, Shuffled, made_up_query
 from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, SearchData, load_search_data
-from rexbert_hf.retrieval.training.search_finish import description, finish, finished_results, made_of, one_process
+from rexbert_hf.retrieval.training.search_finish import description, finish, finished_results, made_of
 from rexbert_hf.retrieval.training.search_trainer import SearchTrainer
 from rexbert_hf.retrieval.training.teacher_scores import TeacherScores, teacher_scores
 from rexbert_hf.settings import sole_run

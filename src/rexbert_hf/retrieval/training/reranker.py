@@ -25,13 +25,14 @@ from transformers import set_seed
 from rexbert_hf.hub import push_run, write_card, write_run
 from rexbert_hf.metrics import Judgements
 from rexbert_hf.pretraining.arguments import trackers
+from rexbert_hf.pretraining.processes import one_process
 from rexbert_hf.retrieval.training.biencoder import find_base
 from rexbert_hf.retrieval.training.evaluator import gain_name, search_metrics
 from rexbert_hf.retrieval.training.finetune import prepare_device, uses_bf16
 from rexbert_hf.retrieval.training.finetune_settings import SearchTrainerSettings, card_fields
 from rexbert_hf.retrieval.training.search_batches import Shuffled
 from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, SearchData, SearchDataSettings, load_search_data
-from rexbert_hf.retrieval.training.search_finish import description, finished_results, made_of, one_process
+from rexbert_hf.retrieval.training.search_finish import description, finished_results, made_of
 from rexbert_hf.retrieval.training.search_trainer import StepTrainer
 from rexbert_hf.settings import sole_run, to_dict
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,20 +30,6 @@ STOCK = "modernbert"
 _LOGGED = ("logging_steps", "report_to", "cpu_threads", "save_epochs", "save_total_limit")
 INDIFFERENT = frozenset({"push_to_hub", "private", "validation.test", *(f"trainer.{name}" for name in _LOGGED)})
 """Settings that do not decide the weights: a run may be gone on with under others."""
-
-
-def one_process(what: str) -> None:
-    """Stop where several processes were started for what runs in one.
-
-    Args:
-        what: named in the message.
-
-    Raises:
-        ValueError: if `WORLD_SIZE` is not 1.
-    """
-    size = os.environ.get("WORLD_SIZE", "1")
-    if size != "1":
-        raise ValueError(f"{what} runs in one process, and WORLD_SIZE is {size}: start it with plain python")
 
 
 def made_of(data: SearchData, model: BiEncoderSettings | None = None, **others: str | None) -> dict[str, str]:
