@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import get_worker_info
 from transformers import PreTrainedTokenizerBase
 
+from rexbert_hf.data.batch import Batch
 from rexbert_hf.data.rows import RowBatch
 from rexbert_hf.masking.draws import threshold, uniform_bits
 
@@ -227,7 +228,7 @@ class MaskingCollator:
         group = np.cumsum(changes) - 1
         return uniform_bits(rng, int(group[-1]) + 1)[group]
 
-    def emit(self, batch: RowBatch, input_ids: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    def emit(self, batch: RowBatch, input_ids: np.ndarray, labels: np.ndarray) -> Batch:
         """Tensors of the batch, flat or padded as asked.
 
         Args:
@@ -244,11 +245,11 @@ class MaskingCollator:
         # Row by row this mask holds as many places as the flat batch has tokens, in the same order.
         empty = width - lengths[:, None]
         real = np.arange(width) >= empty if self._pad_left else np.arange(width)[::-1] >= empty
-        return {
-            "input_ids": _scatter(input_ids, real, self._pad_id),
-            "attention_mask": torch.from_numpy(real).long(),
-            "labels": _scatter(labels, real, IGNORED),
-        }
+        return Batch(
+            input_ids=_scatter(input_ids, real, self._pad_id),
+            attention_mask=torch.from_numpy(real).long(),
+            labels=_scatter(labels, real, IGNORED),
+        )
 
 
 def _scatter(values: np.ndarray, real: np.ndarray, fill: int) -> torch.Tensor:
@@ -257,15 +258,15 @@ def _scatter(values: np.ndarray, real: np.ndarray, fill: int) -> torch.Tensor:
     return torch.from_numpy(padded)
 
 
-def _flat(batch: RowBatch, input_ids: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def _flat(batch: RowBatch, input_ids: np.ndarray, labels: np.ndarray) -> Batch:
     borders = torch.from_numpy(batch.offsets.astype(np.int32))
     longest = int(batch.lengths.max())
-    return {
-        "input_ids": torch.from_numpy(input_ids)[None],
-        "labels": torch.from_numpy(labels)[None],
-        "position_ids": torch.from_numpy(batch.position_ids)[None],
-        "cu_seq_lens_q": borders,
-        "cu_seq_lens_k": borders.clone(),
-        "max_length_q": longest,
-        "max_length_k": longest,
-    }
+    return Batch(
+        input_ids=torch.from_numpy(input_ids)[None],
+        labels=torch.from_numpy(labels)[None],
+        position_ids=torch.from_numpy(batch.position_ids)[None],
+        cu_seq_lens_q=borders,
+        cu_seq_lens_k=borders.clone(),
+        max_length_q=longest,
+        max_length_k=longest,
+    )

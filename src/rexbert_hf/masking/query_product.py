@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from rexbert_hf.data.batch import Batch
 from rexbert_hf.data.rows import RowBatch
 from rexbert_hf.masking.base import MaskingCollator, Selection
 from rexbert_hf.masking.draws import open_uniform
@@ -59,7 +60,7 @@ class PairCollator(MaskingCollator):
         batch, rng = super().prepare(self.joiner.whole(rows))
         return (permute_fields(batch, self.separator, rng) if self.permute_fields else batch), rng
 
-    def emit(self, batch: RowBatch, input_ids: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    def emit(self, batch: RowBatch, input_ids: np.ndarray, labels: np.ndarray) -> Batch:
         """Tensors of the batch, flat or padded as asked, with segment ids where asked."""
         out = super().emit(batch, input_ids, labels)
         if self.token_type_ids:

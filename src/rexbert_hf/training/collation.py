@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from rexbert_hf.data.batch import Batch
 from rexbert_hf.data.rows import RowBatch
 from rexbert_hf.masking import (
     AdaptiveHybridMaskingCollator,
@@ -155,7 +156,7 @@ class PhaseCollator:
             stats |= {name: stats[name] + further[name] for name in further if name != "slots"}
         stats["products_left_out"] = batch.left_out
         pad_id, left = self._padding
-        return {**triplet_inputs(out, batch, self._special_ids, pad_id, left), STATS: stats}
+        return Batch({**triplet_inputs(out, batch, self._special_ids, pad_id, left), STATS: stats})
 
     def _count(self, batch: RowBatch) -> dict[str, int]:
         lengths = batch.lengths
