@@ -27,7 +27,7 @@ from rexbert_hf.pretraining.arguments import trackers
 from rexbert_hf.pretraining.processes import check_launcher, check_processes, fast_bfloat16
 from rexbert_hf.pretraining.threads import set_threads
 from rexbert_hf.retrieval.training.biencoder import load_biencoder
-from rexbert_hf.retrieval.training.cpu_attention import use_float32_attention
+from rexbert_hf.retrieval.training.cpu_training import prepare_for_cpu
 from rexbert_hf.retrieval.training.evaluator import SearchEvaluator, validation_queries
 from rexbert_hf.retrieval.training.finetune_settings import (
     ROW_KINDS,
@@ -112,13 +112,12 @@ def train_and_measure(
         contents: what `search_finish.made_of` gave; None for the data alone.
     """
     bf16 = uses_bf16(settings.trainer)
-    if bf16 and model.device.type == "cpu":
-        use_float32_attention(model)
     batches = SearchBatches(data, ROW_KINDS[settings.loss.name], settings.rows, 0, settings.seed)
     grid = fine_tuning_grid(settings.matryoshka, model)
     loss = _loss(settings, model, data, grid)
     evaluator = _evaluator(settings, data, bf16, grid)
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    prepare_for_cpu(model, bf16, ranks)
     if ranks > 1 and isinstance(model[0], Router):
         freeze_unused(model)
     epoch = -(-batches.epoch_steps // ranks)
