@@ -1,7 +1,7 @@
 """Distil a bi-encoder into a small student (stage 4 of "Web-scale Semantic Product Search").
 
     python recipes/distil_search.py [recipes/configs/distil_search.yaml] --teacher output/search
-    python recipes/distil_search.py recipes/configs/distil_student.yaml --data.pairs ...
+    python recipes/distil_search.py recipes/configs/distil_from_scratch.yaml --data.pairs ...
 
 The teacher's vectors are computed once and kept in `cache_dir`. Starting again on the same `--output_dir` resumes.
 """

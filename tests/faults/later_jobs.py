@@ -81,6 +81,7 @@ def weights(folder: Path) -> dict[str, Any]:
 
 STUDENT = {
     "teacher": "BASE",
+    "student.base": "null",
     "student.preset": "tiny",
     "student.vocab_size": "512",
     "student.max_tokens": "16",

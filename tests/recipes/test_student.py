@@ -38,7 +38,7 @@ def test_each_stage_starts_from_the_one_before(tmp_path, monkeypatch):
     run_qpi(read(QPISettings, "qpi_student.yaml", **words))
     teacher = read(FinetuneSettings, "finetune_search.yaml", **SEARCH, model__vocab_size="512")
     finetune_search(teacher)
-    student = read(DistilSettings, "distil_student.yaml", **SEARCH)
+    student = read(DistilSettings, "distil_search.yaml", **SEARCH)
     distil_search(student)
     run = read_run(Path(student.output_dir))
     assert run["results"]["made_of"]["base"] == model_fingerprint(Path("output/qpi_student"))

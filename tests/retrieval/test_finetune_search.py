@@ -219,7 +219,7 @@ def distil_settings(output, teacher, **more):
     words |= {"output_dir": str(output), "teacher": str(teacher), "rows.batch_size": "64", "rows.retrieved": "5"}
     words |= {"student.preset": "tiny", "student.overrides": "{hidden_size: 32}"}
     words |= {name.replace("__", "."): value for name, value in more.items()}
-    return load_settings(DistilSettings, CONFIGS / "distil_search.yaml", list(words.items()))
+    return load_settings(DistilSettings, CONFIGS / "distil_from_scratch.yaml", list(words.items()))
 
 
 def test_distillation_learns_the_teacher_and_asks_it_once(teacher, tmp_path, monkeypatch):
@@ -289,6 +289,12 @@ def test_a_teacher_that_is_none(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"modules\.json"):
         distil_search(distil_settings(tmp_path / "out", tmp_path / "empty"))
+
+
+def test_a_student_that_was_not_made(tmp_path, teacher):
+    missing = str(tmp_path / "output" / "qpi_student")
+    with pytest.raises(FileNotFoundError, match=r"student\.base: .*qpi_student.*distil_from_scratch\.yaml needs none"):
+        distil_search(distil_settings(tmp_path / "out", teacher[0], student__base=missing, student__overrides="{}"))
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from rexbert_hf.hub import push_run
 from rexbert_hf.metrics import Judgements
 from rexbert_hf.pretraining.processes import one_process
 from rexbert_hf.retrieval.training.biencoder import find_base, keep_layers, load_biencoder, query_side
-from rexbert_hf.retrieval.training.cpu_attention import use_float32_attention
+from rexbert_hf.retrieval.training.cpu_training import prepare_for_cpu
 from rexbert_hf.retrieval.training.distil_settings import DistilSettings
 from rexbert_hf.retrieval.training.embedding_blocks import Features
 from rexbert_hf.retrieval.training.evaluator import DEPTH, SearchEvaluator, search_metrics, validation_queries
@@ -176,6 +176,7 @@ def distil_search(settings: DistilSettings) -> dict[str, Any]:
     one_process("distillation")
     prepare_device(settings.trainer)
     data = load_search_data(settings.data)
+    _find_student(settings)
     contents = made_of(data, settings.student, teacher=settings.teacher)
     results = finished_results(output, settings, contents)
     if results is None:
@@ -190,8 +191,7 @@ def distil_search(settings: DistilSettings) -> dict[str, Any]:
         set_seed(settings.seed)  # a new student's weights are drawn
         model = _student(settings, folder, data)
         bf16 = uses_bf16(settings.trainer)
-        if bf16 and model.device.type == "cpu":
-            use_float32_attention(model)
+        prepare_for_cpu(model, bf16)
         results = _train(settings, data, model, scores, queries, bf16, contents)
         whole = results["resumed_from_step"] is None
         results["seconds" if whole else "seconds_of_this_start"] = round(time.perf_counter() - start, 1)
@@ -252,6 +252,18 @@ def _student(settings: DistilSettings, teacher: Path, data: SearchData) -> Sente
     leave_cells(model)
     model.truncate_dim = own_dim(model)
     return model
+
+
+def _find_student(settings: DistilSettings) -> None:
+    if settings.student.base is None:
+        return
+    try:
+        find_base(settings.student.base, settings.student.revision)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"student.base: {error}. recipes/configs/pretrain_student.yaml and qpi_student.yaml make such a student;"
+            " recipes/configs/distil_from_scratch.yaml needs none"
+        ) from error
 
 
 def _train(
