@@ -212,6 +212,9 @@ def test_a_folder_without_a_model_is_a_one_line_error(tmp_path):
         BiEncoderSettings(preset="huge")
     with pytest.raises(ValueError, match="base brings its own"):
         BiEncoderSettings(base="x", overrides={"hidden_size": 1})
+    with pytest.raises(ValueError, match="a DSSM has no dropout"):
+        BiEncoderSettings(preset="dssm", dropout=0.1)
+    assert BiEncoderSettings(preset="dssm", attention_dropout=0.0).preset == "dssm"
 
 
 def test_exact_search_in_blocks_is_exact_search(monkeypatch):

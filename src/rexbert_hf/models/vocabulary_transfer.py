@@ -16,7 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 ROLES = ("pad", "cls", "sep", "mask", "unk", "bos", "eos")
-
+MULTIPLE = 64
+"""A model has a multiple of so many rows: products over the vocabulary are faster for it."""
 
 ANCHORS = ("x", "0", ")")
 """What a text within a word is given behind: a letter, a digit, a mark; merges cross one of them only."""
@@ -41,6 +42,8 @@ def transfer_vocabulary(
     model: PreTrainedModel, old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase
 ) -> TransferReport:
     """Replace a masked-LM model's vocabulary in place: input rows, output rows where they are not tied, output bias.
+
+    It gets as many rows as tokens, rounded up to a multiple of 64; those beyond belong to no token.
 
     Args:
         model: a masked-LM model, of any architecture, whose rows belong to `old`.
@@ -70,13 +73,15 @@ def transfer_vocabulary(
     sources = row_sources(old, new)
     counts = [len(part) for part in sources]
     report = TransferReport(counts.count(1), sum(n > 1 for n in counts), counts.count(0))
+    rounded = -(-len(new) // MULTIPLE) * MULTIPLE
+    sources += [[] for _ in range(rounded - len(new))]
     output: Any = model.get_output_embeddings()
     tied = output is None or output.weight is rows
     made = [_combined(rows.data, sources, len(old))]
     if not tied:
         made.append(_combined(output.weight.data, sources, len(old)))
     bias = None if output is None or output.bias is None else _combined(output.bias.data, sources, len(old))
-    model.resize_token_embeddings(len(new), mean_resizing=False)
+    model.resize_token_embeddings(rounded, mean_resizing=False)
     with torch.no_grad():
         grown: Any = model.get_input_embeddings()
         grown.weight.copy_(made[0])
@@ -87,7 +92,7 @@ def transfer_vocabulary(
         if bias is not None:
             output.bias.copy_(bias)
     model.tie_weights()
-    model.config.vocab_size = len(new)
+    model.config.vocab_size = rounded
     for role in ROLES:
         token = getattr(new, f"{role}_token_id")
         if token is not None and hasattr(model.config, f"{role}_token_id"):

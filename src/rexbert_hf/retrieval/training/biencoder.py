@@ -76,6 +76,8 @@ class BiEncoderSettings:
             raise ValueError(f"no preset '{self.preset}': choose one of {', '.join(known)}")
         if self.base is not None and (self.overrides or self.tokenizer):
             raise ValueError("overrides and tokenizer are for a new model: base brings its own")
+        if self.base is None and self.preset == "dssm" and (self.dropout or self.attention_dropout):
+            raise ValueError("a DSSM has no dropout and no attention: leave dropout and attention_dropout out")
         if self.max_tokens < 2:
             raise ValueError(f"max_tokens must be at least 2; got {self.max_tokens}")
 
