@@ -23,6 +23,7 @@ from rexbert_hf.catalog import load_sample
 from rexbert_hf.hub import read_run
 from rexbert_hf.metrics import Judgements
 from rexbert_hf.retrieval.training import distil as distil_module
+from rexbert_hf.retrieval.training.biencoder import load_biencoder
 from rexbert_hf.retrieval.training.distil import distil_search
 from rexbert_hf.retrieval.training.distil_settings import DistilSettings
 from rexbert_hf.retrieval.training.finetune import finetune_search
@@ -31,6 +32,7 @@ from rexbert_hf.retrieval.training.reranker import RerankerSettings, RerankerTra
 from rexbert_hf.retrieval.training.search_trainer import SearchTrainer
 from rexbert_hf.settings import SettingsError, load_settings
 from rexbert_hf.training.interruption import TrainingInterrupted
+from rexbert_hf.training.reproducing import NonFiniteLossError
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "recipes" / "configs"
@@ -220,6 +222,23 @@ def distil_settings(output, teacher, **more):
     words |= {"student.preset": "tiny", "student.overrides": "{hidden_size: 32}"}
     words |= {name.replace("__", "."): value for name, value in more.items()}
     return load_settings(DistilSettings, CONFIGS / "distil_from_scratch.yaml", list(words.items()))
+
+
+def test_a_gradient_that_is_no_number_reaches_no_weight(monkeypatch, tmp_path):
+    made = []
+
+    def load(*args):
+        model = load_biencoder(*args)
+        made.append((model, {name: weight.clone() for name, weight in model.state_dict().items()}))
+        next(model.parameters()).register_hook(lambda gradient: gradient * float("nan"))
+        return model
+
+    monkeypatch.setattr("rexbert_hf.retrieval.training.finetune.load_biencoder", load)
+    with pytest.raises(NonFiniteLossError, match="step 0: the gradient's norm is nan"):
+        finetune_search(settings_of(tmp_path / "run"))
+    ((model, before),) = made
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
 
 
 def test_distillation_learns_the_teacher_and_asks_it_once(teacher, tmp_path, monkeypatch):

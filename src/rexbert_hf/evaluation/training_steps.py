@@ -33,7 +33,7 @@ class TrainingSteps:
         self.optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay), lr=rate, fused=True)
 
     def take(self, loss: torch.Tensor) -> bool:
-        """One step down a loss; False, and nothing is changed, where it is no number.
+        """One step down a loss; False, and nothing is changed, where it or its gradient is no number.
 
         Args:
             loss: of the next batch.
@@ -45,7 +45,8 @@ class TrainingSteps:
             group["lr"] = self.rate * factor
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        if not bool(torch.isfinite(nn.utils.clip_grad_norm_(self.model.parameters(), 1.0))):
+            return False
         self.optimizer.step()
         self.done += 1
         return True

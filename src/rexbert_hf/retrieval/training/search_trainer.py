@@ -79,7 +79,7 @@ class StepTrainer(ResumableTrainer):
             args=args,
             train_dataset=Dataset.from_dict({"step": list(range(args.max_steps))}),
             data_collator=collator,
-            callbacks=[_Clock(self)],
+            callbacks=[_Finite(), _Clock(self)],
             **{"loss": loss, **options},
         )
 
@@ -247,6 +247,19 @@ class SearchTrainer(StepTrainer, SentenceTransformerTrainer):
         self.accelerator.wait_for_everyone()  # the first process writes them
         if (self.output_dir / BEST).is_dir() and self.history():
             self._load_from_checkpoint(str(self.output_dir / BEST))
+
+
+class _Finite(TrainerCallback):
+    """Stops before an optimizer step whose gradient is no number: the weights, and every checkpoint, would be none."""
+
+    def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        gradients = [weight.grad for weight in kwargs["model"].parameters() if weight.grad is not None]
+        norm = float(nn.utils.get_total_norm(gradients))
+        if not np.isfinite(norm):
+            raise NonFiniteLossError(
+                f"step {state.global_step}: the gradient's norm is {norm}, the weights are those of the step before: "
+                "lower the learning rate"
+            )
 
 
 class _Clock(TrainerCallback):
