@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from hub_server import TOKEN, HubServer
-from huggingface_hub import HfApi, constants
+from huggingface_hub import HfApi, constants, scan_cache_dir, snapshot_download
 
+from rexbert_hf.hub import pull as pulling
 from rexbert_hf.hub import resolve, resolve_model, trouble
 
 WEIGHTS = b"x" * 1000
@@ -111,6 +112,72 @@ def test_damaged_bytes_are_found_and_removed(hub: HubServer, repo: str, tmp_path
     hub.fail("corrupt", method="GET", path="resolve/.*/config.json")
     with pytest.raises(OSError, match=r"config.json of tester/m arrived damaged"):
         pull(hub, repo, tmp_path / "other")
+
+
+def ending_with(error: BaseException):
+    """A download of which everything arrived, and which then ends so."""
+
+    def download(*arguments: object, **options: object) -> str:
+        snapshot_download(*arguments, **options)
+        raise error
+
+    return download
+
+
+def damaged_blobs(cache: Path) -> list[str]:
+    return [
+        path.name for path in cache.glob("*/blobs/*") if path.stat().st_size == 1000 and path.read_bytes() != WEIGHTS
+    ]
+
+
+def test_damage_of_a_killed_pull_is_found_by_the_next(hub: HubServer, repo: str, tmp_path: Path, monkeypatch):
+    hub.fail("corrupt", method="GET", path="/cdn/")
+    with monkeypatch.context() as patch:
+        patch.setattr(pulling, "snapshot_download", ending_with(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            pull(hub, repo, tmp_path)
+    assert damaged_blobs(tmp_path)
+    with pytest.raises(OSError, match=r"m.safetensors of tester/m arrived damaged .*try again"):
+        pull(hub, repo, tmp_path)
+    assert (pull(hub, repo, tmp_path) / "m.safetensors").read_bytes() == WEIGHTS
+
+
+def test_damage_of_a_pull_that_fails_is_removed_at_once(hub: HubServer, repo: str, tmp_path: Path, monkeypatch, caplog):
+    hub.fail("corrupt", method="GET", path="/cdn/")
+    with monkeypatch.context() as patch:
+        patch.setattr(pulling, "snapshot_download", ending_with(ValueError("an odd one")))
+        with pytest.raises(ValueError, match="an odd one"):
+            pull(hub, repo, tmp_path)
+    assert not damaged_blobs(tmp_path)
+    assert "m.safetensors of tester/m arrived damaged" in caplog.text
+    assert (pull(hub, repo, tmp_path) / "m.safetensors").read_bytes() == WEIGHTS
+
+
+def test_a_file_is_read_for_its_hash_once_and_again_when_it_is_another(
+    hub: HubServer, repo: str, tmp_path: Path, monkeypatch
+):
+    cache, read = tmp_path / "cache", list[str]()
+    digest = pulling._digest
+    monkeypatch.setattr(pulling, "_digest", lambda path, large: read.append(path.name) or digest(path, large))
+    folder = pull(hub, repo, cache)
+    assert len(read) == 3
+    pull(hub, repo, cache)
+    assert len(read) == 3
+    assert not scan_cache_dir(cache).warnings
+    blob = (folder / "m.safetensors").resolve()
+    blob.write_bytes(b"y" * 1000)
+    with pytest.raises(OSError, match=r"m.safetensors of tester/m arrived damaged"):
+        pull(hub, repo, cache)
+    assert read[3:] == [blob.name]
+
+
+def test_all_damaged_files_are_named_and_removed(hub: HubServer, repo: str, tmp_path: Path):
+    hub.fail("corrupt", method="GET", path="/cdn/")
+    hub.fail("corrupt", method="GET", path="resolve/.*/config.json")
+    with pytest.raises(OSError, match=r"arrived damaged .*; .* arrived damaged .*; try again"):
+        pull(hub, repo, tmp_path)
+    folder = pull(hub, repo, tmp_path)
+    assert ((folder / "m.safetensors").read_bytes(), (folder / "config.json").read_bytes()) == (WEIGHTS, b"{}")
 
 
 def test_a_cut_download_is_taken_up_again(hub: HubServer, repo: str, tmp_path: Path):

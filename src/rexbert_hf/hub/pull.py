@@ -1,12 +1,15 @@
 """From "a folder or a name on the Hub" to a folder, with the bytes checked.
 
-huggingface_hub checks the length of what it downloads; here the hash is checked too, once, for files that are new in
-the cache: a flipped bit in a weight file would otherwise go unnoticed for ever.
+huggingface_hub checks the length of what it downloads; here the hash is checked too, once for each file of the cache: a
+flipped bit in a weight file would otherwise go unnoticed for ever. A small file beside the blobs says of each that it
+was checked, so that a call that fails or is killed between a download and its check leaves that to the next one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -18,10 +21,14 @@ from huggingface_hub.errors import RevisionNotFoundError
 
 from .trouble import chain, explain, with_retries
 
+logger = logging.getLogger(__name__)
+
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 """Weights, configurations and tokenizers."""
 OTHER_FORMS = ("onnx/*", "openvino/*", "modernbert/*")
 """Sub-folders that hold the same weights again."""
+CHECKED = ".checked"
+"""Folder beside the blobs, with a mark for each blob whose hash was found right."""
 
 
 def resolve(
@@ -91,6 +98,7 @@ def resolve(
     try:
         found = with_retries(download, f"pulling {name}")
     except Exception as error:
+        _remove_damaged(folder, _blobs(folder) - known, name)
         wanted = f"{repo_type} {name}{f' at {revision}' if revision else ''}"
         what = f"cannot get {wanted} from {endpoint or constants.ENDPOINT}"
         remedy = "check the name (there is no folder of that name either), or log in if it is private"
@@ -100,7 +108,7 @@ def resolve(
         if explained is None:
             raise
         raise explained from None
-    _check_hashes(folder, _blobs(folder) - known, name)
+    _check_hashes(folder, _blobs_of(Path(found)), name)
     return Path(found)
 
 
@@ -136,18 +144,27 @@ def _blobs(folder: Path) -> set[str]:
     return {path.name for path in blobs.iterdir()} if blobs.is_dir() else set()
 
 
+def _blobs_of(snapshot: Path) -> set[str]:
+    """The blobs that a snapshot's links name; what was copied into it, where there are no links, has no hash."""
+    return {Path(os.readlink(path)).name for path in snapshot.rglob("*") if path.is_symlink()}
+
+
 def _check_hashes(folder: Path, names: set[str], repo: str) -> None:
-    """In the cache a blob is named by its hash: sha256 for large files, git's for the others."""
+    """Check the blobs without a mark, and remove those that are damaged; the error names them all.
+
+    In the cache a blob is named by its hash: sha256 for large files, git's for the others.
+    """
+    if not os.access(folder, os.W_OK):  # nothing arrives in a cache that nobody may write to, and no mark would stay
+        return
+    damaged = []
     for name in sorted(names):
         path = folder / "blobs" / name
-        if not re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{40}", name) or not path.exists():
+        if not re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{40}", name) or not path.exists() or _is_marked(path):
             continue
-        large = len(name) == 64
-        digest = hashlib.sha256() if large else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
-        with path.open("rb") as handle:
-            while block := handle.read(2**20):
-                digest.update(block)
-        if digest.hexdigest() == name:
+        state = _state(path)
+        found = _digest(path, large=len(name) == 64)
+        if found == name:
+            _mark(path, state)
             continue
         links = [
             link for link in folder.glob("snapshots/**/*") if link.is_symlink() and link.resolve() == path.resolve()
@@ -155,4 +172,43 @@ def _check_hashes(folder: Path, names: set[str], repo: str) -> None:
         for bad in [*links, path.resolve(), path]:
             bad.unlink(missing_ok=True)
         files = ", ".join(sorted({link.name for link in links})) or name
-        raise OSError(f"{files} of {repo} arrived damaged (hash {digest.hexdigest()[:12]}, not {name[:12]}); try again")
+        damaged.append(f"{files} of {repo} arrived damaged (hash {found[:12]}, not {name[:12]})")
+    if damaged:
+        raise OSError(f"{'; '.join(damaged)}; try again")
+
+
+def _remove_damaged(folder: Path, names: set[str], repo: str) -> None:
+    """Check what arrived of a download that failed, since others read this cache too; damage is only told of."""
+    try:
+        _check_hashes(folder, names, repo)
+    except OSError as damage:
+        logger.warning("%s", damage)
+
+
+def _digest(path: Path, large: bool) -> str:
+    digest = hashlib.sha256() if large else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+    with path.open("rb") as handle:
+        while block := handle.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _state(blob: Path) -> str:
+    """Changes with every new file of the name."""
+    facts = blob.stat()
+    return f"{facts.st_size} {facts.st_mtime_ns}\n"
+
+
+def _is_marked(blob: Path) -> bool:
+    try:
+        return (blob.parents[1] / CHECKED / blob.name).read_text(encoding="utf-8") == _state(blob)
+    except (OSError, ValueError):
+        return False
+
+
+def _mark(blob: Path, state: str) -> None:
+    """Half a mark is none, and one that cannot be written costs another check."""
+    mark = blob.parents[1] / CHECKED / blob.name
+    with contextlib.suppress(OSError):
+        mark.parent.mkdir(exist_ok=True)
+        mark.write_text(state, encoding="utf-8")
