@@ -13,7 +13,6 @@ import argparse
 import datetime
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import report
+from processes import run_group
 
 HERE = Path(__file__).resolve().parent
 INSIDE_OTHERS = {"phrase_mining": "phrases", "phrase_quality": "phrases"}
@@ -77,23 +77,22 @@ def run(path: Path, full: bool, minutes: float, table: Path) -> Outcome:
     Args:
         path: the script.
         full: without `--quick`.
-        minutes: after which it is stopped.
+        minutes: after which it is stopped, its workers too.
         table: the file that the readings go to; a picture gets a name like it.
     """
     command, start = [sys.executable, str(path), *([] if full else ["--quick"])], time.monotonic()
     if path.stem in PLOTTED:
         command += ["--plot", str(table.with_name(f"{table.stem}_{path.stem}.png"))]
     print(f"\n== {path.stem}", flush=True)
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60 * minutes)
-    except subprocess.TimeoutExpired:
-        return Outcome(path.stem, failure=f"stopped after {minutes:g} minutes", seconds=60 * minutes)
-    print(done.stdout, end="", flush=True)
+    ended = run_group(command, 60 * minutes)
+    print(ended.said, end="", flush=True)
     seconds = time.monotonic() - start
-    lines = done.stdout.strip().splitlines()
-    if done.returncode:
-        said = (done.stderr.strip() or "no word").splitlines()[-1]
-        return Outcome(path.stem, failure=f"status {done.returncode}: {said[:200]}", seconds=seconds)
+    if ended.status is None:
+        return Outcome(path.stem, failure=f"stopped after {minutes:g} minutes", seconds=seconds)
+    lines = ended.said.strip().splitlines()
+    if ended.status:
+        said = (ended.complaint.strip() or "no word").splitlines()[-1]
+        return Outcome(path.stem, failure=f"status {ended.status}: {said[:200]}", seconds=seconds)
     try:
         entries = json.loads(lines[-1]) if lines else None
     except json.JSONDecodeError:

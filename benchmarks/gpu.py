@@ -18,9 +18,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -32,6 +29,7 @@ import torch
 
 import report
 from gpu_checks import checks
+from processes import run_group
 
 HERE = Path(__file__).resolve().parent
 BATCHES = {"micro": 64, "mini": 32, "base": 16, "large": 8}
@@ -140,30 +138,20 @@ def run(part: Part, seconds: float) -> tuple[list[report.Reading], str]:
     shown, start = " ".join(part.command), time.monotonic()
     print(f"\n== {shown}", flush=True)
     command = [sys.executable, str(HERE / part.command[0]), *part.command[1:]]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    failure = ""
-    try:
-        said, complaint = process.communicate(timeout=seconds)
-    except BaseException as error:  # an interruption of this script ends the part too
-        os.killpg(process.pid, signal.SIGKILL)
-        said, complaint = process.communicate()
-        if not isinstance(error, subprocess.TimeoutExpired):
-            raise
-        failure = f"stopped after {seconds:.0f} s"
-    print(said, end="", flush=True)
+    ended = run_group(command, seconds)
+    failure = f"stopped after {seconds:.0f} s" if ended.status is None else ""
+    print(ended.said, end="", flush=True)
     print(f"{time.monotonic() - start:.0f} s", flush=True)
-    if process.returncode and not failure:
-        failure = (complaint.strip() or "no word").splitlines()[-1][:200]
+    if ended.status:
+        failure = (ended.complaint.strip() or "no word").splitlines()[-1][:200]
     found: list[report.Reading] = []
     if not failure:
         try:
-            found = [read(entry) for entry in json.loads(said.strip().splitlines()[-1])]
+            found = [read(entry) for entry in json.loads(ended.said.strip().splitlines()[-1])]
         except (IndexError, KeyError, TypeError, ValueError):
             failure = "its last line is no list of readings"
     if failure:
-        print("\n".join(complaint.strip().splitlines()[-TAIL:]), flush=True)
+        print("\n".join(ended.complaint.strip().splitlines()[-TAIL:]), flush=True)
         return [], f"{shown}: {failure}"
     return found, ""
 
