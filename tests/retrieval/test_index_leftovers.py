@@ -14,7 +14,7 @@ from index_cases import HashModel, clustered, make_products, rewrite_facts
 from rexbert_hf.retrieval.serving import embedding_cache, index_state
 from rexbert_hf.retrieval.serving.embedding_cache import EmbeddingCache
 from rexbert_hf.retrieval.serving.index import ProductIndex
-from rexbert_hf.retrieval.serving.index_folder import current_version
+from rexbert_hf.retrieval.serving.index_folder import current_version, read_facts
 from rexbert_hf.retrieval.serving.index_options import KINDS
 from rexbert_hf.retrieval.serving.leftovers import LEFT_SECONDS
 
@@ -147,6 +147,26 @@ def test_index_json_is_checked_by_a_sum_of_its_own(model, tmp_path):
         ProductIndex.load(tmp_path, model)
     rewrite_facts(path, lambda facts: None)  # as earlier versions wrote it
     assert len(ProductIndex.load(tmp_path, model)) == 120
+
+
+def test_every_byte_of_index_json_counts(model, tmp_path):
+    """Also the name of the sum itself, the line end, and digits of a number beyond what it can hold."""
+    ProductIndex.build(PRODUCTS, model, "flat").save(tmp_path)
+    version = current_version(tmp_path)
+    path = version / "index.json"
+    whole = path.read_bytes()
+    unnoticed = []
+    for at in range(len(whole)):
+        for damaged in (whole[:at], whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]):
+            path.write_bytes(damaged)
+            try:
+                read_facts(version, verify=False)
+            except (ValueError, FileNotFoundError):
+                continue
+            unnoticed.append((at, damaged[at - 20 :][:40]))
+    assert not unnoticed
+    path.write_bytes(whole)
+    read_facts(version)
 
 
 def test_a_home_folder_is_understood(model, tmp_path, monkeypatch):

@@ -35,6 +35,8 @@ KEPT_VERSIONS = 2
 VERIFIED_BYTES = 256 << 20
 """Larger indexes are checked by the sizes of their files only, unless asked otherwise."""
 
+_OWN_SUM = "crc32"
+
 
 def write_version(folder: Path, fill: Callable[[Path], dict[str, Any]]) -> Path:
     """Write a version and make it the current one; what was there stays until then.
@@ -56,8 +58,8 @@ def write_version(folder: Path, fill: Callable[[Path], dict[str, Any]]) -> Path:
         for path in _files(stage).values():
             _sync(path)
         facts["files"] = {name: _facts_of(path) for name, path in _files(stage).items()}
-        facts["crc32"] = _checksum(facts)
-        (stage / INDEX_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        facts[_OWN_SUM] = _checksum(facts)
+        (stage / INDEX_FILE).write_text(_text_of(facts), encoding="utf-8")
         _sync(stage / INDEX_FILE)
         version = _rename(stage, versions)
     except BaseException:
@@ -102,13 +104,14 @@ def read_facts(version: Path, verify: bool | None = None) -> dict[str, Any]:
     """
     path = version / INDEX_FILE
     try:
-        facts: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+        text = path.read_text(encoding="utf-8")
+        facts: dict[str, Any] = dict(json.loads(text))
         files = {Path(name): (int(one["bytes"]), str(one["sha256"])) for name, one in facts["files"].items()}
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing: build the index again") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"{path} is damaged: build the index again") from None
-    if "crc32" in facts and facts["crc32"] != _checksum(facts):  # earlier versions did not write it
+    if _has_changed(facts, text):
         raise ValueError(f"{path} is damaged (its checksum differs): build the index again")
     if not files and facts.get("backend") != "qdrant":
         raise ValueError(f"{path} is damaged (it names no file): build the index again")
@@ -168,10 +171,25 @@ def described(version: Path, facts: Mapping[str, Any]) -> tuple[IndexOptions, Mo
         raise ValueError(f"{place} is damaged ({error}): build the index again") from None
 
 
-def _checksum(facts: Mapping[str, Any]) -> int:
+def _has_changed(facts: Mapping[str, Any], text: str) -> bool:
+    """Whether `index.json` differs from what was written, in whatever byte.
+
+    The last digit of a number may change and the number not, so the text is compared with the one that is written.
+    Earlier versions wrote no checksum, so one under another name is looked for: its own name may be what changed.
+    """
+    if _OWN_SUM in facts:
+        return facts[_OWN_SUM] != _checksum(facts) or text != _text_of(facts)
+    return any(value == _checksum(facts, name) for name, value in facts.items() if isinstance(value, int))
+
+
+def _checksum(facts: Mapping[str, Any], own: str = _OWN_SUM) -> int:
     """Of all that `index.json` says beside it, as it reads there."""
-    rest = {name: value for name, value in facts.items() if name != "crc32"}
+    rest = {name: value for name, value in facts.items() if name != own}
     return zlib.crc32(json.dumps(rest, sort_keys=True).encode())
+
+
+def _text_of(facts: Mapping[str, Any]) -> str:
+    return json.dumps(facts, indent=1) + "\n"
 
 
 def _files(folder: Path) -> dict[str, Path]:

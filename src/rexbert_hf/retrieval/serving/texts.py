@@ -11,6 +11,9 @@ _DROPPED = dict.fromkeys([0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066,
 # Marks that turn the direction of what follows: they say nothing about a product and can garble a page. Joiners stay,
 # emoji and several scripts need them.
 
+READ_FOR_EACH = 4
+"""Characters of what was typed that are read for each that may stay: blanks and control characters are dropped."""
+
 
 def valid_text(text: str) -> str:
     r"""A text that can be written as UTF-8; what cannot is a question mark.
@@ -36,10 +39,10 @@ def typed_text(text: str, limit: int) -> tuple[str, bool]:
         >>> typed_text("red\n\x00 lamp  ", 100), typed_text("red lamp for the desk", 10)
         (('red lamp', False), ('red lamp', True))
     """
-    beginning = valid_text(text[: 4 * limit]).translate(_DROPPED)
+    beginning = valid_text(text[: READ_FOR_EACH * limit]).translate(_DROPPED)
     plain = "".join(" " if unicodedata.category(sign) in ("Cc", "Zl", "Zp") else sign for sign in beginning)
     plain = " ".join(plain.split())
     if len(plain) <= limit:
-        return plain, len(text) > 4 * limit
+        return plain, len(text) > READ_FOR_EACH * limit
     kept = plain[: limit + 1]
     return (kept[: kept.rindex(" ")] if " " in kept else kept[:limit]), True
