@@ -10,6 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import shutil
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from rexbert_hf.data.left_over import remove_left_over
 from rexbert_hf.retrieval.training.exact_search import encode_to
 from rexbert_hf.training import checkpoint as ckpt
 
@@ -75,16 +79,36 @@ def teacher_scores(
     # The last entry says float32, as in the keys of older caches.
     digest = hashlib.sha256(json.dumps([fingerprint, list(queries), list(products), False]).encode())
     folder = cache_dir / f"teacher-{digest.hexdigest()[:16]}"
+    prefix = f"{ckpt.STAGING}teacher-{socket.gethostname()}-"  # without the key: a killed run's may have been another
+    remove_left_over(cache_dir, prefix)
     if folder.is_dir():
         logger.info("teacher scores from %s", folder)
     else:
-        teacher = load()
-        teacher.eval()
-        staged = folder.with_name(ckpt.STAGING + folder.name)
-        staged.mkdir(parents=True, exist_ok=True)
-        encode_to(staged / "queries.npy", teacher, queries, "query", batch_size)
-        encode_to(staged / "products.npy", teacher, products, "document", batch_size)
-        staged.rename(folder)
-        logger.info("teacher scored %d queries and %d products", len(queries), len(products))
+        _ask(load, queries, products, batch_size, cache_dir / f"{prefix}{os.getpid()}", folder)
     vectors = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("queries", "products")]
     return TeacherScores(*vectors)
+
+
+def _ask(
+    load: Callable[[], Any],
+    queries: Sequence[str],
+    products: Sequence[str],
+    batch_size: int,
+    staged: Path,
+    folder: Path,
+) -> None:
+    """Write the teacher's vectors into a folder of this process, and give it its name when all are there."""
+    teacher = load()
+    teacher.eval()
+    staged.mkdir(parents=True)
+    try:
+        encode_to(staged / "queries.npy", teacher, queries, "query", batch_size)
+        encode_to(staged / "products.npy", teacher, products, "document", batch_size)
+        try:
+            staged.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another run with this cache was faster, with the same scores
+                raise
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    logger.info("teacher scored %d queries and %d products", len(queries), len(products))
