@@ -63,10 +63,10 @@ bench-gpu:  ## checks, training steps of all sizes, long documents and encoding 
 	PYTHONPATH=$(CURDIR)/src:$$PYTHONPATH $(PYTHON) benchmarks/gpu.py
 
 faults: $(STAMP)  ## kill every kind of long job twice, fill disks, damage files; under 20 minutes on 2 cores
-	REXBERT_FAULTS=2 $(BIN)/python -m pytest tests/faults -n 2 --dist loadgroup --timeout 1800
+	REXBERT_FAULTS=2 $(BIN)/python -m pytest tests/faults -rfEs -n 2 --dist loadgroup --timeout 1800
 
-faults-long: $(STAMP)  ## the same with five kills a job: 105 in all
-	REXBERT_FAULTS=5 $(BIN)/python -m pytest tests/faults -n 2 --dist loadgroup --timeout 3600
+faults-long: $(STAMP)  ## the same with five kills a job
+	REXBERT_FAULTS=5 $(BIN)/python -m pytest tests/faults -rfEs -n 2 --dist loadgroup --timeout 3600
 
 fuzz: $(STAMP)  ## FUZZ_SECONDS (600) of odd bytes a reader, card, classifier and settings parser; needs no atheris
 	$(BIN)/python tests/faults/fuzz.py $(FUZZ_TARGETS)

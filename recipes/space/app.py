@@ -19,11 +19,13 @@ from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
+from rexbert_hf.retrieval.serving import fill_mask
 from rexbert_hf.retrieval.serving.fill_mask import FillMask
-from rexbert_hf.retrieval.serving.page import EMPTY, MODES, SearchPage, Side
+from rexbert_hf.retrieval.serving.page import EMPTY, MODES, MOST_CHARACTERS, SearchPage, Side
 from rexbert_hf.retrieval.serving.page_html import CSS, answer_html, filled_html, note_html, shown, side_html
 from rexbert_hf.retrieval.serving.page_settings import PageSettings, open_page
 from rexbert_hf.retrieval.serving.space_push import SETTINGS_FILE, push_space
+from rexbert_hf.retrieval.serving.texts import READ_FOR_EACH
 from rexbert_hf.settings import parse_args, run_recipe, start_logging
 
 HERE = Path(__file__).parent
@@ -34,6 +36,12 @@ EXAMPLES = ["stainless steel ketle", "running shoes for women", "lamp for the de
 BLANK_EXAMPLE = "Stainless steel water [MASK], 750 ml"
 MOST_WAITING = 64
 """Questions in the queue; who comes later is told to try again."""
+
+# What a browser takes into the boxes: as much as is read, which is more than is searched for, so that the page can say
+# that it left something out.
+MOST_TYPED = READ_FOR_EACH * MOST_CHARACTERS
+MOST_AROUND_BLANKS = READ_FOR_EACH * fill_mask.MOST_CHARACTERS
+MOST_OF_A_PRICE = 40
 
 BROWSER_WORDS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")
 BROWSER_WORDS += ("--disable-background-networking", "--disable-component-update", "--disable-sync")
@@ -69,7 +77,12 @@ def search_tab(gr: Any, app: Any, page: SearchPage) -> None:
     """Search box, filters, and a column for each mode; it searches while one types."""
     with gr.Row():
         query = gr.Textbox(
-            label="Search", placeholder="What are you looking for?", autofocus=True, scale=4, elem_id="query"
+            label="Search",
+            placeholder="What are you looking for?",
+            max_length=MOST_TYPED,
+            autofocus=True,
+            scale=4,
+            elem_id="query",
         )
         button = gr.Button("Search", variant="primary", scale=1)
     with gr.Row():
@@ -77,7 +90,13 @@ def search_tab(gr: Any, app: Any, page: SearchPage) -> None:
         category = gr.Dropdown(
             categories(page), value="", label="Category", visible=bool(page.categories), elem_id="category"
         )
-        price = gr.Textbox(label="Highest price", placeholder="any", visible="price" in columns, elem_id="price")
+        price = gr.Textbox(
+            label="Highest price",
+            placeholder="any",
+            max_length=MOST_OF_A_PRICE,
+            visible="price" in columns,
+            elem_id="price",
+        )
         stock = gr.Checkbox(label="In stock only", visible="in_stock" in columns, elem_id="stock")
     app.load(lambda: gr.Dropdown(categories(page)), None, category, show_progress="hidden")  # of a newer index
     note = gr.HTML(note_html(EMPTY), elem_id="note")
@@ -96,7 +115,14 @@ def fill_tab(gr: Any, fill: FillMask | None) -> None:
     """A text with blanks, and words for them."""
     with gr.Row():
         there = fill is not None
-        text = gr.Textbox(BLANK_EXAMPLE, label="Text with [MASK]", scale=4, interactive=there, elem_id="text")
+        text = gr.Textbox(
+            BLANK_EXAMPLE,
+            label="Text with [MASK]",
+            max_length=MOST_AROUND_BLANKS,
+            scale=4,
+            interactive=there,
+            elem_id="text",
+        )
         button = gr.Button("Fill", variant="primary", scale=1, interactive=there, elem_id="fill")
     words = gr.HTML(note_html("" if there else NO_MODEL), elem_id="words")
     if fill is not None:

@@ -3,7 +3,8 @@
     python tests/faults/fuzz.py [TARGET ...]     # all targets, FUZZ_SECONDS each (600), one process a target
 
 With atheris, where it is installed, inputs are grown by the code that they reach; else hypothesis mutates examples.
-What fails is kept as `fuzz-TARGET-*` in FUZZ_KEEP (the working folder).
+What fails is kept as `fuzz-TARGET-*` in FUZZ_KEEP (the working folder), by hypothesis the smallest input for each line
+that raises.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -206,8 +209,31 @@ TARGETS: dict[str, Callable[[], Target]] = {
 }
 
 
-def with_hypothesis(target: Target, seconds: float, examples: int = 300) -> int:
-    """Mutate the examples until the time is over; the number of inputs that were tried."""
+def kept_place(name: str) -> str:
+    """Where inputs that fail are kept, and how their names begin."""
+    folder = Path(os.environ.get("FUZZ_KEEP", "."))
+    folder.mkdir(parents=True, exist_ok=True)
+    return str(folder / f"fuzz-{name}-")
+
+
+def run_kept(target: Target, name: str, data: bytes) -> None:
+    """Run the target; an input that fails is kept under the line that raises, as hypothesis tells failures apart."""
+    try:
+        target.run(data)
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        origin = f"{type(error).__name__} {last.filename} {last.lineno}"
+        kept = Path(f"{kept_place(name)}{type(error).__name__}-{zlib.crc32(origin.encode()):08x}")
+        kept.write_bytes(data)  # the last one, with which hypothesis ends, is the smallest
+        error.add_note(f"the input is kept as {kept}")
+        raise
+
+
+def with_hypothesis(target: Target, name: str, seconds: float, examples: int = 300) -> int:
+    """Mutate the examples until the time is over; the number of inputs that were tried.
+
+    The clock is looked at between lots of `examples` alone: an input that fails must fail again whenever it is tried.
+    """
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import strategies as st
 
@@ -226,11 +252,10 @@ def with_hypothesis(target: Target, seconds: float, examples: int = 300) -> int:
     def attempt(data: bytes) -> None:
         nonlocal tried
         tried += 1
-        if time.monotonic() < end or tried < 20:
-            target.run(data)
+        run_kept(target, name, data)
 
     for seed in target.seeds:
-        target.run(seed)
+        run_kept(target, name, seed)
     attempt()
     while time.monotonic() < end:
         attempt()
@@ -257,8 +282,8 @@ def with_atheris(target: Target, name: str, seconds: float) -> None:
     words = SCRATCH / "words"
     escaped = ("".join(f"\\x{byte:02x}" for byte in word[:60]) for word in ODD_WORDS)
     words.write_text("".join(f'"{word}"\n' for word in escaped))
-    keep = Path(os.environ.get("FUZZ_KEEP", ".")) / f"fuzz-{name}-"
-    options = [f"-max_total_time={int(seconds)}", f"-dict={words}", "-max_len=100000", f"-artifact_prefix={keep}"]
+    options = [f"-max_total_time={int(seconds)}", f"-dict={words}", "-max_len=100000"]
+    options += [f"-artifact_prefix={kept_place(name)}"]
     options += ["-verbosity=1", "-print_final_stats=1", "-rss_limit_mb=6000", "-timeout=60"]
     atheris.Setup([sys.argv[0], *options, str(corpus)], target.run)
     atheris.Fuzz()
@@ -285,7 +310,7 @@ def fuzz_one(name: str) -> None:
     try:
         import atheris
     except ImportError:
-        tried = with_hypothesis(TARGETS[name](), SECONDS)
+        tried = with_hypothesis(TARGETS[name](), name, SECONDS)
         print(f"{name}: {tried} inputs by hypothesis (atheris is not installed)")
         return
     import logging

@@ -263,24 +263,29 @@ def torment(job: Job, root: Path, kills: int, rng: np.random.Generator, places: 
     """
     whole = whole_run(job, root, places)
     found: list[Kill] = []
+    first = int(rng.integers(2))  # signals take turns: two kills are one of each
     for attempt in range(kills + 3):
         if len(found) >= kills:
             break
         folder = root / f"{job.name.replace(' ', '-')}-{attempt}"
         job.prepare(folder)
         wanted = np.sort(rng.integers(0, len(job.places), size=min(3, kills - len(found))))
-        of_this_run = [
-            kill for number in wanted if (kill := _kill_once(job, folder, job.places[number], whole, rng)) is not None
-        ]
+        of_this_run: list[Kill] = []
+        for number in wanted:
+            signum = SIGNALS[(first + len(found) + len(of_this_run)) % 2]
+            kill = _kill_once(job, folder, job.places[number], whole, signum, rng)
+            of_this_run += [] if kill is None else [kill]
         _finish(job, folder, whole, of_this_run)
         found += of_this_run
     assert len(found) >= kills, f"{job.name}: only {len(found)} of {kills} kills met it at work"
     return found
 
 
-def _kill_once(job: Job, folder: Path, place: Place, whole: Whole, rng: np.random.Generator) -> Kill | None:
+def _kill_once(
+    job: Job, folder: Path, place: Place, whole: Whole, signum: signal.Signals, rng: np.random.Generator
+) -> Kill | None:
     """Start it and kill it at a place; None if it had ended before the signal."""
-    signum, group = SIGNALS[int(rng.integers(2))], bool(rng.integers(2))
+    group = bool(rng.integers(2))
     seconds = float(rng.uniform(0, place.seconds or whole.duration(place)))
     process = Process(job.command(folder), folder, job.environment(folder))
     if not process.reaches(place):

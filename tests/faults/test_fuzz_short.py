@@ -39,13 +39,40 @@ BY_HAND = {
 @pytest.fixture(autouse=True)
 def _scratch(monkeypatch, tmp_path):
     monkeypatch.setattr(fuzz, "SCRATCH", tmp_path)
+    monkeypatch.setenv("FUZZ_KEEP", str(tmp_path / "kept"))
     yield
     shutil.rmtree(tmp_path, ignore_errors=True)
 
 
 @pytest.mark.parametrize("name", fuzz.TARGETS)
 def test_a_few_hundred_inputs(name):
-    assert fuzz.with_hypothesis(fuzz.TARGETS[name](), seconds=0.3, examples=40) >= 20
+    assert fuzz.with_hypothesis(fuzz.TARGETS[name](), name, seconds=0.3, examples=20) >= 20
+
+
+def test_what_fails_late_is_kept_and_fails_again(tmp_path):
+    """The time is over at the second input already, and hypothesis repeats what fails to make it smaller."""
+    seen = []
+
+    def fails_late(data):
+        seen.append(data)
+        if len(seen) > 30 and len(data) > 3:
+            raise KeyError(f"{len(data)} bytes")
+
+    with pytest.raises(KeyError):
+        fuzz.with_hypothesis(fuzz.Target(fails_late, [b"seed"]), "odd", seconds=0.0, examples=100)
+    (kept,) = (tmp_path / "kept").iterdir()
+    assert kept.name.startswith("fuzz-odd-KeyError-")
+    assert len(kept.read_bytes()) == 4, "the smallest that fails"
+
+
+def test_a_seed_that_fails_is_kept_too(tmp_path):
+    def fails(data):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fuzz.with_hypothesis(fuzz.Target(fails, [b"seed"]), "odd", seconds=0.0)
+    (kept,) = (tmp_path / "kept").iterdir()
+    assert kept.read_bytes() == b"seed"
 
 
 RUNS = {

@@ -61,7 +61,8 @@ def test_a_job_that_is_safe_passes_and_is_counted(tmp_path):
     job = job_of(GOOD)
     kills = torment(job, tmp_path, 4, np.random.default_rng(0), job.places)
     assert len(kills) == 4
-    assert {kill.signal for kill in kills} == {"SIGKILL", "SIGTERM"}
+    signals = [kill.signal for kill in kills]
+    assert signals in (["SIGKILL", "SIGTERM"] * 2, ["SIGTERM", "SIGKILL"] * 2)
     lines = table([json.loads(json.dumps(vars(kill))) for kill in kills])
     assert lines[-1].split()[:3] == ["all", "4", "kills"]
 

@@ -40,7 +40,7 @@ def audit(requirements: list[str]) -> tuple[list[str], int, str]:
         return [], 0, "pip-audit is not installed: pip install pip-audit"
     try:
         packages = json.loads(done.stdout)["dependencies"]
-    except (json.JSONDecodeError, KeyError):
+    except (json.JSONDecodeError, KeyError, TypeError):
         said = (done.stderr.strip() or "no word").splitlines()[-1]
         if NO_ANSWER.search(done.stderr):
             return [], 0, f"its list of weaknesses cannot be reached ({said[:150]})"
@@ -51,7 +51,8 @@ def audit(requirements: list[str]) -> tuple[list[str], int, str]:
             fixed = ", ".join(weakness["fix_versions"]) or "no version yet"
             found.append(f"{package['name']} {package['version']}: {weakness['id']} (mended in {fixed})")
     if len(unknown) == len(packages):
-        return [], 0, f"none of the packages could be looked up ({packages[0]['skip_reason'][:120]})"
+        reason = packages[0]["skip_reason"] if packages else "its answer names none"
+        return [], 0, f"none of the packages could be looked up ({reason[:120]})"
     if unknown:
         print(f"could not be looked up: {', '.join(unknown)}")
     return found, len(packages) - len(unknown), ""

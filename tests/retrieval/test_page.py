@@ -241,6 +241,15 @@ def test_nobody_leaves_files_with_the_page_and_its_queue_has_an_end(page):
     assert app._queue.max_size == module.MOST_WAITING
 
 
+def test_the_boxes_take_no_more_than_is_read(page):
+    """And enough for the page to notice that it was more than it searches for."""
+    pytest.importorskip("gradio")
+    app = load_app().build_app(page, None, "Shop")
+    boxes = {block.elem_id: block.max_length for block in app.blocks.values() if hasattr(block, "max_length")}
+    assert boxes == {"query": 4_000, "price": 40, "text": 16_000}
+    assert "Only the first 1,000 characters" in page.search(("lamp " * 10_000)[: boxes["query"]]).note
+
+
 class Started:
     def start(self) -> None:
         pass
