@@ -27,7 +27,8 @@ def main() -> None:
     print(f"{results['products']:,} products; " + ", ".join(f"{n:,} {name}" for name, n in source.items() if n))
     for split, counts in results["pairs"].items():
         drawn = counts.get("positives", 0) + counts.get("hard_negatives", 0) + counts.get("random_negatives", 0)
-        print(f"{split}: {counts.get('queries', 0):,} queries, {drawn:,} pairs at {counts['ratio']} ({run.ratio})")
+        at, neither = f"at {counts['ratio']} ({run.ratio})", counts.get("neither", 0)
+        print(f"{split}: {counts.get('queries', 0):,} queries, {drawn:,} pairs {at}, {neither:,} that are neither")
     for split, counts in results["qpi"].items():
         print(f"qpi {split}: {counts['relevant']:,} relevant, {counts['irrelevant']:,} irrelevant pairs")
     audit = results.get("audit")

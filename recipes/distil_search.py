@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from rexbert_hf.retrieval import DistilSettings, distil_search
+from rexbert_hf.retrieval.training.evaluator import figure_text
 from rexbert_hf.settings import parse_args, run_recipe, start_logging
 
 DEFAULT = Path(__file__).parent / "configs" / "distil_search.yaml"
 REPOSITORY = Path(__file__).resolve().parents[1]
+SHOWN = ("recall@10", "recall@100", "ndcg@10")
 
 
 def main() -> None:
@@ -32,8 +34,8 @@ def report(results: dict[str, Any], output_dir: str) -> None:
     if results["first_loss"] is not None:  # fewer steps than trainer.logging_steps log none
         print(f"loss {results['first_loss']:.4f} -> {results['last_loss']:.4f} over {results['pairs']} pairs")
     if "test" in results:
-        for name in ("recall@10", "recall@100", "ndcg@10"):
-            print(f"test {name}: student {results['test'][name]:.4f}, teacher {results['teacher_test'][name]:.4f}")
+        for who, test in (("student", results["test"]), ("teacher", results["teacher_test"])):
+            print(f"test, {who}: " + ", ".join(figure_text(test, name) for name in SHOWN))
         print(f"the student keeps {results['kept_recall@100']:.1%} of its teacher's R@100")
     print(f"model, card and run.json in {output_dir}")
     if "url" in results:

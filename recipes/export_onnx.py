@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from rexbert_hf.retrieval.serving.onnx_recipe import ExportOnnxRun, run_export_onnx
+from rexbert_hf.retrieval.training.evaluator import figure_text
 from rexbert_hf.settings import parse_args, run_recipe, start_logging
 
 DEFAULT = Path(__file__).parent / "configs" / "export_onnx.yaml"
@@ -30,15 +32,25 @@ def main() -> None:
     print("one query at a time, one thread, tokenising included:")
     for name, latency in results["latency_ms"].items():
         print(f"  {name:6} p50 {latency['p50']:.2f} ms, p99 {latency['p99']:.2f} ms")
-    quality = results.get("quality", {})
-    for name in [key for key in quality if key != "products"]:
-        recall, overlap = quality[name]["recall_at_100"], quality[name]["overlap_with_torch"]
-        print(f"  {name:6} R@100 {recall:.4f} among {quality['products']:,} products, overlap with torch {overlap:.4f}")
+    report(results.get("quality", {}))
     if run.model is None:
         print("no model was given: an untrained one was exported, its quality means nothing")
     print(f"graphs, tokenizer and run.json in {run.output_dir}")
     if "url" in results:
         print(f"pushed to {results['url']}")
+
+
+def report(quality: dict[str, Any]) -> None:
+    """Print what each precision finds, and what that is beside torch."""
+    for name in [key for key in quality if key != "products"]:
+        figures = {figure.replace("_at_", "@"): value for figure, value in quality[name].items()}
+        said = ", ".join(figure_text(figures, figure) for figure in ("recall@100", "ndcg@10"))
+        print(f"  {name:6} {said} among {quality['products']:,} products", end="")
+        if name == "torch":
+            print()
+            continue
+        print(f"; torch minus {name} {figures['points_lost']:+.2f} points of recall@100", end="")
+        print(f", overlap with torch {figures['overlap_with_torch']:.4f}")
 
 
 if __name__ == "__main__":

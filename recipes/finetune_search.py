@@ -14,11 +14,12 @@ from typing import Any
 from accelerate import PartialState
 
 from rexbert_hf.retrieval import FinetuneSettings, finetune_search
+from rexbert_hf.retrieval.training.evaluator import figure_text
 from rexbert_hf.settings import parse_args, run_recipe, start_logging
 
 DEFAULT = Path(__file__).parent / "configs" / "finetune_search.yaml"
 REPOSITORY = Path(__file__).resolve().parents[1]
-SHOWN = ("recall@10", "recall@100", "ndcg@10", "judged@10", "judged@100", "condensed_recall@10", "condensed_ndcg@10")
+SHOWN = ("recall@10", "recall@100", "ndcg@10")
 
 
 def main() -> None:
@@ -42,9 +43,9 @@ def report(results: dict[str, Any], output_dir: str) -> None:
         print(f"validation R@100 ({part}): {results['validation_before']:.4f} -> {best:.4f}")
     test = results.get("test") or {}
     if test:
-        print("test: " + ", ".join(f"{name} {test[name]:.4f}" for name in SHOWN))
+        print("test: " + ", ".join(figure_text(test, name) for name in SHOWN))
     for cell, figures in results.get("cells", {}).items():
-        print(f"  {cell} (layers x dimensions): R@100 {figures['recall@100']:.4f}")
+        print(f"  {cell} (layers x dimensions): {figure_text(figures, 'recall@100')}")
     minutes = results["training_seconds"] / 60
     print(f"{results['steps']} steps, {results['epochs']} epochs, {minutes:.1f} minutes of training")
     print(f"model, card and run.json in {output_dir}")

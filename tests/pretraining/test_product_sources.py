@@ -109,6 +109,13 @@ def test_pairs_with_products_of_a_file(tmp_path, caplog):
         assert reason in caplog.text
 
 
+@pytest.mark.parametrize("least", [None, 0.5])
+def test_pairs_that_are_neither_stay_out_without_a_word(tmp_path, caplog, least):
+    rows = [{"query": "red mug", "product_id": "a", "label": "1"}, {"query": "mug", "product_id": "b", "label": "-2"}]
+    assert read_source(pair_source(tmp_path, rows, min_relevance=least))["product_id"][:] == ["a"]
+    assert "left out" not in caplog.text
+
+
 def test_pairs_below_the_least_relevance_stay_out(tmp_path):
     dataset = read_source(pair_source(tmp_path, PAIRS, min_relevance=0.5))
     assert dataset["product_id"][:] == ["a"]

@@ -49,11 +49,13 @@ def test_pairs_of_the_sample_shop(run, tmp_path):
     counts = Counter(row["label"] for row in pairs)
     reported = Counter()
     for split in done["pairs"].values():
-        for label, name in ((1, "positives"), (0, "hard_negatives"), (-1, "random_negatives")):
+        for label, name in ((1, "positives"), (0, "hard_negatives"), (-1, "random_negatives"), (-2, "neither")):
             reported[label] += split.get(name, 0)
     assert counts == reported
     assert counts[-1] == 11 * counts[1], "the catalogue is large enough"
     assert 0 < counts[0] <= 10 * counts[1]
+    assert counts[-2] > 0, "clicked and not bought"
+    assert f"{done['pairs']['train']['neither']:,} that are neither" in out
     for row in pairs + qpi:
         assert row["split"] == split_of(row["query"], 0.3)
     relevant = sum(row["relevance"] == 1 for row in qpi)
@@ -67,6 +69,7 @@ def test_pairs_of_the_sample_shop(run, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"pairs", "qpi", "products.parquet", "run.json", "README.md"}
     card = (tmp_path / "README.md").read_text()
     assert "| train |" in card
+    assert "-2 neither" in card
     assert "judged pairs labelled relevant" in card
 
 

@@ -7,12 +7,15 @@ import pytest
 from datasets import Dataset
 
 from rexbert_hf.catalog import SEARCH_EVENT, load_sample, split_of
-from rexbert_hf.retrieval.pairs.events import QuerySplit, _Counter, count_events
+from rexbert_hf.retrieval.pairs.events import _Counter, count_events
+from rexbert_hf.retrieval.pairs.query_split import QuerySplit
 from rexbert_hf.retrieval.pairs.settings import RecordSource, SplitSettings
 from rexbert_hf.retrieval.pairs.weak import Rule, label_weakly
 
 ALL = QuerySplit(held_out=0)
 PRODUCTS = ["a", "b", "c", "d", "e"]
+NEVER = 2**31 - 1
+"""The position of what was not shown."""
 
 
 def event(query, shown, clicked="", bought="", day=1):
@@ -70,6 +73,7 @@ def test_groups_of_a_small_log():
     mug, lamp = groups["Red Mug"], groups["lamp"]
     assert (mug.positives.tolist(), mug.hard.tolist(), mug.known.tolist()) == ([1], [0, 2], [0, 1, 2, 3])
     assert (lamp.positives.tolist(), lamp.hard.tolist(), lamp.known.tolist()) == ([], [0], [0, 4])
+    assert (mug.neither.tolist(), lamp.neither.tolist()) == ([3], [4]), "clicked and not bought"
 
 
 def test_adding_up_in_parts_changes_nothing(monkeypatch):
@@ -99,6 +103,7 @@ def test_time_parts_training_from_the_rest():
         # What was bought outside the period is no positive, and no negative either.
         wanted = ([0], [1]) if group.split == "train" else ([2], [1])
         assert (group.positives.tolist(), group.hard.tolist()) == wanted
+        assert group.neither.tolist() == [2 if group.split == "train" else 0]
     assert seen == {"train", "validation", "test"}
     assert counts.report["events_outside_period"] == 200
 
@@ -120,6 +125,48 @@ def test_what_was_shown_outside_the_period_only_is_known_and_labelled_by_no_rule
     assert table(counts)["mug", "a"][:3] == (1, 1, 1)
     label = label_weakly(counts, [Rule(min_purchases=1)], [Rule(untouched=True), Rule(max_click_rate=0.0)])
     assert label.tolist() == [1, 0, -1]
+
+
+def forms_by_split():
+    """Two forms of one query: by the published rule training sees the first, and the second is a test query."""
+    split = QuerySplit(rule="sha1_mod_10", train_until=datetime(2026, 3, 10))
+    forms = [f"red{' ' * n}mug" for n in range(1, 30)]
+    parts = [split.of(form) for form in forms]
+    return split, forms[parts.index("train")], forms[parts.index("test")]
+
+
+@pytest.mark.parametrize("buffered", [1, 1 << 20])
+@pytest.mark.parametrize("held_out_at", [0, 2, 4])
+def test_a_form_that_is_held_out_moves_what_was_counted_before(held_out_at, buffered, monkeypatch):
+    monkeypatch.setattr("rexbert_hf.retrieval.pairs.events._BUFFERED", buffered)
+    split, first, second = forms_by_split()
+    log = [
+        event(first, "ab", clicked="a", bought="a", day=2),
+        event(first, "cb", clicked="c", bought="c", day=20),
+        event(first, "cd", clicked="c", day=21),
+        event(first, "ad", day=3),
+    ]
+    log.insert(held_out_at, event(second, "e", day=4))
+    other = [event("lamp", "ab", clicked="a", bought="a", day=2), event("lamp", "ac", clicked="c", day=20)]
+    assert split.of("lamp") == "train", "another example is needed"
+    counts = count_events(iter([other[0], *log, other[1]]), PRODUCTS, split)
+    found = {key[1]: rest for key, rest in table(counts).items() if key[0] != "lamp"}
+    assert found == {  # what happened from March 10 on, whenever it was read
+        "a": (0, 0, 0, NEVER, True),
+        "b": (1, 0, 0, 2, False),
+        "c": (2, 2, 1, 1, True),
+        "d": (1, 0, 0, 2, False),
+        "e": (0, 0, 0, NEVER, False),
+    }
+    assert {key[1]: rest for key, rest in table(counts).items() if key[0] == "lamp"} == {
+        "a": (1, 1, 1, 1, True),
+        "b": (1, 0, 0, 2, False),
+        "c": (0, 0, 0, NEVER, True),
+    }
+    mug = next(group for group in counts.groups() if group.query != "lamp")
+    assert (mug.split, mug.positives.tolist(), mug.hard.tolist()) == ("test", [2], [1, 3])
+    assert counts.report["events_outside_period"] == 3 + 1
+    assert counts.nbytes - counts.splits.nbytes == 25 * len(counts)
 
 
 def test_a_count_waits_in_a_few_bytes():

@@ -334,7 +334,10 @@ def test_recipes_print_figures_and_end_with_status_0(run, teacher, tmp_path):
     flat = [word for name, value in TINY.items() for word in (f"--{name}", value)]
     status, out, _ = run("finetune_search.py", *flat, "--output_dir", str(tmp_path / "a"), "--trainer.max_steps", "2")
     assert status == 0
-    assert "test: recall@10" in out
+    test = json.loads((tmp_path / "a" / "run.json").read_text())["results"]["test"]
+    assert f"test: recall@10 {test['recall@10']:.4f} (judged@10 {test['judged@10']:.4f}, condensed " in out
+    for name in ("recall@10", "recall@100", "ndcg@10"):
+        assert f", condensed {test[f'condensed_{name}']:.4f})" in out
     status, out, _ = run(
         "finetune_reranker.py", "--base", str(teacher[0]), "--output_dir", str(tmp_path / "b"), "--data.sample_size",
         "60", "--trainer.max_steps", "2", "--trainer.use_cpu", "true", "--test_queries", "3",
@@ -389,6 +392,11 @@ def test_random_zeros_of_a_reranker_are_new_and_have_text():
     assert len(rows) > 100
     assert not zeros & {*judged, ("mug", "Red  Mug")}
     assert "" not in {product for _, product in zeros}
+    assert ("mug", "green lamp shade") in zeros
+    data = dataclasses.replace(data, neither=np.array([[0, 3]]))
+    assert ("mug", "green lamp shade") not in {
+        (row["query"], row["product"]) for row in reranker_rows(data, 50.0, seed=0).to_list()
+    }
 
 
 @pytest.mark.parametrize(

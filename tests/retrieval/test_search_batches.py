@@ -23,7 +23,7 @@ from rexbert_hf.retrieval.training.search_batches import (
     made_up_query,
     misspelt,
 )
-from rexbert_hf.retrieval.training.search_data import SearchDataSettings, load_search_data
+from rexbert_hf.retrieval.training.search_data import SearchDataSettings, load_search_data, text_groups
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,32 @@ def test_a_product_with_the_text_of_a_positive_is_no_hard_negative():
     batches = SearchBatches(data, "hinge", RowSettings(batch_size=8, hard=3, random=0), 20)
     seen = {tuple(pair) for step in range(20) for pair in zip(*batches[step].columns.values(), strict=True)}
     assert seen == {("mug", "red mug"), ("mug", "blue plate")}
+
+
+def clicked():
+    """Of the query "mug" the lamp shade was clicked and the desk bought in another period, the latter in two forms."""
+    data = tiny_data()
+    texts = [*TEXTS[:-1], "blue  PLATE"]
+    return dataclasses.replace(data, texts=texts, groups=text_groups(texts), neither=np.array([[0, 3], [0, 5]]))
+
+
+def test_what_was_clicked_is_never_a_negative_of_the_hinge():
+    roles = {}
+    batches = SearchBatches(clicked(), "hinge", RowSettings(batch_size=24, hard=3, random=8), 60)
+    for step in range(60):
+        for query, product, role in zip(*batches[step].columns.values(), batches[step].label, strict=True):
+            roles.setdefault(query, set()).add((product, int(role)))
+    # What was judged wrong has the text of what is neither.
+    assert roles["mug"] == {("red mug", 1), ("steel pot with lid", -1)}
+    assert {("green lamp shade", -1), ("blue  PLATE", -1)} <= roles["pot"], "others draw it"
+
+
+def test_what_was_clicked_is_never_mined():
+    settings = MiningSettings(keep=6, skip=0, depth=6, max_ratio=None)
+    data = clicked()
+    assert set(mine_negatives(tiny_model(), data, settings)[0].tolist()) == {4, -1}
+    without = dataclasses.replace(data, neither=data.neither[:0])
+    assert {3, 5} < set(mine_negatives(tiny_model(), without, settings)[0].tolist())
 
 
 def test_graded_rows_carry_the_grades(shop):

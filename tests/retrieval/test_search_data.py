@@ -15,6 +15,7 @@ import pytest
 from rexbert_hf.catalog import SPLITS, load_sample, split_of
 from rexbert_hf.retrieval.training.distil import distil_texts
 from rexbert_hf.retrieval.training.distil_settings import DistilSettings
+from rexbert_hf.retrieval.training.evaluator import search_metrics
 from rexbert_hf.retrieval.training.search_batches import RowSettings, SearchBatches
 from rexbert_hf.retrieval.training.search_data import (
     TEST,
@@ -142,6 +143,34 @@ def test_what_build_pairs_writes_is_read_with_its_own_split(tmp_path):
     assert len(data.texts) == 30
     assert (data.queries, data.splits.tolist()) == (["mug", "pot"], [TRAIN, TEST])
     assert data.judged.grades.tolist() == [1.0, 0.0]
+
+
+def test_what_is_neither_is_known_and_changes_no_figure(tmp_path):
+    pairs = ["query,id,label", "mug,a,1", "mug,b,0", "pot,c,1", "pot,d,-1"]
+    more = ["MUG,d,-2", "pot,a,-2", "pot,a,-2", "lamp,a,-2", "mug,zz,-2", ",a,-2"]
+    products = ["id,title,brand", *[f"{i},title {i},x" for i in "abcd"]]
+    plain = load_search_data(settings_of(tmp_path, pairs, products))
+    data = load_search_data(settings_of(tmp_path, [*pairs[:1], more[1], *pairs[1:], *more], products))
+    # No query comes of it alone; a pair stands once.
+    assert data.queries == plain.queries == ["mug", "pot"]
+    assert data.neither.tolist() == [[0, 3], [1, 0]]
+    assert [data.known(query).tolist() for query in (0, 1)] == [[0, 1, 3], [2, 0]]
+    for name in ("offsets", "products", "grades"):
+        assert getattr(data.judged, name).tolist() == getattr(plain.judged, name).tolist()
+    ranked = np.array([[3, 0, 1, 2], [0, 3, 2, 1]])
+    found, wanted = (search_metrics(ranked, one.judged, one.relevant) for one in (data, plain))
+    assert {name: value.tolist() for name, value in found.items()} == {
+        name: value.tolist() for name, value in wanted.items()
+    }
+    assert found["judged@10"].tolist() == [0.5, 0.25]
+    assert data.fingerprint != plain.fingerprint
+    assert dataclasses.replace(data, neither=plain.neither).fingerprint == plain.fingerprint
+
+
+def test_an_endless_relevance_is_still_an_error(tmp_path):
+    rows, products = ["query,id,label", "mug,a,inf", "mug,b,1"], ["id,title,brand", "a,mug,x", "b,pot,x"]
+    with pytest.raises(ValueError, match="a grade is NaN or infinite"):
+        load_search_data(settings_of(tmp_path, rows, products, kind="relevance"))
 
 
 @pytest.mark.parametrize(

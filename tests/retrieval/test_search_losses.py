@@ -49,6 +49,13 @@ def test_what_answers_a_query():
     assert len(data.groups) == 6
 
 
+def test_what_is_neither_is_no_candidate_of_its_query_alone():
+    data = tiny_data()
+    pairs = KnownPositives(data.groups, data.judged, data.relevant, np.array([[1, 1], [3, 5]]))
+    found = pairs.matrix(torch.tensor([0, 1, 3]), torch.arange(6)).int().tolist()
+    assert found == [[1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0], [0, 0, 0, 0, 1, 1]]
+
+
 def test_in_batch_softmax_leaves_answers_out():
     queries, products = unit(4), unit(4, seed=1)
     query_ids, product_ids = torch.tensor([0, 1, 0, 5]), torch.tensor([0, 2, 1, 0])

@@ -147,6 +147,21 @@ def test_a_recipe_prints_no_loss_where_none_was_logged(capsys, tmp_path):
     assert capsys.readouterr().out == "model, card and run.json in out\n"
 
 
+def test_a_distillation_prints_judged_shares_and_condensed_lists(capsys):
+    report = runpy.run_path(str(ROOT / "recipes" / "distil_search.py"))["report"]
+    names = ("recall@10", "recall@100", "ndcg@10")
+    test = dict.fromkeys(names, 0.5) | {"judged@10": 0.125, "judged@100": 0.0625}
+    test |= {f"condensed_{name}": 0.75 for name in names}
+    results = {"first_loss": None, "test": test, "teacher_test": {**test, "recall@100": 0.625}}
+    report({**results, "kept_recall@100": 0.8}, "out")
+    said = "recall@10 0.5000 (judged@10 0.1250, condensed 0.7500), recall@100 {} (judged@100 0.0625, condensed 0.7500)"
+    student, teacher, kept, *_ = capsys.readouterr().out.splitlines()
+    assert student.startswith("test, student: " + said.format("0.5000"))
+    assert teacher.startswith("test, teacher: " + said.format("0.6250"))
+    assert student.endswith("ndcg@10 0.5000 (judged@10 0.1250, condensed 0.7500)")
+    assert kept.startswith("the student keeps 80.0%")
+
+
 def test_recipes_find_data_beside_themselves_from_any_folder(tmp_path, monkeypatch):
     (tmp_path / "repository" / "data").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 
 from rexbert_hf.catalog import load_sample
-from rexbert_hf.retrieval.pairs.draw import PairReport, Ratio, draw_pairs, random_products
-from rexbert_hf.retrieval.pairs.events import QueryGroup, QuerySplit, count_events
+from rexbert_hf.retrieval.pairs.draw import NEITHER, PairReport, Ratio, draw_pairs, random_products
+from rexbert_hf.retrieval.pairs.events import QueryGroup, count_events
+from rexbert_hf.retrieval.pairs.query_split import QuerySplit
 
 
 def group(query, positives, hard, clicked=(), split="train"):
@@ -38,6 +40,7 @@ def test_what_is_missing_is_reported():
             "positives": 1,
             "hard_negatives": 2,
             "random_negatives": 11,
+            "neither": 0,
             "wanted_hard_negatives": 10,
             "wanted_random_negatives": 11,
             "queries_short_of_hard_negatives": 1,
@@ -89,6 +92,17 @@ def test_a_small_catalogue_gives_what_it_has():
     assert sorted(pairs.product[pairs.label == -1].tolist()) == [3, 4, 5]
 
 
+def test_what_is_neither_follows_and_changes_no_draw():
+    bare = group("q", [0], range(1, 30), clicked=[40, 50])
+    report = PairReport()
+    (before,) = draw_pairs([bare], 500)
+    (after,) = draw_pairs([dataclasses.replace(bare, neither=np.array([40, 50]))], 500, report=report)
+    assert after.product.tolist() == [*before.product.tolist(), 40, 50]
+    assert after.label.tolist() == [*before.label.tolist(), NEITHER, NEITHER]
+    assert report.as_dict()["train"]["neither"] == 2
+    assert report.as_dict()["train"]["ratio"] == "1:10.00:11.00", "they are no part of it"
+
+
 def test_no_query_is_in_two_splits_and_no_purchase_is_a_negative():
     events, ids = load_sample("events", size=300), load_sample("products", size=300)["product_id"][:]
     counts = count_events(events, ids, QuerySplit(held_out=0.3))
@@ -100,7 +114,7 @@ def test_no_query_is_in_two_splits_and_no_purchase_is_a_negative():
         assert splits.setdefault(query, pairs.split) == pairs.split
         for product, label in zip(pairs.product.tolist(), pairs.label.tolist(), strict=True):
             assert ((query, ids[product]) in bought) == (label == 1)
-            assert label == 1 or (query, ids[product]) not in clicked
+            assert ((query, ids[product]) in clicked - bought) == (label == NEITHER)
     assert set(splits.values()) == {"train", "validation", "test"}
 
 

@@ -6,8 +6,9 @@ import math
 import pytest
 from test_event_counts import ALL, PRODUCTS, event
 
-from rexbert_hf.retrieval.pairs.events import QuerySplit, count_events
+from rexbert_hf.retrieval.pairs.events import count_events
 from rexbert_hf.retrieval.pairs.graded import Grades, graded_groups, read_grades
+from rexbert_hf.retrieval.pairs.query_split import QuerySplit
 from rexbert_hf.retrieval.pairs.weak import (
     Rule,
     audit_pairs,
@@ -144,6 +145,13 @@ def test_graded_files_become_the_same_groups():
     assert (bracket.positives.tolist(), bracket.hard.tolist()) == ([0, 1], [2])
     assert (deck.positives.tolist(), deck.hard.tolist()) == ([], [0])
     assert (report["judgements"], report["unknown_mentions"], report["without_query"], report["pairs"]) == (6, 1, 1, 4)
+
+
+def test_a_grade_between_the_two_is_neither():
+    pairs, _ = read_grades(HOME_DEPOT, PRODUCTS, Grades(hard_below=1.5), ALL)
+    groups = {group.query: group for group in graded_groups(pairs)}
+    assert [groups["deck"].hard.tolist(), groups["deck"].neither.tolist()] == [[], [0]]
+    assert (groups["angle bracket"].hard.tolist(), groups["angle bracket"].neither.tolist()) == ([2], [])
 
 
 def test_graded_queries_that_are_pasted_pages_are_left_out(caplog):

@@ -15,7 +15,7 @@ LABELS = ("E", "S", "C", "I")
 """Exact, Substitute, Complement, Irrelevant: the values of `QUERY_PRODUCT["label"]`."""
 
 _READ = {name: name[0].upper() for name in ("exact", "substitute", "complement", "irrelevant")}
-_READ |= {label.lower(): label for label in LABELS} | {label: label for label in ("1", "0", "-1")}
+_READ |= {label.lower(): label for label in LABELS} | {label: label for label in ("1", "0", "-1", "-2")}
 
 SENTIMENTS = ("positive", "negative", "neutral")
 """The values of an aspect's `sentiment`."""
@@ -114,7 +114,7 @@ PRODUCT_FIELDS = ("title", "brand", "category_path", "attributes", "description"
 
 
 def read_label(value: object) -> str | None:
-    """The label of a judged pair as every recipe reads it: one of `LABELS`, or a click log's "1", "0" and "-1".
+    """The label of a judged pair as every recipe reads it: one of `LABELS`, or a click log's "1", "0", "-1", "-2".
 
     Args:
         value: the letter, its word ("Exact") or the number; None and empty text are no label.
@@ -128,7 +128,7 @@ def read_label(value: object) -> str | None:
     """
     text = "" if value is None else str(value).strip()
     if text and text.lower() not in _READ:
-        raise ValueError(f"unknown label {value!r}: labels are {', '.join(LABELS)} (or Exact, ...), or 1, 0, -1")
+        raise ValueError(f"unknown label {value!r}: labels are {', '.join(LABELS)} (or Exact, ...), or 1, 0, -1, -2")
     return _READ[text.lower()] if text else None
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, Value
 
-from rexbert_hf.catalog import read_label
+from rexbert_hf.catalog import LABELS, read_label
 from rexbert_hf.evaluation.esci_files import esci_table, is_esci
 from rexbert_hf.evaluation.task import DataMissing, TaskSource, content_hash
 from rexbert_hf.metrics import Judgements
@@ -260,8 +260,13 @@ def _check_grades(grades: Sequence[Any], graded: bool, dataset: str) -> None:
                 f"{dataset}, row {row}: the relevance {grade:g} is outside 1 (irrelevant) to 3 (exact): map it to that "
                 "scale, or give a column label (E, S, C, I)"
             )
-        if not graded:
-            try:
-                read_label(grade)
-            except ValueError:
-                raise ValueError(f"{dataset}, row {row}: the label {grade!r} is outside the set (E, S, C, I)") from None
+        if not graded and not _is_grade(grade):
+            raise ValueError(f"{dataset}, row {row}: the label {grade!r} is outside the set (E, S, C, I)")
+
+
+def _is_grade(label: Any) -> bool:
+    """Whether a label is one of ESCI's, or none; a click log's numbers are no grades: "bought" is not "exact"."""
+    try:
+        return read_label(label) in (None, *LABELS)
+    except ValueError:
+        return False

@@ -33,6 +33,8 @@ PAIR_FEATURES = Features(
     }
 )
 _RELEVANT_LABELS = ("E", "S", "1")
+_BELOW, _NEITHER = "below min_relevance", "the label -2"
+"""Why a pair is rightly left out."""
 _ROWS = 1_000
 
 
@@ -170,8 +172,11 @@ def pair_rows(
     left_out: Counter[str] = Counter()
     for number, row in enumerate(rows_of(pairs)):
         relevance = relevance_of(row, number)
+        if relevance is None:
+            left_out[_NEITHER] += 1
+            continue
         if settings.min_relevance is not None and relevance < settings.min_relevance:
-            left_out["below min_relevance"] += 1
+            left_out[_BELOW] += 1
             continue
         query = [(name, str(row[name]).strip()) for name in settings.query_fields if row[name] is not None]
         texts = [text if len(settings.query_fields) == 1 else f"{name}: {text}" for name, text in query if text]
@@ -186,15 +191,15 @@ def pair_rows(
         if own is not None and own not in SPLITS:
             raise ValueError(f"pair {number} has the split '{own}': use {', '.join(SPLITS)}, or set 'columns' without")
         yield {"query": query[0][1], "product_id": row.get("product_id"), "split": own, "text": text, "pair": pair}
-    wrong = {reason: count for reason, count in left_out.items() if reason != "below min_relevance"}
+    wrong = {reason: count for reason, count in left_out.items() if reason not in (_BELOW, _NEITHER)}
     if wrong:
         logger.warning("pairs left out: %s", ", ".join(f"{count} with {reason}" for reason, count in wrong.items()))
     if report is not None:
         report.empty += sum(wrong.values())
 
 
-def relevance_of(row: Mapping[str, Any], number: int = 0) -> float:
-    """Relevance of a pair in [0, 1]: its number, or its label's; 1 where it has neither.
+def relevance_of(row: Mapping[str, Any], number: int = 0) -> float | None:
+    """Relevance of a pair in [0, 1]: its number, or its label's; 1 where it has none, None for the label -2.
 
     Args:
         row: a pair.
@@ -218,4 +223,4 @@ def relevance_of(row: Mapping[str, Any], number: int = 0) -> float:
         label = read_label(row.get("label"))
     except ValueError as error:
         raise ValueError(f"pair {number}: {error}") from None
-    return float(label is None or label in _RELEVANT_LABELS)
+    return None if label == "-2" else float(label is None or label in _RELEVANT_LABELS)

@@ -2,7 +2,8 @@
 
 Each query is drawn with a generator of its own, seeded by (seed, the query's hash): its pairs depend neither on the
 order of the log nor on other queries. Where a query has fewer hard negatives than the ratio wants, it gets those it
-has, and the report says what was reached.
+has, and the report says what was reached. Products that are neither follow, so that whoever draws negatives anew knows
+them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ logger = logging.getLogger(__name__)
 
 POSITIVE, HARD_NEGATIVE, RANDOM_NEGATIVE = 1, 0, -1
 """Labels of a pair, as `three_part_hinge` takes them."""
+NEITHER = -2
+"""Label of a pair that no loss and no figure takes: no positive, no negative, not judged."""
 _NAMES = {POSITIVE: "positives", HARD_NEGATIVE: "hard_negatives", RANDOM_NEGATIVE: "random_negatives"}
+_LABELS = np.array([*_NAMES, NEITHER], dtype=np.int8)
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class QueryPairs:
         query: its text.
         split: train, validation or test.
         product: index of each product in the catalogue, int64 `[N]`.
-        label: 1, 0 or -1 of each, int8 `[N]`.
+        label: 1, 0, -1 or -2 of each, int8 `[N]`.
     """
 
     query: str
@@ -89,7 +93,7 @@ class PairReport:
     """What was drawn and what was wanted, by split.
 
     Attributes:
-        counts: (split, name) -> number; names are queries, positives, hard_negatives, random_negatives,
+        counts: (split, name) -> number; names are queries, positives, hard_negatives, random_negatives, neither,
             wanted_hard_negatives, wanted_random_negatives, queries_short_of_hard_negatives, queries_without_positive.
     """
 
@@ -128,7 +132,7 @@ def draw_pairs(
 
     All positives are taken; hard negatives are drawn without replacement from those of the query, random negatives
     without replacement from the catalogue, never a product that is known to the query. A count that is no whole number
-    is rounded at random, so that the ratio holds in expectation.
+    is rounded at random, so that the ratio holds in expectation. All products that are neither come last.
 
     Args:
         groups: queries with their products.
@@ -159,12 +163,14 @@ def draw_pairs(
             positives=len(group.positives),
             hard_negatives=len(hard),
             random_negatives=len(random),
+            neither=len(group.neither),
             wanted_hard_negatives=wanted[0],
             wanted_random_negatives=wanted[1],
             queries_short_of_hard_negatives=int(len(hard) < wanted[0]),
         )
-        label = np.repeat(np.array(list(_NAMES), dtype=np.int8), [len(group.positives), len(hard), len(random)])
-        yield QueryPairs(group.query, group.split, np.concatenate([group.positives, hard, random]), label)
+        parts = [group.positives, hard, random, group.neither]
+        label = np.repeat(_LABELS, [len(part) for part in parts])
+        yield QueryPairs(group.query, group.split, np.concatenate(parts), label)
 
 
 def query_generator(query: str, seed: int, stream: int = 0) -> np.random.Generator:

@@ -3,6 +3,8 @@
 The log is read once, event by event; what stays in memory are the counts of each (query, product), 25 bytes a pair in
 arrays, and the texts of the queries. Events outside a query's period (see `QuerySplit`) give no counts, but their
 products are remembered, so that one bought once for a query is never its negative, and one shown once no random one.
+Where a later form of a query may still hold it out, both periods are counted, and the end chooses: a product of both
+takes twice the bytes until then.
 """
 
 from __future__ import annotations
@@ -14,13 +16,13 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
 
-from rexbert_hf.catalog import SPLITS, normalize_text, split_of
+from rexbert_hf.catalog import SPLITS, normalize_text
+from rexbert_hf.retrieval.pairs.query_split import QuerySplit
 
 logger = logging.getLogger(__name__)
 
@@ -28,104 +30,6 @@ CONTEXT = ("language", "country")
 """What of an event may be a field of its query, beside the text."""
 _BUFFERED = 1 << 20
 _NEVER = np.iinfo(np.int32).max
-
-
-def moment_of(time: Any) -> datetime:
-    """A time of a log with its zone; UTC where it names none.
-
-    Args:
-        time: a date, a datetime, ISO text, or a Unix time in seconds, milliseconds, microseconds or nanoseconds (told
-            apart by their size).
-
-    Raises:
-        ValueError: if it is none of these.
-
-    Example:
-        >>> {moment_of(time).isoformat() for time in (date(2026, 5, 1), "2026-05-01T02:00+02:00", 1777593600)}
-        {'2026-05-01T00:00:00+00:00'}
-    """
-    found: Any = time
-    try:
-        if isinstance(time, str) and (len(time) == 8 or not time.replace(".", "", 1).isdigit()):  # as 20260501
-            found = datetime.fromisoformat(time.strip())
-        elif isinstance(time, str | int | float):
-            seconds = float(time)
-            while abs(seconds) >= _SECONDS:
-                seconds /= 1000
-            found = datetime.fromtimestamp(seconds, UTC)
-        elif isinstance(time, date) and not isinstance(time, datetime):
-            found = datetime(time.year, time.month, time.day)
-        found = found if found.tzinfo is not None else found.replace(tzinfo=UTC)
-        return found.astimezone(UTC)
-    except (ValueError, TypeError, AttributeError, OverflowError, OSError):
-        raise ValueError(f"time {time!r} is no moment: give ISO text, a date or a Unix time") from None
-
-
-_SECONDS = 1e11
-"""A Unix time of more is in milliseconds or finer: in seconds it would be after the year 5000."""
-
-
-@dataclass(frozen=True)
-class QuerySplit:
-    """Where a query belongs, and which of its events count.
-
-    Attributes:
-        held_out: share of the queries that training never sees, half validation and half test.
-        rule: "text" is the split of all recipes (`catalog.split_of`); "sha1_mod_10" takes the last decimal digit of the
-            SHA-1 of the query as it stands: 0 and 1 are test, 2 is validation (the published Home Depot split).
-        train_until: training takes events before this moment only, validation and test later ones only; None: all. What
-            names no time zone is UTC, here and in the log.
-
-    Example:
-        >>> QuerySplit(rule="sha1_mod_10").of("angle bracket")
-        'test'
-    """
-
-    held_out: float = 0.1
-    rule: Literal["text", "sha1_mod_10"] = "text"
-    train_until: datetime | None = None
-
-    def __post_init__(self) -> None:
-        if self.train_until is not None:
-            object.__setattr__(self, "train_until", moment_of(self.train_until))
-        if not 0 <= self.held_out < 1:
-            raise ValueError(f"held_out is a share of the queries, at least 0 and below 1; got {self.held_out}")
-
-    def of(self, query: str) -> str:
-        """Name of the split of a query.
-
-        Args:
-            query: its text.
-        """
-        if self.rule == "text":
-            return split_of(query, self.held_out)
-        digest = hashlib.sha1(query.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
-        return {0: "test", 1: "test", 2: "validation"}.get(int(digest, 16) % 10, "train")
-
-    def further(self, known: int, query: str) -> int:
-        """The split of a query of which another form is known: the one that is held out more.
-
-        By the hash of the text as it stands, "deck  over" and "deck over" may differ; training must see neither then.
-
-        Args:
-            known: index into `SPLITS` of the forms so far; 0 for none.
-            query: the text as it stands.
-        """
-        return max(known, SPLITS.index(self.of(query)))
-
-    def counts(self, split: str, time: Any) -> bool:
-        """Whether an event of a query of `split` is inside the period of that split.
-
-        Args:
-            split: of its query.
-            time: when it happened, as `moment_of` takes it.
-
-        Raises:
-            ValueError: if the time is none.
-        """
-        if self.train_until is None:
-            return True
-        return time is not None and (moment_of(time) < self.train_until) == (split == "train")
 
 
 @dataclass
@@ -138,6 +42,8 @@ class QueryGroup:
         positives: bought, or judged relevant.
         hard: shown without interaction, or judged not relevant.
         known: never drawn as random negatives: all products that were shown, clicked, bought or judged.
+        neither: clicked and not bought, or clicked or bought outside the query's period only; or judged to be neither.
+            No positives, and nobody's negatives.
     """
 
     query: str
@@ -145,6 +51,7 @@ class QueryGroup:
     positives: np.ndarray
     hard: np.ndarray
     known: np.ndarray
+    neither: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
 @dataclass
@@ -192,12 +99,14 @@ class EventCounts:
             yield int(self.query[start]), slice(start, stop)
 
     def groups(self) -> Iterator[QueryGroup]:
-        """Positives (bought) and hard negatives (shown, never clicked or bought) of each query."""
+        """Positives (bought), hard negatives (shown, never clicked or bought) and what is neither, of each query."""
         for query, at in self.ranges():
             product, bought = self.product[at].astype(np.int64), self.purchases[at] > 0
-            ignored = (self.shown[at] > 0) & ~self.touched[at]
+            touched = self.touched[at]
+            ignored = (self.shown[at] > 0) & ~touched
             split = SPLITS[self.splits[query]]
-            yield QueryGroup(self.queries[query], split, product[bought], product[ignored], product)
+            neither = product[touched & ~bought]
+            yield QueryGroup(self.queries[query], split, product[bought], product[ignored], product, neither)
 
 
 def count_events(
@@ -281,6 +190,9 @@ class _Counter:
         self.contexts: list[tuple[str | None, ...]] = []
         self._empty()
         self.held: list[np.ndarray] | None = None
+        # Until the last event a form may come that is held out, and with it the other period.
+        self.open = split.rule != "text" and split.train_until is not None
+        self.early, self.late = array("q"), array("q")
         self.seen: Counter[str] = Counter()
         self.unknown: set[bytes] = set()
 
@@ -304,17 +216,24 @@ class _Counter:
             self.texts.append(" ".join(event["query"].split()))
             self.splits.append(self.split.further(0, event["query"]))
             self.contexts.append(_context(event))
+            self.early.append(0)
+            self.late.append(0)
         elif self.split.rule != "text":
             self.splits[number] = self.split.further(self.splits[number], event["query"])
         if (context := _context(event)) != (known := self.contexts[number]):
             self.contexts[number] = tuple(a if a == b else None for a, b in zip(known, context, strict=True))
-        counts = self.split.counts(SPLITS[self.splits[number]], time)
-        self.seen["events_outside_period"] += not counts
-        self._add_products(number, event, counts)
+        if self.open:
+            late = not self.split.counts(SPLITS[0], time)
+            (self.late if late else self.early)[number] += 1
+            self._add_products(number, event, counts=True, period=_LATE * late)
+        else:
+            counts = self.split.counts(SPLITS[self.splits[number]], time)
+            self.seen["events_outside_period"] += not counts
+            self._add_products(number, event, counts)
         if len(self.keys) > max(_BUFFERED, 0 if self.held is None else len(self.held[0]) // 4):
             self._flush()
 
-    def _add_products(self, query: int, event: Mapping[str, Any], counts: bool) -> None:
+    def _add_products(self, query: int, event: Mapping[str, Any], counts: bool, period: int = 0) -> None:
         shown = event["shown"] or ()
         clicked, bought = set(event.get("clicked") or ()), set(event.get("bought") or ())
         positions: dict[str, int] = {}
@@ -328,7 +247,7 @@ class _Counter:
                 self.unknown.add(digest.digest()[:8])
                 continue
             click, buy = product in clicked or product in bought, product in bought
-            self.keys.append(query << 32 | index)
+            self.keys.append(query << 32 | period | index)
             self.positions.append(positions.get(product, _NEVER) if counts else _NEVER)
             inside = counts * (_SHOWN * (product in positions) + _CLICK * click + _BUY * buy)
             self.marks.append(inside + _TOUCHED * click)
@@ -349,14 +268,27 @@ class _Counter:
         ]
         self._empty()
         columns = fresh if self.held is None else [np.concatenate(pair) for pair in zip(self.held, fresh, strict=True)]
-        order = np.argsort(columns[0], kind="stable")
-        key = columns[0][order]
-        first = np.flatnonzero(np.diff(key, prepend=-1))
-        added = zip(_ADD, columns[1:], strict=True)
-        self.held = [key[first], *(add.reduceat(c[order], first, dtype=c.dtype) for add, c in added)]
+        self.held = _added_up(columns)
+
+    def _settle(self) -> None:
+        """Of each query keep the counts of its split's period, now that all of its forms are known."""
+        held_out = np.array(self.splits, dtype=np.int8) > 0
+        outside = np.where(held_out, np.array(self.early, dtype=np.int64), np.array(self.late, dtype=np.int64))
+        self.seen["events_outside_period"] = int(outside.sum())
+        if self.held is None:
+            return
+        key, *counts, position, _ = self.held
+        other = (key & _LATE > 0) != held_out[key >> 32]
+        for column in counts:
+            column[other] = 0
+        position[other] = _NEVER
+        key &= ~_LATE
+        self.held = _added_up(self.held)
 
     def finish(self) -> EventCounts:
         self._flush()
+        if self.open:
+            self._settle()
         known = self._report()
         if self.held is None:
             raise ValueError(f"no pair of a query and a known product is in the log ({known})")
@@ -380,10 +312,21 @@ class _Counter:
         return text
 
 
+def _added_up(columns: list[np.ndarray]) -> list[np.ndarray]:
+    """Keys, sorted and each once, and what their rows come to."""
+    order = np.argsort(columns[0], kind="stable")
+    key = columns[0][order]
+    first = np.flatnonzero(np.diff(key, prepend=-1))
+    added = zip(_ADD, columns[1:], strict=True)
+    return [key[first], *(add.reduceat(c[order], first, dtype=c.dtype) for add, c in added)]
+
+
 def _context(event: Mapping[str, Any]) -> tuple[str | None, ...]:
     return tuple(sys.intern(str(event[name])) if event.get(name) else None for name in CONTEXT)
 
 
 _SHOWN, _CLICK, _BUY, _TOUCHED = 1, 2, 4, 8
 """Bits of a count in the buffer; the last one counts in all events, the others inside the query's period."""
+_LATE = 1 << 31
+"""Bit of a key, above the product's index: the event is not of the period that training takes."""
 _ADD = (np.add, np.add, np.add, np.minimum, np.logical_or)

@@ -1,6 +1,6 @@
 """Pairs on disk: one Parquet file a split, written as they come, read as a `datasets.Dataset`.
 
-`OUTPUT/pairs` holds stage 3's pairs (query, product_id, label 1/0/-1, split), `OUTPUT/qpi` stage 2's (query,
+`OUTPUT/pairs` holds stage 3's pairs (query, product_id, label 1/0/-1/-2, split), `OUTPUT/qpi` stage 2's (query,
 product_id, relevance and its evidence), `OUTPUT/products.parquet` the catalogue. On the Hub they are configurations.
 """
 
@@ -19,7 +19,7 @@ from datasets import Dataset, load_dataset
 from rexbert_hf.catalog import SPLITS
 
 PAIRS = pa.schema([("query", pa.string()), ("product_id", pa.string()), ("label", pa.int8()), ("split", pa.string())])
-"""Stage 3: 1 for a positive, 0 for a hard negative, -1 for a random negative."""
+"""Stage 3: 1 for a positive, 0 for a hard negative, -1 for a random negative, -2 for what is neither."""
 QPI = pa.schema(
     [
         ("query", pa.string()),

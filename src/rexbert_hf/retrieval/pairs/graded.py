@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from rexbert_hf.catalog import LABELS, SPLITS, normalize_text, read_label
-from rexbert_hf.retrieval.pairs.events import QueryGroup, QuerySplit, index_products
+from rexbert_hf.retrieval.pairs.events import QueryGroup, index_products
+from rexbert_hf.retrieval.pairs.query_split import QuerySplit
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +153,7 @@ def read_grades(
 
 
 def graded_groups(pairs: Iterable[GradedPair]) -> list[QueryGroup]:
-    """Positives and hard negatives of each query.
+    """Positives, hard negatives and what was judged to be neither, of each query.
 
     Args:
         pairs: of `read_grades`.
@@ -161,10 +162,10 @@ def graded_groups(pairs: Iterable[GradedPair]) -> list[QueryGroup]:
     for pair in pairs:
         by_query.setdefault(pair.query, []).append(pair)
 
-    def chosen(group: list[GradedPair], label: int | None) -> np.ndarray:
-        return np.array(sorted(p.product for p in group if label is None or p.label == label), dtype=np.int64)
+    def chosen(group: list[GradedPair], *labels: int | None) -> np.ndarray:
+        return np.array(sorted(p.product for p in group if not labels or p.label in labels), dtype=np.int64)
 
     return [
-        QueryGroup(query, group[0].split, chosen(group, 1), chosen(group, 0), chosen(group, None))
+        QueryGroup(query, group[0].split, chosen(group, 1), chosen(group, 0), chosen(group), chosen(group, None))
         for query, group in by_query.items()
     ]

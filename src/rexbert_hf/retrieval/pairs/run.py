@@ -224,10 +224,16 @@ def _card(run: BuildPairsRun, results: dict[str, Any]) -> str:
         language=run.card.language,
         config=to_dict(run),
         sections=[
-            {"title": f"Pairs at {run.ratio}", "text": "\n".join(lines)},
+            {"title": f"Pairs at {run.ratio}", "text": "\n".join([*lines, "", _LABELS])},
             {"title": "Weak labels", "text": said},
         ],
     )
+
+
+_LABELS = (
+    "Labels: 1 positive, 0 hard negative, -1 drawn at random, -2 neither (clicked and not bought, touched outside the"
+    " query's period only, or judged so): nothing is trained or measured on these, and none of them is ever a negative."
+)
 
 
 def _push(run: BuildPairsRun, card: str) -> str:

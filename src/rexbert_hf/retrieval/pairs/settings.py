@@ -14,8 +14,8 @@ from huggingface_hub.utils import validate_repo_id
 from rexbert_hf.catalog import RECORDS, load_sample, read_records
 from rexbert_hf.catalog.sources import FileOptions
 from rexbert_hf.retrieval.pairs.draw import Ratio
-from rexbert_hf.retrieval.pairs.events import QuerySplit
 from rexbert_hf.retrieval.pairs.graded import Grades
+from rexbert_hf.retrieval.pairs.query_split import QuerySplit
 from rexbert_hf.retrieval.pairs.weak import RELEVANT_SHARE, Rule
 from rexbert_hf.settings.tree import Node
 

@@ -18,18 +18,20 @@ import numpy as np
 from rexbert_hf.hub import write_run
 from rexbert_hf.hub.push_files import push_files
 from rexbert_hf.hub.readme import BEGIN, END
-from rexbert_hf.metrics import grades_of, recall_at_k
 from rexbert_hf.retrieval.serving.exact import exact_search
 from rexbert_hf.retrieval.serving.latency import measure_latency
 from rexbert_hf.retrieval.serving.onnx_encoder import PRECISIONS, OnnxEncoder, read_export
 from rexbert_hf.retrieval.serving.onnx_export import GRAPHS, export_onnx
 from rexbert_hf.retrieval.serving.query_model import encode, load_model, normalised
 from rexbert_hf.retrieval.serving.vector_store import VectorStore
+from rexbert_hf.retrieval.training.evaluator import DEPTH, part_of, search_metrics, validation_queries
 from rexbert_hf.retrieval.training.search_data import TEST, SearchData, SearchDataSettings, load_search_data
 from rexbert_hf.settings import sole_run, to_dict
 
 TOP = 100
-"""Hits that recall and overlap are measured at."""
+"""Hits that overlap with torch is measured at."""
+SHOWN = ("recall@100", "judged@100", "condensed_recall@100", "ndcg@10", "judged@10", "condensed_ndcg@10")
+"""Figures of each precision, judged shares and condensed lists beside them."""
 
 
 @dataclass
@@ -56,8 +58,8 @@ class ExportOnnxRun:
         precisions: fp32, int8 or both.
         role: of a model with separate encoders, the one to export: query or document.
         data: queries and products that quality is measured on.
-        max_queries: test queries that are used.
-        max_products: products of the catalogue that are used, judged ones first; None uses all.
+        max_queries: test queries that are used, drawn at random.
+        max_products: products of the catalogue that are used: all judged ones, others drawn at random; None uses all.
         latency: how it is measured.
         push_to_hub: "user/name".
         private: whether a new repository is private.
@@ -91,7 +93,7 @@ def run_export_onnx(run: ExportOnnxRun) -> dict[str, Any]:
     run.output_dir.mkdir(parents=True, exist_ok=True)
     data = load_search_data(run.data)
     model: Any = _untrained(data) if run.model is None else load_model(run.model)
-    numbers = data.of(TEST)[: run.max_queries]
+    numbers = validation_queries(data, run.max_queries, TEST)
     queries = [data.queries[i] for i in numbers] or data.queries[: run.max_queries]
     with tempfile.TemporaryDirectory(dir=run.output_dir, prefix=".export-") as folder:
         found = export_onnx(model, folder, tuple(run.precisions), run.role, queries, run.model)
@@ -146,36 +148,28 @@ def _one(call: Callable[[list[str]], Any], text: str) -> Any:
 def _quality(
     run: ExportOnnxRun, model: Any, encoders: dict[str, OnnxEncoder], data: SearchData, numbers: np.ndarray
 ) -> dict[str, Any]:
-    """Recall of relevant products and overlap of hits with torch's, of each precision."""
-    chosen = _products(run, data, numbers)
+    """Figures of each precision, the points of R@100 that it loses, and the overlap of its hits with torch's."""
+    judged = data.judged.select(numbers)
+    chosen = part_of(len(data.texts), np.unique(judged.products), run.max_products, seed=0)
     store = VectorStore(0)
     store.append(normalised(encode(model, [data.texts[i] for i in chosen], "document")))
     queries = [data.queries[i] for i in numbers]
-    judged = data.judged.select(numbers)
     vectors = {"torch": encode(model, queries, "query")}
     vectors |= {name: encoder.encode_query(queries) for name, encoder in encoders.items()}
     quality: dict[str, Any] = {"products": len(chosen)}
     reference: np.ndarray | None = None
     for name, found in vectors.items():
-        rows = exact_search(store, normalised(found), min(TOP, len(chosen)))[1]
-        grades = grades_of(chosen[rows], judged)
-        recall = recall_at_k(grades, judged.count(data.relevant), TOP, data.relevant)
+        ranked = exact_search(store, normalised(found), min(DEPTH, len(chosen)))[1]
+        values = search_metrics(chosen[ranked], judged, data.relevant)
+        figures = {figure.replace("@", "_at_"): float(np.nanmean(values[figure])) for figure in SHOWN}
+        rows = ranked[:, :TOP]
         reference = rows if reference is None else reference
         overlap = [
             len(np.intersect1d(mine, theirs)) / rows.shape[1] for mine, theirs in zip(rows, reference, strict=True)
         ]
-        quality[name] = {f"recall_at_{TOP}": float(np.nanmean(recall)), "overlap_with_torch": float(np.mean(overlap))}
+        quality[name] = {**figures, "overlap_with_torch": float(np.mean(overlap))}
+        quality[name]["points_lost"] = 100 * (quality["torch"]["recall_at_100"] - figures["recall_at_100"])
     return quality
-
-
-def _products(run: ExportOnnxRun, data: SearchData, numbers: np.ndarray) -> np.ndarray:
-    """Numbers of the products that are searched: judged ones of the queries first, in the order of the catalogue."""
-    count = len(data.texts)
-    if run.max_products is None or count <= run.max_products:
-        return np.arange(count)
-    judged = np.unique(data.judged.select(numbers).products)
-    others = np.setdiff1d(np.arange(count), judged)
-    return np.sort(np.concatenate([judged, others])[: max(run.max_products, len(judged))])
 
 
 def push_onnx(

@@ -164,6 +164,21 @@ def search_metrics(
     return found
 
 
+def figure_text(figures: Mapping[str, float], name: str) -> str:
+    """A figure as it is printed: with the share of the results that anybody judged, and that of the condensed list.
+
+    Args:
+        figures: means of `search_metrics`.
+        name: recall@K or ndcg@K.
+
+    Example:
+        >>> figure_text({"recall@10": 0.5, "judged@10": 0.125, "condensed_recall@10": 0.75}, "recall@10")
+        'recall@10 0.5000 (judged@10 0.1250, condensed 0.7500)'
+    """
+    judged = f"judged@{name.rpartition('@')[2]}"
+    return f"{name} {figures[name]:.4f} ({judged} {figures[judged]:.4f}, condensed {figures[f'condensed_{name}']:.4f})"
+
+
 def gain_name(judged: Judgements) -> str:
     """What a grade is worth in nDCG where the caller of `search_metrics` does not say; figures differ with it.
 

@@ -175,7 +175,7 @@ def make_loss(chosen: LossSettings, model: SentenceTransformer, data: SearchData
     if chosen.name == "cosent":
         loss: nn.Module = CoSENTLoss(model, scale=chosen.scale)
         return loss
-    known = KnownPositives(data.groups, data.judged, data.relevant)
+    known = KnownPositives(data.groups, data.judged, data.relevant, data.neither)
     return MaskedRankingLoss(model, known, chosen.scale, chosen.symmetric, chosen.margin, **blocks)
 
 

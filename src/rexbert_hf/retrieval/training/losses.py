@@ -26,7 +26,7 @@ LossOf = Callable[[list[Tensor]], Tensor]
 
 
 class KnownPositives:
-    """Which product groups answer which query: what a batch may not use as negatives.
+    """Which product groups answer which query, or may: what a batch may not use as negatives.
 
     Query numbers from `num_queries` on are made-up queries of a product: query Q + p is answered by the group of p.
 
@@ -34,6 +34,7 @@ class KnownPositives:
         groups: group number of each product, `[P]`.
         judged: graded products of each query.
         relevant: pairs of this grade or above are positives.
+        neither: query and product number of further pairs that are no negatives, `[N, 2]`.
 
     Example:
         >>> judged = Judgements.from_pairs([0, 0], [0, 2], [1.0, 0.0], 1)
@@ -42,17 +43,21 @@ class KnownPositives:
         [[True, True, False], [False, False, True]]
     """
 
-    def __init__(self, groups: np.ndarray, judged: Judgements, relevant: float) -> None:
+    def __init__(
+        self, groups: np.ndarray, judged: Judgements, relevant: float, neither: np.ndarray | None = None
+    ) -> None:
         self.num_queries = len(judged)
         self.width = int(groups.max(initial=0)) + 1
         self.groups = torch.from_numpy(np.asarray(groups, dtype=np.int64))
         rows = np.repeat(np.arange(len(judged)), np.diff(judged.offsets))
         kept = judged.grades >= relevant
-        keys = np.unique(rows[kept] * self.width + groups[judged.products[kept]])
-        self.keys = torch.from_numpy(keys)
+        keys = rows[kept] * self.width + groups[judged.products[kept]]
+        if neither is not None:
+            keys = np.concatenate([keys, neither[:, 0] * self.width + groups[neither[:, 1]]])
+        self.keys = torch.from_numpy(np.unique(keys))
 
     def matrix(self, queries: Tensor, products: Tensor) -> Tensor:
-        """Whether product j answers query i, bool `[B, C]`.
+        """Whether product j answers query i, or may, bool `[B, C]`.
 
         Args:
             queries: numbers, `[B]`.

@@ -1,4 +1,4 @@
-"""Hard negatives: what the model itself finds for a training query and nobody judged relevant.
+"""Hard negatives: what the model itself finds for a training query and nobody judged relevant, clicked or bought.
 
 Products are encoded into a mapped file and searched in blocks, exactly; what is kept is one int32 table `[Q, N]`,
 whatever the catalogue's size. The first ranks are skipped and products close to the positives left out, because most of
@@ -92,7 +92,7 @@ def _table(
     products: np.ndarray,
     seed: int,
 ) -> np.ndarray:
-    known = KnownPositives(data.groups, data.judged, data.relevant)
+    known = KnownPositives(data.groups, data.judged, data.relevant, data.neither)
     described = np.array([bool(text) for text in data.texts])
     table = np.full((len(data.queries), settings.keep), -1, dtype=np.int32)
     rng = np.random.default_rng(seed)

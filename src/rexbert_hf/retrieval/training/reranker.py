@@ -130,7 +130,8 @@ def finetune_reranker(settings: RerankerSettings) -> dict[str, Any]:
 def reranker_rows(data: SearchData, random: float, seed: int) -> Dataset:
     """Judged pairs of training queries with targets, and random pairs with the target 0.
 
-    Products without text are left out, and so is a random product that was judged for the query, or whose text was.
+    Products without text are left out, and so is a random product that was judged for the query, or is neither right
+    nor wrong for it, or has the text of one.
 
     Args:
         data: catalogue, queries, judgements.
@@ -151,7 +152,8 @@ def reranker_rows(data: SearchData, random: float, seed: int) -> Dataset:
     asked = queries[rng.integers(len(queries), size=round(random * len(queries)))]
     drawn = rng.choice(np.flatnonzero(described), size=len(asked))
     groups = int(data.groups.max()) + 1
-    new = ~np.isin(asked * groups + data.groups[drawn], queries * groups + data.groups[products])
+    known = np.concatenate([np.stack([queries, products], axis=1), data.neither])
+    new = ~np.isin(asked * groups + data.groups[drawn], known[:, 0] * groups + data.groups[known[:, 1]])
     asked, drawn = asked[new], drawn[new]
     return Dataset.from_dict(
         {

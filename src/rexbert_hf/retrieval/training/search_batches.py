@@ -145,11 +145,12 @@ class SearchBatches(Dataset[Rows]):
         self._pairs, self._described = Shuffled(pool, seed), Shuffled(len(self.described), seed, stream=1)
 
     def _hard_negatives(self) -> np.ndarray:
-        """Judged pairs below `relevant`, without those whose text is that of a positive of the same query."""
+        """Judged pairs below `relevant`, without those whose text is that of a positive of the query, or of neither."""
         size = int(self.data.groups.max()) + 1
         keys = self.queries * size + self.data.groups[self.products]
         hard = (self.grades < self.data.relevant) & (self.grades >= 0)
-        return np.flatnonzero(hard & ~np.isin(keys, keys[self.positives]))
+        neither = self.data.neither[:, 0] * size + self.data.groups[self.data.neither[:, 1]]
+        return np.flatnonzero(hard & ~np.isin(keys, np.concatenate([keys[self.positives], neither])))
 
     @property
     def epoch_steps(self) -> int:
@@ -247,9 +248,8 @@ class SearchBatches(Dataset[Rows]):
         return found
 
     def _is_known(self, query: int, products: np.ndarray) -> np.ndarray:
-        """Whether each product, or one with the same text, is judged for the query."""
-        low, high = self.data.judged.offsets[query : query + 2]
-        return np.isin(self.data.groups[products], self.data.groups[self.data.judged.products[low:high]])
+        """Whether each product, or one with the same text, is judged for the query or neither right nor wrong."""
+        return np.isin(self.data.groups[products], self.data.groups[self.data.known(query)])
 
     def _graded(self, step: int, rng: np.random.Generator) -> Rows:
         size = self.settings.batch_size

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +30,7 @@ from rexbert_hf.catalog import (
     read_records,
 )
 from rexbert_hf.metrics import Judgements
-from rexbert_hf.retrieval.pairs.events import QuerySplit
+from rexbert_hf.retrieval.pairs.query_split import QuerySplit
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,8 @@ LABEL_GRADES = {"E": 1.0, "S": 0.66, "C": 0.33, "I": 0.0, "1": 1.0, "0": 0.0}
 """Grades of ESCI labels, as RexBERT's own sentence-transformers script has them; of a click log's: bought, shown."""
 RANDOM_LABEL = "-1"
 """A product drawn at random: nobody judged it, and training draws its own anew in every epoch, so it is left out."""
+NEITHER_LABEL = "-2"
+"""Clicked and not bought, and the like: not judged, and never a negative; see `SearchData.neither`."""
 
 TRAIN, VALIDATION, TEST = range(3)
 _PAIR_COLUMNS = {name: Value("string") for name in ("query", "product_id", "label", "split")}
@@ -49,9 +53,9 @@ class SearchDataSettings:
     Attributes:
         sample_size: products of the sample shop.
         pairs: files or a Hub data set of judged pairs.
-        pair_columns: {"query", "product_id", and "relevance" (a number) or "label" (E/S/C/I, or 1/0/-1)}, and "split"
-            (train, validation, test) where the pairs bring their own: our name, their column. None takes columns of
-            these names, `split` where there is one.
+        pair_columns: {"query", "product_id", and "relevance" (a number) or "label" (E/S/C/I, or 1/0/-1/-2)}, and
+            "split" (train, validation, test) where the pairs bring their own: our name, their column. None takes
+            columns of these names, `split` where there is one.
         products: files or a Hub data set of the catalogue; None reads it from `pairs`.
         product_columns: {"product_id", "title", ...: their columns}.
         encoding: of text files.
@@ -124,6 +128,8 @@ class SearchData:
         relevant: a pair of this grade or above is relevant.
         titles: what made-up queries are made of: each product's own title, without the names of fields; `texts`
             where it is empty.
+        neither: query and product number of pairs that are no judgement and must not become negatives; int64 `[N, 2]`,
+            sorted, each once.
     """
 
     product_ids: list[str]
@@ -134,6 +140,7 @@ class SearchData:
     judged: Judgements
     relevant: float
     titles: list[str] = field(default_factory=list)
+    neither: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
 
     def __post_init__(self) -> None:
         self.titles = self.titles or self.texts
@@ -157,6 +164,16 @@ class SearchData:
         part = self.judged.select(queries)
         return np.repeat(queries, np.diff(part.offsets)), part.products, part.grades
 
+    def known(self, query: int) -> np.ndarray:
+        """Products that must not be drawn as negatives of a query: the judged ones, and those that are neither.
+
+        Args:
+            query: its number.
+        """
+        low, high = self.judged.offsets[query : query + 2]
+        start, stop = np.searchsorted(self.neither[:, 0], [query, query + 1])
+        return np.concatenate([self.judged.products[low:high], self.neither[start:stop, 1]])
+
     @property
     def fingerprint(self) -> str:
         """Changes with any text, pair, grade or split."""
@@ -165,8 +182,10 @@ class SearchData:
             digest.update("\0".join(texts).encode("utf-8", "surrogatepass"))
         if self.titles != self.texts:
             digest.update("\0".join(["titles", *self.titles]).encode("utf-8", "surrogatepass"))
-        for array in (self.splits, self.judged.offsets, self.judged.products, self.judged.grades):
-            digest.update(np.ascontiguousarray(array).tobytes())
+        for numbers in (self.splits, self.judged.offsets, self.judged.products, self.judged.grades):
+            digest.update(np.ascontiguousarray(numbers).tobytes())
+        if len(self.neither):
+            digest.update(b"neither" + np.ascontiguousarray(self.neither).tobytes())
         return digest.hexdigest()[:16]
 
 
@@ -174,8 +193,9 @@ def load_search_data(settings: SearchDataSettings) -> SearchData:
     """Read the catalogue and the judged pairs.
 
     Pairs with an unknown product or an empty query are left out, counted and reported; a product without title is
-    described by its other fields, and stays in the catalogue without any. Forms of one query (equal after
-    `normalize_text`) are one, or, by the published rule, two that are held out alike.
+    described by its other fields, and stays in the catalogue without any. Pairs with the label -2 go into `neither`,
+    where their query has a judged product. Forms of one query (equal after `normalize_text`) are one, or, by the
+    published rule, two that are held out alike.
 
     Args:
         settings: where they are.
@@ -194,18 +214,23 @@ def load_search_data(settings: SearchDataSettings) -> SearchData:
     rows = _read_pairs(settings)
     numbers, queries = dict[str, int](), list[str]()
     kept: list[tuple[int, int, float]] = []
+    aside = array("q")
     split, held_out = QuerySplit(settings.held_out, settings.split_rule), dict[str, int]()
     bad = {"an empty query": 0, "an unknown product": 0, "no label or relevance": 0}
     grades = _grades(rows)
     named = rows["split"][:] if "split" in rows.column_names else [None] * len(rows)
-    for query, product_id, grade, own in zip(rows["query"][:], rows["product_id"][:], grades, named, strict=True):
+    asked, answers = rows["query"][:], rows["product_id"][:]
+    for row, (query, product_id, grade, own) in enumerate(zip(asked, answers, grades, named, strict=True)):
         text = query or ""
-        if grade == _RANDOM:
+        if grade is _RANDOM:
             continue
         form = normalize_text(text)
         if not text.strip() or product_id not in number or grade is None:
             place = 0 if not text.strip() else 1 if product_id not in number else 2
             bad[list(bad)[place]] += 1
+            continue
+        if grade is _NEITHER:
+            aside.append(row)
             continue
         index = numbers.setdefault(form if settings.split_rule == "text" else text, len(queries))
         if index == len(queries):
@@ -225,7 +250,11 @@ def load_search_data(settings: SearchDataSettings) -> SearchData:
         [grade for *_, grade in kept],
         len(queries),
     )
-    return SearchData(ids, texts, text_groups(texts), queries, splits, judged, settings.relevant, titles)
+    forms = (normalize_text(asked[row]) if settings.split_rule == "text" else asked[row] for row in aside)
+    pairs = ((numbers.get(form, -1), number[answers[row]]) for form, row in zip(forms, aside, strict=True))
+    neither = np.fromiter(chain.from_iterable(pairs), dtype=np.int64).reshape(-1, 2)
+    neither = np.unique(neither[neither[:, 0] >= 0], axis=0)
+    return SearchData(ids, texts, text_groups(texts), queries, splits, judged, settings.relevant, titles, neither)
 
 
 def text_groups(texts: Sequence[str]) -> np.ndarray:
@@ -321,7 +350,8 @@ def _described(product: Mapping[str, Any], text_fields: Sequence[str], field_nam
     return text or product_text(product, [name for name in PRODUCT_FIELDS if name in product], field_names)
 
 
-_RANDOM = float("-inf")
+_RANDOM, _NEITHER = float("-inf"), float("inf")
+"""What the labels without a grade come to; told by identity, as a relevance that is infinite is an error."""
 
 
 def _grades(rows: Dataset) -> list[float | None]:
@@ -329,7 +359,7 @@ def _grades(rows: Dataset) -> list[float | None]:
     empty = [None] * len(rows)
     numbers = rows["relevance"][:] if "relevance" in rows.column_names else empty
     labels = rows["label"][:] if "label" in rows.column_names else empty
-    worth: dict[str | None, float | None] = {None: None, RANDOM_LABEL: _RANDOM}
+    worth: dict[str | None, float | None] = {None: None, RANDOM_LABEL: _RANDOM, NEITHER_LABEL: _NEITHER}
     worth.update(LABEL_GRADES)
     try:
         known = {label: worth[read_label(label)] for label in set(labels)}

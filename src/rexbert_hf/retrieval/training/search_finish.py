@@ -137,7 +137,7 @@ def card_metrics(test: Mapping[str, float], dataset: str, gain: str) -> list[dic
         dataset: what it was measured on.
         gain: of nDCG (`gain_name`); stands in the metric's name.
     """
-    shown = ("recall@10", "recall@100", "ndcg@10", "judged@100", "condensed_ndcg@10")
+    shown = ("recall@10", "recall@100", "ndcg@10", "judged@100", "condensed_recall@100", "condensed_ndcg@10")
     return [
         {
             "task_type": "information-retrieval",
