@@ -60,4 +60,7 @@ def test_the_card_says_what_was_measured_and_how_to_use_it():
     for part in ("1,234", "0.910 | 0.900 to 0.920", "0.863", 'load("me/shop")', "Shop pages.", "best F1", "a crawl"):
         assert part in card
     assert ModelCard(card).data.language == "en"
+    for part in ("## Intended use and limits", "Not measured: cost, energy and carbon", "## Licence\n\nNot stated"):
+        assert part in card
+    assert "mit, as whoever trained it says" in classifier_card(classifier, license="mit")
     assert "What it reaches" not in classifier_card(tiny_classifier())

@@ -9,11 +9,29 @@ import pytest
 from huggingface_hub import DatasetCard, ModelCard
 
 from rexbert_hf.evaluation.project_cards import CardSettings, RenderCardsSettings, render_cards, take_run
-from rexbert_hf.hub import write_run
+from rexbert_hf.hub import render_dataset_card, render_model_card, write_run
 from rexbert_hf.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = load_settings(RenderCardsSettings, ROOT / "recipes" / "configs" / "render_cards.yaml")
+CARDS = sorted(path.parent.name for path in (ROOT / "model_cards").glob("*/README.md"))
+TEMPLATES = sorted(path.name for path in (ROOT / "src/rexbert_hf/hub/templates").glob("*_card.md"))
+TEMPLATES.remove("corpus_card.md")  # the data set's, with a corpus's facts in it
+UNMEASURED = "Not measured: cost, energy and carbon."
+
+
+def sections(text: str) -> dict[str, str]:
+    """The text below each heading of the second order; a second one of the same name would hide."""
+    parts = re.split(r"^## (.+)\n", text.partition("-->")[2], flags=re.MULTILINE)[1:]
+    assert len(set(parts[::2])) == len(parts[::2])
+    return {
+        title: body.replace("<!-- rexbert_hf:end -->", "").strip()
+        for title, body in zip(parts[::2], parts[1::2], strict=True)
+    }
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def test_committed_cards_are_current(tmp_path):
@@ -34,11 +52,58 @@ def test_a_card_without_a_run_says_so(tmp_path, name):
     assert "No figures measured." in text
     assert "model-index" not in text
     assert not re.search(r"\d\.\d+ %|\.\d{3}\b", text)
+    assert UNMEASURED in text
     kind = SETTINGS.cards[name].kind
     (DatasetCard if kind == "dataset" else ModelCard)(text)
+    found = sections(text)
+    assert {"How it is made", "Data", "How to use", "Intended use and limits", "Licence"} <= set(found)
+    assert found["Data"] == SETTINGS.cards[name].data.strip()
+    assert all(found.values())
     if kind in ("model", "search"):
-        for block in ("AutoModel", "SentenceTransformer", "text-embeddings-inference", "OnnxEncoder"):
-            assert block in text, block
+        check_model_blocks(found["How to use"], str(SETTINGS.cards[name].repo_id))
+
+
+def check_model_blocks(text: str, repo_id: str) -> None:
+    python = blocks(text, "python")
+    for block in python:
+        compile(block, "card", "exec")
+    for start in ("AutoModel.from_pretrained", "AutoTokenizer.from_pretrained", "SentenceTransformer"):
+        assert any(f'{start}("{repo_id}"' in block for block in python), start
+    serving, export = blocks(text, "bash")
+    assert f'hf download {repo_id} --include "modernbert/*" --local-dir model' in serving
+    assert '"$PWD/model:/data"' in serving
+    assert "text-embeddings-inference:cpu-latest" in serving
+    assert "--model-id /data/modernbert" in serving
+    assert f"recipes/export_onnx.py --model {repo_id} " in export
+    assert any("OnnxEncoder(" in block for block in python)
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_every_card_that_lies_here_has_every_section(name):
+    text = (ROOT / "model_cards" / name / "README.md").read_text()
+    found = sections(text)
+    assert {"How to use", "Intended use and limits", "Licence"} <= set(found)
+    assert all(found.values())
+    assert "- " in found["Intended use and limits"]
+    assert "nergy and carbon" in text
+    assert re.search(r"^\| (data|source) \|", text, flags=re.MULTILINE) or found["Data"]
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("license", [None, "mit"])
+def test_every_template_has_cost_limits_and_licence(template, license):
+    if template == "dataset_card.md":
+        text, paid = (render_dataset_card(license=license, cost=cost) for cost in (None, "9 USD"))
+    else:
+        runs: tuple[dict[str, object], ...] = ({}, {"hardware": "9 USD"})
+        text, paid = (render_model_card(run, template, license=license) for run in runs)
+    found = sections(text)
+    assert all(found.values())
+    assert "- " in found["Intended use and limits"]
+    assert found["Licence"].startswith("Not stated: " if license is None else "mit, as whoever")
+    assert UNMEASURED in text
+    assert UNMEASURED not in paid
+    assert "9 USD. Energy and carbon were not measured." in paid
 
 
 def test_a_run_brings_its_figures(tmp_path):
@@ -56,6 +121,32 @@ def test_a_run_brings_its_figures(tmp_path):
     kept = (path.parent / "run.json").read_text()
     assert str(tmp_path) not in kept
     assert "s3cret" not in kept
+
+
+def test_a_card_shows_what_its_run_holds(tmp_path):
+    """Parameters and data are the run's, not the size's or the recipe's; a form that is not there has no block."""
+    for name, stock in (("shared", True), ("apart", False)):
+        run = tmp_path / name
+        told = {"template": "search_card.md", "sections": [{"title": "Cells", "text": "Of the run."}]}
+        data = [{"name": "shoes", "documents": 7}]
+        write_run(run, config={}, results={"phases": [{"tokens": 5}]}, num_parameters=1234, data=data, card=told)
+        (run / "model.py").write_text("")
+        if stock:
+            (run / "modernbert").mkdir()
+            (run / "modernbert" / "config.json").write_text("{}")
+        for kind in ("model", "search"):
+            card = CardSettings(kind, "micro", "Mine", data="The recipe's.", making="Made.", repo_id="me/mine")
+            cards = RenderCardsSettings(str(tmp_path / kind), {"mine": card}, {"mine": str(run)})
+            text = render_cards(cards)[0].read_text()
+            found = sections(text)
+            assert "It has 1,234 parameters." in text
+            assert "| shoes |" in found["Training"]
+            assert "Data" not in found
+            assert (found["How it is made"], found["Cells"]) == ("Made.", "Of the run.")
+            assert ("--model-id /data/modernbert" in text) == stock
+            assert "trust_remote_code=True" in text
+            if stock:
+                check_model_blocks(found["How to use"], "me/mine")
 
 
 def test_what_is_not_there(tmp_path):

@@ -15,7 +15,7 @@ import yaml
 from ..hub import merge_card, render_dataset_card
 from ..hub.readme import split_card
 from ..hub.run_file import write_whole
-from .card_facts import audit_facts, classifier_facts, label_facts, select_facts, stage_rows
+from .card_facts import audit_facts, classifier_facts, label_cost, label_facts, select_facts, stage_rows
 from .figure import domain_figure
 from .manifest import ALL, Manifest, totals
 
@@ -93,6 +93,7 @@ def corpus_card(manifest: Manifest, repo_id: str | None = None) -> str:
         data_files=data_files(manifest),
         columns=columns,
         facts=measured,
+        cost=label_cost(details),
         **{name: facts.get(name) for name in ("config", "git_commit", "versions", "date")},
         folder=manifest.folder,
     )

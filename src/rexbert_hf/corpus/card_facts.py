@@ -32,6 +32,26 @@ def reasons_line(reasons: Mapping[str, int]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in ordered if count)
 
 
+def label_cost(details: Mapping[str, Details]) -> str | None:
+    """What the labels and their audit cost; None where no answer had a price.
+
+    The selection's answers are left out: the labels may have used the same ones.
+
+    Args:
+        details: of the stages, by name.
+
+    Example:
+        >>> label_cost({"label": {"currency": "USD", "used": {"cost": 1.5}}, "audit": {}})
+        'Labels and their audit: 1.50 USD'
+    """
+    costs: dict[str, float] = {}
+    for stage in (details.get("label") or {}, details.get("audit") or {}):
+        if paid := (stage.get("used") or {}).get("cost"):
+            costs[stage["currency"]] = costs.get(stage["currency"], 0.0) + paid
+    told = ", ".join(f"{cost:,.2f} {currency}" for currency, cost in costs.items())
+    return f"Labels and their audit: {told}" if told else None
+
+
 def select_facts(details: Details) -> list[dict[str, Any]]:
     """Domains with their shares, the largest first."""
     rows = [row for row in details.get("domains") or [] if row.get("labelled")]

@@ -34,6 +34,13 @@ class Pushable(Protocol):
         """Write the model and its metadata into a folder."""
 
 
+_LIMITS = """Meant to tell which documents of a crawl belong to the domain.
+
+- It repeats the errors of those who labelled its training documents, and was tested on documents of the same kind only.
+- Another threshold, another source or another language needs a test of its own."""
+_NO_LICENCE = "Not stated: it follows from the texts, and whoever trained the classifier on them has to state it."
+
+
 def classifier_card(
     classifier: Pushable,
     repo_id: str | None = None,
@@ -67,7 +74,8 @@ def classifier_card(
         parts += ["## What it reaches", table]
     if plot:
         parts.append(f"![Precision and recall by threshold]({plot})")
-    parts += ["## How it was made", _making(classifier, sources), END]
+    parts += ["## How it was made", _making(classifier, sources), "## Intended use and limits", _LIMITS]
+    parts += ["## Licence", f"{license}, as whoever trained it says." if license else _NO_LICENCE, END]
     return "\n\n".join(parts) + "\n"
 
 
@@ -114,6 +122,7 @@ def _making(classifier: Pushable, sources: Sequence[str]) -> str:
     if labellers := facts.get("labellers"):
         lines.append(f"- Labels by {', '.join(labellers)}.")
     lines += [f"- Texts: {source}" for source in sources]
+    lines.append("- Not measured: cost, energy and carbon.")
     return "\n".join(lines)
 
 

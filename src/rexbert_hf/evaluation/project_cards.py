@@ -1,8 +1,8 @@
 """The cards of `model_cards/`: what the project publishes or can make, rendered from measured figures only.
 
 A card's folder holds the `run.json` (and `evaluation.json`) of the run that measured it; without them the card says
-that no figures were measured, and how to make the thing. A corpus, pool or classifier brings the card that its own
-recipe rendered.
+that no figures were measured, how to make the thing, and of what data. A corpus, pool or classifier brings the card
+that its own recipe rendered.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM
 
 README = "README.md"
 PICTURES = ("*.svg", "*.png")
+STOCK = "modernbert"
+"""Folder of the stock form, within the folder of whatever holds a RexBERT encoder."""
 TEMPLATES = {"model": "model_card.md", "search": "search_card.md", "plain": "plain_card.md"}
+OWN_CARD = ("dataset", "plain")
+"""Kinds whose recipes render the whole card."""
 TAGS = {
     "model": ["rexbert", "e-commerce", "modernbert"],
     "search": ["sentence-transformers", "product-search", "e-commerce", "rexbert"],
@@ -41,6 +45,7 @@ class CardSettings:
         title: of the page.
         summary: what it is.
         making: how it is made, in Markdown.
+        data: what the recipe reads, in Markdown; left out where a run tells what it read.
         use: how it is used, in Markdown, where the template has no blocks of its own.
         repo_id: what the copy-paste blocks load.
         license: claimed for what was trained; None says that it is not stated.
@@ -55,6 +60,7 @@ class CardSettings:
     title: str = ""
     summary: str = ""
     making: str = ""
+    data: str = ""
     use: str = ""
     repo_id: str | None = None
     license: str | None = None
@@ -101,7 +107,7 @@ def render_cards(settings: RenderCardsSettings) -> list[Path]:
         folder = Path(settings.output_dir) / name
         folder.mkdir(parents=True, exist_ok=True)
         if name in settings.runs:
-            take_run(Path(settings.runs[name]), folder, whole_card=card.kind in ("dataset", "plain"))
+            take_run(Path(settings.runs[name]), folder, whole_card=card.kind in OWN_CARD)
         text = card_text(card, folder)
         if text is not None:
             write_whole(folder / README, text.encode("utf-8"))
@@ -112,6 +118,8 @@ def render_cards(settings: RenderCardsSettings) -> list[Path]:
 def take_run(run: Path, folder: Path, whole_card: bool) -> None:
     """Copy what a card is made of: figures, without secrets and without this machine's folders, and pictures.
 
+    Which forms of the model the run's folder holds is written down too: of them the card has blocks.
+
     Args:
         run: folder of a finished run.
         folder: of the card.
@@ -121,6 +129,9 @@ def take_run(run: Path, folder: Path, whole_card: bool) -> None:
         FileNotFoundError: if there is no finished run.
     """
     record = portable(redact(read_run(run)), run)
+    if not whole_card:
+        forms = {"stock_subfolder": STOCK if (run / STOCK / "config.json").is_file() else None}
+        record["card"] = {**(record.get("card") or {}), **forms, "remote_code": any(run.glob("*.py"))}
     write_whole(folder / RUN_FILE, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
     names = [EVALUATION_FILE, *([README] if whole_card else [])]
     pictures = [path for pattern in PICTURES for path in run.glob(pattern)]
@@ -137,11 +148,12 @@ def card_text(card: CardSettings, folder: Path) -> str | None:
         folder: with the figures, if there are any.
     """
     measured = (folder / RUN_FILE).is_file()
-    if measured and card.kind in ("dataset", "plain") and (folder / README).is_file():
+    if measured and card.kind in OWN_CARD and (folder / README).is_file():
         return None
-    sections = [{"title": "How it is made", "text": card.making}] if card.making else []
-    title = "With rexbert_hf" if card.kind == "dataset" else "How to use"  # a data set's card has that heading already
-    sections += [{"title": title, "text": card.use}] if card.use else []
+    run: dict[str, Any] = with_evaluation(folder) if measured else {}
+    use = "With rexbert_hf" if card.kind == "dataset" else "How to use"  # a data set's card has that heading already
+    texts = {"How it is made": card.making, "Data": "" if run.get("data") else card.data, use: card.use}
+    sections = [{"title": title, "text": text} for title, text in texts.items() if text]
     common: dict[str, Any] = {
         "repo_id": card.repo_id,
         "license": card.license,
@@ -151,22 +163,23 @@ def card_text(card: CardSettings, folder: Path) -> str | None:
         "sections": tuple(sections),
     }
     if card.kind == "dataset":
-        said = {"title": "Figures", "text": "No figures measured. Neither were cost, energy and carbon."}
+        said = {"title": "Figures", "text": "No figures measured."}
         return render_dataset_card(**{**common, "sections": (*sections, said)}, dataset_name=card.title or None)
-    return _model_card(card, folder, measured, common)
+    return _model_card(card, folder, run, common)
 
 
-def _model_card(card: CardSettings, folder: Path, measured: bool, common: dict[str, Any]) -> str:
-    run: dict[str, Any] = with_evaluation(folder) if measured else {"results": {}}
-    if card.size is not None and not (run.get("results") or {}).get("num_parameters"):
-        run["results"] = {**(run.get("results") or {}), "num_parameters": parameters_of(card.size)}
+def _model_card(card: CardSettings, folder: Path, run: dict[str, Any], common: dict[str, Any]) -> str:
+    results, told = run.get("results") or {}, run.get("card") or {}
+    if card.size is not None and not (results.get("num_parameters") or run.get("num_parameters")):
+        run = {**run, "results": {**results, "num_parameters": parameters_of(card.size)}}
     encoder = card.kind == "model"
     fields: dict[str, Any] = {
         **common,
+        "sections": (*common["sections"], *told.get("sections", ())),
         "model_name": card.title or None,
-        "remote_code": card.kind != "plain",
+        "remote_code": told.get("remote_code", card.kind != "plain"),
         "tags": TAGS[card.kind],
-        "stock_subfolder": "modernbert" if encoder else None,
+        "stock_subfolder": told.get("stock_subfolder", None if card.kind == "plain" else STOCK),
         "loss_plot": LOSS_PLOT if (folder / LOSS_PLOT).is_file() else None,
         "library_name": card.library_name or ("transformers" if encoder else "sentence-transformers"),
         "pipeline_tag": card.pipeline_tag or ("fill-mask" if encoder else "sentence-similarity"),

@@ -60,6 +60,7 @@ DATASET_FIELDS: dict[str, Any] = {
     "sources": (),
     "steps": (),
     "sections": (),
+    "cost": None,
     "config": None,
     "git_commit": None,
     "versions": None,
@@ -112,8 +113,8 @@ def render_model_card(run: Mapping[str, Any], template: str | None = None, **fie
     Args:
         run: the content of `run.json` (`read_run`): `config`, `results` (`phases`, `seconds`, `num_parameters`,
             `metrics` with the fields of `huggingface_hub.EvalResult`), `data`, `versions`, `hardware`, `date`,
-            `git_commit`, `resumed_from_step`; any of them may be missing. `card` holds fields for this very function,
-            and its `template`.
+            `git_commit`, `resumed_from_step`; any of them may be missing, and `num_parameters` may stand beside
+            `results`. `card` holds fields for this very function, and its `template`.
         template: a template of this package; None for the run's own, or that of encoders.
         fields: see `MODEL_FIELDS`; `repo_id` is what the copy-paste blocks load (`{{ repo }}` in the text of a
             section stands for it), `loss_plot` a file name in the
@@ -128,7 +129,8 @@ def render_model_card(run: Mapping[str, Any], template: str | None = None, **fie
         ('mit', True)
     """
     own = dict(run.get("card") or {})
-    chosen = own.pop("template", "model_card.md") if template is None else template
+    theirs = own.pop("template", "model_card.md")
+    chosen = theirs if template is None else template
     given = _with_defaults({**own, **fields}, MODEL_FIELDS, "render_model_card")
     run = portable(redact(plain(run)), given["folder"])
     results = run.get("results") or {}
@@ -153,7 +155,7 @@ def render_model_card(run: Mapping[str, Any], template: str | None = None, **fie
         "data": [source for source in run.get("data") or [] if isinstance(source, Mapping)],
         "languages": [found for found in results.get("languages") or [] if isinstance(found, Mapping)],
         "cost": _cost(run, results, phases),
-        "num_parameters": results.get("num_parameters"),
+        "num_parameters": results.get("num_parameters") or run.get("num_parameters"),
         "config_yaml": yaml.safe_dump(run["config"], sort_keys=False, allow_unicode=True) if run.get("config") else "",
         **{key: run.get(key) for key in ("date", "git_commit", "resumed_from_step")},
         "versions": run.get("versions") or {},
@@ -212,7 +214,7 @@ def render_dataset_card(template: str = "dataset_card.md", **fields: Any) -> str
             `fingerprint`; `data_files`: with `config_name` and `data_files`, what `load_dataset` finds its files by;
             `facts`: whatever a template of its own shows; `columns`: with `name`, `meaning`; `sources`: with `name`,
             `revision`, `license`; `steps`: with `name`, `kept`, `dropped`; `sections`: with `title`, `text` (Markdown,
-            shown as it is).
+            shown as it is); `cost`: in words, None where it was not measured.
 
     Raises:
         ValueError: for an unknown field, or when the metadata is not what the Hub accepts.
