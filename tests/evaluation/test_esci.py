@@ -63,6 +63,7 @@ def test_training_helps_and_is_the_same_again(tmp_path):
     assert one.metrics["spearman"] == pytest.approx(stats.spearmanr(*one.examples.T).statistic, abs=1e-9)
     assert one.metrics["pearson"] == pytest.approx(stats.pearsonr(*one.examples.T).statistic, abs=1e-9)
     assert set(one.slices) == {"typos", "casing", "word_order", "units"}
+    assert one.notes == ("mean pooling over token states: a model came without a pooling head",)
     kept = load_biencoder(BiEncoderSettings(base=str(tmp_path / "kept"), max_tokens=64))
     np.testing.assert_allclose(cosines(kept, data.test), one.examples[:, 1], atol=1e-5)
 

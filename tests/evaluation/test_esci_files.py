@@ -48,7 +48,7 @@ def test_the_published_pair_of_files_serves_three_tasks(tmp_path):
         ("lamp", "Red lamp", 1.0), ("lamp", "Shade", 0.66), ("mug", "Shade", 0.0),
     ]  # fmt: skip
     assert len(data.train) + len(data.dev) == 32
-    assert sorted(MaskedRecovery().load(source)) == ["Red lamp. Bright", "Shade"]
+    assert sorted(MaskedRecovery().load(source)) == ["Red lamp Bright", "Shade"]
     pq.write_table(pa.table({"query": ["lamp"]}), tmp_path / EXAMPLES)
     with pytest.raises(ValueError, match=r"examples.parquet: no column esci_label"):
         EsciSimilarity().load(source)
@@ -69,6 +69,9 @@ def test_search_takes_either_spelling_and_no_other_scale(tmp_path):
         protocol("relevance", (0, 1))
     with pytest.raises(ValueError, match=r"pairs.csv, row 1: the label 'X' is outside the set"):
         protocol("label", "EX")
+    for number in ("1", "0", "-1"):
+        with pytest.raises(ValueError, match=rf"pairs.csv, row 1: the label '{number}' is outside the set"):
+            protocol("label", ("E", number))
 
 
 def test_glue_can_be_pinned():

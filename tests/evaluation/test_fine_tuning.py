@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from transformers import pipeline
+from transformers import BertModel, pipeline
 from tuning_cases import answer_rows, class_rows, save_tiny, tag_rows
 
 from rexbert_hf.evaluation.fine_tuning import fine_tune
+from rexbert_hf.evaluation.fine_tuning_model import POOLER_DRAWN
 from rexbert_hf.evaluation.fine_tuning_rows import Row, check_rows
 from rexbert_hf.evaluation.task import Tuning
 from rexbert_hf.metrics.binary import best_f1_cut
@@ -213,8 +215,22 @@ def test_a_label_of_dev_that_training_lacks_is_an_error(folders):
 
 
 def test_a_one_class_test_split_is_an_error():
-    with pytest.raises(ValueError, match="all 2 rows of the test split have the label 'x'"):
-        check_rows("sequence", [Row("a", label="x"), Row("b", label="x")], ["x", "y"], "test")
+    with pytest.raises(ValueError, match=r"^data/a\.tsv: all 2 rows of the test split have the label 'x'"):
+        check_rows("sequence", [Row("a", label="x"), Row("b", label="x")], ["x", "y"], "test", source="data/a.tsv")
+    with pytest.raises(ValueError, match=r"^data/a\.tsv: the dev split is empty"):
+        check_rows("sequence", [], ["x", "y"], "dev", source="data/a.tsv")
+
+
+def test_a_drawn_pooler_is_said(folders, tmp_path):
+    """A masked-LM checkpoint of BERT has none, and a head of classes reads it."""
+    shutil.copytree(folders["bert"], tmp_path / "whole")
+    BertModel.from_pretrained(folders["bert"]).save_pretrained(tmp_path / "whole")
+    rows, still = class_rows(8), Tuning((1e-12,), (1,), 8)
+    found = {
+        name: fine_tune(folder, "sequence", rows, rows, tuning=still).notes
+        for name, folder in (*folders.items(), ("whole", tmp_path / "whole"))
+    }
+    assert found == {"rexbert": (), "bert": (POOLER_DRAWN,), "whole": ()}
 
 
 def test_a_checkpoint_without_the_encoder_is_refused(tmp_path, folders):

@@ -8,7 +8,9 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
+from rexbert_hf.evaluation.classification import ProductClassification
 from rexbert_hf.evaluation.hf_metrics import METRICS, load_metric
+from rexbert_hf.evaluation.task_splits import TaskData
 
 RNG = np.random.default_rng(0)
 GOLD, SAID = RNG.integers(0, 2, 200), RNG.integers(0, 2, 200)
@@ -96,6 +98,23 @@ def test_all_ranking_figures_are_over_the_queries_with_a_relevant_product(tmp_pa
     assert [found[f"{name}@10"] for name in ("judged", "E", "S", "O")] == pytest.approx([2 / 3, 1 / 3, 0, 2 / 3])
     with pytest.raises(ValueError, match="none of 1 queries has a product of grade 1"):
         metric.compute(references=grades[1:], predictions=scores[1:])
+
+
+def test_macro_f1_of_label_sets_is_scikit_learns_and_the_tasks_by_option():
+    """A label that occurs nowhere counts as 0, or not at all."""
+    task = ProductClassification()
+    rows = [{"title": f"t{i}", "category_path": [path]} for i, path in enumerate("ABC")]
+    examples = [task.read_row(row, "row") for row in rows]
+    data = TaskData(examples, examples, examples, labels=task.labels_of(examples))
+    gold, said = [[1, 0, 0], [0, 1, 0], [1, 0, 0]], [[1, 0, 0], [1, 0, 0], [1, 0, 0]]
+    metric = load_metric("label_sets", keep_in_memory=True)
+    found = metric.compute(references=gold, predictions=said)["macro_f1"]
+    assert found == pytest.approx(sk.f1_score(gold, said, average="macro", zero_division=0), abs=1e-9)
+    assert found == pytest.approx(0.8 / 3, abs=1e-9)
+    found = metric.compute(references=gold, predictions=said, absent="skip")["macro_f1"]
+    of_task = task.measure([examples[0], examples[1], examples[0]], [[0], [0], [0]], data)[1]["macro_f1"]
+    assert found == pytest.approx(of_task, abs=1e-9)
+    assert found == pytest.approx(0.8 / 2, abs=1e-9)
 
 
 def test_metrics_combine(tmp_path):

@@ -173,6 +173,8 @@ def test_held_out_lines_of_a_folder(tmp_path):
     found = MaskedRecovery().load(TaskSource(data_dir=tmp_path))
     assert sorted(found) == sorted(line for line in lines if split_of(line) == "test")
     assert len(found) > 3
+    whole = MaskedRecovery().load(TaskSource(data_dir=tmp_path, budget="full"))
+    assert whole == [line for line in lines if split_of(line) == "test"], "as many as there are, in their order"
     with pytest.raises(DataMissing, match=r"masked_recovery: no \*.txt.gz in"):
         MaskedRecovery().load(TaskSource(data_dir=tmp_path / "text"))
 

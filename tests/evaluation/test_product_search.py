@@ -12,11 +12,12 @@ from transformers import BertConfig, BertModel
 
 from rexbert_hf.catalog import load_sample
 from rexbert_hf.data.vocabulary import train_tokenizer
+from rexbert_hf.evaluation.cache import cell_key
 from rexbert_hf.evaluation.product_search import ProductSearch, figures_of
-from rexbert_hf.evaluation.product_search_tuned import ProductSearchTuned
+from rexbert_hf.evaluation.product_search_tuned import ProductSearchTuned, search_settings
 from rexbert_hf.evaluation.runner import check_result
 from rexbert_hf.evaluation.search_data import ESCI_SCALE, HOMEDEPOT_SCALE, SearchProtocol, load_protocol
-from rexbert_hf.evaluation.task import DataMissing, TaskOptions, TaskSource, Tuning
+from rexbert_hf.evaluation.task import DataMissing, TaskOptions, TaskSource, Tuning, content_hash
 from rexbert_hf.evaluation.tuning import TuningChanges
 from rexbert_hf.metrics import Judgements
 from rexbert_hf.retrieval.pairs.events import QuerySplit
@@ -73,7 +74,7 @@ def test_figures_name_their_gains_and_come_with_what_was_judged(shop, bm25):
     check_result(ProductSearch(), bm25)
     wanted = {"recall@10", "recall@100", "judged@10", "judged@100", "condensed_recall@10", "E@100", "S@100", "O@100"}
     wanted |= {"E+S@100", "judged_E@100", "ndcg@10[E1/S.1/C.01/I0]", "ndcg@10[E1/S.66/C.33/I0]"}
-    wanted |= {"condensed_ndcg@10[E1/S.1/C.01/I0]"}
+    wanted |= {"condensed_ndcg@10[E1/S.1/C.01/I0]", "E@16", "S@16", "judged@16"}
     assert wanted <= set(bm25.metrics)
     assert not [name for name in bm25.metrics if "ndcg@10" in name and "[" not in name]
     assert bm25.metrics["E@100"] + bm25.metrics["S@100"] + bm25.metrics["O@100"] == pytest.approx(1)
@@ -92,6 +93,10 @@ def test_gains_and_shares_by_hand():
     script = (0.66 * logs[0] + logs[2] + 0.33 * logs[3]) / (logs[0] + 0.66 * logs[1] + 0.33 * logs[2])
     assert found["ndcg@10[E1/S.66/C.33/I0]"] == pytest.approx(script)
     assert (found["E@100"], found["S@100"], found["O@100"], found["judged@100"]) == (0.25, 0.25, 0.5, 0.75)
+    ranked[0, 4:20] = np.arange(20, 36)
+    found = {name: float(value[0]) for name, value in figures_of(ranked, judged, ESCI_SCALE).items()}
+    assert (found["E@16"], found["judged@16"], found["judged@100"]) == (1 / 16, 3 / 16, 3 / 20)
+    ranked[0, 4:] = -1
     graded = Judgements.from_pairs([0, 0, 0], [1, 2, 3], [2.0, 3.0, 2.67], 1)
     found = {name: float(value[0]) for name, value in figures_of(ranked, graded, HOMEDEPOT_SCALE).items()}
     best = 3 * logs[0] + (2**1.67 - 1) * logs[1] + logs[2]
@@ -140,8 +145,27 @@ def test_fine_tuning_learns_and_leaves_the_model(bare, tmp_path):
     options = TaskOptions(max_length=16, tuning=Tuning((5e-3,), (2,), 64), keep=tmp_path / "kept", device="cpu")
     after = ProductSearchTuned().run(str(bare), shop, 0, options)
     assert after.metrics["recall@10"] > before.metrics["recall@10"] + 0.05
+    bare_note = "mean pooling over token states: a model came without a pooling head"
+    assert bare_note in before.notes
+    assert bare_note in after.notes
     kept = ProductSearch().run(str(tmp_path / "kept"), shop, 0, TaskOptions(max_length=16))
     assert kept.metrics["recall@10"] == pytest.approx(after.metrics["recall@10"], abs=1e-9)
+    assert bare_note not in kept.notes
+
+
+def test_another_precision_or_training_is_another_cell(monkeypatch, tmp_path):
+    """A cache that moves to a CPU with bfloat16 must not mix what both compute."""
+    shop, task, options = small_shop(), ProductSearchTuned(), TaskOptions(device="cpu")
+
+    def key(has_bf16):
+        monkeypatch.setattr("rexbert_hf.retrieval.training.finetune.fast_bfloat16", lambda use_cpu: has_bf16)
+        settings = search_settings("dssm", shop, 0, options, Tuning((1e-2,), (1,), 64), tmp_path)
+        assert settings.trainer.bf16 is has_bf16
+        return cell_key(task, "model", "data", 0, options)
+
+    assert key(True) != key(False)
+    former = content_hash(task.name, 1, "model", "data", 0, task.config(options))
+    assert key(False) != former, "version 1 drew dropout otherwise"
 
 
 def test_a_model_with_two_encoders_is_measured_as_it_is(bare, tmp_path):

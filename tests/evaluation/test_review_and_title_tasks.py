@@ -35,6 +35,8 @@ PERFECT = {"attribute_extraction": 0.97}
 class Oracle:
     """Answers as the head would, from the labels of the rows."""
 
+    notes = ("of the model",)
+
     def __init__(self, head, labels, wrong=False):
         self.head, self.labels, self.wrong = head, list(labels), wrong
 
@@ -82,6 +84,7 @@ def test_right_and_wrong_models(name, oracle):
     assert {kind: score >= least for kind, score in best.slices.items()} == dict.fromkeys(best.slices, True)
     assert set(task.slice_kinds) - {"units"} <= set(best.slices)
     assert best.counts["test"] == len(data.test) == len(best.examples)
+    assert best.notes == (*data.notes, "of the model")
     worst = task.run("wrong", data, 0, TaskOptions())
     assert worst.metrics[task.metric] == 0.0
     guessed = task.run("random", data, 0, TaskOptions())
@@ -109,6 +112,29 @@ def test_resamples_are_scored_from_sums(name):
     sums = result.examples[draws].sum(axis=1)
     together = task.score_sums(sums, len(result.examples))
     assert together.tolist() == pytest.approx([task.score(result.examples[draw]) for draw in draws], abs=1e-12)
+
+
+@pytest.mark.parametrize(("rare", "slices"), [(20, {"rare_brands": 1.0}), (19, {})])
+def test_titles_of_rare_brands_are_a_slice_where_there_are_enough(rare, slices, monkeypatch):
+    class KnowsRare(Oracle):
+        def predict(self, rows):
+            right, wrong = super().predict(rows), self.wrong_answers(rows)
+            return np.array(
+                [a if row.text.startswith("Zed") else b for row, a, b in zip(rows, right, wrong, strict=True)]
+            )
+
+    def titles(acme, zed):
+        brands = ["Acme"] * acme + ["Zed"] * zed
+        rows = ({"title": f"{brand} no {i}", "category_path": ["AB"[i % 2]]} for i, brand in enumerate(brands))
+        return [task.read_row(row, "row") for row in rows]
+
+    task = make_task("product_classification")
+    monkeypatch.setattr(task, "slice_kinds", ())
+    monkeypatch.setattr(tuned_task, "fine_tune", lambda model, head, *_, labels, **__: KnowsRare(head, labels))
+    data = TaskData(titles(30, 4), titles(2, 2), titles(30, rare), labels=("A", "B"))
+    result = task.run("rare", data, 0, TaskOptions())
+    assert result.slices == slices
+    assert result.metrics["accuracy"] == pytest.approx(rare / (30 + rare), abs=1e-9)
 
 
 def test_options_reach_the_training(oracle):
@@ -284,7 +310,7 @@ def test_a_missing_column_is_named(tmp_path):
 
 @pytest.mark.parametrize("name", ["aspect_sentiment", "product_classification", "chinese_review_category"])
 def test_a_one_class_test_set_is_refused(name, tmp_path):
-    with pytest.raises(ValueError, match="all 12 rows of the test split have the label"):
+    with pytest.raises(ValueError, match=f"^{tmp_path}/set: all 12 rows of the test split have the label"):
         make_task(name).load(rows_with(name, "test", lambda rows: [rows[0]] * 12, tmp_path))
 
 
@@ -293,7 +319,7 @@ def test_an_empty_split_is_refused(tmp_path):
     folder.mkdir()
     for part in ("train", "dev", "test"):
         (folder / f"{part}.json").write_text(json.dumps({"data": []}))
-    with pytest.raises(ValueError, match="the train split is empty"):
+    with pytest.raises(ValueError, match=f"^{folder}: the train split is empty"):
         make_task("review_qa").load(TaskSource(data_dir=tmp_path))
 
 

@@ -65,12 +65,12 @@ class TestBesideTrecEval:
         ours = recall_at_k(grades_of(ranked, judged), relevant, k, least)
         theirs = reference(ir_measures.R(rel=least) @ k, ranked, judged)
         assert np.isnan(ours[relevant == 0]).all()
-        np.testing.assert_allclose(ours[relevant > 0], theirs[relevant > 0], atol=1e-9)
+        np.testing.assert_allclose(ours[relevant > 0], theirs[relevant > 0], rtol=0, atol=1e-9)
 
     def test_reciprocal_rank(self, seed, k):
         ranked, judged = draw(seed)
         ours = mrr_at_k(grades_of(ranked, judged), k, 2)
-        np.testing.assert_allclose(ours, reference(ir_measures.RR(rel=2) @ k, ranked, judged), atol=1e-9)
+        np.testing.assert_allclose(ours, reference(ir_measures.RR(rel=2) @ k, ranked, judged), rtol=0, atol=1e-9)
 
     def test_ndcg(self, seed, k):
         """trec_eval's gain is the grade itself."""
@@ -79,7 +79,7 @@ class TestBesideTrecEval:
         theirs = reference(ir_measures.nDCG @ k, ranked, judged)
         there = judged.count(1) > 0
         assert np.isnan(ours[~there]).all()
-        np.testing.assert_allclose(ours[there], theirs[there], atol=1e-9)
+        np.testing.assert_allclose(ours[there], theirs[there], rtol=0, atol=1e-9)
 
     def test_ndcg_with_other_gains(self, seed, k):
         ranked, judged = draw(seed)
@@ -88,16 +88,16 @@ class TestBesideTrecEval:
         ours = ndcg_at_k(np.maximum(np.exp2(grades_of(ranked, judged) - 1) - 1, 0), worth, k)
         theirs = reference(ir_measures.nDCG(gains=gains) @ k, ranked, judged)
         there = judged.count(2) > 0
-        np.testing.assert_allclose(ours[there], theirs[there], atol=1e-9)
+        np.testing.assert_allclose(ours[there], theirs[there], rtol=0, atol=1e-9)
 
     def test_condensed_lists(self, seed, k):
         ranked, judged = draw(seed)
         grades = condense(grades_of(ranked, judged))
         there = judged.count(1) > 0
         theirs = reference(ir_measures.nDCG @ k, ranked, judged, only_judged=True)
-        np.testing.assert_allclose(ndcg_at_k(grades, judged, k)[there], theirs[there], atol=1e-9)
+        np.testing.assert_allclose(ndcg_at_k(grades, judged, k)[there], theirs[there], rtol=0, atol=1e-9)
         theirs = reference(ir_measures.R @ k, ranked, judged, only_judged=True)
-        np.testing.assert_allclose(recall_at_k(grades, judged.count(1), k)[there], theirs[there], atol=1e-9)
+        np.testing.assert_allclose(recall_at_k(grades, judged.count(1), k)[there], theirs[there], rtol=0, atol=1e-9)
 
     def test_judged_share(self, seed, k):
         """ir-measures divides by k; ours by what was retrieved, which is the same for lists of k or more."""
@@ -105,7 +105,7 @@ class TestBesideTrecEval:
         long = (ranked[:, :k] >= 0).all(axis=1)
         ours = judged_at_k(grades_of(ranked, judged), ranked, k)
         theirs = reference(ir_measures.Judged @ k, ranked, judged)
-        np.testing.assert_allclose(ours[long], theirs[long], atol=1e-9)
+        np.testing.assert_allclose(ours[long], theirs[long], rtol=0, atol=1e-9)
 
     def test_label_shares_are_precisions(self, seed, k):
         """E@k is the precision at the grade of an exact match; E+S at that of a substitute; S and O are differences."""
@@ -115,4 +115,4 @@ class TestBesideTrecEval:
         exact = reference(ir_measures.P(rel=3) @ k, ranked, judged)
         both = reference(ir_measures.P(rel=2) @ k, ranked, judged)
         for name, theirs in (("E", exact), ("E+S", both), ("S", both - exact), ("O", 1 - both)):
-            np.testing.assert_allclose(ours[name][long], theirs[long], atol=1e-9)
+            np.testing.assert_allclose(ours[name][long], theirs[long], rtol=0, atol=1e-9)

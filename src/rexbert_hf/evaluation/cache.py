@@ -60,7 +60,10 @@ def cell_key(task: Task, model_key: str, fingerprint: str, seed: int, options: T
 
 
 def _device(options: TaskOptions) -> list[str]:
-    """The kind of device: accelerators compute in bfloat16, so their figures are others. Nothing for the CPU."""
+    """The kind of device: accelerators compute in bfloat16, so their figures are others. Nothing for the CPU.
+
+    A task that takes bfloat16 on CPUs that have it says so in its `config`.
+    """
     named = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     kind = torch.device(named).type
     return [] if kind == "cpu" else [kind]

@@ -21,6 +21,7 @@ from sentence_transformers.sentence_transformer.losses import CoSENTLoss
 from rexbert_hf.catalog import LABELS, load_sample, read_label, read_records
 from rexbert_hf.evaluation.esci_files import esci_rows, is_esci
 from rexbert_hf.evaluation.fine_tuning_rows import Row
+from rexbert_hf.evaluation.searchers import pooling_note
 from rexbert_hf.evaluation.shared_scores import GradeScores
 from rexbert_hf.evaluation.task import RANDOM, DataMissing, TaskOptions, TaskResult, TaskSource, Tuning
 from rexbert_hf.evaluation.task_splits import NO_TEST, Example, TaskData, hash_split
@@ -142,7 +143,8 @@ class EsciSimilarity(GradeScores, TunedTask):
             slices[kind] = self.score(self.measure(changed, cosines(encoder, changed, options.batch_size), data)[0])
         figures |= {f"zero_shot_{name}": value for name, value in before.items()}
         sizes = {name: len(part) for name, part in data.named().items()}
-        return TaskResult(figures, statistics, {**sizes, **data.counts}, slices, data.notes)
+        notes = (*data.notes, *pooling_note(model, options))
+        return TaskResult(figures, statistics, {**sizes, **data.counts}, slices, notes)
 
     def _best(self, encoder: SentenceTransformer, data: TaskData, tuning: Tuning, seed: int) -> SentenceTransformer:
         best, found = -np.inf, None

@@ -81,6 +81,7 @@ class FineTuned:
         max_length: longest input in tokens.
         batch_size: texts of one forward pass.
         trials: all cells of the grid; the best one is what `model` holds.
+        notes: what a reader of its figures must know.
     """
 
     model: nn.Module
@@ -89,6 +90,7 @@ class FineTuned:
     max_length: int
     batch_size: int = 64
     trials: list[Trial] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
     @property
     def labels(self) -> list[str]:
@@ -226,11 +228,11 @@ def fine_tune(
     for rate, epochs in tuning.cells():
         with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
             torch.manual_seed(seed)
-            found = load_head_model(folder, made, tokenizer, pooling).to(place)
-            made.begin(found, train)
+            found, notes = load_head_model(folder, made, tokenizer, pooling)
+            made.begin(found.to(place), train)
             limit = length_limit(found, tokenizer, max_length)
             features = features or made.encode(tokenizer, train, limit, learn=True)
-            fitted = FineTuned(found, tokenizer, made, limit, 2 * tuning.batch_size)
+            fitted = FineTuned(found, tokenizer, made, limit, 2 * tuning.batch_size, notes=notes)
             loop = _Loop(fitted, features, dev, metric or made.score, warmup, weight_decay)
             trials.append(loop.run(rate, epochs, tuning.batch_size, np.random.default_rng(seed)))
         if best is None or trials[-1].best > max(trial.best for trial in trials[:-1]):

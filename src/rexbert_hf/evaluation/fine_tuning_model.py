@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,14 +15,16 @@ from transformers.utils import logging
 from rexbert_hf.evaluation.fine_tuning_heads import SequenceHead
 from rexbert_hf.evaluation.task import ModelUnfit
 
+POOLER_DRAWN = "a model came without weights of its pooler: they were drawn like the head's"
+
 _ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout")
 """Set to 0: with it, attention leaves the fast kernels of the CPU. Dropout of the hidden states stays."""
 
 
 def load_head_model(
     folder: Path, head: SequenceHead, tokenizer: PreTrainedTokenizerBase, pooling: str | None = None
-) -> nn.Module:
-    """Load an encoder with a head of drawn weights.
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """Load an encoder with a head of drawn weights, and what a reader must know of what was drawn.
 
     Args:
         folder: of any encoder or masked-LM model.
@@ -44,11 +45,10 @@ def load_head_model(
     if tokenizer.pad_token_id is None:
         raise ModelUnfit(f"{folder}: its tokenizer has no padding token")
     model, report = load_as(head.auto, folder, config, **fields)
-    missing = missing_weights(model, report)
+    missing, pooler = missing_weights(model, report)
     if missing:
         raise ValueError(f"{folder}: {len(missing)} weights of the encoder are missing, {missing[0]} among them")
-    found: nn.Module = model
-    return found
+    return model, (POOLER_DRAWN,) if pooler else ()
 
 
 def read_config(folder: Path) -> Any:
@@ -101,17 +101,19 @@ def quiet_loading() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def missing_weights(model: Any, report: dict[str, Any], but: str = r"pooler\.") -> list[str]:
-    """Names of the encoder's own weights that the checkpoint lacked and transformers drew.
+def missing_weights(model: Any, report: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Names of the encoder's own weights that the checkpoint lacked and transformers drew, and of its pooler's.
+
+    A pooler belongs to the head: masked-LM checkpoints have none, and it may be drawn.
 
     Args:
         model: with an encoder of the name `base_model_prefix`.
         report: of `from_pretrained(output_loading_info=True)`.
-        but: pattern of weights that may be missing: a pooler belongs to the head.
     """
     prefix = f"{model.base_model_prefix}."
     names = sorted(name for name in report["missing_keys"] if name.startswith(prefix))
-    return [name for name in names if not re.match(but, name[len(prefix) :])]
+    pooler = [name for name in names if name.startswith(f"{prefix}pooler.")]
+    return [name for name in names if name not in pooler], pooler
 
 
 def first_line(error: Exception) -> str:

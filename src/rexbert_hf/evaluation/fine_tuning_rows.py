@@ -34,7 +34,12 @@ class Row(NamedTuple):
 
 
 def check_rows(
-    head: HeadName, rows: Sequence[Row], labels: Sequence[str], name: str, several: bool = True
+    head: HeadName,
+    rows: Sequence[Row],
+    labels: Sequence[str],
+    name: str,
+    several: bool = True,
+    source: str | None = None,
 ) -> Sequence[Row]:
     """Return the rows if a head can be trained or tested on them.
 
@@ -44,6 +49,7 @@ def check_rows(
         labels: classes or tags that exist.
         name: of the split, for messages.
         several: more than one class must occur: the figures of a one-class test set mean nothing.
+        source: file, folder or data set that the rows come from, for messages.
 
     Raises:
         ValueError: if there is no row, a label is outside the set, or a row does not fit its label.
@@ -56,24 +62,25 @@ def check_rows(
     """
     if head not in get_args(HeadName):
         raise ValueError(f"no head '{head}': choose one of {', '.join(get_args(HeadName))}")
+    place = "" if source is None else f"{source}: "
     if not len(rows):
-        raise ValueError(f"the {name} split is empty: give it rows")
+        raise ValueError(f"{place}the {name} split is empty: give it rows")
     known, check = set(labels), _CHECKS[head]
     for number, row in enumerate(rows):
         problem = check(row, known, labels)
         if problem:
-            raise ValueError(f"{row.where or f'{name} row {number}'}: {problem}")
+            raise ValueError(f"{row.where or f'{place}{name} row {number}'}: {problem}")
     if several and head != "span":
-        _check_several(head, rows, name)
+        _check_several(head, rows, name, place)
     return rows
 
 
-def _check_several(head: HeadName, rows: Sequence[Row], name: str) -> None:
+def _check_several(head: HeadName, rows: Sequence[Row], name: str, place: str) -> None:
     seen = {tuple(sorted(row.label)) if head == "multi_label" else row.label for row in rows if head != "token"}
     seen |= {tag for row in rows if head == "token" for tag in row.label}
     if len(seen) < 2:
         raise ValueError(
-            f"all {len(rows)} rows of the {name} split have the label {next(iter(seen))!r}: give it others"
+            f"{place}all {len(rows)} rows of the {name} split have the label {next(iter(seen))!r}: give it others"
         )
 
 

@@ -1,7 +1,9 @@
 """The pure functions of `rexbert_hf.metrics` as `evaluate.Metric` objects, without the network.
 
 `evaluate.load` fetches a script from the Hub for every metric; these are classes of the package. What is computed is
-the pure function and nothing else, so the figures are those of the tasks. Gold comes as `references`.
+the pure function and nothing else, so the figures are those of the tasks, with one exception: by default the macro F1
+of `label_sets` is scikit-learn's for label matrices, where a label that occurs nowhere counts as 0. The task
+product_classification leaves such labels out: `compute(absent="skip")`. Gold comes as `references`.
 """
 
 from __future__ import annotations
@@ -124,6 +126,7 @@ def _classes(references: Any, predictions: Any) -> dict[str, float]:
 
 
 def _label_sets(references: Any, predictions: Any, absent: str = "zero") -> dict[str, float]:
+    """`absent` as in `label_scores`, but with scikit-learn's rule for label matrices by default."""
     counts = classification.label_counts(np.array(references) > 0, np.array(predictions) > 0)
     return classification.label_scores(counts, absent)
 

@@ -132,7 +132,7 @@ def pair_example(left: Any, right: Any, label: Any, where: str) -> Example:
         where: file and row.
 
     Raises:
-        ValueError: if the label is something else or a title is no text.
+        ValueError: if the label is something else, or a title is empty or no text.
 
     Example:
         >>> pair_example("red mug", "mug, red", 1, "row 0").row.label
@@ -141,8 +141,8 @@ def pair_example(left: Any, right: Any, label: Any, where: str) -> Example:
     name = CLASSES[int(label)] if str(label) in ("0", "1") else str(label)
     if name not in CLASSES:
         raise ValueError(f"{where}: the label {label!r} is outside the set (0, 1)")
-    if not isinstance(left, str) or not isinstance(right, str):
-        raise ValueError(f"{where}: both titles must be texts")
+    if not all(isinstance(title, str) and title.strip() for title in (left, right)):
+        raise ValueError(f"{where}: both titles must be texts that are not empty")
     return Example(Row(left, right, name, where), CLASSES.index(name), left)
 
 
@@ -209,6 +209,8 @@ class PriceRunnerMatching(ClusterMatching):
         for number, row in enumerate(rows, start=1):
             if len(row) != 7:
                 raise ValueError(f"{path}, line {number}: {len(row)} fields where 7 are wanted")
+            if not row[1].strip() or not row[3].strip():
+                raise ValueError(f"{path}, line {number}: the title or the cluster is empty")
         return self.of_offers([Offer(row[1], row[3], row[5]) for row in rows])
 
 
@@ -230,7 +232,13 @@ class ShopeeMatching(ClusterMatching):
             raise DataMissing(f"{self.name}: no train.csv.zip in {folder}")
         columns = {"title": "title", "group": "label_group"}
         rows = read_records(str(path), columns, features=Features(dict.fromkeys(columns, Value("string"))))
-        return self.of_offers([Offer(unescaped(row["title"]), row["group"]) for row in rows])
+        offers = []
+        for number, row in enumerate(rows):
+            title = unescaped(row["title"] or "")
+            if not title.strip() or not row["group"]:
+                raise ValueError(f"{path}, row {number}: the title or the label_group is empty")
+            offers.append(Offer(title, row["group"]))
+        return self.of_offers(offers)
 
 
 def unescaped(text: str) -> str:

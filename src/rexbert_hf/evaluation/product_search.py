@@ -16,10 +16,12 @@ from rexbert_hf.evaluation.robustness import KINDS, RARE_BRANDS, names_rare_bran
 from rexbert_hf.evaluation.search_data import Scale, SearchProtocol, load_protocol
 from rexbert_hf.evaluation.searchers import BM25, Searcher, make_searcher
 from rexbert_hf.evaluation.task import RANDOM, Task, TaskOptions, TaskResult, TaskSource
-from rexbert_hf.metrics import Judgements, grades_of, recall_at_k
+from rexbert_hf.metrics import Judgements, grades_of, judged_at_k, recall_at_k
 from rexbert_hf.retrieval.training.evaluator import search_metrics
 
 PRIMARY = "recall@100"
+PAGE = 16
+"""Depth of the paper's table 3, at which shares of exact matches and substitutes are reported too."""
 
 
 class ProductSearch(Task):
@@ -46,6 +48,7 @@ class ProductSearch(Task):
     keeps_splits: ClassVar[bool] = True
     baselines: ClassVar[tuple[str, ...]] = (RANDOM, BM25)
     hub_task: ClassVar[str] = "information-retrieval"
+    version: ClassVar[int] = 2
 
     def load(self, source: TaskSource) -> SearchProtocol:
         """As `Task.load`."""
@@ -109,6 +112,7 @@ def figures_of(ranked: np.ndarray, judged: Judgements, scale: Scale) -> dict[str
     for name, gain in scale.gains.items():
         values = search_metrics(ranked, judged, scale.relevant, gain, (10, 100), (scale.exact, scale.substitute))
         found |= {_with_gains(key, name): value for key, value in values.items()}
+    found[f"judged@{PAGE}"] = judged_at_k(grades_of(ranked, judged), ranked, PAGE)
     return found
 
 

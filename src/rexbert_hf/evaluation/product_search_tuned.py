@@ -14,11 +14,11 @@ from transformers import set_seed
 
 from rexbert_hf.evaluation.product_search import ProductSearch, search_result
 from rexbert_hf.evaluation.search_data import SearchProtocol
-from rexbert_hf.evaluation.searchers import BM25, DSSM, DenseSearcher, make_searcher
+from rexbert_hf.evaluation.searchers import BM25, DSSM, DenseSearcher, make_searcher, pooling_note
 from rexbert_hf.evaluation.task import RANDOM, TaskOptions, TaskResult, Tuning
 from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings, find_base, load_biencoder
 from rexbert_hf.retrieval.training.dssm import fold_dssm
-from rexbert_hf.retrieval.training.finetune import prepare_device, train_and_measure, training_texts
+from rexbert_hf.retrieval.training.finetune import prepare_device, train_and_measure, training_texts, uses_bf16
 from rexbert_hf.retrieval.training.finetune_settings import (
     FinetuneSettings,
     LossSettings,
@@ -50,14 +50,16 @@ class ProductSearchTuned(ProductSearch):
     name: ClassVar[str] = "product_search_tuned"
     title: ClassVar[str] = "Product search, fine-tuned"
     trains: ClassVar[bool] = True
+    version: ClassVar[int] = 2
     baselines: ClassVar[tuple[str, ...]] = (RANDOM, BM25, DSSM)
 
     def config(self, options: TaskOptions) -> dict[str, Any]:
-        """As `Task.config`; what the user leaves open of a grid is this task's own."""
+        """As `Task.config`, with the precision; what the user leaves open of a grid is this task's own."""
+        precision = {"bf16": trains_in_bf16(options)}
         if options.tuning is None:
-            return super().config(options)
+            return {**super().config(options), **precision}
         own, dssm = (replace(options, tuning=_tuning(options, model)) for model in ("", DSSM))
-        return {**super().config(own), "dssm": dssm.config()["tuning"]}
+        return {**super().config(own), "dssm": dssm.config()["tuning"], **precision}
 
     def run(self, model: str, data: SearchProtocol, seed: int, options: TaskOptions) -> TaskResult:
         """As `Task.run`."""
@@ -67,6 +69,7 @@ class ProductSearchTuned(ProductSearch):
         tuned, notes = self.fit(model, data, seed, options)
         if options.keep is not None:
             fold_dssm(tuned).save_pretrained(str(options.keep), create_model_card=False)
+        notes += () if model == DSSM else pooling_note(model, options)
         return search_result(DenseSearcher(tuned, data.product_texts, options.batch_size), data, options, notes)
 
     def fit(
@@ -108,6 +111,15 @@ class ProductSearchTuned(ProductSearch):
             results = train_and_measure(settings, data.data, made)
         history: list[dict[str, Any]] = results.get("validation") or [{"recall@100": 0.0}]
         return made, max(entry["recall@100"] for entry in history)
+
+
+def trains_in_bf16(options: TaskOptions) -> bool:
+    """Whether fine-tuning takes bfloat16. Some CPUs have it and some do not, so the device's kind does not say it.
+
+    Args:
+        options: of the run.
+    """
+    return uses_bf16(SearchTrainerSettings(use_cpu=options.device == "cpu"))
 
 
 def _tuning(options: TaskOptions, model: str) -> Tuning:
@@ -164,6 +176,7 @@ def search_settings(
             learning_rate=rate,
             save_epochs=epochs,
             logging_steps=50,
+            bf16=trains_in_bf16(options),
             use_cpu=options.device == "cpu",
         ),
         seed=seed,

@@ -111,9 +111,19 @@ def biencoder(model: str, options: TaskOptions) -> tuple[Any, tuple[str, ...]]:
     made = load_biencoder(settings)
     if options.device is not None:
         made = made.to(options.device)
-    bare = not (find_base(model) / "modules.json").exists()
-    notes = (f"{options.pooling or 'mean'} pooling over token states: a model came without a pooling head",)
-    return made, notes if bare else ()
+    return made, pooling_note(model, options)
+
+
+def pooling_note(model: str, options: TaskOptions) -> tuple[str, ...]:
+    """Says that a bi-encoder pools as nobody trained it to; nothing where the model brings a pooling head.
+
+    Args:
+        model: folder or Hub name.
+        options: of the run.
+    """
+    if (find_base(model) / "modules.json").exists():
+        return ()
+    return (f"{options.pooling or 'mean'} pooling over token states: a model came without a pooling head",)
 
 
 def make_searcher(

@@ -51,7 +51,7 @@ class DataSettings:
         data_dir: folder of raw public files (homedepot/train.csv.zip, glue/RTE, ...; docs/tasks.md lists them).
         datasets: task name -> `datasets` name or folder, in the columns that docs/tasks.md names.
         budget: small caps rows, epochs and seeds (docs/evaluation.md has the minutes that it takes); full takes all
-            rows (masked_recovery: 5,000 texts).
+            rows.
         resplit: divide 7:1:2 by hash also where splits are published; GLUE and search keep theirs, and pairs of offers
             cannot be divided so.
         batch_size: texts of one forward pass where nothing is trained.

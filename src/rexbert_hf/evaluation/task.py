@@ -51,7 +51,7 @@ class TaskSource:
         dataset: a `datasets` name or folder, in the task's documented columns.
         sample: the built-in sample shop.
         budget: "small" caps rows, epochs and seeds so that all tasks end within 90 minutes on two cores; "full" takes
-            all rows (masked recovery: 5,000 texts).
+            all rows.
         resplit: divide 7:1:2 by hash, as E-BERT does, also where splits are published; GLUE and search keep theirs, and
             pairs of offers cannot be divided so.
 

@@ -124,8 +124,14 @@ class TunedTask(Task):
         data = data.capped(*self.caps) if source.small else data
         for name, part in data.named().items():
             several = name != "dev" or HEADS[self.head].settles
-            check_rows(self.head, [example.row for example in part], data.labels, name, several)
+            check_rows(self.head, [example.row for example in part], data.labels, name, several, self._place(source))
         return data
+
+    def _place(self, source: TaskSource) -> str:
+        """What was read, for messages that are about no single row."""
+        if source.dataset is not None:
+            return source.dataset
+        return "sample shop" if source.data_dir is None else str(Path(source.data_dir) / self.folder)
 
     def _read(self, source: TaskSource) -> TaskData:
         if source.dataset is not None:
@@ -176,7 +182,7 @@ class TunedTask(Task):
         if options.keep is not None:
             fitted.save(options.keep)
         statistics, figures = self.measure(data.test, self._predictions(fitted, data.test, data), data)
-        return self._result(data, statistics, figures, self._slices(fitted, data, statistics))
+        return self._result(data, statistics, figures, self._slices(fitted, data, statistics), fitted.notes)
 
     def _predictions(self, fitted: FineTuned, examples: Sequence[Example], data: TaskData) -> Sequence[Any]:
         return self.decode(fitted.predict([example.row for example in examples]), examples, data)
@@ -200,10 +206,15 @@ class TunedTask(Task):
         )
 
     def _result(
-        self, data: TaskData, statistics: np.ndarray, figures: dict[str, float], slices: dict[str, float]
+        self,
+        data: TaskData,
+        statistics: np.ndarray,
+        figures: dict[str, float],
+        slices: dict[str, float],
+        notes: tuple[str, ...] = (),
     ) -> TaskResult:
         sizes = {name: len(part) for name, part in data.named().items()}
-        return TaskResult(figures, statistics, {**sizes, **data.counts}, slices, data.notes)
+        return TaskResult(figures, statistics, {**sizes, **data.counts}, slices, (*data.notes, *notes))
 
     def _slices(self, fitted: FineTuned, data: TaskData, statistics: np.ndarray) -> dict[str, float]:
         found = {name: self.score(statistics[rows]) for name, rows in self.subsets(data).items()}
