@@ -2,8 +2,10 @@
 
 A step is: forward and backward of a flat batch, clip, optimizer step; plain and grid take turns on one model. Each row
 names size, mask share and grid. `expected` is the ratio of the FLOPs that the mathematics needs (`training.flops`), so
-a grid that costs what its products cost has a time of 1 over it. The peer "full logits" is the way of m3BERT's released
-code: a head and full logits for each cell, and autograd keeps them all; it runs in a process of its own.
+a grid that costs what its products cost has a time of 1 over it. The peer "full logits" has a head and full logits for
+each cell, and autograd keeps them all, as in m3BERT's released code; it runs in a process of its own. It is milder than
+that code, which takes the logits of all positions, where this peer takes the labelled ones alone (at a mask of .15 a
+seventh); and it norms the states in between as our grid does, which that code does not.
 
     python benchmarks/matryoshka.py [--quick] [--size micro] [--tokens 5500]
 """
@@ -87,6 +89,7 @@ class Steps:
         return self.model(**self._inputs(), labels=self.labels).loss
 
     def _full_logits(self) -> torch.Tensor:
+        """A head and logits for each cell, of the labelled positions (the released code: of all of them)."""
         encoder, head, decoder = self.model.model, self.model.head, self.model.decoder
         states = encoder(**self._inputs(), output_hidden_states=self.layers).hidden_states
         places = self.labels[0] != -100

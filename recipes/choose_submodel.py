@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rexbert_hf.retrieval import ChooseRun, choose_submodel
+from rexbert_hf.retrieval.training.grid_measure import NoCellFitsError
 from rexbert_hf.settings import parse_args, run_recipe, start_logging
 
 DEFAULT = Path(__file__).parent / "configs" / "choose_submodel.yaml"
@@ -24,12 +25,19 @@ def main() -> None:
     start_logging()
     run = parse_args(ChooseRun, default_config=DEFAULT)
     run.data.look_under(REPOSITORY)
-    results = choose_submodel(run)
+    try:
+        results = choose_submodel(run)
+    except NoCellFitsError as error:
+        report(error.results, run)  # what there is shows what budget could be met
+        raise
     report(results, run)
+    print(f"{results['chosen']} (model, card, cells.png and run.json) in {run.output_dir}")
+    if "url" in results:
+        print(f"pushed to {results['url']}")
 
 
 def report(results: dict[str, Any], run: ChooseRun) -> None:
-    """Print the cells, the best of them marked, and where it lies."""
+    """Print the cells, and of the chosen one its mark and its test figure."""
     median = results["query_tokens"]["median"]
     print(f"{results['queries']} validation queries (median {median:.0f} tokens), {results['products']} products")
     print(
@@ -37,14 +45,11 @@ def report(results: dict[str, Any], run: ChooseRun) -> None:
     )
     print(f"{'layers x dims':>14} {'p50 ms':>8} {'p99 ms':>8} {'model MB':>9} {'vectors MB':>11} {run.metric:>12}")
     for name, cell in results["cells"].items():
-        mark = " <" if name == results["chosen"] else ""
+        mark = " <" if name == results.get("chosen") else ""
         sizes = f"{cell['model_bytes'] / 1e6:9.2f} {cell['vector_bytes'] / 1e6:11.2f}"
         print(f"{name:>14} {cell['p50']:8.2f} {cell['p99']:8.2f} {sizes} {cell['quality'][run.metric]:12.4f}{mark}")
     if results.get("test"):
-        print(f"test queries: {run.metric} {results['test'][run.metric]:.4f}")
-    print(f"{results['chosen']} (model, card, cells.png and run.json) in {run.output_dir}")
-    if "url" in results:
-        print(f"pushed to {results['url']}")
+        print(f"test queries ({results['test_runtime']}): {run.metric} {results['test'][run.metric]:.4f}")
 
 
 if __name__ == "__main__":

@@ -74,6 +74,14 @@ def transcribed(model, inputs, cells, weights, kl=0.0, norm_intermediate=True):
     return total
 
 
+def drawn(config, count, weights):
+    """Cells of the step that seed 5 draws; but for the largest one they stand for all the others."""
+    torch.manual_seed(5)
+    cells = Grid.of(config).sample(count).cells
+    factor = (len(weights) - 1) / (count - 1)
+    return cells, [weights[cell] * (1 if cell == (4, 16) else factor) for cell in cells]
+
+
 @pytest.mark.parametrize("tiles", [False, True])
 @pytest.mark.parametrize(
     "fields",
@@ -81,6 +89,17 @@ def transcribed(model, inputs, cells, weights, kl=0.0, norm_intermediate=True):
         {},
         {"matryoshka_weights": [0.5, 1, 2, 0.25, 3, 1, 1, 0.1, 1.5]},
         {"matryoshka_kl_weight": 0.7},
+        {"matryoshka_kl_weight": 0.7, "matryoshka_weights": [0.5, 1, 2, 0.25, 3, 1, 0, 0.1, 1.5]},
+        {"matryoshka_kl_weight": 0.7, "matryoshka_sample": 3},
+        {"matryoshka_kl_weight": 0.7, "matryoshka_sample": 4, "matryoshka_weights": [1, 2, 3, 4, 5, 6, 7, 8, 9]},
+        {"matryoshka_kl_weight": 1.3, "norm_intermediate": False},
+        {
+            "matryoshka_layers": None,
+            "matryoshka_dims": None,
+            "matryoshka_cells": [[4, 16], [1, 16], [2, 12], [1, 4]],  # not by size, and one as wide as the largest
+            "matryoshka_weights": [2, 0.5, 3, 0.25],
+            "matryoshka_kl_weight": 0.7,
+        },
         {"norm_intermediate": False},
         {"matryoshka_layers": None, "matryoshka_dims": None, "matryoshka_cells": [[1, 4], [2, 12], [4, 16]]},
         {"matryoshka_layers": None},
@@ -94,12 +113,15 @@ def test_the_grid_loss_is_the_written_out_sum(fields, tiles, monkeypatch):
         monkeypatch.setattr(matryoshka_rexbert, "TEACHER_ELEMENTS", 150)
     model = tiny(**{"matryoshka_layers": LAYERS, "matryoshka_dims": DIMS, **fields})
     inputs = batch()
+    torch.manual_seed(5)
     out = model(**inputs)
     out.loss.backward()
     ours = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     model.zero_grad()
     cells = model.config.matryoshka_grid()
     weights = fields.get("matryoshka_weights", [1.0] * len(cells))
+    if "matryoshka_sample" in fields:
+        cells, weights = drawn(model.config, fields["matryoshka_sample"], dict(zip(cells, weights, strict=True)))
     kl, normed = fields.get("matryoshka_kl_weight", 0.0), fields.get("norm_intermediate", True)
     wanted = transcribed(model, inputs, cells, weights, kl, normed)
     wanted.backward()
@@ -109,6 +131,14 @@ def test_the_grid_loss_is_the_written_out_sum(fields, tiles, monkeypatch):
     assert int(out.correct) == int((guesses == inputs["labels"][inputs["labels"] != -100]).sum())
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(ours[name], parameter.grad, rtol=1e-7, atol=1e-9, msg=name)
+
+
+def test_the_objectives_name_the_loss_that_the_model_computes():
+    from rexbert_hf import objectives
+
+    for name in objectives.matryoshka.__all__:
+        assert getattr(objectives.matryoshka, name) is getattr(matryoshka_rexbert, name)
+    assert objectives.grid_cross_entropy is grid_cross_entropy
 
 
 def test_hits_are_the_largest_cells_and_evaluation_is_plain():
@@ -121,6 +151,24 @@ def test_hits_are_the_largest_cells_and_evaluation_is_plain():
     places = inputs["labels"] != -100
     logits = model(inputs["input_ids"], inputs["attention_mask"]).logits[places]
     torch.testing.assert_close(plain.loss, F.cross_entropy(logits, inputs["labels"][places]))
+
+
+@pytest.mark.parametrize("asked", [{"return_logits": "masked"}, {"return_ranks": True}, {"return_logits": "all"}])
+def test_what_else_is_asked_for_does_not_change_the_loss(asked):
+    """Logits and ranks of the whole model beside the loss of the grid, with the gradients of the grid."""
+    model, inputs = tiny(matryoshka_layers=LAYERS, matryoshka_dims=DIMS, matryoshka_kl_weight=0.3), batch()
+    plain, found = model(**inputs), model(**inputs, **asked)
+    assert torch.equal(plain.loss, found.loss)
+    grads = [torch.autograd.grad(out.loss, list(model.parameters())) for out in (plain, found)]
+    for name, wanted, got in zip(dict(model.named_parameters()), *grads, strict=True):
+        assert torch.equal(wanted, got), name
+    whole = model.eval()(**inputs, **asked)
+    for name in ("logits", "label_ranks", "correct", "num_labels"):
+        got, wanted = getattr(found, name), getattr(whole, name)
+        assert (got is None) == (wanted is None), name
+        if got is not None:
+            torch.testing.assert_close(got, wanted, msg=name)
+    assert float(found.loss.detach()) > 2 * float(whole.loss.detach())  # nine cells
 
 
 def test_a_flat_batch_gives_the_same_loss():

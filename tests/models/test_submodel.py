@@ -69,6 +69,15 @@ def test_layers_out_of_range(layers):
         build(RexBertModel).submodel(num_hidden_layers=layers)
 
 
+@pytest.mark.parametrize("layers", [0, -1, 5])
+@pytest.mark.parametrize("head", ["Model", "ForMaskedLM"])
+def test_a_checkpoint_is_not_opened_without_layers(layers, head, tmp_path):
+    """`[:0]` and `[:-1]` of the layers' types are lists too: such a model would load, and encode nothing."""
+    build(RexBertForMaskedLM).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"num_hidden_layers={layers} must be between 1 and 4"):
+        getattr(rexbert_hf, f"RexBert{head}").from_pretrained(tmp_path, num_hidden_layers=layers)
+
+
 @pytest.mark.parametrize("dim", [0, 33])
 def test_dimensions_out_of_range(dim, tmp_path):
     model = build(RexBertModel)
@@ -146,6 +155,41 @@ def test_truncated_heads_train_save_and_reload(tmp_path, head):
     assert again.config.truncate_dim == 10
     with torch.no_grad():
         assert torch.equal(again(ids)[0], model(ids)[0])
+
+
+SENTENCE_FILES = ("config_sentence_transformers.json", "modules.json", "1_Pooling/config.json")
+
+
+@pytest.mark.parametrize("form", ["rexbert", "modernbert"])
+def test_a_folder_forgets_the_dimensions_of_the_model_that_lay_there(tmp_path, form):
+    """Opened by sentence-transformers, a whole model would be cut as the one before it was."""
+    model = build(RexBertModel)
+
+    def save(part):
+        part.save_pretrained(tmp_path) if form == "rexbert" else part.save_modernbert(tmp_path)
+
+    save(model.submodel(2, 16))
+    assert all((tmp_path / name).is_file() for name in SENTENCE_FILES)
+    save(model.submodel(2))
+    assert not any((tmp_path / name).exists() for name in (*SENTENCE_FILES, "1_Pooling"))
+    save(model.submodel(2))  # nothing to take away
+
+
+@pytest.mark.parametrize("name", SENTENCE_FILES)
+@pytest.mark.parametrize(
+    "content", ['{"__version__": {}, "truncate_dim": 16}', '{"truncate_dim": 16}', "{cut off", "3"]
+)
+def test_what_somebody_else_wrote_stays(tmp_path, name, content, caplog, monkeypatch):
+    monkeypatch.setattr(std_logging.getLogger("rexbert_hf.models.modernbert"), "handlers", [caplog.handler])
+    model = build(RexBertModel)
+    model.submodel(2, 16).save_pretrained(tmp_path)
+    (tmp_path / name).write_text(content)
+    before = {name: (tmp_path / name).read_text() for name in SENTENCE_FILES}
+    for other in (model.submodel(2), model.submodel(2, 8)):
+        other.save_pretrained(tmp_path)
+        assert {name: (tmp_path / name).read_text() for name in SENTENCE_FILES} == before
+    of_its_own = "__version__" in before["config_sentence_transformers.json"]  # sentence-transformers saves it first
+    assert ("files written by somebody else stay" in caplog.text) != of_its_own
 
 
 def test_truncate_dim_may_change_after_loading():

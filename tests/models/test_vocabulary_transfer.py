@@ -6,6 +6,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from rexbert_hf.catalog import load_sample
 from rexbert_hf.data.vocabulary import train_tokenizer
@@ -92,6 +93,59 @@ def test_a_token_within_a_word_starts_from_pieces_within_a_word():
     sources, found = row_sources(old, pieces), pieces.get_vocab()
     assert sources[found["tables"]] == [of["\u2581table"], of["s"]]
     assert sources[found["##tables"]] == [of["table"], of["s"]]
+
+
+def bytes_bpe(entries, merges, **names):
+    """A byte-level tokenizer of the alphabet, the usual special tokens, and what else is given."""
+    tokens = [*NAMES.values(), *sorted(pre_tokenizers.ByteLevel.alphabet()), *entries]
+    backend = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **{**NAMES, **names})
+
+
+def spelled(data):
+    return "".join(bytes_to_unicode()[byte] for byte in data)
+
+
+def test_part_of_a_character_starts_from_its_bytes():
+    """E4 B8 begins many Chinese characters, and is no text that a tokenizer could read."""
+    first, second, third = map(spelled, (b"\xe4", b"\xb8", b"\xad"))
+    part, behind_space = first + second, spelled(b" \xe4\xb8")
+    old = bytes_bpe([], [])
+    new = bytes_bpe([part, behind_space], [(first, second), (spelled(b" "), part)])
+    sources, of, found = row_sources(old, new), old.get_vocab(), new.get_vocab()
+    assert sources[found[part]] == [of[first], of[second]]
+    assert sources[found[behind_space]] == [of[spelled(b" ")], of[first], of[second]]
+    knowing = bytes_bpe([part], [(first, second)])  # the largest pieces that it has, as in its own text
+    more = bytes_bpe([part, part + third], [(first, second), (part, third)])
+    assert row_sources(knowing, new)[found[part]] == [knowing.get_vocab()[part]]
+    longer = bytes_bpe([behind_space], [])
+    assert row_sources(knowing, longer)[longer.get_vocab()[behind_space]] == [
+        knowing.get_vocab()[spelled(b" ")], knowing.get_vocab()[part]
+    ]  # fmt: skip
+    assert row_sources(knowing, more)[more.get_vocab()[part + third]] == [
+        knowing.get_vocab()[part], knowing.get_vocab()[third]
+    ]  # fmt: skip
+
+
+def test_bytes_of_sentencepiece_and_of_byte_level_meet():
+    fallback = words([*(f"<0x{byte:02X}>" for byte in range(256)), "mug"], metaspace=True)
+    part = spelled(b"\xe4\xb8")
+    level = bytes_bpe([part], [tuple(part)])
+    of, found = fallback.get_vocab(), level.get_vocab()
+    assert row_sources(fallback, level)[found[part]] == [of["<0xE4>"], of["<0xB8>"]]
+    assert row_sources(fallback, level)[found[part[0]]] == [of["<0xE4>"]]
+    assert row_sources(level, fallback)[of["<0xE4>"]] == [found[part[0]]]
+    assert row_sources(words(["mug"]), level)[found[part]] == []  # its tokenizer knows no bytes: the mean of all rows
+
+
+def test_a_special_token_without_a_role_starts_from_its_spelling_alone():
+    old = bytes_bpe([], [])
+    new = bytes_bpe(["<ask>"], [], additional_special_tokens=["<ask>"])
+    pieces = [old.get_vocab()[character] for character in "<ask>"]
+    assert row_sources(old, new)[new.get_vocab()["<ask>"]] == pieces
+    same = bytes_bpe(["red", "<ask>"], [], additional_special_tokens=["<ask>"])
+    assert row_sources(new, same)[same.get_vocab()["<ask>"]] == [new.get_vocab()["<ask>"]]
 
 
 def test_the_same_tokenizer_changes_nothing():

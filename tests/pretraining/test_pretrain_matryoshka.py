@@ -74,6 +74,25 @@ def test_it_goes_on_from_a_plain_checkpoint(tmp_path):
     assert RexBertForMaskedLM.from_pretrained(tmp_path / "grid").config.matryoshka_layers == [1, 2]
 
 
+def test_a_checkpoint_that_was_cut_is_trained_over_the_grid(tmp_path):
+    """Were it still cut to its dimensions, what is saved would be opened without its grid."""
+    first = settings(tmp_path / "a", base={**TINY_RUN, "phases": f"[{PHASE % 'mlm'}]"})
+    tokenizer = load_tokenizer(first, tmp_path)
+    load_model(first, tokenizer).submodel(truncate_dim=8).save_pretrained(tmp_path / "cut")
+    tokenizer.save_pretrained(tmp_path / "cut")
+    base = {key: value for key, value in TINY_RUN.items() if key not in ("model.overrides", "tokenizer.vocab_size")}
+    changes = {"model__size": "null", "model__init_from": tmp_path / "cut"}
+    for grid, dim in (("null", 8), ("off", 8), (GRID, None)):
+        second = settings(
+            tmp_path / "b", base={**base, "phases": f"[{PHASE % 'mlm'}]"}, **changes, model__matryoshka=grid
+        )
+        assert load_model(second, tokenizer).config.truncate_dim == dim
+    load_model(second, tokenizer).save_pretrained(tmp_path / "grid")
+    again = RexBertForMaskedLM.from_pretrained(tmp_path / "grid")
+    assert again.config.matryoshka_grid() == [(1, 8), (1, 32), (2, 8), (2, 32)]
+    assert not (tmp_path / "grid" / "config_sentence_transformers.json").exists()
+
+
 def test_a_grid_of_the_checkpoint_goes_on_with_a_word_and_can_be_switched_off(tmp_path, caplog):
     first = settings(tmp_path / "a", base={**TINY_RUN, "phases": f"[{PHASE % 'mlm'}]"}, model__matryoshka=GRID)
     tokenizer = load_tokenizer(first, tmp_path)

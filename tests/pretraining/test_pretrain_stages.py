@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 from pretraining_cases import CONFIGS, TINY, assert_same_weights, error_line, options
 from pretraining_cases import recipe as run_recipe
@@ -11,7 +9,7 @@ from pretraining_cases import recipe as run_recipe
 from rexbert_hf.data.vocabulary import train_tokenizer
 from rexbert_hf.hub import read_run
 from rexbert_hf.models import RexBertForMaskedLM
-from rexbert_hf.pretraining import PretrainSettings
+from rexbert_hf.pretraining import PretrainSettings, corpora
 from rexbert_hf.pretraining.encoder import open_tokenizer
 from rexbert_hf.pretraining.stages import StagedSettings, pretrain_stages
 from rexbert_hf.settings import SettingsError, from_dict, load_settings
@@ -140,19 +138,51 @@ def test_stages_that_cannot_be_are_one_line(tmp_path, changes, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_tokenizer_that_lost_its_mask_between_stages_stops_the_run(tmp_path, whole, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stages__commercial__model__matryoshka": "{layers: [1, 3]}"}, "cell of 3 layers x 32 dimensions"),
+        ({"stages__multilingual__model__matryoshka": "{layers: [1]}"}, "the whole model, 2 layers x 32 dimensions"),
+        (
+            {"stages__commercial__phases__shop__languages": "{only: [en, sw]}"},
+            "phase 'shop': languages.only names 'sw', of which its sources have no text",
+        ),
+        ({"stages__commercial__sources__shop": "{path: nowhere.csv}"}, "nowhere.csv: no such file or folder"),
+        ({"stages__commercial__trainer__extra": "{no_such_field: 1}"}, "TrainingArguments has no such field"),
+        ({"stages__commercial__phases__shop__schedule__warmup_tokens": "1B"}, "do not fit its 3000 tokens"),
+    ],
+)
+def test_what_stops_a_later_stage_stops_the_first_one(tmp_path, changes, message, monkeypatch):
+    """Days of training would be behind it."""
+    started = []
+    monkeypatch.setattr("rexbert_hf.pretraining.stages.pretrain", lambda settings, **_: started.append(settings))
+    stage = next(iter(changes)).split("__")[1]
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        pretrain_stages(staged(tmp_path, **changes).runs())
+    assert str(caught.value).startswith(f"stage '{stage}': ")
+    assert not started
+
+
+def test_a_later_tokenizer_without_a_mask_stops_the_first_stage(tmp_path, capsys, monkeypatch):
     tokenizer = train_tokenizer(["red lamp"] * 3, 384)
     tokenizer.mask_token = None
     tokenizer.save_pretrained(tmp_path / "tokenizer")
-    shutil.copytree(whole / "stages" / "monolingual", tmp_path / "run" / "stages" / "monolingual")
-    changed = words(
-        tmp_path / "run",
-        stages__multilingual__tokenizer__train="false",
-        stages__multilingual__tokenizer__path=tmp_path / "tokenizer",
-    )
-    status, _, err = run_recipe(changed, capsys, monkeypatch)
+    changes = {"train": "false", "path": tmp_path / "tokenizer"}
+    changes = {f"stages__multilingual__tokenizer__{name}": value for name, value in changes.items()}
+    status, _, err = run_recipe(words(tmp_path / "run", **changes), capsys, monkeypatch)
     assert status == 1
-    assert "tokenizer has no mask token" in error_line(err)
+    assert error_line(err).startswith("error: stage 'multilingual': the tokenizer")
+    assert not (tmp_path / "run" / "stages").exists()
+
+
+def test_what_was_prepared_for_the_checks_is_what_is_trained_on(tmp_path, monkeypatch):
+    """The data of a stage whose tokenizer is that of the stage before are found again: nothing is done twice."""
+    made, prepare = [], corpora._prepare
+    monkeypatch.setattr(corpora, "_prepare", lambda name, *rest: made.append((name, rest[5])) or prepare(name, *rest))
+    pretrain_stages(staged(tmp_path, cache_dir=tmp_path / "cache").runs())
+    assert made
+    assert len(set(made)) == len(made)
+    assert len(made) == len(list((tmp_path / "cache").glob("*/prepared.json")))
 
 
 def test_a_recipe_without_stages_needs_sources_and_phases():

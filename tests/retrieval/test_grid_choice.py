@@ -20,7 +20,8 @@ from rexbert_hf.retrieval.training.evaluator import SearchEvaluator
 from rexbert_hf.retrieval.training.finetune import finetune_search
 from rexbert_hf.retrieval.training.finetune_settings import FinetuneSettings
 from rexbert_hf.retrieval.training.grid_choice import METRICS, ChooseRun, choose_submodel
-from rexbert_hf.retrieval.training.grid_evaluator import GridEvaluator, unit
+from rexbert_hf.retrieval.training.grid_evaluator import GridEvaluator, means_of, unit
+from rexbert_hf.retrieval.training.grid_losses import GridLoss
 from rexbert_hf.retrieval.training.grid_measure import CellFigures, choose_cell, measure_cells
 from rexbert_hf.retrieval.training.grid_plot import plot_choice, plot_maps
 from rexbert_hf.retrieval.training.grid_settings import GridSettings, trained_cells
@@ -139,10 +140,40 @@ def test_the_peer_trains_through_the_recipe(tmp_path):
     assert list(finetune_search(from_dict(FinetuneSettings, peer))["cells"]) == ["1x8", "2x8", "1x64", "2x64"]
     with pytest.raises(ValueError, match=r"knows no loss\.cached"):
         from_dict(FinetuneSettings, {**peer, "loss": {"cached": True}})
+    for ignored in ({"weights": [1, 2, 1, 1]}, {"sample": 2}):
+        with pytest.raises(ValueError, match=r"knows no matryoshka\.weights and matryoshka\.sample"):
+            from_dict(FinetuneSettings, {**peer, "matryoshka": {**peer["matryoshka"], **ignored}})
+        from_dict(FinetuneSettings, {**peer, "matryoshka": {**GRID, **ignored}})
     with pytest.raises(ValueError, match=r"needs one encoder for both sides: set model\.shared to true"):
         from_dict(FinetuneSettings, {**peer, "model": {**TRAIN["model"], "shared": False}})
     with pytest.raises(ValueError, match=r"does not go with loss\.name cosent"):
         from_dict(FinetuneSettings, {**peer, "loss": {"name": "cosent"}, "matryoshka": GRID})
+
+
+def test_the_hinge_loss_trains_over_a_grid_through_the_recipe(tmp_path, monkeypatch):
+    """The whole model alone is the plain run, and so is a grid whose other cells weigh nothing; else they count."""
+    losses, init = [], GridLoss.__init__
+
+    def noted(self, model, loss, grid, sample=0):
+        losses.append((type(loss).__name__, grid.cells, sample))
+        init(self, model, loss, grid, sample)
+
+    monkeypatch.setattr(GridLoss, "__init__", noted)
+    hinge = {**TRAIN, "loss": {"name": "hinge"}, "rows": {"batch_size": 16, "hard": 0.5}}
+    grids = {"plain": None, "alone": {"cells": [[2, 64]]}, "weighed": {**GRID, "weights": [0, 0, 0, 1]}}
+    grids |= {"grid": GRID, "sampled": {**GRID, "sample": 2}}
+    found = {}
+    for name, grid in grids.items():
+        settings = {**hinge, "output_dir": str(tmp_path / name), "matryoshka": grid}
+        found[name] = finetune_search(from_dict(FinetuneSettings, settings))
+    for name in ("alone", "weighed"):
+        for key in ("first_loss", "last_loss"):
+            assert found[name][key] == pytest.approx(found["plain"][key], rel=1e-4)
+    assert found["grid"]["first_loss"] > 2 * found["plain"]["first_loss"]
+    assert list(found["grid"]["cells"]) == list(found["sampled"]["cells"]) == ["1x8", "2x8", "1x64", "2x64"]
+    whole = tuple(CELLS)
+    assert losses == [("ThreePartHingeLoss", cells, n) for cells, n in ((((2, 64),), 0), *[(whole, 0)] * 2, (whole, 2))]
+    assert trained_cells(SentenceTransformer(str(tmp_path / "sampled"))) == CELLS
 
 
 def test_a_budget_ends_in_a_model_of_that_cell(trained, tmp_path, monkeypatch):
@@ -192,17 +223,35 @@ def test_a_budget_that_no_cell_meets_saves_what_was_measured_and_no_model(traine
     assert not (tmp_path / "modules.json").exists()
 
 
-def test_graphs_are_measured_as_they_serve(trained, monkeypatch):
-    """What is exported is the model of that depth, and its own vectors of the queries are searched with."""
+def test_where_no_cell_fits_the_recipe_prints_what_was_measured(trained, tmp_path, monkeypatch, capsys):
+    """The table says which budget could be met; the error, which cell is the nearest."""
+    words = ["--model", str(trained[0]), "--output_dir", str(tmp_path / "out"), "--latency_ms", "0.0001"]
+    words += ["--data.sample_size", "120", "--repeats", "2"]
+    monkeypatch.setattr(sys, "argv", ["choose_submodel.py", *words])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "recipes" / "choose_submodel.py"), run_name="__main__")
+    assert ended.value.code == 1
+    printed = capsys.readouterr()
+    assert [line.split()[0] for line in printed.out.splitlines()[-4:]] == ["1x8", "2x8", "1x64", "2x64"]
+    assert "<" not in printed.out
+    assert "model, card" not in printed.out
+    assert printed.err.splitlines()[-1].startswith("error: no cell answers a query within 0.0001 ms")
+
+
+@pytest.fixture
+def backwards(monkeypatch):
+    """Graphs in place of real ones, whose vectors are the model's backwards; what was exported, in order."""
     exported = []
 
-    def export(model, folder, precisions, texts):
+    def export(model, folder, precisions, texts=None):
         exported.append(model)
         assert precisions == ("int8",)
+        Path(folder).mkdir(exist_ok=True)
         (Path(folder) / "model_int8.onnx").write_bytes(b"x" * (1000 + len(exported)))
 
     class Backwards:
         def __init__(self, folder, precision, threads):
+            assert (Path(folder) / "model_int8.onnx").exists()
             self.model = exported[-1]
 
         def encode_query(self, texts):
@@ -210,16 +259,44 @@ def test_graphs_are_measured_as_they_serve(trained, monkeypatch):
 
     monkeypatch.setattr("rexbert_hf.retrieval.serving.onnx_export.export_onnx", export)
     monkeypatch.setattr("rexbert_hf.retrieval.serving.onnx_encoder.OnnxEncoder", Backwards)
+    return exported
+
+
+def test_graphs_are_measured_as_they_serve(trained, backwards):
+    """What is exported is the model of that depth, and its own vectors of the queries are searched with."""
     data = load_search_data(from_dict(SearchDataSettings, DATA))
     model = SentenceTransformer(str(trained[0])).eval()
     cells = [(1, 8), (2, 8)]
     evaluator = GridEvaluator(cells, data, data.of(VALIDATION))
     graph, plain = (measure_cells(model, cells, evaluator, runtime, 3) for runtime in ("int8", "torch"))
     assert [cell.model_bytes for cell in graph] == [1001, 1002]
-    assert [len(model[0].model.layers) for model in exported] == [1, 2]
-    assert [model.truncate_dim for model in exported] == [None, None]
+    assert [len(model[0].model.layers) for model in backwards] == [1, 2]
+    assert [model.truncate_dim for model in backwards] == [None, None]
     assert graph[1].quality != plain[1].quality
     assert graph[0].p50 <= graph[0].p99
+
+
+def figures_of_queries(data, cut, vectors):
+    """Test figures of given vectors of the queries, over the products of a cut model."""
+    evaluator = SearchEvaluator(data, data.of(TEST))
+    products = unit(cut.encode_document([data.texts[i] for i in evaluator.products]))
+    return means_of(GridEvaluator([], data, data.of(TEST)).figures(unit(vectors), products))
+
+
+def test_test_figures_are_those_of_the_graph_that_is_saved(trained, tmp_path, backwards):
+    data = load_search_data(from_dict(SearchDataSettings, DATA))
+    cells = from_dict(GridSettings, {"cells": [[2, 64]]})
+    run = ChooseRun(str(trained[0]), tmp_path, runtime="int8", repeats=2, cells=cells, data=SearchDataSettings(**DATA))
+    results = choose_submodel(run)
+    cut = SentenceTransformer(str(tmp_path))
+    queries = cut.encode_query([data.queries[i] for i in data.of(TEST)])
+    wanted, plain = (figures_of_queries(data, cut, part) for part in (queries[:, ::-1], queries))
+    assert results["test_runtime"] == "int8"
+    assert results["test"] == pytest.approx(wanted)
+    assert results["test"] != pytest.approx(plain)
+    card = " ".join((tmp_path / "README.md").read_text().split())
+    assert "The figures are those of its int8 graph" in card
+    assert "test queries of sample shop (queries: onnx/int8, products: torch)" in card
 
 
 def test_a_graph_within_a_memory_budget_is_saved_and_pushed(trained, tmp_path, monkeypatch):
@@ -247,7 +324,11 @@ def test_a_graph_within_a_memory_budget_is_saved_and_pushed(trained, tmp_path, m
     wanted = cut.encode(texts)
     assert wanted.shape == (2, dim)
     np.testing.assert_allclose(stock.encode(texts), wanted, atol=1e-5)
-    found = OnnxEncoder(tmp_path / "out" / "onnx", "int8").encode(texts)
+    encoder = OnnxEncoder(tmp_path / "out" / "onnx", "int8")
+    shop = load_search_data(data)
+    asked = encoder.encode_query([shop.queries[i] for i in shop.of(TEST)])
+    assert results["test"] == pytest.approx(figures_of_queries(shop, cut, asked), abs=1e-3)
+    found = encoder.encode(texts)
     assert float((unit(found) * unit(wanted)).sum(1).min()) > 0.9
     wanted_files = {"onnx/model_int8.onnx", "modernbert/model.safetensors", "modernbert/tokenizer.json", "README.md"}
     assert wanted_files | {"modernbert/modules.json", "modernbert/1_Pooling/config.json"} <= set(files)

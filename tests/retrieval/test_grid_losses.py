@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 
 import numpy as np
 import pytest
@@ -245,6 +246,20 @@ def test_the_peer_trains_with_every_dimension():
     assert list(loss.loss.matryoshka_dims) == [64, 24, 8]
     loss(columns, NUMBERS).backward()
     assert model[0].model.layers[2].mlp.Wi.weight.grad.abs().sum() > 0
+
+
+def test_what_is_noted_of_the_peer_is_what_it_may_draw(monkeypatch):
+    """Its layers are all of them, its dimensions those of the cells: each cell that a checkpoint names is trained."""
+    model, asked = tiny_model(**DEEP).train(), []
+    settings = GridSettings(cells=[[1, 8], [2, 64], [3, 64]], way="matryoshka2d")
+    loss = stock_grid_loss(model, fine_tuning_grid(settings, model), 20.0)
+    draw = random.sample
+    monkeypatch.setattr(random, "sample", lambda among, count: asked.append(tuple(among)) or draw(among, count))
+    loss(features_of(model, QUERY_TEXTS, PRODUCT_TEXTS), NUMBERS)
+    # One of two dimensions; one of the embeddings and the layers but the last, which is in every step.
+    assert set(asked) == {(0, 1), (0, 1, 2)}
+    assert trained_cells(model) == [(1, 8), (2, 64), (3, 64)]
+    assert list(loss.loss.matryoshka_dims) == [64, 8]
 
 
 @pytest.mark.parametrize("kind", ["dssm", "dense"])

@@ -109,7 +109,8 @@ class RexBertConfig(ModernBertConfig):
             of layers, then of the next; or that of `matryoshka_cells`. None: 1 each, as m3BERT.
         matryoshka_sample: train the largest cell and so many less one of the others in a step (2 or more), weighted so
             that the expectation is the whole sum; 0: all.
-        matryoshka_kl_weight: adds the divergence of each cell from the largest one, its detached teacher.
+        matryoshka_kl_weight: adds the divergence of each cell from the largest one, its detached teacher; the weight
+            of the cell, and the factor of a sample, multiply it too.
         matryoshka_stale: the model was fine-tuned since without the grid, so its cells are those of pre-training.
         norm_intermediate: apply the final norm after layers in between, so that a cut model is the model that was
             trained; False leaves them as they are, as the released m3BERT does. A model that is cut then has no final

@@ -89,11 +89,12 @@ class RexBertPreTrainedModel(PreTrainedModel):
 
     def __init__(self, config: RexBertConfig, *args: Any, **kwargs: Any) -> None:
         # `from_pretrained(..., num_hidden_layers=k)` overrides one field after the config has checked itself.
-        if config.layer_types is not None and len(config.layer_types) != config.num_hidden_layers:
-            if len(config.layer_types) < config.num_hidden_layers:
-                known = len(config.layer_types)
-                raise ValueError(f"num_hidden_layers={config.num_hidden_layers} must be between 1 and {known}")
-            config.layer_types = config.layer_types[: config.num_hidden_layers]
+        layers = config.num_hidden_layers
+        known = layers if config.layer_types is None else len(config.layer_types)
+        if not 1 <= layers <= known:
+            raise ValueError(f"num_hidden_layers={layers} must be between 1 and {max(known, 1)}")
+        if config.layer_types is not None and known > layers:
+            config.layer_types = config.layer_types[:layers]
             config.leave_layers()
         config.check_truncate_dim()
         is_cut = any(layers > config.num_hidden_layers for layers, _ in config.matryoshka_grid())
@@ -161,8 +162,7 @@ class RexBertPreTrainedModel(PreTrainedModel):
             self.push_to_hub(pushing.pop("repo_id", Path(save_directory).name), **pushing)
 
     def _save_code(self, save_directory: Any) -> None:
-        if self.config.truncate_dim is not None:
-            save_sentence_form(save_directory, self.config.hidden_size, self.config.truncate_dim)
+        save_sentence_form(save_directory, self.config.hidden_size, self.config.truncate_dim)
         here = Path(__file__).resolve().parent
         for name in REMOTE_FILES:
             target = Path(save_directory) / name

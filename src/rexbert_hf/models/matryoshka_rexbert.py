@@ -173,7 +173,8 @@ def grid_cross_entropy(
         labels: `[M]`; rows with a negative one count for nothing.
         row_weights: for each width the weight of each of its cells.
         kl_weight: adds, for each cell but the largest, so many times KL(largest || cell), with the largest cell as a
-            detached teacher (as 2DMSE does).
+            detached teacher (as 2DMSE does, whose divergence is between embeddings; this one is between predictions,
+            at temperature 1). The weight of a cell multiplies it too, and so does the factor of `Grid.sample`.
 
     Returns:
         The sum (scalar; divide by the count of labelled tokens of the global step), and how many labels the largest

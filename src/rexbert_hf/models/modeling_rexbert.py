@@ -46,7 +46,7 @@ class RexBertMaskedLMOutput(MaskedLMOutput):
 
     Attributes:
         loss: summed cross entropy over the number of labelled tokens (of the global step, where the trainer gave
-            `num_items_in_batch`).
+            `num_items_in_batch`); in training over a grid the sum over its cells, logits and ranks the whole model's.
         logits: `[B, S, V]` without labels or with `return_logits="all"`; `[M, V]` in order of the labelled positions
             with "masked"; else None.
         correct: number of labelled tokens whose label scores highest, int64 scalar.
@@ -202,15 +202,17 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
         labelled = len(targets)
         spare = spare_rows(labelled, hidden.device, compute_dtype(hidden))
         hidden, targets = F.pad(hidden, (0, 0, 0, spare)), F.pad(targets, (0, spare), value=-100)
-        if cells is not None and return_logits != "masked" and not return_ranks:
-            total, correct = grid_loss(self, *cells, hidden, targets)
-            ranks = None
-        else:
+        trained = None if cells is None else grid_loss(self, *cells, hidden, targets)
+        if trained is None or return_logits == "masked" or return_ranks:
             hidden = self.head(hidden)
-            total, correct, ranks = masked_cross_entropy(
-                hidden, self._decoder_weight(), self.decoder.bias, targets, return_ranks=return_ranks
-            )
-            hidden, ranks = hidden[:labelled], None if ranks is None else ranks[:labelled]
+        ranks = None
+        if trained is None or return_ranks:
+            with torch.set_grad_enabled(trained is None and torch.is_grad_enabled()):
+                total, correct, ranks = masked_cross_entropy(
+                    hidden, self._decoder_weight(), self.decoder.bias, targets, return_ranks=return_ranks
+                )
+        total, correct = (total, correct) if trained is None else trained
+        hidden, ranks = hidden[:labelled], None if ranks is None else ranks[:labelled]
         count = torch.full((), labelled, device=total.device)  # filled there: a copy would wait for the device
         divisor = count.clamp_min(1) if num_items is None else torch.as_tensor(num_items, device=total.device)
         if return_logits == "masked":

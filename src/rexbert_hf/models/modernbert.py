@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -27,6 +28,7 @@ STOCK_CLASS = {
     "RexBertForQuestionAnswering": "ModernBertForQuestionAnswering",
     "RexBertForMultipleChoice": "ModernBertForMultipleChoice",
 }
+_FACTS, _POOLING = "config_sentence_transformers.json", "1_Pooling/config.json"
 _OWN_FIELDS = (
     "auto_map",
     "attention_output_dropout",
@@ -95,35 +97,61 @@ def save_modernbert(model: PreTrainedModel, save_directory: str | Path) -> None:
     Of a cut model sentence-transformers reads the dimensions too: truncation comes after pooling.
     """
     to_modernbert(model).save_pretrained(save_directory)
-    dim = getattr(model.config, "truncate_dim", None)
-    if dim is not None:
-        save_sentence_form(save_directory, model.config.hidden_size, dim)
+    save_sentence_form(save_directory, model.config.hidden_size, getattr(model.config, "truncate_dim", None))
 
 
-def save_sentence_form(folder: str | Path, hidden_size: int, truncate_dim: int) -> None:
+def save_sentence_form(folder: str | Path, hidden_size: int, truncate_dim: int | None) -> None:
     """Let sentence-transformers open an encoder's folder with its `truncate_dim`, pooling by the mean.
 
-    A folder that sentence-transformers itself writes (with its version) is left as it is: it says more.
+    Of a whole encoder nothing has to be said, and what this function wrote for another one that lay there goes. A
+    folder that sentence-transformers (it says its version) or somebody else described is left as it is: it says more.
 
     Args:
         folder: of the encoder.
         hidden_size: its width.
-        truncate_dim: dimensions of a vector.
+        truncate_dim: dimensions of a vector; None for all.
     """
-    place, facts = Path(folder), Path(folder) / "config_sentence_transformers.json"
-    if facts.exists() and "__version__" in json.loads(facts.read_text(encoding="utf-8")):
+    place = Path(folder)
+    there = {name: _read(place / name) for name in _sentence_files(0, 0) if (place / name).exists()}
+    facts, pooling = (content if isinstance(content := there.get(name), dict) else {} for name in (_FACTS, _POOLING))
+    own = _sentence_files(pooling.get("word_embedding_dimension"), facts.get("truncate_dim"))
+    if any(content != own[name] for name, content in there.items()):
+        if "__version__" not in facts and facts.get("truncate_dim") != truncate_dim:
+            logger.warning(
+                f"{place} has truncate_dim={facts.get('truncate_dim')} for sentence-transformers, the model saved there"
+                f" {truncate_dim}: files written by somebody else stay; correct {_FACTS}, or save to an empty folder"
+            )
         return
+    if truncate_dim is not None:
+        for name, content in _sentence_files(hidden_size, truncate_dim).items():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    elif _FACTS in there:
+        for name in reversed(own):
+            (place / name).unlink(missing_ok=True)
+        folder_of_pooling = (place / _POOLING).parent
+        if folder_of_pooling.is_dir() and not any(folder_of_pooling.iterdir()):
+            folder_of_pooling.rmdir()
+
+
+def _sentence_files(hidden_size: Any, truncate_dim: Any) -> dict[str, Any]:
+    """What such a folder holds; what says the dimensions comes last."""
     kinds = [("", "Transformer"), ("1_Pooling", "Pooling")]
     modules = [
         {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for i, (path, kind) in enumerate(kinds)
     ]
     pooling = {"word_embedding_dimension": hidden_size, "pooling_mode_mean_tokens": True}
-    files = {"modules.json": modules, "1_Pooling/config.json": pooling}
-    files["config_sentence_transformers.json"] = {"truncate_dim": truncate_dim, "similarity_fn_name": "cosine"}
-    (place / "1_Pooling").mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (place / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    facts = {"truncate_dim": truncate_dim, "similarity_fn_name": "cosine"}
+    return {"modules.json": modules, _POOLING: pooling, _FACTS: facts}
+
+
+def _read(path: Path) -> Any:
+    """What a JSON file holds; None if it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 __all__ = ["modernbert_config", "save_modernbert", "save_sentence_form", "to_modernbert"]

@@ -2,11 +2,13 @@
 
 Between the stages of a multilingual curriculum the tokenizer changes (m3BERT). A token is the same in both if it stands
 for the same text, whatever marks a space in its spelling, so byte-level and SentencePiece vocabularies meet. A new
-token gets the mean of the rows that the old tokenizer splits its text into; special tokens go by their roles.
+token gets the mean of the rows that the old tokenizer splits its text into; special tokens go by their roles. A token
+that is part of a character has no text: it goes by its bytes.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -107,29 +109,40 @@ def row_sources(old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase) -> l
         old: a fast tokenizer.
         new: another.
     """
-    known: dict[str, int] = {}
+    theirs, ours = _Spelling(old), _Spelling(new)
+    known: dict[str | bytes, int] = {}
     for token, number in sorted(old.get_vocab().items(), key=lambda item: item[1]):
-        known.setdefault(_text(token, old), number)
+        known.setdefault(theirs.meaning(token), number)
     roles: dict[int, int] = {}
     for role in ROLES:
         here, there = getattr(new, f"{role}_token_id"), getattr(old, f"{role}_token_id")
         if here is not None and there is not None:
             roles.setdefault(here, there)
-    # Of WordPiece a token without a mark begins a word; elsewhere such a token goes on with one.
-    starts_words = type(new.backend_tokenizer.model).__name__ == "WordPiece"
     sources: list[list[int]] = [[] for _ in range(len(new))]
     for token, number in new.get_vocab().items():
+        meaning = ours.meaning(token)
         if number in roles:
             sources[number] = [roles[number]]
-            continue
-        text = _text(token, new)
-        if text in known:
-            sources[number] = [known[text]]
-        elif text.strip():
-            inside = not text.startswith(" ") and (token.startswith("##") or not starts_words)
-            pieces = _pieces_inside(old, text) if inside else old(text, add_special_tokens=False)["input_ids"]
+        elif meaning in known:
+            sources[number] = [known[meaning]]
+        else:
+            pieces = _pieces(old, theirs, token, ours)
             sources[number] = [piece for piece in pieces if piece != old.unk_token_id]
     return sources
+
+
+def _pieces(old: PreTrainedTokenizerBase, theirs: _Spelling, token: str, ours: _Spelling) -> list[int]:
+    """What the old tokenizer makes of a token of the new one."""
+    meaning = ours.meaning(token)
+    if isinstance(meaning, bytes):
+        return theirs.pieces_of_bytes(meaning)
+    text = token if token in ours.special else meaning
+    # Of WordPiece a token without a mark begins a word; elsewhere such a token goes on with one.
+    inside = not text.startswith(" ") and (token.startswith("##") or not ours.starts_words)
+    if inside and token not in ours.special:
+        return _pieces_inside(old, text) if text.strip() else []
+    pieces: list[int] = old(text, add_special_tokens=False)["input_ids"] if text.strip() else []
+    return pieces
 
 
 def _pieces_inside(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -153,23 +166,45 @@ def _combined(rows: torch.Tensor, sources: Sequence[Sequence[int]], count: int) 
     return torch.stack(found).to(rows.dtype)
 
 
-_BYTES = {character: byte for byte, character in bytes_to_unicode().items()}
+_CHARACTERS = bytes_to_unicode()
+_BYTES = {character: byte for byte, character in _CHARACTERS.items()}
+_BYTE = re.compile(r"<0x([89A-Fa-f][0-9A-Fa-f])>")
+"""How SentencePiece spells a byte that is no character by itself."""
 
 
-def _text(token: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The text that a token stands for, a leading space included; of no valid text, its spelling."""
-    if token in tokenizer.all_special_tokens:
-        return f"\0{token}"  # not the text of any other token
-    if _is_byte_level(tokenizer):
-        data = bytes(_BYTES[c] for c in token) if all(c in _BYTES for c in token) else token.encode()
-        try:
-            return data.decode("utf-8")
-        except UnicodeDecodeError:
-            return f"\0{token}"  # part of a character
-    if token.startswith("##"):
-        return token[2:]
-    return token.replace("\u2581", " ")
+class _Spelling:
+    """How a tokenizer spells its tokens."""
 
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        model = tokenizer.backend_tokenizer.model
+        self.model, self.vocabulary = model, tokenizer.get_vocab()
+        self.special = set(tokenizer.all_special_tokens)
+        self.is_byte_level = "ByteLevel" in repr(tokenizer.backend_tokenizer.pre_tokenizer)
+        self.falls_back = "<0xFF>" in self.vocabulary
+        self.starts_words = type(model).__name__ == "WordPiece"
 
-def _is_byte_level(tokenizer: PreTrainedTokenizerBase) -> bool:
-    return "ByteLevel" in repr(tokenizer.backend_tokenizer.pre_tokenizer)
+    def meaning(self, token: str) -> str | bytes:
+        """The text that a token stands for, a leading space included; of part of a character, its bytes."""
+        if token in self.special:
+            return f"\0{token}"  # not the text of any other token
+        if self.is_byte_level:
+            data = bytes(_BYTES[c] for c in token) if all(c in _BYTES for c in token) else token.encode()
+            try:
+                return data.decode("utf-8")
+            except UnicodeDecodeError:
+                return data
+        byte = _BYTE.fullmatch(token) if self.falls_back else None
+        if byte is not None:
+            return bytes.fromhex(byte[1])
+        if token.startswith("##"):
+            return token[2:]
+        return token.replace("\u2581", " ")
+
+    def pieces_of_bytes(self, data: bytes) -> list[int]:
+        """Tokens that part of a character is made of; none where this tokenizer has no tokens for bytes."""
+        if self.is_byte_level:  # its model alone: a tokenizer reads text, which these bytes are not
+            return [piece.id for piece in self.model.tokenize("".join(_CHARACTERS[byte] for byte in data))]
+        if self.falls_back:
+            names = (f"<0x{byte:02X}>" for byte in data)
+            return [self.vocabulary[name] for name in names if name in self.vocabulary]
+        return []

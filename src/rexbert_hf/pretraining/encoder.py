@@ -8,11 +8,18 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from datasets import Dataset
-from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from rexbert_hf.catalog import split_of
 from rexbert_hf.data.languages import UNKNOWN, balanced_texts
@@ -214,32 +221,33 @@ def _change_vocabulary(model: PreTrainedModel, folder: Path, tokenizer: PreTrain
     )
 
 
-def _set_grid(settings: PretrainSettings, model: PreTrainedModel) -> None:
-    """Have the model train the recipe's grid of sub-models; without one that of its checkpoint, unless it is off.
+def starting_config(settings: PretrainSettings) -> PretrainedConfig:
+    """Configuration of the model that a run starts from, as it is before the recipe's grid.
+
+    Args:
+        settings: the recipe.
 
     Raises:
-        ValueError: for another architecture, cells that the model does not have, or a grid without the whole model.
+        ValueError: if there is no configuration, or a new model cannot have it.
+        FileNotFoundError: if there is no checkpoint at the path.
     """
-    wanted = settings.model.matryoshka
-    if not isinstance(model, RexBertForMaskedLM):
-        if isinstance(wanted, MatryoshkaSettings):
-            raise ValueError(
-                f"model.matryoshka: {type(model).__name__} has no sub-models: start from a RexBERT or ModernBERT"
-            )
-        return
-    if wanted == "off":
-        model.config.leave_matryoshka()
-        return
-    for name, value in wanted.fields().items() if wanted is not None else ():
-        setattr(model.config, name, value)
+    wanted = settings.model
+    if wanted.init_from is None:
+        return _sized(settings, wanted.overrides)
+    folder = resolve_model(wanted.init_from, wanted.revision)
     try:
-        model.config.check_matryoshka()
-        grid = Grid.of(model.config)
-    except ValueError as error:
-        raise ValueError(f"model.matryoshka: {error}") from None
-    if grid is None and wanted is not None:
-        raise ValueError("model.matryoshka: name layers, dims or cells")
-    model.config.matryoshka_stale = False
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        ours = config.model_type in ("rexbert", "modernbert")
+        return RexBertConfig.from_pretrained(folder) if ours else config
+    except Exception as error:  # of many kinds, as for its weights
+        raise ValueError(f"{wanted.init_from}: no model can be loaded from it ({_first_line(error)})") from error
+
+
+def _set_grid(settings: PretrainSettings, model: PreTrainedModel) -> None:
+    """Have the model train the recipe's grid of sub-models; without one that of its checkpoint, unless it is off."""
+    wanted = settings.model.matryoshka
+    config: Any = model.config if isinstance(model, RexBertForMaskedLM) else None
+    grid = set_grid(config, wanted, type(model).__name__)
     if grid is not None and wanted is None:
         cells = ", ".join(f"{layers}x{dim}" for layers, dim in grid.cells)
         logger.info(
@@ -248,6 +256,39 @@ def _set_grid(settings: PretrainSettings, model: PreTrainedModel) -> None:
             settings.model.init_from or "the configuration",
             cells,
         )
+
+
+def set_grid(config: Any, wanted: MatryoshkaSettings | Literal["off"] | None, name: str) -> Grid | None:
+    """Write a recipe's grid into a configuration; the grid that it then has.
+
+    Args:
+        config: of a RexBERT; any other has no sub-models.
+        wanted: what the recipe says.
+        name: of the model, in messages.
+
+    Raises:
+        ValueError: for another architecture, cells that the model does not have, or a grid without the whole model.
+    """
+    if not isinstance(config, RexBertConfig):
+        if isinstance(wanted, MatryoshkaSettings):
+            raise ValueError(f"model.matryoshka: {name} has no sub-models: start from a RexBERT or ModernBERT")
+        return None
+    if wanted == "off":
+        config.leave_matryoshka()
+        return None
+    for field, value in wanted.fields().items() if wanted is not None else ():
+        setattr(config, field, value)
+    if wanted is not None:
+        config.truncate_dim = None  # of a base that was cut: its cells say now what may be read
+    try:
+        config.check_matryoshka()
+        grid = Grid.of(config)
+    except ValueError as error:
+        raise ValueError(f"model.matryoshka: {error}") from None
+    if grid is None and wanted is not None:
+        raise ValueError("model.matryoshka: name layers, dims or cells")
+    config.matryoshka_stale = False
+    return grid
 
 
 def _model_class(settings: PretrainSettings) -> type[RexBertForMaskedLM]:
@@ -290,6 +331,16 @@ def _check_overrides(overrides: Mapping[str, Any]) -> None:
             )
 
 
+def _sized(settings: PretrainSettings, fields: Mapping[str, Any]) -> RexBertConfig:
+    """The configuration of a new model."""
+    _check_overrides(settings.model.overrides)
+    assert settings.model.size is not None
+    try:
+        return RexBertConfig.from_size(settings.model.size, **fields)
+    except Exception as error:  # the strict configuration has exceptions of its own
+        raise ValueError(f"model.overrides: {_first_line(error)}") from error
+
+
 def _new(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -> RexBertForMaskedLM:
     _check_overrides(settings.model.overrides)
     names = ("pad", "cls", "sep", "bos", "eos")
@@ -311,11 +362,7 @@ def _new(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -> RexB
             f"the vocab_size of the model is {fields['vocab_size']}, smaller than the tokenizer's {len(tokenizer)}"
             " tokens: raise model.overrides.vocab_size, or use the tokenizer of model.grow_from"
         )
-    assert settings.model.size is not None
-    try:
-        config = RexBertConfig.from_size(settings.model.size, **fields)
-    except Exception as error:  # the strict configuration has exceptions of its own
-        raise ValueError(f"model.overrides: {_first_line(error)}") from error
+    config = _sized(settings, fields)
     if small is not None:
         from rexbert_hf.models.growth import grow
 

@@ -73,7 +73,7 @@ def pretrain(
     if args.device.type == "cpu":
         tune_cpu()  # before torch starts its threads, which take the setting over
     check_processes(args.world_size, settings.trainer.num_processes)
-    _make(output)
+    make_folder(output)
     cache = Path(settings.cache_dir) if settings.cache_dir else output / "cache"
     with args.main_process_first(desc="the tokenizer"):
         tokenizer = load_tokenizer(settings, cache)
@@ -133,7 +133,15 @@ def _recompute_activations(model: PreTrainedModel) -> None:
     getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
 
 
-def _make(output: Path) -> None:
+def make_folder(output: Path) -> None:
+    """Make the folder of a run.
+
+    Args:
+        output: the folder.
+
+    Raises:
+        OSError: if it cannot be made.
+    """
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -32,7 +32,7 @@ class MatryoshkaSettings:
         cells: pairs in place of layers x dims.
         weights: of each cell, 1 by default: all dims of the first of the layers, then of the next; or as in cells.
         sample: train the largest cell and so many less one of the others in a step (2 or more); 0: all.
-        kl_weight: of the divergence from the largest cell, a detached teacher.
+        kl_weight: of the divergence from the largest cell, a detached teacher, times the weight of the cell.
         norm_intermediate: apply the final norm after layers in between.
     """
 

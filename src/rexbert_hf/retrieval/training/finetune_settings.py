@@ -166,7 +166,7 @@ class FinetuneSettings:
         if self.mining is not None:
             self._check_mining()
         if self.matryoshka is not None:
-            self._check_matryoshka(self.matryoshka.way)
+            self._check_matryoshka(self.matryoshka)
 
     def _check_mining(self) -> None:
         way_out = {
@@ -177,12 +177,20 @@ class FinetuneSettings:
         if way_out is not None:
             raise ValueError(f"mining is set, but no row would take what it finds: {way_out}, or leave mining out")
 
-    def _check_matryoshka(self, way: str) -> None:
-        if self.loss.name == "cosent" or (way == "matryoshka2d" and self.loss.name != "ranking"):
-            raise ValueError(f"matryoshka ({way}) does not go with loss.name {self.loss.name}: use ranking")
-        if way == "matryoshka2d" and (self.loss.cached or self.loss.symmetric or self.loss.margin is not None):
+    def _check_matryoshka(self, chosen: GridSettings) -> None:
+        stock = chosen.way == "matryoshka2d"
+        if self.loss.name == "cosent" or (stock and self.loss.name != "ranking"):
+            raise ValueError(f"matryoshka ({chosen.way}) does not go with loss.name {self.loss.name}: use ranking")
+        if not stock:
+            return
+        if self.loss.cached or self.loss.symmetric or self.loss.margin is not None:
             raise ValueError("matryoshka.way matryoshka2d knows no loss.cached, loss.symmetric and loss.margin")
-        if way == "matryoshka2d" and not self.model.shared:
+        if chosen.weights is not None or chosen.sample:
+            raise ValueError(
+                "matryoshka.way matryoshka2d knows no matryoshka.weights and matryoshka.sample (it draws one layer and"
+                " one dimension a step, all alike): drop them, or use way grid"
+            )
+        if not self.model.shared:
             raise ValueError("matryoshka.way matryoshka2d needs one encoder for both sides: set model.shared to true")
 
     def card_fields(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Choose a sub-model: measure the cells of a grid-trained bi-encoder on this machine, save the best that fits a budget.
 
-The choice is made on validation queries; the test queries are searched once, with what was chosen.
+The choice is made on validation queries; the test queries are searched once, with what was chosen, in the runtime that
+answers queries: an exported graph's figures are not torch's.
 """
 
 from __future__ import annotations
@@ -20,8 +21,15 @@ from rexbert_hf.retrieval.serving.query_model import load_model
 from rexbert_hf.retrieval.training.evaluator import gain_name, validation_queries
 from rexbert_hf.retrieval.training.finetune import finetune_search
 from rexbert_hf.retrieval.training.finetune_settings import FinetuneSettings, card_fields
-from rexbert_hf.retrieval.training.grid_evaluator import Cell, GridEvaluator, means_of
-from rexbert_hf.retrieval.training.grid_measure import CellFigures, Runtime, check_metric, choose_cell, measure_cells
+from rexbert_hf.retrieval.training.grid_evaluator import Cell, GridEvaluator, means_of, unit
+from rexbert_hf.retrieval.training.grid_measure import (
+    CellFigures,
+    NoCellFitsError,
+    Runtime,
+    check_metric,
+    choose_cell,
+    measure_cells,
+)
 from rexbert_hf.retrieval.training.grid_plot import plot_choice
 from rexbert_hf.retrieval.training.grid_settings import GridSettings
 from rexbert_hf.retrieval.training.grid_submodel import cut_biencoder
@@ -101,7 +109,8 @@ def choose_submodel(run: ChooseRun) -> dict[str, Any]:
         run: the settings.
 
     Raises:
-        ValueError: if no cell meets the budget (with the one that is nearest), or the model has no grid.
+        NoCellFitsError: if no cell meets the budget (with the one that is nearest); it has what was measured.
+        ValueError: if the model has no grid.
         FileNotFoundError: for a missing file or model.
     """
     run.output_dir.mkdir(parents=True, exist_ok=True)
@@ -123,8 +132,9 @@ def choose_submodel(run: ChooseRun) -> dict[str, Any]:
     limits = {"latency_ms": run.latency_ms, "memory_mb": run.memory_mb}
     try:
         chosen = choose_cell(figures, run.metric, percentile=run.percentile, **limits)
-    except ValueError:
+    except NoCellFitsError as error:
         _write(run, results, figures, None)
+        error.results = results
         raise
     results["chosen"] = chosen.name
     _save(run, model, chosen, data, results)
@@ -167,13 +177,24 @@ def _save(
 
         export_onnx(cut, run.output_dir / "onnx", (run.runtime,))
     results["num_parameters"] = sum(parameter.numel() for parameter in cut.parameters())
-    test = data.of(TEST)
-    if len(test):
-        evaluator = GridEvaluator([cell], data, test, run.max_products, run.batch_size)
-        results["test"] = means_of(evaluator.by_cell(model)[cell])
+    if len(data.of(TEST)):
+        results["test"], results["test_runtime"] = _tested(run, model, cell, data), run.runtime
         name = run.data.pairs if isinstance(run.data.pairs, str) else "sample shop"
+        named = str(name) if run.runtime == "torch" else f"{name} (queries: onnx/{run.runtime}, products: torch)"
         results["ndcg_gain"] = gain_name(data.judged)
-        results["metrics"] = card_metrics(results["test"], str(name), results["ndcg_gain"])
+        results["metrics"] = card_metrics(results["test"], named, results["ndcg_gain"])
+
+
+def _tested(run: ChooseRun, model: SentenceTransformer, cell: Cell, data: SearchData) -> dict[str, float]:
+    """Figures of the test queries, by what was saved to answer them; products are torch's, as an index holds them."""
+    evaluator = GridEvaluator([cell], data, data.of(TEST), run.max_products, run.batch_size)
+    queries, products = (vectors[:, 0, : cell[1]] for vectors in evaluator.encoded(model))
+    if run.runtime != "torch":
+        from rexbert_hf.retrieval.serving.onnx_encoder import OnnxEncoder
+
+        encoder = OnnxEncoder(run.output_dir / "onnx", run.runtime, threads=run.threads)
+        queries = encoder.encode_query([data.queries[i] for i in evaluator.queries])
+    return means_of(evaluator.figures(unit(queries), unit(products)))
 
 
 def _write(run: ChooseRun, results: dict[str, Any], figures: list[CellFigures], chosen: CellFigures | None) -> None:
@@ -188,6 +209,8 @@ def _write(run: ChooseRun, results: dict[str, Any], figures: list[CellFigures], 
             f" otherwise unchanged: one query took {getattr(chosen, run.percentile):.2f} ms ({run.percentile},"
             f" {run.threads} thread, {run.runtime})."
         )
+        if "test" in results and run.runtime != "torch":
+            card["summary"] += f" The figures are those of its {run.runtime} graph in `onnx`."
     write_run(run.output_dir, config=to_dict(run), results=results, card=card)
     if chosen is not None:
         write_card(run.output_dir)

@@ -28,6 +28,20 @@ Runtime = Literal["torch", "fp32", "int8"]
 """What answers queries: torch, or an exported graph of that precision."""
 
 
+class NoCellFitsError(ValueError):
+    """No cell meets the budget.
+
+    Attributes:
+        results: what was measured, where a whole run ends so.
+    """
+
+    results: dict[str, Any]
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.results = {}
+
+
 @dataclass(frozen=True)
 class CellFigures:
     """One cell as measured.
@@ -149,7 +163,8 @@ def choose_cell(
         percentile: of the latency.
 
     Raises:
-        ValueError: if no cell meets the budget, with the one that is nearest; or for an unknown metric.
+        NoCellFitsError: if no cell meets the budget, with the one that is nearest.
+        ValueError: for an unknown metric.
 
     Example:
         >>> small = CellFigures(1, 8, 0.5, 0.9, 100, 10, {"recall@100": 0.4})
@@ -161,14 +176,14 @@ def choose_cell(
     fast = [cell for cell in cells if latency_ms is None or getattr(cell, percentile) <= latency_ms]
     if not fast:
         best = min(cells, key=lambda cell: (getattr(cell, percentile), cell.bytes))
-        raise ValueError(
+        raise NoCellFitsError(
             f"no cell answers a query within {latency_ms:g} ms ({percentile}): the fastest, {best.name} (layers x"
             f" dimensions), takes {getattr(best, percentile):.2f} ms"
         )
     small = [cell for cell in fast if memory_mb is None or cell.bytes <= memory_mb * 1e6]
     if not small:
         least = min(fast, key=lambda cell: cell.bytes)
-        raise ValueError(
+        raise NoCellFitsError(
             f"no cell that is fast enough fits into {memory_mb:g} MB: the smallest, {least.name} (layers x dimensions),"
             f" takes {least.bytes / 1e6:.1f} MB with the vectors of the catalogue"
         )

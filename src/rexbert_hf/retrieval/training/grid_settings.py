@@ -31,7 +31,8 @@ class GridSettings:
         sample: train the largest cell and so many less one of the others in a step (2 or more), weighted so that the
             expectation is the whole sum; 0: all.
         way: grid, or sentence-transformers' own Matryoshka2dLoss (one random layer and one random dimension a step,
-            with its own in-batch softmax), to compare with.
+            with its own in-batch softmax, and without weights and sample), to compare with. It draws from all layers:
+            the cells are then those that are measured, and noted, of more that it trains.
     """
 
     layers: list[int] | None = None

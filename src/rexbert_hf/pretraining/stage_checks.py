@@ -1,0 +1,82 @@
+"""All stages of a recipe looked at before the first one trains: a mistake in the last would show after days.
+
+What a stage reads is prepared for it here too, since only the data say which languages they have; it lies in the cache
+and is found again, so nothing is done twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from rexbert_hf.pretraining.arguments import make_arguments
+from rexbert_hf.pretraining.corpora import prepare
+from rexbert_hf.pretraining.encoder import load_tokenizer, open_tokenizer, set_grid, starting_config
+from rexbert_hf.pretraining.processes import check_launcher, check_processes
+from rexbert_hf.pretraining.run import make_folder
+from rexbert_hf.pretraining.settings import PretrainSettings
+from rexbert_hf.pretraining.threads import usable_cores
+from rexbert_hf.training import resolve
+from rexbert_hf.training.checkpoint import micro_batches_of
+from rexbert_hf.training.cpu import tune_cpu
+
+
+def check_stages(runs: Sequence[tuple[str, PretrainSettings]]) -> None:
+    """Find what would stop a later stage: training arguments, tokenizer, grid, data, languages, plan.
+
+    Args:
+        runs: names and recipes, in order; each but the first goes on from the folder of the one before.
+
+    Raises:
+        ValueError: with the name of the stage, and so the next two.
+        FileNotFoundError: for a missing file or checkpoint.
+        OSError: if there is no room for the tokens.
+    """
+    check_launcher()
+    config: Any = None
+    tokenizer: PreTrainedTokenizerBase | None = None
+    for name, settings in runs:  # what costs nothing comes first, for all of them
+        with _named(name):
+            args = make_arguments(settings)
+            if settings.tokenizer.path is not None:
+                with args.main_process_first(desc="the tokenizer"):
+                    open_tokenizer(settings.tokenizer.path)
+            config = starting_config(settings) if config is None else config
+            set_grid(config, settings.model.matryoshka, f"a model of the kind {config.model_type}")
+    for name, settings in runs:
+        with _named(name):
+            tokenizer = _prepare(settings, tokenizer)
+
+
+@contextmanager
+def _named(stage: str) -> Iterator[None]:
+    """Say in which stage something is wrong."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        kind = next(kind for kind in (FileNotFoundError, OSError, ValueError) if isinstance(error, kind))
+        raise kind(f"stage '{stage}': {error}") from error
+
+
+def _prepare(settings: PretrainSettings, before: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase:
+    """Tokenizer, data and plan of a stage; without a tokenizer of its own it has that of the stage before."""
+    args = make_arguments(settings)
+    if args.device.type == "cpu":
+        tune_cpu()  # as a run does, before torch starts its threads
+    check_processes(args.world_size, settings.trainer.num_processes)
+    output = Path(settings.output_dir)
+    make_folder(output)
+    cache = Path(settings.cache_dir) if settings.cache_dir else output / "cache"
+    tokenizer = before
+    if tokenizer is None or settings.tokenizer.path is not None or settings.tokenizer.train:
+        with args.main_process_first(desc="the tokenizer"):
+            tokenizer = load_tokenizer(settings, cache)
+    with args.main_process_first(desc="the data"):
+        corpora = prepare(settings, tokenizer, cache, num_proc=usable_cores())
+    stores = {name: corpus.train for name, corpus in corpora.items()}
+    resolve(settings.curriculum(), stores, args.world_size, micro_batches_of(output))
+    return tokenizer
