@@ -72,6 +72,21 @@ def test_a_reranker_is_measured_in_float32(teacher, tmp_path, monkeypatch):
     assert wrapped == [False, False]
 
 
+def test_a_reranker_is_measured_on_queries_that_are_drawn(tmp_path):
+    """Files are often sorted."""
+
+    class Asked:
+        def predict(self, pairs, **options):
+            asked.append({query for query, _ in pairs})
+            return np.zeros(len(pairs))
+
+    data, asked = tiny_data(splits=(2, 2, 2, 2)), []
+    for count in range(1, 4):
+        reranker_module.judged_order(Asked(), data, reranker_of(tmp_path, tmp_path, test_queries=str(count)))
+        assert asked[-1] == {data.queries[i] for i in validation_queries(data, count, 2)}
+    assert any(found != set(data.queries[: len(found)]) for found in asked), "not the first ones"
+
+
 def test_the_gradient_cache_embeds_again_in_the_type_of_the_first_pass():
     """Autocast to float16 is over when gradients are asked for; without a word the second pass was in bfloat16."""
     model, types = tiny_model(preset="dssm", overrides={"dimensions": 32}), []

@@ -27,7 +27,7 @@ from rexbert_hf.metrics import Judgements
 from rexbert_hf.pretraining.arguments import trackers
 from rexbert_hf.pretraining.processes import one_process
 from rexbert_hf.retrieval.training.biencoder import find_base
-from rexbert_hf.retrieval.training.evaluator import gain_name, search_metrics
+from rexbert_hf.retrieval.training.evaluator import gain_name, search_metrics, validation_queries
 from rexbert_hf.retrieval.training.finetune import prepare_device, uses_bf16
 from rexbert_hf.retrieval.training.finetune_settings import SearchTrainerSettings, card_fields
 from rexbert_hf.retrieval.training.search_batches import Shuffled
@@ -48,7 +48,7 @@ class RerankerSettings:
         random: random products for each judged pair.
         batch_size: pairs of a step.
         max_tokens: longer pairs are cut.
-        test_queries: test queries whose judged products are re-ranked at the end.
+        test_queries: test queries, drawn, whose judged products are re-ranked at the end; None for all.
         trainer: how training runs.
         seed: of everything.
         push_to_hub: "user/name" to push the finished run to.
@@ -230,7 +230,7 @@ def judged_order(model: CrossEncoder, data: SearchData, settings: RerankerSettin
         data: catalogue, queries, judgements.
         settings: the recipe.
     """
-    queries = data.of(TEST)[: settings.test_queries]
+    queries = validation_queries(data, settings.test_queries, TEST)
     judged: Judgements = data.judged.select(queries)
     rows = np.repeat(np.arange(len(queries)), np.diff(judged.offsets))
     pairs = [(data.queries[queries[i]], data.texts[j]) for i, j in zip(rows, judged.products, strict=True)]
