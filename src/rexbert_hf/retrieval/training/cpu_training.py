@@ -1,6 +1,6 @@
 """What makes a training step of a stock encoder slow on CPU, and the same step without it.
 
-Measured with MiniLM on queries and titles (512 rows, two cores):
+Three things, which `benchmarks/finetune_step.py` measures together with MiniLM on queries and titles:
 
 - Attention in bfloat16: torch's kernel for its backward pass takes eight times as long as in float32 on short texts
   (1.85 s of a step of 3.4 s, .19 s in float32), so that autocast gains nothing. The matrix products around it, where
