@@ -9,7 +9,7 @@ from rexbert_hf.reproduction import ReproductionSettings
 from rexbert_hf.reproduction.budgets import stage_recipe, written_budget
 from rexbert_hf.reproduction.inputs import with_data
 from rexbert_hf.reproduction.overrides import with_overrides
-from rexbert_hf.reproduction.plan import Cost, fit, load_plan, save_plan
+from rexbert_hf.reproduction.plan import Cost, fit, load_costs, load_plan, save_costs, save_plan
 from rexbert_hf.settings import SettingsError, load_settings
 
 CONFIGS = Path(__file__).resolve().parents[2] / "recipes" / "configs"
@@ -176,3 +176,21 @@ def test_the_papers_in_the_repository_fit_together(config):
 
 def test_the_case_is_valid():
     assert paper().stages[2].settings == PAPER["stages"][2]["settings"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({"budget": 500, "spare": 0.2, "parts": {"half": 0.5}, "stages.0.share": 0.2}, True),
+        ({"stages.2.label": "other words"}, True),
+        ({"base.phases.1.seq_length": 32}, False),
+        ({"stages.2.settings": {"phases.anneal.masking.kind": "mlm"}}, False),
+    ],
+)
+def test_time_may_be_shared_out_anew_without_another_calibration(tmp_path, changes, kept):
+    before = {"parts": {"half": 0.3}, "stages.0.shared": True, "stages.0.share": 0.3}
+    costs = {"common": Cost(1000.0, 1.0), "plain": Cost(900.0, 2.0)}
+    save_costs(costs, paper(tmp_path, **before), "here")
+    found = load_costs(paper(tmp_path, **{**before, **changes}), list(costs), "here")
+    assert found == (costs if kept else None)
+    assert load_costs(paper(tmp_path, **before), list(costs), "another machine") is None

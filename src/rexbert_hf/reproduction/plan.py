@@ -10,6 +10,7 @@ import dataclasses
 import json
 import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,9 @@ _FREE = (
     "base.cache_dir",
 )
 """Keys that may change between two starts: more seeds or fewer rows, and everything about the report."""
+
+_TIME = re.compile(r"budget:|min_steps:|spare:|parts\.|stages\.\d+\.share:")
+"""How much time there is and who gets it: another plan, but no stage costs more or less for it."""
 
 
 @dataclass(frozen=True)
@@ -193,14 +197,14 @@ def save_costs(costs: Mapping[str, Cost], settings: ReproductionSettings, hardwa
 
 
 def load_costs(settings: ReproductionSettings, names: Sequence[str], hardware: str) -> dict[str, Cost] | None:
-    """The calibration that the folder holds for these settings (whatever the budget) on this hardware, or None."""
+    """The calibration that the folder holds for these settings, however the time is shared out, on this hardware."""
     path = settings.output_dir / COSTS_FILE
     if not path.exists():
         return None
     content = json.loads(path.read_text(encoding="utf-8"))
     changed = differences(content["for"], _identity(settings))
     known = set(names) <= set(content["costs"]) and content["hardware"] == hardware
-    if not known or any(not line.startswith(("budget:", "min_steps:", "spare:")) for line in changed):
+    if not known or not all(_TIME.match(line) for line in changed):
         return None
     logger.info("calibration: as measured before (delete %s to measure again)", path)
     return {name: Cost(**content["costs"][name]) for name in names}
