@@ -38,6 +38,13 @@ def test_product_text_takes_fields_attributes_and_separator_as_told():
     assert text == "capacity: 1.7 L | title: Ostwick kettle"
 
 
+def test_attributes_that_are_text_stay_text():
+    """A text format, of which nobody has said the types, has text in all columns."""
+    product = {"title": "Mug", "attributes": " colour: red; 0.3 l "}
+    assert product_text(product) == "Mug . colour: red; 0.3 l"
+    assert product_text(product, fields=("title", "colour")) == "Mug"
+
+
 def test_product_text_leaves_nothing_behind_for_missing_fields():
     row = dict.fromkeys(PRODUCT, None) | {"title": " Mug ", "category_path": [], "attributes": []}
     assert product_text(row, field_names=True) == "title: Mug"

@@ -160,7 +160,10 @@ def product_text(
 
 
 def _field_text(product: Mapping[str, Any], name: str) -> str:
-    given = [attribute for attribute in product.get("attributes") or () if attribute and attribute["value"] is not None]
+    listed = product.get("attributes") or ()
+    if isinstance(listed, str):  # from a text format, whose columns are text
+        listed = [{"name": None, "value": listed.strip()}]
+    given = [attribute for attribute in listed if attribute and attribute["value"] is not None]
     if name == "attributes":
         return ", ".join(f"{attribute['name'] or ''} {attribute['value']}".strip() for attribute in given)
     if name not in PRODUCT and name not in product:
