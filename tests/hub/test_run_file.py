@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -115,6 +116,24 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path):
         write_whole(path, b"new bytes")
         assert reader.read() == b"old"
     assert path.read_bytes() == b"new bytes"
+
+
+def test_what_killed_writers_left_goes_with_the_next_write(tmp_path: Path):
+    """Of this machine and of the same file; one that still writes keeps its own."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    here = socket.gethostname()
+    dead, recycled, lives, elsewhere, other = (
+        tmp_path / name
+        for name in (
+            f".f.{here}.{process.pid}.0123", f".f.{here}.{os.getpid()}.0123", f".f.{here}.{os.getppid()}.0123",
+            f".f.{here}x.{process.pid}.0123", f".g.{here}.{process.pid}.0123",
+        )
+    )  # fmt: skip
+    for path in (dead, recycled, lives, elsewhere, other):
+        path.write_bytes(b"half")
+    write_whole(tmp_path / "f", b"new bytes")
+    assert {path.name for path in tmp_path.iterdir()} == {"f", lives.name, elsewhere.name, other.name}
 
 
 def test_damaged_files_are_named(tmp_path: Path):

@@ -13,9 +13,10 @@ import math
 import os
 import platform
 import re
+import socket
 import subprocess
 import sys
-import tempfile
+import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,9 @@ from typing import Any
 RUN_FILE = "run.json"
 REDACTED = "<redacted>"
 PACKAGES = ("rexbert-hf", "torch", "transformers", "datasets", "tokenizers", "accelerate", "huggingface-hub", "numpy")
+
+_being_written: set[str] = set()
+"""Names of this process's staged files."""
 
 _ALWAYS_SECRET = re.compile(r"secret|passw(or)?d|passphrase|api_?key|access_?key|private_?key|credential|authorization")
 # Names about text tokens, taken out of a key before it is asked whether it still says "token".
@@ -215,20 +219,51 @@ def write_run(
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that a reader (or a crash) sees the old bytes or the new ones."""
-    staged = None
+    """Write a file so that a reader (or a crash) sees the old bytes or the new ones.
+
+    Args:
+        path: of the file; what killed processes of this machine left beside it of the same file is removed.
+        data: its content.
+
+    Raises:
+        OSError: if it cannot be written; what was there is unchanged.
+    """
+    prefix = f".{path.name}.{socket.gethostname()}."
+    staged = path.with_name(f"{prefix}{os.getpid()}.{uuid.uuid4().hex}")
+    _being_written.add(staged.name)
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:
-            staged = Path(handle.name)
+        _remove_left(path.parent, prefix)
+        with staged.open("xb") as handle:
             handle.write(data)
             handle.flush()
             os.fsync(handle.fileno())
         staged.chmod(0o644)
         staged.replace(path)
     except OSError as error:
-        if staged is not None:
-            staged.unlink(missing_ok=True)
         raise OSError(error.errno, f"cannot write {path}: {error.strerror}; what was there is unchanged") from error
+    finally:
+        staged.unlink(missing_ok=True)
+        _being_written.discard(staged.name)
+
+
+def _remove_left(folder: Path, prefix: str) -> None:
+    """Remove files whose names go on with the number of a process that is no more.
+
+    In containers a new process often has the number of the killed one.
+    """
+    for left in folder.iterdir():
+        number = left.name.removeprefix(prefix).partition(".")[0]
+        if not left.name.startswith(prefix) or not number.isdigit() or left.name in _being_written:
+            continue
+        try:
+            os.kill(int(number), 0)
+            dead = int(number) == os.getpid()
+        except ProcessLookupError:
+            dead = True
+        except PermissionError:
+            dead = False
+        if dead:
+            left.unlink(missing_ok=True)
 
 
 def read_run(directory: str | os.PathLike[str]) -> dict[str, Any]:
