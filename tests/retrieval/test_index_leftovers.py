@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
+
 import numpy as np
 import pytest
+from disks import file_limit
 from index_cases import HashModel, clustered, make_products, rewrite_facts
 
 from rexbert_hf.retrieval.serving import embedding_cache, index_state
@@ -181,3 +186,31 @@ def test_a_lookup_knows_living_rows_only(model):
     rows.kill(np.array([3, 5]))
     assert rows.find(["p4", "p3", "none", "p4", "p119", "p5"]).tolist() == [4, -1, -1, 4, 119, -1]
     assert rows.find([]).tolist() == []
+
+
+def dead_number() -> int:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_what_a_dead_process_of_this_machine_left_goes_at_once(model, tmp_path):
+    here, number = socket.gethostname(), dead_number()
+    cache = EmbeddingCache(tmp_path, model)
+    dead, lives, elsewhere = (
+        cache.folder / f".vectors-{name}-0123abcd"
+        for name in (f"{here}-{number}", f"{here}-{os.getppid()}", f"{here}-0-9")
+    )
+    for path in (dead, lives, elsewhere):
+        path.write_bytes(bytes(8))
+    EmbeddingCache(tmp_path, model)
+    assert [path.exists() for path in (dead, lives, elsewhere)] == [False, True, True]
+
+
+def test_a_graph_that_finds_no_room_is_one_line(model, tmp_path):
+    """FAISS has an exception of its own."""
+    pytest.importorskip("faiss")
+    index = ProductIndex.build(PRODUCTS, model, "hnsw")
+    with file_limit(4 << 10), pytest.raises(OSError, match=r"index\.faiss cannot be written: .*too large") as caught:
+        index.state.codes.save(tmp_path)
+    assert "\n" not in str(caught.value)

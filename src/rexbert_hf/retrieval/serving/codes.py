@@ -135,8 +135,17 @@ class FaissCodes:
         return scores, rows
 
     def save(self, folder: Path) -> None:
-        """Write `index.faiss`."""
-        load_faiss().write_index(self.index, str(folder / self.file_name))
+        """Write `index.faiss`.
+
+        Raises:
+            OSError: if FAISS cannot write it, for which it has another exception.
+        """
+        path = folder / self.file_name
+        try:
+            load_faiss().write_index(self.index, str(path))
+        except RuntimeError as error:
+            reason = str(error).strip().rpartition(" failed: ")[2]
+            raise OSError(f"{path} cannot be written: {reason}") from error
 
     @classmethod
     def load(cls, folder: Path) -> FaissCodes:

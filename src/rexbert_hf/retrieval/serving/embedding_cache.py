@@ -20,13 +20,14 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from rexbert_hf.retrieval.serving.leftovers import remove_left
+from rexbert_hf.retrieval.serving.leftovers import remove_left, staged_name
 from rexbert_hf.retrieval.serving.query_model import encode, fingerprint
 from rexbert_hf.retrieval.serving.vector_store import read_segment
 
 logger = logging.getLogger(__name__)
 
 _KEY_BYTES = 16
+_STAGED = ".vectors-"
 
 
 class EmbeddingCache:
@@ -58,7 +59,7 @@ class EmbeddingCache:
         own = f"-{precision}" if isinstance(precision, str) else ""
         self.folder = Path(folder) / f"{fingerprint(model)[:32]}{own}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        remove_left(self.folder, ".vectors-*")
+        remove_left(self.folder, _STAGED)
         self.encoded = self.served = 0
         self._shards: list[np.ndarray] = []
         self._known: dict[bytes, tuple[int, int]] = {}
@@ -95,7 +96,7 @@ class EmbeddingCache:
 
     def _write(self, keys: list[bytes], vectors: np.ndarray) -> None:
         name = f"vectors-{uuid.uuid4().hex}.safetensors"
-        staged = self.folder / f".{name}.{os.getpid()}"
+        staged = self.folder / staged_name(_STAGED)
         table = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, _KEY_BYTES)
         try:
             save_file({"keys": table, "vectors": np.ascontiguousarray(vectors)}, staged)

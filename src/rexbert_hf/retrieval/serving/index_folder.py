@@ -12,8 +12,6 @@ import json
 import os
 import re
 import shutil
-import socket
-import uuid
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,7 +19,7 @@ from typing import Any
 
 from rexbert_hf.hub.run_file import write_whole
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
-from rexbert_hf.retrieval.serving.leftovers import remove_left
+from rexbert_hf.retrieval.serving.leftovers import remove_left, staged_name
 from rexbert_hf.retrieval.serving.query_model import ModelIdentity
 
 INDEX_FILE = "index.json"
@@ -36,6 +34,7 @@ VERIFIED_BYTES = 256 << 20
 """Larger indexes are checked by the sizes of their files only, unless asked otherwise."""
 
 _OWN_SUM = "crc32"
+_STAGING = ".staging-"
 
 
 def write_version(folder: Path, fill: Callable[[Path], dict[str, Any]]) -> Path:
@@ -50,8 +49,8 @@ def write_version(folder: Path, fill: Callable[[Path], dict[str, Any]]) -> Path:
     """
     versions = folder / "versions"
     versions.mkdir(parents=True, exist_ok=True)
-    _remove_stale(versions)
-    stage = versions / f".staging-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    remove_left(versions, _STAGING)
+    stage = versions / staged_name(_STAGING)
     stage.mkdir()
     try:
         facts = fill(stage)
@@ -227,15 +226,3 @@ def _rename(stage: Path, versions: Path) -> Path:
             if not target.exists():
                 raise
         number += 1  # somebody else took it
-
-
-def _remove_stale(versions: Path) -> None:
-    """Remove what killed processes left behind: of this machine at once, of others when it is a day old."""
-    remove_left(versions, ".staging-*")
-    for path in versions.glob(f".staging-{socket.gethostname()}-*"):
-        try:
-            os.kill(int(path.name.rsplit("-", 2)[1]), 0)
-        except ProcessLookupError:
-            shutil.rmtree(path, ignore_errors=True)
-        except (ValueError, PermissionError):
-            continue

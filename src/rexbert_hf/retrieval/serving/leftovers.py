@@ -1,30 +1,56 @@
-"""What killed writers leave behind: it is known by its age, for their process ids say nothing on other machines."""
+"""What killed writers leave behind: known by the number of the process, and by its age if it is of another machine."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
 import time
+import uuid
 from pathlib import Path
 
 LEFT_SECONDS = 24 * 3_600
 """Nobody goes on with a file that has not been written to for so long."""
 
 
-def remove_left(folder: Path, pattern: str) -> None:
-    """Remove files and folders of a pattern in which nothing was written for a day.
+def staged_name(prefix: str) -> str:
+    """A name for what this process is writing, which `remove_left` knows.
+
+    Args:
+        prefix: its beginning.
+    """
+    return f"{prefix}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def remove_left(folder: Path, prefix: str) -> None:
+    """Remove files and folders of dead processes of this machine, and those in which nothing was written for a day.
 
     Args:
         folder: where they lie.
-        pattern: of their names.
+        prefix: of their names.
     """
-    for path in folder.glob(pattern):
+    own = f"{prefix}{socket.gethostname()}-"
+    for path in folder.glob(f"{own}*"):
+        number, *rest = path.name.removeprefix(own).split("-")
+        try:
+            if number.isdigit() and len(rest) == 1:  # else of another machine, node-0 after node
+                os.kill(int(number), 0)
+        except ProcessLookupError:
+            _remove(path)
+        except PermissionError:
+            continue
+    for path in folder.glob(f"{prefix}*"):
         try:
             newest = max(part.stat().st_mtime for part in (path, *path.rglob("*")))
         except OSError:  # its writer goes on with it, or somebody else removes it
             continue
         if time.time() - newest < LEFT_SECONDS:
             continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
