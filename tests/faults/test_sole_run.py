@@ -11,8 +11,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from disks import file_limit
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from rexbert_hf.settings import FolderInUseError, hold_folder, run_recipe, sole_run
 
@@ -143,6 +149,29 @@ def test_a_disk_that_was_full_before_the_run(tmp_path):
     assert not list((tmp_path / "out").iterdir())
     with hold_folder(tmp_path / "out"):
         pass
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: np.save(path, np.zeros(5000)),
+        lambda path: save_file({"a": np.zeros(5000)}, path),
+        lambda path: pq.write_table(pa.table({"a": np.arange(5000.0)}), path),
+        lambda path: Tokenizer(WordLevel({str(i): i for i in range(1000)}, unk_token="0")).save(str(path)),
+    ],
+    ids=["numpy", "safetensors", "arrow", "tokenizers"],
+)  # fmt: skip
+def test_libraries_that_find_no_room_are_understood(write, tmp_path):
+    """Their words for a limit or a quota differ from those for a full disk; numpy gives no reason at all."""
+
+    @sole_run()
+    def run(settings):
+        with file_limit(1000):
+            write(tmp_path / "file")
+
+    with pytest.raises(OSError, match="no room left") as caught:
+        run(Settings(tmp_path / "out"))
+    assert str(tmp_path / "out") in str(caught.value)
 
 
 def test_what_is_told_already_and_other_errors_stay_as_they_are(tmp_path):

@@ -10,6 +10,7 @@ import errno
 import functools
 import logging
 import os
+import re
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -29,6 +30,8 @@ RUN_LEFTOVERS = (".run.json.*", ".README.md.*")
 """What a kill in the middle of writing `run.json` or the card leaves."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_HALF_WRITTEN = re.compile(r"\d+ requested and \d+ written")
+"""What numpy says, whatever the reason."""
 _NEXT_TO_NOTHING = 1 << 15
 
 P = ParamSpec("P")
@@ -83,9 +86,11 @@ def is_full(error: BaseException, folder: str | os.PathLike[str]) -> bool:
         >>> is_full(OSError(errno.ENOSPC, "No space left on device"), "."), is_full(ValueError("no"), ".")
         (True, False)
     """
-    if getattr(error, "errno", None) in _FULL or "No space left" in str(error):
+    text = str(error)
+    told = any(f"(os error {code})" in text or f"({os.strerror(code)})" in text for code in _FULL)  # Rust's; FAISS's
+    if getattr(error, "errno", None) in _FULL or told or "No space left" in text or _HALF_WRITTEN.search(text):
         return True
-    try:  # numpy says how many bytes were written, not why
+    try:
         return isinstance(error, OSError) and shutil.disk_usage(folder).free < _NEXT_TO_NOTHING
     except OSError:
         return False
