@@ -56,6 +56,25 @@ THREE_PHASES = {
     "phases.anneal.seq_length": "256",
 }
 """The quickstart, with about 6 + 2 + 6 steps."""
+THREE_STAGES = {
+    **{key: value for key, value in TINY.items() if not key.startswith("tokenizer")},
+    "model.overrides": MODEL,
+    "model.matryoshka": "{layers: [1, 2], dims: [8, 32]}",
+    "sources.english.max_documents": "80",
+    "stages.monolingual.tokenizer.vocab_size": "384",
+    "stages.multilingual.tokenizer.vocab_size": "512",
+    "stages.multilingual.sources.others.sample_size": "60",
+    "stages.commercial.sources.others.sample_size": "60",
+    "stages.commercial.sources.shop.max_documents": "80",
+    **{
+        f"stages.{stage}.phases.{phase}.{key}": value
+        for stage, phase in (("monolingual", "english"), ("multilingual", "adaptation"), ("commercial", "shop"))
+        for key, value in {"max_tokens": "3k", "batch_tokens": "1024", "seq_length": "64"}.items()
+    },
+    "stages.monolingual.phases.english.schedule.warmup_tokens": "1k",
+    "stages.multilingual.phases.adaptation.schedule.warmup_tokens": "0",
+}
+"""m3BERT's stages, with 3 steps each."""
 
 
 @functools.cache

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
-from pretraining_cases import CONFIGS, TINY, assert_same_weights, error_line, options
+from pretraining_cases import CONFIGS, assert_same_weights, error_line, options
+from pretraining_cases import THREE_STAGES as SMALL
 from pretraining_cases import recipe as run_recipe
 
 from rexbert_hf.data.vocabulary import train_tokenizer
@@ -14,24 +19,6 @@ from rexbert_hf.pretraining.encoder import open_tokenizer
 from rexbert_hf.pretraining.stages import StagedSettings, pretrain_stages
 from rexbert_hf.settings import SettingsError, from_dict, load_settings
 
-SMALL = {
-    **{key: value for key, value in TINY.items() if not key.startswith("tokenizer")},
-    "model.overrides": "{num_hidden_layers: 2, hidden_size: 32, intermediate_size: 32, num_attention_heads: 2}",
-    "model.matryoshka": "{layers: [1, 2], dims: [8, 32]}",
-    "sources.english.max_documents": "80",
-    "stages.monolingual.tokenizer.vocab_size": "384",
-    "stages.multilingual.tokenizer.vocab_size": "512",
-    "stages.multilingual.sources.others.sample_size": "60",
-    "stages.commercial.sources.others.sample_size": "60",
-    "stages.commercial.sources.shop.max_documents": "80",
-    **{
-        f"stages.{stage}.phases.{phase}.{key}": value
-        for stage, phase in (("monolingual", "english"), ("multilingual", "adaptation"), ("commercial", "shop"))
-        for key, value in {"max_tokens": "3k", "batch_tokens": "1024", "seq_length": "64"}.items()
-    },
-    "stages.monolingual.phases.english.schedule.warmup_tokens": "1k",
-    "stages.multilingual.phases.adaptation.schedule.warmup_tokens": "0",
-}
 EARLIER = ("monolingual", "multilingual")
 
 
@@ -91,6 +78,21 @@ def test_stopped_between_stages_it_goes_on_there(tmp_path, whole):
     assert weights.stat().st_mtime_ns == written
     assert [stage["name"] for stage in results["stages"]] == list(EARLIER)
     assert_same_weights(tmp_path / "run", whole)
+
+
+def test_a_second_run_is_kept_out_from_the_first_stage_on(tmp_path, monkeypatch):
+    """Before it prepares data that the first one is preparing."""
+
+    def second(runs):
+        code = "import sys; from rexbert_hf.settings import hold_folder\nwith hold_folder(sys.argv[1]): pass"
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], capture_output=True, text=True)
+        assert f"process {os.getpid()} on" in done.stderr
+        raise ValueError("seen")
+
+    monkeypatch.setattr("rexbert_hf.pretraining.stages.check_stages", second)
+    with pytest.raises(ValueError, match="seen"):
+        pretrain_stages(staged(tmp_path / "run").runs())
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_recipe_runs_them_and_prints_each(tmp_path, whole, capsys, monkeypatch):

@@ -19,6 +19,7 @@ from rexbert_hf.pretraining.run import pretrain
 from rexbert_hf.pretraining.settings import ModelSettings, PretrainSettings
 from rexbert_hf.pretraining.source_settings import SourceSettings
 from rexbert_hf.pretraining.stage_checks import check_stages
+from rexbert_hf.settings import hold_folder
 from rexbert_hf.settings.convert import structured
 from rexbert_hf.settings.tree import Node, merge
 from rexbert_hf.training.phases import Phase
@@ -124,7 +125,8 @@ def _after(model: ModelSettings, folder: str) -> ModelSettings:
 def pretrain_stages(runs: Sequence[tuple[str, PretrainSettings]]) -> dict[str, Any]:
     """Run the stages one after the other; those that are finished are left as they are.
 
-    Before the first one trains, the others are looked at and their data prepared (`stage_checks`).
+    Before the first one trains, the others are looked at and their data prepared (`stage_checks`). The folder of the
+    last one is held all the while: a second run would prepare the same data, and train another stage.
 
     Args:
         runs: of `StagedSettings.runs`.
@@ -137,10 +139,15 @@ def pretrain_stages(runs: Sequence[tuple[str, PretrainSettings]]) -> dict[str, A
         ValueError: as `pretrain`.
         OSError: as `pretrain`.
     """
+    with hold_folder(runs[-1][1].output_dir):
+        if len(runs) > 1:
+            check_stages(runs)
+        return _in_a_row(runs)
+
+
+def _in_a_row(runs: Sequence[tuple[str, PretrainSettings]]) -> dict[str, Any]:
     earlier: list[dict[str, Any]] = []
     results: dict[str, Any] = {}
-    if len(runs) > 1:
-        check_stages(runs)
     for number, (name, settings) in enumerate(runs, 1):
         if len(runs) > 1:
             logger.info("stage %d of %d: %s, in %s", number, len(runs), name, settings.output_dir)
