@@ -7,7 +7,6 @@ what every other run must end as.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from process_tree import alive_in, groups_of, ranks_of, signal_all
 
 from rexbert_hf.training import last_complete_checkpoint
 from rexbert_hf.training.checkpoint import checkpoint_folders
@@ -41,7 +41,7 @@ class Kill:
         job: kind of work.
         place: where in it.
         signal: its name.
-        whom: got it: the process, or its whole group.
+        whom: got it: the process, its whole group, or a rank.
         seconds: after the place was reached.
         again: steps that were done and not in a checkpoint, so have to be done again; None where there are no steps.
         lost: rows of data that were missing at the end.
@@ -58,17 +58,6 @@ class Kill:
     lost: int = 0
     twice: int = 0
     orphans: int = 0
-
-
-def alive_in(group: int) -> list[str]:
-    """Command lines of the processes of a group; dead ones that nobody has asked how do not count."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            state, _, of = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
-            if int(of) == group and state not in "ZX":
-                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")[:200])
-    return found
 
 
 class Process:
@@ -106,25 +95,34 @@ class Process:
             if self.process.poll() is not None:
                 return place.reached(self)
             if time.monotonic() - self.started > TIMEOUT_SECONDS:
-                self.kill(signal.SIGKILL, group=True)
+                self.kill(signal.SIGKILL, "group")
                 raise AssertionError(f"'{place.name}' was not reached:\n{self.tail()}")
             time.sleep(POLL_SECONDS)
         return True
 
-    def kill(self, signum: int, group: bool) -> bool:
-        """Send a signal to the process or to its whole group; whether it was still alive."""
+    def kill(self, signum: int, whom: str = "process") -> bool:
+        """Send a signal to the "process", to its "group" (all that it started) or to a "rank N" of a launcher.
+
+        Returns:
+            Whether the one who gets it was still alive.
+        """
+        groups = groups_of(self.process.pid)  # now: what a killed process has started has another parent
         alive = self.process.poll() is None
-        try:
-            (os.killpg if group else os.kill)(self.process.pid, signum)
-        except ProcessLookupError:
-            alive = False
+        if whom == "group":
+            signal_all(groups, signum)
+        else:
+            number = ranks_of(self.process.pid).get(int(whom[5:])) if whom.startswith("rank") else self.process.pid
+            try:
+                os.kill(number, signum) if number is not None else None
+                alive = alive and number is not None
+            except ProcessLookupError:
+                alive = False
         self.wait()
-        if not group:  # its workers end by themselves
+        if whom != "group":  # its workers end by themselves
             end = time.monotonic() + ORPHAN_SECONDS
-            while (left := alive_in(self.process.pid)) and time.monotonic() < end:
+            while (left := alive_in(groups)) and time.monotonic() < end:
                 time.sleep(0.05)
-            with contextlib.suppress(ProcessLookupError):  # they must not disturb what follows
-                os.killpg(self.process.pid, signal.SIGKILL)
+            signal_all(groups, signal.SIGKILL)  # they must not disturb what follows
             assert not left, f"workers that outlive their parent: {left}\n{self.tail()}"
         return alive
 
@@ -133,7 +131,7 @@ class Process:
         try:
             status = self.process.wait(TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            signal_all(groups_of(self.process.pid), signal.SIGKILL)
             raise AssertionError(f"it did not end:\n{self.tail()}") from None
         self._reader.join(10)
         return status
@@ -175,6 +173,9 @@ class Job:
         files: names of a finished folder's files that may be there or not, or differ in name, as pattern and what it
             becomes.
         prepare: called once for each folder before the first start.
+        whom: who may get the signal, see `Process.kill`.
+        launched: a launcher starts its processes, and prints a traceback when one of them ends in another way than
+            with status 0.
     """
 
     name: str
@@ -188,6 +189,8 @@ class Job:
     steps: bool = False
     files: tuple[tuple[str, str], ...] = ()
     prepare: Callable[[Path], None] = lambda folder: None
+    whom: tuple[str, ...] = ("process", "group")
+    launched: bool = False
 
 
 @dataclass
@@ -201,6 +204,8 @@ class Whole:
     end: float = 0.0
     size: int = 0
     """Bytes of its files."""
+    largest: int = 0
+    """Bytes of the largest one."""
 
     def duration(self, place: Place) -> float:
         """Seconds from a place to the next one, or to the end."""
@@ -246,8 +251,9 @@ def whole_run(job: Job, root: Path, places: tuple[Place, ...]) -> Whole:
         missed = [place.name for place in places if place.name not in seen and not place.seconds]
         assert not missed, f"{job.name}: a run that nothing stops was never seen at {missed}"
         long = {place.name: seen[place.name] for place in places if not place.seconds}
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        _whole[key] = Whole(job.result(folder), job.rows(folder), files_of(folder, job), long, end, size)
+        sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+        found = job.result(folder), job.rows(folder), files_of(folder, job)
+        _whole[key] = Whole(*found, long, end, sum(sizes), max(sizes, default=0))
     return _whole[key]
 
 
@@ -285,19 +291,21 @@ def _kill_once(
     job: Job, folder: Path, place: Place, whole: Whole, signum: signal.Signals, rng: np.random.Generator
 ) -> Kill | None:
     """Start it and kill it at a place; None if it had ended before the signal."""
-    group = bool(rng.integers(2))
+    whom = job.whom[int(rng.integers(len(job.whom)))]
+    if job.launched and whom == "process" and signum == signal.SIGKILL:
+        whom = "group"  # nobody is left who could end its ranks, which go on
     seconds = float(rng.uniform(0, place.seconds or whole.duration(place)))
     process = Process(job.command(folder), folder, job.environment(folder))
     if not process.reaches(place):
         assert process.wait() == 0, process.tail()
         return None
     time.sleep(seconds)
-    if not process.kill(signum, group):
+    if not process.kill(signum, whom):
         assert process.wait() == 0, process.tail()
         return None
-    assert "Traceback" not in process.tail() or signum == signal.SIGKILL, process.tail()
+    assert "Traceback" not in process.tail() or signum == signal.SIGKILL or job.launched, process.tail()
     job.check(folder)
-    kill = Kill(job.name, place.name, signal.Signals(signum).name, "group" if group else "process", round(seconds, 3))
+    kill = Kill(job.name, place.name, signal.Signals(signum).name, whom, round(seconds, 3))
     if job.steps:
         kept = last_complete_checkpoint(folder)
         kill.again = max(0, process.step - (kept.step if kept else 0))

@@ -1,6 +1,7 @@
 """Full and read-only disks under every recipe: one line, nothing half-written, and it goes on when there is room.
 
-`make test` takes the two quick ones; `make faults` all, at several sizes. What cannot be mounted is skipped, with why.
+`make test` takes the two quick ones; `make faults` all, at several sizes. Where no disk can be mounted, limits stand in
+for it (`disks.py`).
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from disks import file_limit, grow, read_only, small_disk
+from disks import file_limit, run, small_disk
 from kill_jobs import JOBS, places_of
-from killing import whole_run
+from killing import files_of, whole_run
 
 from rexbert_hf.phrases import PhrasePool
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
@@ -24,11 +25,7 @@ BY_NAME = {job.name: job for job in JOBS}
 NAMES = ("curation", "mining", "index building", "pairs", "search training", "tokenising")
 SHARES = (0.1, 0.7)
 """Room as a share of what the result takes: not enough early, and not enough late in the work."""
-
-
-def run(command, **options):
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, **options)
-    return done.returncode, done.stderr
+LEAST, PLENTY = 8192, 500 << 20
 
 
 def one_error_line(err: str, folder: Path) -> str:
@@ -68,37 +65,37 @@ def test_a_pool_on_a_full_disk_leaves_the_one_that_is_there(tmp_path):
 def test_a_disk_that_fills_up(name, tmp_path, tmp_path_factory):
     job = BY_NAME[name]
     whole = whole_run(job, tmp_path_factory.mktemp("whole"), places_of(job))
-    with small_disk(tmp_path / "disk", "8k"):
-        folder = tmp_path / "disk" / "out"
-        (tmp_path / "disk" / "filler").write_bytes(bytes(8192))
-        status, err = run(job.command(folder))
+    with small_disk(tmp_path / "disk", LEAST, 0) as disk:
+        folder = disk.folder / "out"
+        disk.fill()
+        status, err = disk.run(job.command(folder))
         assert status == 1, f"without room: status {status}\n{err[-2000:]}"
-        assert "make room" in one_error_line(err, tmp_path / "disk")
+        assert "make room" in one_error_line(err, disk.folder)
         assert not (folder / ".lock").exists()
-        (tmp_path / "disk" / "filler").unlink()
         for share in SHARES:
-            size = str(max(8192, int(share * whole.size)))
-            grow(tmp_path / "disk", size)
-            status, err = run(job.command(folder))
-            assert status == 1, f"with {size}: status {status}\n{err[-2000:]}"
-            one_error_line(err, tmp_path / "disk")
+            size, file_size = max(LEAST, int(share * whole.size)), int(share * whole.largest)
+            disk.grow(size, file_size)
+            status, err = disk.run(job.command(folder))
+            assert status == 1, f"with {size} bytes, {file_size} a file: status {status}\n{err[-2000:]}"
+            one_error_line(err, disk.folder)
             job.check(folder)
-        grow(tmp_path / "disk", "500m")
-        status, err = run(job.command(folder))
+        disk.grow(PLENTY, PLENTY)
+        status, err = disk.run(job.command(folder))
         assert status == 0, err[-3000:]
         assert job.result(folder) == whole.result
         assert job.rows(folder) == whole.rows
+        assert files_of(folder, job) == whole.files
 
 
 @pytest.mark.skipif(not ALL, reason="make faults")
 @pytest.mark.parametrize("name", [*NAMES, "pre-finetuning"])
 def test_a_disk_that_may_not_be_written(name, tmp_path):
-    with small_disk(tmp_path / "disk", "10m"):
-        (tmp_path / "disk" / "out").mkdir()
-        read_only(tmp_path / "disk")
-        status, err = run(BY_NAME[name].command(tmp_path / "disk" / "out"))
+    with small_disk(tmp_path / "disk", PLENTY, PLENTY) as disk:
+        (disk.folder / "out").mkdir()
+        disk.read_only()
+        status, err = disk.run(BY_NAME[name].command(disk.folder / "out"))
         assert status == 1
-        assert "cannot be written" in one_error_line(err, tmp_path / "disk")
+        assert "cannot be written" in one_error_line(err, disk.folder)
         assert "set another one" in err
 
 

@@ -10,7 +10,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from killing import Job, Place, Process, alive_in, table, torment
+from killing import Job, Place, Process, table, torment
+from process_tree import alive_in
 
 GOOD = """
 import os, sys, time
@@ -74,11 +75,11 @@ def test_a_worker_that_outlives_its_parent_is_found_and_ended(tmp_path, monkeypa
     while len(process.lines) < 2:
         time.sleep(0.01)
     with pytest.raises(AssertionError, match="workers that outlive their parent"):
-        process.kill(signal.SIGKILL, group=False)
+        process.kill(signal.SIGKILL)
     end = time.monotonic() + 5
-    while alive_in(process.process.pid) and time.monotonic() < end:
+    while alive_in([process.process.pid]) and time.monotonic() < end:
         time.sleep(0.01)
-    assert not alive_in(process.process.pid)
+    assert not alive_in([process.process.pid])
 
 
 @pytest.mark.parametrize(

@@ -59,18 +59,20 @@ def test_full_disk_while_text_is_read(tmp_path, capsys, monkeypatch):
     assert not list((tmp_path / "cache").rglob("*.arrow"))
 
 
-@pytest.mark.parametrize("size", ["8k", "16k"])
-def test_full_disk_while_the_tokenizer_is_written(tmp_path, capsys, monkeypatch, size):
+@pytest.mark.parametrize(("size", "file_size"), [(8 << 10, 256), (16 << 10, 4 << 10)])
+def test_full_disk_while_the_tokenizer_is_written(tmp_path, capsys, monkeypatch, size, file_size):
     """Python's files and those of `tokenizers`, which has an exception of its own."""
     text = tmp_path / "text.txt"
     text.write_text("".join(f"lamp number {i} stands\n" for i in range(40)))
-    with small_disk(tmp_path / "disk", size):
-        command = words(tmp_path / "out", cache_dir=tmp_path / "disk" / "cache", sources__general=f"{{path: {text}}}")
-        status, _, err = recipe(command, capsys, monkeypatch)
-        left = [path for path in (tmp_path / "disk").rglob("*") if path.is_file()]
+    with small_disk(tmp_path / "disk", size, file_size) as disk:
+        cache = disk.folder / "cache"
+        command = words(tmp_path / "out", cache_dir=cache, sources__general=f"{{path: {text}}}")
+        with disk.here():
+            status, _, err = recipe(command, capsys, monkeypatch)
+        left = [path for path in disk.folder.rglob("*") if path.is_file()]
     assert status == 1
     line = error_line(err)
-    assert f"no room for the tokenizer and its text in {tmp_path / 'disk' / 'cache'}" in line
+    assert f"no room for the tokenizer and its text in {cache}" in line
     assert "make room or set cache_dir" in line
     assert not left
 
