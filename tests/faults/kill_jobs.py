@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
 import pyarrow.parquet as pq
 from killing import Job, Place, Process, python
 from pretraining_cases import CONFIGS, MODEL, TINY, words
+from process_tree import is_of
 
 from rexbert_hf.phrases import PhrasePool
 from rexbert_hf.retrieval.serving.index import ProductIndex
@@ -55,11 +56,12 @@ def last_weights(folder: Path) -> str:
 
 
 def at_work(process: Process) -> bool:
-    """Whether this process, and not the one before it, holds the folder."""
+    """Whether this process, or one that it started, holds the folder, and not the one before it."""
     try:
-        return f"process {process.process.pid} on" in (process.folder / ".lock").read_text()
+        holder = re.match(r"process (\d+) on", (process.folder / ".lock").read_text())
     except OSError:
         return False
+    return holder is not None and is_of(int(holder[1]), process.process.pid)
 
 
 def exists(pattern: str):
@@ -278,7 +280,7 @@ JOBS = (
 """Pushing is in `push_jobs.py`: it needs a Hub."""
 
 
-def places_of(job: Job) -> tuple[Place, ...]:
+def places_of(job: Job, jobs: tuple[Job, ...] = JOBS) -> tuple[Place, ...]:
     """Of all jobs that share its run without kills."""
-    shared = [other for other in JOBS if (other.whole or other.name) == (job.whole or job.name)]
+    shared = [other for other in jobs if (other.whole or other.name) == (job.whole or job.name)]
     return tuple(dict.fromkeys(place for other in shared for place in other.places))

@@ -14,7 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "reproduction"))
 
 import yaml
-from kill_jobs import at_work, digest, exists, last_weights, measured, results, said
+from kill_jobs import SEARCH, at_work, digest, exists, last_weights, measured, results, said, search_weights
 from killing import Job, Place, python
 from pretraining_cases import CONFIGS, MODEL, TINY
 from reproduction_cases import PAPER, paper, plan_ahead
@@ -75,6 +75,16 @@ def dotted(values: dict[str, str]) -> dict[str, str]:
 
 def weights(folder: Path) -> dict[str, Any]:
     return {path.relative_to(folder).as_posix(): digest(path) for path in folder.glob("**/*.safetensors")}
+
+
+# Search training that mines hard negatives before the first step and twice an epoch: the tables are part of the state.
+
+MINED = {
+    **SEARCH,
+    "rows.mined": "1",
+    "mining": "{keep: 4, skip: 1, depth: 20, refresh_epochs: 0.5}",
+    "trainer.epochs": "3",
+}
 
 
 # Distillation: what the student is, and its figures.
@@ -189,6 +199,12 @@ ANYWHERE = (Place("anywhere", at_work),)
 TRAINING = (Place("training", exists("checkpoint-*")),)
 
 LATER_JOBS = (
+    Job(
+        "search training with mining", command("finetune_search.py", **dotted(MINED)),
+        (Place("first table", at_work), Place("next tables", exists("negatives-0.npy")),
+         Place("mining", exists(".staging-vectors-*"), 0.05)),
+        search_weights, steps=True,
+    ),
     Job(
         "distillation", command("distil_search.py", **dotted(STUDENT)),
         (Place("teacher scores", at_work), *TRAINING), student, steps=True, prepare=trained_before,

@@ -14,9 +14,11 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+from index_update_jobs import UPDATE_JOBS
 from kill_jobs import JOBS, places_of
 from killing import torment
 from later_jobs import LATER_JOBS
+from pretraining_jobs import PRETRAINING_JOBS
 from push_jobs import push_jobs
 
 KILLS = int(os.environ.get("REXBERT_FAULTS", "0"))
@@ -54,7 +56,13 @@ def test_killed_it_ends_as_one_never_killed(job, folder, record_property):
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("job", [of_one_worker(job) for job in LATER_JOBS])
+@pytest.mark.parametrize("job", [of_one_worker(job) for job in PRETRAINING_JOBS])
+def test_two_processes_and_stages_too(job, folder, record_property):
+    run(job, folder, places_of(job, PRETRAINING_JOBS), record_property)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("job", [of_one_worker(job) for job in (*LATER_JOBS, *UPDATE_JOBS)])
 def test_what_comes_after_pre_training_too(job, folder, record_property):
     run(job, folder, job.places, record_property)
 
