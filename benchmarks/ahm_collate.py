@@ -16,11 +16,13 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerFast
 
 import report
 from collate import BATCH_TOKENS, our_speed, read_texts, stock_speed, tokenised_rows
 from product_text import train_tokenizer
 from rexbert_hf.data import tokenise
+from rexbert_hf.data.store import TokenisedDataset
 from rexbert_hf.masking import (
     AdaptiveHybridMaskingCollator,
     MaskingCollator,
@@ -45,6 +47,19 @@ def frequent_phrases(texts: list[str], count: int) -> list[str]:
     return [phrase for phrase, _ in found.most_common(count)]
 
 
+def phrase_store(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> TokenisedDataset:
+    """The texts tokenised, with the spans of their most frequent phrases."""
+    pool = frequent_phrases(texts, POOL_SIZE)
+    guide = PhraseGuide(PhraseMatcher(pool, np.linspace(1.0, 0.5, len(pool))), noun_phrases="light")
+    return tokenise(texts, tokenizer, guides=[guide])
+
+
+def batches_of(store: TokenisedDataset) -> list[np.ndarray]:
+    """Rows of batches of about `BATCH_TOKENS` tokens, drawn at random."""
+    order = np.random.default_rng(2).permutation(len(store))
+    return np.array_split(order, max(1, round(store.num_tokens / BATCH_TOKENS)))
+
+
 def main() -> None:
     """Measure and print; the last line is the readings as JSON."""
     args = report.parser(__doc__, "a fifth of the text and one peer batch").parse_args()
@@ -52,12 +67,8 @@ def main() -> None:
     warnings.filterwarnings("ignore", message="Random token replacement is not supported")
     texts, source = read_texts(4_000 if args.quick else 20_000)
     tokenizer = train_tokenizer(texts[:10_000], 8_192)
-    pool = frequent_phrases(texts, POOL_SIZE)
-    guide = PhraseGuide(PhraseMatcher(pool, np.linspace(1.0, 0.5, len(pool))), noun_phrases="light")
-    store = tokenise(texts, tokenizer, guides=[guide])
-    batches = np.array_split(
-        np.random.default_rng(2).permutation(len(store)), max(1, round(store.num_tokens / BATCH_TOKENS))
-    )
+    store = phrase_store(texts, tokenizer)
+    batches = batches_of(store)
     few = batches[: 1 if args.quick else 4]
     peer = stock_speed(tokenised_rows(tokenizer, texts), few, tokenizer, True, 5)
     collators: dict[str, MaskingCollator] = {

@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ import numpy as np
 import torch
 
 import product_text
+import profiling
 import report
 from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM
 from rexbert_hf.training.compiling import compile_layers
@@ -50,8 +52,12 @@ H100_RATES = {"micro": 2.0e6, "mini": 0.93e6, "base": 0.55e6, "large": 0.22e6}
 """Goals for an H100 in bfloat16, documents of 1,024 tokens, real tokens a second."""
 
 
-def main() -> None:
-    """Measure ours beside each peer and print the table and the JSON line."""
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line, with the size and type of this machine where it names none.
+
+    Args:
+        words: of the command line; by default this process's.
+    """
     parser = report.parser(__doc__, "three steps a contender instead of seven")
     parser.add_argument("--size")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"])
@@ -65,10 +71,16 @@ def main() -> None:
     parser.add_argument("--data_dir", type=Path, default=product_text.DATA_DIR)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     cuda = torch.cuda.is_available()
     args.size = args.size or ("base" if cuda else "micro")
     args.dtype = args.dtype or ("bfloat16" if cuda else "float32")
+    return args
+
+
+def main() -> None:
+    """Measure ours beside each peer and print the table and the JSON line."""
+    args = arguments()
     if args.worker:
         serve(Worker(args))
         return
@@ -78,8 +90,7 @@ def main() -> None:
         mix = f"{source}, {args.size}, {args.dtype}, {args.batch} documents a batch of"
         report.header("train_step", f"{mix} {lengths}{args.max_tokens} tokens, mask {MASK}")
         if args.profile:
-            args.worker = "ours"
-            profile(Worker(args))
+            print(f"\n{profile(args, 'train_step').markdown()}")
             return
         report.finish(readings(args))
 
@@ -185,48 +196,20 @@ def serve(worker: Worker) -> None:
         print(json.dumps(worker.result()) if number == worker.steps - 1 else "done", flush=True)
 
 
-def profile(worker: Worker, steps: int = 3) -> None:
-    """Print the share of each kind of operation in a step of ours."""
-    for number in range(WARM_UP + steps):
-        if number == WARM_UP:
-            activities = [torch.profiler.ProfilerActivity.CPU]
-            activities += [torch.profiler.ProfilerActivity.CUDA] if worker.device.type == "cuda" else []
-            recorder = torch.profiler.profile(activities=activities)
-            recorder.__enter__()
+def profile(args: argparse.Namespace, name: str) -> profiling.Profile:
+    """Where a step of ours goes.
+
+    Args:
+        args: with the rows that `tokenise` made.
+        name: of the profile.
+    """
+    args.worker = "ours"
+    worker = Worker(args)
+    for number in range(WARM_UP):
         worker.step(number)
-    recorder.__exit__(None, None, None)
-    # On CUDA an operation's time is that of its kernels, which have rows of their own: these are listed one by one.
-    cuda = worker.device.type == "cuda"
-    clock = "self_device_time_total" if cuda else "self_cpu_time_total"
-    host, device = torch.autograd.DeviceType.CPU, torch.autograd.DeviceType.CUDA
-    events = [event for event in recorder.key_averages() if getattr(event, clock) > 0]
-    rows = [(getattr(event, clock), event.key, event.count / steps, event.device_type) for event in events]
-    operations = [row[:3] for row in rows if row[3] == host]
-    listed = [row[:3] for row in rows if row[3] == device] if cuda else operations
-    total = sum(spent for spent, _, _ in listed)
-    kinds = {
-        "dense products": ("aten::mm", "aten::addmm", "aten::addmm_", "aten::addmv"),
-        "attention products": ("aten::bmm", "aten::baddbmm", "aten::_scaled_dot_product"),
-        "softmax": ("aten::_softmax", "aten::exp_", "aten::amax", "aten::sum"),
-        "copies and fills": ("aten::copy_", "aten::fill_", "aten::cat", "aten::zero_", "aten::empty"),
-        "norms and activations": ("aten::native_layer_norm", "aten::gelu"),
-        "optimizer": ("Optimizer", "aten::lerp_", "aten::sqrt", "aten::addcdiv_", "aten::reciprocal_"),
-        "element by element": ("aten::mul", "aten::add", "aten::sub", "aten::div"),
-    }
-    shares = dict.fromkeys([*kinds, "the rest"], 0.0)
-    for spent, key, _ in operations:
-        names = (kind for kind, starts in kinds.items() if any(_is(key, start) for start in starts))
-        shares[next(names, "the rest")] += spent / total
-    shares["the rest"] += 1 - sum(shares.values())  # kernels that no operation of torch has launched: compiled ones
-    for kind, share in shares.items():
-        print(f"  {share:6.1%}  {kind}")
-    for spent, key, calls in sorted(listed, reverse=True)[:20]:
-        print(f"    {spent / total:6.1%}  {key[:100]}  ({calls:,.0f} calls a step)")
-
-
-def _is(key: str, start: str) -> bool:
-    whole = start in ("aten::mm", "aten::addmm", "aten::addmv", "aten::addmm_", "aten::sum", "aten::empty")
-    return key == start if whole else key.startswith(start)
+    repeats = worker.steps - WARM_UP
+    unit = f"a step over {args.batch} documents, {args.size}, {args.dtype}"
+    return profiling.of_torch(name, unit, lambda i: worker.step(WARM_UP + i), repeats, worker.device.type)
 
 
 class Worker:
@@ -341,7 +324,8 @@ class Worker:
             self.ready[number].result()
 
     def _collate(self, rows: list[list[int]]) -> dict[str, Any]:
-        batch: dict[str, Any] = self.collator([{"input_ids": row} for row in rows])
+        with torch.profiler.record_function("collate"):
+            batch: dict[str, Any] = self.collator([{"input_ids": row} for row in rows])
         return batch
 
     def _train(self, rows: list[list[int]], number: int) -> tuple[int, int]:
