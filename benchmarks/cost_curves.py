@@ -32,6 +32,14 @@ SLACK = 0.1
 VOCABULARY, MASK, BATCH_TOKENS = 8_192, 0.3, 8_192
 MODELS = ((2, 128), (4, 192), (6, 256), (8, 384), (12, 512))
 """Layers and width of the models whose cost is compared."""
+FIGURES = {
+    "seconds": "seconds",
+    "bytes": "peak memory gained",
+    "tokens_per_second": "tokens a second",
+    "plan_seconds": "seconds to plan, 20 steps read",
+    "search_seconds": "seconds of a search",
+}
+"""Name of a figure -> in the legend."""
 
 
 @dataclass
@@ -43,12 +51,14 @@ class Curve:
         sizes: as they are measured.
         measure: of a size: seconds a unit of work, and whatever else is known, by name.
         expected: exponent of each figure that is fitted, None where it is only shown.
+        unit: of the sizes, below the plot.
     """
 
     name: str
     sizes: Sequence[int]
     measure: Callable[[int], dict[str, float]]
     expected: dict[str, float | None]
+    unit: str
     points: list[dict[str, float]] = field(default_factory=list)
 
     def run(self) -> None:
@@ -57,11 +67,6 @@ class Curve:
             self.points.append(in_a_process(self.measure, size))
             shown = ", ".join(f"{name} {value:.4g}" for name, value in self.points[-1].items())
             print(f"{self.name} {size:>9,}: {shown}", flush=True)
-
-    @property
-    def title(self) -> str:
-        """Over the plot."""
-        return self.name
 
     def axis(self) -> Sequence[float]:
         """What the figures are held against."""
@@ -184,11 +189,6 @@ def by_model(number: int) -> dict[str, float]:
 class ModelCurve(Curve):
     """Sizes are numbers of `MODELS`; the axis is the FLOPs of a step."""
 
-    @property
-    def title(self) -> str:
-        """Over the plot."""
-        return "model (FLOPs of a step)"
-
     def axis(self) -> Sequence[float]:
         """FLOPs of the steps."""
         return [point["flops"] for point in self.points]
@@ -247,15 +247,16 @@ def curves(quick: bool) -> list[Curve]:
     """All curves, with fewer and smaller sizes in a quick run."""
     powers = [128, 1_024, 8_192] if quick else [2**n for n in range(7, 14)]
     return [
-        Curve("length", powers, by_length, {"seconds": None, "bytes": 0.0, "tokens_per_second": None}),
+        Curve("length", powers, by_length, {"seconds": None, "bytes": 0.0, "tokens_per_second": None},
+              "tokens a document, 8,192 a step"),
         Curve("batch", [2_048, 4_096, 8_192] if quick else [2_048, 4_096, 8_192, 16_384, 32_768], by_batch,
-              {"seconds": 1.0, "bytes": 1.0, "tokens_per_second": None}),
+              {"seconds": 1.0, "bytes": 1.0, "tokens_per_second": None}, "tokens a step, documents of 256"),
         ModelCurve("model", range(3 if quick else len(MODELS)), by_model,
-                   {"seconds": 1.0, "bytes": 1.0, "tokens_per_second": None}),
+                   {"seconds": 1.0, "bytes": 1.0, "tokens_per_second": None}, "FLOPs of a step of 2,048 tokens"),
         Curve("corpus", [1_000, 10_000] if quick else [2_000, 20_000, 200_000], by_corpus,
-              {"seconds": 1.0, "plan_seconds": 1.0, "bytes": 1.0}),
+              {"seconds": 1.0, "plan_seconds": 1.0, "bytes": 1.0}, "documents"),
         Curve("catalogue", [500, 2_000] if quick else [1_000, 10_000, 100_000], by_catalogue,
-              {"seconds": 1.1, "search_seconds": None if quick else 0.4, "bytes": 1.0}),
+              {"seconds": 1.1, "search_seconds": None if quick else 0.4, "bytes": 1.0}, "products"),
     ]  # fmt: skip
 
 
@@ -269,22 +270,38 @@ def plot(found: list[Curve], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
-    figure, axes = pyplot.subplots(1, len(found), figsize=(3.6 * len(found), 3.4), squeeze=False)
-    for axis, curve in zip(axes[0], found, strict=True):
-        sizes = curve.axis()
-        for name in curve.expected:
-            values = [point[name] / curve.points[0][name] for point in curve.points]
-            axis.loglog(sizes, values, marker="o", label=f"{name} ({curve.exponent(name):.2f})")
-        axis.loglog(sizes, [size / sizes[0] for size in sizes], "--", color="grey", label="linear")
-        axis.set_title(curve.title)
-        axis.minorticks_off()
-        axis.legend(fontsize=7)
-        axis.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    columns = min(3, len(found))
+    rows = -(-len(found) // columns)
+    figure, axes = pyplot.subplots(
+        rows, columns, figsize=(4.2 * columns, 3.6 * rows), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat[len(found) :]:
+        axis.remove()
+    for axis, curve in zip(axes.flat, found, strict=False):
+        _draw(axis, curve)
+        axis.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+    figure.savefig(path, dpi=100)
     print(f"plot: {path}")
+
+
+def _draw(axis: Any, curve: Curve) -> None:
+    sizes = curve.axis()
+    if curve.name == "length":  # constant tokens: their FLOPs are what can be asked
+        useful = [point["flops"] / curve.points[0]["flops"] for point in curve.points]
+        axis.loglog(sizes, useful, "--", color="grey", label=f"FLOPs: {curve.exponent('flops'):.2f}")
+    else:
+        axis.loglog(sizes, [size / sizes[0] for size in sizes], "--", color="grey", label="linear: 1")
+    for name in curve.expected:
+        values = [point[name] / curve.points[0][name] for point in curve.points]
+        axis.loglog(sizes, values, marker="o", markersize=4, label=f"{FIGURES[name]}: {curve.exponent(name):.2f}")
+    axis.set(title=curve.name, xlabel=curve.unit, ylabel="times the first point")
+    if isinstance(sizes[0], int):  # a decade has one tick: too few for sizes that double
+        axis.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=7)
+    axis.minorticks_off()
+    axis.legend(fontsize=7, title="exponents", title_fontsize=7)
+    axis.grid(alpha=0.3)
 
 
 def main() -> None:
