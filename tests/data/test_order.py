@@ -245,3 +245,26 @@ def test_bad_plans_are_named() -> None:
         order.micro(order.num_steps, 0)
     with pytest.raises(IndexError):
         order.micro(0, 4)
+
+
+def test_a_micro_batch_draws_from_the_sources_that_it_has_in_their_order() -> None:
+    order = _order(
+        sources={name: _lengths(700, i) for i, name in enumerate("abc")}, mixture={"a": 1, "b": 1, "c": 0.02}
+    )
+    seen = set()
+    for draws in _all(order).values():
+        names = [draw.source for draw in draws]
+        assert names == sorted(set(names))
+        assert all(len(draw.indices) for draw in draws)
+        seen.add("".join(names))
+    assert {"ab", "abc"} <= seen
+
+
+def test_the_report_counts_repeats_and_what_was_dropped_once() -> None:
+    order = PhaseOrder({"s": np.array([60, 50, 40])}, None, 64, 512, 8, max_tokens=150)
+    draws = [draw for draws in _all(order).values() for draw in draws]
+    rows = Counter(row for draw in draws for row in draw.indices.tolist())
+    report = order.report()
+    assert report.documents == rows.total() == 8, "a document for each bin"
+    assert report.repeated_documents == rows.total() - len(rows) > 0
+    assert report.dropped_tokens == 150 - sum([60, 50, 40][row] for row in rows)

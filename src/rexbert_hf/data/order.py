@@ -300,15 +300,16 @@ class PhaseOrder:
         rng = np.random.default_rng([BIN_STREAM, self.seed, self.phase, number])
         slot = _shuffle_equal(capacity, rng)[where]
         by_slot = items[np.argsort(slot, kind="stable")]
+        placed = np.bincount(items, minlength=len(lengths)) > 0  # np.unique: an eighth of all packing and masking
         report = PackingReport(
             slots=int(capacity.sum()),
             tokens=int(lengths[items].sum()),
-            dropped_tokens=int(lengths.sum() - lengths[np.unique(items)].sum()),
+            dropped_tokens=int(lengths[~placed].sum()),
             documents=len(items),
             split_documents=sum(
                 s.index.split_among(pieces[items][sources[items] == i]) for i, s in enumerate(self._streams)
             ),
-            repeated_documents=len(items) - len(np.unique(items)),
+            repeated_documents=len(items) - int(np.count_nonzero(placed)),
         )
         return _Group(sources[by_slot], pieces[by_slot], offsets_of(np.bincount(slot, minlength=len(slots))), report)
 
