@@ -281,8 +281,9 @@ def plot(found: list[Curve], path: Path) -> None:
         axis.remove()
     for axis, curve in zip(axes.flat, found, strict=False):
         _draw(axis, curve)
+        axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         axis.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=80)
     print(f"plot: {path}")
 
 
