@@ -154,6 +154,12 @@ def test_down_at_the_start_is_one_error_at_once(tmp_path):
     assert not (tmp_path / "out/labels.jsonl").exists()
 
 
+def test_offline_mode_is_named_with_the_way_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with ChatServer() as server, pytest.raises(ConnectionError, match="start again with HF_HUB_OFFLINE=0"):
+        label(settings_for(server), ECOMMERCE, write(tmp_path, ["a"]), tmp_path / "out")
+
+
 def test_what_stands_in_the_address_is_not_told(tmp_path):
     with ChatServer() as server:
         address = server.url.replace("http://", "http://me:s3cr3t-word@") + "?api_key=s3cr3t-key&page=2"

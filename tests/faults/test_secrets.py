@@ -94,7 +94,7 @@ def test_the_key_of_an_endpoint_is_sent_there_and_kept_nowhere(tmp_path):
         }
         words = [word for name, value in settings.items() for word in (f"--{name}", value)]
         recipe = [sys.executable, str(ROOT / "recipes" / "curate.py"), str(ROOT / "recipes/configs/curate_sample.yaml")]
-        environment = os.environ | {"LABELLER_KEY": CANARY}
+        environment = os.environ | {"LABELLER_KEY": CANARY, "HF_HUB_OFFLINE": "0"}
         done = subprocess.run([*recipe, *words], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert server.tokens == {f"Bearer {CANARY}"}
