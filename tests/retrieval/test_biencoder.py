@@ -103,6 +103,15 @@ def test_dssm_is_the_mean_of_normalised_embeddings():
     torch.testing.assert_close(found.double(), scaled.mean(dim=0), atol=1e-5, rtol=1e-5)
 
 
+def test_special_tokens_of_a_new_model_are_of_its_vocabulary():
+    model = tiny_model()
+    config, tokenizer = model[0].auto_model.config, model.tokenizer
+    found = {name: getattr(config, f"{name}_token_id") for name in ("pad", "cls", "sep", "bos", "eos")}
+    cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
+    assert found == {"pad": tokenizer.pad_token_id, "cls": cls, "sep": sep, "bos": cls, "eos": sep}
+    assert max(found.values()) < config.vocab_size
+
+
 def test_kept_layers_are_those_of_the_whole_model(tmp_path):
     model = tiny_model().eval()
     cut = load_biencoder(BiEncoderSettings(base=saved(model, tmp_path / "whole"), max_tokens=16))

@@ -159,8 +159,8 @@ class Endpoint:
             status = get_session().get(address, headers=headers, timeout=min(self.settings.timeout, 20.0)).status_code
         except OfflineModeIsEnabled as error:  # of every address, one on this machine too
             raise ConnectionError(
-                f"endpoint {redact(self.settings.base_url)} is not asked while HF_HUB_OFFLINE is set, for the client is "
-                "huggingface_hub's: start again with HF_HUB_OFFLINE=0"
+                f"endpoint {redact(self.settings.base_url)} is not asked while HF_HUB_OFFLINE is set, for the client "
+                "is huggingface_hub's: start again with HF_HUB_OFFLINE=0"
             ) from error
         except (HTTPError, OSError) as error:
             raise ConnectionError(

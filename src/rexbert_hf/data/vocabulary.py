@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 logger = logging.getLogger(__name__)
 
@@ -218,6 +218,29 @@ def with_placeholders(texts: Iterable[str], guide: _Guide) -> Iterator[str]:
                 parts += [text[end:start], CLASS_TOKENS[kind]]
                 end = stop
         yield "".join([*parts, text[end:]])
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:
+    """The ids that a new model's configuration takes from its tokenizer.
+
+    A tokenizer with [CLS] and [SEP] has no tokens for the beginning and the end of a text: those stand for them, or the
+    configuration would keep the ids of ModernBERT's vocabulary, which a smaller one does not have.
+
+    Args:
+        tokenizer: of the model.
+
+    Example:
+        >>> tokenizer = train_tokenizer(["red mug", "blue plate"] * 2, vocab_size=384)
+        >>> ids = special_ids(tokenizer)
+        >>> ids["bos_token_id"] == ids["cls_token_id"] == tokenizer.cls_token_id
+        True
+    """
+    names = ("pad", "cls", "sep", "bos", "eos")
+    ids: dict[str, int | None] = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in names}
+    for edge, stands_for in (("bos", "cls"), ("eos", "sep")):
+        if ids[f"{edge}_token_id"] is None:
+            ids[f"{edge}_token_id"] = ids[f"{stands_for}_token_id"]
+    return ids
 
 
 def bytes_per_token(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> float:

@@ -23,6 +23,7 @@ from transformers import (
 
 from rexbert_hf.catalog import split_of
 from rexbert_hf.data.languages import UNKNOWN, balanced_texts
+from rexbert_hf.data.vocabulary import special_ids
 from rexbert_hf.hub import read_run, resolve, resolve_model
 from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM, RexBertForPreTraining
 from rexbert_hf.models.matryoshka_rexbert import Grid
@@ -343,10 +344,6 @@ def _sized(settings: PretrainSettings, fields: Mapping[str, Any]) -> RexBertConf
 
 def _new(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -> RexBertForMaskedLM:
     _check_overrides(settings.model.overrides)
-    names = ("pad", "cls", "sep", "bos", "eos")
-    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in names}
-    ids["bos_token_id"] = ids["cls_token_id"] if ids["bos_token_id"] is None else ids["bos_token_id"]
-    ids["eos_token_id"] = ids["sep_token_id"] if ids["eos_token_id"] is None else ids["eos_token_id"]
     longest = max(phase.seq_length for phase in settings.phases)
     small = None
     if settings.model.grow_from is not None:
@@ -354,7 +351,7 @@ def _new(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -> RexB
     fields: dict[str, Any] = {
         "vocab_size": small.config.vocab_size if small is not None else -(-len(tokenizer) // 64) * 64,
         "max_position_embeddings": max(8192, longest),
-        **ids,
+        **special_ids(tokenizer),
         **settings.model.overrides,
     }
     if fields["vocab_size"] < len(tokenizer):

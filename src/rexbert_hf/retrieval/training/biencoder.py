@@ -22,7 +22,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from rexbert_hf.data.vocabulary import train_tokenizer
+from rexbert_hf.data.vocabulary import special_ids, train_tokenizer
 from rexbert_hf.hub import resolve, resolve_model
 from rexbert_hf.models import SIZES, RexBertConfig, RexBertModel
 from rexbert_hf.retrieval.training.dssm import DSSM
@@ -222,8 +222,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _new(settings: BiEncoderSettings, tokenizer: PreTrainedTokenizerBase) -> list[nn.Module]:
-    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "cls", "sep")}
-    fields = {"vocab_size": len(tokenizer), **special, **settings.overrides}
+    fields = {"vocab_size": len(tokenizer), **special_ids(tokenizer), **settings.overrides}
     if settings.preset in PRESETS:
         config = RexBertConfig(**{**PRESETS[settings.preset], **fields})
     else:
