@@ -300,7 +300,7 @@ class PhaseOrder:
         rng = np.random.default_rng([BIN_STREAM, self.seed, self.phase, number])
         slot = _shuffle_equal(capacity, rng)[where]
         by_slot = items[np.argsort(slot, kind="stable")]
-        placed = np.bincount(items, minlength=len(lengths)) > 0  # np.unique: an eighth of all packing and masking
+        placed = np.bincount(items, minlength=len(lengths)) > 0  # np.unique would sort them
         report = PackingReport(
             slots=int(capacity.sum()),
             tokens=int(lengths[items].sum()),
