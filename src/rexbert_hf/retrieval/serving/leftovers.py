@@ -9,6 +9,8 @@ import time
 import uuid
 from pathlib import Path
 
+from rexbert_hf.data.left_over import is_alive
+
 LEFT_SECONDS = 24 * 3_600
 """Nobody goes on with a file that has not been written to for so long."""
 
@@ -32,13 +34,9 @@ def remove_left(folder: Path, prefix: str) -> None:
     own = f"{prefix}{socket.gethostname()}-"
     for path in folder.glob(f"{own}*"):
         number, *rest = path.name.removeprefix(own).split("-")
-        try:
-            if number.isdigit() and len(rest) == 1:  # else of another machine, node-0 after node
-                os.kill(int(number), 0)
-        except ProcessLookupError:
+        its_own = number.isdigit() and len(rest) == 1  # else of another machine, node-0 after node
+        if its_own and int(number) != os.getpid() and not is_alive(int(number)):
             _remove(path)
-        except PermissionError:
-            continue
     for path in folder.glob(f"{prefix}*"):
         try:
             newest = max(part.stat().st_mtime for part in (path, *path.rglob("*")))
