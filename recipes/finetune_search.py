@@ -11,8 +11,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-
 from rexbert_hf.retrieval import FinetuneSettings, finetune_search
 from rexbert_hf.retrieval.training.evaluator import figure_text
 from rexbert_hf.settings import parse_args, run_recipe, start_logging
@@ -30,8 +28,6 @@ def main() -> None:
     results = finetune_search(settings)
     if first:
         report(results, settings.output_dir)
-    # Left to the interpreter's end, the group's threads can outlive it, and a finished rank aborts (status -6).
-    PartialState().destroy_process_group()
 
 
 def report(results: dict[str, Any], output_dir: str) -> None:

@@ -13,8 +13,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-
 from rexbert_hf.pretraining.stages import StagedSettings, pretrain_stages
 from rexbert_hf.settings import parse_args, run_recipe, start_logging
 
@@ -28,8 +26,6 @@ def main() -> None:
     results = pretrain_stages(runs)
     if first:
         report(results, runs[-1][1].output_dir)
-    # Left to the interpreter's end, the group's threads can outlive it, and a finished rank aborts (status -6).
-    PartialState().destroy_process_group()
 
 
 def report(results: dict[str, Any], output_dir: str) -> None:

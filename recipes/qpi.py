@@ -12,8 +12,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-
 from rexbert_hf.retrieval.training.qpi import run_qpi
 from rexbert_hf.retrieval.training.qpi_settings import QPISettings
 from rexbert_hf.settings import parse_args, run_recipe, start_logging
@@ -28,8 +26,6 @@ def main() -> None:
     results = run_qpi(settings)
     if first:
         report(results, settings)
-    # Left to the interpreter's end, the group's threads can outlive it, and a finished rank aborts (status -6).
-    PartialState().destroy_process_group()
 
 
 def report(results: dict[str, Any], settings: QPISettings) -> None:

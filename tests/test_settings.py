@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -455,6 +456,19 @@ def test_run_recipe_status_and_debugging(monkeypatch):
         run_recipe(lambda: (_ for _ in ()).throw(ValueError("seen")))
     with pytest.raises(KeyError):
         run_recipe(lambda: {}["a defect"])
+
+
+@pytest.mark.parametrize("result", [None, SystemExit(143)])
+def test_run_recipe_leaves_the_group_of_processes(result):
+    def main():
+        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+        if result is not None:
+            raise result
+
+    with pytest.raises(SystemExit) as caught:
+        run_recipe(main)
+    assert caught.value.code == (0 if result is None else 143)
+    assert not torch.distributed.is_initialized()
 
 
 def test_a_recipe_process_exits_with_status_two():

@@ -69,5 +69,7 @@ def test_a_signal_on_one_rank_stops_both_after_the_same_step(base, tmp_path):
     done, (first, second) = two_ranks(tmp_path, base, {"loss.cached": "true"}, terminate_after=2)
     assert "exitcode  : 143" in done.stderr, done.stderr[-3000:]
     assert (first["step"], second["step"]) == (3, 3)
+    assert not first["group"]
+    assert not second["group"]
     assert first["sums"] == second["sums"], "the gradient cache sums the gradients of both encoders over the ranks"
     assert last_complete_checkpoint(tmp_path / "run").step == 3

@@ -25,6 +25,7 @@ from rexbert_hf.data.loader import CurriculumDataset
 from rexbert_hf.data.store import TokenisedDataset
 from rexbert_hf.models.configuration_rexbert import RexBertConfig
 from rexbert_hf.models.modeling_rexbert import RexBertForMaskedLM
+from rexbert_hf.settings import run_recipe
 from rexbert_hf.training import (
     Curriculum,
     CurriculumArguments,
@@ -238,4 +239,4 @@ def main(output_dir: str, options: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_recipe(lambda: main(*sys.argv[1:]))

@@ -57,7 +57,8 @@ def run_recipe(main: Callable[[], Any]) -> NoReturn:
     is no number) give status 1, and so does an `ImportError` that names the extra to install; all print one line
     `error: ...`. Other exceptions are defects and keep their traceback.
     `REXBERT_DEBUG=1` keeps all tracebacks. SIGTERM unwinds the stack, so that temporary folders go, and gives status
-    143; training takes the signal over and saves a checkpoint first.
+    143; training takes the signal over and saves a checkpoint first. Work that ends in order leaves the group of its
+    processes.
 
     Args:
         main: returns None or 0 when done, or another exit status.
@@ -68,7 +69,12 @@ def run_recipe(main: Callable[[], Any]) -> NoReturn:
     main_thread = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _terminate(os.getpid())) if main_thread else None
     try:
-        status = main()
+        try:
+            status = main()
+        except SystemExit:  # a run that stopped on a signal, on all processes at once
+            leave_group()
+            raise
+        leave_group()
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         lacking = isinstance(error, ImportError) and "pip install" in str(error)  # an extra; others are defects
         if os.environ.get("REXBERT_DEBUG") == "1" or (isinstance(error, ImportError) and not lacking):
@@ -83,6 +89,16 @@ def run_recipe(main: Callable[[], Any]) -> NoReturn:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
     raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def leave_group() -> None:
+    """Leave the group of processes that torch.distributed made, if there is one.
+
+    Left to the interpreter's end, the group's threads can outlive it, and a finished process aborts (status -6).
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _terminate(owner: int) -> Callable[[int, FrameType | None], None]:
