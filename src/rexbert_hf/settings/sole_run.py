@@ -14,7 +14,7 @@ import re
 import shutil
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -124,10 +124,6 @@ def hold_folder(folder: str | os.PathLike[str], leftovers: tuple[str, ...] = ())
         return
     path = Path(folder)
     existed = path.exists()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"output_dir {path} cannot be made ({error.strerror}): set another one") from error
     key = str(path.resolve())
     handle = None if key in _held else _acquire(path)
     _held[key] = _held.get(key, 0) + 1
@@ -140,18 +136,31 @@ def hold_folder(folder: str | os.PathLike[str], leftovers: tuple[str, ...] = ())
         if not _held[key]:
             del _held[key]
             _release(path, handle)
-            if not existed and path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
+            if not existed:
+                with suppress(OSError):  # not empty: the result is in it, or another run has just come
+                    path.rmdir()
+
+
+def _open(folder: Path) -> int:
+    """A handle of the folder's lock file; both are made when missing."""
+    for trials_left in reversed(range(100)):
+        step = "made"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            step = "written"
+            return os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            # A run that ends removes the folder it made and left empty, which may be between any two calls here.
+            if not trials_left or not isinstance(error, FileNotFoundError | FileExistsError):
+                raise OSError(f"output_dir {folder} cannot be {step} ({error.strerror}): set another one") from error
+    raise AssertionError("the last trial returns or raises")
 
 
 def _acquire(folder: Path) -> int | None:
     """A locked handle of the lock file; None where the file system knows no locks."""
     path = folder / LOCK_FILE
     while True:
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise OSError(f"output_dir {folder} cannot be written ({error.strerror}): set another one") from error
+        handle = _open(folder)
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
