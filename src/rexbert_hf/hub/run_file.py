@@ -22,6 +22,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rexbert_hf.hub.left_over import is_alive
+
 RUN_FILE = "run.json"
 REDACTED = "<redacted>"
 PACKAGES = ("rexbert-hf", "torch", "transformers", "datasets", "tokenizers", "accelerate", "huggingface-hub", "numpy")
@@ -247,22 +249,12 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def _remove_left(folder: Path, prefix: str) -> None:
-    """Remove files whose names go on with the number of a process that is no more.
-
-    In containers a new process often has the number of the killed one.
-    """
+    """Remove files whose names go on with the number of a process that is no more."""
     for left in folder.iterdir():
         number = left.name.removeprefix(prefix).partition(".")[0]
         if not left.name.startswith(prefix) or not number.isdigit() or left.name in _being_written:
             continue
-        try:
-            os.kill(int(number), 0)
-            dead = int(number) == os.getpid()
-        except ProcessLookupError:
-            dead = True
-        except PermissionError:
-            dead = False
-        if dead:
+        if not is_alive(int(number)):
             left.unlink(missing_ok=True)
 
 

@@ -30,9 +30,9 @@ from rexbert_hf.catalog import PRODUCT, load_sample, read_records
 from rexbert_hf.catalog.columns import ColumnMap
 from rexbert_hf.catalog.escapes import unescape
 from rexbert_hf.catalog.report import ReadReport
-from rexbert_hf.data.left_over import remove_left_over
 from rexbert_hf.data.store import FORMAT_VERSION
 from rexbert_hf.data.tokenise import VERSION
+from rexbert_hf.hub.left_over import remove_left_over
 from rexbert_hf.pretraining.curated import corpus_place, curated_key, read_curated
 from rexbert_hf.pretraining.product_sources import (
     PAIR_FEATURES,

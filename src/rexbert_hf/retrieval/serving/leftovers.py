@@ -9,7 +9,7 @@ import time
 import uuid
 from pathlib import Path
 
-from rexbert_hf.data.left_over import is_alive
+from rexbert_hf.hub.left_over import is_alive
 
 LEFT_SECONDS = 24 * 3_600
 """Nobody goes on with a file that has not been written to for so long."""

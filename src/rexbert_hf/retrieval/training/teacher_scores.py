@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rexbert_hf.data.left_over import remove_left_over
+from rexbert_hf.hub.left_over import remove_left_over
 from rexbert_hf.retrieval.training.exact_search import encode_to
 from rexbert_hf.training import checkpoint as ckpt
 
