@@ -49,6 +49,18 @@ def test_any_batch_gives_the_vectors_of_torch(model, exported, count):
     assert 0.98 < int8.least_cosine < 1
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_operators_of_onnxruntime_or_standard_ones(model, exported, tmp_path, fused):
+    onnx = pytest.importorskip("onnx")
+    folder = exported
+    if not fused:
+        folder = tmp_path
+        export_onnx(model, folder, ("fp32",), texts=TEXTS, fused=False)
+        np.testing.assert_allclose(OnnxEncoder(folder, "fp32").encode(TEXTS), encoded(model, TEXTS), atol=2e-5)
+    domains = {node.domain for node in onnx.load(folder / "model.onnx").graph.node}
+    assert domains == ({"", "com.microsoft"} if fused else {""})
+
+
 def test_no_file_names_a_folder_or_a_source_line_of_this_machine(model, tmp_path):
     saved = tmp_path / "private" / "my-encoder"
     model.save(str(saved))

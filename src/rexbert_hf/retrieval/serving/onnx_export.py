@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from transformers import ModernBertModel
 
 from rexbert_hf.models.modernbert import STOCK_CLASS, to_modernbert
 from rexbert_hf.retrieval.serving.onnx_encoder import ENCODER_FILE, OnnxEncoder, file_checksum
+from rexbert_hf.retrieval.serving.onnx_graph import ExportedGraph, FusedModernBert
 from rexbert_hf.retrieval.serving.query_model import encode, fingerprint, load_model, normalised
 
 logger = logging.getLogger(__name__)
@@ -41,22 +43,6 @@ CHECK_TEXTS = (
 
 CUT_ITEMS = 512
 """Of the text that is to be cut, each two tokens or more: memory grows by their square."""
-
-
-class _Graph(nn.Module):
-    """Token ids and mask `[B, S]` to vectors `[B, D]`."""
-
-    def __init__(self, encoder: nn.Module, tail: list[nn.Module], truncate_dim: int | None) -> None:
-        super().__init__()
-        self.encoder, self.tail, self.truncate_dim = encoder, nn.ModuleList(tail), truncate_dim
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        features: dict[str, Any] = {"token_embeddings": hidden, "attention_mask": attention_mask}
-        for module in self.tail:
-            features = module(features)
-        vectors: torch.Tensor = features["sentence_embedding"]
-        return vectors if self.truncate_dim is None else vectors[:, : self.truncate_dim]
 
 
 @dataclass
@@ -81,6 +67,7 @@ def export_onnx(
     role: str = "query",
     texts: list[str] | None = None,
     name: str | None = None,
+    fused: bool = True,
 ) -> dict[str, Difference]:
     """Export a sentence encoder, check it against torch, and say how far each precision is.
 
@@ -94,6 +81,8 @@ def export_onnx(
         texts: what to measure the differences on; a few built-in ones by default. The check also reads a text in upper
             case and one that is cut.
         name: of the model, as the export calls it; by default where it was loaded from.
+        fused: write ModernBERT's attention as onnxruntime's own operators, a third of the nodes; without it the graph
+            is of standard ones, which other runtimes read too.
 
     Returns:
         The difference of each precision.
@@ -115,7 +104,8 @@ def export_onnx(
     named = name or model
     facts = _facts(source, transformer, vectors[0].shape[1], role)
     facts["source"] = _name(named) if isinstance(named, (str, Path)) else type(source).__name__
-    _write_graph(_Graph(_stock(transformer.model), tail, source.truncate_dim), transformer, place / GRAPHS["fp32"])
+    traceable = _traceable(transformer.model, facts["max_length"] if fused else None)
+    _write_graph(ExportedGraph(traceable, tail, source.truncate_dim), transformer, place / GRAPHS["fp32"])
     if "int8" in precisions:
         quantise(place / GRAPHS["fp32"], place / GRAPHS["int8"])
     written = tuple(dict.fromkeys(("fp32", *precisions)))  # int8 is made of fp32, which is checked too
@@ -232,13 +222,14 @@ def _modules(source: Any, role: str) -> tuple[Any, list[nn.Module]]:
     return children[0], [copy.deepcopy(module).cpu().float().eval() for module in children[1:]]
 
 
-def _stock(encoder: Any) -> nn.Module:
-    """The encoder in a form that can be traced, in float32 on the CPU."""
+def _traceable(encoder: Any, max_length: int | None) -> nn.Module:
+    """The encoder in a form that can be traced, in float32 on the CPU; ModernBERT's fused if a length is given."""
     stock = to_modernbert(encoder) if type(encoder).__name__ in STOCK_CLASS else copy.deepcopy(encoder)
-    return stock.cpu().float().eval()
+    stock = stock.cpu().float().eval()
+    return FusedModernBert(stock, max_length) if max_length and type(stock) is ModernBertModel else stock
 
 
-def _write_graph(graph: _Graph, transformer: Any, path: Path) -> None:
+def _write_graph(graph: ExportedGraph, transformer: Any, path: Path) -> None:
     length = min(16, int(transformer.max_seq_length or 16))
     ids = torch.randint(5, max(6, transformer.model.config.vocab_size), (2, length))
     mask = torch.ones_like(ids)

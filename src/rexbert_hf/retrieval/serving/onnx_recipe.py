@@ -57,6 +57,7 @@ class ExportOnnxRun:
         output_dir: of the graphs, tokenizer, `onnx_encoder.py` and `run.json`.
         precisions: fp32, int8 or both.
         role: of a model with separate encoders, the one to export: query or document.
+        fused: write attention as onnxruntime's own operators; without it other runtimes read the graph too.
         data: queries and products that quality is measured on.
         max_queries: test queries that are used, drawn at random.
         max_products: products of the catalogue that are used: all judged ones, others drawn at random; None uses all.
@@ -69,6 +70,7 @@ class ExportOnnxRun:
     output_dir: Path = Path("output/onnx")
     precisions: list[str] = field(default_factory=lambda: ["fp32", "int8"])
     role: str = "query"
+    fused: bool = True
     data: SearchDataSettings = field(default_factory=SearchDataSettings)
     max_queries: int = 500
     max_products: int | None = 5000
@@ -96,7 +98,7 @@ def run_export_onnx(run: ExportOnnxRun) -> dict[str, Any]:
     numbers = validation_queries(data, run.max_queries, TEST)
     queries = [data.queries[i] for i in numbers] or data.queries[: run.max_queries]
     with tempfile.TemporaryDirectory(dir=run.output_dir, prefix=".export-") as folder:
-        found = export_onnx(model, folder, tuple(run.precisions), run.role, queries, run.model)
+        found = export_onnx(model, folder, tuple(run.precisions), run.role, queries, run.model, run.fused)
         for stale in set(GRAPHS) - set(run.precisions):  # of an earlier export, of whatever model
             (run.output_dir / GRAPHS[stale]).unlink(missing_ok=True)
         for path in sorted(Path(folder).iterdir()):
