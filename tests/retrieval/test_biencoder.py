@@ -18,7 +18,6 @@ from rexbert_hf.retrieval.training.biencoder import (
     MINILM,
     BiEncoderSettings,
     find_base,
-    keep_layers,
     load_biencoder,
     model_fingerprint,
     query_side,
@@ -27,6 +26,7 @@ from rexbert_hf.retrieval.training.dssm import fold_dssm
 from rexbert_hf.retrieval.training.evaluator import SearchEvaluator, part_of
 from rexbert_hf.retrieval.training.exact_search import encode, exact_top_k
 from rexbert_hf.retrieval.training.grid_encoder import encode_grid
+from rexbert_hf.retrieval.training.grid_submodel import keep_layers
 
 ODD = [
     "",

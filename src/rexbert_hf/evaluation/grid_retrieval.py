@@ -16,9 +16,10 @@ from rexbert_hf.evaluation.search_data import SearchProtocol, load_protocol
 from rexbert_hf.evaluation.searchers import biencoder
 from rexbert_hf.evaluation.task import Task, TaskOptions, TaskResult, TaskSource
 from rexbert_hf.metrics import grades_of, mrr_at_k, recall_at_k
-from rexbert_hf.retrieval.training.biencoder import find_base, keep_layers
+from rexbert_hf.retrieval.training.biencoder import find_base
 from rexbert_hf.retrieval.training.exact_search import encode, exact_top_k
 from rexbert_hf.retrieval.training.grid_settings import cells_of
+from rexbert_hf.retrieval.training.grid_submodel import keep_layers
 
 DEPTHS = (10, 100, 1000)
 PRIMARY_DEPTH = 100

@@ -25,7 +25,7 @@ from rexbert_hf.retrieval.training.finetune_settings import SearchTrainerSetting
 from rexbert_hf.retrieval.training.grid_encoder import shape_of
 from rexbert_hf.retrieval.training.grid_evaluator import Cell, GridEvaluator, cell_name
 from rexbert_hf.retrieval.training.grid_plot import plot_maps
-from rexbert_hf.retrieval.training.grid_settings import make_grid
+from rexbert_hf.retrieval.training.grid_settings import make_grid, own_dim
 from rexbert_hf.retrieval.training.search_data import TEST, SearchData, SearchDataSettings, load_search_data
 from rexbert_hf.settings import from_dict, to_dict
 from rexbert_hf.training.cell_accuracy import evaluate_cells
@@ -59,8 +59,8 @@ def measure_masked_cells(
 
 def measure_search_cells(
     job: Job,
-    layers: Sequence[int],
-    dims: Sequence[int],
+    layers: Sequence[int] | None = None,
+    dims: Sequence[int] | None = None,
     metric: str = "recall@100",
     max_queries: int | None = None,
     max_products: int | None = None,
@@ -70,8 +70,8 @@ def measure_search_cells(
 
     Args:
         job: a finished fine-tuning.
-        layers: of the grid.
-        dims: of the grid.
+        layers: of the grid; None is what the model has.
+        dims: of the grid; None is what the model has.
         metric: which figure.
         max_queries: test queries, drawn once; None for all.
         max_products: size of the part of the catalogue; None for all of it.
@@ -85,7 +85,9 @@ def measure_search_cells(
     prepare_device(SearchTrainerSettings(use_cpu=job.recipe.trainer.use_cpu))
     data = _data(json.dumps(to_dict(job.downstream.data), sort_keys=True))
     model = SentenceTransformer(str(job.folder), device="cpu" if job.recipe.trainer.use_cpu else None)
-    cells = make_grid([(depth, dim) for depth in layers for dim in dims], None, shape_of(model)).cells
+    shape = shape_of(model)
+    depths, widths = layers or [shape[0]], dims or [own_dim(model) or shape[1]]
+    cells = make_grid([(depth, dim) for depth in depths for dim in widths], None, shape).cells
     queries = data.of(TEST)
     if max_queries is not None:
         queries = np.sort(np.random.default_rng(0).permutation(queries)[:max_queries])

@@ -26,6 +26,7 @@ from rexbert_hf.data.vocabulary import special_ids, train_tokenizer
 from rexbert_hf.hub import resolve, resolve_model
 from rexbert_hf.models import SIZES, RexBertConfig, RexBertModel
 from rexbert_hf.retrieval.training.dssm import DSSM
+from rexbert_hf.retrieval.training.grid_submodel import cut_biencoder
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class BiEncoderSettings:
         vocab_size: of a trained tokenizer, a multiple of 64.
         shared: one encoder for queries and products, or one each; None for what the base has.
         pooling: mean, cls, or None for what the base says (mean where it says nothing).
+        num_hidden_layers: of the base, the first ones that are kept; None keeps all.
+        truncate_dim: of the base, the first dimensions that are read; None reads all.
         max_tokens: longer texts are cut.
         dropout: of the hidden states; None leaves it to the base.
         attention_dropout: of the attention weights; 0 is much faster on CPU. None leaves it to the base.
@@ -66,6 +69,8 @@ class BiEncoderSettings:
     vocab_size: int = 8192
     shared: bool | None = True
     pooling: Literal["mean", "cls"] | None = None
+    num_hidden_layers: int | None = None
+    truncate_dim: int | None = None
     max_tokens: int = 64
     dropout: float | None = None
     attention_dropout: float | None = None
@@ -76,10 +81,17 @@ class BiEncoderSettings:
             raise ValueError(f"no preset '{self.preset}': choose one of {', '.join(known)}")
         if self.base is not None and (self.overrides or self.tokenizer):
             raise ValueError("overrides and tokenizer are for a new model: base brings its own")
+        if self.base is None and self.is_cut:
+            raise ValueError("num_hidden_layers and truncate_dim cut a base: give a new model overrides")
         if self.base is None and self.preset == "dssm" and (self.dropout or self.attention_dropout):
             raise ValueError("a DSSM has no dropout and no attention: leave dropout and attention_dropout out")
         if self.max_tokens < 2:
             raise ValueError(f"max_tokens must be at least 2; got {self.max_tokens}")
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether only a part of the base is taken."""
+        return self.num_hidden_layers is not None or self.truncate_dim is not None
 
 
 def load_biencoder(settings: BiEncoderSettings, texts: Sequence[str] = ()) -> SentenceTransformer:
@@ -109,7 +121,10 @@ def load_biencoder(settings: BiEncoderSettings, texts: Sequence[str] = ()) -> Se
     if settings.shared is False and not isinstance(modules[0], Router):
         queries: Any = [*modules]
         modules = [Router.for_query_document(queries, copy.deepcopy(queries))]
-    return SentenceTransformer(modules=[*modules, Normalize()], similarity_fn_name="cosine", **carried)
+    model = SentenceTransformer(modules=[*modules, Normalize()], similarity_fn_name="cosine", **carried)
+    if not settings.is_cut:
+        return model
+    return cut_biencoder(model, settings.num_hidden_layers, settings.truncate_dim)
 
 
 def query_side(model: SentenceTransformer) -> SentenceTransformer:
@@ -249,47 +264,6 @@ def wrap_encoder(
         tokenizer.save_pretrained(folder)
         module = Transformer(folder, max_seq_length=max_tokens)
     return [module, Pooling(module.get_embedding_dimension(), pooling)]
-
-
-def keep_layers(model: SentenceTransformer, layers: Sequence[int]) -> None:
-    """Cut a bi-encoder to some layers of each of its encoders, in place.
-
-    Args:
-        model: the bi-encoder.
-        layers: numbers, from 0.
-
-    Raises:
-        ValueError: if a number is out of range, or the architecture keeps its layers where nobody knows.
-    """
-    for module in model.modules():
-        if not isinstance(module, Transformer):
-            continue
-        encoder = module.auto_model
-        flat = hasattr(encoder, "layers")
-        holder, name = (encoder, "layers") if flat else (getattr(encoder, "encoder", None), "layer")
-        if holder is None or not hasattr(holder, name):
-            raise ValueError(f"{type(encoder).__name__}: its layers cannot be cut; give student.base instead")
-        old = getattr(holder, name)
-        if not layers or min(layers) < 0 or max(layers) >= len(old):
-            raise ValueError(f"layers {list(layers)}: the encoder has the layers 0 to {len(old) - 1}")
-        if layers[0] != 0 and isinstance(getattr(old[0], "attn_norm", None), nn.Identity):
-            raise ValueError(f"layers {list(layers)}: the first layer of this architecture has no norm; begin with 0")
-        setattr(holder, name, nn.ModuleList(old[i] for i in layers))
-        encoder.config.num_hidden_layers = len(layers)
-        if getattr(encoder.config, "layer_types", None):
-            encoder.config.layer_types = [encoder.config.layer_types[i] for i in layers]
-        if isinstance(encoder, RexBertModel):
-            _as_a_sub_model(encoder, has_last=layers[-1] == len(old) - 1)
-
-
-def _as_a_sub_model(encoder: RexBertModel, has_last: bool) -> None:
-    """What `submodel` does beside the layers: no grid that is not there, no norm of another depth."""
-    config = encoder.config
-    if not has_last:
-        config.leave_layers()
-        encoder.final_norm = encoder.final_norm if config.apply_final_norm else nn.Identity()
-    if any(depth > config.num_hidden_layers for depth, _ in config.matryoshka_grid()):
-        config.leave_matryoshka()
 
 
 def _tokenizer(settings: BiEncoderSettings, texts: Sequence[str]) -> PreTrainedTokenizerBase:

@@ -24,7 +24,7 @@ from transformers import set_seed
 from rexbert_hf.hub import push_run
 from rexbert_hf.metrics import Judgements
 from rexbert_hf.pretraining.processes import one_process
-from rexbert_hf.retrieval.training.biencoder import find_base, keep_layers, load_biencoder, query_side
+from rexbert_hf.retrieval.training.biencoder import find_base, load_biencoder, query_side
 from rexbert_hf.retrieval.training.cpu_training import prepare_for_cpu
 from rexbert_hf.retrieval.training.distil_settings import DistilSettings
 from rexbert_hf.retrieval.training.embedding_blocks import Features
@@ -33,6 +33,7 @@ from rexbert_hf.retrieval.training.exact_search import exact_top_k
 from rexbert_hf.retrieval.training.finetune import prepare_device, training_arguments, training_texts, uses_bf16
 from rexbert_hf.retrieval.training.grid_encoder import GridEncoder, shape_of
 from rexbert_hf.retrieval.training.grid_settings import leave_cells, own_dim
+from rexbert_hf.retrieval.training.grid_submodel import keep_layers
 from rexbert_hf.retrieval.training.losses import embedded_loss
 from rexbert_hf.retrieval.training.search_batches import Rows, SearchCollator, Shuffled, made_up_query
 from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, SearchData, load_search_data
