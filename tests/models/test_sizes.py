@@ -32,5 +32,5 @@ def test_unknown_size_names_the_sizes():
 
 @pytest.mark.parametrize("dim", [0, -1, 33])
 def test_truncate_dim_out_of_range(dim):
-    with pytest.raises(ValueError, match=f"truncate_dim={dim} must be between 1 and hidden_size=32"):
+    with pytest.raises(ValueError, match=f"truncate_dim={dim} must be an integer between 1 and hidden_size=32"):
         RexBertConfig(hidden_size=32, num_attention_heads=2, truncate_dim=dim)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging as std_logging
+import re
 
 import pytest
 import torch
@@ -65,7 +66,7 @@ def test_a_submodel_keeps_dtype_and_frozen_parts():
 
 @pytest.mark.parametrize("layers", [0, 5, -1])
 def test_layers_out_of_range(layers):
-    with pytest.raises(ValueError, match=f"num_hidden_layers={layers} must be between 1 and 4"):
+    with pytest.raises(ValueError, match=f"num_hidden_layers={layers} must be an integer between 1 and 4"):
         build(RexBertModel).submodel(num_hidden_layers=layers)
 
 
@@ -74,14 +75,34 @@ def test_layers_out_of_range(layers):
 def test_a_checkpoint_is_not_opened_without_layers(layers, head, tmp_path):
     """`[:0]` and `[:-1]` of the layers' types are lists too: such a model would load, and encode nothing."""
     build(RexBertForMaskedLM).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=f"num_hidden_layers={layers} must be between 1 and 4"):
+    with pytest.raises(ValueError, match=f"num_hidden_layers={layers} must be an integer between 1 and 4"):
         getattr(rexbert_hf, f"RexBert{head}").from_pretrained(tmp_path, num_hidden_layers=layers)
+
+
+@pytest.mark.parametrize("wrong", [2.0, "2", True])
+def test_numbers_that_are_no_integers(wrong, tmp_path):
+    """`hidden_size / 4` would fail much later, in a slice, and be saved before that."""
+    model = build(RexBertModel)
+    message = rf"={re.escape(repr(wrong))} must be an integer between 1 and"
+    for cut in ({"num_hidden_layers": wrong}, {"truncate_dim": wrong}):
+        with pytest.raises(ValueError, match=f"{next(iter(cut))}{message}"):
+            model.submodel(**cut)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"truncate_dim{message}"):
+        RexBertModel.from_pretrained(tmp_path, truncate_dim=wrong)
+
+
+def test_a_width_that_is_not_there_is_an_error_before_any_word_on_the_grid(caplog):
+    model = build(RexBertModel, matryoshka_layers=[2, 4], matryoshka_dims=[16])
+    with pytest.raises(ValueError, match="truncate_dim=33 must be"):
+        model.submodel(2, 33)
+    assert "nearest" not in caplog.text
 
 
 @pytest.mark.parametrize("dim", [0, 33])
 def test_dimensions_out_of_range(dim, tmp_path):
     model = build(RexBertModel)
-    message = f"truncate_dim={dim} must be between 1 and hidden_size=32"
+    message = f"truncate_dim={dim} must be an integer between 1 and hidden_size=32"
     with pytest.raises(ValueError, match=message):
         model.submodel(truncate_dim=dim)
     model.save_pretrained(tmp_path)

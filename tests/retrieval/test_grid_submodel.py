@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModel, ModernBertModel
 
 from rexbert_hf.hub.push import files_of_run
 from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM, RexBertModel
+from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings, load_biencoder
 from rexbert_hf.retrieval.training.finetune import finetune_search
 from rexbert_hf.retrieval.training.finetune_settings import FinetuneSettings
 from rexbert_hf.retrieval.training.grid_settings import make_grid, note_cells, trained_cells
@@ -24,15 +25,20 @@ SHAPE = {"preset": "tiny", "overrides": {"num_hidden_layers": 3}}
 CELLS = [(1, 16), (3, 16), (1, 64), (3, 64)]
 
 
-@pytest.fixture(scope="module")
-def model():
-    """A bi-encoder whose layers and dimensions differ."""
-    found = tiny_model(**SHAPE).eval()
+def with_other_weights(model):
+    """Its layers and dimensions differ."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in found.parameters():
+        for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 2 / parameter.shape[-1] ** 0.5)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A bi-encoder that was trained over a grid."""
+    found = with_other_weights(tiny_model(**SHAPE))
     note_cells(found, make_grid(CELLS, None, (3, 64)))
     return found
 
@@ -120,16 +126,22 @@ def test_the_stock_form_of_a_cut_head_is_told(tmp_path, caplog):
     assert json.loads((tmp_path / "dims" / "config_sentence_transformers.json").read_text())["truncate_dim"] == 8
 
 
-def test_onnx_gives_the_same_vectors(cut, tmp_path):
+@pytest.mark.parametrize("layers", [1, 2])
+def test_onnx_gives_the_same_vectors(layers, tmp_path):
+    """Also of a layer with a window, and texts that are longer than it."""
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     from rexbert_hf.retrieval.serving.onnx_encoder import OnnxEncoder
     from rexbert_hf.retrieval.serving.onnx_export import export_onnx
 
-    export_onnx(str(cut[1]), tmp_path, ("fp32",), texts=TEXTS)
+    shape = {"preset": "tiny", "overrides": {"num_hidden_layers": 3, "local_attention": 8}, "max_tokens": 40}
+    cut = cut_biencoder(with_other_weights(tiny_model(**shape)), layers, 16)
+    assert [*cut[0].model.config.layer_types] == ["full_attention", "sliding_attention"][:layers]
+    texts = [*TEXTS, " ".join(TEXTS)]
+    export_onnx(cut, tmp_path, ("fp32",), texts=texts)
     encoder = OnnxEncoder(tmp_path)
     assert encoder.dim == 16
-    np.testing.assert_allclose(encoder.encode(TEXTS), cut[0].encode(TEXTS), atol=2e-5)
+    np.testing.assert_allclose(encoder.encode(texts), cut.encode(texts), atol=2e-5)
 
 
 def test_separate_encoders_are_both_cut(tmp_path):
@@ -162,7 +174,7 @@ def test_an_untrained_cell_is_told_with_its_nearest_and_a_larger_one_refused(mod
     with pytest.raises(ValueError, match="cell of 3 layers x 65 dimensions"):
         cut_biencoder(model, truncate_dim=65)
     model[0].model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="num_hidden_layers=4 must be between 1 and 3"):
+    with pytest.raises(ValueError, match="num_hidden_layers=4 must be an integer between 1 and 3"):
         RexBertModel.from_pretrained(tmp_path, num_hidden_layers=4)
 
 
@@ -190,3 +202,34 @@ def test_a_cut_encoder_is_fine_tuned_in_its_dimensions(cut, tmp_path):
     assert not torch.equal(before.final_norm.weight[:16], after.final_norm.weight[:16])
     # Weight decay leaves norms alone, and no gradient reaches the others.
     assert torch.equal(before.final_norm.weight[16:], after.final_norm.weight[16:])
+
+
+def test_the_recipe_cuts_its_base(model, cut, tmp_path):
+    """`num_hidden_layers` and `truncate_dim` of the base give what fine-tuning the saved cut gives."""
+    model.save_pretrained(str(tmp_path / "whole"), create_model_card=False)
+    settings = {
+        "data": {"sample_size": 60},
+        "rows": {"batch_size": 8},
+        "trainer": {"max_steps": 2, "use_cpu": True, "bf16": False, "cpu_threads": 1, "learning_rate": 0.01},
+    }
+    bases = {
+        "cut": {"base": str(cut[1])},
+        "whole": {"base": str(tmp_path / "whole"), "num_hidden_layers": 1, "truncate_dim": 16},
+    }
+    found = {}
+    for name, base in bases.items():
+        run = {**settings, "output_dir": str(tmp_path / f"of-{name}"), "model": {**base, "max_tokens": 16}}
+        results = finetune_search(from_dict(FinetuneSettings, run))
+        assert "cells" not in results
+        found[name] = SentenceTransformer(str(tmp_path / f"of-{name}"))
+    assert len(found["whole"][0].model.layers) == 1
+    assert found["whole"].truncate_dim == 16
+    np.testing.assert_array_equal(found["whole"].encode(TEXTS), found["cut"].encode(TEXTS))
+
+
+def test_a_cut_is_of_a_base(model, tmp_path):
+    with pytest.raises(ValueError, match="num_hidden_layers and truncate_dim cut a base: give a new model overrides"):
+        BiEncoderSettings(num_hidden_layers=1)
+    model.save_pretrained(str(tmp_path), create_model_card=False)
+    with pytest.raises(ValueError, match="cell of 4 layers x 64 dimensions: the model has 3 layers"):
+        load_biencoder(BiEncoderSettings(base=str(tmp_path), num_hidden_layers=4))

@@ -6,6 +6,7 @@ Travels to the Hub as remote code: imports transformers and its siblings only.
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -72,6 +73,16 @@ def word_on_cell(cell: tuple[int, int], trained: list[tuple[int, int]], stale: b
         return f"{name} is no cell that was trained; the nearest one is {near[0]} x {near[1]}"
     largest = max(trained, key=lambda other: (other[1], other[0]))
     return None if cell == largest else f"{name} was trained in pre-training, not in fine-tuning"
+
+
+def is_count(value: object) -> bool:
+    """Whether a value is an integer: `hidden_size / 4` is none, and would fail much later, in a slice.
+
+    Example:
+        >>> is_count(64), is_count(64.0), is_count("64")
+        (True, False, False)
+    """
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def check_weights(weights: list[float | int], sample: int) -> None:
@@ -152,8 +163,12 @@ class RexBertConfig(ModernBertConfig):
 
     def check_truncate_dim(self) -> None:
         """Refuse a `truncate_dim` outside 1 to hidden_size (models ask again: overrides arrive after this class)."""
-        if self.truncate_dim is not None and not 1 <= self.truncate_dim <= self.hidden_size:
-            raise ValueError(f"truncate_dim={self.truncate_dim} must be between 1 and hidden_size={self.hidden_size}")
+        if self.truncate_dim is None:
+            return
+        if not is_count(self.truncate_dim) or not 1 <= self.truncate_dim <= self.hidden_size:
+            raise ValueError(
+                f"truncate_dim={self.truncate_dim!r} must be an integer between 1 and hidden_size={self.hidden_size}"
+            )
 
     def matryoshka_grid(self) -> list[tuple[int, int]]:
         """Cells (layers, dimensions) that are trained; empty for a plain model.
@@ -229,4 +244,4 @@ class RexBertConfig(ModernBertConfig):
         return config_dict, kwargs
 
 
-__all__ = ["RexBertConfig", "check_weights", "nearest_cell", "word_on_cell"]
+__all__ = ["RexBertConfig", "check_weights", "is_count", "nearest_cell", "word_on_cell"]

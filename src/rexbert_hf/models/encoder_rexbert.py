@@ -26,7 +26,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import logging
 
 from .attention_rexbert import spare_rows, uses_varlen
-from .configuration_rexbert import AUTO_MAP, RexBertConfig
+from .configuration_rexbert import AUTO_MAP, RexBertConfig, is_count
 from .layers_rexbert import (
     RexBertAttention,
     RexBertEmbeddings,
@@ -91,8 +91,8 @@ class RexBertPreTrainedModel(PreTrainedModel):
         # `from_pretrained(..., num_hidden_layers=k)` overrides one field after the config has checked itself.
         layers = config.num_hidden_layers
         known = layers if config.layer_types is None else len(config.layer_types)
-        if not 1 <= layers <= known:
-            raise ValueError(f"num_hidden_layers={layers} must be between 1 and {max(known, 1)}")
+        if not is_count(layers) or not 1 <= layers <= known:
+            raise ValueError(f"num_hidden_layers={layers!r} must be an integer between 1 and {max(known, 1)}")
         if config.layer_types is not None and known > layers:
             config.layer_types = config.layer_types[:layers]
             config.leave_layers()
@@ -194,10 +194,13 @@ class RexBertPreTrainedModel(PreTrainedModel):
             ValueError: if there are fewer layers or dimensions than asked for.
         """
         layers = self.config.num_hidden_layers if num_hidden_layers is None else num_hidden_layers
-        if not 1 <= layers <= self.config.num_hidden_layers:
-            raise ValueError(f"num_hidden_layers={layers} must be between 1 and {self.config.num_hidden_layers}")
+        if not is_count(layers) or not 1 <= layers <= self.config.num_hidden_layers:
+            most = self.config.num_hidden_layers
+            raise ValueError(f"num_hidden_layers={layers!r} must be an integer between 1 and {most}")
         wanted = copy.deepcopy(self.config)
-        wanted.num_hidden_layers, wanted.truncate_dim = layers, truncate_dim or self.config.truncate_dim
+        wanted.num_hidden_layers = layers
+        wanted.truncate_dim = self.config.truncate_dim if truncate_dim is None else truncate_dim
+        wanted.check_truncate_dim()
         if layers < self.config.num_hidden_layers:
             wanted.leave_layers()
         if layers < self.config.num_hidden_layers or truncate_dim is not None:
