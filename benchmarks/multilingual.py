@@ -29,6 +29,7 @@ from pathlib import Path
 
 import report
 from rexbert_hf.catalog import load_sample, read_records, split_dataset, split_of
+from rexbert_hf.corpus.leaks import near_copies
 from rexbert_hf.evaluation.fine_tuning import fine_tune
 from rexbert_hf.evaluation.fine_tuning_rows import Row
 from rexbert_hf.evaluation.task import Tuning
@@ -111,7 +112,7 @@ def make_plan(args: argparse.Namespace, work: Path) -> Plan:
 
 
 def held_out_texts(run: PretrainSettings, names: Sequence[str], most: int) -> dict[str, list[str]]:
-    """Texts of some of a recipe's sources that no run of it trains on, by language."""
+    """Texts of some of a recipe's sources that no run of it trains on, nor on a near copy of them, by language."""
     found: dict[str, list[str]] = {}
     for name in names:
         source = run.sources[name]
@@ -119,7 +120,9 @@ def held_out_texts(run: PretrainSettings, names: Sequence[str], most: int) -> di
         parts = split_languages(name, source, dataset) if source.splits_languages else {source.language: dataset}
         for code, part in parts.items():
             sides = split_dataset(part, "text", run.evaluation.held_out)
-            held_out = [text for side in ("validation", "test") for text in texts_of(sides[side])]
+            held_out = list(dict.fromkeys(text for side in ("validation", "test") for text in texts_of(sides[side])))
+            copies = near_copies(held_out, [list(texts_of(sides["train"]))])
+            held_out = [text for text, copied in zip(held_out, copies, strict=True) if not copied]
             title = {"en": "English", "zh": "Chinese", "id": "Indonesian"}.get(str(code), str(code))
             found[title] = held_out[:most]
     return found
