@@ -143,9 +143,10 @@ def test_one_without_a_mask_is_refused(run, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_language_with_no_held_out_text_is_named(run, tmp_path):
+def test_a_language_with_no_held_out_text_is_named(run, tmp_path, caplog):
     (tmp_path / "t.jsonl").write_text('{"text": "one lamp"}\n')
     texts = f"[{{sample: shop_text, language: en, limit: 500}}, {{path: {tmp_path / 't.jsonl'}, language: th}}]"
     status, _, err = run("--texts", texts, "--products", "null", "--output_dir", str(tmp_path / "out"))
-    assert status == 1
-    assert "none of the 1 texts in 'th' is held out" in err
+    assert status == 0, err
+    assert "none of the 1 texts in 'th' is held out: it is not measured" in caplog.text
+    assert [*json.loads((tmp_path / "out" / "run.json").read_text())["results"]["languages"]] == ["en"]

@@ -6,6 +6,7 @@ documents long and its masked tokens easy, and no loss will show it.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from rexbert_hf.settings import sole_run, to_dict
 
 Texts = dict[str, list[str]]
 """Texts by language."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -147,7 +150,8 @@ def make_tokenizer(run: TokenizerRun) -> dict[str, Any]:
         The `results` of `run.json`; `languages` holds tokens by character, byte and word, by language.
 
     Raises:
-        ValueError: if a source has no text, a language no held-out text, or the tokenizer no mask token.
+        ValueError: if a source has no text, a language none to train on, none is held out of any, or the tokenizer has
+            no mask token.
         FileNotFoundError: if a path does not exist.
     """
     started = time.perf_counter()
@@ -195,7 +199,7 @@ def read_texts(run: TokenizerRun) -> tuple[Texts, Texts]:
         run: names the sources.
 
     Raises:
-        ValueError: if a source has no text, or a language no held-out text.
+        ValueError: if a source has no text, a language none to train on, or none is held out of any.
     """
     train: Texts = {}
     held_out: Texts = {}
@@ -208,11 +212,11 @@ def read_texts(run: TokenizerRun) -> tuple[Texts, Texts]:
             for text in texts_of(part):
                 if text:
                     (train if split_of(text) == "train" else held_out).setdefault(code, []).append(text)
-    for code in {*train, *held_out}:
-        if code not in held_out and len(train) > 1:
-            raise ValueError(f"none of the {len(train[code])} texts in '{code}' is held out: give more text of it")
+    for code in sorted({*train, *held_out}):
         if code not in train:
             raise ValueError(f"all {len(held_out[code])} texts in '{code}' are held out: give more text of it")
+        if code not in held_out:  # of a detected language a handful may be there
+            logger.warning("none of the %d texts in '%s' is held out: it is not measured", len(train[code]), code)
     if not held_out:
         raise ValueError(f"none of {sum(map(len, train.values()))} texts is held out: give more text")
     return train, held_out
