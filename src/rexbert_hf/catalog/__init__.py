@@ -22,6 +22,7 @@ from .records import (
     WEB_PAGE,
     product_text,
     read_label,
+    record_types,
 )
 from .report import ReadReport
 from .sample import SAMPLE_KINDS, SAMPLE_SIZE, load_sample
@@ -52,6 +53,7 @@ __all__ = [
     "product_text",
     "read_label",
     "read_records",
+    "record_types",
     "split_dataset",
     "split_of",
     "split_queries",

@@ -6,7 +6,7 @@ Parquet and Hub datasets say, else text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -17,11 +17,19 @@ from datasets.features.features import generate_from_arrow_type
 from .columns import ColumnMap, ColumnSpec, converter_to, is_nothing
 from .delimited import Located
 from .formats import Rows
+from .nested import attribute_records, path_levels, product_ids
+from .records import PRODUCT, SEARCH_EVENT
 from .report import ReadReport, Tally, Tolerance
 
 BATCH_ROWS = 1_000
 _COLUMNS_SEEN_BY = 10_000
 """A column that no object of a JSON file had by this row is missing."""
+_LISTS = {
+    "category_path": (PRODUCT["category_path"], path_levels),
+    "attributes": (PRODUCT["attributes"], attribute_records),
+}
+_LISTS |= {name: (SEARCH_EVENT[name], product_ids) for name in ("shown", "clicked", "bought")}
+"""Columns of records that tools write in several forms: their type, and how they are read."""
 
 
 class RowPacker:
@@ -33,6 +41,8 @@ class RowPacker:
         tolerance: what happens to bad rows.
         report: filled in.
         encoding: named when a row does not decode.
+        types: types of those of our columns that it names; without `features`.
+        required: our columns that a source must have; None for all of them.
 
     Raises:
         ValueError: if the mapping names a column that `features` lacks.
@@ -45,8 +55,11 @@ class RowPacker:
         tolerance: Tolerance,
         report: ReadReport,
         encoding: str = "utf-8",
+        types: Features | None = None,
+        required: Sequence[str] | None = None,
     ) -> None:
         self.report = report
+        self._types, self._required = types or {}, required
         self._tolerance, self._encoding = tolerance, encoding
         if columns is None and features is not None:
             columns = {name: name for name in features}
@@ -116,16 +129,20 @@ class RowPacker:
             if self._columns is None:
                 located, columns = _with_first_keys(name, located)
             else:
-                located = _watch_columns(name, located, set(self._columns.needed))
+                located = _watch_columns(name, located, set(self._needed_of(self._columns)))
         if self._columns is None:
             self._columns = ColumnMap({column: column for column in columns or ()})
         if columns is not None:
-            _require(name, [column for column in self._columns.needed if column not in columns], columns)
+            _require(name, [column for column in self._needed_of(self._columns) if column not in columns], columns)
         if self._features is None:
             if zero := next((column for column in self._columns.ours if "\0" in column), None):
                 raise ValueError(f"{name}: a column's name holds a zero byte ({zero!r:.40}): it is no text file")
-            self._settle(_features_of(self._columns, rows.schema, self._mapped))
+            self._settle(_features_of(self._columns, rows.schema, self._mapped, self._types))
         return located
+
+    def _needed_of(self, columns: ColumnMap) -> tuple[str, ...]:
+        """Their columns that must be there."""
+        return columns.needed if self._required is None else columns.needed_for(self._required)
 
     def _settle(self, features: Features) -> None:
         assert self._columns is not None
@@ -133,7 +150,8 @@ class RowPacker:
         kinds = {name: self._schema.field(name).type for name in features}
         self._columns.keep_lists(name for name, kind in kinds.items() if pa.types.is_list(kind))
         self._texts = [name for name, kind in features.items() if kind == Value("string")]
-        self._converters = {ours: converter_to(kinds[ours]) for ours in self._columns.ours}
+        lists = {name: _unless_empty(read) for name, (kind, read) in _LISTS.items() if features.get(name) == kind}
+        self._converters = {ours: lists.get(ours) or converter_to(kinds[ours]) for ours in self._columns.ours}
 
     def _record(self, row: dict[str, Any] | str) -> dict[str, Any] | str | None:
         """The record of a row; or the reason why there is none; or None if the row is empty."""
@@ -182,13 +200,13 @@ class RowPacker:
 _MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError)
 
 
-def _features_of(columns: ColumnMap, schema: pa.Schema | None, mapped: bool) -> Features:
-    """Types of mapped columns: those of the source where it has any and one column becomes one, else text."""
+def _features_of(columns: ColumnMap, schema: pa.Schema | None, mapped: bool, given: Mapping[str, Any]) -> Features:
+    """Types of mapped columns: those given, or of the source where it has any and one column becomes one, or text."""
     types = {}
     for ours in columns.ours:
         theirs = columns.direct.get(ours)
-        kind = pa.string() if schema is None or theirs is None else schema.field(theirs).type
-        types[ours] = _feature_of(kind, mapped)
+        kind = pa.string() if schema is None or theirs not in schema.names else schema.field(theirs).type
+        types[ours] = given[ours] if ours in given else _feature_of(kind, mapped)
     return Features(types)
 
 
@@ -234,6 +252,11 @@ def _watch_columns(name: str, located: Iterator[Located], missing: set[str]) -> 
         yield number, row
     if keys:  # without any object the bad rows are the better message
         _require(name, sorted(missing), list(keys))
+
+
+def _unless_empty(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A reader of lists, for which what is missing stays so."""
+    return lambda value: None if is_nothing(value) or (isinstance(value, str) and not value.strip()) else read(value)
 
 
 def _is_empty(value: Any) -> bool:

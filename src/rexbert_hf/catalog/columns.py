@@ -45,6 +45,7 @@ class ColumnMap:
         parsed = {ours: _parse(ours, spec) for ours, spec in columns.items()}
         self.direct = {ours: spec for ours, spec in columns.items() if isinstance(spec, str) and "{" not in spec}
         self.needed = tuple(dict.fromkeys(name for names, _ in parsed.values() for name in names))
+        self._theirs = {ours: names for ours, (names, _) in parsed.items()}
         self._makers = {ours: maker for ours, (_, maker) in parsed.items()}
         self._lists = {ours: tuple(spec) for ours, spec in columns.items() if not isinstance(spec, str)}
 
@@ -52,6 +53,10 @@ class ColumnMap:
     def ours(self) -> tuple[str, ...]:
         """Names of the columns that come out."""
         return tuple(self._makers)
+
+    def needed_for(self, ours: Iterable[str]) -> tuple[str, ...]:
+        """Their columns that some of ours are made of; one that is not mapped has its own name."""
+        return tuple(dict.fromkeys(name for column in ours for name in self._theirs.get(column, (column,))))
 
     def keep_lists(self, names: Iterable[str]) -> None:
         """Let these columns, when mapped from a list of names, hold the list of values instead of the joined text."""
@@ -105,7 +110,7 @@ def _parse_template(ours: str, template: str) -> tuple[tuple[str, ...], _Maker]:
 
 
 def as_text(value: Any) -> str:
-    """Text of any value: None and NaN are empty, lists and objects become JSON.
+    """Text of any value: what is missing (None, NaN, pandas' NA) is empty, lists and objects become JSON.
 
     A whole float loses its ".0": a column of integers with a gap is stored as floats, and its identifiers must still
     meet those of another file. Bytes are taken for UTF-8; what does not decode becomes
@@ -127,12 +132,29 @@ def as_text(value: Any) -> str:
         return value.decode("utf-8", "surrogateescape")
     if isinstance(value, (list, tuple, dict)):
         return json.dumps(value, ensure_ascii=False, default=as_text)
-    return str(value)
+    return "" if is_missing(value) else str(value)
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value is missing: None, NaN of any kind, pandas' NA and NaT.
+
+    Example:
+        >>> is_missing(None), is_missing(float("nan")), is_missing(""), is_missing([])
+        (True, True, False, False)
+    """
+    if value is None or isinstance(value, (str, int)):
+        return value is None
+    try:
+        return bool(value != value)
+    except TypeError:  # pandas' NA does not say whether it equals itself
+        return True
+    except ValueError:  # an array says it of each of its values
+        return False
 
 
 def is_nothing(value: Any) -> bool:
-    """Whether a value is missing: None, NaN or infinite."""
-    return value is None or (isinstance(value, float) and not math.isfinite(value))
+    """Whether a value is missing or infinite."""
+    return (isinstance(value, float) and not math.isfinite(value)) or is_missing(value)
 
 
 _TRUE, _FALSE = frozenset(("true", "yes", "1", "t", "y")), frozenset(("false", "no", "0", "f", "n"))

@@ -1,8 +1,9 @@
 """Read public formats into our records: files, folders, globs and `datasets` names, with a column mapping.
 
 One decision worth knowing: text formats (CSV, TSV, JSON, text) give text, whatever the values look like, unless
-`features` says otherwise; Parquet and Hub datasets keep their types. Rows stream through Arrow batches; single bad rows
-are skipped, counted and reported, a file that is bad as a whole is an error.
+`features` or `types` say otherwise; Parquet and Hub datasets keep their types. The lists of our records (ids of a click
+log, category paths, attributes) are read in all the forms that tools write, see `nested`. Rows stream through Arrow
+batches; single bad rows are skipped, counted and reported, a file that is bad as a whole is an error.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ def read_records(
     columns: Mapping[str, ColumnSpec] | None = None,
     *,
     features: Features | None = None,
+    types: Features | None = None,
+    required: Sequence[str] | None = None,
     format: str | None = None,
     encoding: str = "utf-8",
     delimiter: str | None = None,
@@ -59,6 +62,9 @@ def read_records(
         columns: `{our name: their name, list of names to join, or template}`; None keeps their columns. A list of names
             for a column that `features` declares a list becomes that list.
         features: types of our columns (as `RECORDS["products"]`); columns that it has and `columns` lacks are null.
+        types: types of those of our columns that it names (as `record_types("products")`); others, and columns of the
+            source that it does not name, stay as they are. In place of `features`.
+        required: our columns that the source must have; others that it lacks are null. None for all.
         format: "csv", "tsv", "json", "text" or "parquet", where the name does not say it.
         encoding: of text formats. A byte order mark is dropped.
         delimiter: of CSV and TSV.
@@ -83,7 +89,7 @@ def read_records(
     """
     report = ReadReport() if report is None else report
     options = FileOptions(format, encoding, delimiter, quotechar, header)
-    packer = RowPacker(columns, features, Tolerance(errors, max_bad_share), report, encoding)
+    packer = RowPacker(columns, features, Tolerance(errors, max_bad_share), report, encoding, types, required)
     batches = _counted(_batches(source, packer, options, split), limit, report)
     first = next(batches, None)
     if first is None:

@@ -11,6 +11,9 @@ from typing import Any
 
 from datasets import Features, List, Value
 
+from .columns import as_text
+from .nested import LEVEL_SEPARATOR, attribute_pairs, path_levels
+
 LABELS = ("E", "S", "C", "I")
 """Exact, Substitute, Complement, Irrelevant: the values of `QUERY_PRODUCT["label"]`."""
 
@@ -113,6 +116,22 @@ PRODUCT_FIELDS = ("title", "brand", "category_path", "attributes", "description"
 """What `product_text` joins unless told otherwise, in this order."""
 
 
+def record_types(kind: str) -> Features:
+    """Types of those columns of a kind of record that hold texts and lists, which formats write differently.
+
+    Numbers and times are left to the source.
+
+    Args:
+        kind: of `RECORDS`.
+
+    Example:
+        >>> list(record_types("query_products"))
+        ['query', 'product_id', 'label']
+    """
+    record = RECORDS[kind].items()
+    return Features({name: given for name, given in record if given == _TEXT or isinstance(given, List)})
+
+
 def read_label(value: object) -> str | None:
     """The label of a judged pair as every recipe reads it: one of `LABELS`, or a click log's "1", "0", "-1", "-2".
 
@@ -160,15 +179,17 @@ def product_text(
 
 
 def _field_text(product: Mapping[str, Any], name: str) -> str:
-    listed = product.get("attributes") or ()
-    if isinstance(listed, str):  # from a text format, whose columns are text
-        listed = [{"name": None, "value": listed.strip()}]
-    given = [attribute for attribute in listed if attribute and attribute["value"] is not None]
     if name == "attributes":
-        return ", ".join(f"{attribute['name'] or ''} {attribute['value']}".strip() for attribute in given)
+        return ", ".join(f"{key or ''} {as_text(value)}".strip() for key, value in _attributes(product))
     if name not in PRODUCT and name not in product:
-        return ", ".join(attribute["value"] for attribute in given if attribute["name"] == name)
+        return ", ".join(as_text(value) for key, value in _attributes(product) if key == name)
+    if name == "category_path":
+        return LEVEL_SEPARATOR.join(path_levels(product.get(name)))
     value = product.get(name)
     if isinstance(value, (list, tuple)):
-        return " > ".join(part for part in value if part is not None)
-    return "" if value is None else str(value).strip()
+        return LEVEL_SEPARATOR.join(text for part in value if (text := as_text(part)))
+    return as_text(value).strip()
+
+
+def _attributes(product: Mapping[str, Any]) -> list[tuple[str | None, Any]]:
+    return attribute_pairs(product.get("attributes"))
