@@ -234,8 +234,8 @@ class _Counter:
             self._flush()
 
     def _add_products(self, query: int, event: Mapping[str, Any], counts: bool, period: int = 0) -> None:
-        shown = event["shown"] or ()
-        clicked, bought = set(event.get("clicked") or ()), set(event.get("bought") or ())
+        shown = _ids(event["shown"], "shown")
+        clicked, bought = (set(_ids(event.get(name), name)) for name in ("clicked", "bought"))
         positions: dict[str, int] = {}
         for position, product in enumerate(shown, 1):
             positions.setdefault(product, position)
@@ -319,6 +319,13 @@ def _added_up(columns: list[np.ndarray]) -> list[np.ndarray]:
     first = np.flatnonzero(np.diff(key, prepend=-1))
     added = zip(_ADD, columns[1:], strict=True)
     return [key[first], *(add.reduceat(c[order], first, dtype=c.dtype) for add, c in added)]
+
+
+def _ids(value: Any, name: str) -> Sequence[str]:
+    """A list of ids; a text would be one of characters."""
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"'{name}' is text ({value[:40]!r})")
+    return value or ()
 
 
 def _context(event: Mapping[str, Any]) -> tuple[str | None, ...]:

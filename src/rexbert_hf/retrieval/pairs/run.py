@@ -100,7 +100,7 @@ def read_products(run: BuildPairsRun, cache_dir: Path) -> tuple[Dataset, dict[st
     report["products_without_title"] = 0
     for number, row in enumerate(_rows(products)):
         identity = row["product_id"]
-        if identity is None or identity in seen:
+        if not identity or identity in seen:
             report["repeated_products"] += 1
         elif not product_text(row):
             report["products_without_text"] += 1

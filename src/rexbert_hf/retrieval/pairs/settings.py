@@ -11,7 +11,7 @@ from typing import Any, Literal
 from datasets import Dataset, Features, Value
 from huggingface_hub.utils import validate_repo_id
 
-from rexbert_hf.catalog import RECORDS, load_sample, read_records
+from rexbert_hf.catalog import RECORDS, load_sample, read_records, record_types
 from rexbert_hf.catalog.sources import FileOptions
 from rexbert_hf.retrieval.pairs.draw import Ratio
 from rexbert_hf.retrieval.pairs.graded import Grades
@@ -72,13 +72,14 @@ class RecordSource:
             dataset = dataset if self.limit is None else dataset.select(range(min(self.limit, len(dataset))))
         else:
             options: dict[str, Any] = {"format": self.format, "encoding": self.encoding, "delimiter": self.delimiter}
-            features = None
-            if self.columns is not None:  # a time stays as it was written: `moment_of` reads what logs have
-                features = Features({**RECORDS[kind], **({"time": Value("string")} if kind == "events" else {})})
+            if self.columns is None:
+                options["types"] = record_types(kind)
+            else:  # a time stays as it was written: `moment_of` reads what logs have
+                time = {"time": Value("string")} if kind == "events" else {}
+                options["features"] = Features({**RECORDS[kind], **time})
             dataset = read_records(
-                self.path or "", self.columns, features=features, split=self.split, limit=self.limit,
-                cache_dir=cache_dir, **options,
-            )  # fmt: skip
+                self.path or "", self.columns, split=self.split, limit=self.limit, cache_dir=cache_dir, **options
+            )
         missing = [name for name in needed if name not in dataset.column_names]
         if missing:
             raise ValueError(f"{self.name}: no column '{missing[0]}' for {kind}: map it with 'columns'")
