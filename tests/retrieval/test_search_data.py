@@ -212,3 +212,25 @@ def test_home_depot_protocol():
     for query, split in zip(data.queries, data.splits, strict=True):
         digit = int(hashlib.sha1(query.encode()).hexdigest(), 16) % 10
         assert split == (TEST if digit < 2 else VALIDATION if digit == 2 else TRAIN)
+
+
+@pytest.mark.parametrize(
+    "products", [["product_id,title,price", "1,Mug,3", "2,Plate,"], ["title,product_id", "Mug,1", "Plate,2"]]
+)
+def test_a_catalogue_has_the_columns_it_has(tmp_path, products):
+    pairs = write(tmp_path / "pairs.csv", "query,product_id,label", "mug,1,E", "plate,2,E")
+    data = load_search_data(SearchDataSettings(pairs=pairs, products=write(tmp_path / "p.csv", *products)))
+    assert (data.product_ids, data.texts) == (["1", "2"], ["Mug", "Plate"])
+
+
+@pytest.mark.parametrize(
+    ("products", "problem"),
+    [
+        (["id,title", "1,Mug"], r"p\.csv: no column 'product_id'; it has id, title"),
+        (["product_id,name", "1,Mug"], r"p\.csv: no product has an id and a text: map title, brand"),
+    ],
+)
+def test_a_catalogue_needs_ids_and_texts(tmp_path, products, problem):
+    pairs = write(tmp_path / "pairs.csv", "query,product_id,label", "mug,1,E")
+    with pytest.raises(ValueError, match=problem):
+        load_search_data(SearchDataSettings(pairs=pairs, products=write(tmp_path / "p.csv", *products)))

@@ -57,7 +57,8 @@ class SearchDataSettings:
             "split" (train, validation, test) where the pairs bring their own: our name, their column. None takes
             columns of these names, `split` where there is one.
         products: files or a Hub data set of the catalogue; None reads it from `pairs`.
-        product_columns: {"product_id", "title", ...: their columns}.
+        product_columns: {"product_id", "title", ...: their columns}. None takes columns of these names, of which
+            product_id must be there.
         encoding: of text files.
         data_dir: relative paths start here.
         text_fields: what the text of a product is made of.
@@ -289,6 +290,7 @@ def _read_products(settings: SearchDataSettings) -> Dataset:
         source,
         settings.product_columns,
         features=Features({name: PRODUCT[name] for name in _product_columns(settings)}),
+        required=["product_id"] if settings.product_columns is None else None,
         encoding=settings.encoding,
     )
 
@@ -325,7 +327,7 @@ def _catalogue(products: Dataset, settings: SearchDataSettings) -> tuple[list[st
     repeated = 0
     columns = {name: products[name][:] for name in ("product_id", *names)}
     for i, product_id in enumerate(columns["product_id"]):
-        if product_id is None or product_id in found:
+        if not product_id or product_id in found:
             repeated += 1
             continue
         title = ((columns["title"][i] if "title" in columns else None) or "").strip()
@@ -337,6 +339,9 @@ def _catalogue(products: Dataset, settings: SearchDataSettings) -> tuple[list[st
             title = title or _described(product, settings.text_fields, False)
         titles.append(title)
     missing = sum(not text for text in found.values())
+    if missing == len(found):
+        place = settings.products or settings.pairs
+        raise ValueError(f"{place}: no product has an id and a text: map {', '.join(PRODUCT_FIELDS)} (product_columns)")
     if missing:
         logger.warning("%d of %d products have no text: they are never found", missing, len(found))
     if repeated and settings.products is not None:
