@@ -15,7 +15,7 @@ import numpy as np
 
 from .columns import as_text, is_missing
 
-LEVEL_SEPARATOR = " > "
+PATH_SEPARATOR = " > "
 """Stands between the levels of a category where its path is one text."""
 
 _ID_SEPARATORS = ("|", ";", ",")
@@ -69,7 +69,7 @@ def path_levels(value: Any) -> list[str]:
     items = _as_list(value)
     if isinstance(items, str):
         parsed = _json_of(items)
-        items = parsed if isinstance(parsed, list) else items.split(LEVEL_SEPARATOR.strip())
+        items = parsed if isinstance(parsed, list) else items.split(PATH_SEPARATOR.strip())
     return [text for level in (items if isinstance(items, list) else [items]) if (text := as_text(level).strip())]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from datasets import Features, List, Value
 
 from .columns import as_text
-from .nested import LEVEL_SEPARATOR, attribute_pairs, path_levels
+from .nested import PATH_SEPARATOR, attribute_pairs, path_levels
 
 LABELS = ("E", "S", "C", "I")
 """Exact, Substitute, Complement, Irrelevant: the values of `QUERY_PRODUCT["label"]`."""
@@ -184,10 +184,10 @@ def _field_text(product: Mapping[str, Any], name: str) -> str:
     if name not in PRODUCT and name not in product:
         return ", ".join(as_text(value) for key, value in _attributes(product) if key == name)
     if name == "category_path":
-        return LEVEL_SEPARATOR.join(path_levels(product.get(name)))
+        return PATH_SEPARATOR.join(path_levels(product.get(name)))
     value = product.get(name)
     if isinstance(value, (list, tuple)):
-        return LEVEL_SEPARATOR.join(text for part in value if (text := as_text(part)))
+        return PATH_SEPARATOR.join(text for part in value if (text := as_text(part)))
     return as_text(value).strip()
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from rexbert_hf.catalog.nested import PATH_SEPARATOR
 from rexbert_hf.retrieval.serving.filters import (
     FILTER_COLUMNS,
-    PATH_SEPARATOR,
     Condition,
     columns_of,
     parse_filter,

@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 
+from rexbert_hf.catalog.columns import is_missing
+from rexbert_hf.catalog.nested import PATH_SEPARATOR, attribute_pairs, path_levels
 from rexbert_hf.retrieval.serving.texts import valid_text
 
 FILTER_COLUMNS = ("category_path", "brand", "price", "in_stock", "locale")
 """Columns that an index keeps unless told otherwise; those that no product has are left out."""
-
-PATH_SEPARATOR = " > "
 
 _ALIASES = {"category": "category_path", "stock": "in_stock"}
 _FALLBACKS = {"locale": ("language",), "in_stock": ("stock",)}
@@ -78,24 +78,41 @@ def field_value(product: Mapping[str, Any], name: str) -> Any:
         >>> field_value({"category_path": ["Home", "Lamps"]}, "category_path")
         'Home > Lamps'
     """
+    return _value(product, name, _attributes(product))
+
+
+def _attributes(product: Mapping[str, Any]) -> dict[str | None, Any]:
+    """Attributes by name; of two with one name the first counts."""
+    return dict(reversed(attribute_pairs(product.get("attributes"))))
+
+
+def _value(product: Mapping[str, Any], name: str, attributes: Mapping[str | None, Any]) -> Any:
     for key in (name, *_FALLBACKS.get(name, ())):
         value = product.get(key)
-        if value is None:
-            found = [a["value"] for a in product.get("attributes") or () if a["name"] == key]
-            value = found[0] if found else None
+        value = attributes.get(key) if _is_empty(value) else value
         value = value.item() if isinstance(value, np.generic) else value
         value = float(value) if isinstance(value, Decimal) else value  # as databases give prices
-        if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        if _is_empty(value):
             continue
-        if isinstance(value, (list, tuple)):
-            value = PATH_SEPARATOR.join(str(level) for level in value) or None
+        if name == "category_path" or isinstance(value, (list, tuple, np.ndarray)):
+            value = PATH_SEPARATOR.join(path_levels(value)) or None
         if name == "price" and isinstance(value, str):
             number = number_of(value)
             value = math.nan if number is None else number
         if name == "in_stock" and value is not None:
-            value = value.strip().lower() in _YES if isinstance(value, str) else value > 0
+            value = _in_stock(value) if isinstance(value, str) else value > 0
         return valid_text(value) if isinstance(value, str) else value
     return None
+
+
+def _is_empty(value: Any) -> bool:
+    return is_missing(value) or (isinstance(value, str) and not value)
+
+
+def _in_stock(text: str) -> bool:
+    """What a text says of the stock: a word, or how many there are."""
+    word = text.strip().lower()
+    return word in _YES or (word.replace(".", "", 1).isdecimal() and float(word) > 0)
 
 
 def filter_values(product: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
@@ -105,7 +122,8 @@ def filter_values(product: Mapping[str, Any], names: Iterable[str]) -> dict[str,
         product: a `PRODUCT` row or any mapping.
         names: of the columns.
     """
-    values = {name: field_value(product, name) for name in columns_of(names)}
+    attributes = _attributes(product)
+    values = {name: _value(product, name, attributes) for name in columns_of(names)}
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from datasets import Dataset
 
-from rexbert_hf.catalog import load_sample, read_records
+from rexbert_hf.catalog import load_sample, read_records, record_types
 from rexbert_hf.hub import write_run
 from rexbert_hf.retrieval.serving.hashing_encoder import HASHING
 from rexbert_hf.retrieval.serving.index import COMPACT_SHARE, ProductIndex
@@ -59,7 +59,8 @@ class ProductSource:
             dataset = load_sample("products", size=self.sample_size)
             return dataset if self.limit is None else dataset.select(range(min(self.limit, len(dataset))))
         options: dict[str, Any] = {"format": self.format, "encoding": self.encoding, "delimiter": self.delimiter}
-        dataset = read_records(self.path, self.columns, limit=self.limit, cache_dir=cache_dir, **options)
+        types = record_types("products")
+        dataset = read_records(self.path, self.columns, types=types, limit=self.limit, cache_dir=cache_dir, **options)
         if "product_id" not in dataset.column_names:
             raise ValueError(f"{self.path}: no column 'product_id': map it with products.columns")
         return dataset
@@ -194,7 +195,7 @@ def _update(index: Any, products: Dataset, work_dir: Path) -> dict[str, Any]:
         raise ValueError("no product of the catalogue has any text: the index stays as it is; check products.path")
     before = set(index.ids())
     encoded = index.upsert(products)
-    index.delete(sorted(before - {str(name) for name in products["product_id"]}))
+    index.delete(sorted(before - set(products["product_id"])))
     if isinstance(index, ProductIndex) and index.dead_share > COMPACT_SHARE:
         index.compact(work_dir)
     return {"updated": True, "encoded": encoded, "deleted": len(before - set(index.ids()))}

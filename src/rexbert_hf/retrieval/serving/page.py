@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from rexbert_hf.retrieval.serving.filters import PATH_SEPARATOR, number_of
+from rexbert_hf.catalog.nested import PATH_SEPARATOR
+from rexbert_hf.retrieval.serving.filters import number_of
 from rexbert_hf.retrieval.serving.search_index import Hits, SearchIndex
 from rexbert_hf.retrieval.serving.texts import typed_text
 

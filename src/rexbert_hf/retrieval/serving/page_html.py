@@ -9,8 +9,8 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+from rexbert_hf.catalog.nested import PATH_SEPARATOR
 from rexbert_hf.retrieval.serving.fill_mask import FilledText
-from rexbert_hf.retrieval.serving.filters import PATH_SEPARATOR
 from rexbert_hf.retrieval.serving.page import Answer, ShownHit, Side
 from rexbert_hf.retrieval.serving.texts import valid_text
 

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from rexbert_hf.catalog import PRODUCT_FIELDS, product_text
+from rexbert_hf.catalog.columns import as_text
 from rexbert_hf.retrieval.serving.filter_columns import Coded, FilterColumns
 from rexbert_hf.retrieval.serving.filters import filter_values
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
@@ -100,10 +101,9 @@ def _batch(part: Sequence[Mapping[str, Any]], first: int, options: IndexOptions)
     for place, product in enumerate(part, start=first):
         if not isinstance(product, Mapping):
             raise TypeError(f"product {place} is {type(product).__name__}: a mapping with product_id and title is due")
-        product_id = product.get("product_id")
-        if product_id is None or str(product_id) == "":
+        name = as_text(product.get("product_id"))
+        if not name.strip():
             raise ValueError(f"product {place} has no product_id ({str(dict(product))[:80]}): give each product one")
-        name = str(product_id)
         if valid_text(name) != name:
             raise ValueError(f"product {place}: its product_id {name[:40]!r} is not valid text: mend it")
         repeated += name in found or name in skipped

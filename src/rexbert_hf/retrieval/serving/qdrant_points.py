@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from rexbert_hf.catalog.nested import PATH_SEPARATOR
 from rexbert_hf.retrieval.serving.filter_columns import Column
-from rexbert_hf.retrieval.serving.filters import PATH_SEPARATOR, Condition
+from rexbert_hf.retrieval.serving.filters import Condition
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.product_rows import Batch
 
