@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rexbert_hf.catalog import load_sample
+from rexbert_hf.pretraining.tokenizer_run import Atoms, TextSource, TokenizerRun, find_atoms
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train_tokenizer.py"
 
@@ -150,3 +151,14 @@ def test_a_language_with_no_held_out_text_is_named(run, tmp_path, caplog):
     assert status == 0, err
     assert "none of the 1 texts in 'th' is held out: it is not measured" in caplog.text
     assert [*json.loads((tmp_path / "out" / "run.json").read_text())["results"]["languages"]] == ["en"]
+
+
+@pytest.mark.parametrize("path", ["Home > Table lamps", '"[""Home"", ""Table lamps""]"'])
+def test_atoms_come_from_a_catalogue_with_a_brand_and_a_category(tmp_path, path):
+    (tmp_path / "shop.csv").write_text(f"product_id,brand,category_path\n1,Acme,{path}\n2,Acme,{path}\n")
+    products = TextSource(path=str(tmp_path / "shop.csv"))
+    run = TokenizerRun(texts=[TextSource(sample="shop_text")], products=products, atoms=Atoms(min_count=1))
+    assert find_atoms(run, ["An Acme table lamp", "Acme"]) == ([" Acme", "Acme"], [" table lamp"])
+    (tmp_path / "shop.csv").write_text("product_id,brand\n1,Acme\n")
+    with pytest.raises(ValueError, match=r"shop\.csv: no column 'category_path'"):
+        find_atoms(run, ["Acme"])

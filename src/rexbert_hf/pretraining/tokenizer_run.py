@@ -14,7 +14,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from rexbert_hf.catalog import RECORDS, load_sample, read_records, split_of
+from rexbert_hf.catalog import PRODUCT, load_sample, read_records, split_of
 from rexbert_hf.data.languages import UNKNOWN, balanced_texts, fertility
 from rexbert_hf.data.vocabulary import bytes_per_token, surface_counts, train_tokenizer, with_placeholders
 from rexbert_hf.hub import write_run
@@ -68,12 +68,13 @@ class TextSource:
             max_documents=self.limit,
         )
 
-    def load(self, kind: str) -> Any:
-        """Read the records as a data set."""
+    def load_products(self) -> Any:
+        """Read a catalogue as a data set; of columns that nobody mapped it needs those that atoms are made of."""
         if self.sample is not None:
             dataset = load_sample(self.sample)
             return dataset if self.limit is None else dataset.select(range(min(self.limit, len(dataset))))
-        return read_records(self.path or "", self.columns, features=RECORDS.get(kind), limit=self.limit)
+        needed = ["brand", "category_path"] if self.columns is None else None
+        return read_records(self.path or "", self.columns, features=PRODUCT, required=needed, limit=self.limit)
 
 
 @dataclass
@@ -235,7 +236,7 @@ def find_atoms(run: TokenizerRun, texts: list[str]) -> tuple[list[str], list[str
     """
     brands, types = list(run.atoms.brands), list(run.atoms.types)
     if run.products is not None:
-        guides = LexiconGuide.from_products(run.products.load("products"), max_brands=10**7, max_types=10**7)
+        guides = LexiconGuide.from_products(run.products.load_products(), max_brands=10**7, max_types=10**7)
         for found, guide, limit in zip(
             (brands, types), guides, (run.atoms.max_brands, run.atoms.max_types), strict=True
         ):
