@@ -28,3 +28,21 @@ def tiny_model(seed=0, **settings):
 def features_of(model, *columns):
     tasks = ["query", *["document"] * (len(columns) - 1)]
     return [{**model.preprocess(texts, task=t), "task": t} for texts, t in zip(columns, tasks, strict=True)]
+
+
+def stock_encoder(kind, folder, tokenizer):
+    """A folder of two layers as transformers has them: "bert" (MiniLM's kind) or "xlm-roberta"."""
+    from transformers import AutoConfig, AutoModel
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    pad = tokenizer.pad_token_id
+    # XLM-R counts positions from behind the padding's id on, and has one type of tokens only.
+    places = {"max_position_embeddings": 64} if kind == "bert" else {"max_position_embeddings": 65 + pad}
+    types = {} if kind == "bert" else {"type_vocab_size": 1}
+    config = AutoConfig.for_model(
+        kind, vocab_size=len(tokenizer), pad_token_id=pad, initializer_range=0.4, **sizes, **places, **types
+    )
+    AutoModel.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)

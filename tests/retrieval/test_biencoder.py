@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from search_cases import QUERIES, TEXTS, features_of, tiny_data, tiny_model
+from search_cases import QUERIES, TEXTS, features_of, stock_encoder, tiny_data, tiny_model
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
+from transformers import AutoModel
 
 from rexbert_hf.hub.push import files_of_run
 from rexbert_hf.retrieval.training.biencoder import (
@@ -25,8 +26,12 @@ from rexbert_hf.retrieval.training.biencoder import (
 from rexbert_hf.retrieval.training.dssm import fold_dssm
 from rexbert_hf.retrieval.training.evaluator import SearchEvaluator, part_of
 from rexbert_hf.retrieval.training.exact_search import encode, exact_top_k
+from rexbert_hf.retrieval.training.finetune import finetune_search
+from rexbert_hf.retrieval.training.finetune_settings import FinetuneSettings
 from rexbert_hf.retrieval.training.grid_encoder import encode_grid
 from rexbert_hf.retrieval.training.grid_submodel import keep_layers
+from rexbert_hf.retrieval.training.search_batches import RowSettings
+from rexbert_hf.retrieval.training.search_data import SearchDataSettings
 
 ODD = [
     "",
@@ -182,6 +187,42 @@ def test_dropout_is_set_wherever_the_configuration_lies(kind, tmp_path):
     assert len(encoders) == (2 if kind == "separate" else 1)
     for encoder in encoders:
         assert (encoder.config.mlp_dropout, encoder.config.attention_dropout) == (0.25, 0.125)
+
+
+@pytest.mark.parametrize("kind", ["bert", "xlm-roberta"])
+def test_a_stock_encoder_is_a_base(kind, tmp_path):
+    folder = stock_encoder(kind, tmp_path / "base", tiny_model().tokenizer)
+    model = load_biencoder(BiEncoderSettings(base=folder, max_tokens=16, dropout=0.0, attention_dropout=0.0))
+    assert model[0].auto_model.config.model_type == kind
+    assert model[0].auto_model.config.hidden_dropout_prob == 0.0
+    stock, tokenizer = AutoModel.from_pretrained(folder).eval(), model.tokenizer
+    with torch.no_grad():  # each text alone, without padding
+        alone = [stock(torch.tensor([ids]))[0][0].mean(dim=0) for ids in tokenizer(TEXTS, truncation=True)["input_ids"]]
+    expected = torch.nn.functional.normalize(torch.stack(alone), dim=-1)
+    np.testing.assert_allclose(model.encode(TEXTS), expected, atol=1e-5)
+    again = SentenceTransformer(saved(model, tmp_path / "saved"))
+    np.testing.assert_allclose(again.encode_query(QUERIES), model.encode_query(QUERIES), atol=1e-5)
+    cut = load_biencoder(BiEncoderSettings(base=folder, max_tokens=16))
+    keep_layers(cut, [1])
+    assert SentenceTransformer(saved(cut, tmp_path / "cut"))[0].auto_model.config.num_hidden_layers == 1
+
+
+def test_xlm_r_is_fine_tuned(tmp_path):
+    """The whole run: its loss falls, and its folder gives the vectors of a search."""
+    folder = stock_encoder("xlm-roberta", tmp_path / "base", tiny_model().tokenizer)
+    settings = FinetuneSettings(
+        data=SearchDataSettings(sample_size=100),
+        model=BiEncoderSettings(base=folder, max_tokens=16),
+        rows=RowSettings(batch_size=32),
+        output_dir=str(tmp_path / "run"),
+    )
+    settings.trainer.epochs, settings.trainer.use_cpu, settings.trainer.bf16 = 8, True, False
+    settings.trainer.learning_rate, settings.trainer.logging_steps = 3e-3, 1
+    results = finetune_search(settings)
+    assert results["last_loss"] < results["first_loss"]
+    trained = SentenceTransformer(str(tmp_path / "run"))
+    assert trained[0].auto_model.config.model_type == "xlm-roberta"
+    assert np.isfinite(trained.encode_query(ODD)).all()
 
 
 def test_dropout_that_a_base_does_not_know_is_refused(tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx_cases import TEXTS, WITHOUT_TORCH, small_encoder
+from search_cases import stock_encoder
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -111,19 +112,13 @@ def test_an_index_of_the_model_takes_its_export(model, exported):
         index.model = small_encoder("cls")
 
 
-def test_a_stock_encoder(tmp_path):
-    """MiniLM's kind: BERT, as transformers has it."""
-    import torch
+@pytest.mark.parametrize("kind", ["bert", "xlm-roberta"])
+def test_a_stock_encoder(tmp_path, kind):
+    """As transformers has them: MiniLM's kind, and the one of multilingual models."""
     from sentence_transformers import SentenceTransformer
-    from transformers import BertConfig, BertModel
 
-    tokenizer = small_encoder().tokenizer
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, initializer_range=0.4, **sizes)
-    BertModel(config).save_pretrained(tmp_path / "bert")
-    tokenizer.save_pretrained(tmp_path / "bert")
-    model = SentenceTransformer(str(tmp_path / "bert"), device="cpu")
+    folder = stock_encoder(kind, tmp_path / "stock", small_encoder().tokenizer)
+    model = SentenceTransformer(folder, device="cpu")
     model.max_seq_length = 48
     export_onnx(model, tmp_path / "onnx", texts=TEXTS)
     expected = encoded(model, TEXTS)
