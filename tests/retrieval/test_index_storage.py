@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -151,6 +153,63 @@ def test_damage_is_found_without_checksums_too(saved, model, name):
     path.write_bytes(data)
     with pytest.raises(ValueError, match=f"{name} is damaged"):
         ProductIndex.load(saved, model, verify=False)
+
+
+def lazily_read(saved: Path, model: HashModel) -> tuple:
+    """Each part of the Parquet files, those too that are read when they are first asked for."""
+    index = ProductIndex.load(saved, model, verify=False)
+    return index.ids(), index.texts(["p5"]), index.facts(["p5"]), index.state.rows.digests.tolist()
+
+
+@pytest.mark.parametrize("name", ["products.parquet", "texts.parquet"])
+def test_a_bit_that_turned_is_found_without_checksums_of_files(saved, model, name):
+    """Pages have their own: without them three of four such bits are wrong texts, ids and prices."""
+    path = current_version(saved) / name
+    whole, before = path.read_bytes(), lazily_read(saved, model)
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    said = []
+    for place in np.linspace(4, footer - 1, 60).astype(int):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        try:
+            assert lazily_read(saved, model) == before  # in what nobody reads, such as statistics
+        except ValueError as error:
+            said.append(str(error))
+    assert len(said) >= 50
+    assert all(re.search(rf"{name} is damaged \([^\n]*\): build the index again$", line) for line in said)
+
+
+@pytest.mark.parametrize("name", ["products.parquet", "texts.parquet"])
+def test_parquet_of_earlier_versions_is_read_and_its_damage_named(saved, model, name):
+    """They wrote no checksums of pages: what cannot be read is named, whenever it is read."""
+    path = current_version(saved) / name
+    before = lazily_read(saved, model)
+    pq.write_table(pq.read_table(path), path, compression="zstd")
+    rewrite_facts(path.parent / "index.json", lambda facts: facts["files"][name].update(bytes=path.stat().st_size))
+    assert lazily_read(saved, model) == before
+    whole = path.read_bytes()
+    for place in (4, len(whole) - 72):
+        path.write_bytes(whole[:place] + b"\xff" * 64 + whole[place + 64 :])
+        with pytest.raises(ValueError, match=rf"{name} is damaged \([^\n]*\): build the index again$"):
+            lazily_read(saved, model)
+
+
+def test_a_column_that_the_index_does_not_keep_is_damage(saved, model):
+    """Its name has changed, and the filter column that it was would be missed in silence."""
+    path = current_version(saved) / "products.parquet"
+    path.write_bytes(path.read_bytes().replace(b"brand", b"brald"))
+    with pytest.raises(ValueError, match=r"products\.parquet is damaged \(a column 'brald'\): build the index again"):
+        ProductIndex.load(saved, model, verify=False)
+
+
+def test_an_error_of_the_system_is_no_damage(saved, model, monkeypatch):
+    """pyarrow raises OSError for both; the system's have a number."""
+
+    def failing(file):
+        raise OSError(errno.EIO, "Error reading bytes from file")
+
+    monkeypatch.setattr(product_rows, "_stored_texts", failing)
+    with pytest.raises(OSError, match=r"Input/output error: '.*texts\.parquet'"):
+        ProductIndex.load(saved, model).texts(["p5"])
 
 
 def test_what_is_no_index(tmp_path):

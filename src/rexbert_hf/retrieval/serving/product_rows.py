@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -158,6 +160,7 @@ class ProductRows:
         self._texts: list[pa.Array] = []
         self._reading = threading.Lock()
         # Open files: what is read later is there even when the version has been replaced meanwhile.
+        self._folder = Path()
         self._texts_file: pq.ParquetFile | None = None
         self._products_file: pq.ParquetFile | None = None
 
@@ -226,19 +229,29 @@ class ProductRows:
 
     @property
     def digests(self) -> np.ndarray:
-        """64 bits of the hash of each row's text, uint64 `[N]`; read from disk when first asked for."""
+        """64 bits of the hash of each row's text, uint64 `[N]`; read from disk when first asked for.
+
+        Raises:
+            ValueError: if the file is damaged.
+        """
         with self._reading:
             if self._digests is None:
                 assert self._products_file is not None
-                self._digests = self._products_file.read(columns=[_OWN["digest"]]).column(0).to_numpy()
+                with _whole(self._folder / PRODUCTS_FILE):
+                    self._digests = self._products_file.read(columns=[_OWN["digest"]]).column(0).to_numpy()
             return self._digests
 
     @property
     def texts(self) -> pa.Array:
-        """Text of each row; read from disk when first asked for, by one thread, while others wait."""
+        """Text of each row; read from disk when first asked for, by one thread, while others wait.
+
+        Raises:
+            ValueError: if the file is damaged.
+        """
         with self._reading:
             if self._texts_file is not None or len(self._texts) != 1:
-                stored = [] if self._texts_file is None else [_stored_texts(self._texts_file)]
+                with _whole(self._folder / TEXTS_FILE):
+                    stored = [] if self._texts_file is None else [_stored_texts(self._texts_file)]
                 self._texts = [pa.concat_arrays([*stored, *self._texts, pa.array([], _TEXT)])]
                 self._texts_file = None
             return self._texts[0]
@@ -264,8 +277,10 @@ class ProductRows:
             folder: of the index.
         """
         table = {"product_id": self.ids, _OWN["alive"]: pa.array(self.alive), _OWN["digest"]: pa.array(self.digests)}
-        pq.write_table(pa.table({**table, **self.columns.to_arrow()}), folder / PRODUCTS_FILE, compression="zstd")
-        pq.write_table(pa.table({"text": self.texts}), folder / TEXTS_FILE, compression="zstd")
+        tables = {PRODUCTS_FILE: {**table, **self.columns.to_arrow()}, TEXTS_FILE: {"text": self.texts}}
+        for name, columns in tables.items():
+            # A checksum for each page: a bit that turned is a wrong text or price, and large indexes are not hashed.
+            pq.write_table(pa.table(columns), folder / name, compression="zstd", write_page_checksum=True)
 
     @classmethod
     def load(cls, folder: Path, filters: Sequence[str]) -> ProductRows:
@@ -278,24 +293,45 @@ class ProductRows:
         Raises:
             ValueError: if a file is damaged.
         """
-        path = folder / PRODUCTS_FILE
-        try:
-            rows = cls(filters)
-            rows._digests, rows._products_file = None, pq.ParquetFile(path)
+        rows = cls(filters)
+        rows._folder = folder
+        with _whole(folder / PRODUCTS_FILE) as path:
+            rows._digests, rows._products_file = None, _opened(path)
             names = [name for name in rows._products_file.schema_arrow.names if name != _OWN["digest"]]
+            if unknown := set(names) - {*_OWN.values(), *filters}:  # else a column whose name has changed is missed
+                raise pa.ArrowInvalid(f"a column {min(unknown)!r}")
             table = rows._products_file.read(columns=names)
             rows.ids = table.column("product_id").combine_chunks()
             rows.alive = table.column(_OWN["alive"]).to_numpy().copy()
             rows.columns = FilterColumns.from_arrow(filters, table)
-            path = folder / TEXTS_FILE
-            rows._texts_file = pq.ParquetFile(path)
+        with _whole(folder / TEXTS_FILE) as path:
+            rows._texts_file = _opened(path)
             if rows._texts_file.metadata.num_rows != len(rows):
                 raise pa.ArrowInvalid(f"{rows._texts_file.metadata.num_rows} texts for {len(rows)} rows")
-        except (pa.ArrowException, KeyError) as error:
-            raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}): build the index again") from None
         del table
         pa.default_memory_pool().release_unused()
         return rows
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Name a file in what pyarrow raises of its contents: a plain OSError without a number, or one of its own."""
+    try:
+        yield path
+    except OSError as error:
+        if error.errno is not None:  # the system's, not the file's: it is missing, or may not be read
+            raise type(error)(error.errno, os.strerror(error.errno), str(path)) from None
+        raise _damaged(path, error) from None
+    except (pa.ArrowException, KeyError, OverflowError, UnicodeDecodeError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} is damaged ({str(error).splitlines()[0]}): build the index again")
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    return pq.ParquetFile(path, page_checksum_verification=True)  # of files that have such; earlier versions wrote none
 
 
 def _stored_texts(file: pq.ParquetFile) -> pa.Array:
