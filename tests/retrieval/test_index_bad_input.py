@@ -38,10 +38,48 @@ def test_odd_queries_have_answers_in_every_mode(index, mode):
     queries = ["", " \t\n", "thing " * 10_000, "x" * 50_000, HEBREW, f"{WOMAN_FARMER} lamp", "lamp \ud83d", "!?"]
     found = index.search(queries, 5, mode=mode)
     assert [bool(hits) for hits in found[:3]] == [False, False, True]
+    assert found[7] == []  # it holds no word
     assert found[4][0][0] == "hebrew"
     assert all(np.isfinite(score) for hits in found for _, score in hits)
     lamps = {name for name, _ in found[6][:3]}
     assert "half" in lamps  # halves of surrogate pairs are question marks on both sides
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_queries_that_the_model_knows_nothing_of_have_no_hits(index, mode):
+    """Their vector is zero: any product would be as near, and fused its place among the rows would rank it."""
+    nothing = ["!?", WOMAN_FARMER, "\u200b", "..."]
+    assert not HashingEncoder().encode(nothing).any()
+    assert index.search([*nothing, "thing", *nothing], 5, mode=mode) == [
+        *[[]] * 4,
+        *index.search("thing", 5, mode=mode),
+        *[[]] * 4,
+    ]
+    assert index.search(nothing, 5, {"brand": "Acme"}, mode) == [[]] * 4
+
+
+def test_a_zero_vector_has_no_hits(index):
+    queries = np.zeros((3, index.dim), np.float32)
+    queries[1, 0] = 1
+    first, second, third = index.search(queries, 5)
+    assert (first, len(second), third) == ([], 5, [])
+    assert index.search(queries[0], 5) == [[]]
+
+
+def test_a_hybrid_search_by_a_zero_vector_is_lexical():
+    """A model may know less than the words of the catalogue."""
+
+    class Blank(HashModel):
+        def encode(self, texts):
+            return super().encode(texts) * np.array([[text != "number 7"] for text in texts], np.float32)
+
+    pytest.importorskip("qdrant_client")
+    for backend in ("faiss", "qdrant"):
+        index = ProductIndex.build(PRODUCTS[:20], Blank(), "flat", backend=backend)
+        assert index.search("number 7", 5) == [[]]
+        hybrid, lexical = (index.search("number 7", 5, mode=mode)[0] for mode in ("hybrid", "lexical"))
+        assert [name for name, _ in hybrid] == [name for name, _ in lexical]
+        assert hybrid[0][0] == "p7"
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -95,7 +95,8 @@ class SearchIndex(abc.ABC):
     ) -> list[Hits]:
         """The best products of each query: (product id, score), best first.
 
-        A query without any text has no hits. Fewer than k come back where fewer products pass.
+        A query without any text has no hits, and one whose vector is zero no dense ones. Fewer than k come back where
+        fewer products pass.
 
         Args:
             queries: texts, or float32 vectors `[Q, D]` (dense only).
@@ -117,7 +118,7 @@ class SearchIndex(abc.ABC):
         if isinstance(queries, np.ndarray) or (len(queries) and not isinstance(queries[0], str)):
             if mode != "dense":
                 raise ValueError(f"mode '{mode}' needs the texts of queries, not vectors")
-            return searched.search_vectors(_checked(searched, queries), k, filter)
+            return _nearest(searched, _checked(searched, queries), k, filter)
         if wrong := [text for text in queries if not isinstance(text, str)]:
             raise TypeError(f"queries are texts or vectors of numbers, not {str(wrong[0])[:60]!r} among texts")
         texts = [_corrected(searched, valid_text(text)) for text in queries]
@@ -144,9 +145,9 @@ class SearchIndex(abc.ABC):
             return searched.search_words(texts, k, filter)
         vectors = _checked(searched, encode(self.model, texts, "query"))
         if mode == "dense":
-            return searched.search_vectors(vectors, k, filter)
+            return _nearest(searched, vectors, k, filter)
         depth = max(FUSED_A_HIT * k, FUSION_DEPTH)
-        dense, lexical = searched.search_vectors(vectors, depth, filter), searched.search_words(texts, depth, filter)
+        dense, lexical = _nearest(searched, vectors, depth, filter), searched.search_words(texts, depth, filter)
         weights = (searched.options.dense_weight, 1.0)
         return [fuse(rankings, k, weights) for rankings in zip(dense, lexical, strict=True)]
 
@@ -243,6 +244,18 @@ def _corrected(searched: Searched, query: str) -> str:
     speller = searched.words().speller
     assert speller is not None
     return speller.correct(query)
+
+
+def _nearest(searched: Searched, vectors: np.ndarray, k: int, filter: Mapping[str, Any] | None) -> list[Hits]:
+    """Hits by checked vectors; none by zero, to which all products are alike and the first rows would be its hits."""
+    asked = np.flatnonzero(vectors.any(axis=1))
+    if len(asked) == len(vectors):
+        return searched.search_vectors(vectors, k, filter)
+    hits: list[Hits] = [[] for _ in vectors]
+    if len(asked):
+        for i, best in zip(asked, searched.search_vectors(vectors[asked], k, filter), strict=True):
+            hits[i] = best
+    return hits
 
 
 def _checked(searched: Searched, vectors: Any) -> np.ndarray:
