@@ -243,8 +243,9 @@ def backwards(monkeypatch):
     """Graphs in place of real ones, whose vectors are the model's backwards; what was exported, in order."""
     exported = []
 
-    def export(model, folder, precisions, texts=None):
+    def export(model, folder, precisions, texts=None, fused=True):
         exported.append(model)
+        model.fused_graph = fused
         assert precisions == ("int8",)
         Path(folder).mkdir(exist_ok=True)
         (Path(folder) / "model_int8.onnx").write_bytes(b"x" * (1000 + len(exported)))
@@ -287,7 +288,9 @@ def test_test_figures_are_those_of_the_graph_that_is_saved(trained, tmp_path, ba
     data = load_search_data(from_dict(SearchDataSettings, DATA))
     cells = from_dict(GridSettings, {"cells": [[2, 64]]})
     run = ChooseRun(str(trained[0]), tmp_path, runtime="int8", repeats=2, cells=cells, data=SearchDataSettings(**DATA))
+    run.fused = False
     results = choose_submodel(run)
+    assert [model.fused_graph for model in backwards] == [False, False]  # what is measured is what is saved
     cut = SentenceTransformer(str(tmp_path))
     queries = cut.encode_query([data.queries[i] for i in data.of(TEST)])
     wanted, plain = (figures_of_queries(data, cut, part) for part in (queries[:, ::-1], queries))

@@ -59,6 +59,7 @@ class ChooseRun:
         metric: what is best: recall@100, recall@10, ndcg@10, mrr@10, condensed_recall@10, ...
         percentile: of the latency.
         runtime: what answers queries: torch, or an exported ONNX graph in fp32 or int8.
+        fused: write the graph's attention as onnxruntime's own operators; without it the graph is of standard ones.
         repeats: queries timed for each number of layers.
         threads: of one query.
         cells: what is measured; None takes the cells that the model was trained over.
@@ -78,6 +79,7 @@ class ChooseRun:
     metric: str = "recall@100"
     percentile: Literal["p50", "p99"] = "p50"
     runtime: Runtime = "torch"
+    fused: bool = True
     repeats: int = 200
     threads: int = 1
     cells: GridSettings | None = None
@@ -119,7 +121,7 @@ def choose_submodel(run: ChooseRun) -> dict[str, Any]:
     cells = list((run.cells or GridSettings()).grid(model).cells)
     queries = _queries(run, data)
     evaluator = GridEvaluator(cells, data, queries, run.max_products, run.batch_size)
-    figures = measure_cells(model, cells, evaluator, run.runtime, run.repeats, run.threads)
+    figures = measure_cells(model, cells, evaluator, run.runtime, run.repeats, run.threads, run.fused)
     lengths = [len(ids) for ids in model.tokenizer([data.queries[i] for i in evaluator.queries])["input_ids"]]
     results: dict[str, Any] = {
         "source": source,
@@ -175,7 +177,7 @@ def _save(
     if run.runtime != "torch":
         from rexbert_hf.retrieval.serving.onnx_export import export_onnx
 
-        export_onnx(cut, run.output_dir / "onnx", (run.runtime,))
+        export_onnx(cut, run.output_dir / "onnx", (run.runtime,), fused=run.fused)
     results["num_parameters"] = sum(parameter.numel() for parameter in cut.parameters())
     if len(data.of(TEST)):
         results["test"], results["test_runtime"] = _tested(run, model, cell, data), run.runtime

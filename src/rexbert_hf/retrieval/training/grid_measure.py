@@ -10,6 +10,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,6 +92,7 @@ def measure_cells(
     runtime: Runtime = "torch",
     repeats: int = 200,
     threads: int = 1,
+    fused: bool = True,
 ) -> list[CellFigures]:
     """Measure cells, in their order.
 
@@ -101,6 +103,7 @@ def measure_cells(
         runtime: what answers queries; products are encoded by torch, as an index holds them.
         repeats: queries timed for each number of layers.
         threads: of torch or of onnxruntime.
+        fused: of an exported graph, see `export_onnx`.
     """
     layers = sorted({depth for depth, _ in cells})
     texts = [evaluator.data.queries[i] for i in evaluator.queries]
@@ -110,7 +113,8 @@ def measure_cells(
     try:
         # The widest trained cell of each depth stands for all of it.
         widest = {depth: max(dim for other, dim in cells if other == depth) for depth in layers}
-        depths = {depth: _depth(model, (depth, widest[depth]), texts, runtime, repeats, threads) for depth in layers}
+        measured = partial(_depth, texts=texts, runtime=runtime, repeats=repeats, threads=threads, fused=fused)
+        depths = {depth: measured(model, (depth, widest[depth])) for depth in layers}
     finally:
         torch.set_num_threads(before)
     found = []
@@ -125,7 +129,13 @@ def measure_cells(
 
 
 def _depth(
-    model: SentenceTransformer, cell: Cell, texts: list[str], runtime: Runtime, repeats: int, threads: int
+    model: SentenceTransformer,
+    cell: Cell,
+    texts: list[str],
+    runtime: Runtime,
+    repeats: int,
+    threads: int,
+    fused: bool,
 ) -> _Depth:
     cut = cut_biencoder(model, *cell).eval()
     cut.truncate_dim = None  # vectors are cut afterwards, to each of the dimensions
@@ -136,7 +146,7 @@ def _depth(
     from rexbert_hf.retrieval.serving.onnx_export import GRAPHS, export_onnx
 
     with tempfile.TemporaryDirectory() as folder:
-        export_onnx(cut, folder, (runtime,), texts=texts[:64])
+        export_onnx(cut, folder, (runtime,), texts=texts[:64], fused=fused)
         encoder = OnnxEncoder(folder, runtime, threads=threads)
         latency = measure_latency(_one(encoder.encode_query), texts, repeats)
         return _Depth(latency, (Path(folder) / GRAPHS[runtime]).stat().st_size, encoder.encode_query(texts))
