@@ -146,7 +146,7 @@ def test_an_export_goes_up_with_what_serving_needs(hub, tmp_path):
 
     graphs = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
     others = ("tokenizer.json", "onnx_encoder.py", "run.json", "x.pt", "model_of_another.onnx")
-    facts = dict.fromkeys(("source", "fingerprint", "dim", "max_length", "pad_id", "prompts"))
+    facts = {"source": "user/student", "fingerprint": "", "dim": 8, "max_length": 48, "pad_id": 0, "prompts": {}}
     (tmp_path / "export").mkdir()
     for name in (*graphs.values(), *others):
         (tmp_path / "export" / name).write_text("{}")
@@ -161,11 +161,18 @@ def test_an_export_goes_up_with_what_serving_needs(hub, tmp_path):
     assert "| int8 | 0.41 | 0.90 | 0.9987 |" in card.text
     assert "| torch | 3.20 | 4.00 |  |" in card.text
     assert card.data.base_model == "user/student"
-    (tmp_path / "export" / "encoder.json").write_text(json.dumps({**facts, "graphs": {"int8": "model_int8.onnx"}}))
+    assert "cuts texts to 48 tokens" in card.text
+    assert "com.microsoft" not in card.text
+    facts |= {"graphs": {"int8": "model_int8.onnx"}, "fused": True}
+    (tmp_path / "export" / "encoder.json").write_text(json.dumps(facts))
     push_onnx(tmp_path / "export", "tester/onnx", "user/newer", results, endpoint=hub.endpoint, token=TOKEN)
     files = hub.files("tester/onnx")
     assert "model.onnx" not in files
-    assert ModelCard(files["README.md"].decode()).data.base_model == "user/newer"
+    card = ModelCard(files["README.md"].decode())
+    assert card.data.base_model == "user/newer"
+    said = " ".join(card.text.split())
+    assert "onnxruntime's own operators (`com.microsoft`), which other runtimes do not know" in said
+    assert "it takes at most 48 tokens" in said
     push_onnx(tmp_path / "export", "tester/onnx", None, results, endpoint=hub.endpoint, token=TOKEN)
     assert ModelCard(hub.files("tester/onnx")["README.md"].decode()).data.base_model is None
 

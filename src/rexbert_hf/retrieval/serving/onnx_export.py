@@ -105,6 +105,7 @@ def export_onnx(
     facts = _facts(source, transformer, vectors[0].shape[1], role)
     facts["source"] = _name(named) if isinstance(named, (str, Path)) else type(source).__name__
     traceable = _traceable(transformer.model, facts["max_length"] if fused else None)
+    facts["fused"] = isinstance(traceable, FusedModernBert)
     _write_graph(ExportedGraph(traceable, tail, source.truncate_dim), transformer, place / GRAPHS["fp32"])
     if "int8" in precisions:
         quantise(place / GRAPHS["fp32"], place / GRAPHS["int8"])

@@ -187,7 +187,8 @@ def push_onnx(
         private: whether a new repository is private.
         options: of `push_files`.
     """
-    names = (*read_export(folder)["graphs"].values(), "tokenizer.json", "encoder.json", "onnx_encoder.py")
+    facts = read_export(folder)
+    names = (*facts["graphs"].values(), "tokenizer.json", "encoder.json", "onnx_encoder.py")
     files = {name: folder / name for name in names}
     metadata = ["tags: [rexbert, e-commerce, onnx, sentence-similarity]"]
     if source and source.count("/") == 1 and not Path(source).exists():
@@ -208,8 +209,21 @@ def push_onnx(
         *rows,
         "",
         "One query at a time, one thread.",
+        "",
+        *_what_the_graph_takes(facts),
         END,
         "",
     ]
     card = "\n".join(["---", *metadata, "---", *body])
     return push_files(files, repo_id, card=card, stale=("*.onnx", "*.onnx_data"), private=private, **options)
+
+
+def _what_the_graph_takes(facts: dict[str, Any]) -> list[str]:
+    """For who runs the graph without `onnx_encoder.py`, in another runtime or on longer texts."""
+    length = facts["max_length"]
+    if facts.get("fused"):  # exports of earlier versions do not say it
+        return [
+            "The graph's attention is of onnxruntime's own operators (`com.microsoft`), which other runtimes do not",
+            f"know, and it takes at most {length} tokens, to which `onnx_encoder.py` cuts texts.",
+        ]
+    return [f"`onnx_encoder.py` cuts texts to {length} tokens."]
