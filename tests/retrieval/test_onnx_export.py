@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ pytest.importorskip("onnxscript")
 
 from rexbert_hf.retrieval.serving.embedding_cache import EmbeddingCache
 from rexbert_hf.retrieval.serving.index import ProductIndex
-from rexbert_hf.retrieval.serving.onnx_encoder import OnnxEncoder
+from rexbert_hf.retrieval.serving.onnx_encoder import OnnxEncoder, read_export
 from rexbert_hf.retrieval.serving.onnx_export import difference, export_onnx
 from rexbert_hf.retrieval.serving.query_model import ModelIdentity, load_model
 
@@ -60,6 +61,7 @@ def test_operators_of_onnxruntime_or_standard_ones(model, exported, tmp_path, fu
         np.testing.assert_allclose(OnnxEncoder(folder, "fp32").encode(TEXTS), encoded(model, TEXTS), atol=2e-5)
     domains = {node.domain for node in onnx.load(folder / "model.onnx").graph.node}
     assert domains == ({"", "com.microsoft"} if fused else {""})
+    assert read_export(folder)["fused"] == fused
 
 
 def test_no_file_names_a_folder_or_a_source_line_of_this_machine(model, tmp_path):
@@ -121,6 +123,7 @@ def test_a_stock_encoder(tmp_path, kind):
     model = SentenceTransformer(folder, device="cpu")
     model.max_seq_length = 48
     export_onnx(model, tmp_path / "onnx", texts=TEXTS)
+    assert not read_export(tmp_path / "onnx")["fused"]  # only ModernBERT's attention is
     expected = encoded(model, TEXTS)
     assert difference(expected[:1].repeat(5, axis=0), expected).least_cosine < 0.95
     assert difference(expected, OnnxEncoder(tmp_path / "onnx", "fp32").encode(TEXTS)).least_cosine > 0.99999
@@ -174,8 +177,6 @@ def test_each_precision_has_vectors_of_its_own_in_a_cache(model, exported, tmp_p
 
 
 def test_damaged_and_missing_files_are_one_line(exported, tmp_path):
-    import shutil
-
     with pytest.raises(FileNotFoundError, match="holds no exported encoder"):
         OnnxEncoder(tmp_path)
     for name, sums, message in (
@@ -196,8 +197,35 @@ def test_damaged_and_missing_files_are_one_line(exported, tmp_path):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"graphs": {}}, "graphs names none in int8 or fp32"),
+        ({"graphs": {"int4": "model.onnx"}}, "graphs names none in int8 or fp32"),
+        ({"graphs": {"int8": None}}, "graphs names none in int8 or fp32"),
+        ({"graphs": ["int8"]}, "graphs names none in int8 or fp32"),
+        ({"dim": "x"}, "dim is 'x', a whole number from 1 on is due"),
+        ({"dim": None}, "dim is None, a whole number from 1 on is due"),
+        ({"max_length": 0}, "max_length is 0, a whole number from 1 on is due"),
+        ({"pad_id": -1}, "pad_id is -1, a whole number from 0 on is due"),
+        ({"prompts": ["query"]}, "prompts is no table of names and texts"),
+        ({"dim": 63}, "does not belong to model_int8.onnx: it says 63 dimensions, the graph gives 64"),
+    ],
+)
+def test_a_description_that_does_not_fit_is_named(exported, tmp_path, change, message):
+    copy = shutil.copytree(exported, tmp_path / "copy")
+    facts = json.loads((copy / "encoder.json").read_text())
+    (copy / "encoder.json").write_text(json.dumps({**facts, **change}))
+    with pytest.raises(ValueError, match=rf"copy/encoder\.json .*{message}.*: export the model again$") as error:
+        OnnxEncoder(copy)
+    assert "\n" not in str(error.value)
+
+
 def test_odd_texts(exported):
     encoder = OnnxEncoder(exported)
+    for method in (encoder.encode, encoder.encode_query, encoder.encode_document):
+        np.testing.assert_array_equal(method("lamp \ud83d"), method("lamp ?"))
+        np.testing.assert_array_equal(method(["\udfff", "lamp"]), method(["?", "lamp"]))
     assert np.isfinite(encoder.encode(["word " * 10_000])).all()
     with pytest.raises(TypeError, match="encode takes texts, not NoneType"):
         encoder.encode(["a", None])

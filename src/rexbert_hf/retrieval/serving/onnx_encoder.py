@@ -19,6 +19,7 @@ import numpy as np
 
 ENCODER_FILE = "encoder.json"
 PRECISIONS = ("int8", "fp32")
+_LEAST = {"dim": 1, "max_length": 1, "pad_id": 0}
 _ROLES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
 
@@ -37,7 +38,7 @@ class OnnxEncoder:
 
     Raises:
         FileNotFoundError: if the folder holds no export, or not in this precision.
-        ValueError: if a file is damaged.
+        ValueError: if a file is damaged, or the graph gives vectors of another width than `encoder.json` says.
         ImportError: if onnxruntime is not installed.
     """
 
@@ -80,6 +81,12 @@ class OnnxEncoder:
         except Exception as error:  # onnxruntime's errors share no class
             reason = " ".join(str(error).split())[:160]
             raise ValueError(f"{graph} cannot be loaded ({reason}): export the model again") from None
+        width = self.session.get_outputs()[0].shape[-1]  # a name in place of a number: it depends on the input
+        if isinstance(width, int) and width != self.dim:
+            raise ValueError(
+                f"{self.folder / ENCODER_FILE} does not belong to {graph.name}: it says {self.dim} dimensions, the"
+                f" graph gives {width}: export the model again"
+            )
         try:
             self.tokenizer: Any = Tokenizer.from_file(str(words))
         except Exception as error:  # tokenizers raises plain Exception
@@ -109,6 +116,8 @@ class OnnxEncoder:
     def encode(self, texts: str | Sequence[str], batch_size: int = 32, prompt: str | None = None) -> np.ndarray:
         """Vectors of texts, float32 `[N, D]`; of one text `[D]`. Texts longer than the model takes are cut.
 
+        Halves of surrogate pairs, which JSON can hold and no tokenizer takes, are read as question marks.
+
         Args:
             texts: any number.
             batch_size: texts a run; they are sorted by length first.
@@ -124,7 +133,8 @@ class OnnxEncoder:
         wrong = [text for text in texts if not isinstance(text, str)]
         if wrong:
             raise TypeError(f"encode takes texts, not {type(wrong[0]).__name__}: {str(wrong[0])[:40]}")
-        rows = [encoding.ids for encoding in self.tokenizer.encode_batch([prompt + text for text in texts])]
+        valid = [(prompt + text).encode("utf-8", "replace").decode("utf-8") for text in texts]
+        rows = [encoding.ids for encoding in self.tokenizer.encode_batch(valid)]
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
         vectors = np.empty((len(rows), self.dim), dtype=np.float32)
         for start in range(0, len(order), batch_size):
@@ -208,4 +218,13 @@ def read_export(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged: export the model again") from None
     if missing:
         raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: export the model again")
+    graphs = facts["graphs"]
+    if not isinstance(graphs, dict) or not any(isinstance(graphs.get(name), str) for name in PRECISIONS):
+        raise ValueError(f"{path} is damaged (graphs names none in {' or '.join(PRECISIONS)}): export the model again")
+    for name, least in _LEAST.items():
+        if type(facts[name]) is not int or facts[name] < least:  # True is an int too
+            number = f"{name} is {facts[name]!r:.40}, a whole number from {least} on is due"
+            raise ValueError(f"{path} is damaged ({number}): export the model again")
+    if not isinstance(facts["prompts"], dict):
+        raise ValueError(f"{path} is damaged (prompts is no table of names and texts): export the model again")
     return facts
