@@ -78,7 +78,7 @@ def test_a_python_profile_names_functions_without_this_machines_folders():
 
     profile = profiling.of_python("x", "a call", work, 2, {"json/": "texts"})
     text = profile.markdown()
-    assert profile.groups()[0].name == "texts"
+    assert "texts" in {row.name for row in profile.groups()}
     names = [row.name for row in profile.rows]
     assert any(name.startswith("json/decoder.py:") for name in names)
     assert any(name.startswith("torch/nn/modules/linear.py:") for name in names)

@@ -122,6 +122,8 @@ def draw_cell_maps(
 ) -> list[str]:
     """Draw `MEASURE_cells.png` for each measure with values by cell: a map for each row, means over seeds, in percent.
 
+    A row with one cell has no map.
+
     Args:
         settings: the reproduction.
         rows: values by row and seed.
@@ -135,7 +137,7 @@ def draw_cell_maps(
         maps: dict[str, dict[Cell, float]] = {}
         for row in settings.chosen_rows():
             found = _cells_of(measure.name, list(rows.get(row.name, {}).values()))
-            if found:
+            if len(found) > 1:
                 maps[row.label or row.name] = found
         path = folder / f"{measure.name}_cells.png"
         if maps and plot_maps(maps, path, f"{measure.name}, %, means over seeds") is not None:

@@ -298,7 +298,8 @@ class ProductRows:
         with _whole(folder / PRODUCTS_FILE) as path:
             rows._digests, rows._products_file = None, _opened(path)
             names = [name for name in rows._products_file.schema_arrow.names if name != _OWN["digest"]]
-            if unknown := set(names) - {*_OWN.values(), *filters}:  # else a column whose name has changed is missed
+            # Else a column whose name has changed would be one that no product has.
+            if unknown := set(names) - {*_OWN.values(), *rows.columns.names}:
                 raise pa.ArrowInvalid(f"a column {min(unknown)!r}")
             table = rows._products_file.read(columns=names)
             rows.ids = table.column("product_id").combine_chunks()
