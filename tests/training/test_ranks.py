@@ -42,6 +42,15 @@ def two_ranks(tmp_path_factory):
     return folder, torch.load(folder / "final.pt", weights_only=True)
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc")
+def test_no_thread_of_the_group_outlives_a_run(two_ranks):
+    """One that is there when the interpreter ends now and then aborts a finished process."""
+    for rank in (0, 1):
+        names = json.loads(Path(f"{two_ranks[0]}-threads-{rank}.json").read_text())
+        assert names
+        assert not [name for name in names if "gloo" in name]
+
+
 def single(folder, micro_batch_tokens):
     """Losses and gradient norms of one process; dropout on, since it is seeded by micro-batch and not by rank."""
     curriculum = make_curriculum((3, 3), micro_batch_tokens=micro_batch_tokens)

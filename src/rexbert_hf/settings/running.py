@@ -5,6 +5,7 @@ Status 2 is a configuration that cannot be used, 1 is bad input met on the way, 
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -70,10 +71,9 @@ def run_recipe(main: Callable[[], Any]) -> NoReturn:
     before = signal.signal(signal.SIGTERM, _terminate(os.getpid())) if main_thread else None
     try:
         try:
-            status = main()
-        except SystemExit:  # a run that stopped on a signal, on all processes at once
-            leave_group()
-            raise
+            status, stopped = main(), False
+        except SystemExit as stop:  # a run that stopped on a signal, on all processes at once; its traceback ends here
+            status, stopped = stop.code, True
         leave_group()
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         lacking = isinstance(error, ImportError) and "pip install" in str(error)  # an extra; others are defects
@@ -88,17 +88,19 @@ def run_recipe(main: Callable[[], Any]) -> NoReturn:
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
-    raise SystemExit(status if isinstance(status, int) else 0)
+    raise SystemExit(status if stopped or isinstance(status, int) else 0)
 
 
 def leave_group() -> None:
     """Leave the group of processes that torch.distributed made, if there is one.
 
-    Left to the interpreter's end, the group's threads can outlive it, and a finished process aborts (status -6).
+    Left to the interpreter's end, the group's threads can outlive it, and a finished process aborts (status -6). They
+    end with the last object that holds the group, and a trainer and its model hold each other.
     """
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
+        gc.collect()
 
 
 def _terminate(owner: int) -> Callable[[int, FrameType | None], None]:
