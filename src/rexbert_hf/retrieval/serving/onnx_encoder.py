@@ -75,7 +75,7 @@ class OnnxEncoder:
                 str(graph),
                 options,
                 providers=["CPUExecutionProvider"],
-                # A sum and its norm in one kernel take longer than the two: 8 % of a query of 32 tokens.
+                # A sum and its norm take longer in one kernel than in two.
                 disabled_optimizers=["SkipLayerNormFusion"],
             )
         except Exception as error:  # onnxruntime's errors share no class
