@@ -149,6 +149,22 @@ def test_zst_is_read_like_gz(tmp_path):
         read_records(tmp_path / "cut.jsonl.zst")
 
 
+def test_columns_of_json_are_those_of_many_objects(tmp_path, caplog):
+    lines = [json.dumps({"id": i, "title": f"Mug {i}"} | ({"colour": "red"} if i == 3 else {})) for i in range(1_200)]
+    path = write(tmp_path / "a.jsonl", "\n".join([*lines, '{"id": 9, "title": "Cup", "late": 1, "later": 2}']))
+    rows = read_records(path)
+    assert rows.column_names == ["id", "title", "colour"]
+    assert rows["colour"][:5] == ["", "", "", "red", ""] and len(rows) == 1_201
+    assert caplog.messages == [
+        f"{path} row 1201: no earlier row has 'late', 'later', which is left out; name the columns to keep"
+    ]
+    other = write(tmp_path / "b.jsonl", '{"id": 7, "title": "Pot"}\n')  # what some objects lack, a file may lack
+    assert read_records([path, other])["title"][-1] == "Pot"
+    nameless = write(tmp_path / "c.jsonl", '{"id": 7, "colour": "blue"}\n')
+    with pytest.raises(ValueError, match=r"c\.jsonl: no column 'title'; it has id, colour: correct the column mapping"):
+        read_records([path, nameless])
+
+
 def test_json_array_larger_than_the_buffer(tmp_path, monkeypatch):
     monkeypatch.setattr("rexbert_hf.catalog.formats._CHUNK", 7)
     rows = [{"id": str(i), "text": 'a "]" , [{' * (i % 5)} for i in range(40)]

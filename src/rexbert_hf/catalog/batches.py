@@ -6,6 +6,7 @@ Parquet and Hub datasets say, else text.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -20,6 +21,8 @@ from .formats import Rows
 from .nested import attribute_records, path_levels, product_ids
 from .records import PRODUCT, SEARCH_EVENT
 from .report import ReadReport, Tally, Tolerance
+
+logger = logging.getLogger(__name__)
 
 BATCH_ROWS = 1_000
 _COLUMNS_SEEN_BY = 10_000
@@ -65,6 +68,7 @@ class RowPacker:
             columns = {name: name for name in features}
         self._columns = None if columns is None else ColumnMap(columns)
         self._mapped = columns is not None
+        self._rare: set[str] = set()  # keys that some objects of a JSON file have: the next file may have none of them
         self._features: Features | None = None
         self._keeps_null = features is not None
         if features is not None and self._columns is not None:
@@ -127,7 +131,7 @@ class RowPacker:
         located, columns = rows.rows, rows.columns
         if columns is None:
             if self._columns is None:
-                located, columns = _with_first_keys(name, located)
+                located, columns, self._rare = _with_first_keys(name, located)
             else:
                 located = _watch_columns(name, located, set(self._needed_of(self._columns)))
         if self._columns is None:
@@ -142,7 +146,8 @@ class RowPacker:
 
     def _needed_of(self, columns: ColumnMap) -> tuple[str, ...]:
         """Their columns that must be there."""
-        return columns.needed if self._required is None else columns.needed_for(self._required)
+        needed = columns.needed if self._required is None else columns.needed_for(self._required)
+        return tuple(name for name in needed if name not in self._rare)
 
     def _settle(self, features: Features) -> None:
         assert self._columns is not None
@@ -226,17 +231,36 @@ def _require(name: str, missing: list[str], columns: list[str]) -> None:
         raise ValueError(f"{name}: no column '{missing[0]}'; it has {listed}: correct the column mapping")
 
 
-def _with_first_keys(name: str, located: Iterator[Located]) -> tuple[Iterator[Located], list[str]]:
-    """The columns of JSON rows that nobody mapped are those of the first object."""
+def _with_first_keys(name: str, located: Iterator[Located]) -> tuple[Iterator[Located], list[str], set[str]]:
+    """The columns of JSON rows that nobody mapped, of the first `BATCH_ROWS` objects together, and which some lack."""
     passed: list[Located] = []
+    columns: dict[str, int] = {}
+    objects = 0
     for number, row in located:
         passed.append((number, row))
         if isinstance(row, dict):
-            return chain(passed, located), list(row)
-        if number >= _COLUMNS_SEEN_BY:
+            objects += 1
+            columns.update((key, columns.get(key, 0) + 1) for key in row)
+        if objects == BATCH_ROWS or (not objects and number >= _COLUMNS_SEEN_BY):
             break
+    if objects:
+        rows = chain(passed, _told_of_other_keys(name, located, set(columns)))
+        return rows, list(columns), {key for key, count in columns.items() if count < objects}
     reason = f"; row {passed[0][0]} {passed[0][1]}" if passed else ""
     raise ValueError(f"{name}: holds no JSON objects, one a line or in one array{reason}")
+
+
+def _told_of_other_keys(name: str, located: Iterator[Located], known: set[str]) -> Iterator[Located]:
+    """Warns of the first row with a key that comes up after the columns have been settled."""
+    for number, row in located:
+        yield number, row
+        if isinstance(row, dict) and not row.keys() <= known:
+            more = ", ".join(sorted(map(repr, row.keys() - known)))
+            logger.warning(
+                "%s row %d: no earlier row has %s, which is left out; name the columns to keep", name, number, more
+            )
+            break
+    yield from located
 
 
 def _watch_columns(name: str, located: Iterator[Located], missing: set[str]) -> Iterator[Located]:
