@@ -154,7 +154,8 @@ def test_columns_of_json_are_those_of_many_objects(tmp_path, caplog):
     path = write(tmp_path / "a.jsonl", "\n".join([*lines, '{"id": 9, "title": "Cup", "late": 1, "later": 2}']))
     rows = read_records(path)
     assert rows.column_names == ["id", "title", "colour"]
-    assert rows["colour"][:5] == ["", "", "", "red", ""] and len(rows) == 1_201
+    assert rows["colour"][:5] == ["", "", "", "red", ""]
+    assert len(rows) == 1_201
     assert caplog.messages == [
         f"{path} row 1201: no earlier row has 'late', 'later', which is left out; name the columns to keep"
     ]
