@@ -169,9 +169,17 @@ def test_overlap_with_noun_phrases_by_hand(pool):
     found = noun_phrase_overlap(pool, rows)
     assert found.categories == ["Lighting", "Kitchen"]
     assert found.shares.tolist() == [[0.5, 0.0], [1.0, 1.0]]
-    assert (found.phrases, found.texts) == ([2, 1], 4)
+    assert (found.phrases, found.texts) == ([2, 1], 3)
     plain = noun_phrase_overlap(PhrasePool(["desk lamp", "red tea"], [0.5, 0.5]), [row["text"] for row in rows])
     assert plain.shares.tolist() == [[0.5]]
+
+
+def test_overlap_reads_texts_of_every_category(pool):
+    first = [{"text": "I bought the desk lamp.", "category": "Lighting"}] * 90
+    rows = [*first, *[{"text": f"We like the {name}.", "category": "Kitchen"} for name in ("tea pot", "mug") * 20]]
+    found = noun_phrase_overlap(pool, rows, max_texts=10)
+    assert found.texts == 20
+    assert found.shares.tolist() == [[0.5, 0.0], [0.0, 1.0]]  # the first ten rows hold no text of the kitchen
 
 
 def test_card_shows_phrases_and_overlap(pool):
@@ -181,6 +189,7 @@ def test_card_shows_phrases_and_overlap(pool):
     assert "| Lighting | 2 | 50.0 |  |" in card  # no text of Kitchen was read
     assert 'load_dataset("me/pool", "default"' in card
     assert "license: mit" in card
+    assert 'PhrasePool.load("me/pool")' in card
 
 
 CLIENT = """

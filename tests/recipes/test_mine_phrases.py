@@ -45,7 +45,10 @@ def test_mines_the_sample_shop(run, tmp_path):
     assert {"dog food", "running shoes"} & set(pool.phrases)
     assert pool.scores.min() >= 0.5
     assert "Electronics" in pool.categories
-    assert "| Electronics |" in (tmp_path / "README.md").read_text()
+    card = (tmp_path / "README.md").read_text()
+    assert "| Electronics |" in card
+    assert f"- Code: git commit `{done['git_commit']}`." in card
+    assert f"{done['hardware']}. Energy and carbon were not measured." in card
     assert f"{len(pool):,} phrases in" in out
     assert {path.name for path in tmp_path.iterdir()} == {"data", "README.md", "run.json"}
 

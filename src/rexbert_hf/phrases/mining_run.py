@@ -9,8 +9,10 @@ import hashlib
 import logging
 import re
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from datasets import Dataset
 
 from rexbert_hf.catalog import load_sample, normalize_text, product_text, read_records
 from rexbert_hf.hub import write_run
+from rexbert_hf.hub.run_file import git_commit, hardware, versions
 from rexbert_hf.phrases.mining import MiningOptions
 from rexbert_hf.phrases.pool import PhrasePool
 from rexbert_hf.phrases.pool_card import noun_phrase_overlap, top_phrases
@@ -105,7 +108,7 @@ class CardSettings:
     Attributes:
         license: of the pool.
         language: of the text.
-        noun_phrase_texts: texts read for the overlap with ordinary noun phrases; 0 leaves it out.
+        noun_phrase_texts: texts of a category read for the overlap with ordinary noun phrases; 0 leaves it out.
     """
 
     license: str | None = None
@@ -221,6 +224,7 @@ def run_mining(run: MineRun) -> tuple[PhrasePool, dict[str, Any]]:
     Args:
         run: the settings.
     """
+    begun = time.perf_counter()
     run.output_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=run.output_dir, prefix=".rows-") as folder:
         cache = Path(folder)
@@ -235,7 +239,10 @@ def run_mining(run: MineRun) -> tuple[PhrasePool, dict[str, Any]]:
             overlap = noun_phrase_overlap(pool, texts, run.card.noun_phrase_texts)
             results["noun_phrase_overlap"] = overlap.as_dict()
     results |= {"pool_size": len(pool), "fingerprint": pool.fingerprint, "top_phrases": top_phrases(pool)}
-    about = {key: value for key in ("license", "language") if (value := getattr(run.card, key))}
+    about: dict[str, Any] = {key: value for key in ("license", "language") if (value := getattr(run.card, key))}
+    about |= {"cost": f"{time.perf_counter() - begun:,.0f} s; {hardware()}", "config": to_dict(run)}
+    about |= {"sources": [{"name": source.name} for source in run.texts]}
+    about |= {"git_commit": git_commit(), "versions": versions(), "date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
     pool.save(run.output_dir, overlap, **about)
     if run.push_to_hub:
         results["url"] = pool.push_to_hub(run.push_to_hub, private=run.private, overlap=overlap, **about)

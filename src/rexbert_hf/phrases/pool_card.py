@@ -6,9 +6,9 @@ also occur among the noun phrases of a category's texts.
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 _SHOWN_CATEGORIES = 12
 _ALL = "all"
+_USE = """```python
+from rexbert_hf import PhrasePool
+
+pool = PhrasePool.load("{}")
+print(pool.match(["stainless steel water bottle"]))
+```"""
 
 
 @dataclass(frozen=True)
@@ -76,19 +82,17 @@ def noun_phrase_overlap(pool: PhrasePool, texts: Texts, max_texts: int = 5000, c
     Args:
         pool: the pool.
         texts: rows with `text` and `category`; without categories all of it is one.
-        max_texts: read at most so many.
+        max_texts: texts of each category that are read, drawn from all of its texts.
         categories: the largest ones that are compared.
     """
     from rexbert_hf.phrases.noun_phrases import noun_phrases
 
     names = _largest(pool, categories)
-    seen: dict[str, set[str]] = {name: set() for name in names}
-    count = 0
-    for text, category in islice(read_rows(texts), max_texts):
-        name = _ALL if names == [_ALL] else category
-        count += 1
-        if name in seen:
-            seen[name].update(normalise(text[start:end]) for start, end in noun_phrases(text))
+    drawn = _drawn(texts, names, max_texts)
+    seen = {
+        name: {normalise(text[start:end]) for text in found for start, end in noun_phrases(text)}
+        for name, found in drawn.items()
+    }
     members: dict[str, list[str]] = {name: [] for name in names}
     for phrase, category in zip(pool.phrases, pool.categories or [_ALL] * len(pool), strict=True):
         if category in members:
@@ -98,7 +102,24 @@ def noun_phrase_overlap(pool: PhrasePool, texts: Texts, max_texts: int = 5000, c
         for column, other in enumerate(names):
             if seen[other] and members[name]:
                 shares[row, column] = np.mean([phrase in seen[other] for phrase in members[name]])
-    return Overlap(names, shares, [len(members[name]) for name in names], count)
+    return Overlap(names, shares, [len(members[name]) for name in names], sum(map(len, drawn.values())))
+
+
+def _drawn(texts: Texts, names: list[str], size: int) -> dict[str, list[str]]:
+    """As many texts of each category, every one as probable (Vitter 1985, algorithm R): the first are of one shop."""
+    draw = random.Random(0)
+    kept: dict[str, list[str]] = {name: [] for name in names}
+    met: Counter[str] = Counter()
+    for text, category in read_rows(texts):
+        name = _ALL if names == [_ALL] else category
+        if name is None or name not in kept:
+            continue
+        met[name] += 1
+        if len(kept[name]) < size:
+            kept[name].append(text)
+        elif (place := draw.randrange(met[name])) < size:
+            kept[name][place] = text
+    return kept
 
 
 def pool_card(pool: PhrasePool, repo_id: str | None = None, overlap: Overlap | None = None, **fields: Any) -> str:
@@ -110,7 +131,10 @@ def pool_card(pool: PhrasePool, repo_id: str | None = None, overlap: Overlap | N
         overlap: what `noun_phrase_overlap` measured; left out without.
         fields: further fields of `render_dataset_card`, such as `license`, `language`, `sources`.
     """
-    sections = [{"title": "Best phrases by category", "text": _phrase_table(pool)}]
+    sections = [
+        {"title": "With rexbert_hf", "text": _USE.format(repo_id or "path/to/this/folder")},
+        {"title": "Best phrases by category", "text": _phrase_table(pool)},
+    ]
     if overlap is not None:
         sections.append({"title": "Overlap with ordinary noun phrases", "text": _overlap_table(overlap)})
     columns = {
