@@ -210,3 +210,24 @@ def test_sigterm_unwinds_a_recipe(tmp_path, capsys):
     assert capsys.readouterr().err == "error: terminated: start again to go on\n"
     assert not (tmp_path / "out").exists()
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@dataclass
+class _Settings:
+    output_dir: Path = Path("output/none")
+
+
+@dataclass
+class _TextSettings:
+    output_dir: str = "output/none"
+
+
+def test_a_folder_named_in_text_becomes_the_path_that_the_settings_declare(tmp_path):
+    @sole_run()
+    def work(settings):
+        return settings.output_dir
+
+    given = _Settings(str(tmp_path))  # type: ignore[arg-type]
+    assert (work(given), given.output_dir) == (tmp_path, str(tmp_path))
+    assert work(_Settings(tmp_path)) == tmp_path
+    assert work(_TextSettings(str(tmp_path))) == str(tmp_path)

@@ -6,6 +6,7 @@ worker processes do not inherit it, so a killed run never keeps the next one out
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import functools
 import logging
@@ -49,7 +50,8 @@ class FolderInUseError(OSError):
 def sole_run(*leftovers: str) -> Callable[[Callable[Concatenate[S, P], R]], Callable[Concatenate[S, P], R]]:
     """Decorate the function behind a recipe, whose first argument has `output_dir`, so that it runs alone there.
 
-    An error for want of room names the folder: what libraries say of a full disk often does not.
+    `output_dir` may be text where the settings declare a path, as on the command line. An error for want of room names
+    the folder: what libraries say of a full disk often does not.
 
     Args:
         leftovers: patterns of temporary files and folders in `output_dir` that a killed run may have left; they are
@@ -59,6 +61,7 @@ def sole_run(*leftovers: str) -> Callable[[Callable[Concatenate[S, P], R]], Call
     def decorate(function: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
         @functools.wraps(function)
         def alone(settings: S, *args: P.args, **kwargs: P.kwargs) -> R:
+            settings = _with_path(settings)
             folder: Any = settings.output_dir  # type: ignore[attr-defined]
             with hold_folder(folder, leftovers):
                 try:
@@ -73,6 +76,14 @@ def sole_run(*leftovers: str) -> Callable[[Callable[Concatenate[S, P], R]], Call
         return alone
 
     return decorate
+
+
+def _with_path(settings: S) -> S:
+    given: Any = settings.output_dir  # type: ignore[attr-defined]
+    if not (dataclasses.is_dataclass(settings) and isinstance(given, str)):
+        return settings
+    declared = next(one.default for one in dataclasses.fields(settings) if one.name == "output_dir")
+    return dataclasses.replace(settings, output_dir=Path(given)) if isinstance(declared, Path) else settings  # type: ignore
 
 
 def is_full(error: BaseException, folder: str | os.PathLike[str]) -> bool:
