@@ -209,6 +209,9 @@ def test_home_depots_file(tmp_path):
     assert protocol.product_texts == ["Acme lamp", "Acme rug", "Acme saw", "Nail"]
     assert protocol.fingerprint != protocol.part(3).fingerprint
     assert set(protocol.judged.products.tolist()) <= set(range(3))
+    for wrong in (7, 0):
+        with pytest.raises(ValueError, match=rf"train.csv.zip, row 4: the relevance {wrong} is outside 1"):
+            load_protocol(write_homedepot(tmp_path / str(wrong), [*rows, (5, "Hook", test, wrong)]))
 
 
 def test_queries_without_a_relevant_product_are_left_out_and_counted(tmp_path):

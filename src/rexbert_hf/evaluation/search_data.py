@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, Value
 
-from rexbert_hf.catalog import LABELS, read_label
+from rexbert_hf.catalog import LABELS, read_label, read_records
 from rexbert_hf.evaluation.esci_files import esci_table, is_esci
 from rexbert_hf.evaluation.task import DataMissing, TaskSource, content_hash
 from rexbert_hf.metrics import Judgements
@@ -197,6 +197,9 @@ def _settings(source: TaskSource, folder: Path) -> tuple[SearchDataSettings, Sca
     if not path.is_file():
         raise DataMissing(f"no {HOMEDEPOT} in the data folder")
     columns = {"query": "search_term", "product_id": "product_uid", "relevance": "relevance"}
+    kind = Features({"relevance": Value("float64")})
+    graded = read_records(path, {"relevance": "relevance"}, features=kind, encoding="latin-1")
+    _check_grades(graded["relevance"][:], True, str(path))
     settings = SearchDataSettings(
         pairs=str(path),
         encoding="latin-1",
@@ -227,8 +230,6 @@ SPELLINGS = {"title": ("title", "product_title"), "label": ("label", "esci_label
 
 def _of_dataset(dataset: str) -> tuple[SearchDataSettings, Scale]:
     """Columns by the names that are there."""
-    from rexbert_hf.catalog import read_records
-
     there = read_records(dataset, limit=1).column_names
     theirs = {ours: next((name for name in names if name in there), ours) for ours, names in SPELLINGS.items()}
     graded = "relevance" in there
