@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import zipfile
 
 import numpy as np
@@ -76,6 +77,12 @@ def test_wrong_files_are_one_line(tmp_path):
         ProductMatching().load(TaskSource(data_dir=tmp_path))
     write_wdc(tmp_path / "wdc_products", [wdc_line("a", "b", 1), wdc_line("a", "b", 2)])
     with pytest.raises(ValueError, match=r"train.txt.medium.gz, line 2: the label '2' is outside the set \(0, 1\)"):
+        ProductMatching().load(TaskSource(data_dir=tmp_path))
+    shutil.rmtree(tmp_path / "wdc_products")
+    write_wdc(tmp_path / "wdc_products", [wdc_line("a", "b", i % 2) for i in range(4)])
+    with gzip.open(tmp_path / "wdc_products" / "shoes" / "test.txt.gz", "wt", encoding="utf-8"):
+        pass
+    with pytest.raises(ValueError, match=r"shoes/test.txt.gz: no pair, the file is empty"):
         ProductMatching().load(TaskSource(data_dir=tmp_path))
     with gzip.open(tmp_path / "bad.gz", "wt", encoding="utf-8") as handle:
         handle.write("COL title VAL a\t1\n")

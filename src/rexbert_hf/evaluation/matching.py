@@ -61,7 +61,10 @@ class ProductMatching(TunedTask):
                 path = folder / category / name
                 if not path.is_file():
                     raise DataMissing(f"{self.name}: no {category}/{name} in {folder}")
-                part += list(wdc_pairs(path))
+                pairs = list(wdc_pairs(path))
+                if not pairs:
+                    raise ValueError(f"{path}: no pair, the file is empty; fetch it again")
+                part += pairs
         return TaskData(parts[0], parts[1], parts[2], CLASSES)
 
     def read_row(self, row: Mapping[str, Any], where: str) -> Example:
