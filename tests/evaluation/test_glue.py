@@ -116,6 +116,9 @@ def test_missing_and_wrong_files_are_one_line(tmp_path):
         (folder / "dev.tsv").write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match=message):
             glue.RTE().load(TaskSource(data_dir=tmp_path))
+    (folder / "dev.tsv").write_text("index\tsentence1\tsentence2\tlabel\n0\tcaf\u00e9\tb\t0\n", encoding="latin-1")
+    with pytest.raises(ValueError, match=r"dev.tsv: not UTF-8 \(invalid continuation byte\)"):
+        glue.RTE().load(TaskSource(data_dir=tmp_path))
 
 
 def test_a_few_short_lines_are_left_out_and_counted(tmp_path, caplog):

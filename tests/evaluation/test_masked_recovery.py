@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from types import SimpleNamespace
 
 import numpy as np
@@ -177,6 +178,9 @@ def test_held_out_lines_of_a_folder(tmp_path):
     assert whole == [line for line in lines if split_of(line) == "test"], "as many as there are, in their order"
     with pytest.raises(DataMissing, match=r"masked_recovery: no \*.txt.gz in"):
         MaskedRecovery().load(TaskSource(data_dir=tmp_path / "text"))
+    (folder / "b.txt.gz").write_bytes(gzip.compress(b"mug" * 99)[:-9])
+    with pytest.raises(ValueError, match=r"b.txt.gz: cannot be read \(.+\); fetch it again"):
+        MaskedRecovery().load(TaskSource(data_dir=tmp_path))
 
 
 def test_a_model_without_a_head_is_refused(tmp_path):

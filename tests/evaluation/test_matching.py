@@ -88,6 +88,10 @@ def test_wrong_files_are_one_line(tmp_path):
         handle.write("COL title VAL a\t1\n")
     with pytest.raises(ValueError, match="line 1: 2 fields where two offers and a label are wanted"):
         list(wdc_pairs(tmp_path / "bad.gz"))
+    for data in (gzip.compress(b"COL title VAL a" * 99)[:-20], b"no archive"):
+        (tmp_path / "bad.gz").write_bytes(data)
+        with pytest.raises(ValueError, match=r"bad.gz: cannot be unpacked \(.+\); fetch it again$"):
+            list(wdc_pairs(tmp_path / "bad.gz"))
     for left, right in (("a", None), (" ", "a")):
         with pytest.raises(ValueError, match="row 4: both titles must be texts that are not empty"):
             pair_example(left, right, 1, "row 4")
@@ -120,6 +124,9 @@ def test_clusters_never_stand_on_two_sides(tmp_path):
     with gzip.open(folder / "pricerunner_aggregate.csv.gz", "wt", encoding="utf-8") as handle:
         handle.write("\n".join([*rows, "1, ,shop,1,label,1,Phones"]) + "\n")
     with pytest.raises(ValueError, match=r"csv.gz, line 601: the title or the cluster is empty"):
+        PriceRunnerMatching().load(TaskSource(data_dir=tmp_path))
+    (folder / "pricerunner_aggregate.csv.gz").write_bytes(gzip.compress(b"1,mug")[:-4])
+    with pytest.raises(ValueError, match=r"pricerunner_aggregate.csv.gz: cannot be unpacked"):
         PriceRunnerMatching().load(TaskSource(data_dir=tmp_path))
 
 

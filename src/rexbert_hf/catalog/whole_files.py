@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,11 @@ def text_of(path: str | Path) -> str:
     """The text of a file, line ends as they are, a mark at its beginning left out.
 
     Args:
-        path: the file.
+        path: the file; a name that ends in .gz is unpacked.
 
     Raises:
         FileNotFoundError: if it is not there.
-        ValueError: if it is not UTF-8.
+        ValueError: if it is not UTF-8, or a damaged archive.
 
     Example:
         >>> import tempfile
@@ -25,6 +27,11 @@ def text_of(path: str | Path) -> str:
         True
     """
     data = Path(path).read_bytes()
+    if Path(path).suffix == ".gz":
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{path}: cannot be unpacked ({error}); fetch it again") from None
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

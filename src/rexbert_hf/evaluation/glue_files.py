@@ -142,11 +142,14 @@ def _names(path: Path, files: GlueFiles) -> Sequence[str]:
 
 def _lines(path: Path, files: GlueFiles, skip: int = 0) -> Iterator[tuple[int, list[str]]]:
     """Fields of each line; tab-separated files quote nothing."""
-    with path.open(encoding="utf-8-sig", newline="") as handle:
-        if path.suffix == ".csv":
-            lines: Iterable[tuple[int, list[str]]] = enumerate(csv.reader(handle), start=1)
-        else:
-            lines = ((i, line.rstrip("\r\n").split("\t")) for i, line in enumerate(handle, start=1))
-        for number, fields in lines:
-            if number > skip and any(fields):
-                yield number, fields
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            if path.suffix == ".csv":
+                lines: Iterable[tuple[int, list[str]]] = enumerate(csv.reader(handle), start=1)
+            else:
+                lines = ((i, line.rstrip("\r\n").split("\t")) for i, line in enumerate(handle, start=1))
+            for number, fields in lines:
+                if number > skip and any(fields):
+                    yield number, fields
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error.reason}); store it as UTF-8, or fetch it again") from None

@@ -7,6 +7,7 @@ other masks. So the primary figure is ours, over the same bytes for every model.
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,14 +185,19 @@ def held_out_lines(folder: Path, name: str) -> list[str]:
 
     Raises:
         DataMissing: if there is none.
+        ValueError: if one cannot be unpacked, or is not UTF-8.
     """
     paths = sorted([*folder.glob("*.txt.gz"), *folder.glob("*.txt")])
     if not paths:
         raise DataMissing(f"{name}: no *.txt.gz in {folder}")
     found = []
     for path in paths:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-            found += [line.rstrip("\n") for line in lines if split_of(line) == "test"]
+        packed = path.suffix == ".gz"
+        try:
+            with gzip.open(path, "rt", encoding="utf-8") if packed else path.open(encoding="utf-8") as lines:
+                found += [line.rstrip("\n") for line in lines if split_of(line) == "test"]
+        except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: cannot be read ({error}); fetch it again") from None
     return found
 
 

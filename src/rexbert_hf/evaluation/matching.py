@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import gzip
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from datasets import Features, Value
 
 from rexbert_hf.catalog import load_sample, read_records
+from rexbert_hf.catalog.whole_files import text_of
 from rexbert_hf.evaluation.fine_tuning_rows import Row
 from rexbert_hf.evaluation.matching_pairs import Offer, make_pairs
 from rexbert_hf.evaluation.robustness import perturb
@@ -156,15 +157,14 @@ def wdc_pairs(path: Path) -> Iterator[Example]:
         path: gzip of lines "COL title VAL ...", twice, and 0 or 1, separated by tabs.
 
     Raises:
-        ValueError: if a line has another form.
+        ValueError: if a line has another form, or the file cannot be unpacked.
     """
-    with gzip.open(path, "rt", encoding="utf-8") as handle:
-        for number, line in enumerate(handle, start=1):
-            fields = line.rstrip("\n").split("\t")
-            if len(fields) != 3:
-                raise ValueError(f"{path}, line {number}: {len(fields)} fields where two offers and a label are wanted")
-            left, right = (" ".join(_COLUMN.sub(" ", field).split()) for field in fields[:2])
-            yield pair_example(left, right, fields[2], f"{path}, line {number}")
+    for number, line in enumerate(io.StringIO(text_of(path), newline=None), start=1):
+        fields = line.rstrip("\n").split("\t")
+        if len(fields) != 3:
+            raise ValueError(f"{path}, line {number}: {len(fields)} fields where two offers and a label are wanted")
+        left, right = (" ".join(_COLUMN.sub(" ", field).split()) for field in fields[:2])
+        yield pair_example(left, right, fields[2], f"{path}, line {number}")
 
 
 class ClusterMatching(ProductMatching):
@@ -207,8 +207,7 @@ class PriceRunnerMatching(ClusterMatching):
         path = folder / "pricerunner_aggregate.csv.gz"
         if not path.is_file():
             raise DataMissing(f"{self.name}: no {path.name} in {folder}")
-        with gzip.open(path, "rt", encoding="utf-8", newline="") as handle:
-            rows = list(csv.reader(handle))
+        rows = list(csv.reader(io.StringIO(text_of(path), newline="")))
         for number, row in enumerate(rows, start=1):
             if len(row) != 7:
                 raise ValueError(f"{path}, line {number}: {len(row)} fields where 7 are wanted")
