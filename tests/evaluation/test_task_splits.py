@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
+from rexbert_hf.evaluation import task_splits
 from rexbert_hf.evaluation.fine_tuning_rows import Row
 from rexbert_hf.evaluation.task import DataMissing
 from rexbert_hf.evaluation.task_splits import Example, TaskData, dataset_examples, drawn, hash_split
@@ -98,6 +101,52 @@ def test_missing_splits_come_from_the_hash(tmp_path):
     assert 20 <= len(two["dev"]) <= 60
     named = dataset_examples(str(tmp_path / "two"), read, {"test": "dev", "train": "test"})
     assert [len(part) for part in named.values()] == [0, 7, 400]
+
+
+def test_an_empty_split_is_no_missing_one(tmp_path, monkeypatch):
+    some = Dataset.from_dict({"text": [f"t{i}" for i in range(40)], "kind": ["mug"] * 40})
+    for empty in ("test", "validation"):
+        parts = {**dict.fromkeys(("train", "validation", "test"), some), empty: some.select([])}
+        DatasetDict(parts).save_to_disk(tmp_path / empty)
+        with pytest.raises(DataMissing, match=rf"{empty} cannot be loaded \(one of its splits is empty: give it rows"):
+            dataset_examples(str(tmp_path / empty), read)
+        monkeypatch.setattr(task_splits, "load_dataset", lambda *_, **__: DatasetDict(parts))  # noqa: B023
+        with pytest.raises(ValueError, match=f"^shop/rows: the {empty} split is empty: give it rows, or leave it out$"):
+            dataset_examples("shop/rows", read)
+
+
+def test_splits_of_other_names_are_told(tmp_path, caplog):
+    some = Dataset.from_dict({"text": [f"t{i}" for i in range(40)], "kind": ["mug"] * 40})
+    DatasetDict(train=some, eval=some).save_to_disk(tmp_path / "set")
+    assert sum(map(len, dataset_examples(str(tmp_path / "set"), read).values())) == 40
+    assert "it has no test split, so its rows are divided by hash; eval is not read" in caplog.text
+    caplog.clear()
+    DatasetDict(train=some, test=some, more=some).save_to_disk(tmp_path / "whole")
+    dataset_examples(str(tmp_path / "whole"), read)
+    assert not caplog.text
+
+
+def test_a_changed_file_is_read_again_whatever_its_time(tmp_path):
+    for kind in ("mug", "cup"):
+        (tmp_path / "train.csv").write_text("text,kind\n" + "".join(f"t{i},{kind}\n" for i in range(40)))
+        os.utime(tmp_path / "train.csv", (1_000_000_000, 1_000_000_000))
+        assert {one.gold for one in dataset_examples(str(tmp_path), read)["train"]} == {kind}
+
+
+def test_wrong_files_are_one_line(tmp_path):
+    (tmp_path / "train.csv").write_text("text,kind\nt,mug\n")
+    with pytest.raises(DataMissing, match=r"train.csv cannot be loaded \(it is a file: give its folder\)"):
+        dataset_examples(str(tmp_path / "train.csv"), read)
+    (tmp_path / "test.csv").write_text("words,label\nt,mug\nu,cup\n")
+    with pytest.raises(DataMissing, match=r"must have the same columns, [^\n]+'words'[^\n]+test.csv") as raised:
+        dataset_examples(str(tmp_path), read)
+    assert "\n" not in str(raised.value)
+    (tmp_path / "test.csv").write_text("words,label\nt,mug\n")  # one row takes another way through `datasets`
+    with pytest.raises(DataMissing, match=r"\(CastError: Couldn't cast words: [^\n]+ column names don't match\)$"):
+        dataset_examples(str(tmp_path), read)
+    (tmp_path / "test.csv").write_text('text,kind\n"t,mug\n')
+    with pytest.raises(DataMissing, match=r"cannot be loaded \(ParserError: [^\n]+\)"):
+        dataset_examples(str(tmp_path), read)
 
 
 def test_a_dataset_that_is_not_there(tmp_path):

@@ -6,18 +6,24 @@ E-BERT does: examples with one key (the same title, the same product, the same r
 
 from __future__ import annotations
 
+import logging
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, List, load_dataset, load_from_disk
+from datasets.exceptions import DatasetGenerationCastError, DatasetGenerationError
 
 from rexbert_hf.catalog.split import text_digests
 from rexbert_hf.evaluation.fine_tuning_rows import Row
 from rexbert_hf.evaluation.task import DataMissing, content_hash
+
+logger = logging.getLogger(__name__)
 
 SHARES = (0.7, 0.1, 0.2)
 """Train, dev and test in E-BERT."""
@@ -139,14 +145,22 @@ def dataset_examples(
 
     Raises:
         DataMissing: if it cannot be loaded.
-        ValueError: of `read`.
+        ValueError: of `read`, or if one of these splits is there and has no row.
     """
     parts: dict[str, list[Example]] = {"train": [], "dev": [], "test": []}
     names = _SPLITS if splits is None else splits
-    for split, dataset in _loaded(name).items():
-        if split in names:
-            rows = enumerate(_plain_rows(dataset))
-            parts[names[split]] += [read(row, f"{name} {split} row {number}") for number, row in rows]
+    # A cache of its own: that of `datasets` knows a local file by its time alone, and a changed file may keep its time.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache_dir:
+        loaded = _loaded(name, cache_dir)
+        for split, dataset in loaded.items():
+            if split in names and not len(dataset):
+                raise ValueError(f"{name}: the {split} split is empty: give it rows, or leave it out")
+            if split in names:
+                rows = enumerate(_plain_rows(dataset))
+                parts[names[split]] += [read(row, f"{name} {split} row {number}") for number, row in rows]
+    unread = ", ".join(split for split in loaded if split not in names)
+    if unread and any(parts.values()) and not parts["test"]:
+        logger.warning("%s: it has no test split, so its rows are divided by hash; %s is not read", name, unread)
     if not parts["test"]:
         parts["train"], parts["dev"], parts["test"] = hash_split([*parts["train"], *parts["dev"]])
     elif not parts["dev"]:
@@ -154,21 +168,39 @@ def dataset_examples(
     return parts
 
 
-def _loaded(name: str) -> Mapping[str, Dataset]:
+def _loaded(name: str, cache_dir: str) -> Mapping[str, Dataset]:
     try:
+        if Path(name).is_file():
+            raise ValueError("it is a file: give its folder")
         if (Path(name) / "dataset_dict.json").exists() or (Path(name) / "dataset_info.json").exists():
-            found = load_from_disk(name)
+            found = _saved(name)
         elif Path(name).exists():
-            found = load_dataset(name)
+            found = load_dataset(name, cache_dir=cache_dir)
         else:
             match = _HUB_NAME.fullmatch(name)
             if match is None:
                 raise ValueError("no name")
             found = load_dataset(match["name"], match["config"], revision=match["revision"])
-    except (OSError, ValueError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataMissing(f"the dataset {name} cannot be loaded ({first})") from error
+    except (OSError, ValueError, DatasetGenerationError) as error:
+        raise DataMissing(f"the dataset {name} cannot be loaded ({_reason(error)})") from error
     return found if isinstance(found, DatasetDict) else {"train": found}
+
+
+def _saved(name: str) -> Any:
+    try:
+        return load_from_disk(name)
+    except IndexError:  # what `datasets` raises for a split that was saved without a row
+        raise ValueError("one of its splits is empty: give it rows, or leave it out") from None
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, or what lies behind one that says only that files could not be read."""
+    if isinstance(error, DatasetGenerationCastError):  # files of different columns: its own lines say which
+        return " ".join([line for line in str(error).splitlines() if line.strip()][1:-1])
+    behind = error.__cause__ if isinstance(error, DatasetGenerationError) else None
+    if behind is not None:
+        return shorten(f"{type(behind).__name__}: {behind}", 400, placeholder=" ...")
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _plain_rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
