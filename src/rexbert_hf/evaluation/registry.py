@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rexbert_hf.evaluation.task import Task
 
@@ -55,7 +56,7 @@ def make_task(name: str) -> Task:
         ValueError: no task 'nothing'; there are: ...
     """
     if name not in TASKS:
-        raise ValueError(f"no task {name!r}; there are: {', '.join(TASKS)}")
+        raise ValueError(f"no task {name!r}; {hint([name], TASKS)}")
     module, _, class_name = TASKS[name].partition(":")
     made: Task = getattr(importlib.import_module(module), class_name)()
     if made.name != name:
@@ -78,5 +79,26 @@ def task_names(wanted: Sequence[str]) -> list[str]:
     """
     unknown = [name for name in wanted if name not in TASKS and name != ALL]
     if unknown or not wanted:
-        raise ValueError(f"no task {', '.join(map(repr, unknown))}; there are: all, {', '.join(TASKS)}")
+        raise ValueError(f"no task {', '.join(map(repr, unknown))}; {hint(unknown, [ALL, *TASKS])}")
     return [name for name in TASKS if ALL in wanted or name in wanted]
+
+
+def hint(unknown: Sequence[str], names: Iterable[str]) -> str:
+    """What an error says after names that do not exist: those that begin so or are alike, or else all that there are.
+
+    Args:
+        unknown: as they were given.
+        names: that exist.
+
+    Example:
+        >>> hint(["Glue"], ["glue_rte", "glue_cola", "review_qa"]), hint(["reviewqa"], ["review_qa"])
+        ('did you mean glue_rte or glue_cola?', 'did you mean review_qa?')
+        >>> hint(["nothing"], ["glue_rte", "review_qa"])
+        'there are: glue_rte, review_qa'
+    """
+    known = list(names)
+    near: list[str] = []
+    for name in (one.lower() for one in unknown):
+        begin = [one for one in known if name and one.startswith(name)]
+        near += begin or difflib.get_close_matches(name, known, 3, 0.7)
+    return f"did you mean {' or '.join(dict.fromkeys(near))}?" if near else f"there are: {', '.join(known)}"

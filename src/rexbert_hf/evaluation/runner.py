@@ -81,7 +81,7 @@ def run_tasks(settings: EvaluateSettings) -> Outcome:
         try:
             outcome.models.append(find_model(name, settings.num_seeds))
         except (OSError, ValueError, ImportError) as error:
-            outcome.missing[name] = first_line(error)
+            outcome.missing[name] = first_line(error).removeprefix(f"{name}: ")
             logger.warning("model %s is left out: %s", name, outcome.missing[name])
     if not outcome.models:
         raise ValueError("; ".join(f"{name}: {reason}" for name, reason in outcome.missing.items()))
@@ -104,7 +104,7 @@ def _run_task(name: str, settings: EvaluateSettings, outcome: Outcome) -> None:
         if source.dataset is not None:  # it was named: a slip of the pen must not look like success
             _fail(outcome, name, reason)
             return
-        outcome.skipped[name] = first_line(reason)
+        outcome.skipped[name] = first_line(reason).removeprefix(f"{name}: ")
         logger.info("%s is skipped: %s", name, outcome.skipped[name])
         return
     except Exception as error:  # a task is other people's code and data: the rest must go through
@@ -215,6 +215,6 @@ def first_line(error: BaseException) -> str:
 
 
 def _fail(outcome: Outcome, what: str, error: Exception) -> None:
-    outcome.failed[what] = first_line(error)
+    outcome.failed[what] = first_line(error).removeprefix(f"{what}: ")
     expected = isinstance(error, ValueError | OSError | ImportError | DataMissing)
     logger.error("%s failed: %s", what, outcome.failed[what], exc_info=None if expected else error)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from rexbert_hf.evaluation.judge_settings import JudgeSettings
-from rexbert_hf.evaluation.registry import TASKS, task_names
+from rexbert_hf.evaluation.registry import TASKS, hint, task_names
 from rexbert_hf.evaluation.task import TaskOptions, TaskSource, TuningChanges
 
 SEEDS = {"small": 1, "full": 3}
@@ -75,7 +75,7 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.datasets if name not in TASKS]:
-            raise ValueError(f"datasets names the tasks {', '.join(unknown)}; there are: {', '.join(TASKS)}")
+            raise ValueError(f"datasets names the tasks {', '.join(unknown)}; {hint(unknown, TASKS)}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {self.batch_size}")
         if self.max_length is not None and self.max_length < LEAST_TOKENS:
