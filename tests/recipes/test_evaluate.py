@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import signal
 import subprocess
 import sys
@@ -35,3 +36,12 @@ def test_killed_and_started_again(tmp_path, monkeypatch, caplog):
     assert [row["real"] for row in results["comparisons"]] == [True]
     for name in ("report.md", "results.json", "run.json", "plots/figures.png"):
         assert (tmp_path / "out" / name).is_file(), name
+
+
+def test_a_model_that_is_not_there_is_no_success(tmp_path, monkeypatch, capsys):
+    recipe = runpy.run_path(COMMAND[1])
+    words = ["--tasks", "query_category", "--models", "./nowhere", "random", "--output_dir", str(tmp_path / "out")]
+    for more, status in (([], 1), (["--missing_models", "skip"], 0)):
+        monkeypatch.setattr(sys, "argv", [COMMAND[1], *words, *more])
+        assert recipe["main"]() == status
+        assert "skipped: model ./nowhere: nowhere does not exist" in capsys.readouterr().out
