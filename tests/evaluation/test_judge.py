@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 from rexbert_hf.corpus.llm_client import Endpoint, EndpointError, EndpointSettings
 from rexbert_hf.data.vocabulary import train_tokenizer
@@ -154,6 +154,16 @@ def test_a_cross_encoder_is_a_judge(tmp_path, outputs, monkeypatch):
     np.testing.assert_array_equal(shares, [1.0, 1.0, 0.33, 0.0, 1.0])
     monkeypatch.setattr(judge.model, "predict", None)
     np.testing.assert_array_equal(judge.shares(pairs), shares)
+
+
+def test_a_model_without_the_head_is_no_judge(tmp_path):
+    tokenizer = train_tokenizer(["red lamp", "blue nail"] * 20, 384)
+    config = BertConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                        intermediate_size=16, pad_token_id=tokenizer.pad_token_id)  # fmt: skip
+    BertModel(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"is no cross-encoder \(classifier.bias is missing\): its grades would"):
+        CrossEncoderJudge(str(tmp_path), tmp_path / "answers.jsonl")
 
 
 def test_a_cross_encoder_can_say_exact_on_the_sample_shop(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ import numpy as np
 
 from rexbert_hf.corpus.answer_cache import AnswerCache, RawAnswer, question_key
 from rexbert_hf.corpus.llm_client import Endpoint, EndpointError, EndpointSettings
+from rexbert_hf.evaluation.fine_tuning_model import load_as, read_config
 from rexbert_hf.evaluation.judge_settings import JudgeSettings
 from rexbert_hf.evaluation.models import model_key
 from rexbert_hf.evaluation.search_data import SearchProtocol
@@ -161,13 +162,14 @@ class CrossEncoderJudge:
         batch_size: pairs of one forward pass.
 
     Raises:
-        ValueError: if the model has more than one output.
+        ValueError: if the model has more than one output, or no weights of the head that gives it.
     """
 
     lost = 0
 
     def __init__(self, model: str, cache: Path, batch_size: int = 64) -> None:
         from sentence_transformers.cross_encoder import CrossEncoder
+        from transformers import AutoModelForSequenceClassification
 
         folder = find_base(model)
         self.name, self.cache_path, self.batch_size = Path(model).name, cache, batch_size
@@ -175,6 +177,10 @@ class CrossEncoderJudge:
         self.model = CrossEncoder(str(folder))
         if self.model.num_labels != 1:
             raise ValueError(f"{model} has {self.model.num_labels} outputs: a judge has one score a pair")
+        if type(self.model.model).__name__.endswith("ForSequenceClassification"):  # others score by what they generate
+            _, report = load_as(AutoModelForSequenceClassification, folder, read_config(folder))
+            if missing := sorted(report["missing_keys"]):
+                raise ValueError(f"{model} is no cross-encoder ({missing[0]} is missing): its grades would be drawn")
 
     def shares(self, pairs: Sequence[Pair]) -> np.ndarray:
         """As `Judge.shares`."""
