@@ -117,6 +117,12 @@ def test_macro_f1_of_label_sets_is_scikit_learns_and_the_tasks_by_option():
     assert found == pytest.approx(0.8 / 2, abs=1e-9)
 
 
+def test_tags_of_another_length_are_one_line():
+    metric = load_metric("spans", keep_in_memory=True)
+    with pytest.raises(ValueError, match="row 1: 2 gold tags but 1 predicted"):
+        metric.compute(references=[["O"], ["B", "I"]], predictions=[["O"], ["B"]])
+
+
 def test_metrics_combine(tmp_path):
     both = evaluate.combine([load_metric(name, cache_dir=str(tmp_path)) for name in ("accuracy", "matthews")])
     assert both.compute(references=[1, 0], predictions=[1, 0]) == {"accuracy": 1.0, "matthews": 1.0}

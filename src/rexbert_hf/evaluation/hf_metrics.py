@@ -108,6 +108,9 @@ def _correlations(references: Any, predictions: Any) -> dict[str, float]:
 
 
 def _spans(references: Any, predictions: Any, scheme: str = "IOB2") -> dict[str, float]:
+    for row, (gold_tags, said_tags) in enumerate(zip(references, predictions, strict=True)):
+        if len(gold_tags) != len(said_tags):
+            raise ValueError(f"row {row}: {len(gold_tags)} gold tags but {len(said_tags)} predicted: one a word")
     gold, said = ([spans.spans_of_tags(tags, scheme) for tags in side] for side in (references, predictions))
     rates = spans.precision_recall_f1(spans.span_counts(gold, said).sum(axis=0))
     return {"precision": float(rates.precision), "recall": float(rates.recall), "f1": float(rates.f1)}
