@@ -14,6 +14,7 @@ from tuning_cases import answer_rows, class_rows, save_tiny, tag_rows
 from rexbert_hf.evaluation.fine_tuning import fine_tune
 from rexbert_hf.evaluation.fine_tuning_model import POOLER_DRAWN
 from rexbert_hf.evaluation.fine_tuning_rows import Row, check_rows
+from rexbert_hf.evaluation.masked_recovery import MaskedScorer
 from rexbert_hf.evaluation.task import Tuning
 from rexbert_hf.metrics.binary import best_f1_cut
 
@@ -231,6 +232,15 @@ def test_a_drawn_pooler_is_said(folders, tmp_path):
         for name, folder in (*folders.items(), ("whole", tmp_path / "whole"))
     }
     assert found == {"rexbert": (), "bert": (POOLER_DRAWN,), "whole": ()}
+
+
+def test_a_model_without_a_tokenizer_is_one_line(tmp_path):
+    folder = save_tiny(tmp_path / "tiny")
+    for path in (tmp_path / "tiny").glob("token*"):
+        path.unlink()
+    for load in (lambda: fine_tune(folder, "sequence", class_rows(), class_rows(8)), lambda: MaskedScorer.load(folder)):
+        with pytest.raises(ValueError, match=r"tiny: its tokenizer cannot be loaded \([^\n]+\)$"):
+            load()
 
 
 def test_a_checkpoint_without_the_encoder_is_refused(tmp_path, folders):

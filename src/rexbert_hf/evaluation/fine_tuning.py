@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from rexbert_hf.evaluation.fine_tuning_batches import Feature, bucketed, by_length, flat, padded
 from rexbert_hf.evaluation.fine_tuning_heads import (
@@ -28,7 +28,7 @@ from rexbert_hf.evaluation.fine_tuning_heads import (
     TokenHead,
 )
 from rexbert_hf.evaluation.fine_tuning_match import MatchHead
-from rexbert_hf.evaluation.fine_tuning_model import load_head_model
+from rexbert_hf.evaluation.fine_tuning_model import load_head_model, load_tokenizer
 from rexbert_hf.evaluation.fine_tuning_rows import HeadName, Row, check_rows, labels_of
 from rexbert_hf.evaluation.task import Tuning
 from rexbert_hf.evaluation.training_steps import TrainingSteps
@@ -218,7 +218,7 @@ def fine_tune(
     tuning = tuning or Tuning()
     made = _head_for(head, train, dev, labels)
     folder = find_base(str(model))
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    tokenizer = load_tokenizer(folder)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if place.type == "cpu":
         tune_cpu()

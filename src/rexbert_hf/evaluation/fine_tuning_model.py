@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from rexbert_hf.evaluation.fine_tuning_heads import SequenceHead
 from rexbert_hf.evaluation.task import ModelUnfit
+from rexbert_hf.settings.tree import one_line
 
 POOLER_DRAWN = "a model came without weights of its pooler: they were drawn like the head's"
 
@@ -64,6 +65,22 @@ def read_config(folder: Path) -> Any:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # transformers raises what it likes
         raise ValueError(f"{folder}: cannot be loaded ({first_line(error)})") from error
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Tokenizer of a model.
+
+    Args:
+        folder: of it.
+
+    Raises:
+        ValueError: if it cannot be loaded.
+    """
+    try:
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # transformers raises what it likes
+        raise ValueError(f"{folder}: its tokenizer cannot be loaded ({one_line(error)})") from error
+    return found
 
 
 def load_as(auto: Any, folder: Path, config: Any, **fields: Any) -> tuple[Any, dict[str, Any]]:

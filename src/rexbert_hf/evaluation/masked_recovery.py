@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoModelForMaskedLM, AutoTokenizer, DataCollatorForLanguageModeling, PreTrainedTokenizerBase
+from transformers import AutoModelForMaskedLM, DataCollatorForLanguageModeling, PreTrainedTokenizerBase
 
 from rexbert_hf.catalog import load_sample
 from rexbert_hf.catalog.split import split_of, text_digests
 from rexbert_hf.evaluation.esci_files import esci_rows, is_esci
 from rexbert_hf.evaluation.fine_tuning import length_limit
 from rexbert_hf.evaluation.fine_tuning_batches import Feature, by_length, padded
-from rexbert_hf.evaluation.fine_tuning_model import load_as, read_config
+from rexbert_hf.evaluation.fine_tuning_model import load_as, load_tokenizer, read_config
 from rexbert_hf.evaluation.fine_tuning_rows import Row
 from rexbert_hf.evaluation.masked_pieces import MaskedPiece, mask_pieces
 from rexbert_hf.evaluation.task import DataMissing, ModelUnfit, Task, TaskOptions, TaskResult, TaskSource, content_hash
@@ -236,7 +236,7 @@ class MaskedScorer:
         missing = [key for key in missing if key not in tied]
         if missing:
             raise ModelUnfit(f"{name}: it has no masked-LM head ({missing[0]} is missing): its guesses would be drawn")
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = load_tokenizer(folder)
         if tokenizer.mask_token_id is None:
             raise ModelUnfit(f"{name}: its tokenizer has no mask token")
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
