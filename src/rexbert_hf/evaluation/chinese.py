@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rexbert_hf.catalog import load_sample, read_records
+from rexbert_hf.catalog import ReadReport, load_sample, read_records
 from rexbert_hf.evaluation.fine_tuning_rows import HeadName, Row
 from rexbert_hf.evaluation.task import Tuning
 from rexbert_hf.evaluation.task_splits import Example, TaskData, hash_split
@@ -48,13 +48,14 @@ class ChineseReviews(TunedTask):
     def read_folder(self, folder: Path) -> TaskData:
         """One zipped CSV; reviews without text are left out and counted."""
         file = folder / "online_shopping_10_cats.zip"
-        rows = read_records(file, {"text": "review", "category": "cat"}, format="csv")
+        report = ReadReport()
+        rows = read_records(file, {"text": "review", "category": "cat"}, format="csv", report=report)
         kept = [
             self.read_row(row, f"{file} review {number}")
             for number, row in enumerate(rows, 1)
             if (row["text"] or "").strip()
         ]
-        counts = {"left_out": len(rows) - len(kept)}
+        counts = {"left_out": report.bad + len(rows) - len(kept)}
         return TaskData(*hash_split(kept), labels=self.labels_of(kept), counts=counts)
 
     def read_row(self, row: Mapping[str, Any], where: str) -> Example:

@@ -134,11 +134,12 @@ class OfferClassification(ProductClassification):
     slice_kinds = ("typos", "casing", "word_order", "units")
 
     def read_folder(self, folder: Path) -> TaskData:
-        """One CSV without header; with Google's tree, where that is."""
+        """One CSV without header, with Google's tree, where that is; rows that cannot be read are counted."""
         file = folder / "pricerunner_aggregate.csv.gz"
         columns = {"title": "title", "category": "category", "product": "cluster"}
         header = ["id", "title", "merchant", "cluster", "cluster_label", "category_id", "category"]
-        rows = read_records(file, columns, header=header)
+        report = ReadReport()
+        rows = read_records(file, columns, header=header, report=report)
         tree = folder.parent / "taxonomy" / TAXONOMY_FILE
         ancestors = ancestors_of(sorted({name for name in rows["category"] if name}), tree) if tree.exists() else {}
         examples = [
@@ -147,7 +148,8 @@ class OfferClassification(ProductClassification):
             )
             for number, row in enumerate(rows, 1)
         ]
-        return self._divided(examples, {}, () if ancestors else (f"no {tree.name}: categories have no ancestors",))
+        counts = {"left_out": report.bad} if report.bad else {}
+        return self._divided(examples, counts, () if ancestors else (f"no {tree.name}: categories have no ancestors",))
 
 
 TAXONOMY_FILE = "taxonomy-with-ids.en-US.txt"

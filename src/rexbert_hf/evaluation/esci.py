@@ -18,7 +18,7 @@ from datasets import Features, Value
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import CoSENTLoss
 
-from rexbert_hf.catalog import LABELS, load_sample, read_label, read_records
+from rexbert_hf.catalog import LABELS, ReadReport, load_sample, read_label, read_records
 from rexbert_hf.evaluation.esci_files import esci_rows, is_esci
 from rexbert_hf.evaluation.fine_tuning_rows import Row
 from rexbert_hf.evaluation.searchers import pooling_note
@@ -89,13 +89,14 @@ class EsciSimilarity(GradeScores, TunedTask):
         return TaskData(train, dev, parts["test"])
 
     def read_folder(self, folder: Path) -> TaskData:
-        """Home Depot's judged pairs."""
+        """Home Depot's judged pairs; rows that cannot be read are counted."""
         path = folder / "train.csv.zip"
         if not path.is_file():
             raise DataMissing(f"{self.name}: no train.csv.zip in {folder}")
-        rows = read_records(str(path), _COLUMNS, features=_FEATURES, encoding="latin-1")
+        report = ReadReport()
+        rows = read_records(str(path), _COLUMNS, features=_FEATURES, encoding="latin-1", report=report)
         examples = [self.read_row(row, f"{path}, row {i}") for i, row in enumerate(rows)]
-        return TaskData(examples, [], []).resplit()
+        return TaskData(examples, [], [], counts={"left_out": report.bad} if report.bad else {}).resplit()
 
     def read_row(self, row: Mapping[str, Any], where: str) -> Example:
         """Make an example of a row with a query, a title and a grade."""

@@ -6,13 +6,14 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from datasets import Features, Value
 
-from rexbert_hf.catalog import load_sample, read_records
+from rexbert_hf.catalog import ReadReport, load_sample, read_records
 from rexbert_hf.catalog.whole_files import text_of
 from rexbert_hf.evaluation.fine_tuning_rows import Row
 from rexbert_hf.evaluation.matching_pairs import Offer, make_pairs
@@ -233,14 +234,16 @@ class ShopeeMatching(ClusterMatching):
         if not path.is_file():
             raise DataMissing(f"{self.name}: no train.csv.zip in {folder}")
         columns = {"title": "title", "group": "label_group"}
-        rows = read_records(str(path), columns, features=Features(dict.fromkeys(columns, Value("string"))))
+        report, kinds = ReadReport(), Features(dict.fromkeys(columns, Value("string")))
+        rows = read_records(str(path), columns, features=kinds, report=report)
         offers = []
         for number, row in enumerate(rows):
             title = unescaped(row["title"] or "")
             if not title.strip() or not row["group"]:
                 raise ValueError(f"{path}, row {number}: the title or the label_group is empty")
             offers.append(Offer(title, row["group"]))
-        return self.of_offers(offers)
+        counts = {"left_out": report.bad} if report.bad else {}
+        return replace(self.of_offers(offers), counts=counts)
 
 
 def unescaped(text: str) -> str:
