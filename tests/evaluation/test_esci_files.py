@@ -7,6 +7,7 @@ import csv
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset
 
 from rexbert_hf.evaluation.esci import EsciSimilarity
 from rexbert_hf.evaluation.esci_files import EXAMPLES, PRODUCTS
@@ -72,6 +73,17 @@ def test_search_takes_either_spelling_and_no_other_scale(tmp_path):
     for number in ("1", "0", "-1"):
         with pytest.raises(ValueError, match=rf"pairs.csv, row 1: the label '{number}' is outside the set"):
             protocol("label", ("E", number))
+
+
+def test_pairs_without_a_split_of_their_own_are_told(tmp_path, caplog):
+    rows = {"query": [f"lamp {i}" for i in range(60)], "product_id": [str(i) for i in range(60)],
+            "title": [f"Lamp {i}" for i in range(60)], "label": ["E"] * 60}  # fmt: skip
+    pq.write_table(pa.table(rows), tmp_path / "test.parquet")
+    assert load_protocol(TaskSource(dataset=str(tmp_path / "test.parquet"))).counts["train_queries"] > 30
+    assert "test.parquet: no column split, so its queries are divided .8, .1, .1 by hash" in caplog.text
+    Dataset.from_dict(rows).save_to_disk(tmp_path / "saved")
+    with pytest.raises(ValueError, match="saved: search reads files of pairs, not what save_to_disk wrote"):
+        load_protocol(TaskSource(dataset=str(tmp_path / "saved")))
 
 
 def test_glue_can_be_pinned():

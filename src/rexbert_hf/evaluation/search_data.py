@@ -7,6 +7,7 @@ between publications (ESCI's organisers 1/.1/.01/0, RexBERT's script 1/.66/.33/0
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ from rexbert_hf.retrieval.training.search_data import (
     SearchDataSettings,
     load_search_data,
 )
+
+logger = logging.getLogger(__name__)
 
 HOMEDEPOT = "homedepot/train.csv.zip"
 PAIRS = {"query": "query", "product_id": "product_id"}
@@ -230,6 +233,8 @@ SPELLINGS = {"title": ("title", "product_title"), "label": ("label", "esci_label
 
 def _of_dataset(dataset: str) -> tuple[SearchDataSettings, Scale]:
     """Columns by the names that are there."""
+    if any((Path(dataset) / name).is_file() for name in ("dataset_dict.json", "dataset_info.json")):
+        raise ValueError(f"{dataset}: search reads files of pairs, not what save_to_disk wrote: give it to_parquet's")
     there = read_records(dataset, limit=1).column_names
     theirs = {ours: next((name for name in names if name in there), ours) for ours, names in SPELLINGS.items()}
     graded = "relevance" in there
@@ -237,6 +242,8 @@ def _of_dataset(dataset: str) -> tuple[SearchDataSettings, Scale]:
     columns: dict[str, str | list[str]] = {**PAIRS, grade: theirs.get(grade, grade)}
     if "split" in there:
         columns["split"] = "split"
+    else:
+        logger.warning("%s: no column split, so its queries are divided .8, .1, .1 by hash", dataset)
     if lost := sorted({*(str(name) for name in columns.values()), theirs["title"]} - set(there)):
         raise ValueError(
             f"{dataset}: no column {', '.join(lost)}; search pairs have query, product_id, title (or product_title), "
