@@ -153,6 +153,8 @@ def test_tagged_sentences(tmp_path):
         ({"sentence": ["ok", "time"], "label": ["O"]}, "entry a: 2 words but 1 tags"),
         ({"sentence": ["ok"], "label": ["B-x"]}, "entry a: word 0 has the tag 'B-x', which is outside B, I, O"),
         ({"sentence": ["ok", " "], "label": ["O", "O"]}, "entry a: word 1 is empty"),
+        ({"sentence": ["Boot", "time"], "label": ["I", "I"]}, "entry a: word 0 has the tag 'I' after no B or I"),
+        ({"sentence": ["ok", "time"], "label": ["O", "I"]}, "entry a: word 1 has the tag 'I' after no B or I"),
         ({"sentence": [], "label": []}, "entry a: 0 words"),
         ({"sentence": ["ok"]}, "entry a: no label"),
         ({"sentence": None, "label": ["O"]}, "entry a: words and tags are lists of texts"),

@@ -43,7 +43,7 @@ def tagged_sentence(words: Sequence[str], tags: Sequence[str], where: str) -> Ta
         where: file and row, for messages.
 
     Raises:
-        ValueError: if there is no word, a tag is missing or unknown, or a word is empty.
+        ValueError: if there is no word, a tag is missing or unknown, an I follows no B or I, or a word is empty.
 
     Example:
         >>> tagged_sentence(["Nice", "keys"], ["O", "A"], "row 3")
@@ -58,6 +58,8 @@ def tagged_sentence(words: Sequence[str], tags: Sequence[str], where: str) -> Ta
     for number, (word, tag) in enumerate(zip(words, tags, strict=True)):
         if tag not in ASPECT_TAGS:
             raise ValueError(f"{where}: word {number} has the tag {tag!r}, which is outside {', '.join(ASPECT_TAGS)}")
+        if tag == "I" and (not number or tags[number - 1] == "O"):  # another scheme, whose aspects would be lost
+            raise ValueError(f"{where}: word {number} has the tag 'I' after no B or I: an aspect begins with B")
         if not word.strip():
             raise ValueError(f"{where}: word {number} is empty")
     return TaggedSentence(tuple(words), tuple(tags), where)
