@@ -124,6 +124,17 @@ def test_half_a_result_is_measured_again(tmp_path, models, caplog):
     assert "measured again" in caplog.text
 
 
+def test_examples_of_another_result_are_measured_again(tmp_path, models, caplog):
+    first = evaluate(settings(tmp_path, models[:2], seeds=1))
+    one, other = (tmp_path / "out" / "cache" / "toy").glob("*.npy")
+    one.write_bytes(other.read_bytes())
+    RUNS.clear()
+    again = evaluate(settings(tmp_path, models[:2], seeds=1))
+    assert sum(RUNS.values()) == 1
+    assert "in the cache is damaged (toy: accuracy is" in caplog.text
+    assert again["comparisons"] == first["comparisons"]
+
+
 def test_failures_are_listed_and_the_rest_goes_through(tmp_path, models):
     chosen = settings(tmp_path, models, ["all"], seeds=1)
     results = evaluate(chosen)

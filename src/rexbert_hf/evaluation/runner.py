@@ -137,7 +137,7 @@ def _run_cell(
     options = settings.options(cache_dir=folder / "shared")
     measured = model.at(seed)
     cache, key = ResultCache(folder), cell_key(task, measured.key, fingerprint, seed, options)
-    found = cache.get(task.name, key)
+    found = _kept(task, cache, key)
     if found is None:
         start = time.perf_counter()
         result = task.run(measured.path, data, seed, options)
@@ -152,6 +152,18 @@ def _run_cell(
     took = f"{seconds:.0f} s" if found is None else "from the cache"
     logger.info("%s, %s, seed %d: %s (%s)", task.name, model.name, seed, figure, took)
     return Cell(task.name, model.name, seed, result, seconds, found is not None, provenance)
+
+
+def _kept(task: Task, cache: ResultCache, key: str) -> tuple[TaskResult, float, dict[str, Any]] | None:
+    """A cached result whose figure is what its examples say; the two lie in two files."""
+    found = cache.get(task.name, key)
+    if found is not None:
+        try:
+            check_result(task, found[0])
+        except (ValueError, IndexError) as error:
+            logger.warning("%s in the cache is damaged (%s): it is measured again", key, first_line(error))
+            return None
+    return found
 
 
 def check_result(task: Task, result: TaskResult) -> None:
