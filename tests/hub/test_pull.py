@@ -9,8 +9,12 @@ import pytest
 from hub_server import TOKEN, HubServer
 from huggingface_hub import HfApi, constants, scan_cache_dir, snapshot_download
 
+from rexbert_hf.corpus.documents import DocumentSource
+from rexbert_hf.corpus.revisions import held_sources
 from rexbert_hf.hub import pull as pulling
 from rexbert_hf.hub import resolve, resolve_model, trouble
+from rexbert_hf.pretraining.source_settings import SourceSettings
+from rexbert_hf.pretraining.sources import pinned
 
 WEIGHTS = b"x" * 1000
 
@@ -96,6 +100,28 @@ def test_a_hub_in_trouble_is_asked_again_and_then_named(hub: HubServer, repo: st
     hub.close()
     with pytest.raises(ConnectionError, match="refused"):
         pull(hub, repo, tmp_path / "empty")
+
+
+@pytest.mark.timeout(60)
+def test_a_silent_hub_is_named_and_nothing_waits_for_ever(hub: HubServer, repo: str, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(trouble, "REQUEST_TIMEOUT_SECONDS", 0.5)
+    hub.fail("hang", times=2, path="/api/models/")
+    with pytest.raises(ConnectionError, match="Timeout"):
+        pull(hub, repo, tmp_path)
+    hub.fail("hang", path="/api/models/")
+    assert (pull(hub, repo, tmp_path) / "m.safetensors").read_bytes() == WEIGHTS  # the second try
+
+
+@pytest.mark.timeout(60)
+def test_a_silent_hub_does_not_keep_the_commits_of_data_sets(hub: HubServer, tmp_path: Path, monkeypatch, caplog):
+    """Curation and pre-training ask for them before they read, and go on without."""
+    monkeypatch.setattr(trouble, "REQUEST_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    hub.fail("hang", times=2, path="/api/datasets/")
+    (source,) = held_sources([DocumentSource(dataset="tester/d")], tmp_path / "revisions.json")
+    assert source.revision is None
+    assert pinned(SourceSettings(path="tester/d"), None)[1] == {"repo_id": "tester/d"}
+    assert caplog.text.count("is unknown") == 2
 
 
 def test_offline_is_said(hub: HubServer, repo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

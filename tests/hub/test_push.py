@@ -233,12 +233,16 @@ def test_a_hub_that_is_not_there(tiny_run: Path, hub: HubServer, monkeypatch: py
         push(tiny_run, hub)
 
 
+@pytest.mark.timeout(60)
 def test_a_silent_hub_does_not_hang_the_job(hub: HubServer, tiny_run: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(trouble, "REQUEST_TIMEOUT_SECONDS", 0.5)
     monkeypatch.setattr(trouble, "RETRIES", 0)
     hub.fail("hang", path="/commit/")
     with pytest.raises(ConnectionError, match="ReadTimeout"):
         push(tiny_run, hub)
+    hub.fail("hang", path="/api/models/tester/tiny$")  # whether the tag exists is asked without a limit of its own
+    with pytest.raises(ConnectionError, match="ReadTimeout"):
+        push(tiny_run, hub, tag="v1")
 
 
 def test_a_token_that_may_not_write_is_not_tried_again(hub: HubServer, tiny_run: Path):

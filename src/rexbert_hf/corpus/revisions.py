@@ -9,6 +9,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
+from ..hub.trouble import patience
 from .documents import DocumentSource
 from .manifest import read_json
 from .stages import write_json
@@ -37,7 +38,8 @@ def held_sources(sources: Sequence[DocumentSource], record: Path) -> list[Docume
         if source.dataset and not Path(source.dataset).exists():
             name = f"{source.dataset}@{source.revision or 'main'}"
             try:
-                known[name] = known.get(name) or HfApi().dataset_info(source.dataset, revision=source.revision).sha
+                with patience():
+                    known[name] = known.get(name) or HfApi().dataset_info(source.dataset, revision=source.revision).sha
                 source = dataclasses.replace(source, revision=known[name])
             except Exception as error:  # reading says what is wrong, if anything is
                 logger.warning("the commit of %s is unknown (%s): stages may see different ones", name, error)

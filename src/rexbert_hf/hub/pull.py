@@ -19,7 +19,7 @@ from typing import Any
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import RevisionNotFoundError
 
-from .trouble import chain, explain, with_retries
+from .trouble import chain, explain, patience, with_retries
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,8 @@ def resolve_model(
 
 
 def _revisions(api: HfApi, name: str, repo_type: str) -> str:
-    refs = api.list_repo_refs(name, repo_type=repo_type)
+    with patience():
+        refs = api.list_repo_refs(name, repo_type=repo_type)
     return ", ".join(ref.name for ref in [*refs.branches, *refs.tags])
 
 

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -150,11 +150,18 @@ def with_retries(action: Callable[[], Result], what: str) -> Result:
 
 @contextmanager
 def patience() -> Iterator[None]:
-    """huggingface_hub's client waits for ever by default: a silent Hub would hang a finished job."""
-    session = get_session()
-    before = session.timeout
-    session.timeout = REQUEST_TIMEOUT_SECONDS
+    """No request waits for ever, as many of huggingface_hub's do: a silent Hub would hang a finished job."""
+    hooks = get_session().event_hooks["request"]
+    hooks.append(_limit)
     try:
         yield
     finally:
-        session.timeout = before
+        hooks.remove(_limit)
+
+
+def _limit(request: Any) -> None:
+    """Give a request the limits that it lacks; several calls say "none" of their own, so the session's do not count."""
+    known = request.extensions.get("timeout") or {}
+    given = {name: known.get(name) for name in ("connect", "read", "write", "pool")}
+    limits = {name: REQUEST_TIMEOUT_SECONDS if value is None else value for name, value in given.items()}
+    request.extensions["timeout"] = limits

@@ -33,6 +33,7 @@ from rexbert_hf.catalog.report import ReadReport
 from rexbert_hf.data.store import FORMAT_VERSION
 from rexbert_hf.data.tokenise import VERSION
 from rexbert_hf.hub.left_over import remove_left_over
+from rexbert_hf.hub.trouble import patience
 from rexbert_hf.pretraining.curated import corpus_place, curated_key, read_curated
 from rexbert_hf.pretraining.product_sources import (
     PAIR_FEATURES,
@@ -213,7 +214,8 @@ def pinned(source: SourceSettings, data_dir: str | None) -> tuple[SourceSettings
     if found is None or not _may_be_hub(found["name"]):
         return source, {}
     try:
-        commit = HfApi().dataset_info(found["name"], revision=found["revision"]).sha
+        with patience():
+            commit = HfApi().dataset_info(found["name"], revision=found["revision"]).sha
     except Exception as error:  # reading says what is wrong, if anything is
         logger.warning("the revision of the data set %s is unknown (%s): not recorded", path, type(error).__name__)
         return source, {"repo_id": found["name"]}
