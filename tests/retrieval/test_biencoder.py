@@ -267,6 +267,20 @@ def test_a_folder_without_a_model_is_a_one_line_error(tmp_path):
     assert BiEncoderSettings(preset="dssm", attention_dropout=0.0).preset == "dssm"
 
 
+def test_code_in_the_folder_of_a_base_is_not_run_and_nobody_is_asked(tmp_path, monkeypatch):
+    """transformers asks on the terminal where nothing says trust_remote_code, and "y" would run it."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    stock_encoder("bert", tmp_path, tiny_model().tokenizer)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"model_type": "strange", "auto_map": {"AutoConfig": "strange.Config", "AutoModel": "strange.Model"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    code = f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom transformers import BertConfig as Config, BertModel as Model\n"
+    (tmp_path / "strange.py").write_text(code)
+    with pytest.raises(ValueError, match=r"cannot be loaded as an encoder \(.*custom code"):
+        load_biencoder(BiEncoderSettings(base=str(tmp_path)))
+    assert not (tmp_path / "ran").exists()
+
+
 def test_exact_search_in_blocks_is_exact_search(monkeypatch):
     monkeypatch.setattr("rexbert_hf.retrieval.training.exact_search.QUERY_BLOCK", 3)
     monkeypatch.setattr("rexbert_hf.retrieval.training.exact_search.PRODUCT_BLOCK", 7)

@@ -202,7 +202,7 @@ def _loaded(settings: BiEncoderSettings) -> tuple[list[nn.Module], dict[str, Any
             modules = [module for module in whole if not isinstance(module, Normalize)]
             carried = _carried(whole)
         else:
-            encoder = Transformer(str(folder), max_seq_length=settings.max_tokens, config_kwargs=rates)
+            encoder = _transformer(str(folder), settings.max_tokens, rates)
             modules = [encoder, Pooling(encoder.get_embedding_dimension(), settings.pooling or "mean")]
     except Exception as error:  # transformers and sentence-transformers raise what they like
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -262,8 +262,19 @@ def wrap_encoder(
     with tempfile.TemporaryDirectory() as folder:
         encoder.save_pretrained(folder)  # type: ignore[operator]
         tokenizer.save_pretrained(folder)
-        module = Transformer(folder, max_seq_length=max_tokens)
+        module = _transformer(folder, max_tokens, {})
     return [module, Pooling(module.get_embedding_dimension(), pooling)]
+
+
+def _transformer(folder: str, max_tokens: int, fields: dict[str, Any]) -> Transformer:
+    """An encoder in a folder; code that lies there is not run, and nobody is asked whether it may be."""
+    return Transformer(
+        folder,
+        max_seq_length=max_tokens,
+        model_kwargs={"trust_remote_code": False},
+        processor_kwargs={"trust_remote_code": False},
+        config_kwargs={**fields, "trust_remote_code": False},
+    )
 
 
 def _tokenizer(settings: BiEncoderSettings, texts: Sequence[str]) -> PreTrainedTokenizerBase:
