@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rexbert_hf.corpus.manifest import read_json
 from rexbert_hf.corpus.stages import REPORT, StageReport, begin, files_key, finished, stage_key, write_json
 
 
@@ -37,6 +38,10 @@ def test_an_unfinished_folder_another_key_or_half_a_report_are_not_finished(tmp_
     assert finished(tmp_path, "other") is None
     (tmp_path / REPORT).write_text((tmp_path / REPORT).read_text()[:20])
     assert finished(tmp_path, "abc") is None
+    for text in ('{"a":' * 5_000, "9" * 5_000):
+        (tmp_path / REPORT).write_text(text)
+        assert finished(tmp_path, "abc") is None
+        assert read_json(tmp_path / REPORT) is None
 
 
 def test_the_key_follows_settings_and_files(tmp_path):

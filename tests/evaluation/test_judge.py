@@ -229,3 +229,7 @@ def test_settings_name_one_judge(server):
     for name in ("depth", "max_queries"):
         with pytest.raises(ValueError, match=f"judge.{name} must be at least 1; got 0"):
             JudgeSettings(cross_encoder="x", **{name: 0})
+
+
+def test_an_answer_nested_without_end_names_no_label():
+    assert label_in('{"a":' * 5_000 + "}") is None

@@ -114,7 +114,7 @@ KINDS = {
     "tokenised": (tokenised_folder, TokenisedDataset.load, "*.arrow"),
     "pool": (pool_folder, PhrasePool.load, "data/*.parquet"),
     "classifier": (classifier_folder, FastTextClassifier.load, "model-*"),
-    "index": (index_folder, open_index, "versions/*/*"),
+    "index": (index_folder, open_index, "versions/**/*"),
     "onnx": (onnx_folder, OnnxEncoder, "*.onnx"),
     "onnx tokenizer": (onnx_folder, OnnxEncoder, "tokenizer.json"),
 }
@@ -206,6 +206,49 @@ def test_a_cut_file_is_named_and_a_flipped_bit_is_at_most_one_line(kind, tmp_pat
         assert said is None or ("\n" not in said and str(folder) in said), (what, said)
 
 
+DESCRIPTIONS = {
+    "checkpoint": (checkpoint_folder, checkpoint.verify, checkpoint.MARKER),
+    "tokenised": (tokenised_folder, TokenisedDataset.load, "tokenised.json"),
+    "classifier": (classifier_folder, FastTextClassifier.load, "classifier.json"),
+    "index": (index_folder, open_index, "versions/v000001/index.json"),
+    "onnx": (onnx_folder, OnnxEncoder, "encoder.json"),
+}
+"""What says of a folder what lies in it."""
+ODD_JSON = ["[" * 100_000, '{"a":' * 50_000, "9" * 5_000, "null", "[]", '"text"', "", "\0", '{"format": NaN}']
+
+
+@pytest.mark.parametrize("kind", DESCRIPTIONS)
+def test_what_is_no_description_is_one_line(kind, tmp_path):
+    make, load, name = DESCRIPTIONS[kind]
+    folder = make(tmp_path / "whole")
+    for text in ODD_JSON:
+        (folder / name).write_text(text, encoding="utf-8")
+        said = refusal(load, folder)
+        assert said is not None, text[:20]
+        assert "\n" not in said, text[:20]
+        assert Path(name).name in said, (text[:20], said)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"graphs": {"fp32": "../whole/m.onnx"}}, "no file of the folder"),
+        ({"graphs": {"int8": 5, "fp32": "m.onnx"}}, "no file of the folder"),
+        ({"crc32": [1]}, "crc32"),
+        ({"prompts": {"query": 5}}, "prompts"),
+        ({"pad_id": 10**30}, "pad_id"),
+        ({"max_length": 10**30}, "max_length"),
+        ({"truncation_side": "up"}, "truncation_side"),
+    ],
+)
+def test_a_description_of_an_export_that_cannot_be_is_one_line(change, said, tmp_path):
+    folder = onnx_folder(tmp_path / "whole")
+    facts = json.loads((folder / "encoder.json").read_text())
+    (folder / "encoder.json").write_text(json.dumps({**facts, **change}))
+    with pytest.raises(ValueError, match=rf"encoder\.json is damaged \(.*{said}.*export the model again$"):
+        OnnxEncoder(folder)
+
+
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
     folder = checkpoint_folder(tmp_path)
     before = Path(shutil.copytree(folder, tmp_path / "checkpoint-3"))
@@ -246,3 +289,7 @@ def test_a_saved_batch_is_whole_or_refused(tmp_path):
     for what, data in damages(whole, rng, 40):
         path.write_bytes(data)
         assert "\n" not in (refusal(FaultyStep.load, path) or ""), what
+    for tensors, header in (({"other": torch.ones(1)}, "{}"), ({}, '{"numbers": 5}'), ({}, "[" * 50_000)):
+        save_file(tensors or {"micro0.ids": torch.ones(1)}, path, metadata={"faulty_step": header})
+        with pytest.raises(ValueError, match=r"batch\.safetensors: not the batch"):
+            FaultyStep.load(path)

@@ -265,7 +265,9 @@ class FastTextClassifier:
             if path.is_file() and _digest(path) != metadata["sha256"]:
                 raise ValueError(f"{path.name} is not the file that was saved: copy or download it again")
             labels, threshold = tuple(metadata["in_domain"]), float(metadata["threshold"])
-        except (KeyError, TypeError, ValueError) as error:
+            if not all(isinstance(label, str) for label in labels):
+                raise ValueError("in_domain is no list of labels: copy or download it again")
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             told = f"no {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"{about}: {told}") from None
         return cls(read_layout(path), normaliser, labels, threshold, metadata.get("facts", {}))

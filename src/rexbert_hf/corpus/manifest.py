@@ -103,6 +103,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """A JSON object from a file; None if there is none or it is something else."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -77,7 +77,7 @@ def _read(folder: Path) -> tuple[StageReport, dict[str, int]] | None:
         found = json.loads((folder / REPORT).read_text(encoding="utf-8"))
         outputs = found.pop(_OUTPUTS, {})
         return StageReport(**found), outputs
-    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+    except (FileNotFoundError, ValueError, TypeError, AttributeError, RecursionError):
         return None
 
 

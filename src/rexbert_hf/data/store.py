@@ -325,7 +325,7 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{directory} has no {MANIFEST}: it is not a finished tokenised data set; run tokenise again"
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         told = f"no {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"{path} is damaged ({told}): tokenise again") from None
     if (found := manifest.get("format_version")) != FORMAT_VERSION:

@@ -102,7 +102,7 @@ class ResultCache:
             rows = np.load(examples, allow_pickle=False)
             result = TaskResult(record["metrics"], rows, record["counts"], record["slices"], tuple(record["notes"]))
             return result, float(record["seconds"]), dict(record.get("measured", {}))
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError) as error:
             logger.warning("%s cannot be read (%s): it is measured again", figures, error)
             return None
 

@@ -144,7 +144,7 @@ def label_in(text: str) -> str | None:
     if 0 <= start < end:
         try:
             named = json.loads(text[start : end + 1]).get("label")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             named = None
         return named if named in LABELS else None
     alone = text.strip().strip(".\"'").upper()

@@ -144,7 +144,7 @@ def _read(path: Path, key: str | None) -> list[dict[str, Any]]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         found = [dict(metric) for metric in record["metrics"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: cannot be read ({error}); delete it, and evaluate with --update_cards") from None
     if key is not None and record.get("model_key") != key:
         logger.warning("%s is of another model than its folder's: left out; evaluate with --update_cards", path)

@@ -160,7 +160,7 @@ def verify(folder: Path) -> Checkpoint:
         entries = [(name, entry["size"], entry["crc32"]) for name, entry in marker["files"].items()]
     except FileNotFoundError:
         raise ValueError(f"{folder}: no {MARKER}: it was not finished") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"{folder / MARKER}: not readable") from None
     if version != FORMAT_VERSION:
         raise ValueError(f"{folder / MARKER}: format {version}, this version reads {FORMAT_VERSION}")
@@ -235,7 +235,7 @@ def _info(folder: Path) -> dict[str, Any]:
     """What the marker says, files unread; empty where it cannot be read."""
     try:
         return dict(json.loads((folder / MARKER).read_text(encoding="utf-8"))["info"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 

@@ -117,14 +117,14 @@ class FaultyStep:
             header |= {name: float(header[name]) for name in ("value", "loss")}
             known = {item.name for item in fields(cls)}
             found = cls(**{name: value for name, value in header.items() if name in known})
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            for key, value in (values | numbers).items():
+                micro, _, name = key.partition(".")
+                found.batches.setdefault(int(micro.removeprefix("micro")), {})[name] = value
+        except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{path}: not the batch of a stopped step, or damaged ({type(error).__name__}): take the file that the "
                 "run named when it stopped"
             ) from None
-        for key, value in (values | numbers).items():
-            micro, _, name = key.partition(".")
-            found.batches.setdefault(int(micro.removeprefix("micro")), {})[name] = value
         return found
 
 

@@ -214,17 +214,30 @@ def read_export(folder: Path) -> dict[str, Any]:
         missing = {"graphs", "source", "fingerprint", "dim", "max_length", "pad_id", "prompts"} - facts.keys()
     except FileNotFoundError:
         raise FileNotFoundError(f"{folder} holds no exported encoder ({ENCODER_FILE} missing): export one") from None
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise ValueError(f"{path} is damaged: export the model again") from None
     if missing:
         raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: export the model again")
+    if wrong := _wrong_in(facts):
+        raise ValueError(f"{path} is damaged ({wrong}): export the model again")
+    return facts
+
+
+def _wrong_in(facts: dict[str, Any]) -> str:
+    """What cannot be in `encoder.json`; empty if nothing is wrong."""
     graphs = facts["graphs"]
     if not isinstance(graphs, dict) or not any(isinstance(graphs.get(name), str) for name in PRECISIONS):
-        raise ValueError(f"{path} is damaged (graphs names none in {' or '.join(PRECISIONS)}): export the model again")
+        return f"graphs names none in {' or '.join(PRECISIONS)}"
+    for name in graphs.values():
+        if not isinstance(name, str) or Path(name).name != name:
+            return f"graphs names {name!r:.60}, which is no file of the folder"
     for name, least in _LEAST.items():
-        if type(facts[name]) is not int or facts[name] < least:  # True is an int too
-            number = f"{name} is {facts[name]!r:.40}, a whole number from {least} on is due"
-            raise ValueError(f"{path} is damaged ({number}): export the model again")
-    if not isinstance(facts["prompts"], dict):
-        raise ValueError(f"{path} is damaged (prompts is no table of names and texts): export the model again")
-    return facts
+        if type(facts[name]) is not int or not least <= facts[name] < 1 << 31:  # True is an int too
+            return f"{name} is {facts[name]!r:.40}, a whole number from {least} on is due"
+    if not isinstance(facts["prompts"], dict) or not all(isinstance(text, str) for text in facts["prompts"].values()):
+        return "prompts is no table of names and texts"
+    if not isinstance(facts.get("crc32", {}), dict):
+        return "crc32 is no table of files and sums"
+    if facts.get("truncation_side", "right") not in ("left", "right"):
+        return f"truncation_side is {facts['truncation_side']!r:.40}, left or right is due"
+    return ""

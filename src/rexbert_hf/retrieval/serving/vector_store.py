@@ -147,7 +147,7 @@ def read_segment(path: Path) -> Segment:
             entry = tensors["vectors"]
             (count, dim), (begin, end) = entry["shape"], entry["data_offsets"]
             dtype = next(kind for kind, name in DTYPES.values() if name == entry["dtype"])
-        except (ValueError, KeyError, TypeError, StopIteration):
+        except (ValueError, KeyError, TypeError, StopIteration, RecursionError):
             raise ValueError(f"{path} is damaged or holds no vectors: build the index again") from None
         start, scales = 8 + length, tensors.get("scale")
         needed = start + (scales["data_offsets"][1] if scales else end)
