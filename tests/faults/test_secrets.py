@@ -130,6 +130,7 @@ def test_a_server_that_a_file_names_gets_no_key(tmp_path, monkeypatch):
     pytest.importorskip("qdrant_client")
     from rexbert_hf.retrieval import ProductIndex
     from rexbert_hf.retrieval.serving.hashing_encoder import HashingEncoder
+    from rexbert_hf.retrieval.serving.qdrant_points import connect
 
     monkeypatch.setenv("QDRANT_API_KEY", CANARY)
     model, products = HashingEncoder(), [{"product_id": "p1", "title": "lamp"}]
@@ -140,6 +141,10 @@ def test_a_server_that_a_file_names_gets_no_key(tmp_path, monkeypatch):
         index.place = url
         index.save(tmp_path)
         assert not holders(tmp_path, CANARY)
+        index.client, index.place = connect(url.replace("://", f"://me:{CANARY}@") + f"/?api_key={CANARY}")
+        index.save(tmp_path / "named")
+        assert not holders(tmp_path, CANARY)
+        assert CANARY not in repr(index)
         for given, environment, keys in (({}, "", 0), ({"url": url}, "", 1), ({}, url, 1)):
             monkeypatch.setenv("QDRANT_URL", environment)
             _Qdrant.seen.clear()

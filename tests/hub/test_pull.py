@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hub_server import TOKEN, HubServer
@@ -122,6 +123,24 @@ def test_a_silent_hub_does_not_keep_the_commits_of_data_sets(hub: HubServer, tmp
     assert source.revision is None
     assert pinned(SourceSettings(path="tester/d"), None)[1] == {"repo_id": "tester/d"}
     assert caplog.text.count("is unknown") == 2
+
+
+def test_a_login_in_an_address_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(trouble, "RETRIES", 0)
+    with pytest.raises(ConnectionError, match="from http://<redacted>@127") as told:
+        resolve("tester/m", endpoint="http://me:word@127.0.0.1:9", cache_dir=tmp_path)
+    assert "word" not in str(told.value)
+    reply = SimpleNamespace(headers={}, request=None, status_code=403)
+    error = RuntimeError("Forbidden for url: https://store/x?X-Amz-Signature=abcd")
+    error.__cause__ = trouble.HfHubHTTPError("no", response=reply)
+    for status in (400, 500):
+        reply.status_code = status
+        assert "abcd" not in str(trouble.explain(error, "not pushed", "again"))
+
+
+def test_a_wait_that_cannot_be_is_none():
+    reply = SimpleNamespace(headers={"Retry-After": "-5"}, request=None, status_code=503)
+    assert trouble.retry_after(trouble.HfHubHTTPError("later", response=reply)) == 0.0
 
 
 def test_offline_is_said(hub: HubServer, repo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

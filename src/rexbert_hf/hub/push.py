@@ -239,4 +239,4 @@ def push_dataset(
         if explained is None:
             raise
         raise explained from None
-    return f"{api.endpoint}/datasets/{repo_id}"
+    return str(redact(f"{api.endpoint}/datasets/{repo_id}"))

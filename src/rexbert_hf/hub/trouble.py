@@ -23,6 +23,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import get_session
 
+from .run_file import redact
+
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
@@ -74,7 +76,7 @@ def retry_after(error: BaseException) -> float | None:
     for cause in chain(error):
         if isinstance(cause, HfHubHTTPError) and cause.response is not None:
             try:
-                return float(cause.response.headers["Retry-After"])
+                return max(0.0, float(cause.response.headers["Retry-After"]))
             except (KeyError, ValueError):
                 return None
     return None
@@ -94,6 +96,7 @@ def explain(error: Exception, what: str, remedy: str) -> Exception | None:
         >>> explain(ZeroDivisionError(), "a/b was not pushed", "try again") is None
         True
     """
+    what, remedy = redact(what), redact(remedy)  # an address may hold a login
     status = status_of(error)
     causes = list(chain(error))
     invalid = next((cause for cause in causes if isinstance(cause, HFValidationError)), None)
@@ -111,7 +114,7 @@ def explain(error: Exception, what: str, remedy: str) -> Exception | None:
     if status == 403:
         return PermissionError(f"{what}: the token may not do this (status 403); {remedy}")
     if status in REFUSED_STATUS:
-        text = " ".join(str(error).split())[:300]
+        text = redact(" ".join(str(error).split()))[:300]
         return ValueError(f"{what}: the Hub refused it (status {status}: {text}); {remedy}")
     if status is not None:
         return ConnectionError(f"{what}: the Hub answered {status} ({_server_message(causes)}); {remedy}")
@@ -124,13 +127,13 @@ def explain(error: Exception, what: str, remedy: str) -> Exception | None:
 def _server_message(causes: list[BaseException]) -> str:
     for cause in causes:
         if isinstance(cause, HfHubHTTPError):
-            return cause.server_message or _first_line(cause)
+            return redact(cause.server_message) or _first_line(cause)
     return _first_line(causes[0])
 
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip()
-    return text.splitlines()[0] if text else "no details"
+    return str(redact(text.splitlines()[0])) if text else "no details"
 
 
 def with_retries(action: Callable[[], Result], what: str) -> Result:

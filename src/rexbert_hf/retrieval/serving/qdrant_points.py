@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -93,8 +94,19 @@ def _client(url: str | None, key: str | None) -> tuple[Any, str]:
         raise ImportError("backend 'qdrant' needs qdrant-client: pip install rexbert-hf[search]") from None
     if url is None:
         return QdrantClient(location=":memory:"), ":memory:"
-    with explained(url):
-        return QdrantClient(url=url, api_key=key, timeout=60, check_compatibility=False), url
+    place = _place_of(url)
+    with explained(place):
+        return QdrantClient(url=url, api_key=key, timeout=60, check_compatibility=False), place
+
+
+def _place_of(url: str) -> str:
+    """An address without login and query, for it is shown and saved; the client does not send them either.
+
+    Example:
+        >>> _place_of("https://me:word@host:6333/path?api_key=abc")
+        'https://host:6333/path'
+    """
+    return re.sub(r"(?<=://)[^/?#]*@|[?#].*$", "", url)
 
 
 def saved_columns(columns: Any) -> dict[str, bool]:
