@@ -62,11 +62,19 @@ def test_holm_goes_over_the_tasks_of_a_pair():
     assert [row.p_value for row in found[:3]] == pytest.approx([row.p_value for row in found[3:]], abs=0.02)
 
 
-def test_slow_scores_are_kept(tmp_path, monkeypatch):
+def test_slow_scores_are_kept(tmp_path, monkeypatch, caplog):
     arrays = [np.random.default_rng(1).random((30, 1))]
     first = resampled(Median(), arrays, 200, tmp_path)
     monkeypatch.setattr("rexbert_hf.evaluation.comparing.resample_scores", None)
     assert np.array_equal(resampled(Median(), arrays, 200, tmp_path), first)
+    monkeypatch.undo()
+    (kept,) = (tmp_path / "resampled").iterdir()
+    whole = kept.read_bytes()
+    for damaged in (b"", whole[:40], whole[:-8]):
+        kept.write_bytes(damaged)
+        assert np.array_equal(resampled(Median(), arrays, 200, tmp_path), first)
+        assert "computed again" in caplog.text
+        assert kept.read_bytes() == whole
 
 
 def test_other_test_sets_are_not_compared(caplog):

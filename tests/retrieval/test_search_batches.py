@@ -167,6 +167,11 @@ def test_negatives_are_seen_from_their_step_on_by_every_rank(tmp_path):
         assert found.negatives(17) is None
         assert found.negatives(18) is not None
     assert [path.name for path in tmp_path.iterdir()] == ["negatives-6.npy"]
+    whole = (tmp_path / "negatives-6.npy").read_bytes()
+    for damaged in (b"", whole[:40], whole[:-8], b"\x80\x04" + whole):
+        (tmp_path / "negatives-6.npy").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"negatives-6\.npy is damaged .*new output_dir$"):
+            Mining(trainer, again, data, settings, 5, False).on_train_begin(None, state, None)
 
 
 def test_mining_in_blocks_and_from_a_file_finds_the_same_and_leaves_nothing(tmp_path, monkeypatch):

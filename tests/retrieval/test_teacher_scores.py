@@ -56,6 +56,21 @@ def test_they_are_computed_once(tmp_path):
     assert names(cache)[0].startswith("teacher-")
 
 
+def test_scores_that_were_cut_are_computed_again(tmp_path, caplog):
+    teacher = Teacher()
+    whole = np.array(scores_of(teacher, tmp_path).products)  # not the mapped file, which is cut below
+    (place,) = tmp_path.glob("teacher-*/products.npy")
+    data = place.read_bytes()
+    for damaged in (b"", data[:40], data[:-8]):
+        place.write_bytes(damaged)
+        assert np.array_equal(scores_of(teacher, tmp_path).products, whole)
+        assert place.read_bytes() == data
+    place.unlink()
+    assert np.array_equal(scores_of(teacher, tmp_path).products, whole)
+    assert teacher.asked == 10
+    assert caplog.text.count("the teacher is asked again") == 4
+
+
 def test_another_run_may_be_faster(tmp_path):
     """It comes to its end while this one is at the products."""
     other = Teacher()

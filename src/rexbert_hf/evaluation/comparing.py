@@ -7,6 +7,7 @@ the spread in the table, not in the p-value.
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from rexbert_hf.evaluation.task import Task, content_hash
+from rexbert_hf.hub.run_file import write_whole
 from rexbert_hf.metrics import holm, paired_difference, resample_scores, resample_sums
 
 logger = logging.getLogger(__name__)
@@ -130,12 +132,15 @@ def resampled(task: Task, arrays: Sequence[np.ndarray], resamples: int, cache_di
     key = content_hash(task.name, task.version, resamples, *arrays)
     path = None if cache_dir is None else cache_dir / "resampled" / f"{key}.npy"
     if path is not None and path.exists():
-        kept: np.ndarray = np.load(path, allow_pickle=False)
-        return kept
+        try:
+            kept: np.ndarray = np.load(path, allow_pickle=False)
+            return kept
+        except (OSError, ValueError, EOFError) as error:
+            logger.warning("%s cannot be read (%s): it is computed again", path, error)
     found = np.mean([resample_scores(rows, task.score, resamples) for rows in arrays], axis=0)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        staged = path.with_suffix(".part.npy")
-        np.save(staged, found, allow_pickle=False)
-        staged.replace(path)
+        buffer = io.BytesIO()
+        np.save(buffer, found, allow_pickle=False)
+        write_whole(path, buffer.getvalue())
     return np.asarray(found)

@@ -43,7 +43,12 @@ class Mining(TrainerCallback):
         for path in self.trainer.output_dir.glob(NEGATIVES.format("*")):
             from_step = int(path.stem.rpartition("-")[2])
             if state.global_step and from_step <= state.global_step + 1:
-                self._set(np.load(path, allow_pickle=False), from_step)
+                try:
+                    table = np.load(path, allow_pickle=False)
+                except (OSError, ValueError, EOFError) as error:  # those of a model that is no more
+                    reason = str(error).partition("\n")[0]
+                    raise ValueError(f"{path} is damaged ({reason}): restore it, or take a new output_dir") from None
+                self._set(table, from_step)
             elif self.trainer.is_world_process_zero():
                 path.unlink(missing_ok=True)
         self.trainer.accelerator.wait_for_everyone()

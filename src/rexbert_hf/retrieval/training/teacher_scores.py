@@ -82,10 +82,24 @@ def teacher_scores(
     prefix = f"{ckpt.STAGING}teacher-{socket.gethostname()}-"  # without the key: a killed run's may have been another
     remove_left_over(cache_dir, prefix)
     if folder.is_dir():
-        logger.info("teacher scores from %s", folder)
-    else:
-        _ask(load, queries, products, batch_size, cache_dir / f"{prefix}{os.getpid()}", folder)
-    vectors = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("queries", "products")]
+        try:
+            found = _read(folder, queries, products)
+            logger.info("teacher scores from %s", folder)
+            return found
+        except (OSError, ValueError, EOFError) as error:
+            logger.warning("%s is damaged (%s): the teacher is asked again", folder, str(error).partition("\n")[0])
+            shutil.rmtree(folder)
+    _ask(load, queries, products, batch_size, cache_dir / f"{prefix}{os.getpid()}", folder)
+    return _read(folder, queries, products)
+
+
+def _read(folder: Path, queries: Sequence[str], products: Sequence[str]) -> TeacherScores:
+    """Vectors that were kept; a cut file is an error."""
+    vectors = []
+    for name, texts in (("queries", queries), ("products", products)):
+        vectors.append(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+        if len(vectors[-1]) != len(texts):
+            raise ValueError(f"{name}.npy has {len(vectors[-1])} rows, {len(texts)} are due")
     return TeacherScores(*vectors)
 
 
