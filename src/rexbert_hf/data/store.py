@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from rexbert_hf.data.buffers import ListColumn
 from rexbert_hf.data.rows import RowBatch, offsets_of
-from rexbert_hf.hub.run_file import write_whole
+from rexbert_hf.hub.run_file import checksum, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -348,16 +348,8 @@ def _check_files(directory: Path, files: dict[str, dict[str, int]], verify: bool
         size = path.stat().st_size
         if size != entry["bytes"]:
             raise ValueError(f"{path} is damaged ({size} bytes, {entry['bytes']} were written): tokenise again")
-        if verify and _checksum(path) != entry["crc32"]:
+        if verify and checksum(path) != entry["crc32"]:
             raise ValueError(f"{path} is damaged (its contents changed since they were written): tokenise again")
-
-
-def _checksum(path: Path) -> int:
-    value = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            value = zlib.crc32(block, value)
-    return value
 
 
 def _map_shard(path: Path) -> pa.Table:
@@ -383,7 +375,7 @@ def write_manifest(directory: Path, shards: list[str], **fields: Any) -> None:
     write_whole(directory / "state.json", json.dumps({**state, "_split": None}).encode())
     write_whole(directory / "dataset_info.json", b"{}")
     paths = {name: directory / name for name in shards}
-    sums = {name: {"bytes": path.stat().st_size, "crc32": _checksum(path)} for name, path in paths.items()}
+    sums = {name: {"bytes": path.stat().st_size, "crc32": checksum(path)} for name, path in paths.items()}
     manifest = {"format_version": FORMAT_VERSION, "shards": shards, "files": sums, **fields}
     manifest[_OWN_SUM] = _sum_of(json.loads(json.dumps(manifest)))
     write_whole(directory / MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())

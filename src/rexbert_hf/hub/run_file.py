@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import uuid
+import zlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -246,6 +247,32 @@ def write_whole(path: Path, data: bytes) -> None:
     finally:
         staged.unlink(missing_ok=True)
         _being_written.discard(staged.name)
+
+
+def checksum(path: Path) -> int:
+    """CRC-32 of a file, read in pieces of 4 MiB.
+
+    Args:
+        path: the file.
+    """
+    value = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            value = zlib.crc32(block, value)
+    return value
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on disk.
+
+    Args:
+        path: of either.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _remove_left(folder: Path, prefix: str) -> None:

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rexbert_hf.hub.run_file import checksum, sync
+
 logger = logging.getLogger(__name__)
 
 MARKER = "checkpoint_complete.json"
@@ -52,25 +54,8 @@ class Checkpoint:
     info: dict[str, Any]
 
 
-def checksum(path: Path) -> int:
-    """CRC-32 of a file, read in pieces of 4 MiB."""
-    value = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            value = zlib.crc32(block, value)
-    return value
-
-
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MARKER)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def seal(folder: Path, step: int, info: Mapping[str, Any] | None = None) -> None:
@@ -83,7 +68,7 @@ def seal(folder: Path, step: int, info: Mapping[str, Any] | None = None) -> None
     """
     entries = {}
     for path in _files(folder):
-        _sync(path)
+        sync(path)
         entries[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "crc32": checksum(path)}
     marker = {_VERSION: FORMAT_VERSION, "step": step, "info": dict(info or {}), "files": entries}
     marker[OWN_SUM] = _own_sum(marker)
@@ -91,7 +76,7 @@ def seal(folder: Path, step: int, info: Mapping[str, Any] | None = None) -> None
         json.dump(marker, file, indent=1, sort_keys=True)
         file.flush()
         os.fsync(file.fileno())
-    _sync(folder)
+    sync(folder)
 
 
 def _own_sum(marker: Mapping[str, Any]) -> int:
@@ -119,7 +104,7 @@ def publish(staged: Path, final: Path) -> None:
             shutil.rmtree(staged)
             return
     staged.rename(final)
-    _sync(final.parent)
+    sync(final.parent)
 
 
 def delete(folder: Path) -> None:

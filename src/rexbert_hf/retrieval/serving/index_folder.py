@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import zlib
@@ -17,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rexbert_hf.hub.run_file import write_whole
+from rexbert_hf.hub.run_file import sync, write_whole
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.leftovers import remove_left, staged_name
 from rexbert_hf.retrieval.serving.query_model import ModelIdentity
@@ -55,11 +54,11 @@ def write_version(folder: Path, fill: Callable[[Path], dict[str, Any]]) -> Path:
     try:
         facts = fill(stage)
         for path in _files(stage).values():
-            _sync(path)
+            sync(path)
         facts["files"] = {name: _facts_of(path) for name, path in _files(stage).items()}
         facts[_OWN_SUM] = _checksum(facts)
         (stage / INDEX_FILE).write_text(_text_of(facts), encoding="utf-8")
-        _sync(stage / INDEX_FILE)
+        sync(stage / INDEX_FILE)
         version = _rename(stage, versions)
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
@@ -203,14 +202,6 @@ def _facts_of(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _rename(stage: Path, versions: Path) -> Path:
     """Give the staged folder the next free number."""
     numbers = [int(path.name[1:]) for path in versions.glob("v[0-9]*")]
@@ -220,7 +211,7 @@ def _rename(stage: Path, versions: Path) -> Path:
         try:
             if not target.exists():
                 stage.rename(target)
-                _sync(versions)
+                sync(versions)
                 return target
         except OSError:
             if not target.exists():
