@@ -18,6 +18,7 @@ from typing import Any
 
 from ..catalog import load_sample
 from ..catalog.columns import as_text
+from ..hub.trouble import read_hub
 from .raw_rows import FILE_ERRORS, Flaw, Row, format_of, is_of_the_machine, raw_rows
 from .stages import StageReport, files_key
 from .taken_ids import TakenIds
@@ -356,10 +357,16 @@ def _dataset_rows(source: DocumentSource) -> Iterable[dict[str, Any]]:
         return load_sample(source.sample, size=source.sample_size or None)
     from datasets import load_dataset
 
-    try:
-        return load_dataset(
+    def load() -> Iterable[dict[str, Any]]:
+        found: Iterable[dict[str, Any]] = load_dataset(
             source.dataset, source.config, split=source.split, revision=source.revision, streaming=source.streaming
         )
+        return found
+
+    try:
+        return read_hub(load, f"dataset '{source.dataset}'")
+    except ConnectionError:
+        raise
     except (OSError, ValueError) as error:
         message = next(iter(str(error).splitlines()), "no details")
         raise FileNotFoundError(

@@ -10,6 +10,7 @@ from typing import Any
 import datasets
 
 from ..catalog.split import SPLITS
+from ..hub.trouble import read_hub
 from .builder import EcomNiverse
 from .manifest import ALL, SAMPLE, Manifest, known_domains
 
@@ -81,16 +82,19 @@ def _from_hub(
     name: str, domains: list[str] | None, split: str, streaming: bool, options: dict[str, Any]
 ) -> datasets.Dataset | datasets.IterableDataset:
     """Parquet through plain `load_dataset`: one configuration a domain, as `publish` pushes it."""
-    try:
+
+    def load() -> list[Any]:
         if domains is None:
-            parts = [datasets.load_dataset(name, split=split, streaming=streaming, **options)]
-        else:
-            names = datasets.get_dataset_config_names(name, revision=options["revision"])
-            there = [config for config in names if config != ALL]
-            parts = [
-                datasets.load_dataset(name, domain, split=split, streaming=streaming, **options)
-                for domain in known_domains(domains, there, name)
-            ]
+            return [datasets.load_dataset(name, split=split, streaming=streaming, **options)]
+        names = datasets.get_dataset_config_names(name, revision=options["revision"])
+        there = [config for config in names if config != ALL]
+        return [
+            datasets.load_dataset(name, domain, split=split, streaming=streaming, **options)
+            for domain in known_domains(domains, there, name)
+        ]
+
+    try:
+        parts = read_hub(load, name)
     except (OSError, ValueError) as error:
         message = " ".join(str(error).split())
         if isinstance(error, ConnectionError):

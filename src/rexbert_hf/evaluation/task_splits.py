@@ -22,6 +22,7 @@ from datasets.exceptions import DatasetGenerationCastError, DatasetGenerationErr
 from rexbert_hf.catalog.split import text_digests
 from rexbert_hf.evaluation.fine_tuning_rows import Row
 from rexbert_hf.evaluation.task import DataMissing, content_hash
+from rexbert_hf.hub.trouble import read_hub
 
 logger = logging.getLogger(__name__)
 
@@ -180,7 +181,8 @@ def _loaded(name: str, cache_dir: str) -> Mapping[str, Dataset]:
             match = _HUB_NAME.fullmatch(name)
             if match is None:
                 raise ValueError("no name")
-            found = load_dataset(match["name"], match["config"], revision=match["revision"])
+            names = match["name"], match["config"]
+            found = read_hub(lambda: load_dataset(*names, revision=match["revision"]), name)
     except (OSError, ValueError, DatasetGenerationError) as error:
         raise DataMissing(f"the dataset {name} cannot be loaded ({_reason(error)})") from error
     return found if isinstance(found, DatasetDict) else {"train": found}

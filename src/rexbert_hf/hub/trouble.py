@@ -151,6 +151,29 @@ def with_retries(action: Callable[[], Result], what: str) -> Result:
     raise AssertionError("unreachable")
 
 
+def read_hub(action: Callable[[], Result], name: str) -> Result:
+    """Call what reads a data set, with retries; passing trouble that stays is one line, other errors are as they were.
+
+    Args:
+        action: reads it, from the Hub or a folder.
+        name: of the data set, for messages.
+
+    Raises:
+        ConnectionError: when the Hub stays unreachable or in trouble.
+
+    Example:
+        >>> read_hub(lambda: 3, "user/name")
+        3
+    """
+    try:
+        return with_retries(action, f"reading {name}")
+    except Exception as error:
+        explained = explain(error, f"cannot read {name}", "try again later") if is_passing(error) else None
+        if explained is None:
+            raise
+        raise explained from error
+
+
 @contextmanager
 def patience() -> Iterator[None]:
     """No request waits for ever, as many of huggingface_hub's do: a silent Hub would hang a finished job."""

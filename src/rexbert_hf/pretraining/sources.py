@@ -33,7 +33,7 @@ from rexbert_hf.catalog.report import ReadReport
 from rexbert_hf.data.store import FORMAT_VERSION
 from rexbert_hf.data.tokenise import VERSION
 from rexbert_hf.hub.left_over import remove_left_over
-from rexbert_hf.hub.trouble import patience
+from rexbert_hf.hub.trouble import patience, read_hub
 from rexbert_hf.pretraining.curated import corpus_place, curated_key, read_curated
 from rexbert_hf.pretraining.product_sources import (
     PAIR_FEATURES,
@@ -116,18 +116,23 @@ def _read_rows(
     features = None
     if source.columns is not None and (source.products is not None or source.pairs is not None):
         features = Features({name: PRODUCT.get(name, Value("string")) for name in source.columns})
-    return read_records(
-        _paths(source.path, data_dir),
-        source.columns,
-        features=features,
-        format=source.format,
-        encoding=source.encoding,
-        max_bad_share=source.max_bad_share,
-        split=source.split,
-        limit=source.max_documents,
-        cache_dir=work_dir,
-        report=report,
-    )
+    paths = _paths(source.path, data_dir)
+
+    def read() -> Dataset:
+        return read_records(
+            paths,
+            source.columns,
+            features=features,
+            format=source.format,
+            encoding=source.encoding,
+            max_bad_share=source.max_bad_share,
+            split=source.split,
+            limit=source.max_documents,
+            cache_dir=work_dir,
+            report=report,
+        )
+
+    return read_hub(read, str(source.path))
 
 
 def _read_pairs(

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset, load_dataset
 
 from rexbert_hf.catalog import SPLITS
+from rexbert_hf.hub.trouble import read_hub
 
 PAIRS = pa.schema([("query", pa.string()), ("product_id", pa.string()), ("label", pa.int8()), ("split", pa.string())])
 """Stage 3: 1 for a positive, 0 for a hard negative, -1 for a random negative, -2 for what is neither."""
@@ -109,7 +110,8 @@ def load_pairs(place: str | Path, kind: str = "pairs", split: str = "train") -> 
     """
     folder = Path(place)
     if not folder.is_dir():
-        return load_dataset(str(place), kind, split=split)
+        found: Dataset = read_hub(lambda: load_dataset(str(place), kind, split=split), str(place))
+        return found
     path = folder / "products.parquet" if kind == "products" else folder / kind / f"{split}.parquet"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such pairs: recipes/build_pairs.py writes them (or the split is empty)")
