@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from huggingface_hub import constants
-from page_cases import SPACE
+from huggingface_hub import HfApi, constants
+from page_cases import SPACE, tiny_masked_lm
 
 from rexbert_hf.hub import split_card, trouble
+from rexbert_hf.retrieval.serving.fill_mask import FillMask
 from rexbert_hf.retrieval.serving.page_settings import PageSettings
 from rexbert_hf.retrieval.serving.space_push import package_files, push_space
 from rexbert_hf.settings import load_settings
@@ -44,6 +45,20 @@ def test_a_space_holds_the_page_its_settings_and_the_package(hub, tmp_path):
     assert (metadata["sdk"], metadata["app_file"], metadata["title"]) == ("gradio", "app.py", "My <shop>")
     assert (metadata["datasets"], metadata["models"]) == (["me/shop"], ["me/rexbert"])
     assert "REXBERT_INDEX" in body
+
+
+def test_a_masked_language_model_that_arrives_damaged_is_not_served(hub, tmp_path, monkeypatch):
+    for name, value in {"ENDPOINT": hub.endpoint, "HF_HUB_CACHE": str(tmp_path / "cache")}.items():
+        monkeypatch.setattr(constants, name, value)
+    template = f"{hub.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    api = HfApi(endpoint=hub.endpoint, token=TOKEN)
+    api.create_repo("tester/lm")
+    api.upload_folder(repo_id="tester/lm", folder_path=tiny_masked_lm(tmp_path / "lm"))
+    hub.fail("corrupt", method="GET", path="/cdn/")
+    with pytest.raises(ValueError, match=r"masked_lm tester/lm cannot be loaded .*arrived damaged"):
+        FillMask("tester/lm")
+    assert FillMask("tester/lm")("a [MASK] lamp").blanks
 
 
 def test_what_lies_here_only_is_not_named_there(hub, tmp_path):

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from rexbert_hf.hub import resolve_model
 from rexbert_hf.retrieval.serving.page import answered
 from rexbert_hf.retrieval.serving.texts import typed_text
 
@@ -55,8 +56,9 @@ class FillMask:
         import rexbert_hf.models  # noqa: F401 - RexBERT is known to transformers from now on
 
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-            self.model: Any = AutoModelForMaskedLM.from_pretrained(name, trust_remote_code=False).eval()
+            folder = resolve_model(name)  # with retries, and the hash of what arrives is checked
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            self.model: Any = AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=False).eval()
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0][:160]
             raise ValueError(f"masked_lm {name} cannot be loaded ({reason}): give a masked language model") from None
