@@ -97,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
         getattr(self, f"do_{word}", self.do_status)(word, text, body)
 
     def do_status(self, word: str, text: str, body: dict[str, Any]) -> None:
-        self.reply(int(word), {"error": f"status {word} on purpose"})
+        self.reply(int(word), {"error": f"{self.headers['Authorization']}: status {word} on purpose"})
 
     def do_429(self, word: str, text: str, body: dict[str, Any]) -> None:
         self.reply(429, {"error": "slow down"}, {"Retry-After": "0.05"})

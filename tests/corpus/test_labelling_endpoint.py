@@ -183,6 +183,15 @@ def test_wrong_key_or_model_stops_at_once(tmp_path):
         label(LabelSettings("llm"), ECOMMERCE, tmp_path / "documents.parquet", tmp_path)
 
 
+def test_a_key_that_the_endpoint_repeats_is_not_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABELLER_KEY", "a canary")
+    documents = write(tmp_path, ["a | 404"])
+    with ChatServer() as server, pytest.raises(ConnectionError, match="Bearer <redacted>") as told:
+        label(settings_for(server, api_key_env="LABELLER_KEY"), ECOMMERCE, documents, tmp_path / "out")
+    assert server.tokens == {"Bearer a canary"}
+    assert "canary" not in str(told.value)
+
+
 def test_dying_halfway_keeps_what_is_finished_and_goes_on(tmp_path):
     """After some documents everything is a 500: patience is bounded, the rest is listed, a new start goes on."""
     texts = [f"a price {i}" if i != 120 else "a price 120 | 500" for i in range(200)]

@@ -28,6 +28,7 @@ from pretraining_cases import words as pretraining_words
 ROOT = Path(__file__).parents[2]
 ALL = bool(int(os.environ.get("REXBERT_FAULTS", "0")))
 CANARY = "hf_canaryCanaryCanaryCanary012345678"
+PLAIN_CANARY = "a plain canary"
 SMALL = {
     "build_index": ["--products.sample_size", "60"],
     "mine_phrases": ["--texts.1.limit", "1500", "--mining.trees", "10", "--card.noun_phrase_texts", "50"],
@@ -79,7 +80,7 @@ def test_recipes_that_push_keep_the_token_to_themselves(tmp_path):
 
 
 def test_the_key_of_an_endpoint_is_sent_there_and_kept_nowhere(tmp_path):
-    """Curation labels with it; one document is refused with an error that is written down."""
+    """Curation labels with it; one document is refused with an error that repeats it and is written down."""
     pages = [{"text": f"page {i} {'has a price' if i % 3 else 'is a story'}", "domain": "news"} for i in range(12)]
     pages.append({"text": "another price | 413", "domain": "news"})
     (tmp_path / "pages.jsonl").write_text("".join(json.dumps(page) + "\n" for page in pages))
@@ -94,12 +95,12 @@ def test_the_key_of_an_endpoint_is_sent_there_and_kept_nowhere(tmp_path):
         }
         words = [word for name, value in settings.items() for word in (f"--{name}", value)]
         recipe = [sys.executable, str(ROOT / "recipes" / "curate.py"), str(ROOT / "recipes/configs/curate_sample.yaml")]
-        environment = os.environ | {"LABELLER_KEY": CANARY, "HF_HUB_OFFLINE": "0"}
+        environment = os.environ | {"LABELLER_KEY": PLAIN_CANARY, "HF_HUB_OFFLINE": "0"}
         done = subprocess.run([*recipe, *words], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert server.tokens == {f"Bearer {CANARY}"}
-    assert CANARY not in done.stdout + done.stderr
-    assert not holders(tmp_path, CANARY)
+    assert server.tokens == {f"Bearer {PLAIN_CANARY}"}
+    assert PLAIN_CANARY not in done.stdout + done.stderr
+    assert not holders(tmp_path, PLAIN_CANARY)
 
 
 def test_a_token_given_as_a_setting_is_not_written(tmp_path):

@@ -22,7 +22,7 @@ from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, InferenceTimeoutError, OfflineModeIsEnabled
 from huggingface_hub.utils import get_session
 
-from ..hub.run_file import redact
+from ..hub.run_file import REDACTED, redact
 from .answer_cache import RawAnswer
 from .patience import Patience
 
@@ -164,8 +164,8 @@ class Endpoint:
             ) from error
         except (HTTPError, OSError) as error:
             raise ConnectionError(
-                f"endpoint {redact(self.settings.base_url)} cannot be reached ({_short(error)}): start it, or correct "
-                "base_url"
+                f"endpoint {redact(self.settings.base_url)} cannot be reached ({_short(error)[:200]}): start it, or "
+                "correct base_url"
             ) from error
         if status in (401, 403):
             raise ConnectionError(
@@ -190,6 +190,7 @@ class Endpoint:
                 answer = self._once(messages, schema, attempt, dialect)
             except _ERRORS as error:
                 reason, message, status = _describe(error)
+                message = self._without_key(message)
                 self._count(reason)
                 # A 400 may mean the dialect or the question; a dialect that worked once is not at fault.
                 if status in _UNSUPPORTED and not self._dialect_works and dialect + 1 < len(DIALECTS):
@@ -230,6 +231,10 @@ class Endpoint:
             _count_of(usage, "prompt_tokens"),
             _count_of(usage, "completion_tokens"),
         )
+
+    def _without_key(self, message: str) -> str:
+        """A message without the key, whatever it looks like: an endpoint may repeat what it was sent."""
+        return (message.replace(self._key, REDACTED) if self.settings.api_key_env else message)[:200]
 
     def _keep(self, dialect: int) -> None:
         """A dialect that worked is used from now on."""
@@ -294,7 +299,7 @@ def _is_transient(status: int | None) -> bool:
 
 
 def _short(error: Exception) -> str:
-    return redact(" ".join(str(error).split()))[:200] or type(error).__name__
+    return redact(" ".join(str(error).split())) or type(error).__name__
 
 
 def _retry_after(error: Exception) -> float | None:
