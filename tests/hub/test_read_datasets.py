@@ -27,7 +27,7 @@ READERS = {
     "pre-training": lambda name: read_source(SourceSettings(path=name), None)["text"][:],
     "curation": curated,
     "corpus": lambda name: load_corpus(name)["text"][:],
-    "evaluation": lambda name: _loaded(name)["train"]["text"][:],
+    "evaluation": lambda name: _loaded(name, "")["train"]["text"][:],
 }
 
 
