@@ -364,6 +364,8 @@ def test_bad_settings(tmp_path, models):
         ({"datasets": {"medan": "x"}}, r"names the tasks medan; did you mean median\?$"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"max_length": 1}, "max_length must be at least 4"),
+        ({"device": "gpu"}, r"device=gpu cannot be used here \(.+\): leave it out, or name another$"),
+        ({"device": "cuda:99"}, "device=cuda:99 cannot be used here"),
     ):
         with pytest.raises(ValueError, match=message):
             EvaluateSettings(**{"models": models, "tasks": ["toy"], **changes})

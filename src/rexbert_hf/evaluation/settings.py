@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from rexbert_hf.evaluation.judge_settings import JudgeSettings
 from rexbert_hf.evaluation.registry import TASKS, hint, task_names
 from rexbert_hf.evaluation.task import TaskOptions, TaskSource, TuningChanges
@@ -80,6 +82,7 @@ class DataSettings:
             raise ValueError(f"batch_size must be at least 1; got {self.batch_size}")
         if self.max_length is not None and self.max_length < LEAST_TOKENS:
             raise ValueError(f"max_length must be at least {LEAST_TOKENS}; got {self.max_length}")
+        check_device(self.device)
 
     def source(self, task: str) -> TaskSource:
         """Where a task looks.
@@ -116,6 +119,25 @@ class DataSettings:
             keep=keep,
             judge=self.judge,
         )
+
+
+def check_device(name: str | None) -> None:
+    """Refuse a device that is not here before anything has run.
+
+    Args:
+        name: as torch names it; None is whatever there is.
+
+    Raises:
+        ValueError: if torch cannot use it.
+
+    Example:
+        >>> check_device("cpu")
+    """
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device={name} cannot be used here ({reason}): leave it out, or name another") from None
 
 
 @dataclass
