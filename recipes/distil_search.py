@@ -35,7 +35,7 @@ def report(results: dict[str, Any], output_dir: str) -> None:
         print(f"loss {results['first_loss']:.4f} -> {results['last_loss']:.4f} over {results['pairs']} pairs")
     if "test" in results:
         for who, test in (("student", results["test"]), ("teacher", results["teacher_test"])):
-            print(f"test, {who}: " + ", ".join(figure_text(test, name) for name in SHOWN))
+            print(f"test, {who}: " + ", ".join(figure_text(test, name, results["ndcg_gain"]) for name in SHOWN))
         print(f"the student keeps {results['kept_recall@100']:.1%} of its teacher's R@100")
     print(f"model, card and run.json in {output_dir}")
     if "url" in results:

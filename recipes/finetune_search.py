@@ -39,9 +39,9 @@ def report(results: dict[str, Any], output_dir: str) -> None:
         print(f"validation R@100 ({part}): {results['validation_before']:.4f} -> {best:.4f}")
     test = results.get("test") or {}
     if test:
-        print("test: " + ", ".join(figure_text(test, name) for name in SHOWN))
+        print("test: " + ", ".join(figure_text(test, name, results["ndcg_gain"]) for name in SHOWN))
     for cell, figures in results.get("cells", {}).items():
-        print(f"  {cell} (layers x dimensions): {figure_text(figures, 'recall@100')}")
+        print(f"  {cell} (layers x dimensions): {figure_text(figures, 'recall@100', results['ndcg_gain'])}")
     minutes = results["training_seconds"] / 60
     print(f"{results['steps']} steps, {results['epochs']} epochs, {minutes:.1f} minutes of training")
     print(f"model, card and run.json in {output_dir}")

@@ -1,9 +1,11 @@
-"""Compute the loss of a stopped step again, and show which document is at fault.
+"""Compute the loss of a stopped step again, and show which document, or which row of search training, is at fault.
 
     python recipes/replay_batch.py OUTPUT_DIR/nonfinite-step-12-rank-0.safetensors [--model FOLDER] [--documents 5]
+    python recipes/replay_batch.py OUTPUT_DIR/nonfinite-step-12-rank-0.parquet
 
-A run that stops on a loss that is no number, or on a spike (`trainer.spike_factor`), names the file. It and the weights
-beside it are safetensors: opening them runs no code. Without the weights of the step the last checkpoint is taken.
+A run that stops on a loss that is no number, or on a spike (`trainer.spike_factor`), names the file. It holds no
+pickle, and the weights beside it are safetensors: opening them runs no code. Without the weights of the step the last
+checkpoint is taken.
 """
 
 from __future__ import annotations
@@ -28,11 +30,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("batch", type=Path, help="the file that the run named when it stopped")
     parser.add_argument("--model", type=Path, help="weights (default: those of the step, or the last checkpoint)")
-    parser.add_argument("--documents", type=int, default=5, help="documents to show")
+    parser.add_argument("--documents", type=int, default=5, help="documents or rows to show")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     disable_progress_bar()
     tune_cpu()
+    if options.batch.suffix == ".parquet":
+        rows(options)
+    else:
+        documents(options)
+
+
+def documents(options: argparse.Namespace) -> None:
+    """A step of pre-training."""
     found = replay(options.batch, options.model, options.device)
     report(found)
     model = load_model(found.weights).to(options.device).eval()
@@ -42,6 +52,22 @@ def main() -> None:
         tokenizer = None
     for document in found.documents[: options.documents]:
         show(document, tokenizer, model, options.device)
+    print(found.verdict())
+
+
+def rows(options: argparse.Namespace) -> None:
+    """A step of search training."""
+    from rexbert_hf.retrieval.training.faulty_rows import replay_rows
+
+    found = replay_rows(options.batch, options.model, options.device)
+    step = found.step
+    print(f"step {step.step + 1}: the run stopped on a {step.what} of {step.value:.6g}")
+    print(f"weights: {found.weights} ({'the step began with' if found.exact else 'of another step'})")
+    for row in found.rows[: options.documents]:
+        scores = ", ".join(f"{score:.4g}" for score in row.scores)
+        print(f"\nrow {row.number}, label {row.label}: score {scores}; gradient norm {row.gradient_norm:.4g}")
+        for name, text in row.texts.items():
+            print(f"  {name}: {text[:SHOWN_CHARACTERS]!r}")
     print(found.verdict())
 
 

@@ -1,7 +1,8 @@
 """One process of recipes/finetune_search.py, for tests with several: `search_ranks.py OUTPUT OPTIONS`.
 
-OPTIONS is JSON: `words` of the command line; `late`, seconds by which the second process's clock is ahead; and
-`terminate_after`, the step after which it gets a SIGTERM. Each process leaves what it saw in OUTPUT/rank-N.json.
+OPTIONS is JSON: `words` of the command line; `late`, seconds by which the second process's clock is ahead;
+`terminate_after`, the step after which it gets a SIGTERM; and `slow_read`, seconds before it reads the best weights.
+Each process leaves what it saw in OUTPUT/rank-N.json.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import runpy
 import signal
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -32,7 +34,14 @@ def main():
         seen["trainer"] = self
         return stock_step(self, *args, **kwargs)
 
+    stock_load = SearchTrainer._load_from_checkpoint
+
+    def load(self, *args, **kwargs):
+        time.sleep(rank * options.get("slow_read", 0))
+        return stock_load(self, *args, **kwargs)
+
     SearchTrainer.training_step = step
+    SearchTrainer._load_from_checkpoint = load
     SearchTrainer.seconds = property(lambda self: stock_seconds.fget(self) + rank * options.get("late", 0))
     sys.argv = [str(RECIPE), *options["words"], "--output_dir", str(output / "run")]
     try:

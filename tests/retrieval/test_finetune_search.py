@@ -137,11 +137,11 @@ def test_a_stopped_run_goes_on_under_other_logging(tmp_path, monkeypatch):
 
 
 def test_the_best_model_is_the_one_that_stays(tmp_path, monkeypatch):
-    figures = iter([0.1, 0.9, 0.2, 0.3, 0.25, 0.1, 0.1])
+    figures = [0.1, 0.9, 0.2, 0.3, 0.25, 0.1, 0.1]
     kept = {}
 
     def score(self, model, output_path=None, epoch=-1, steps=-1):
-        figure = next(figures)
+        figure = figures.pop(0)
         if figure == 0.9:
             kept.update({name: value.clone() for name, value in model.state_dict().items()})
         return {"validation_recall@100": figure}
@@ -153,14 +153,33 @@ def test_the_best_model_is_the_one_that_stays(tmp_path, monkeypatch):
     monkeypatch.setattr("rexbert_hf.retrieval.training.finetune.SearchEvaluator.__call__", score)
     monkeypatch.setattr("rexbert_hf.retrieval.training.finetune.SearchEvaluator.__init__", init)
     settings = settings_of(
-        tmp_path, trainer__epochs="6", validation__every_epochs="1", validation__patience="2", validation__test="false"
+        tmp_path,
+        trainer__epochs="6",
+        trainer__save_epochs="1",
+        validation__every_epochs="1",
+        validation__patience="2",
+        validation__test="false",
     )
+    with monkeypatch.context() as patch:
+        patch.setattr("rexbert_hf.retrieval.training.finetune.finish", None)
+        with pytest.raises(TypeError, match="not callable"):
+            finetune_search(settings)
+    # Killed between its stop and its end, it takes no further step, and does not validate again.
+    figures[:] = [0.1]  # before training, for the report
     results = finetune_search(settings)
     # Before, then after epochs 1 to 3: .9 is the best, two worse ones stop the run.
     assert [entry["recall@100"] for entry in results["validation"]] == [0.9, 0.2, 0.3]
     assert results["epochs"] == pytest.approx(3, abs=0.2)
+    assert results["resumed_from_step"] == results["steps"]
     weights = SentenceTransformer(str(tmp_path)).state_dict()
     assert all(torch.equal(weights[name], value) for name, value in kept.items())
+    # Finished, it has given its copy of the best model away: the last step's must not take that one's place.
+    (tmp_path / "run.json").unlink()
+    figures[:] = [0.1]
+    with pytest.raises(ValueError, match=r"best is not there.*the best by validation.*another output_dir"):
+        finetune_search(settings)
+    again = SentenceTransformer(str(tmp_path)).state_dict()
+    assert all(torch.equal(again[name], value) for name, value in kept.items())
 
 
 @pytest.mark.parametrize("kind", ["plain", "mined, dropout"])
@@ -234,7 +253,7 @@ def test_a_gradient_that_is_no_number_reaches_no_weight(monkeypatch, tmp_path):
         return model
 
     monkeypatch.setattr("rexbert_hf.retrieval.training.finetune.load_biencoder", load)
-    with pytest.raises(NonFiniteLossError, match="step 0: the gradient's norm is nan"):
+    with pytest.raises(NonFiniteLossError, match="the gradient's norm is nan at step 1"):
         finetune_search(settings_of(tmp_path / "run"))
     ((model, before),) = made
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())

@@ -167,13 +167,13 @@ def test_a_distillation_prints_judged_shares_and_condensed_lists(capsys):
     names = ("recall@10", "recall@100", "ndcg@10")
     test = dict.fromkeys(names, 0.5) | {"judged@10": 0.125, "judged@100": 0.0625}
     test |= {f"condensed_{name}": 0.75 for name in names}
-    results = {"first_loss": None, "test": test, "teacher_test": {**test, "recall@100": 0.625}}
+    results = {"first_loss": None, "test": test, "teacher_test": {**test, "recall@100": 0.625}, "ndcg_gain": "2^rel-1"}
     report({**results, "kept_recall@100": 0.8}, "out")
     said = "recall@10 0.5000 (judged@10 0.1250, condensed 0.7500), recall@100 {} (judged@100 0.0625, condensed 0.7500)"
     student, teacher, kept, *_ = capsys.readouterr().out.splitlines()
     assert student.startswith("test, student: " + said.format("0.5000"))
     assert teacher.startswith("test, teacher: " + said.format("0.6250"))
-    assert student.endswith("ndcg@10 0.5000 (judged@10 0.1250, condensed 0.7500)")
+    assert student.endswith("ndcg@10[2^rel-1] 0.5000 (judged@10 0.1250, condensed 0.7500)")
     assert kept.startswith("the student keeps 80.0%")
 
 

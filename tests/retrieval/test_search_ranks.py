@@ -65,6 +65,13 @@ def test_clocks_that_differ_do_not_part_two_ranks(base, tmp_path):
     assert not second["group"]
 
 
+def test_the_best_weights_stay_until_the_slowest_rank_has_read_them(base, tmp_path):
+    done, (first, second) = two_ranks(tmp_path, base, {}, slow_read=6)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert first["sums"] == second["sums"]
+    assert not (tmp_path / "run" / "best").exists()
+
+
 def test_a_signal_on_one_rank_stops_both_after_the_same_step(base, tmp_path):
     done, (first, second) = two_ranks(tmp_path, base, {"loss.cached": "true"}, terminate_after=2)
     assert "exitcode  : 143" in done.stderr, done.stderr[-3000:]

@@ -21,7 +21,7 @@ from training_cases import (
     weights_of,
 )
 
-from rexbert_hf.training import FaultyStep, LossSpikeError, NonFiniteLossError
+from rexbert_hf.training import CurriculumArguments, FaultyStep, LossSpikeError, NonFiniteLossError
 from rexbert_hf.training.replay import document_losses, replay
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "replay_batch.py"
@@ -30,11 +30,11 @@ NEVER = 63
 BAD_STEP, BAD_MICRO, BAD_DOCUMENT = 8, 1, 2
 
 
-def trainer_with_a_bad_document(folder, **options):
+def trainer_with_a_bad_document(folder, bias=-60.0, **options):
     """In step 9 the labels of one document are a token that cannot be."""
     model = make_model()
     with torch.no_grad():
-        model.decoder.bias[NEVER] = -60.0
+        model.decoder.bias[NEVER] = bias
     chosen = {"spike_factor": 1.3, "spike_window": 10, "save_steps": 3, **options}
     trainer = make_trainer(folder, make_curriculum(steps=(12, 2)), model, **chosen)
     choose = trainer.choose_inputs
@@ -109,7 +109,7 @@ def test_every_kind_of_step_gives_its_loss_again(case, tmp_path):
     def keep_too():
         check()
         if trainer.state.global_step == at:
-            trainer._keep("spike", "loss", trainer._loss_of_step())
+            trainer._keep("spike", "loss", 0.0, float(trainer._step_loss))
 
     trainer.check_finite = keep_too
     trainer.train()
@@ -149,6 +149,33 @@ def test_a_resumed_run_stops_at_the_same_place(stopped, tmp_path):
         second.train()
     assert second.resumed_from_step == 6
     assert str(caught.value).replace(str(tmp_path), "") == message.replace(str(stopped[0]), "")
+
+
+def test_a_run_stops_at_spikes_unless_told_otherwise(tmp_path):
+    """Nothing said of `spike_factor`: three times the median of the last steps."""
+    trainer = trainer_with_a_bad_document(tmp_path, bias=-600.0, spike_factor=CurriculumArguments.spike_factor)
+    with pytest.raises(LossSpikeError, match=r"above 3 times the median .* spike_factor \(null: never\)"):
+        trainer.train()
+
+
+def test_kinds_of_steps_are_watched_apart_and_triplets_not_at_all(tmp_path):
+    """Words and phrases have a median each; the loss of few triplets, and wild, is left out."""
+    trainer = make_neighbor_trainer(tmp_path, make_phases(kind="ahm", weight=0.4))
+    check, seen = trainer.check_finite, []
+
+    def look():
+        mode = trainer.adaptive.modes[0] if trainer.adaptive else ""
+        seen.append((mode, float(trainer._masked_loss), float(trainer._step_loss)))
+        check()
+
+    trainer.check_finite = look
+    trainer.train()
+    kept = trainer.state.stateful_callbacks["LossSpikes"]["losses"]
+    last = trainer.plan.phases[-1].first_step
+    for kind, losses in kept.items():
+        assert losses == pytest.approx([masked for mode, masked, _ in seen[last:] if mode == kind])
+    assert set(kept) == {mode for mode, _, _ in seen[last:]}
+    assert any(whole > masked for _, masked, whole in seen)
 
 
 def test_without_the_factor_the_same_run_goes_on(tmp_path):

@@ -24,11 +24,21 @@ def test_against_the_written_out_median():
     kept: list[float] = []
     expected = []
     for step, loss in enumerate(losses):
-        if len(kept) >= 5 and loss > 2 * statistics.median(kept[-20:]):
+        median = statistics.median(kept[-20:]) if kept else 0.0
+        if len(kept) >= 5 and loss > 2 * median and loss > 1 + median:
             expected.append(step)
         else:
             kept.append(loss)
     assert found == expected == [80, 81]
+
+
+def test_text_known_by_heart_has_no_spikes():
+    """Near a loss of zero, batches differ by multiples of it; a nat above it is a spike there too."""
+    watch = SpikeWatch(window=10)
+    for loss in (0.01, 0.02, 0.01, 0.05, 0.02, 0.3, 0.01, 0.9):
+        assert watch.median_exceeded(loss) is None
+        watch.add(loss)
+    assert watch.median_exceeded(1.03) == pytest.approx(0.02)
 
 
 def test_a_slow_rise_is_none_and_a_phase_starts_anew():
@@ -49,7 +59,28 @@ def test_the_state_comes_back_as_it_was():
     other = SpikeWatch(2.0, window=5)
     other.load_state_dict(watch.state_dict())
     other.enter(0)
-    assert other.state_dict() == watch.state_dict() == {"phase": 0, "losses": [1.1, 0.9, 1.2, 1.3, 0.7]}
+    assert other.state_dict() == watch.state_dict() == {"phase": 0, "losses": {"": [1.1, 0.9, 1.2, 1.3, 0.7]}}
+    other.load_state_dict({"phase": 0, "losses": [1.0, 1.0]})  # of an earlier version, which knew no kinds
+    assert not other.losses
+
+
+def test_steps_of_two_kinds_have_a_median_each():
+    """Phrases masked whole cost four times what words do; a word step that costs as much is a spike."""
+    watch = SpikeWatch(3.0, window=10)
+    for _ in range(6):
+        for kind, loss in (("word", 1.5), ("phrase", 6.0)):
+            watch.enter(0, kind)
+            assert watch.median_exceeded(loss) is None
+            watch.add(loss)
+    watch.enter(0, "word")
+    assert watch.median_exceeded(6.0) == 1.5
+    other = SpikeWatch(3.0, window=10)
+    other.load_state_dict(watch.state_dict())
+    other.enter(0, "phrase")
+    assert other.median_exceeded(6.1) is None
+    assert other.median_exceeded(18.1) == 6.0
+    other.enter(1, "phrase")
+    assert other.median_exceeded(1e9) is None
 
 
 @pytest.mark.parametrize(

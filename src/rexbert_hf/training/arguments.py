@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from rexbert_hf.training.spikes import SpikeWatch
+from rexbert_hf.training.spikes import SPIKE_FACTOR, SpikeWatch
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +32,8 @@ class CurriculumArguments(TrainingArguments):
         eval_mlm_probability: share masked in evaluation, whatever the phase masks.
         eval_position_edges: report held-out accuracy by position too, between these edges.
         measure_mfu: measure the matmul peak at the start and report the share of it that is used.
-        spike_factor: stop when a step's loss is above so many times the running median of its phase; None: never. A
-            loss that is no number always stops.
+        spike_factor: stop when a step's loss is above so many times the running median of its phase, and a nat above
+            it; None: never. A loss that is no number always stops.
         spike_window: steps of that median.
 
     Raises:
@@ -69,7 +69,7 @@ class CurriculumArguments(TrainingArguments):
     eval_mlm_probability: float = 0.15
     eval_position_edges: list[int] | None = None
     measure_mfu: bool = True
-    spike_factor: float | None = None
+    spike_factor: float | None = SPIKE_FACTOR
     spike_window: int = 50
 
     def __post_init__(self) -> None:

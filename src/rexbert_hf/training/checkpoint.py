@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,26 @@ def delete(folder: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
     folder.rename(doomed)
     shutil.rmtree(doomed)
+
+
+def replace(folder: Path, write: Callable[[Path], object]) -> None:
+    """Write a folder under another name and give it its own in one rename; what had the name goes.
+
+    Args:
+        folder: the name.
+        write: given an empty folder.
+    """
+    staged = folder.with_name(STAGING + folder.name)
+    shutil.rmtree(staged, ignore_errors=True)
+    try:
+        staged.mkdir(parents=True)
+        write(staged)
+        if folder.exists():
+            delete(folder)
+        staged.rename(folder)
+    except Exception:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
 
 
 def staging_folder(output_dir: Path, step: int) -> Path:

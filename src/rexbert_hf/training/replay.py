@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -125,7 +125,7 @@ def replay(path: str | Path, model_folder: str | Path | None = None, device: str
     path = Path(path)
     first = FaultyStep.load(path)
     steps, missing = _all_ranks(path, first)
-    weights, exact = _weights(path, first, model_folder)
+    weights, exact = find_weights(path, first, model_folder)
     model = load_model(weights).to(device)
     bad = [name for name, value in model.named_parameters() if not bool(torch.isfinite(value).all())]
     parts: Counter[str] = Counter()
@@ -175,7 +175,27 @@ def _all_ranks(path: Path, first: FaultyStep) -> tuple[list[FaultyStep], list[in
     return steps, missing
 
 
-def _weights(path: Path, step: FaultyStep, given: str | Path | None) -> tuple[Path, bool]:
+class Stopped(Protocol):
+    """A step that stopped a run."""
+
+    step: int
+
+    @property
+    def model_name(self) -> str:
+        """Of the folder with its weights, beside the file."""
+
+
+def find_weights(path: Path, step: Stopped, given: str | Path | None) -> tuple[Path, bool]:
+    """The folder of the weights to take, and whether they are those that the step began with.
+
+    Args:
+        path: of the step's file.
+        step: what was read.
+        given: the user's choice; None for those beside the file, else of the last checkpoint.
+
+    Raises:
+        FileNotFoundError: if there are none.
+    """
     if given is not None:
         return Path(given), Path(given).name == step.model_name
     own = path.with_name(step.model_name)

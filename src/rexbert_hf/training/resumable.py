@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Trainer
+from transformers import Trainer, TrainerState
+from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging as hf_logging
 
 from rexbert_hf.training import checkpoint as ckpt
@@ -81,6 +82,19 @@ class ResumableTrainer(Trainer):
             raise ValueError(f"{self.output_dir} holds a run (step {found.step}): choose another output_dir")
         self._check_plan(found)
         return found
+
+    def take_over(self, found: ckpt.Checkpoint) -> TrainOutput:
+        """Stand where a run that stopped early ended: the stock loop would take one more step before it looked.
+
+        Args:
+            found: the checkpoint of its last step.
+        """
+        logger.info("%s is where this run stopped early: no step is left", found.path)
+        self.state = TrainerState.load_from_json(str(found.path / "trainer_state.json"))
+        self.state.is_local_process_zero = self.is_local_process_zero()
+        self.state.is_world_process_zero = self.is_world_process_zero()
+        self._load_from_checkpoint(str(found.path))
+        return TrainOutput(self.state.global_step, float("nan"), {})
 
     def _check_ranks(self, found: ckpt.Checkpoint | None) -> None:
         """All ranks must see the same checkpoint: on disks of their own some would go on, and some begin."""

@@ -122,6 +122,7 @@ class CurriculumTrainer(WatchedTrainer):
         self._counts: Counter[str] = Counter()
         self._micro = 0
         self._step_loss: torch.Tensor | None = None
+        self._masked_loss: torch.Tensor | None = None
         self._grad_norm: torch.Tensor | float | None = None
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
@@ -144,6 +145,8 @@ class CurriculumTrainer(WatchedTrainer):
         self.resumed_from_step = found.step if found else None
         if found:  # a run with no step left enters no phase, and is saved and evaluated all the same
             self._set_rope_theta(found.step - 1)
+            if found.step < self.plan.total_steps and self.is_finished(found):
+                return self.take_over(found)
         if self.args.device.type == "cpu":
             tune_cpu()
         with StopSignal() as self._stop:
@@ -246,7 +249,7 @@ class CurriculumTrainer(WatchedTrainer):
         self._stats = [batch.pop(STATS, {}) for batch in batches]
         self._batches = batches = self.choose_inputs(batches)
         self._stats = [self.computed(stats) for stats in self._stats]
-        self._micro, self._step_loss, self._grad_norm = 0, None, None
+        self._micro, self._step_loss, self._masked_loss, self._grad_norm = 0, None, None, None
         self._count_step()
         return batches, torch.tensor(max(1, self._counts["loss.mlm"]), device=device)
 
@@ -309,6 +312,7 @@ class CurriculumTrainer(WatchedTrainer):
             loss, masked = torch.stack([*shares.values()]).sum(), shares.get(name, loss)
         if getattr(outputs, "correct", None) is not None:
             self.meter.add_correct(outputs.correct)
+        self._masked_loss = masked.detach() if self._masked_loss is None else self._masked_loss + masked.detach()
         return loss, masked, outputs
 
     def _shares(self, parts: Mapping[str, tuple[torch.Tensor, Any]]) -> dict[str, torch.Tensor]:

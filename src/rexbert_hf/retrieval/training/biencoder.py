@@ -10,7 +10,6 @@ import copy
 import hashlib
 import json
 import logging
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from rexbert_hf.data.vocabulary import special_ids, train_tokenizer
 from rexbert_hf.hub import resolve, resolve_model
+from rexbert_hf.hub.left_over import temporary_folder
 from rexbert_hf.models import SIZES, RexBertConfig, RexBertModel
 from rexbert_hf.retrieval.training.dssm import DSSM
 from rexbert_hf.retrieval.training.grid_submodel import cut_biencoder
@@ -259,7 +259,7 @@ def wrap_encoder(
         max_tokens: longer texts are cut.
     """
     # Transformer reads folders only; the round trip is through safetensors, so bit for bit.
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         encoder.save_pretrained(folder)  # type: ignore[operator]
         tokenizer.save_pretrained(folder)
         module = _transformer(folder, max_tokens, {})

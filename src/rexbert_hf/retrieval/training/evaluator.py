@@ -164,19 +164,22 @@ def search_metrics(
     return found
 
 
-def figure_text(figures: Mapping[str, float], name: str) -> str:
+def figure_text(figures: Mapping[str, float], name: str, gain: str) -> str:
     """A figure as it is printed: with the share of the results that anybody judged, and that of the condensed list.
 
     Args:
         figures: means of `search_metrics`.
         name: recall@K or ndcg@K.
+        gain: what a grade is worth (`gain_name`); nDCG has it in its name.
 
     Example:
-        >>> figure_text({"recall@10": 0.5, "judged@10": 0.125, "condensed_recall@10": 0.75}, "recall@10")
-        'recall@10 0.5000 (judged@10 0.1250, condensed 0.7500)'
+        >>> figures = {"ndcg@10": 0.5, "judged@10": 0.125, "condensed_ndcg@10": 0.75}
+        >>> figure_text(figures, "ndcg@10", "2^(rel-1)-1")
+        'ndcg@10[2^(rel-1)-1] 0.5000 (judged@10 0.1250, condensed 0.7500)'
     """
-    judged = f"judged@{name.rpartition('@')[2]}"
-    return f"{name} {figures[name]:.4f} ({judged} {figures[judged]:.4f}, condensed {figures[f'condensed_{name}']:.4f})"
+    judged, called = f"judged@{name.rpartition('@')[2]}", f"{name}[{gain}]" if name.startswith("ndcg") else name
+    condensed = figures[f"condensed_{name}"]
+    return f"{called} {figures[name]:.4f} ({judged} {figures[judged]:.4f}, condensed {condensed:.4f})"
 
 
 def gain_name(judged: Judgements) -> str:

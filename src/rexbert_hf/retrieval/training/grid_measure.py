@@ -7,7 +7,6 @@ once for all cells.
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
+from rexbert_hf.hub.left_over import temporary_folder
 from rexbert_hf.retrieval.serving.latency import Latency, measure_latency
 from rexbert_hf.retrieval.serving.query_model import encode
 from rexbert_hf.retrieval.training.grid_evaluator import Cell, GridEvaluator, cell_name, means_of, unit
@@ -145,7 +145,7 @@ def _depth(
     from rexbert_hf.retrieval.serving.onnx_encoder import OnnxEncoder
     from rexbert_hf.retrieval.serving.onnx_export import GRAPHS, export_onnx
 
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         export_onnx(cut, folder, (runtime,), texts=texts[:64], fused=fused)
         encoder = OnnxEncoder(folder, runtime, threads=threads)
         latency = measure_latency(_one(encoder.encode_query), texts, repeats)

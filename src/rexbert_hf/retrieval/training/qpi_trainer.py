@@ -7,7 +7,6 @@ where an uninterrupted one does. The best weights lie in `best/`; they are writt
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from rexbert_hf.masking import QueryProductCollator, QueryProductRelevanceCollat
 from rexbert_hf.masking.query_product import PairCollator
 from rexbert_hf.retrieval.training.qpi_settings import KINDS, EarlyStopping
 from rexbert_hf.training import Checkpoint, CurriculumTrainer
+from rexbert_hf.training.checkpoint import replace
 from rexbert_hf.training.heldout import accepts_flat, held_out_pieces, length_batches, predict_masked
 
 logger = logging.getLogger(__name__)
@@ -201,23 +201,27 @@ class PairTrainer(CurriculumTrainer):
     def _keep_best(self, step: int) -> None:
         if not self.args.should_save:
             return
-        folder = self.output_dir / BEST
-        staging = self.output_dir / f".{BEST}-partial"
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
         model = self.accelerator.unwrap_model(self.model)
         tied = set(getattr(model, "all_tied_weights_keys", ()) or ())
         weights = {name: value.contiguous() for name, value in model.state_dict().items() if name not in tied}
-        save_file(weights, staging / "model.safetensors", metadata={"step": str(step)})
-        shutil.rmtree(folder, ignore_errors=True)
-        staging.rename(folder)
+        about = {"step": str(step)}
+        replace(self.output_dir / BEST, lambda folder: save_file(weights, folder / "model.safetensors", metadata=about))
 
     def restore_best(self) -> int | None:
-        """Put the best weights into the model; the step they are of, or None where nothing was kept."""
+        """Put the best weights into the model; the step they are of, or None where nothing was kept.
+
+        Raises:
+            ValueError: if they were kept, and are gone.
+        """
         path = Path(self.output_dir) / BEST / "model.safetensors"
         step = self.known["best_step"]
-        if self.known["best"] is None or not path.exists():
+        if self.known["best"] is None:
             return None
+        if not path.exists():
+            raise ValueError(
+                f"{path} is not there, with the weights of step {step}, the best by evaluation: train again in another "
+                "output_dir, or delete this one"
+            )
         model = self.accelerator.unwrap_model(self.model)
         model.load_state_dict(load_file(path, device=str(self.args.device)), strict=False)
         return int(step)
@@ -286,8 +290,5 @@ class _StopCallback(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Check at multiples of `every_steps`, and at the last step."""
-        if self.trainer.known["stopped_at"] is not None:  # a run that was killed between its stop and its end
-            control.should_training_stop = True
-            return
         if self.trainer.is_due(state.global_step):
             self.trainer.check_best(state.global_step, control)

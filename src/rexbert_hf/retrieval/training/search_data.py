@@ -217,6 +217,7 @@ def load_search_data(settings: SearchDataSettings) -> SearchData:
     kept: list[tuple[int, int, float]] = []
     aside = array("q")
     split, held_out = QuerySplit(settings.held_out, settings.split_rule), dict[str, int]()
+    torn = dict[str, int]()
     bad = {"an empty query": 0, "an unknown product": 0, "no label or relevance": 0}
     grades = _grades(rows)
     named = rows["split"][:] if "split" in rows.column_names else [None] * len(rows)
@@ -238,7 +239,13 @@ def load_search_data(settings: SearchDataSettings) -> SearchData:
             queries.append(text)
         kept.append((index, number[product_id], grade))
         known = held_out.get(form, TRAIN)
-        held_out[form] = split.further(known, text) if own is None else max(known, _split_number(own))
+        number_of = None if own is None else _split_number(own, f"{settings.pairs}, row {row}")
+        if number_of is not None and form in held_out and number_of != known:
+            torn[form] = row
+        held_out[form] = split.further(known, text) if number_of is None else max(known, number_of)
+    if torn:
+        told = "%s: %d queries stand in two splits, as that of row %d: all their pairs go to the one held out further"
+        logger.warning(told, settings.pairs, len(torn), next(iter(torn.values())))
     for reason, count in bad.items():
         if count:
             logger.warning("%d of %d pairs have %s and are left out", count, len(rows), reason)
@@ -269,9 +276,9 @@ def text_groups(texts: Sequence[str]) -> np.ndarray:
     return np.array([seen.setdefault(normalize_text(text), len(seen)) for text in texts], dtype=np.int64)
 
 
-def _split_number(name: str) -> int:
+def _split_number(name: str, where: str) -> int:
     if name not in SPLITS:
-        raise ValueError(f"pairs have the split '{name}': use {', '.join(SPLITS)}, or set data.pair_columns without")
+        raise ValueError(f"{where}: the split '{name}': use {', '.join(SPLITS)}, or set data.pair_columns without")
     return SPLITS.index(name)
 
 

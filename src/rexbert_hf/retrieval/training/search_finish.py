@@ -12,7 +12,8 @@ from typing import Any
 from sentence_transformers import SentenceTransformer
 
 from rexbert_hf.hub import read_run, write_card, write_run
-from rexbert_hf.hub.run_file import plain, redact
+from rexbert_hf.hub.redaction import redact
+from rexbert_hf.hub.run_file import plain
 from rexbert_hf.models import RexBertModel, to_modernbert
 from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings, find_base, model_fingerprint
 from rexbert_hf.retrieval.training.dssm import fold_dssm

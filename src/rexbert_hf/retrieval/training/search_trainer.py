@@ -8,9 +8,8 @@ with `max_minutes` the schedule follows the clock, and then it does not.
 from __future__ import annotations
 
 import logging
-import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from rexbert_hf.retrieval.training.faulty_rows import FaultyRows
+from rexbert_hf.retrieval.training.search_batches import Rows
 from rexbert_hf.training import checkpoint as ckpt
 from rexbert_hf.training.arguments import stay_on_one_gpu
 from rexbert_hf.training.interruption import SIGNALS, StopSignal, TrainingInterrupted
@@ -79,7 +80,7 @@ class StepTrainer(ResumableTrainer):
             args=args,
             train_dataset=Dataset.from_dict({"step": list(range(args.max_steps))}),
             data_collator=collator,
-            callbacks=[_Finite(), _Clock(self)],
+            callbacks=[_Finite(self), _Clock(self)],
             **{"loss": loss, **options},
         )
 
@@ -147,12 +148,43 @@ class StepTrainer(ResumableTrainer):
         seed_generators(self.args.seed, self.state.global_step, self.args.process_index)
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not bool(torch.isfinite(loss)):
-            raise NonFiniteLossError(
-                f"step {self.state.global_step}: the loss is {float(loss)}: lower the learning rate"
-            )
+            raise self.stopped("loss", float(loss))
         if self.args.world_size > 1:
             self._agreed = self._agree()
         return loss
+
+    def stopped(self, what: str, value: float) -> NonFiniteLossError:
+        """Keep this step's rows and the weights that it began with; the error that says where they are.
+
+        Args:
+            what: "loss" or "gradient's norm".
+            value: of it.
+        """
+        step, rank = self.state.global_step, self.args.process_index
+        try:
+            kept = f"its rows are in {self._keep(what, value)} (recipes/replay_batch.py shows which are at fault)"
+        except Exception as error:  # a full disk must not hide what went wrong first
+            kept = f"its rows could not be written to {self.output_dir} ({error})"
+        place = f"at step {step + 1}" + (f" of rank {rank}" if self.args.world_size > 1 else "")
+        return NonFiniteLossError(
+            f"the {what} is {value} {place}, the weights are those of the step before: {kept}; lower the "
+            "learning rate, or look at the rows"
+        )
+
+    def _keep(self, what: str, value: float) -> Path:
+        step, args = self.state.global_step, self.args
+        rows = self.steps[step * args.world_size + args.process_index]
+        columns, label = (rows.columns, rows.label.tolist()) if isinstance(rows, Rows) else (rows, rows.pop("label"))
+        faulty = FaultyRows(columns, label, what, value, step, args.seed, args.process_index, args.bf16)
+        path = self.output_dir / faulty.file_name
+        try:
+            faulty.save(path)
+        except Exception:
+            path.unlink(missing_ok=True)
+            raise
+        if args.should_save:
+            ckpt.replace(self.output_dir / faulty.model_name, lambda folder: self._save(str(folder)))
+        return path
 
     def _agree(self) -> tuple[float, int]:
         """The first rank's seconds and any rank's signal; every rank calls it once a step."""
@@ -160,6 +192,14 @@ class StepTrainer(ResumableTrainer):
         received = [float(self._stop.received == signum) for signum in SIGNALS]
         first, *ranks = self.sum_over_ranks([seconds, *received])
         return first, next((signum for signum, count in zip(SIGNALS, ranks, strict=True) if count), 0)
+
+    def is_finished(self, found: ckpt.Checkpoint) -> bool:
+        """Whether a run stopped at a checkpoint before its last step, for a reason that lies in the checkpoint.
+
+        Args:
+            found: a complete checkpoint of this run.
+        """
+        return False
 
     def train(self, **kwargs: Any) -> Any:  # type: ignore[override]
         """Train to the end, or on from the last complete checkpoint.
@@ -174,6 +214,8 @@ class StepTrainer(ResumableTrainer):
         found = self.find_checkpoint(None)
         if found is not None:
             self.resumed_from_step, self.seconds_before = found.step, float(found.info.get("seconds", 0.0))
+            if self.is_finished(found):
+                return self.take_over(found)
         self._started = time.monotonic()
         with self._stop:
             result = super().train(resume_from_checkpoint=str(found.path) if found else None, **kwargs)
@@ -211,14 +253,37 @@ class SearchTrainer(StepTrainer, SentenceTransformerTrainer):
 
     def __init__(self, *args: Any, patience: int | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.add_callback(_Choice(self, patience))
+        self.patience = patience
+        self.add_callback(_Choice(self))
 
-    def history(self) -> list[tuple[int, float]]:
-        """Step and main figure of every validation so far."""
+    def history(self, state: TrainerState | None = None) -> list[tuple[int, float]]:
+        """Step and main figure of every validation so far.
+
+        Args:
+            state: of a checkpoint; None for the trainer's own.
+        """
         if self.evaluator is None:
             return []
-        name = f"eval_{self.evaluator.primary_metric}"
-        return [(int(entry["step"]), entry[name]) for entry in self.state.log_history if name in entry]
+        name, log = f"eval_{self.evaluator.primary_metric}", (state or self.state).log_history
+        return [(int(entry["step"]), entry[name]) for entry in log if name in entry]
+
+    def is_exhausted(self, figures: Sequence[float]) -> bool:
+        """Whether the best of these figures is as many validations back as `patience` allows.
+
+        Args:
+            figures: of all validations so far.
+        """
+        return self.patience is not None and len(figures) - 1 - int(np.argmax(figures)) >= self.patience
+
+    def is_finished(self, found: ckpt.Checkpoint) -> bool:
+        """As `StepTrainer.is_finished`: a run that stopped for want of a better model was saved after that validation.
+
+        Args:
+            found: a complete checkpoint of this run.
+        """
+        state = TrainerState.load_from_json(str(found.path / "trainer_state.json"))
+        figures = [figure for _, figure in self.history(state)]
+        return bool(figures) and self.is_exhausted(figures)
 
     def train_to_best(self, epoch_steps: int) -> dict[str, Any]:
         """Train, and take the weights with the best validation figure; what `run.json` says of the training.
@@ -243,23 +308,34 @@ class SearchTrainer(StepTrainer, SentenceTransformerTrainer):
         }
 
     def load_best(self) -> None:
-        """Take the weights with the best validation figure, where there was any validation."""
+        """Take the weights with the best validation figure, where there was any validation.
+
+        Raises:
+            ValueError: if they are gone, as they are once a run is finished, and those at hand are others.
+        """
         self.accelerator.wait_for_everyone()  # the first process writes them
-        if (self.output_dir / BEST).is_dir() and self.history():
+        history = self.history()
+        if (self.output_dir / BEST).is_dir() and history:
             self._load_from_checkpoint(str(self.output_dir / BEST))
+        elif history and (best := max(history, key=lambda entry: entry[1])[0]) != self.state.global_step:
+            raise ValueError(
+                f"{self.output_dir / BEST} is not there, with the weights of step {best}, the best by validation: "
+                "train again in another output_dir, or delete this one (its model stays as it is)"
+            )
+        self.accelerator.wait_for_everyone()  # and it removes them when it finishes the run
 
 
 class _Finite(TrainerCallback):
     """Stops before an optimizer step whose gradient is no number: the weights, and every checkpoint, would be none."""
 
+    def __init__(self, trainer: StepTrainer) -> None:
+        self.trainer = trainer
+
     def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         gradients = [weight.grad for weight in kwargs["model"].parameters() if weight.grad is not None]
         norm = float(nn.utils.get_total_norm(gradients))
         if not np.isfinite(norm):
-            raise NonFiniteLossError(
-                f"step {state.global_step}: the gradient's norm is {norm}, the weights are those of the step before: "
-                "lower the learning rate"
-            )
+            raise self.trainer.stopped("gradient's norm", norm)
 
 
 class _Clock(TrainerCallback):
@@ -281,8 +357,8 @@ class _Clock(TrainerCallback):
 class _Choice(TrainerCallback):
     """Keeps the best model on disk and stops where none gets better; what was is read from the log of the run."""
 
-    def __init__(self, trainer: SearchTrainer, patience: int | None) -> None:
-        self.trainer, self.patience = trainer, patience
+    def __init__(self, trainer: SearchTrainer) -> None:
+        self.trainer = trainer
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         figures = [figure for _, figure in self.trainer.history()]
@@ -290,15 +366,7 @@ class _Choice(TrainerCallback):
             return
         if len(figures) == 1 or figures[-1] > max(figures[:-1]):
             if state.is_world_process_zero:
-                self._keep(self.trainer.output_dir)
-        elif self.patience is not None and len(figures) - 1 - int(np.argmax(figures)) >= self.patience:
-            logger.info("no better validation figure for %d times: stopping", self.patience)
+                ckpt.replace(self.trainer.output_dir / BEST, lambda folder: self.trainer._save(str(folder)))
+        elif self.trainer.is_exhausted(figures):
+            logger.info("no better validation figure for %d times: stopping", self.trainer.patience)
             control.should_training_stop = True
-
-    def _keep(self, output: Path) -> None:
-        staged = ckpt.staging_folder(output, 0).with_name(f"{ckpt.STAGING}{BEST}")
-        shutil.rmtree(staged, ignore_errors=True)
-        self.trainer._save(str(staged))
-        if (output / BEST).exists():
-            ckpt.delete(output / BEST)
-        staged.rename(output / BEST)
