@@ -103,14 +103,56 @@ def test_the_key_of_an_endpoint_is_sent_there_and_kept_nowhere(tmp_path):
     assert not holders(tmp_path, PLAIN_CANARY)
 
 
+MISPLACED = {
+    "the name of a variable": (
+        "curate",
+        "label.endpoint",
+        "{base_url: 'http://localhost:9', model: m, api_key_env: X}",
+    ),
+    "an address": ("pretrain", "sources.x.path", "https://me:X@host.invalid/x.csv"),
+    "a model": ("pretrain", "model.init_from", "X"),
+    "a mistyped key": ("build_index", "X", "1"),
+    "a mistyped list item": ("pretrain", "sources.X.path", "x.csv"),
+    "a number": ("build_index", "products.sample_size", "X"),
+    "a file": ("build_index", "products.path", "/none/X.csv"),
+    "a data set": ("mine_phrases", "texts.0.dataset", "tester/X"),
+    "an encoder": ("finetune_search", "model.base", "https://me:X@host.invalid/model"),
+    "a config": ("evaluate", "", "X.yaml"),
+}
+
+
+@pytest.mark.parametrize("what", list(MISPLACED) if ALL else list(MISPLACED)[:4])
+def test_a_token_in_a_wrong_place_is_not_repeated(tmp_path, what):
+    """Neither by the error nor by what is logged on the way to it, nor with REXBERT_DEBUG in the traceback."""
+    recipe, key, value = MISPLACED[what]
+    extra = ["--label.kind", "llm"] if recipe == "curate" else []
+    key, value = key.replace("X", CANARY), value.replace("X", CANARY)
+    words = [str(ROOT / "recipes" / f"{recipe}.py"), *([f"--{key}", value] if key else [value]), *extra]
+    for debug in ("0", "1") if ALL else ("0",):
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "REXBERT_DEBUG": debug}
+        done = subprocess.run(
+            [sys.executable, *words, "--output_dir", str(tmp_path / "out")],
+            env=environment, cwd=tmp_path, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode in (1, 2), done.stderr[-3000:]
+        assert debug == "1" or "error: " in done.stderr.splitlines()[-1], done.stderr[-3000:]
+        assert CANARY not in done.stdout + done.stderr
+        assert not holders(tmp_path, CANARY)
+
+
 def test_a_token_given_as_a_setting_is_not_written(tmp_path):
     """Even where it does not belong."""
     from rexbert_hf.hub import write_card, write_run
 
     config = {"sources": [{"url": f"https://user:{CANARY}@host/x"}], "note": f"use {CANARY}", "hub_token": CANARY}
-    write_run(tmp_path, config=config, results={"command": f"--token {CANARY}"})
+    secret = "Zq7Xw9Lm2Kp4Rt6Vb8Nc"
+    others = [f"ghp_{secret}", f"github_pat_{secret}_{secret}", f"glpat-{secret}", f"sk-{secret}", f"HF_TOKEN={secret}"]
+    others += [f"Authorization: Bearer {secret}", f"https://u:p/{secret}@host", f"--api_key -{secret}"]
+    config |= {"others": others, f"hf_{secret}": 1, f"sk-{secret}": 2}
+    write_run(tmp_path, config=config, results={"command": f"--token {CANARY}", "told": dict.fromkeys(others, 1)})
     write_card(tmp_path)
     assert not holders(tmp_path, CANARY)
+    assert not holders(tmp_path, secret)
 
 
 class _Qdrant(BaseHTTPRequestHandler):

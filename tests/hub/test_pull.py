@@ -92,6 +92,24 @@ def test_unknown_names_say_what_there_is(hub: HubServer, repo: str, tmp_path: Pa
         pull(hub, "tester/a--b", tmp_path)
 
 
+def test_a_folder_of_nearly_that_name_is_named_before_the_hub_is_asked(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """A mistyped folder looks like a name on the Hub, which may take a minute not to answer."""
+    (tmp_path / "output" / "search").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no such repository; .*; did you mean output/search\?$"):
+        pull(hub, "output/saerch", tmp_path / "cache")
+    (message,) = [record.getMessage() for record in caplog.records if "did you mean" in record.getMessage()]
+    assert message.startswith("there is no folder output/saerch, so the Hub is asked for it")
+    with pytest.raises(FileNotFoundError, match=r"does not exist; did you mean output/search\?$"):
+        resolve("./output/saerch")
+    caplog.clear()
+    with pytest.raises(FileNotFoundError, match=r"no such repository; .*private$"):
+        pull(hub, "output/another", tmp_path / "cache")
+    assert "did you mean" not in caplog.text
+
+
 def test_a_hub_in_trouble_is_asked_again_and_then_named(hub: HubServer, repo: str, tmp_path: Path):
     hub.fail(status=503, path="/api/models/")
     pull(hub, repo, tmp_path)

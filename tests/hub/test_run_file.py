@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from rexbert_hf.hub import git_commit, read_run, redact, write_run
-from rexbert_hf.hub.run_file import REDACTED, portable, write_whole
+from rexbert_hf.hub.redaction import REDACTED
+from rexbert_hf.hub.run_file import portable, write_whole
 
 TOKEN = "hf_" + "Ab1" * 10
 

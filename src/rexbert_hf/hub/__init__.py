@@ -7,7 +7,8 @@ from .plots import loss_plot
 from .pull import resolve, resolve_model
 from .push import push_dataset, push_run
 from .readme import merge_card, split_card
-from .run_file import git_commit, hardware, read_run, redact, versions, write_run
+from .redaction import redact
+from .run_file import git_commit, hardware, read_run, versions, write_run
 
 __all__ = [
     "card_of_run",

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from .card import write_card
 from .push import push_run
+from .redaction import redact_logs
 
 logger = logging.getLogger("rexbert_hf.hub")
 
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     card.add_argument("folder")
     card.add_argument("--repo_id")
     options = parser.parse_args(arguments)
+    redact_logs()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         if options.command == "push":

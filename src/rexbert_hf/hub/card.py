@@ -15,9 +15,10 @@ import yaml
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from .evaluated import slug, with_evaluation
+from .evaluated import BESIDE, slug, with_evaluation
 from .readme import BEGIN, END, MASKED, merge_card, split_card
-from .run_file import RUN_FILE, plain, portable, read_run, redact, write_whole
+from .redaction import redact
+from .run_file import RUN_FILE, plain, portable, read_run, write_whole
 
 LOSS_PLOT = "loss.png"
 _HERE = "path/to/this/folder"
@@ -135,6 +136,8 @@ def render_model_card(run: Mapping[str, Any], template: str | None = None, **fie
     run = portable(redact(plain(run)), given["folder"])
     results = run.get("results") or {}
     phases = [phase for phase in results.get("phases") or [] if isinstance(phase, Mapping)]
+    metrics = [m for m in results.get("metrics") or [] if isinstance(m, Mapping) and "metric_value" in m]
+    peers = list(dict.fromkeys(peer for metric in metrics for peer in metric.get(BESIDE) or {}))
     unnamed = "RexBERT model" if "rexbert" in given["tags"] else "Model"
     name = given["model_name"] or (given["repo_id"] or unnamed).split("/")[-1]
     values = {
@@ -147,10 +150,9 @@ def render_model_card(run: Mapping[str, Any], template: str | None = None, **fie
         "metadata": _model_metadata(run, results, phases, name, given),
         "phase_table": _phase_table([*_earlier_phases(results), *phases]),
         "metrics": [
-            {**m, "over_seeds": _over_seeds(m)}
-            for m in results.get("metrics") or []
-            if isinstance(m, Mapping) and "metric_value" in m
+            {**m, "over_seeds": _over_seeds(m), "of_peers": [_of_peer(m, peer) for peer in peers]} for m in metrics
         ],
+        "peers": peers,
         "evaluated": results.get("evaluated") or [],
         "data": [source for source in run.get("data") or [] if isinstance(source, Mapping)],
         "languages": [found for found in results.get("languages") or [] if isinstance(found, Mapping)],
@@ -298,7 +300,7 @@ def _eval_results(
             named: dict[str, Any] = (
                 {} if metric.get("dataset_config") else {"dataset_config": slug(str(metric.get("dataset_name")))}
             )
-            found.append(EvalResult(**metric, **named))
+            found.append(EvalResult(**{key: value for key, value in metric.items() if key != BESIDE}, **named))
         except TypeError as error:
             message = f"results.metrics has an entry that is not a huggingface_hub.EvalResult: {error}"
             raise ValueError(message) from None
@@ -343,6 +345,12 @@ def _over_seeds(metric: Mapping[str, Any]) -> str:
     told = metric.get("metric_args") or {}
     spread = f", +- {told['spread_over_seeds']}" if "spread_over_seeds" in told else ""
     return f"{told['seeds']}{spread}" if "seeds" in told else ""
+
+
+def _of_peer(metric: Mapping[str, Any], peer: str) -> str:
+    """Another model's figure, with a star where the difference is real; empty where it has none."""
+    told = (metric.get(BESIDE) or {}).get(peer)
+    return f"{_cell(told['value'])}{'*' if told.get('real') else ''}" if told else ""
 
 
 def _total(phases: Sequence[Mapping[str, Any]], key: str) -> float | None:

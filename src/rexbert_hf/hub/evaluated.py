@@ -22,7 +22,10 @@ logger = logging.getLogger(__name__)
 EVALUATION_FILE = "evaluation.json"
 """In a model's folder: what an evaluation measured after the run (`recipes/evaluate.py --update_cards`)."""
 
-_READ = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.py", "*.model", "*.spm", "*.jinja")
+BESIDE = "beside"
+"""In an entry of the file: figures of other models on the same test examples, and whether they differ beyond chance."""
+
+_READ = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.py", "*.model", "*.spm", "*.tiktoken", "*.jinja")
 _NOT_READ = (
     *("run.json", "results.json", EVALUATION_FILE, "trainer_state.json", "report.json"),
     *("optimizer*.bin", "training_args.bin", "requirements.txt"),
@@ -50,15 +53,34 @@ def model_files(folder: Path) -> list[Path]:
 
     Args:
         folder: of the model.
+
+    Raises:
+        ValueError: if `modules.json` cannot be read, or names a folder outside.
     """
-    inside = [path for path in folder.iterdir() if path.is_dir() and re.match(r"(query_|document_)?\d+_", path.name)]
-    files = [path for place in (folder, *inside) for path in place.iterdir() if path.is_file()]
+    named = [path for path in folder.iterdir() if path.is_dir() and re.match(r"(\w+_)?\d+_", path.name)]
+    places = dict.fromkeys([*named, *_module_folders(folder)])
+    files = {path for place in places for path in place.rglob("*")} | set(folder.iterdir())
     return sorted(
         path
         for path in files
-        if any(fnmatch.fnmatch(path.name, pattern) for pattern in _READ)
+        if path.is_file()
+        and any(fnmatch.fnmatch(path.name, pattern) for pattern in _READ)
         and not any(fnmatch.fnmatch(path.name, pattern) for pattern in _NOT_READ)
     )
+
+
+def _module_folders(folder: Path) -> list[Path]:
+    """Where sentence-transformers finds a model's modules: whatever folders `modules.json` names."""
+    path = folder / "modules.json"
+    if not path.is_file():
+        return []
+    try:
+        names = [str(module.get("path", "")) for module in json.loads(path.read_text(encoding="utf-8"))]
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); save the model again") from None
+    if outside := next((name for name in names if not (folder / name).resolve().is_relative_to(folder.resolve())), ""):
+        raise ValueError(f"{path}: the module {outside!r} lies outside the model's folder: save the model again")
+    return [folder / name for name in names if Path(name).parts and (folder / name).is_dir()]
 
 
 def files_key(folder: Path) -> str:

@@ -8,6 +8,7 @@ was checked, so that a call that fails or is killed between a download and its c
 from __future__ import annotations
 
 import contextlib
+import difflib
 import hashlib
 import logging
 import os
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 """Weights, configurations and tokenizers."""
+TOKENIZER_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+"""Tokenizers and configurations, without weights."""
 OTHER_FORMS = ("onnx/*", "openvino/*", "modernbert/*")
 """Sub-folders that hold the same weights again."""
 CHECKED = ".checked"
@@ -75,9 +78,12 @@ def resolve(
         return path
     if path.exists():
         raise NotADirectoryError(f"{path} is a file: give its folder")
-    name = os.fspath(path_or_repo)
+    name, near = os.fspath(path_or_repo), _near(path)
+    meant = f"; did you mean {near}?" if near else ""
     if name.startswith((".", "~", os.sep)) or name.count("/") > 1 or "\\" in name:
-        raise FileNotFoundError(f"{path} does not exist")
+        raise FileNotFoundError(f"{path} does not exist{meant}")
+    if near:  # a Hub that cannot be reached is asked for a minute
+        logger.warning("there is no folder %s, so the Hub is asked for it%s", name, meant)
     cache = Path(cache_dir or constants.HF_HUB_CACHE)
     folder = cache / f"{repo_type}s--{name.replace('/', '--')}"
     known = _blobs(folder)
@@ -101,13 +107,10 @@ def resolve(
         _remove_damaged(folder, _blobs(folder) - known, name)
         wanted = f"{repo_type} {name}{f' at {revision}' if revision else ''}"
         what = f"cannot get {wanted} from {endpoint or constants.ENDPOINT}"
-        remedy = "check the name (there is no folder of that name either), or log in if it is private"
-        if any(isinstance(cause, RevisionNotFoundError) for cause in chain(error)):
-            remedy = f"it has {_revisions(HfApi(endpoint=endpoint, token=token), name, repo_type)}"
-        explained = explain(error, what, remedy)
+        explained = explain(error, what, _remedy(error, HfApi(endpoint=endpoint, token=token), name, repo_type))
         if explained is None:
             raise
-        raise explained from None
+        raise type(explained)(f"{explained}{meant}") from None
     _check_hashes(folder, _blobs_of(Path(found)), name)
     return Path(found)
 
@@ -134,10 +137,22 @@ def resolve_model(
     return resolve(path_or_repo, revision, [*wanted, "pytorch_model*.bin"], **options)
 
 
-def _revisions(api: HfApi, name: str, repo_type: str) -> str:
+def _near(path: Path) -> Path | None:
+    """A folder beside, of nearly this name."""
+    try:
+        beside = [other.name for other in path.parent.iterdir() if other.is_dir()]
+    except OSError:  # there is none, or it may not be read
+        return None
+    found = difflib.get_close_matches(path.name, beside, 1, 0.7)
+    return path.with_name(found[0]) if found else None
+
+
+def _remedy(error: Exception, api: HfApi, name: str, repo_type: str) -> str:
+    if not any(isinstance(cause, RevisionNotFoundError) for cause in chain(error)):
+        return "check the name (there is no folder of that name either), or log in if it is private"
     with patience():
         refs = api.list_repo_refs(name, repo_type=repo_type)
-    return ", ".join(ref.name for ref in [*refs.branches, *refs.tags])
+    return f"it has {', '.join(ref.name for ref in [*refs.branches, *refs.tags])}"
 
 
 def _blobs(folder: Path) -> set[str]:

@@ -19,7 +19,8 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from .card import card_of_run
 from .push_files import push_files, remote_readme
 from .readme import merge_card, split_card
-from .run_file import RUN_FILE, portable, read_run, redact
+from .redaction import redact
+from .run_file import RUN_FILE, portable, read_run
 from .trouble import explain, with_retries
 
 ROOT_FILES = (

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import logging
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
+from .left_over import temporary_folder
 from .readme import merge_card, split_card
 from .trouble import explain, with_retries
 
@@ -116,7 +116,7 @@ def remote_readme(api: HfApi, repo_id: str, repo_type: str, revision: str | None
     Raises:
         ConnectionError: when the Hub does not answer.
     """
-    with tempfile.TemporaryDirectory() as cache:
+    with temporary_folder() as cache:
         try:
             path = api.hf_hub_download(repo_id, "README.md", repo_type=repo_type, revision=revision, cache_dir=cache)
         except EntryNotFoundError as error:

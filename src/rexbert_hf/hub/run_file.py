@@ -1,7 +1,6 @@
 """`run.json`: what a run was asked, what it measured, and on what; written whole or not at all.
 
-Secrets never reach the file: they are recognised by the name of their key and by the look of their value, so that a
-token pasted into the wrong field does not travel to the Hub with the card.
+Secrets never reach the file (`redaction.py`), so a token pasted into the wrong field does not travel with the card.
 """
 
 from __future__ import annotations
@@ -24,67 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from rexbert_hf.hub.left_over import is_alive
+from rexbert_hf.hub.redaction import redact
 
 RUN_FILE = "run.json"
-REDACTED = "<redacted>"
 PACKAGES = ("rexbert-hf", "torch", "transformers", "datasets", "tokenizers", "accelerate", "huggingface-hub", "numpy")
 
 _being_written: set[str] = set()
 """Names of this process's staged files."""
-
-_ALWAYS_SECRET = re.compile(r"secret|passw(or)?d|passphrase|api_?key|access_?key|private_?key|credential|authorization")
-# Names about text tokens, taken out of a key before it is asked whether it still says "token".
-_TEXT_TOKENS = re.compile(
-    r"tokeni[sz]\w*|tokens|token_(type|class|id|budget|count|drop|acc|loss|weight|embed)\w*"
-    r"|(mask|cls|sep|pad|unk|bos|eos|special|extra|word|query|image)_token"
-)
-_LOOKS_SECRET = re.compile(
-    r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[A-Z0-9]{16})\b"
-)
-_FLAG = re.compile(r"(?<!\w)(--?[A-Za-z][\w.-]*)([= ])([^\s-]\S*)")
-_URL_LOGIN = re.compile(r"(?<=://)[^/\s:@?#]+:[^/\s?#]+(?=@)|((?<=http://)|(?<=https://))[^/\s?#]+(?=@)")
-_URL_QUERY = re.compile(r"(?<=[?&])([A-Za-z][\w.-]*)=([^&\s#]+)")
-_QUERY_SECRET = re.compile(r"(^|[_.-])(key|sig|signature|auth)$", re.IGNORECASE)
-
-
-def redact(value: Any, key: str = "") -> Any:
-    """Replace secrets in nested data by a fixed mark; counts of text tokens stay.
-
-    Args:
-        value: mappings and lists of plain values.
-        key: the name under which the value stood.
-
-    Example:
-        >>> redact({"hub_token": "abc", "max_tokens": 5, "tokenizer": "t", "mask_token": "[MASK]"})
-        {'hub_token': '<redacted>', 'max_tokens': 5, 'tokenizer': 't', 'mask_token': '[MASK]'}
-        >>> redact("run --hub_token abc"), redact("Masked-token recovery")
-        ('run --hub_token <redacted>', 'Masked-token recovery')
-        >>> redact("http://me:word@host/v1?api_key=abc&page=2")
-        'http://<redacted>@host/v1?api_key=<redacted>&page=2'
-    """
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key).lower().replace("-", "_")
-    if value is None or isinstance(value, bool):
-        return value
-    if _ALWAYS_SECRET.search(name):
-        return REDACTED
-    if isinstance(value, Mapping):
-        return {k: redact(v, str(k)) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        # A command line in pieces: "--hub_token" names what follows it.
-        flags = [v.lstrip("-") if isinstance(v, str) and v.startswith("--") and "=" not in v else key for v in value]
-        return [redact(item, flag) for item, flag in zip(value, [key, *flags], strict=False)]
-    if isinstance(value, str):
-        if "token" in _TEXT_TOKENS.sub("", name):
-            return REDACTED
-        value = _FLAG.sub(lambda m: f"{m[1]}{m[2]}{redact(m[3], m[1].lstrip('-'))}", value)
-        value = _URL_QUERY.sub(_redacted_query, value)
-        return _URL_LOGIN.sub(REDACTED, _LOOKS_SECRET.sub(REDACTED, value))
-    return value
-
-
-def _redacted_query(match: re.Match[str]) -> str:
-    secret = _QUERY_SECRET.search(match[1]) is not None
-    return f"{match[1]}={REDACTED if secret else redact(match[2], match[1])}"
 
 
 def portable(value: Any, folder: str | os.PathLike[str] | None = None) -> Any:

@@ -23,7 +23,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import get_session
 
-from .run_file import redact
+from .redaction import redact
 
 logger = logging.getLogger(__name__)
 
