@@ -42,9 +42,9 @@ def main() -> None:
 
 def report(quality: dict[str, Any]) -> None:
     """Print what each precision finds, and what that is beside torch."""
-    for name in [key for key in quality if key != "products"]:
+    for name in [key for key, found in quality.items() if isinstance(found, dict)]:
         figures = {figure.replace("_at_", "@"): value for figure, value in quality[name].items()}
-        said = ", ".join(figure_text(figures, figure) for figure in ("recall@100", "ndcg@10"))
+        said = ", ".join(figure_text(figures, figure, quality["ndcg_gain"]) for figure in ("recall@100", "ndcg@10"))
         print(f"  {name:6} {said} among {quality['products']:,} products", end="")
         if name == "torch":
             print()

@@ -19,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from rexbert_hf.retrieval.serving.faiss_file import check_faiss_file
 from rexbert_hf.retrieval.serving.vector_store import VectorStore
 
 logger = logging.getLogger(__name__)
@@ -148,13 +149,19 @@ class FaissCodes:
             raise OSError(f"{path} cannot be written: {reason}") from error
 
     @classmethod
-    def load(cls, folder: Path) -> FaissCodes:
+    def load(cls, folder: Path, dim: int, rows: int) -> FaissCodes:
         """Read `index.faiss`.
 
+        Args:
+            folder: of the index.
+            dim: width of the vectors that it was built from.
+            rows: their number.
+
         Raises:
-            ValueError: if FAISS cannot read it.
+            ValueError: if it was not built from them, or FAISS cannot read it.
         """
         faiss, path = load_faiss(), folder / cls.file_name
+        check_faiss_file(path, dim, rows)
         try:
             return cls(faiss.read_index(str(path)))
         except (RuntimeError, MemoryError) as error:
@@ -233,18 +240,27 @@ class BinaryCodes:
         save_file({"mean": self.mean, "bits": np.ascontiguousarray(self.bits)}, folder / self.file_name)
 
     @classmethod
-    def load(cls, folder: Path) -> BinaryCodes:
+    def load(cls, folder: Path, dim: int, rows: int) -> BinaryCodes:
         """Read `codes.safetensors`.
 
+        Args:
+            folder: of the index.
+            dim: width of the vectors that it was built from.
+            rows: their number.
+
         Raises:
-            ValueError: if it is damaged.
+            ValueError: if it is damaged, or was not built from them.
         """
         path = folder / cls.file_name
         try:
             with safe_open(path, framework="numpy") as file:
-                return cls(file.get_tensor("mean"), file.get_tensor("bits"))
+                mean, bits = file.get_tensor("mean"), file.get_tensor("bits")
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged ({error}): build the index again") from None
+        found = [(mean.dtype, mean.shape), (bits.dtype, bits.shape)]
+        if found != [(np.float32, (dim,)), (np.uint8, (rows, -(-dim // 8)))]:
+            raise ValueError(f"{path} holds no codes of {rows:,} vectors of {dim} dimensions: build the index again")
+        return cls(mean, bits)
 
 
 def _hamming(queries: np.ndarray, bits: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -292,14 +308,18 @@ def build_codes(store: VectorStore, kind: str, links: int, ef_construction: int)
     return BinaryCodes.build(store) if kind == "binary" else FaissCodes.build(store, kind, links, ef_construction)
 
 
-def load_codes(folder: Path, kind: str) -> Codes | None:
+def load_codes(folder: Path, kind: str, store: VectorStore) -> Codes | None:
     """Read the codes that a folder holds.
 
     Args:
         folder: of the index.
         kind: of the index.
+        store: the vectors that they stand for.
+
+    Raises:
+        ValueError: if they are damaged, or those of other vectors.
     """
     codes: type[FaissCodes] | type[BinaryCodes] = BinaryCodes if kind == "binary" else FaissCodes
     if kind == "flat" or not (folder / codes.file_name).is_file():
         return None
-    return codes.load(folder)
+    return codes.load(folder, store.dim, len(store))

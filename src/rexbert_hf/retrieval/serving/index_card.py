@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from rexbert_hf.hub.left_over import temporary_folder
 from rexbert_hf.hub.push_files import push_files
 from rexbert_hf.hub.readme import BEGIN, END
 from rexbert_hf.retrieval.serving.index_folder import read_facts, write_version
@@ -77,7 +77,7 @@ def push_index(write: Callable[[Path], dict[str, Any]], columns: list[str], repo
         repo_id: "user/name".
         options: of `push_files`.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         version = write_version(Path(folder), lambda stage: _portable(write(stage)))
         facts = read_facts(version, verify=False)
         files = {path.relative_to(version).as_posix(): path for path in sorted(version.rglob("*")) if path.is_file()}

@@ -16,10 +16,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rexbert_hf.hub.manifest_names import stays_inside
 from rexbert_hf.hub.run_file import sync, write_whole
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.leftovers import remove_left, staged_name
 from rexbert_hf.retrieval.serving.query_model import ModelIdentity
+from rexbert_hf.settings import from_dict
 
 INDEX_FILE = "index.json"
 CURRENT_FILE = "CURRENT"
@@ -104,7 +106,7 @@ def read_facts(version: Path, verify: bool | None = None) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         facts: dict[str, Any] = dict(json.loads(text))
-        files = {Path(name): (int(one["bytes"]), str(one["sha256"])) for name, one in facts["files"].items()}
+        files = {name: (int(one["bytes"]), str(one["sha256"])) for name, one in facts["files"].items()}
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing: build the index again") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -113,8 +115,10 @@ def read_facts(version: Path, verify: bool | None = None) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged (its checksum differs): build the index again")
     if not files and facts.get("backend") != "qdrant":
         raise ValueError(f"{path} is damaged (it names no file): build the index again")
-    if outside := [name for name in files if name.is_absolute() or ".." in name.parts]:
-        raise ValueError(f"{path} is damaged (it names {outside[0]}, which lies elsewhere): build the index again")
+    if outside := [name for name in facts["files"] if not stays_inside(name)]:
+        raise ValueError(
+            f"{path} is damaged (it names {outside[0]!r:.200}, which lies elsewhere): build the index again"
+        )
     check_files(version, facts)
     if verify is None:
         verify = sum(size for size, _ in files.values()) <= VERIFIED_BYTES
@@ -163,9 +167,15 @@ def described(version: Path, facts: Mapping[str, Any]) -> tuple[IndexOptions, Mo
         raise ValueError(f"{version} was written by a later rexbert-hf (format {facts['format']}): update it")
     try:
         int(facts.get("dim", 0))
-        identity = None if facts["model"] is None else ModelIdentity(**facts["model"])
-        return IndexOptions.of(**facts["options"]), identity
-    except (TypeError, ValueError) as error:
+        # Whoever wrote the file may have written values of any type.
+        identity = None if facts["model"] is None else from_dict(ModelIdentity, facts["model"], INDEX_FILE)
+        if (
+            identity is not None
+            and len({len(row) for row in (*identity.probes, *(identity.document_probes or ()))}) != 1
+        ):
+            raise ValueError("model.probes: not vectors of one width")
+        return from_dict(IndexOptions, facts["options"], INDEX_FILE), identity
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"{place} is damaged ({error}): build the index again") from None
 
 

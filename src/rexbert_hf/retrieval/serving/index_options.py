@@ -24,6 +24,7 @@ _OVERSAMPLE = {"flat": 1.0, "hnsw": 1.0, "int8": 1.5, "int4": 3.0, "binary": 10.
 # Least candidates kept while searching, and for each hit: of a graph, and of lists.
 _GRAPH_EF, _LIST_EF = (128, 3), (256, 6)
 _IN_LISTS = ("int8", "int4")
+_MOST = 1 << 31  # FAISS counts in 32 bits
 
 
 @dataclass
@@ -77,12 +78,12 @@ class IndexOptions:
             raise ValueError(f"index filters: '{taken[0]}' is a name that the index itself uses: rename the column")
         for name in ("links", "ef_construction", "ef_search"):
             value = getattr(self, name)
-            if value is not None and value < 2:
-                raise ValueError(f"index {name} must be at least 2, got {value}")
+            if value is not None and not 2 <= value < _MOST:
+                raise ValueError(f"index {name} must be at least 2 and below {_MOST:,}, got {value}")
         if not 0 < self.dense_weight < math.inf:
             raise ValueError(f"index dense_weight must be above 0, got {self.dense_weight}")
-        if self.oversample is not None and self.oversample < 1:
-            raise ValueError(f"index oversample must be at least 1, got {self.oversample}")
+        if self.oversample is not None and not 1 <= self.oversample < _MOST:  # NaN is neither
+            raise ValueError(f"index oversample must be at least 1 and below {_MOST:,}, got {self.oversample}")
 
     @classmethod
     def of(cls, **options: Any) -> IndexOptions:

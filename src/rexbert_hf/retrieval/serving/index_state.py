@@ -19,10 +19,11 @@ import numpy as np
 import pyarrow as pa
 
 from rexbert_hf.hub import versions
+from rexbert_hf.hub.left_over import temporary_folder
 from rexbert_hf.retrieval.serving.codes import Codes, build_codes, load_codes
 from rexbert_hf.retrieval.serving.dense import dense_search
 from rexbert_hf.retrieval.serving.filters import parse_filter
-from rexbert_hf.retrieval.serving.index_folder import FORMAT, check_files
+from rexbert_hf.retrieval.serving.index_folder import FORMAT, INDEX_FILE, check_files
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.lexical import LexicalIndex
 from rexbert_hf.retrieval.serving.product_rows import Batch, ProductRows, batches
@@ -98,7 +99,7 @@ class IndexState:
             ValueError: if there is no product, or vectors do not fit them.
         """
         rows = ProductRows(options.filters)
-        scratch = tempfile.TemporaryDirectory[str](dir=work_dir, prefix=".index-")
+        scratch = temporary_folder(work_dir, ".index-")
         path = Path(scratch.name) / VECTORS_FILE
         writer: VectorWriter | None = None
         skipped = 0
@@ -132,7 +133,7 @@ class IndexState:
             work_dir: where its vectors lie until it is saved.
         """
         living = np.flatnonzero(self.rows.alive)
-        scratch = tempfile.TemporaryDirectory[str](dir=work_dir, prefix=".index-")
+        scratch = temporary_folder(work_dir, ".index-")
         with VectorWriter(Path(scratch.name) / VECTORS_FILE, self.dim, self.options.storage) as writer:
             for start in range(0, len(living), COPY_ROWS):
                 writer.append(self.store.take(living[start : start + COPY_ROWS]))
@@ -291,11 +292,15 @@ class IndexState:
 
     @classmethod
     def _read(cls, version: Path, options: IndexOptions, facts: Mapping[str, Any]) -> IndexState:
-        store = VectorStore(int(facts["dim"]), options.storage, [read_segment(version / VECTORS_FILE)])
+        segment, dim = read_segment(version / VECTORS_FILE), facts["dim"]
+        if segment.data.shape[1] != dim:
+            told = f"vectors of {segment.data.shape[1]} dimensions, {INDEX_FILE} says {dim!r:.40}"
+            raise ValueError(f"{version} is damaged ({told}): build the index again")
+        store = VectorStore(segment.data.shape[1], options.storage, [segment])
         state = cls(options, ProductRows.load(version, options.filters), store)
         state.version = version
         with _exact_without_faiss(len(store)):
-            state.codes = load_codes(version, options.kind)
+            state.codes = load_codes(version, options.kind, store)
         if (version / LEXICAL_FOLDER).is_dir():
             state.lexical = LexicalIndex.load(version / LEXICAL_FOLDER)
         sizes = {len(store), len(state.rows), *([len(state.codes)] if state.codes is not None else [])}

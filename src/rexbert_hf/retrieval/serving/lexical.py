@@ -23,6 +23,11 @@ FUSION_CONSTANT = 60
 
 _WORD = re.compile(r"\w+")
 _SETTINGS, _NUMBERS = "lexical.json", "rows.npy"
+_PARAMS = "params.index.json"
+_ALWAYS = {"method": "lucene", "idf_method": "lucene", "dtype": "float32", "int_dtype": "int32", "backend": "numpy"}
+"""bm25s's parameters in what is saved here; its other back-ends compare no borders."""
+
+_NUMERIC = {"k1", "b", "delta", "num_docs", "version"}
 
 
 def load_bm25s() -> Any:
@@ -108,6 +113,9 @@ class LexicalIndex:
             queries: texts.
             k: rows wanted.
             mask: bool `[N]`, rows that may be returned.
+
+        Raises:
+            ValueError: if the index turns out to be damaged.
         """
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         rows = np.full((len(queries), k), -1, dtype=np.int64)
@@ -117,7 +125,12 @@ class LexicalIndex:
             known = [word for word in words_of(query, self.stem) if word in self.bm25.vocab_dict]
             if not known:
                 continue
-            all_scores = self.bm25.get_scores(known)
+            try:
+                all_scores = self.bm25.get_scores(known)
+            except IndexError:  # the arrays are mapped, and were not read when they were opened
+                raise ValueError(
+                    "the BM25 index is damaged (it names absent products): build the index again"
+                ) from None
             if mask is not None:
                 all_scores = np.where(mask[self.numbers], all_scores, 0)
             found = np.flatnonzero(all_scores > 0)
@@ -155,12 +168,52 @@ class LexicalIndex:
         bm25s = load_bm25s()
         try:
             settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
-            there = any(folder.glob("params*"))
-            bm25 = bm25s.BM25.load(folder, mmap=mapped, show_progress=False) if there else None
+            rows, stem = settings["rows"], settings["stem"]
             numbers = np.load(folder / _NUMBERS, allow_pickle=False)
-            return cls(bm25, numbers, int(settings["rows"]), bool(settings["stem"]), Speller.load(folder))
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(f"{folder} holds no BM25 index ({error}): build the index again") from None
+            _check_numbers(numbers, rows, stem)
+            bm25 = None
+            if (folder / _PARAMS).exists():
+                _check_parameters(json.loads((folder / _PARAMS).read_text(encoding="utf-8")), len(numbers))
+                bm25 = bm25s.BM25.load(folder, mmap=mapped, show_progress=False)
+                _check_scores(bm25.scores, bm25.vocab_dict)
+            return cls(bm25, numbers, rows, stem, Speller.load(folder))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError) as error:
+            told = " ".join(str(error).split())[:200]
+            raise ValueError(f"{folder} holds no BM25 index ({told}): build the index again") from None
+
+
+def _check_numbers(numbers: Any, rows: Any, stem: Any) -> None:
+    """Whether each text has the number of a row."""
+    if type(rows) is not int or type(stem) is not bool:
+        raise ValueError(f"{_SETTINGS}: rows is a number and stem true or false")
+    fits = isinstance(numbers, np.ndarray) and numbers.ndim == 1 and numbers.dtype.kind == "i"
+    if not fits or (len(numbers) and not (numbers.min() >= 0 and numbers.max() < rows)):
+        raise ValueError(f"{_NUMBERS} holds other numbers than those of {rows} rows")
+
+
+def _check_parameters(params: Any, texts: int) -> None:
+    """Whether they are those that `save` writes: bm25s takes all that it finds, and acts on it."""
+    if not isinstance(params, dict) or (unknown := params.keys() - _ALWAYS.keys() - _NUMERIC):
+        raise ValueError(f"{_PARAMS}: {next(iter(sorted(unknown))) if isinstance(params, dict) else 'no parameters'}")
+    if wrong := [name for name, value in _ALWAYS.items() if params.get(name, value) != value]:
+        raise ValueError(f"{_PARAMS}: {wrong[0]} is {params[wrong[0]]!r:.40}, not {_ALWAYS[wrong[0]]!r}")
+    if type(params.get("num_docs")) is not int or params["num_docs"] != texts:
+        raise ValueError(f"{_PARAMS}: num_docs is {params.get('num_docs')!r:.40}, there are {texts} texts")
+
+
+def _check_scores(arrays: dict[str, Any], words: Any) -> None:
+    """Whether each word has a place, and each place scores."""
+    data, rows, starts = (arrays[name] for name in ("data", "indices", "indptr"))
+    kinds = [(getattr(array, "ndim", 0), array.dtype.kind) for array in (data, rows, starts)]
+    if kinds != [(1, "f"), (1, "i"), (1, "i")] or len(data) != len(rows) or not len(starts):
+        raise ValueError("its scores are no lists of numbers")
+    if starts[0] != 0 or starts[-1] != len(data) or (np.diff(starts) < 0).any():
+        raise ValueError("its lists of scores overlap")
+    if not isinstance(words, dict):
+        raise ValueError("its words are no map")
+    places = len(starts) - 1  # bm25s gives the empty word, which no text holds, a number but no place
+    if any(word and not (type(number) is int and 0 <= number < places) for word, number in words.items()):
+        raise ValueError("a word has no scores")
 
 
 def fuse(

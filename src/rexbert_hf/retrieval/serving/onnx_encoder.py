@@ -99,18 +99,22 @@ class OnnxEncoder:
     def from_pretrained(cls, folder_or_repo: str | Path, revision: str | None = None, **options: Any) -> OnnxEncoder:
         """Open an export in a folder (or in its sub-folder `onnx`), or pull one from the Hub.
 
+        Beside an export, without this package, a pull is not tried again, and of the graph alone the sum is checked.
+
         Args:
             folder_or_repo: a folder or "user/name".
             revision: of the repository.
             options: of the class.
+
+        Raises:
+            FileNotFoundError: if there is no such folder or repository, or it holds no export.
+            OSError: if the Hub is in trouble, or what arrived does not have the hash that the Hub promised.
         """
         folder = Path(folder_or_repo)
         if not folder.is_dir():
-            from huggingface_hub import snapshot_download
-
             wanted = ["*.onnx", "*.onnx_data", "tokenizer.json", ENCODER_FILE]
             wanted += [f"onnx/{name}" for name in wanted]
-            folder = Path(snapshot_download(str(folder_or_repo), revision=revision, allow_patterns=wanted))
+            folder = _pull(str(folder_or_repo), revision, wanted)
         return cls(folder if (folder / ENCODER_FILE).is_file() else folder / "onnx", **options)
 
     def encode(self, texts: str | Sequence[str], batch_size: int = 32, prompt: str | None = None) -> np.ndarray:
@@ -229,7 +233,7 @@ def _wrong_in(facts: dict[str, Any]) -> str:
     if not isinstance(graphs, dict) or not any(isinstance(graphs.get(name), str) for name in PRECISIONS):
         return f"graphs names none in {' or '.join(PRECISIONS)}"
     for name in graphs.values():
-        if not isinstance(name, str) or Path(name).name != name:
+        if not isinstance(name, str) or name in ("", "..") or "\0" in name or Path(name).name != name:
             return f"graphs names {name!r:.60}, which is no file of the folder"
     for name, least in _LEAST.items():
         if type(facts[name]) is not int or not least <= facts[name] < 1 << 31:  # True is an int too
@@ -241,3 +245,13 @@ def _wrong_in(facts: dict[str, Any]) -> str:
     if facts.get("truncation_side", "right") not in ("left", "right"):
         return f"truncation_side is {facts['truncation_side']!r:.40}, left or right is due"
     return ""
+
+
+def _pull(repo: str, revision: str | None, wanted: list[str]) -> Path:
+    if __name__.startswith("rexbert_hf."):
+        from rexbert_hf.hub.pull import resolve
+
+        return resolve(repo, revision, wanted)
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(repo, revision=revision, allow_patterns=wanted))

@@ -24,7 +24,7 @@ from rexbert_hf.retrieval.serving.onnx_encoder import PRECISIONS, OnnxEncoder, r
 from rexbert_hf.retrieval.serving.onnx_export import GRAPHS, export_onnx
 from rexbert_hf.retrieval.serving.query_model import encode, load_model, normalised
 from rexbert_hf.retrieval.serving.vector_store import VectorStore
-from rexbert_hf.retrieval.training.evaluator import DEPTH, part_of, search_metrics, validation_queries
+from rexbert_hf.retrieval.training.evaluator import DEPTH, gain_name, part_of, search_metrics, validation_queries
 from rexbert_hf.retrieval.training.search_data import TEST, SearchData, SearchDataSettings, load_search_data
 from rexbert_hf.settings import sole_run, to_dict
 
@@ -158,7 +158,7 @@ def _quality(
     queries = [data.queries[i] for i in numbers]
     vectors = {"torch": encode(model, queries, "query")}
     vectors |= {name: encoder.encode_query(queries) for name, encoder in encoders.items()}
-    quality: dict[str, Any] = {"products": len(chosen)}
+    quality: dict[str, Any] = {"products": len(chosen), "ndcg_gain": gain_name(judged)}
     reference: np.ndarray | None = None
     for name, found in vectors.items():
         ranked = exact_search(store, normalised(found), min(DEPTH, len(chosen)))[1]

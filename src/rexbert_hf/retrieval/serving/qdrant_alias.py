@@ -105,12 +105,11 @@ def point_to(client: Any, alias: str, name: str) -> None:
         client.delete_collection(old)
 
 
-def drop_unless_used(client: Any, alias: str, name: str) -> None:
-    """Remove the collection of a build that failed, unless the server did move the alias to it.
+def drop_unless_used(client: Any, name: str) -> None:
+    """Remove the collection of a build that failed, unless the server did move an alias to it.
 
     Args:
         client: of qdrant-client.
-        alias: that was to point to it.
         name: of the collection.
     """
     with contextlib.suppress(Exception):  # what made the build fail may do so here: a later build removes it

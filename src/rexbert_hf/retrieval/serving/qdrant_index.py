@@ -182,7 +182,7 @@ class QdrantIndex(SearchIndex):
                 index_columns(self.client, name, self.columns)
             point_to(self.client, self.collection, name)
         except BaseException:
-            drop_unless_used(self.client, self.collection, name)
+            drop_unless_used(self.client, name)
             raise
 
     def _look(self) -> str:

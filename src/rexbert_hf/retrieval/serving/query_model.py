@@ -89,7 +89,7 @@ class ModelIdentity:
 
     def _compare(self, probes: np.ndarray, mine: np.ndarray, other: str) -> None:
         alike = float((probes * mine).sum(1).min()) if probes.shape == mine.shape else 0.0
-        if alike < SAME_COSINE:
+        if not alike >= SAME_COSINE:  # NaN is neither
             at = f" at {self.revision}" if self.revision else ""
             width = f", {probes.shape[1]} against {mine.shape[1]} dimensions" if probes.shape != mine.shape else ""
             raise ValueError(

@@ -6,13 +6,13 @@ finds it beside itself.
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 import rexbert_hf.hub
+from rexbert_hf.hub.left_over import temporary_folder
 from rexbert_hf.hub.push_files import push_files
 from rexbert_hf.retrieval.serving.page_settings import PageSettings
 
@@ -44,7 +44,7 @@ def push_space(settings: PageSettings, folder: Path, **options: Any) -> str:
         if value is not None and Path(value).exists():
             raise ValueError(f"{key} {value} is a folder of this machine: push it, and give its name on the Hub")
     chosen = {key: getattr(settings, key) for key in (*_LINKS, "sample_size", "hits", "title")}
-    with tempfile.TemporaryDirectory() as place:
+    with temporary_folder() as place:
         written = Path(place) / SETTINGS_FILE
         kept = {key: value for key, value in chosen.items() if value is not None}
         written.write_text(yaml.safe_dump(kept, sort_keys=False, allow_unicode=True), encoding="utf-8")

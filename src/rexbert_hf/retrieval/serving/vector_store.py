@@ -7,6 +7,7 @@ rows is known. With "int8" each row is divided by its own largest element, which
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
 from collections.abc import Iterator, Sequence
@@ -144,14 +145,16 @@ def read_segment(path: Path) -> Segment:
             raise ValueError(f"{path} is damaged: its header does not fit; build the index again")
         try:
             tensors = json.loads(file.read(length))
-            entry = tensors["vectors"]
-            (count, dim), (begin, end) = entry["shape"], entry["data_offsets"]
-            dtype = next(kind for kind, name in DTYPES.values() if name == entry["dtype"])
-        except (ValueError, KeyError, TypeError, StopIteration, RecursionError):
+            dtype, (count, dim), begin, end = _entry(tensors["vectors"], 2)
+            scaled = dtype == DTYPES["int8"][0]
+            scales = _entry(tensors["scale"], 1) if scaled else None
+            if scaled and (scales is None or scales[0] != DTYPES["float32"][0] or scales[1] != [count]):
+                raise ValueError("its scales do not fit its vectors")
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise ValueError(f"{path} is damaged or holds no vectors: build the index again") from None
-        start, scales = 8 + length, tensors.get("scale")
-        needed = start + (scales["data_offsets"][1] if scales else end)
-        if end - begin != count * dim * dtype.itemsize or needed > total:
+        start = 8 + length
+        needed = start + max(end, scales[3] if scales else 0)
+        if needed > total:
             raise ValueError(f"{path} is cut off ({total:,} bytes, {needed:,} needed): build the index again")
         if count == 0:
             return Segment(np.zeros((0, dim), np.float32))
@@ -161,8 +164,25 @@ def read_segment(path: Path) -> Segment:
     data = np.frombuffer(mapped, dtype, count * dim, start + begin).reshape(count, dim)
     scale = None
     if scales:
-        scale = np.frombuffer(mapped, "<f4", count, start + scales["data_offsets"][0]).copy()
+        scale = np.frombuffer(mapped, "<f4", count, start + scales[2]).copy()
     return Segment(data, scale, mapped)
+
+
+def _entry(entry: Any, axes: int) -> tuple[np.dtype[Any], list[int], int, int]:
+    """Type, shape, first byte and one past the last of a tensor, as the header of its file says.
+
+    Raises:
+        ValueError: if they do not fit one another.
+    """
+    shape, offsets = entry["shape"], entry["data_offsets"]
+    dtype = next((kind for kind, name in DTYPES.values() if name == entry["dtype"]), None)
+    if not (isinstance(shape, list) and isinstance(offsets, list) and len(shape) == axes and len(offsets) == 2):
+        raise ValueError("no shape and place")
+    if dtype is None or any(type(number) is not int or number < 0 for number in (*shape, *offsets)):
+        raise ValueError("no shape and place")
+    if offsets[1] - offsets[0] != math.prod(shape) * dtype.itemsize:
+        raise ValueError("a place of another size")
+    return dtype, shape, offsets[0], offsets[1]
 
 
 class VectorStore:
