@@ -89,3 +89,37 @@ def test_means_over_other_cells_are_not_compared(caplog):
     found = compare([Toy()], examples, [("a", "b"), ("a", "c")], 100, over=over)
     assert [(row.first, row.second) for row in found] == [("a", "b")]
     assert "the figures of a and c are means over other cells" in caplog.text
+
+
+def test_examples_of_one_text_are_drawn_together():
+    """Each example five times: by rows a difference seems better known than by the texts that there are."""
+    rng = np.random.default_rng(4)
+    once = {"a": rng.random((30, 1)) + 0.1, "b": rng.random((30, 1))}
+    groups = {"toy": np.repeat(np.arange(30), 5)}
+    (alone,) = compare([Toy()], {("toy", name): [rows] for name, rows in once.items()}, [("a", "b")], 500)
+    copies = {("toy", name): [np.repeat(rows, 5, axis=0)] for name, rows in once.items()}
+    (grouped,) = compare([Toy()], copies, [("a", "b")], 500, groups=groups)
+    (rows,) = compare([Toy()], copies, [("a", "b")], 500)
+    told = (grouped.difference, grouped.low, grouped.high, grouped.p_value)
+    assert told == pytest.approx((alone.difference, alone.low, alone.high, alone.p_value))
+    assert (alone.drawn, grouped.drawn, rows.drawn) == (30, 30, 150)
+    assert rows.high - rows.low < 0.7 * (grouped.high - grouped.low)
+
+
+def test_additive_scores_of_groups_are_those_of_a_loop(tmp_path):
+    arrays, groups = [span_counts(seed) for seed in range(3)], np.arange(40) % 13
+    fast = resampled(F1(), arrays, 300, groups=groups)
+    assert np.allclose(fast, resampled(SlowF1(), arrays, 300, tmp_path, groups))
+    assert not np.allclose(fast, resampled(SlowF1(), arrays, 300, tmp_path))  # kept apart
+
+
+def test_few_groups_are_not_compared(caplog):
+    examples = {("toy", name): [np.random.default_rng(0).random((40, 1))] for name in "ab"}
+    assert compare([Toy()], examples, [("a", "b")], 100, groups={"toy": np.arange(40) % 9}) == []
+    assert "40 test examples fall into 9 groups" in caplog.text
+
+
+def test_unequal_numbers_of_seeds_are_told(caplog):
+    examples = {("toy", "a"): [np.ones((5, 1))] * 2, ("toy", "b"): [np.zeros((5, 1))]}
+    assert len(compare([Toy()], examples, [("a", "b")], 100)) == 1
+    assert "a has 2 seeds and b 1" in caplog.text

@@ -55,6 +55,35 @@ def test_the_published_pair_of_files_serves_three_tasks(tmp_path):
         EsciSimilarity().load(source)
 
 
+def rewritten(path, change):
+    """A file of `write_esci` with other rows."""
+    pq.write_table(pa.Table.from_pylist(change(pq.read_table(path).to_pylist())), path)
+
+
+def test_rows_are_numbered_as_in_the_file(tmp_path):
+    """Another locale and the large version stand before the wrong label."""
+    source = write_esci(tmp_path)
+    rewritten(tmp_path / EXAMPLES, lambda rows: [*rows[3:5], rows[0], {**rows[1], "esci_label": "X"}])
+    with pytest.raises(ValueError, match=r"examples.parquet, row 3: the label 'X' is outside"):
+        EsciSimilarity().load(source)
+
+
+def test_examples_without_a_product_are_counted(tmp_path, caplog):
+    source = write_esci(tmp_path)
+    rewritten(tmp_path / EXAMPLES, lambda rows: [*rows, {**rows[0], "product_id": "lost"}])
+    assert len(EsciSimilarity().load(source).test) == 3
+    assert "1 of 36 examples are left out" in caplog.text
+
+
+def test_a_product_that_comes_twice_is_refused(tmp_path):
+    """It would double its examples."""
+    source = write_esci(tmp_path)
+    rewritten(tmp_path / PRODUCTS, lambda rows: [*rows, {**rows[1], "product_title": "Shade again"}])
+    for load in (EsciSimilarity().load, load_protocol, MaskedRecovery().load):
+        with pytest.raises(ValueError, match=r"products.parquet, row 4: the product b \(us\) comes a second time"):
+            load(source)
+
+
 def test_search_takes_either_spelling_and_no_other_scale(tmp_path):
     def protocol(grade_column, grades):
         with (tmp_path / "pairs.csv").open("w", newline="") as file:

@@ -53,6 +53,20 @@ def test_everything_is_run_once_and_then_never_again(tmp_path, models):
         assert again[key] == first[key]
 
 
+def test_what_belongs_together_is_drawn_together(tmp_path, models, monkeypatch):
+    plain = evaluate(settings(tmp_path, models))["comparisons"][0]
+    groups = np.arange(200) // 10
+    monkeypatch.setattr("toy_tasks.Toy.groups", lambda self, data: groups)
+    grouped = evaluate(settings(tmp_path, models))
+    assert all(cell["cached"] for cell in grouped["cells"])
+    assert (plain["drawn"], grouped["comparisons"][0]["drawn"]) == (200, 20)
+    assert plain["difference"] == grouped["comparisons"][0]["difference"]
+    assert (plain["low"], plain["high"]) != (grouped["comparisons"][0]["low"], grouped["comparisons"][0]["high"])
+    header, _, row = (tmp_path / "out" / "report.md").read_text().split("| pair |")[1].splitlines()[:3]
+    assert row.split("|")[-3].strip() == "20"
+    assert header.split("|")[-3].strip() == "drawn"
+
+
 def test_a_model_trained_several_times_is_measured_seed_by_seed(tmp_path, models):
     for seed, share in enumerate((0.2, 0.9)):
         write_model(tmp_path / f"run-{seed}" / "twin", share)
@@ -89,6 +103,30 @@ def test_what_decides_a_figure_is_measured_again(tmp_path, models, change, monke
         more = {"seeds": 3}
     evaluate(settings(tmp_path, models[:1], **more))
     assert sum(RUNS.values()) == (1 if change == "seed" else 2)
+
+
+@pytest.mark.parametrize("changed", ["encoder/model.safetensors", "encoder/deep/vocab.txt", "image_0_X/config.json"])
+def test_modules_decide_wherever_they_lie(tmp_path, changed):
+    """sentence-transformers reads whatever folders modules.json names, and a router its own."""
+    folder = tmp_path / "model"
+    modules = [{"idx": 0, "name": "0", "path": "encoder"}, {"idx": 1, "name": "1", "path": ""}]
+    for name in (changed, "encoder/config.json", "config.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+    (folder / "modules.json").write_text(json.dumps(modules))
+    before = find_model(str(folder)).key
+    (folder / changed).write_text("[]")
+    assert find_model(str(folder)).key != before
+
+
+@pytest.mark.parametrize(
+    ("modules", "message"),
+    [('[{"path": "../other"}]', "'../other' lies outside"), ("{", "cannot be read"), ("[1]", "cannot be read")],
+)
+def test_modules_that_cannot_be_followed(tmp_path, modules, message):
+    (tmp_path / "modules.json").write_text(modules)
+    with pytest.raises(ValueError, match=rf"modules.json: .*{message}"):
+        find_model(str(tmp_path))
 
 
 def test_what_does_not_decide_a_figure_is_not(tmp_path, models):
@@ -309,12 +347,34 @@ def test_cards_show_the_figures(tmp_path, models):
     assert (entry.dataset_split, entry.metric_args["budget"], entry.metric_args["seeds"]) == ("test", "small", 2)
     figures = json.loads((Path(models[0]) / "evaluation.json").read_text())["metrics"]
     assert entry.metric_value == figures[0]["metric_value"]
-    assert f"| A toy | sample shop | accuracy | {entry.metric_value} |" in card.content
+    assert f"| A toy | sample shop | accuracy | {entry.metric_value} | 2, +- " in card.content
     assert not (Path(models[1]) / "README.md").exists()
     # Figures are no part of the model.
     RUNS.clear()
     evaluate(settings(tmp_path, models, update_cards=True))
     assert not RUNS
+
+
+def test_cards_have_other_models_beside(tmp_path, models):
+    """With a star where the difference is real; figures of a model that is not in the run any more go."""
+    write_run(models[0], config={}, results={})
+    results = evaluate(settings(tmp_path, models, ["toy", "median"], update_cards=True))
+    means = {(row["task"], row["model"]): row["mean"] for row in results["table"]}
+    real = {(row["task"], row["second"]): row["real"] for row in results["comparisons"]}
+    assert real["toy", "fair"]
+    card = ModelCard.load(Path(models[0]) / "README.md").content
+    assert (
+        "| task | dataset | metric | value | seeds | fair | random |\n| --- | --- | --- | --- | --- | --- | --- |\n"
+        in card
+    )
+    row = next(line for line in card.splitlines() if line.startswith("| A toy |"))
+    cells = [f"{round(means['toy', peer], 5):.5g}{'*' * real['toy', peer]}" for peer in ("fair", "random")]
+    assert row.endswith(f"| {cells[0]} | {cells[1]} |")
+    row = next(line for line in card.splitlines() if line.startswith("| A median |"))
+    assert row.endswith(f"| {round(means['median', 'fair'], 5):.5g}{'*' * real['median', 'fair']} |  |")
+    assert "differs from this model's figure beyond chance" in card
+    evaluate(settings(tmp_path, models[:1], ["toy", "median"], update_cards=True))
+    assert "beyond chance" not in ModelCard.load(Path(models[0]) / "README.md").content
 
 
 def test_cards_keep_the_figures_of_other_tasks_for_as_long_as_the_model_stays(tmp_path, models):

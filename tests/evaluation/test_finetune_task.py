@@ -19,6 +19,7 @@ from rexbert_hf.catalog import load_sample
 from rexbert_hf.data.vocabulary import train_tokenizer
 from rexbert_hf.evaluation.finetune_task import finetune_task
 from rexbert_hf.evaluation.product_search_tuned import ProductSearchTuned
+from rexbert_hf.evaluation.query_category import QueryCategory
 from rexbert_hf.evaluation.settings import FinetuneTaskSettings, GridSettings
 from rexbert_hf.hub import card_of_run, read_run
 from rexbert_hf.hub.evaluated import files_key
@@ -113,6 +114,15 @@ def test_a_changed_model_is_fine_tuned_again_and_another_run_is_refused(tmp_path
     with pytest.raises(ValueError, match="a model that this recipe did not make"):
         finetune_task(head_settings(tmp_path, model, output_dir=model))
     assert FinetuneTaskSettings(task="review_qa").output_dir == "output/task/review_qa"
+
+
+def test_another_version_of_the_task_trains_again(tmp_path, model, monkeypatch):
+    settings = head_settings(tmp_path, model)
+    finetune_task(settings)
+    monkeypatch.setattr(QueryCategory, "version", QueryCategory.version + 1)
+    monkeypatch.setattr(QueryCategory, "run", None)
+    with pytest.raises(TypeError, match="not callable"):
+        finetune_task(settings)
 
 
 def test_changed_data_are_learnt_again(tmp_path, model, monkeypatch):

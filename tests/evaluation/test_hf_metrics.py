@@ -123,6 +123,21 @@ def test_tags_of_another_length_are_one_line():
         metric.compute(references=[["O"], ["B", "I"]], predictions=[["O"], ["B"]])
 
 
+@pytest.mark.parametrize(
+    ("name", "references", "predictions", "message"),
+    [
+        ("ranking", [[1.0, 0.0], [1.0, 0.0]], [[0.5, 0.1, 0.9], [0.1]], "row 0: 2 grades but 3 scores"),
+        ("ranking", [[1.0, 0.0], [1.0, 0.0]], [[0.5, 0.1], [0.1]], "row 1: 2 grades but 1 scores"),
+        ("label_sets", [[0, 1], [2, 0]], [[0, 1], [1, 0]], r"references, row 1: labels are 0 or 1.*\[2, 0\]"),
+        ("label_sets", [[0, 1], [1, 0]], [[0, -1], [1, 0]], r"predictions, row 0: labels are 0 or 1"),
+        ("masked_tokens", [7, 8], [0, -1], "row 1: the rank -1 is negative"),
+    ],
+)
+def test_what_would_be_counted_wrongly_is_refused(name, references, predictions, message):
+    with pytest.raises(ValueError, match=message):
+        load_metric(name, keep_in_memory=True).compute(references=references, predictions=predictions)
+
+
 def test_metrics_combine(tmp_path):
     both = evaluate.combine([load_metric(name, cache_dir=str(tmp_path)) for name in ("accuracy", "matthews")])
     assert both.compute(references=[1, 0], predictions=[1, 0]) == {"accuracy": 1.0, "matthews": 1.0}

@@ -163,6 +163,9 @@ def test_a_run_on_the_sample_shop(tmp_path):
     np.testing.assert_array_equal(one.examples[:, -1], other.examples[:, -1])
     assert task.score(one.examples) == pytest.approx(one.metrics["byte_accuracy@1"])
     assert one.metrics["byte_accuracy@1"] <= one.metrics["byte_accuracy@3"] <= one.metrics["byte_accuracy@5"]
+    groups = task.groups(texts[:40])
+    assert len(groups) == len(one.examples)
+    assert set(groups.tolist()) <= set(range(40))
     assert set(one.metrics) >= {"accuracy@1", "accuracy@3", "accuracy@5", "bits_per_byte", "scored_bytes"}
 
 

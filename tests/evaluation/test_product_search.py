@@ -16,15 +16,19 @@ from rexbert_hf.evaluation.cache import cell_key
 from rexbert_hf.evaluation.product_search import ProductSearch, figures_of
 from rexbert_hf.evaluation.product_search_tuned import ProductSearchTuned, search_settings
 from rexbert_hf.evaluation.runner import check_result
-from rexbert_hf.evaluation.search_data import ESCI_SCALE, HOMEDEPOT_SCALE, SearchProtocol, load_protocol
+from rexbert_hf.evaluation.search_data import ESCI_SCALE, HOMEDEPOT_SCALE, LOG_SCALE, SearchProtocol, load_protocol
 from rexbert_hf.evaluation.task import DataMissing, TaskOptions, TaskSource, Tuning, content_hash
 from rexbert_hf.evaluation.tuning import TuningChanges
 from rexbert_hf.metrics import Judgements
 from rexbert_hf.retrieval.pairs.events import QuerySplit
+from rexbert_hf.retrieval.pairs.files import load_pairs
+from rexbert_hf.retrieval.pairs.run import build_pairs
+from rexbert_hf.retrieval.pairs.settings import BuildPairsRun
 from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings, load_biencoder
 from rexbert_hf.retrieval.training.evaluator import SearchEvaluator, gain_name
 from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, SearchDataSettings, load_search_data
 from rexbert_hf.retrieval.training.search_finish import card_metrics
+from rexbert_hf.settings import load_settings
 
 HEADER = ["id", "product_uid", "product_title", "search_term", "relevance"]
 
@@ -253,6 +257,39 @@ def test_pairs_of_a_dataset(tmp_path):
         load_protocol(write("bad.csv", ["query", "product_id", "label"], [("lamp", "a", "E")]))
 
 
+def test_the_log_of_a_shop_is_data_too(tmp_path):
+    """What build_pairs.py wrote: its split, bought is relevant, shown is not, and no random product is a judgement."""
+    words = ("red", "blue", "green", "white", "black")
+    titles = {f"p{i}": f"{words[i % 5]} {('lamp', 'mug', 'desk', 'rug')[i // 5]}" for i in range(20)}
+    ids = list(titles)
+    shown = [[ids[i], ids[(i + 1) % 20], ids[(i + 7) % 20]] for i in range(20)]
+    events = [f"{titles[row[0]]},{' '.join(row)},{row[0]} {row[1]},{row[0]}" for row in shown]
+    (tmp_path / "clicks.csv").write_text("\n".join(["query,shown,clicked,bought", *events, ""]))
+    products = [f"{name},{title}" for name, title in titles.items()]
+    (tmp_path / "catalogue.csv").write_text("\n".join(["product_id,title", *products, ""]))
+    settings = [("events.path", str(tmp_path / "clicks.csv")), ("products.path", str(tmp_path / "catalogue.csv"))]
+    settings += [("output_dir", str(tmp_path / "pairs")), ("split.held_out", "0.6")]
+    build_pairs(load_settings(BuildPairsRun, None, settings))
+    protocol = load_protocol(TaskSource(dataset=str(tmp_path / "pairs")))
+    assert protocol.scale is LOG_SCALE
+    assert len(protocol.product_texts) == 20
+    rows = load_pairs(str(tmp_path / "pairs"), "pairs", "test")
+    asked = {row["query"] for row in rows}
+    assert set(protocol.query_texts) == asked
+    assert 1 < len(asked) < 20
+    judged = sorted((row["query"], titles[row["product_id"]], row["label"]) for row in rows if row["label"] in (0, 1))
+    found = protocol.judged
+    queries = np.repeat(protocol.query_texts, np.diff(found.offsets)).tolist()
+    texts = [protocol.product_texts[i] for i in found.products]
+    assert sorted(zip(queries, texts, found.grades.tolist(), strict=True)) == judged
+    assert {label for _, _, label in judged} == {0, 1}
+    assert {row["label"] for row in rows} == {-2, -1, 0, 1}, "random products and clicked ones stand beside them"
+    result = ProductSearch().run("bm25", protocol, 0, TaskOptions())
+    assert result.metrics["recall@10"] == 1.0
+    assert result.metrics["ndcg@10[bought1/shown0]"] == pytest.approx(1.0)
+    assert result.metrics["S@100"] == 0
+
+
 def test_cards_of_search_models_name_the_gain_of_ndcg():
     for grades, gain in (([1.0, 3.0], "2^(rel-1)-1"), ([0.0, 1.0], "the grade")):
         judged = Judgements.from_pairs([0, 0], [3, 5], grades, 1)
@@ -260,6 +297,18 @@ def test_cards_of_search_models_name_the_gain_of_ndcg():
         assert {(one["metric_name"], one["metric_type"]) for one in found} == {
             (f"ndcg@10[{gain}]", "ndcg_at_10"), ("recall@10", "recall_at_10"),
         }  # fmt: skip
+
+
+def test_a_query_in_two_splits_is_told(tmp_path, caplog):
+    rows = ["query,product_id,title,label,split", "lamp,a,Lamp,E,train", "Lamp,b,Shade,I,test", "rug,c,Rug,E,test"]
+    path = tmp_path / "pairs.csv"
+    path.write_text("\n".join(rows))
+    protocol = load_protocol(TaskSource(dataset=str(path)))
+    assert len(protocol.queries) == 2  # with all its pairs: nothing of it is trained on
+    assert f"{path}: 1 queries stand in two splits, as that of row 1" in caplog.text
+    path.write_text("\n".join([*rows, "mug,c,Rug,E,tset"]))
+    with pytest.raises(ValueError, match=r"pairs.csv, row 3: the split 'tset': use train, validation, test"):
+        load_protocol(TaskSource(dataset=str(path)))
 
 
 def test_no_data(tmp_path):

@@ -23,6 +23,20 @@ def write(folder, rows):
     (folder / "algolia" / FILE).write_text(json.dumps(rows), encoding="utf-8")
 
 
+def test_labels_that_training_never_shows_are_told(tmp_path, caplog):
+    """A slip of the pen in the test file must not look like a hard task."""
+    for name, rows in (
+        ("train", [f"lamp {i},{('Light', 'Home')[i % 2]}" for i in range(60)]),
+        ("test", ["red lamp,Light", "oak desk,Hmoe", "x,Hmoe"]),
+    ):
+        (tmp_path / f"{name}.csv").write_text("\n".join(["query,category", *rows]))
+    data = QueryCategory().load(TaskSource(dataset=str(tmp_path)))
+    assert (len(data.test), data.counts["unlearnt_labels"]) == (3, 2)
+    said = f"2 test examples have a label that no training example has ('Hmoe', as {tmp_path} test row 1)"
+    assert data.notes == (said,)
+    assert f"query_category: {said}" in caplog.text
+
+
 def test_the_category_of_most_hits_counts(tmp_path):
     rows = [suggestion(f"query {i}", [("Audio", 3), ("Cameras", 5 * (i % 2))]) for i in range(200)]
     rows += [suggestion("lonely", [("Paper", 1)]), suggestion("nothing", [])]

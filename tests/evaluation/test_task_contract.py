@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from rexbert_hf.evaluation.registry import TASKS, make_task, task_names
+from rexbert_hf.evaluation.runner import comparison
 from rexbert_hf.evaluation.settings import DataSettings, GridSettings
 from rexbert_hf.evaluation.task import TaskOptions, TaskResult, TaskSource, Tuning, content_hash
 from rexbert_hf.evaluation.tasks_page import COMMAND, tasks_page
+from rexbert_hf.evaluation.tuned_task import TunedTask
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,6 +71,22 @@ def test_a_grid_changes_what_it_names_of_the_tasks_that_train():
         GridSettings(learning_rates=[])
 
 
+def test_what_no_split_divides_is_drawn_together():
+    """Aspects of one review, say: one group a key, in the order of the test examples."""
+    several = 0
+    for name in task_names(["all"]):
+        task = make_task(name)
+        if not isinstance(task, TunedTask) or name.startswith("glue_"):
+            continue
+        data = task.load(TaskSource(sample=True))
+        groups = task.groups(data)
+        keys = [example.key for example in data.test]
+        assert len(groups) == len(keys) > len(set(keys)) - 1
+        assert len(set(zip(groups.tolist(), keys, strict=True))) == len(set(keys)) == len(set(groups.tolist()))
+        several += len(set(keys)) < len(keys)
+    assert several > 3
+
+
 @pytest.mark.parametrize(
     ("grid", "message"),
     [
@@ -103,6 +121,20 @@ def test_glue_keeps_its_splits_and_says_which_one_is_measured(tmp_path):
         for file in files:
             (tmp_path / task.folder / file).write_text("sentence\tsentence1\tsentence2\tlabel\n")
         assert task.measured_split(TaskSource(data_dir=tmp_path)) == split
+    sentences = "sentence\tlabel\n" + "a fine film\t1\n" * 872  # the dev set, as mirrors call it
+    (tmp_path / task.folder / "test.tsv").write_text(sentences)
+    assert task.measured_split(TaskSource(data_dir=tmp_path)) == "validation"
+
+
+def test_what_is_set_by_hand_stands_beside_the_papers_name():
+    source, task = TaskSource(dataset="nyu-mll/glue", budget="full"), make_task("glue_rte")
+    said = "yes, GLUE dev set (full budget)"
+    grid = Tuning((1e-5,), (2,))
+    assert comparison(task, source, TaskOptions()) == said
+    assert comparison(task, source, TaskOptions(tuning=grid, pooling="cls")) == f"{said}; set by hand: pooling, tuning"
+    masked = make_task("masked_recovery")
+    assert comparison(masked, source, TaskOptions(tuning=grid)) == masked.comparison(source)  # it trains nothing
+    assert comparison(task, TaskSource(sample=True), TaskOptions(tuning=grid)) == "no: sample shop"
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -110,3 +110,60 @@ def test_bad_input_is_refused():
         paired_difference(0.0, np.zeros(3), np.zeros(4))
     with pytest.raises(ValueError, match="p-value"):
         holm(np.array([0.1, np.nan]))
+
+
+def test_copies_of_a_row_in_one_group_are_that_row():
+    examples = np.random.default_rng(9).normal(size=(25, 2))
+    copies, groups = np.repeat(examples, 3, axis=0), np.repeat(np.arange(25), 3)
+    assert np.allclose(resample_sums(copies, 50, groups=groups), 3 * resample_sums(examples, 50))
+    mixed = np.random.default_rng(0).permutation(75)
+    scores = [
+        resample_scores(rows, lambda drawn: float(np.median(drawn[:, 0])), 50, groups=names)
+        for rows, names in ((copies, groups), (copies[mixed], groups[mixed].astype(str)))
+    ]
+    assert np.allclose(scores[0], resample_scores(examples, lambda drawn: float(np.median(drawn[:, 0])), 50))
+    assert not np.allclose(*scores)  # another order of the groups, so other draws ...
+    assert np.allclose(*(np.mean(one) for one in scores), atol=0.1)  # ... of the same kind
+
+
+def test_groups_of_one_are_rows():
+    examples, names = np.random.default_rng(1).normal(size=(2, 30, 1))[0], np.array([f"row {i}" for i in range(30)])
+    assert np.array_equal(resample_sums(examples, 40, groups=names), resample_sums(examples, 40))
+    loop = resample_scores(examples, lambda rows: rows.sum(), 40, groups=names)
+    assert np.allclose(loop, resample_sums(examples, 40)[:, 0])
+
+
+def test_drawn_groups_are_whole():
+    """Sums of ones are numbers of drawn rows, and the loop sees these very rows."""
+    groups = np.array([0, 1, 0, 2, 2, 2, 1])
+    rows = np.column_stack([np.ones(7), groups])
+    sums = resample_sums(rows, 200, groups=groups)
+    counts = []
+    resample_scores(
+        rows, lambda drawn: counts.append(np.bincount(drawn[:, 1].astype(int), minlength=3)) or 0.0, 200, groups=groups
+    )
+    counts = np.array(counts)
+    assert (counts % [2, 2, 3] == 0).all()
+    assert np.array_equal(counts.sum(axis=1), sums[:, 0])
+    assert ((counts // [2, 2, 3]).sum(axis=1) == 3).all()
+
+
+def test_level_of_grouped_examples_without_a_difference():
+    """40 groups of 8 with half of the variance between groups: rows would be "real" far too often."""
+    rng, by_group, by_row = np.random.default_rng(3), 0, 0
+    groups, trials = np.repeat(np.arange(40), 8), 400
+    for trial in range(trials):
+        gap = (rng.normal(size=40).repeat(8) + rng.normal(size=320))[:, None]
+        for names in (groups, None):
+            scores = resample_sums(gap, 400, seed=trial, groups=names)[:, 0] / 320
+            real = paired_difference(float(gap.mean()), scores, np.zeros(400)).p_value < 0.05
+            by_group, by_row = by_group + (real and names is not None), by_row + (real and names is None)
+    assert by_group / trials < 0.05 + 4 * math.sqrt(0.05 * 0.95 / trials)
+    assert by_row / trials > 0.2
+
+
+def test_groups_that_do_not_belong():
+    with pytest.raises(ValueError, match="2 groups for 3 examples"):
+        resample_sums(np.ones((3, 1)), groups=np.array([0, 1]))
+    with pytest.raises(ValueError, match="2 groups for 3 examples"):
+        resample_scores(np.ones((3, 1)), np.mean, groups=np.array([0, 1]))

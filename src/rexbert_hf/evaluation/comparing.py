@@ -1,8 +1,9 @@
 """Which differences between models are real: paired bootstrap over test examples, Holm over the tasks of a pair.
 
-The statistic is the mean over seeds of a model's figure, all seeds and both models on the same resampled examples. So
-the test says whether a difference would stand on other examples of the same kind; how far other seeds would move it is
-the spread in the table, not in the p-value.
+The statistic is the mean over seeds of a model's figure, all seeds and both models on the same resampled examples.
+Examples that come from one text, query or product are drawn together (`Task.groups`). So the test says whether a
+difference would stand on other examples of the same kind; how far other seeds would move it is the spread in the table,
+not in the p-value.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from rexbert_hf.metrics import holm, paired_difference, resample_scores, resampl
 logger = logging.getLogger(__name__)
 
 LEVEL = 0.05
+FEWEST = 10
+"""Independent groups of test examples below which the bootstrap would call chance real."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Comparison:
         high: the other end.
         p_value: of this test alone.
         adjusted: after Holm over the tasks of this pair.
+        drawn: what the bootstrap drew from: test examples, or groups of them.
     """
 
     task: str
@@ -48,6 +52,7 @@ class Comparison:
     high: float
     p_value: float
     adjusted: float
+    drawn: int
 
     @property
     def real(self) -> bool:
@@ -62,6 +67,7 @@ def compare(
     resamples: int = 10_000,
     cache_dir: Path | None = None,
     over: Mapping[tuple[str, str], tuple[str, ...]] | None = None,
+    groups: Mapping[str, np.ndarray | None] | None = None,
 ) -> list[Comparison]:
     """Compare pairs of models on every task that both of them have.
 
@@ -72,7 +78,9 @@ def compare(
         resamples: of the bootstrap.
         cache_dir: resampled scores that take long are kept there.
         over: (task, model) -> what else than examples the figure is a mean over (`Task.averaged_over`).
+        groups: task -> what its test examples belong to (`Task.groups`).
     """
+    groups = groups or {}
     scores: dict[tuple[str, str], np.ndarray] = {}
     found = []
     for first, second in pairs:
@@ -93,17 +101,36 @@ def compare(
                     task.name, first, second,
                 )  # fmt: skip
                 continue
+            kept = groups.get(task.name)
+            if kept is not None and len(np.unique(kept)) < FEWEST:
+                logger.warning(
+                    "%s: its %d test examples fall into %d groups, too few to resample: %s and %s are not compared",
+                    task.name, len(kept), len(np.unique(kept)), first, second,
+                )  # fmt: skip
+                continue
+            if len(ours) != len(theirs):
+                logger.warning(
+                    "%s: %s has %d seeds and %s %d: means over unequal numbers of seeds are compared",
+                    task.name, first, len(ours), second, len(theirs),
+                )  # fmt: skip
             for model, arrays in ((first, ours), (second, theirs)):
                 if (task.name, model) not in scores:
-                    scores[task.name, model] = resampled(task, arrays, resamples, cache_dir)
+                    scores[task.name, model] = resampled(task, arrays, resamples, cache_dir, kept)
             value = mean_score(task, ours) - mean_score(task, theirs)
             rows.append((task, paired_difference(value, scores[task.name, first], scores[task.name, second])))
         adjusted = holm(np.array([row.p_value for _, row in rows]))
         found += [
-            Comparison(task.name, first, second, row.value, row.low, row.high, row.p_value, float(p))
+            Comparison(
+                *(task.name, first, second, row.value, row.low, row.high, row.p_value, float(p)),
+                drawn=_drawn(groups.get(task.name), examples[task.name, first][0]),
+            )
             for (task, row), p in zip(rows, adjusted, strict=True)
         ]
     return found
+
+
+def _drawn(groups: np.ndarray | None, examples: np.ndarray) -> int:
+    return len(examples) if groups is None else len(np.unique(groups))
 
 
 def mean_score(task: Task, arrays: Sequence[np.ndarray]) -> float:
@@ -116,7 +143,13 @@ def mean_score(task: Task, arrays: Sequence[np.ndarray]) -> float:
     return float(np.mean([task.score(rows) for rows in arrays]))
 
 
-def resampled(task: Task, arrays: Sequence[np.ndarray], resamples: int, cache_dir: Path | None = None) -> np.ndarray:
+def resampled(
+    task: Task,
+    arrays: Sequence[np.ndarray],
+    resamples: int,
+    cache_dir: Path | None = None,
+    groups: np.ndarray | None = None,
+) -> np.ndarray:
     """The mean over seeds of the primary figure on each resample, `[B]`.
 
     Args:
@@ -124,12 +157,15 @@ def resampled(task: Task, arrays: Sequence[np.ndarray], resamples: int, cache_di
         arrays: examples of each seed, all `[n, k]`.
         resamples: B.
         cache_dir: where scores that need a loop over resamples are kept.
+        groups: what the examples belong to, `[n]`.
     """
     n, width = arrays[0].shape
     if task.additive:
-        sums = resample_sums(np.concatenate(arrays, axis=1), resamples).reshape(resamples, len(arrays), width)
-        return np.asarray(task.score_sums(sums, n), dtype=np.float64).mean(axis=1)
-    key = content_hash(task.name, task.version, resamples, *arrays)
+        columns = np.concatenate([*arrays, np.ones((n, 1))], axis=1)
+        found = resample_sums(columns, resamples, groups=groups)
+        sums, counts = found[:, :-1].reshape(resamples, len(arrays), width), found[:, -1:]
+        return np.asarray(task.score_sums(sums, counts), dtype=np.float64).mean(axis=1)
+    key = content_hash(task.name, task.version, resamples, *arrays, *([] if groups is None else [groups]))
     path = None if cache_dir is None else cache_dir / "resampled" / f"{key}.npy"
     if path is not None and path.exists():
         try:
@@ -137,7 +173,7 @@ def resampled(task: Task, arrays: Sequence[np.ndarray], resamples: int, cache_di
             return kept
         except (OSError, ValueError, EOFError) as error:
             logger.warning("%s cannot be read (%s): it is computed again", path, error)
-    found = np.mean([resample_scores(rows, task.score, resamples) for rows in arrays], axis=0)
+    found = np.mean([resample_scores(rows, task.score, resamples, groups=groups) for rows in arrays], axis=0)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+logger = logging.getLogger(__name__)
 
 EXAMPLES, PRODUCTS = "shopping_queries_dataset_examples.parquet", "shopping_queries_dataset_products.parquet"
 LOCALE = "us"
@@ -30,23 +34,30 @@ def esci_table(folder: str) -> pa.Table:
         folder: with the two files.
 
     Returns:
-        Columns query, product_id, esci_label, split, product_title and, where the file has it, product_description.
+        Columns query, product_id, esci_label, split, row (of the file of examples, from 0), product_title and, where
+        the file has it, product_description.
 
     Raises:
-        ValueError: if a file lacks a column or cannot be read, or no example is left.
+        ValueError: if a file lacks a column or cannot be read, a product comes twice, or no example is left.
     """
-    wanted = ["query", "product_id", "product_locale", "esci_label", "split"]
-    filters = [("product_locale", "=", LOCALE), ("small_version", "=", 1)]
-    examples = _read(Path(folder) / EXAMPLES, wanted, filters)
+    examples = _read(Path(folder) / EXAMPLES, ["query", "product_id", "product_locale", "esci_label", "split"], True)
     path = Path(folder) / PRODUCTS
-    there = pq.read_schema(path).names
+    there = _columns(path)
     texts = ["product_title", *(name for name in ("product_description",) if name in there)]
-    products = _read(path, [*_JOINED, *texts], filters[:1])
-    numbered = examples.append_column("row", pa.array(range(len(examples))))
-    joined = numbered.join(products, list(_JOINED), join_type="inner").sort_by("row")
+    products = _read(path, [*_JOINED, *texts], False)
+    twice = products.group_by("product_id").aggregate([("row", "count"), ("row", "max")])
+    twice = twice.filter(pc.greater(twice["row_count"], 1))
+    if len(twice):
+        product, row = twice["product_id"][0], twice["row_max"][0]
+        raise ValueError(f"{path}, row {row}: the product {product} ({LOCALE}) comes a second time: keep one")
+    joined = examples.join(products.drop_columns(["row"]), list(_JOINED), join_type="inner").sort_by("row")
     if not len(joined):
         raise ValueError(f"{folder}: no example of the small version and the locale {LOCALE} has a product")
-    return joined.drop_columns(["row", "product_locale"])
+    if lost := len(examples) - len(joined):
+        logger.warning(
+            "%s: %d of %d examples are left out: %s lacks their products", folder, lost, len(examples), PRODUCTS
+        )
+    return joined.drop_columns(["product_locale"])
 
 
 def esci_rows(folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -55,15 +66,32 @@ def esci_rows(folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
     Args:
         folder: with the two files.
     """
-    for number, row in enumerate(esci_table(folder).to_pylist()):
-        yield f"{Path(folder) / EXAMPLES} example {number}", row
+    for row in esci_table(folder).to_pylist():
+        yield f"{Path(folder) / EXAMPLES}, row {row.pop('row')}", row
 
 
-def _read(path: Path, columns: list[str], filters: list[tuple[str, str, Any]]) -> pa.Table:
+def _read(path: Path, columns: list[str], small: bool) -> pa.Table:
+    """These columns of the locale's rows, and their numbers in the file."""
+    filtered = ["product_locale", *(["small_version"] if small else [])]
+    if lost := sorted({*columns, *filtered} - set(_columns(path))):
+        raise ValueError(f"{path}: no column {', '.join(lost)}")
     try:
-        lost = sorted({*columns, *(name for name, *_ in filters)} - set(pq.read_schema(path).names))
-        if lost:
-            raise ValueError(f"{path}: no column {', '.join(lost)}")
-        return pq.read_table(path, columns=columns, filters=filters)
+        table = pq.read_table(path, columns=list(dict.fromkeys([*columns, *filtered])))
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+        raise _unreadable(path, error) from None
+    table = table.append_column("row", pa.array(range(len(table)), pa.int64()))
+    kept = pc.equal(table["product_locale"], LOCALE)
+    if small:
+        kept = pc.and_(kept, pc.equal(table["small_version"], 1))
+    return table.filter(kept).select([*columns, "row"])
+
+
+def _columns(path: Path) -> list[str]:
+    try:
+        return list(pq.read_schema(path).names)
+    except pa.ArrowInvalid as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path}: cannot be read ({str(error).splitlines()[0]})")

@@ -49,9 +49,9 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         for model in outcome.models
         for cell in outcome.of(task.name, model.name)[:1]
     }
-    comparisons = compare(outcome.tasks, examples, pairs, settings.resamples, folder / "cache", over)
+    comparisons = compare(outcome.tasks, examples, pairs, settings.resamples, folder / "cache", over, outcome.groups)
     results = results_of(settings, outcome, comparisons)
-    values = intervals(outcome.tasks, examples, folder / "cache")
+    values = intervals(outcome.tasks, examples, folder / "cache", outcome.groups)
     name_of = labels(outcome.models)
     named = {(task, name_of[model]): value for (task, model), value in values.items()}
     titles = {task.name: task.title for task in outcome.tasks}

@@ -12,12 +12,13 @@ from typing import Any
 from rexbert_hf.evaluation.models import ModelUnderTest, find_model
 from rexbert_hf.evaluation.registry import make_task
 from rexbert_hf.evaluation.report import card_metric
-from rexbert_hf.evaluation.runner import check_result, where
+from rexbert_hf.evaluation.runner import check_result, comparison, where
 from rexbert_hf.evaluation.settings import FinetuneTaskSettings
 from rexbert_hf.evaluation.task import DataMissing, Task
 from rexbert_hf.hub import push_run, read_run, write_card, write_run
 from rexbert_hf.hub.evaluated import files_key, model_files
-from rexbert_hf.hub.run_file import plain, redact
+from rexbert_hf.hub.redaction import redact
+from rexbert_hf.hub.run_file import plain
 from rexbert_hf.pretraining.processes import one_process
 from rexbert_hf.settings import sole_run, to_dict
 
@@ -36,6 +37,10 @@ class _Work:
     data: Any
     model: ModelUnderTest
     fingerprint: str
+
+    def decided(self) -> dict[str, Any]:
+        """As `run.json` has it."""
+        return {"base_key": self.model.key, "data_key": self.fingerprint, "task_version": self.task.version}
 
 
 @sole_run("cache/.training-*")
@@ -96,9 +101,9 @@ def _finished(output: Path, settings: FinetuneTaskSettings, work: _Work) -> dict
         changed = [name for name in config if name not in _NO_RESULT and before.get(name) != config[name]]
         names = ", ".join(changed) or "other settings"
         raise ValueError(f"{output} holds another run ({names} differ): choose another output_dir, or delete it")
-    decided = {"base_key": work.model.key, "data_key": work.fingerprint}
+    decided = work.decided()
     if {name: run.get(name) for name in decided} != decided:
-        logger.info("%s holds a run with another state of model or data: trained again", output)
+        logger.info("%s holds a run with another state of model, data or task: trained again", output)
         return None
     if run.get("model_key") != files_key(output) or not (output / "README.md").is_file():
         return None
@@ -127,7 +132,7 @@ def _run(output: Path, settings: FinetuneTaskSettings, work: _Work) -> dict[str,
         "seconds": round(time.perf_counter() - start, 1),
     }
     data = [{"name": data_name, "fingerprint": work.fingerprint}]
-    keys: dict[str, Any] = {"base_key": work.model.key, "data_key": work.fingerprint, "model_key": files_key(staged)}
+    keys: dict[str, Any] = {**work.decided(), "model_key": files_key(staged)}
     card = _card(work, settings, staged)
     write_run(output, config=to_dict(settings), results=results, data=data, card=card, **keys)
     for path in model_files(output):
@@ -144,7 +149,7 @@ def _run(output: Path, settings: FinetuneTaskSettings, work: _Work) -> dict[str,
 def _card(work: _Work, settings: FinetuneTaskSettings, folder: Path) -> dict[str, Any]:
     """Fields of the card: a search model has a template of its own."""
     task, search = work.task, (folder / "modules.json").is_file()
-    comparable = task.comparison(settings.source(task.name))
+    comparable = comparison(task, settings.source(task.name), settings.options())
     summary = f"{Path(settings.model).name} fine-tuned on the task {task.title.lower()} with rexbert_hf."
     text = f"```python\n{_use(work, any(folder.glob('*.py')))}\n```"
     return {

@@ -45,7 +45,7 @@ class GlueTask(TunedTask):
     keeps_splits = True
     head: ClassVar[HeadName] = "sequence"
     metric = "accuracy"
-    split = "published train and dev; a tenth of train, by hash, chooses"
+    split = "published train and dev; val.tsv (or dev beside test) chooses, else a tenth of train by hash"
     comparable = "yes, GLUE dev set (full budget)"
     small = Tuning((5e-5,), (3,), 16)
     full = Tuning((3e-5,), (3,), 32)
@@ -194,6 +194,10 @@ class CoLA(GlueTask):
         return matthews_of_sums(sums)
 
 
+GLUE_DEV_SET = 872
+"""Sentences of SST-2's dev set; its own test set has 1,821."""
+
+
 class SST2(GlueTask):
     """Stanford Sentiment Treebank, phrases to train on and sentences to test: accuracy.
 
@@ -205,6 +209,15 @@ class SST2(GlueTask):
     columns, classes = ("sentence", None), ("negative", "positive")
     max_length = 64
     caps = (2_400, 400, 872)
+
+    def measured_split(self, source: TaskSource) -> str:
+        """As `GlueTask.measured_split`: mirrors have GLUE's dev set as test.tsv, and a dev.tsv cut from train."""
+        split = super().measured_split(source)
+        if split == "validation":
+            return split
+        path = Path(source.data_dir or ".") / self.folder / "test.tsv"
+        rows = sum(1 for _ in glue_rows(path, GLUE_FILES[self.task], path, []))
+        return "validation" if rows == GLUE_DEV_SET else split
 
 
 class MRPC(GlueTask):

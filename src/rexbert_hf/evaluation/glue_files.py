@@ -116,7 +116,7 @@ def glue_rows(
         raise ValueError(f"{path}: no column '{absent[0]}', only {', '.join(names)}")
     places = [names.index(name) for name in wanted]
     count, before, first = 0, len(short), ""
-    for number, fields in _lines(path, files, skip):
+    for number, fields in _lines(path, skip):
         count += 1
         if len(fields) <= max(places):
             first = first or f"{len(fields)} fields, but column '{wanted[-1]}' is wanted"
@@ -137,10 +137,10 @@ def _given(path: Path, files: GlueFiles) -> Sequence[str] | None:
 
 
 def _names(path: Path, files: GlueFiles) -> Sequence[str]:
-    return _given(path, files) or next(_lines(path, files), (0, []))[1]
+    return _given(path, files) or next(_lines(path), (0, []))[1]
 
 
-def _lines(path: Path, files: GlueFiles, skip: int = 0) -> Iterator[tuple[int, list[str]]]:
+def _lines(path: Path, skip: int = 0) -> Iterator[tuple[int, list[str]]]:
     """Fields of each line; tab-separated files quote nothing."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as handle:

@@ -130,7 +130,11 @@ def _classes(references: Any, predictions: Any) -> dict[str, float]:
 
 def _label_sets(references: Any, predictions: Any, absent: str = "zero") -> dict[str, float]:
     """`absent` as in `label_scores`, but with scikit-learn's rule for label matrices by default."""
-    counts = classification.label_counts(np.array(references) > 0, np.array(predictions) > 0)
+    gold, said = np.array(references), np.array(predictions)
+    for name, rows in (("references", gold), ("predictions", said)):
+        if (wrong := np.flatnonzero(~np.isin(rows, (0, 1)).reshape(len(rows), -1).all(axis=1))).size:
+            raise ValueError(f"{name}, row {wrong[0]}: labels are 0 or 1, one a column; got {rows[wrong[0]].tolist()}")
+    counts = classification.label_counts(gold > 0, said > 0)
     return classification.label_scores(counts, absent)
 
 
@@ -146,6 +150,9 @@ def _ranking(
 
     Queries without a product of grade `least` are left out of all figures; `exact` and `substitute` add E, S, O, E+S.
     """
+    for row, (graded, scored) in enumerate(zip(references, predictions, strict=True)):
+        if len(graded) != len(scored):
+            raise ValueError(f"row {row}: {len(graded)} grades but {len(scored)} scores: one each a product, or None")
     grades_in = [np.array([np.nan if one is None else one for one in row], dtype=np.float64) for row in references]
     used = [row for row, grades in enumerate(grades_in) if (grades >= least).any()]
     if not used:
@@ -183,6 +190,8 @@ def _attribute_values(references: Any, predictions: Any) -> dict[str, float]:
 
 def _masked(references: Any, predictions: Any) -> dict[str, float]:
     """Ranks of the labels among the guesses; the references are the labels and only counted."""
+    if (wrong := np.flatnonzero(np.asarray(predictions) < 0)).size:
+        raise ValueError(f"row {wrong[0]}: the rank {predictions[wrong[0]]} is negative: 0 is the first guess")
     counts = MaskedTokenCounts()
     counts.update(np.asarray(predictions))
     return {name: value for name, value in counts.report().items() if not name.endswith("_rest")}

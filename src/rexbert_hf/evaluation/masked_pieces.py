@@ -71,6 +71,23 @@ def drawn_words(piece: str, rate: float, seed: int) -> list[tuple[int, int]]:
     return [span for span, draw in zip(words, rng.random(len(words)), strict=True) if draw < rate]
 
 
+def pieces_of(texts: Sequence[str], rate: float, seed: int) -> list[tuple[int, str, list[tuple[int, int]]]]:
+    """Number of the text, piece and drawn words of each piece that has a drawn word; the same for every tokenizer.
+
+    Args:
+        texts: to cut.
+        rate: share of the words.
+        seed: of the draw.
+
+    Example:
+        >>> [(number, piece) for number, piece, _ in pieces_of(["a red mug", "a desk"], 1.0, 0)]
+        [(0, 'a red mug'), (1, 'a desk')]
+    """
+    pieces = ((number, piece) for number, text in enumerate(texts) for piece in cut(text))
+    drawn = ((number, piece, drawn_words(piece, rate, seed)) for number, piece in pieces)
+    return [one for one in drawn if one[2]]
+
+
 def mask_pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], rate: float, seed: int) -> list[MaskedPiece]:
     """Pieces of texts, all tokens of the drawn words masked; pieces without a drawn word are left out.
 
@@ -86,11 +103,9 @@ def mask_pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], rate: 
     Raises:
         ValueError: if no word was drawn.
     """
-    pieces = [piece for text in texts for piece in cut(text)]
-    words = [drawn_words(piece, rate, seed) for piece in pieces]
-    chosen = [(piece, spans) for piece, spans in zip(pieces, words, strict=True) if spans]
+    chosen = [(piece, spans) for _, piece, spans in pieces_of(texts, rate, seed)]
     if not chosen:
-        raise ValueError(f"no word of {len(pieces)} pieces was drawn to be masked: give it more text")
+        raise ValueError(f"no word of {len(texts)} texts was drawn to be masked: give it more text")
     options = {"return_offsets_mapping": True, "return_special_tokens_mask": True, "return_attention_mask": False}
     found = tokenizer([piece for piece, _ in chosen], truncation=False, **options)
     columns = zip(chosen, found["input_ids"], found["offset_mapping"], found["special_tokens_mask"], strict=True)

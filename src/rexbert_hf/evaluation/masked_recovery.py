@@ -25,7 +25,7 @@ from rexbert_hf.evaluation.fine_tuning import length_limit
 from rexbert_hf.evaluation.fine_tuning_batches import Feature, by_length, padded
 from rexbert_hf.evaluation.fine_tuning_model import load_as, load_tokenizer, read_config
 from rexbert_hf.evaluation.fine_tuning_rows import Row
-from rexbert_hf.evaluation.masked_pieces import MaskedPiece, mask_pieces
+from rexbert_hf.evaluation.masked_pieces import MaskedPiece, mask_pieces, pieces_of
 from rexbert_hf.evaluation.task import DataMissing, ModelUnfit, Task, TaskOptions, TaskResult, TaskSource, content_hash
 from rexbert_hf.evaluation.task_splits import Example, dataset_examples
 from rexbert_hf.retrieval.training.biencoder import find_base
@@ -100,6 +100,10 @@ class MaskedRecovery(Task):
     def fingerprint(self, data: list[str]) -> str:
         """Hash of the texts."""
         return content_hash(data)
+
+    def groups(self, data: list[str]) -> np.ndarray:
+        """Pieces of one text belong together."""
+        return np.array([number for number, _, _ in pieces_of(data, RATE, SEED)])
 
     def run(self, model: str, data: list[str], seed: int, options: TaskOptions) -> TaskResult:
         """Measure both ways; the seed is the protocol's."""

@@ -94,13 +94,9 @@ def find_model(name: str, seeds: int = 0) -> ModelUnderTest:
 
 
 def _near(name: str) -> str | None:
-    """A baseline, the MiniLM distribution or a folder beside, of nearly this name."""
-    if found := difflib.get_close_matches(name.lower(), (*BASELINES, MINILM), 1, 0.7):
-        return found[0]
-    parent = Path(name).expanduser().parent
-    beside = [path.name for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
-    found = difflib.get_close_matches(Path(name).name, beside, 1, 0.7)
-    return str(Path(name).parent / found[0]) if found else None
+    """A baseline or the MiniLM distribution, of nearly this name; folders are named by `resolve`."""
+    found = difflib.get_close_matches(name.lower(), (*BASELINES, MINILM), 1, 0.7)
+    return found[0] if found else None
 
 
 def labels(models: Sequence[ModelUnderTest]) -> dict[str, str]:

@@ -20,7 +20,10 @@ INTERVAL_RESAMPLES = 1_000
 
 
 def intervals(
-    tasks: Sequence[Task], examples: Mapping[tuple[str, str], Sequence[np.ndarray]], cache_dir: Path | None = None
+    tasks: Sequence[Task],
+    examples: Mapping[tuple[str, str], Sequence[np.ndarray]],
+    cache_dir: Path | None = None,
+    groups: Mapping[str, np.ndarray | None] | None = None,
 ) -> dict[tuple[str, str], tuple[float, float, float]]:
     """Primary figure of each (task, model), with the ends of its 95 % interval over test examples.
 
@@ -28,11 +31,13 @@ def intervals(
         tasks: the tasks.
         examples: (task, model) -> statistics of the test examples of each seed.
         cache_dir: resampled scores that take long are kept there.
+        groups: task -> what its test examples belong to.
     """
+    groups = groups or {}
     named = {task.name: task for task in tasks}
     found = {}
     for (name, model), arrays in examples.items():
-        scores = resampled(named[name], arrays, INTERVAL_RESAMPLES, cache_dir)
+        scores = resampled(named[name], arrays, INTERVAL_RESAMPLES, cache_dir, groups.get(name))
         low, high = np.quantile(scores, [0.025, 0.975])
         found[name, model] = (mean_score(named[name], arrays), float(low), float(high))
     return found

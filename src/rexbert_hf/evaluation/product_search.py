@@ -31,6 +31,7 @@ class ProductSearch(Task):
     or 1, and that have a product of relevance 2.33 or above (2,209). Search is exact, 1,000 products deep, cosine of
     embeddings pooled as the model says (mean where it says nothing), texts cut at 64 tokens. Products that nobody
     judged count as not relevant, and as O in E/S/O; `judged_E@100` counts the judged ones only.
+    Of a shop's own log (`build_pairs.py`) what was bought is relevant, and what was shown and left alone is not.
     """
 
     name: ClassVar[str] = "product_search"
@@ -38,7 +39,9 @@ class ProductSearch(Task):
     paper: ClassVar[str] = "QPI-BERT, table 2"
     data: ClassVar[str] = "a shop's own log (not public)"
     folder: ClassVar[str] = "homedepot"
-    dataset_name: ClassVar[str] = "pairs: query, product_id, title, label or relevance, split; or ESCI's folder"
+    dataset_name: ClassVar[str] = (
+        "pairs: query, product_id, title, label or relevance, split; or the folder of ESCI or of build_pairs.py"
+    )
     split: ClassVar[str] = (
         "Home Depot: query hash, .7 train, .1 validation, .2 test; other pairs: their own, else .8, .1, .1 by hash"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from rexbert_hf.evaluation.product_search import ProductSearch, search_result
 from rexbert_hf.evaluation.search_data import SearchProtocol
 from rexbert_hf.evaluation.searchers import BM25, DSSM, DenseSearcher, make_searcher, pooling_note
 from rexbert_hf.evaluation.task import RANDOM, TaskOptions, TaskResult, Tuning
+from rexbert_hf.hub.left_over import temporary_folder
 from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings, find_base, load_biencoder
 from rexbert_hf.retrieval.training.dssm import fold_dssm
 from rexbert_hf.retrieval.training.finetune import prepare_device, train_and_measure, training_texts, uses_bf16
@@ -130,9 +130,9 @@ def _tuning(options: TaskOptions, model: str) -> Tuning:
 def _folder(options: TaskOptions) -> AbstractContextManager[str]:
     """Where checkpoints lie while training."""
     if options.cache_dir is None:
-        return tempfile.TemporaryDirectory()
+        return temporary_folder()
     options.cache_dir.mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryDirectory(dir=options.cache_dir, prefix=".training-")
+    return temporary_folder(options.cache_dir, ".training-")
 
 
 def search_settings(

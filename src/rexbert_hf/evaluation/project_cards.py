@@ -18,7 +18,8 @@ import torch
 from rexbert_hf.hub import render_dataset_card, render_model_card
 from rexbert_hf.hub.card import LOSS_PLOT
 from rexbert_hf.hub.evaluated import EVALUATION_FILE, with_evaluation
-from rexbert_hf.hub.run_file import RUN_FILE, portable, read_run, redact, write_whole
+from rexbert_hf.hub.redaction import redact
+from rexbert_hf.hub.run_file import RUN_FILE, portable, read_run, write_whole
 from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM
 
 README = "README.md"

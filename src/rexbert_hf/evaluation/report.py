@@ -21,7 +21,7 @@ from rexbert_hf.evaluation.runner import Outcome
 from rexbert_hf.evaluation.settings import EvaluateSettings
 from rexbert_hf.evaluation.task import Task
 from rexbert_hf.hub import git_commit, hardware, redact, versions
-from rexbert_hf.hub.evaluated import slug, write_evaluation
+from rexbert_hf.hub.evaluated import BESIDE, slug, write_evaluation
 from rexbert_hf.hub.run_file import plain, portable, write_whole
 from rexbert_hf.settings import to_dict
 
@@ -201,6 +201,23 @@ def write_results(folder: Path, results: dict[str, Any]) -> None:
     write_whole(folder / REPORT, report_page(results).encode())
 
 
+def beside(results: dict[str, Any], task: str, model: str) -> dict[str, dict[str, Any]]:
+    """Primary figures of the other models on a task, and whether they are real differences: None if not compared.
+
+    Args:
+        results: what `results_of` made.
+        task: name of the task.
+        model: whose card they are for, as reports call it.
+    """
+    real = {
+        ({row["first"], row["second"]} - {model}).pop(): row["real"]
+        for row in results["comparisons"]
+        if row["task"] == task and model in (row["first"], row["second"])
+    }
+    rows = [row for row in results["table"] if row["task"] == task and row["model"] != model]
+    return {row["model"]: {"value": round(row["mean"], 5), "real": real.get(row["model"])} for row in rows}
+
+
 def update_cards(outcome: Outcome, results: dict[str, Any]) -> list[Path]:
     """Put each local model's figures into its folder, and render its card again where there is a `run.json`.
 
@@ -220,9 +237,15 @@ def update_cards(outcome: Outcome, results: dict[str, Any]) -> list[Path]:
         if model.is_word or not folder.is_dir() or not figures:  # a folder may have a baseline's name
             continue
         kinds = {figure["dataset_type"]: figure for figure in figures}
+        peers = {task.name.replace("_", "-"): beside(results, task.name, name_of[model.name]) for task in outcome.tasks}
         cells = {task.name: outcome.of(task.name, model.name) for task in outcome.tasks}
         told = {name.replace("_", "-"): together([cell.measured for cell in found]) for name, found in cells.items()}
-        written.append(write_evaluation(folder, [{**figure, **told[kind]} for kind, figure in kinds.items()]))
+        written.append(
+            write_evaluation(
+                folder,
+                [{**kinds[kind], **told[kind], **({BESIDE: peers[kind]} if peers[kind] else {})} for kind in kinds],
+            )
+        )
         if (folder / "run.json").is_file():
             written.append(write_card(folder))
     return written

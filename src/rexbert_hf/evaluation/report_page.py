@@ -116,15 +116,17 @@ def _comparisons(results: Mapping[str, Any]) -> list[str]:
             f"{row['low']:+.4f} to {row['high']:+.4f}",
             f"{row['p_value']:.4f}",
             f"{row['adjusted']:.4f}",
+            f"{row['drawn']:,}",
             "yes" if row["real"] else "no",
         ]
         for row in rows
     ]
     told = (
         f"Paired bootstrap over test examples, {results['config']['resamples']:,} resamples. P-values are adjusted "
-        "over the tasks of a pair (Holm); below .05 a difference counts as real. Spread over seeds is not part of it."
+        "over the tasks of a pair (Holm); below .05 a difference counts as real. Spread over seeds is not part of it. "
+        "What is drawn are texts, queries or products with all their examples; how many there are stands in the table."
     )
-    header = ["pair", "task", "difference", "95 %", "p", "p (Holm)", "real"]
+    header = ["pair", "task", "difference", "95 %", "p", "p (Holm)", "drawn", "real"]
     return ["## Differences", told, table(header, lines)]
 
 

@@ -20,7 +20,7 @@ from rexbert_hf.evaluation.models import ModelUnderTest, find_model, labels
 from rexbert_hf.evaluation.provenance import measured_now
 from rexbert_hf.evaluation.registry import make_task, task_names
 from rexbert_hf.evaluation.settings import EvaluateSettings
-from rexbert_hf.evaluation.task import DataMissing, ModelUnfit, Task, TaskResult, TaskSource
+from rexbert_hf.evaluation.task import DataMissing, ModelUnfit, Task, TaskOptions, TaskResult, TaskSource
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ class Outcome:
         data: task -> where its data came from.
         comparable: task -> whether its figures may stand beside the paper's.
         splits: task -> the split that its figures are of.
+        groups: task -> what its test examples belong to (`Task.groups`).
     """
 
     models: list[ModelUnderTest] = field(default_factory=list)
@@ -55,6 +56,7 @@ class Outcome:
     data: dict[str, str] = field(default_factory=dict)
     comparable: dict[str, str] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
+    groups: dict[str, np.ndarray | None] = field(default_factory=dict)
 
     def of(self, task: str, model: str) -> list[Cell]:
         """The cells of one task and model, by seed.
@@ -99,7 +101,7 @@ def _run_task(name: str, settings: EvaluateSettings, outcome: Outcome) -> None:
     try:
         task = make_task(name)
         data = task.load(source)
-        fingerprint = task.fingerprint(data)
+        fingerprint, groups = task.fingerprint(data), task.groups(data)
     except DataMissing as reason:
         if source.dataset is not None:  # it was named: a slip of the pen must not look like success
             _fail(outcome, name, reason)
@@ -111,8 +113,8 @@ def _run_task(name: str, settings: EvaluateSettings, outcome: Outcome) -> None:
         _fail(outcome, name, error)
         return
     outcome.tasks.append(task)
-    outcome.data[name], outcome.comparable[name] = where(task, source), task.comparison(source)
-    outcome.splits[name] = task.measured_split(source)
+    outcome.data[name], outcome.comparable[name] = where(task, source), comparison(task, source, settings.options())
+    outcome.splits[name], outcome.groups[name] = task.measured_split(source), groups
     called = labels(outcome.models)
     for model in outcome.models:
         if model.is_word and model.name not in task.baselines:
@@ -193,6 +195,27 @@ def seeds_of(task: Task, model: ModelUnderTest, count: int) -> list[int]:
     """
     draws = model.name == "random" or bool(model.by_seed) or (task.trains and model.name not in _DETERMINISTIC)
     return list(range(count if draws else 1))
+
+
+def comparison(task: Task, source: TaskSource, options: TaskOptions) -> str:
+    """Whether figures may stand beside the paper's; what the user changed of the protocol stands behind.
+
+    Args:
+        task: of the figures.
+        source: that it read.
+        options: that it ran with.
+
+    Example:
+        >>> from rexbert_hf.evaluation.registry import make_task
+        >>> source = TaskSource(dataset="nyu-mll/glue", budget="full")
+        >>> comparison(make_task("glue_rte"), source, TaskOptions(max_length=64))
+        'yes, GLUE dev set (full budget); set by hand: max_length'
+    """
+    found = task.comparison(source)
+    settled = {"max_length": options.max_length, "pooling": options.pooling}
+    changed = [*(name for name, value in settled.items() if value is not None)]
+    changed += ["tuning"] if task.trains and options.tuning is not None else []
+    return found if found.startswith("no") or not changed else f"{found}; set by hand: {', '.join(changed)}"
 
 
 def where(task: Task, source: TaskSource) -> str:

@@ -8,7 +8,6 @@ between publications (ESCI's organisers 1/.1/.01/0, RexBERT's script 1/.66/.33/0
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from datasets import Features, Value
 from rexbert_hf.catalog import LABELS, read_label, read_records
 from rexbert_hf.evaluation.esci_files import esci_table, is_esci
 from rexbert_hf.evaluation.task import DataMissing, TaskSource, content_hash
+from rexbert_hf.hub.left_over import temporary_folder
 from rexbert_hf.metrics import Judgements
 from rexbert_hf.retrieval.pairs.events import QuerySplit
 from rexbert_hf.retrieval.training.evaluator import exponential_gain, part_of
@@ -101,6 +101,15 @@ ESCI_SCALE = Scale(
     "I 0), and of RexBERT's script (1, .66, .33, 0)",
 )
 
+LOG_SCALE = Scale(
+    relevant=1.0,
+    exact=1.0,
+    substitute=0.5,
+    gains={"bought1/shown0": plain_gain},
+    said="a click log: relevant (E) is what was bought for the query; O is what was shown and left alone, and what was "
+    "never shown; there is no S",
+)
+
 
 @dataclass(frozen=True)
 class SearchProtocol:
@@ -159,7 +168,8 @@ def load_protocol(source: TaskSource) -> SearchProtocol:
     Args:
         source: a folder with Home Depot's file; or pairs with the columns query, product_id, title or product_title,
             and label or esci_label (E/S/C/I) or relevance (1 to 3), and split (train, validation, test) if they bring
-            their own; or a folder with ESCI's two files; or the sample shop.
+            their own; or a folder with ESCI's two files, or one that recipes/build_pairs.py wrote; or the
+            sample shop.
 
     Raises:
         DataMissing: if the folder has no Home Depot file.
@@ -170,7 +180,7 @@ def load_protocol(source: TaskSource) -> SearchProtocol:
         >>> len(protocol.queries) > 10, len(protocol.products) == len(protocol.data.texts)
         (True, True)
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         settings, scale = _settings(source, Path(folder))
         data = load_search_data(settings)
     tests = data.of(TEST, with_relevant=False)
@@ -192,6 +202,8 @@ def load_protocol(source: TaskSource) -> SearchProtocol:
 def _settings(source: TaskSource, folder: Path) -> tuple[SearchDataSettings, Scale]:
     if source.dataset is not None and is_esci(source.dataset):
         return _of_dataset(_one_file(source.dataset, folder))
+    if source.dataset is not None and (Path(source.dataset) / "products.parquet").is_file():
+        return _of_log(Path(source.dataset)), LOG_SCALE
     if source.dataset is not None:
         return _of_dataset(source.dataset)
     if source.sample:
@@ -214,9 +226,16 @@ def _settings(source: TaskSource, folder: Path) -> tuple[SearchDataSettings, Sca
     return settings, HOMEDEPOT_SCALE
 
 
+def _of_log(folder: Path) -> SearchDataSettings:
+    """What recipes/build_pairs.py wrote of a shop's own log, with its split; random products are no judgements."""
+    return SearchDataSettings(
+        pairs=str(folder / "pairs"), products=str(folder / "products.parquet"), relevant=LOG_SCALE.relevant
+    )
+
+
 def _one_file(dataset: str, folder: Path) -> str:
     """ESCI's two files as one of pairs; a tenth of the training queries, by hash, is the validation split."""
-    table = esci_table(dataset)
+    table = esci_table(dataset).drop_columns(["row"])
     parts = QuerySplit(held_out=0.2)
     splits = [
         "validation" if split == "train" and parts.of(query) == "validation" else split

@@ -278,6 +278,17 @@ class Task(ABC):
         """
         return ()
 
+    def groups(self, data: Any) -> np.ndarray | None:
+        """What each test example belongs to, `[n]`, in the order of `TaskResult.examples`: numbers or texts.
+
+        Examples of one text, query or product are not independent, so the bootstrap draws them together. None where
+        each stands for itself.
+
+        Args:
+            data: what `load` gave.
+        """
+        return None
+
     def score_sums(self, sums: np.ndarray, n: np.ndarray | int) -> np.ndarray:
         """Primary metric from column sums of `examples`, for many resamples at once; the mean of the first column.
 

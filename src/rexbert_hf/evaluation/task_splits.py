@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from datasets.exceptions import DatasetGenerationCastError, DatasetGenerationErr
 from rexbert_hf.catalog.split import text_digests
 from rexbert_hf.evaluation.fine_tuning_rows import Row
 from rexbert_hf.evaluation.task import DataMissing, content_hash
+from rexbert_hf.hub.left_over import temporary_folder
 from rexbert_hf.hub.trouble import read_hub
 
 logger = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ def dataset_examples(
     parts: dict[str, list[Example]] = {"train": [], "dev": [], "test": []}
     names = _SPLITS if splits is None else splits
     # A cache of its own: that of `datasets` knows a local file by its time alone, and a changed file may keep its time.
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache_dir:
+    with temporary_folder() as cache_dir:
         loaded = _loaded(name, cache_dir)
         for split, dataset in loaded.items():
             if split in names and not len(dataset):

@@ -6,6 +6,7 @@ slices predict the test split with perturbed inputs, with the model that the pla
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +20,8 @@ from rexbert_hf.evaluation.fine_tuning_rows import HeadName, Row, check_rows
 from rexbert_hf.evaluation.robustness import RARE_BRANDS, names_rare_brand, perturb, perturb_words
 from rexbert_hf.evaluation.task import RANDOM, DataMissing, Task, TaskOptions, TaskResult, TaskSource, Tuning
 from rexbert_hf.evaluation.task_splits import Example, TaskData, dataset_examples, hash_split
+
+logger = logging.getLogger(__name__)
 
 EBERT_GRID = Tuning(learning_rates=(5e-6, 1e-5, 2e-5, 5e-5), epochs=(2, 3, 4, 5), batch_size=32)
 """The grid of E-BERT's fine-tuning, picked on the dev split; `TaskOptions(tuning=EBERT_GRID)`."""
@@ -125,7 +128,7 @@ class TunedTask(Task):
         for name, part in data.named().items():
             several = name != "dev" or HEADS[self.head].settles
             check_rows(self.head, [example.row for example in part], data.labels, name, several, self._place(source))
-        return data
+        return _with_unlearnt(data, self.name)
 
     def _place(self, source: TaskSource) -> str:
         """What was read, for messages that are about no single row."""
@@ -164,6 +167,10 @@ class TunedTask(Task):
     def fingerprint(self, data: TaskData) -> str:
         """Hash of all examples and labels."""
         return data.fingerprint()
+
+    def groups(self, data: TaskData) -> np.ndarray:
+        """Examples of one key, which no split divides, belong together."""
+        return np.unique([example.key for example in data.test], return_inverse=True)[1].reshape(-1)
 
     def config(self, options: TaskOptions) -> dict[str, Any]:
         """The options, with this task's own hyper-parameters where they say none."""
@@ -242,6 +249,26 @@ class TunedTask(Task):
         text = example.row.text
         new = perturb([text], kind)[0] if isinstance(text, str) else perturb_words(text, kind)
         return example._replace(row=example.row._replace(text=new))
+
+
+def _with_unlearnt(data: TaskData, task: str) -> TaskData:
+    """The same, with a count and a note where test examples have labels that no training example has.
+
+    They stay: leaving them out would measure an easier task. But whoever reads the figure must know that no model can
+    reach 1, and where to look if the label is a slip of the pen.
+    """
+    if not data.labels:
+        return data
+    learnt = {label for example in data.train for label in _labels(example.row)}
+    lost = [(example, label) for example in data.test for label in _labels(example.row)[::-1] if label not in learnt]
+    first = next(iter(lost), None)
+    if first is None:
+        return data
+    count = len({id(example) for example, _ in lost})
+    where = f", as {first[0].row.where}" if first[0].row.where else ""
+    note = f"{count} test examples have a label that no training example has ({first[1]!r}{where})"
+    logger.warning("%s: %s", task, note)
+    return replace(data, counts={**data.counts, "unlearnt_labels": count}, notes=(*data.notes, note))
 
 
 FEWEST = 20

@@ -3,6 +3,10 @@
 Resample b draws the same rows for every system, because what is drawn depends on (seed, n) only: so differences are
 paired however many systems there are, and whether or not they are resampled in one call. A score that depends on column
 sums of per-example statistics needs no loop over resamples: drawn counts times statistics is one matrix product.
+
+Examples that belong together (questions about one review, pairs of one query) are no independent draws: with `groups`,
+whole groups are drawn, as many as there are (the cluster bootstrap). Rows drawn one by one would make differences look
+more certain than they are.
 """
 
 from __future__ import annotations
@@ -34,22 +38,34 @@ class Difference:
     p_value: float
 
 
-def resample_sums(examples: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+def resample_sums(
+    examples: np.ndarray, resamples: int = RESAMPLES, seed: int = 0, groups: np.ndarray | None = None
+) -> np.ndarray:
     """Column sums of rows drawn with replacement, float64 `[B, k]`.
+
+    With groups the number of rows differs between resamples: put a column of ones beside the statistics to have it.
 
     Args:
         examples: statistics of each example, `[n, k]`; put several systems side by side to share the draws.
         resamples: B.
         seed: of the draws.
+        groups: what each example belongs to, `[n]`; None where each stands for itself.
 
     Raises:
-        ValueError: if there is no example.
+        ValueError: if there is no example, or another number of groups than of examples.
 
     Example:
         >>> resample_sums(np.ones((5, 2)), resamples=3).tolist()
         [[5.0, 5.0], [5.0, 5.0], [5.0, 5.0]]
+        >>> resample_sums(np.ones((5, 1)), resamples=4, groups=np.array([0, 0, 0, 1, 1])).ravel().tolist()
+        [5.0, 6.0, 5.0, 5.0]
     """
     values = np.asarray(examples, dtype=np.float64)
+    if groups is not None:
+        numbers, count = _numbered(groups, len(values))
+        sums_of = np.zeros((count, values.shape[1]))
+        np.add.at(sums_of, numbers, values)
+        values = sums_of
     n = len(values)
     sums = np.empty((resamples, values.shape[1]))
     start = 0
@@ -62,7 +78,11 @@ def resample_sums(examples: np.ndarray, resamples: int = RESAMPLES, seed: int = 
 
 
 def resample_scores(
-    examples: np.ndarray, score: Callable[[np.ndarray], float], resamples: int = RESAMPLES, seed: int = 0
+    examples: np.ndarray,
+    score: Callable[[np.ndarray], float],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    groups: np.ndarray | None = None,
 ) -> np.ndarray:
     """A score of rows drawn with replacement, float64 `[B]`: for scores that are no function of column sums.
 
@@ -71,13 +91,33 @@ def resample_scores(
         score: of some of them.
         resamples: B.
         seed: of the draws: the same rows as `resample_sums` draws with it.
+        groups: what each example belongs to, `[n]`; None where each stands for itself.
+
+    Raises:
+        ValueError: if there is no example, or another number of groups than of examples.
 
     Example:
         >>> resample_scores(np.full((4, 1), 2.0), lambda rows: float(np.median(rows)), resamples=2).tolist()
         [2.0, 2.0]
     """
     values = np.asarray(examples, dtype=np.float64)
-    return np.array([score(values[row]) for rows in _drawn(len(values), resamples, seed) for row in rows])
+    if groups is None:
+        return np.array([score(values[row]) for rows in _drawn(len(values), resamples, seed) for row in rows])
+    numbers, count = _numbered(groups, len(values))
+    order, sizes = np.argsort(numbers, kind="stable"), np.bincount(numbers, minlength=count)
+    members = np.split(order, np.cumsum(sizes)[:-1])
+    drawn = (row for rows in _drawn(count, resamples, seed) for row in rows)
+    return np.array([score(values[np.concatenate([members[group] for group in row])]) for row in drawn])
+
+
+def _numbered(groups: np.ndarray, n: int) -> tuple[np.ndarray, int]:
+    """Numbers of the groups in the order in which they first come, so that groups of one are the rows themselves."""
+    if len(groups) != n:
+        raise ValueError(f"{len(groups)} groups for {n} examples: one each is due")
+    _, first, numbers = np.unique(groups, return_index=True, return_inverse=True)
+    place = np.empty(len(first), dtype=np.int64)
+    place[np.argsort(first, kind="stable")] = np.arange(len(first))
+    return place[numbers.reshape(-1)], len(first)
 
 
 def _drawn(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
