@@ -338,3 +338,14 @@ def test_hub_misses_are_explained(hub):
         read_records("data/shop")
     with pytest.raises(ValueError, match=r"shop/offers: no column 'name'; it has uid, title, note"):
         read_records("shop/offers", {"text": "name"})
+
+
+def test_a_header_with_braces_is_a_name_and_not_a_template(tmp_path):
+    """Found by fuzzing: such a file could not be read at all, and its message had a line break."""
+    path = tmp_path / "a.csv"
+    path.write_text('text,"size {cm}","1{x\ntwo"\na lamp,40,b\n')
+    assert read_records(path)[:] == {"text": ["a lamp"], "size {cm}": ["40"], "1{x\ntwo": ["b"]}
+    path.write_text('"a\nb","a\nb"\n1,2\n')
+    with pytest.raises(ValueError, match="stands twice in the header") as caught:
+        read_records(path)
+    assert "\n" not in str(caught.value)

@@ -290,6 +290,19 @@ def test_truncated_parquet_and_bad_zip_member(tmp_path):
         read_records(tmp_path / "a.zip")
 
 
+def test_a_file_without_a_name_in_a_zip_is_one_line(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.csv", "id\n1\n")
+        archive.writestr("x", "id\n2\n")
+    data = bytearray(path.read_bytes())
+    last = data.rindex(b"PK\x01\x02")  # the directory's entry of x: its name becomes a byte of "extra"
+    data[last + 28 : last + 32] = b"\0\0\1\0"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"a.zip: a file in it has no name: pack it again"):
+        read_records(path)
+
+
 def test_a_zip_in_capitals_is_found_in_a_folder(tmp_path):
     with zipfile.ZipFile(tmp_path / "A.ZIP", "w") as archive:
         archive.writestr("a.csv", "text\nmug\n")

@@ -7,9 +7,11 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from rexbert_hf.corpus.documents import Document, DocumentSource
+from rexbert_hf.corpus.fasttext_file import FastTextFile
 from rexbert_hf.corpus.fasttext_model import FastTextClassifier
 from rexbert_hf.corpus.fasttext_train import FastTextOptions
 
@@ -37,6 +39,17 @@ def tiny_classifier() -> FastTextClassifier:
     texts, labels = labelled_texts(400)
     options = FastTextOptions(word_ngrams=2, buckets=1_000, min_count=1)
     return FastTextClassifier.train(texts, labels, ["shop"], options=options)
+
+
+def read_matrices(layout: FastTextFile) -> tuple[np.ndarray, np.ndarray]:
+    """The input matrix `[rows, dim]` and the output matrix `[labels, dim]` of a model that is not quantised."""
+    assert not layout.quantised
+
+    def matrix(start: int, rows: int) -> np.ndarray:
+        flat = np.fromfile(layout.path, dtype="<f4", count=rows * layout.dim, offset=start)
+        return flat.reshape(rows, layout.dim)
+
+    return matrix(layout.input_at, layout.rows), matrix(layout.output_at, len(layout.labels))
 
 
 def write_crawl(path: Path, documents: Iterable[tuple[str, str]]) -> DocumentSource:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from xml.etree import ElementTree
 
 import pyarrow as pa
@@ -159,10 +160,45 @@ def test_odd_domains_get_a_folder(domain, folder, tmp_path):
     assert len(everything(tmp_path / "corpus")) == 10
 
 
-def test_two_domains_of_one_folder_are_refused(tmp_path):
-    kept = write_kept(tmp_path / "kept", documents(10, ("a b", "a-b")))
-    with pytest.raises(ValueError, match="'a b' and 'a-b' would both be written to a-b"):
-        build(BuildSettings(), kept, {}, tmp_path / "corpus")
+def folders_of(domains, folder):
+    """Folder of each domain of a built corpus."""
+    kept = write_kept(folder / "kept", documents(6 * len(domains), domains))
+    build(BuildSettings(), kept, {}, folder / "corpus")
+    assert {row["domain"] for _, row in everything(folder / "corpus").values()} == {*domains}
+    facts = Manifest.read(folder / "corpus").facts["domains"]
+    counts = {one["domain"]: sum(part["documents"] for part in one["splits"].values()) for one in facts.values()}
+    assert counts == dict.fromkeys(domains, 6)
+    return {one["domain"]: name for name, one in facts.items()}
+
+
+@pytest.mark.parametrize(
+    "domain", ["x" * 300, "家" * 100, "a" * 199 + "é" + "b" * 60, "a " * 150, "." * 300 + "z" * 300]
+)
+def test_a_domain_with_a_long_name_gets_a_short_folder(domain, tmp_path):
+    folders = folders_of((domain, domain + "!", "hobby"), tmp_path)
+    assert folders["hobby"] == "hobby"
+    assert len({*folders.values()}) == 3
+    name = folders[domain]
+    assert len(f".{name}.staged".encode()) < 255
+    assert re.fullmatch(r"[\w.-]*[^.-]-[0-9a-f]{8}", name), name
+    kept = tmp_path / "kept"
+    again = build(BuildSettings(), kept, {}, tmp_path / "corpus")
+    assert again.read == 18
+
+
+def test_domains_that_would_share_a_folder_get_one_each(tmp_path):
+    folders = folders_of(("a b", "a/b", "a-b", "arts & crafts", "default", "default-domain"), tmp_path)
+    assert len({*folders.values()}) == 6
+    assert folders["a-b"] == "a-b"
+    assert folders["default-domain"] == "default-domain"
+    assert folders["arts & crafts"] == "arts-crafts"
+    assert all(re.fullmatch(r"a-b-[0-9a-f]{8}", folders[name]) for name in ("a b", "a/b"))
+
+
+@pytest.mark.parametrize("domain", ["x" * 200, "家" * 66, "a.b_c-d", "arts & crafts"])
+def test_ordinary_folders_keep_their_names(domain, tmp_path):
+    """So a corpus that was built by an earlier version is not built again."""
+    assert folders_of((domain, "hobby"), tmp_path)[domain] == domain.replace(" & ", "-")
 
 
 def test_empty_texts_are_counted(tmp_path):

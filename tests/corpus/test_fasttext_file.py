@@ -8,11 +8,12 @@ import struct
 
 import numpy as np
 import pytest
-from filter_cases import labelled_texts, tiny_classifier
+from filter_cases import labelled_texts, read_matrices, tiny_classifier
 
-from rexbert_hf.corpus.fasttext_file import _HEAD, _SHAPE, _write, read_layout, read_matrices
+from rexbert_hf.corpus.fasttext_file import _HEAD, _SHAPE, _write, read_layout
 from rexbert_hf.corpus.fasttext_model import FastTextClassifier
 from rexbert_hf.corpus.fasttext_train import FastTextOptions, word_hash
+from rexbert_hf.corpus.language import detect_languages
 from rexbert_hf.corpus.normalise import Normaliser, normalise_texts
 
 fasttext = pytest.importorskip("fasttext")
@@ -156,8 +157,7 @@ def test_a_model_cut_anywhere_is_refused(tmp_path):
             read_layout(path)
 
 
-@pytest.mark.parametrize("options", [{"qnorm": True}, {"qout": True}, {"cutoff": 300, "qnorm": True}])
-def test_a_quantised_model_is_whole_or_refused(tmp_path, options):
+def quantised_model(tmp_path, **options):
     lines = "".join(f"__label__l{i} word{i} word{i % 7} other\n" for i in range(300))
     (tmp_path / "train.txt").write_text(lines)
     given = {"input": str(tmp_path / "train.txt"), "verbose": 0}
@@ -165,8 +165,13 @@ def test_a_quantised_model_is_whole_or_refused(tmp_path, options):
     shapes = (model.get_input_matrix().shape, model.get_output_matrix().shape)
     model.set_matrices(*(np.random.default_rng(0).normal(size=shape).astype("f4") for shape in shapes))
     model.quantize(**given, retrain=False, dsub=2, **options)
-    path = tmp_path / "model.ftz"
-    model.save_model(str(path))
+    model.save_model(str(tmp_path / "model.ftz"))
+    return tmp_path / "model.ftz"
+
+
+@pytest.mark.parametrize("options", [{"qnorm": True}, {"qout": True}, {"cutoff": 300, "qnorm": True}])
+def test_a_quantised_model_is_whole_or_refused(tmp_path, options):
+    path = quantised_model(tmp_path, **options)
     assert read_layout(path).quantised
     content = path.read_bytes()
     for size in [len(content) - 1, len(content) - 40, len(content) // 2, 1_500]:
@@ -176,6 +181,93 @@ def test_a_quantised_model_is_whole_or_refused(tmp_path, options):
     path.write_bytes(content + b"\0")
     with pytest.raises(ValueError, match="cut off or damaged"):
         read_layout(path)
+
+
+ARGS, SIZES = 8, 64
+"""Where the settings begin, and the dictionary's sizes."""
+
+
+def changed(classifier, tmp_path, form, place, value):
+    content = bytearray(classifier.file.path.read_bytes())
+    struct.pack_into(form, content, place, value)
+    (tmp_path / "changed.bin").write_bytes(content)
+    return tmp_path / "changed.bin"
+
+
+@pytest.mark.parametrize(
+    ("what", "form", "place", "value"),
+    [
+        ("words in an n-gram", "<i", ARGS + 20, 1 << 24),  # as many n-grams as a text has pairs of words
+        ("buckets", "<i", ARGS + 32, 1_000 + (1 << 24)),  # one bit: n-grams beyond the end of the matrix
+        ("no buckets", "<i", ARGS + 32, 0),  # n-grams are divided by it
+        ("negative buckets", "<i", ARGS + 32, -1_000),
+        ("characters in an n-gram", "<i", ARGS + 40, 1 << 30),
+        ("words", "<i", SIZES + 4, 2),
+        ("labels", "<i", SIZES + 8, 1),
+        ("pruned n-grams", "<q", SIZES + 20, 1),
+        ("pruned, but not quantised", "<q", SIZES + 20, 0),
+    ],
+)
+def test_a_header_that_does_not_fit_is_refused(tmp_path, what, form, place, value):
+    """fastText takes it on trust, and ends the process or never comes back."""
+    path = changed(tiny_classifier(), tmp_path, form, place, value)
+    with pytest.raises(ValueError, match=r"changed\.bin: .* cut off or damaged"):
+        FastTextClassifier.from_file(path, ["shop"])
+
+
+def test_matrices_of_other_shapes_are_refused(tmp_path):
+    classifier = tiny_classifier()
+    layout = classifier.file
+    for place, value in [
+        (layout.input_at - 17, 2),
+        (layout.input_at - 16, layout.rows - 1),
+        (layout.input_at - 8, 2),
+        (layout.output_at - 17, 2),
+        (layout.output_at - 16, 1),
+        (layout.output_at - 8, 2),
+    ]:
+        form = "<B" if value == 2 and place in (layout.input_at - 17, layout.output_at - 17) else "<q"
+        with pytest.raises(ValueError, match="cut off or damaged"):
+            read_layout(changed(classifier, tmp_path, form, place, value))
+
+
+def test_words_come_before_labels(tmp_path):
+    classifier = tiny_classifier()
+    content = classifier.file.path.read_bytes()
+    kind = content.index(b"\0", SIZES + 28) + 9
+    with pytest.raises(ValueError, match="cut off or damaged"):
+        read_layout(changed(classifier, tmp_path, "<b", kind, 1))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
+def test_matrices_that_give_no_numbers_are_told_in_one_line(tmp_path, value):
+    classifier = tiny_classifier()
+    size = 4 * classifier.file.rows
+    content = bytearray(classifier.file.path.read_bytes())
+    at = classifier.file.input_at
+    content[at : at + size] = np.full(classifier.file.rows, value, "<f4").tobytes()
+    path = tmp_path / "changed.bin"
+    path.write_bytes(content)
+    texts = ["the basket, the price, delivery and stock"] * 3
+    with pytest.raises(ValueError, match=r"changed\.bin: a fastText model that is damaged \(.*again") as caught:
+        FastTextClassifier.from_file(path, ["in_domain"]).scores(texts)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="that is damaged"):
+        detect_languages(texts, path)
+
+
+def test_a_pruned_model_whose_rows_are_elsewhere_is_refused(tmp_path):
+    path = quantised_model(tmp_path, cutoff=400)
+    content = path.read_bytes()
+    size, _, _, _, pruned = struct.unpack_from("<iiiqq", content, SIZES)
+    assert pruned > 0
+    pairs = SIZES + 28
+    for _ in range(size):
+        pairs = content.index(b"\0", pairs) + 10
+    for row in (pruned, -1, 1 << 30):
+        path.write_bytes(content[: pairs + 4] + struct.pack("<i", row) + content[pairs + 8 :])
+        with pytest.raises(ValueError, match="cut off or damaged"):
+            read_layout(path)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

@@ -179,6 +179,9 @@ def test_wrong_key_or_model_stops_at_once(tmp_path):
         label(
             settings_for(server, api_key_env="NO_SUCH_KEY"), ECOMMERCE, tmp_path / "documents.parquet", tmp_path / "o"
         )
+    with pytest.raises(ValueError, match=r"endpoint.api_key_env takes the name .* LABELLER_KEY") as told:
+        label(settings_for(server, api_key_env="my-own s3cr3t"), ECOMMERCE, tmp_path / "documents.parquet", tmp_path)
+    assert "s3cr3t" not in str(told.value)
     with pytest.raises(ValueError, match=r"needs endpoint.base_url \(http...\) and endpoint.model"):
         label(LabelSettings("llm"), ECOMMERCE, tmp_path / "documents.parquet", tmp_path)
 

@@ -231,3 +231,66 @@ def test_a_folder_named_in_text_becomes_the_path_that_the_settings_declare(tmp_p
     assert (work(given), given.output_dir) == (tmp_path, str(tmp_path))
     assert work(_Settings(tmp_path)) == tmp_path
     assert work(_TextSettings(str(tmp_path))) == str(tmp_path)
+
+
+FINALIZING = """
+import os, signal, sys, tempfile, time
+from rexbert_hf.settings import run_recipe
+
+class Deleted:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
+
+class Folder(tempfile.TemporaryDirectory):
+    @classmethod
+    def _rmtree(cls, name, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
+        os.rmdir(name)
+
+def main():
+    made = Deleted() if sys.argv[1] == "del" else Folder()
+    del made
+    time.sleep(20)
+
+run_recipe(main)
+"""
+
+
+@pytest.mark.parametrize("kind", ["del", "finalize"])
+def test_a_signal_while_an_object_is_finalized_ends_the_recipe_all_the_same(kind):
+    """Python swallows what is raised there, and the recipe would go on to its end."""
+    command = [sys.executable, "-W", "ignore", "-c", FINALIZING, kind]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert done.stderr == "error: terminated: start again to go on\n"
+
+
+IMPORTING = """
+import os, signal, sys, time
+from rexbert_hf.settings import run_recipe
+
+def main():
+    try:
+        import slow
+    except BaseException as error:  # as extension modules do that import others
+        raise ImportError(f"{error!r} while importing")
+    assert slow.done
+    print("imported", flush=True)
+    time.sleep(20)
+
+sys.path.insert(0, sys.argv[1])
+run_recipe(main)
+"""
+
+
+def test_a_signal_while_a_module_is_imported_comes_after_it(tmp_path):
+    """An extension module may make an ImportError of it, and a package that is there look like one that is missing."""
+    (tmp_path / "slow.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(0.2)\ndone = True\n"
+    )
+    command = [sys.executable, "-c", IMPORTING, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, "imported\n")
+    assert done.stderr == "error: terminated: start again to go on\n"

@@ -14,6 +14,7 @@ from pretraining_cases import settings, whole_run
 from transformers import AutoTokenizer
 
 from rexbert_hf.catalog import split_of
+from rexbert_hf.catalog.report import ReadReport
 from rexbert_hf.pretraining import corpora, encoder, sources
 from rexbert_hf.pretraining.corpora import prepare, tokenizer_key
 from rexbert_hf.pretraining.product_settings import PairSettings, ProductTextSettings
@@ -226,3 +227,24 @@ def test_the_manifest_counts(tmp_path):
     assert report["empty_rows"] + sum(report["skipped_documents"].values()) == 1
     test_side = sum(split_of(text, 0.2) == "test" for text in TEXTS[:50])
     assert report["documents"] + report["held_out_documents"] + test_side == 50
+
+
+def test_a_reading_that_broke_off_is_not_counted_twice(tmp_path, monkeypatch):
+    """The Hub gives up half-way and is asked again: rows and bad rows are those of the reading that came to its end."""
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS[:30]) + "{no json\n")
+    whole, tries = sources.read_records, []
+
+    def shaky(*args, **options):
+        dataset = whole(*args, **options)
+        tries.append(len(dataset))
+        if len(tries) == 1:
+            raise ConnectionError("reset by peer")
+        return dataset
+
+    monkeypatch.setattr(sources, "read_records", shaky)
+    monkeypatch.setattr("rexbert_hf.hub.trouble.WAIT_SECONDS", 0.0)
+    report = ReadReport(rows=2, reasons=["of another source"])
+    assert len(read_source(SourceSettings(path=str(path)), report=report)) == 30
+    assert tries == [30, 30]
+    assert (report.rows, report.bad, report.files, len(report.reasons)) == (32, 1, [str(path)], 2)

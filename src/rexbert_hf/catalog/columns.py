@@ -73,12 +73,12 @@ _Maker = Callable[[Mapping[str, Any]], Any]
 
 def _parse(ours: str, spec: ColumnSpec) -> tuple[tuple[str, ...], _Maker]:
     if isinstance(spec, str):
-        if "{" in spec:
+        if "{" in spec and spec != ours:  # a column that keeps its name is no template, whatever it is called
             return _parse_template(ours, spec)
         return (spec,), lambda row: row.get(spec)
     names = tuple(spec)
     if not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"column '{ours}': a list must hold column names, got {spec!r}")
+        raise ValueError(f"column {ours!r}: a list must hold column names, got {spec!r}")
     return names, lambda row: JOINER.join(filter(None, (as_text(row.get(name)).strip() for name in names)))
 
 
@@ -90,7 +90,7 @@ def _parse_template(ours: str, template: str) -> tuple[tuple[str, ...], _Maker]:
     try:
         pieces = list(Formatter().parse(template))
     except ValueError as error:
-        raise ValueError(f"column '{ours}': bad template {template!r}: {error}") from None
+        raise ValueError(f"column {ours!r}: bad template {template!r}: {error}") from None
     # "{a:b}" is the column "a:b": names are looked up, never formatted.
     parts = [
         (
@@ -101,7 +101,7 @@ def _parse_template(ours: str, template: str) -> tuple[tuple[str, ...], _Maker]:
     ]
     names = tuple(name for _, name in parts if name is not None)
     if not names or not all(names):
-        raise ValueError(f"column '{ours}': template {template!r} must name its columns, as {{title}}")
+        raise ValueError(f"column {ours!r}: template {template!r} must name its columns, as {{title}}")
 
     def make(row: Mapping[str, Any]) -> str:
         return "".join(literal + (as_text(row.get(name)) if name else "") for literal, name in parts).strip()

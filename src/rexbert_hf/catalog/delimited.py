@@ -73,7 +73,7 @@ def delimited_rows(source: Source, lines: Iterator[str], options: FileOptions) -
     names = list(options.header) if options.header is not None else _header(source.name, records, options.encoding)
     repeated = next((name for name in names if names.count(name) > 1 and name), None)
     if repeated:
-        raise ValueError(f"{source.name}: column '{repeated}' stands twice in the header; pass header=[...]")
+        raise ValueError(f"{source.name}: column {repeated!r} stands twice in the header; pass header=[...]")
     return names, _checked_records(records, names, feed)
 
 

@@ -36,6 +36,18 @@ class ReadReport:
     files: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
 
+    def add(self, other: ReadReport) -> None:
+        """Take over the counts of another reading.
+
+        Args:
+            other: of it; it stays as it is.
+        """
+        self.rows += other.rows
+        self.bad += other.bad
+        self.empty += other.empty
+        self.files += other.files
+        self.reasons += other.reasons[: max(0, REPORTED - len(self.reasons))]
+
     def __str__(self) -> str:
         text = f"{self.rows:,} rows from {len(self.files)} file(s), {self.bad:,} bad, {self.empty:,} empty"
         return f"{text}: {'; '.join(self.reasons)}" if self.reasons else text

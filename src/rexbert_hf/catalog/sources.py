@@ -154,9 +154,11 @@ def _unpacked(name: str, packed: Any) -> Any:
 def _zip_sources(file: Path, options: FileOptions) -> list[Source]:
     try:
         with zipfile.ZipFile(file) as archive:
-            names = [info.filename for info in archive.infolist() if not info.is_dir()]
+            names = [name for name in archive.namelist() if not name.endswith("/")]
     except (zipfile.BadZipFile, RuntimeError, UnicodeError) as error:  # also of a later version, or with odd names
         raise ValueError(f"{file}: not a readable zip file ({error}); fetch it again") from None
+    if "" in names:
+        raise ValueError(f"{file}: a file in it has no name: pack it again")
     wanted = [name for name in names if not _is_hidden(Path(name)) and (options.format or _format_of(name))]
     if not wanted:
         raise ValueError(

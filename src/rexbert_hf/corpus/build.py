@@ -7,12 +7,14 @@ is complete. So a killed build or a full disk costs the domain at hand and no ot
 from __future__ import annotations
 
 import errno
+import hashlib
 import importlib.metadata
 import logging
 import os
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -24,7 +26,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..catalog.split import HELD_OUT, SPLITS, split_of
-from ..hub.run_file import git_commit, plain, redact, versions
+from ..hub.pull import TOKENIZER_FILES, resolve
+from ..hub.redaction import redact
+from ..hub.run_file import git_commit, plain, versions
 from .card import write_corpus_card
 from .manifest import MANIFEST, RESERVED, read_json, totals
 from .shards import COLUMNS, ShardWriter, domains_of, rows_of
@@ -35,6 +39,8 @@ logger = logging.getLogger(__name__)
 WORDS = "words"
 """What is counted without a tokenizer: runs of characters between white space."""
 _NAME = re.compile(r"[^\w.-]+")
+_MOST_BYTES = 200
+"""Of a folder's name: file systems take 255, of which staging takes some."""
 
 
 @dataclass
@@ -106,7 +112,7 @@ def build(
     """Write the corpus: `DOMAIN/SPLIT-00000-of-0000N.parquet`, `corpus.json`, `README.md`, `domains.svg`.
 
     Finished domains are not written again. A domain's folder has its name, other characters than letters, digits, ".",
-    "_" and "-" replaced.
+    "_" and "-" replaced. Names that are too long are cut, and end with a hash, as do those that would fall together.
 
     Args:
         settings: how.
@@ -117,7 +123,7 @@ def build(
 
     Raises:
         FileNotFoundError: if there is no kept file.
-        ValueError: if no document was kept, a column is missing, or two domains would share a folder.
+        ValueError: if no document was kept, or a column is missing.
         OSError: if the disk is full; domains that are finished stay.
     """
     started = time.monotonic()
@@ -160,15 +166,21 @@ def build(
 
 
 def _folder_names(domains: Sequence[str]) -> dict[str, str]:
-    names: dict[str, str] = {}
-    for domain in sorted(domains):
-        name = _NAME.sub("-", domain).strip(".-") or "unnamed"
-        name = f"{name}-domain" if name in RESERVED else name
-        if name in names.values():
-            other = next(domain for domain, taken in names.items() if taken == name)
-            raise ValueError(f"domains '{other}' and '{domain}' would both be written to {name}: rename one of them")
+    """A name for each, and the same one whatever its order among them; a domain that has its own name keeps it."""
+    plain = {domain: _plain_name(domain) for domain in domains}
+    shared = Counter(plain.values())
+    names = {}
+    for domain, name in plain.items():
+        short = name.encode()[:_MOST_BYTES].decode(errors="ignore")
+        if short != name or (shared[name] > 1 and name != domain):
+            name = f"{short.rstrip('.-')}-{hashlib.sha256(domain.encode()).hexdigest()[:8]}"
         names[domain] = name
     return names
+
+
+def _plain_name(domain: str) -> str:
+    name = _NAME.sub("-", domain).strip(".-") or "unnamed"
+    return f"{name}-domain" if name in RESERVED else name
 
 
 def _written(folder: Path, key: str) -> dict[str, Any] | None:
@@ -229,7 +241,7 @@ def _counter(tokenizer: str | None) -> Callable[[list[str]], list[int]]:
         return lambda texts: [len(text.split()) for text in texts]
     from transformers import AutoTokenizer
 
-    loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
+    loaded = AutoTokenizer.from_pretrained(resolve(tokenizer, None, TOKENIZER_FILES), trust_remote_code=False)
     loaded.model_max_length = 1 << 60  # nothing is cut, and nobody warned
     return lambda texts: [len(ids) for ids in loaded(texts, add_special_tokens=False)["input_ids"]]
 

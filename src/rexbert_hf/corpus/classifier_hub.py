@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +11,7 @@ from huggingface_hub import ModelCardData
 from rexbert_hf.hub.push_files import push_files
 from rexbert_hf.hub.readme import BEGIN, END
 
+from ..hub.left_over import temporary_folder
 from .normalise import Normaliser
 
 _MEASURES = ("precision", "recall", "f1")
@@ -154,7 +154,7 @@ def push_classifier(
         PermissionError: when the token may not write there.
         ConnectionError: when the Hub stays unreachable.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         classifier.save(folder)
         return push_files(
             {path.name: path for path in Path(folder).iterdir()},

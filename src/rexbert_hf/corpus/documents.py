@@ -222,7 +222,7 @@ class _SourceReader:
         passed = 0
         for place, folder, row in self._located():
             self.report.read += 1
-            document = self._document(row, folder, place)
+            document = self._document(row, folder)
             if isinstance(document, Flaw):
                 self.reject(document, place)
             else:
@@ -268,7 +268,7 @@ class _SourceReader:
                 logger.warning("%s cannot be read to its end (%s: %s)", path, type(error).__name__, message)
                 yield str(path), folder, Flaw("broken_file", f"{type(error).__name__}: {message}")
 
-    def _document(self, row: Row, folder: str, place: str) -> Document | Flaw:
+    def _document(self, row: Row, folder: str) -> Document | Flaw:
         self._rows += not (isinstance(row, Flaw) and row.reason == "broken_file")
         if isinstance(row, Flaw):
             return row

@@ -12,7 +12,6 @@ there are some `part_size`: 0.7 GB. Larger corpora are read once a part and colu
 from __future__ import annotations
 
 import io
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ..catalog.split import text_digests
+from ..hub.left_over import temporary_folder
 from .near_duplicates import NearDuplicateSettings, Signatures, minhash, similarity
 
 KEPT, EXACT, NEAR = 0, 1, 2
@@ -112,7 +112,7 @@ def duplicates_of(
         [0, 1, 0, 0]
     """
     settings = settings or NearDuplicateSettings()
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         sign(texts, exact, settings).save(Path(folder))
         return find_duplicates([Path(folder)], exact, settings)[0]
 

@@ -1,4 +1,4 @@
-"""fastText's model file: is it one, is it whole, and a classifier in a table as narrow as its answers.
+"""fastText's model file: is it one, whole, and of one piece; and a classifier in a table as narrow as its answers.
 
 One decision worth knowing: a supervised model is linear in its word and n-gram vectors, so each vector is only ever
 seen through the output matrix. Storing that product instead gives the same probabilities from one number a row where
@@ -13,6 +13,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,9 @@ _QUANTISED = struct.Struct("<qqi")  # rows, width, bytes of codes
 _PRODUCT_QUANTISER = struct.Struct("<4i")  # width, parts, width of a part, of the last one
 _CENTROIDS = 256
 _ENTRY = struct.Struct("<bqb")
+_ENTRY_TAIL = struct.Struct("<qb")  # after the zero that ends a word: how often it occurs, and its kind
+_LONGEST = 100  # n-grams of words or characters that are believed
+_MOST_IN_TREE = 10**15  # fastText's count of a node that is not made yet
 _SUPERVISED, _LABEL = 3, 1
 _LOSSES = {1: "hs", 2: "ns", 3: "softmax", 4: "ova"}
 
@@ -90,81 +94,108 @@ def _checked_layout(path: Path, data: mmap.mmap) -> FastTextFile:
 
 
 def _layout(path: Path, data: mmap.mmap) -> FastTextFile:
-    args = _ARGS.unpack_from(data, _HEAD.size)
-    dim, loss, model, buckets = args[0], args[6], args[7], args[8]
+    """All that fastText takes on trust: what does not fit would have it read memory anywhere, or never come back."""
+    dim, _, _, _, _, ngrams, loss, model, buckets, _, longest, *_ = _ARGS.unpack_from(data, _HEAD.size)
     if model != _SUPERVISED or not 0 < dim < 1 << 16 or loss not in _LOSSES:
         raise ValueError(f"{path}: a fastText model of word vectors, not of labels; train a supervised one")
+    # Hashes of n-grams are divided by the buckets; all n-grams of a line and of a long word are made.
+    _due(0 <= ngrams <= _LONGEST and longest <= _LONGEST and (buckets > 0 or (not buckets and ngrams < 2)))
+    _due(buckets or longest <= 0)
+    words, labels, pruned, place = _dictionary(data, hierarchical=_LOSSES[loss] == "hs")
+    rows = words + (pruned if pruned >= 0 else buckets)
+    quantised = data[place]
+    _due(quantised <= 1 and (quantised or pruned < 0))
+    if quantised:
+        after = _quantised_end(data, place + 1, rows, dim)
+        _due(data[after] <= 1)
+        read_end = _quantised_end if data[after] else _plain_end
+        _due(read_end(data, after + 1, len(labels), dim) == len(data))
+        return FastTextFile(path, dim, words, labels, buckets, _LOSSES[loss], quantised=True)
+    after = _plain_end(data, place + 1, rows, dim)
+    _due(data[after] <= 1 and _plain_end(data, after + 1, len(labels), dim) == len(data))
+    at = (place + 1 + _SHAPE.size, after + 1 + _SHAPE.size)
+    return FastTextFile(path, dim, words, labels, buckets, _LOSSES[loss], False, at[0], rows, at[1])
+
+
+def _due(holds: object) -> None:
+    if not holds:
+        raise IndexError
+
+
+def _dictionary(data: mmap.mmap, hierarchical: bool) -> tuple[int, tuple[str, ...], int, int]:
+    """Number of words, labels, n-grams left by pruning (below 0: not pruned), and one past the dictionary."""
     place = _HEAD.size + _ARGS.size
     size, words, answers, _, pruned = _DICTIONARY.unpack_from(data, place)
+    _due(words >= 0 and answers > 0 and size == words + answers)
     place += _DICTIONARY.size
-    labels = []
-    for _ in range(size):
+    labels, counts = [], 0
+    for row in range(size):
         end = data.find(b"\0", place)
-        if end < 0:
-            raise IndexError
-        if data[end + 9] == _LABEL:
+        _due(end >= 0)
+        count, kind = _ENTRY_TAIL.unpack_from(data, end + 1)
+        _due(kind == (row >= words))  # a word's number is its row of the matrix, so words come first
+        if kind:
             labels.append(data[place:end].decode("utf-8"))
-        place = end + 10
-    if not answers or len(labels) != answers or size != words + answers:
-        raise IndexError
-    place += 8 * max(0, pruned)
-    if data[place]:
-        after = _quantised_end(data, place + 1, dim)
-        after = _quantised_end(data, after + 1, dim) if data[after] else _plain_end(data, after + 1, dim)
-        if after != len(data):
-            raise IndexError
-        return FastTextFile(path, dim, words, tuple(labels), buckets, _LOSSES[loss], quantised=True)
-    rows, width = _SHAPE.unpack_from(data, place + 1)
-    input_at = place + 1 + _SHAPE.size
-    after = input_at + 4 * rows * width
-    answers, _ = _SHAPE.unpack_from(data, after + 1)
-    output_at = after + 1 + _SHAPE.size
-    if width != dim or answers != len(labels) or len(data) != output_at + 4 * answers * width:
-        raise IndexError
-    return FastTextFile(path, dim, words, tuple(labels), buckets, _LOSSES[loss], False, input_at, rows, output_at)
+            _due(labels[-1].splitlines() == labels[-1:] and count >= 0)
+            counts += count
+        place = end + 1 + _ENTRY_TAIL.size
+    _due(not hierarchical or counts < _MOST_IN_TREE)
+    if pruned > 0:
+        _due(8 * pruned <= len(data) - place)
+        low, high = _range_of_kept(data, place, pruned)
+        _due(low >= 0 and high < pruned)
+        place += 8 * pruned
+    return words, tuple(labels), pruned, place
 
 
-def _quantised_end(data: mmap.mmap, place: int, dim: int) -> int:
+def _range_of_kept(data: mmap.mmap, place: int, pruned: int) -> tuple[int, int]:
+    """Lowest and highest row that pruning gave to an n-gram; of pairs (hash, row)."""
+    kept = np.frombuffer(data, "<i4", 2 * pruned, place)[1::2]
+    return int(kept.min()), int(kept.max())
+
+
+def _quantised_end(data: mmap.mmap, place: int, rows: int, dim: int) -> int:
     """One past a compressed matrix: shape, codes of the rows, the table of what they stand for; norms likewise."""
     has_norms = data[place]
-    rows, width, codes = _QUANTISED.unpack_from(data, place + 1)
-    after = _table_end(data, place + 1 + _QUANTISED.size + codes)
-    if has_norms > 1 or rows < 1 or width != dim or codes < 1:
-        raise IndexError
-    return _table_end(data, after + rows) if has_norms else after
+    count, width, codes = _QUANTISED.unpack_from(data, place + 1)
+    _due(has_norms <= 1 and count == rows > 0 and width == dim and codes > 0)
+    parts, after = _table_end(data, place + 1 + _QUANTISED.size + codes, dim)
+    _due(codes == rows * parts)
+    return _table_end(data, after + rows, 1)[1] if has_norms else after
 
 
-def _table_end(data: mmap.mmap, place: int) -> int:
-    width = _PRODUCT_QUANTISER.unpack_from(data, place)[0]
-    if width < 1:
-        raise IndexError
-    return place + _PRODUCT_QUANTISER.size + 4 * _CENTROIDS * width
+def _table_end(data: mmap.mmap, place: int, dim: int) -> tuple[int, int]:
+    """Parts that a row is cut into, and one past the table of their centroids."""
+    width, parts, part, last = _PRODUCT_QUANTISER.unpack_from(data, place)
+    _due(width == dim and part > 0 and 0 < last <= part and dim == part * (parts - 1) + last)
+    return parts, place + _PRODUCT_QUANTISER.size + 4 * _CENTROIDS * width
 
 
-def _plain_end(data: mmap.mmap, place: int, dim: int) -> int:
-    rows, width = _SHAPE.unpack_from(data, place)
-    if rows < 1 or width != dim:
-        raise IndexError
-    return place + _SHAPE.size + 4 * rows * width
+def _plain_end(data: mmap.mmap, place: int, rows: int, dim: int) -> int:
+    _due(_SHAPE.unpack_from(data, place) == (rows, dim) and rows > 0)
+    return place + _SHAPE.size + 4 * rows * dim
 
 
-def read_matrices(layout: FastTextFile) -> tuple[np.ndarray, np.ndarray]:
-    """The input matrix `[rows, dim]` and the output matrix `[labels, dim]`, float32.
+def predict_lines(model: Any, path: str | Path, lines: Sequence[str], k: int) -> tuple[list[Any], list[np.ndarray]]:
+    """The likeliest labels of lines and their probabilities, as fastText gives them.
 
     Args:
-        layout: of a model that is not quantised.
+        model: fastText's.
+        path: its file.
+        lines: texts without line breaks.
+        k: labels wanted for each.
 
     Raises:
-        ValueError: for a quantised model.
+        ValueError: if the model's matrices hold what is no number, or give it.
     """
-    if layout.quantised:
-        raise ValueError(f"{layout.path} is quantised: its matrices cannot be read; give the .bin file")
-
-    def matrix(start: int, rows: int) -> np.ndarray:
-        flat = np.fromfile(layout.path, dtype="<f4", count=rows * layout.dim, offset=start)
-        return flat.reshape(rows, layout.dim)
-
-    return matrix(layout.input_at, layout.rows), matrix(layout.output_at, len(layout.labels))
+    try:
+        labels, shares = model.predict(list(lines), k=k, threshold=0.0)
+        if not shares or np.isfinite(np.concatenate(shares)).all():
+            return list(labels), list(shares)
+        reason = "a probability is no number"
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:100]
+    raise ValueError(f"{path}: a fastText model that is damaged ({reason}); train or download it again")
 
 
 def write_model(

@@ -22,9 +22,11 @@ from typing import Any
 import numpy as np
 
 from rexbert_hf.hub import merge_card, resolve
+from rexbert_hf.hub.manifest_names import stays_inside
 
+from ..hub.left_over import temporary_folder
 from .classifier_hub import push_classifier
-from .fasttext_file import FastTextFile, read_layout
+from .fasttext_file import FastTextFile, predict_lines, read_layout
 from .fasttext_train import IN_DOMAIN, PREFIX, FastTextOptions, fasttext_module, train_model
 from .normalise import Normaliser, normalise_texts
 from .stages import write_json
@@ -116,7 +118,7 @@ class FastTextClassifier:
             found = ", ".join(sorted(set(labels))) or "none"
             raise ValueError(f"both sides are needed, in domain ({', '.join(in_domain)}) and out; labels: {found}")
         normaliser, options = normaliser or Normaliser(), options or FastTextOptions()
-        folder = tempfile.TemporaryDirectory(prefix="rexbert-classifier-")
+        folder = temporary_folder()
         path = Path(folder.name) / "model.bin"
         train_model(texts, inside, normaliser, options, path, weights)
         classifier = cls(read_layout(path), normaliser, facts={"options": asdict(options)})
@@ -151,6 +153,9 @@ class FastTextClassifier:
 
         Returns:
             float32 `[N]`.
+
+        Raises:
+            ValueError: if the model's matrices hold what is no number.
         """
         if self._model is None:
             self._model = fasttext_module().load_model(str(self.file.path))
@@ -168,7 +173,7 @@ class FastTextClassifier:
         wanted = {PREFIX + label for label in self.in_domain}
         binary = len(self.labels) == 2 and len(wanted) == 1 and self.file.loss == "softmax"
         # The likelier of two labels tells both probabilities.
-        found, values = self._model.predict(lines, k=1 if binary else len(self.labels), threshold=0.0)
+        found, values = predict_lines(self._model, self.file.path, lines, 1 if binary else len(self.labels))
         if binary and all(map(len, found)):
             likely = np.concatenate(values)
             inside = np.fromiter((labels[0] in wanted for labels in found), dtype=bool, count=len(lines))
@@ -261,6 +266,10 @@ class FastTextClassifier:
             metadata = json.loads(about.read_text(encoding="utf-8"))
             if metadata["format"] > _FORMAT:
                 raise ValueError(f"format {metadata['format']}, at most {_FORMAT} is known: made by a later version")
+            if not stays_inside(metadata["file"]):
+                raise ValueError(
+                    f"it names {metadata['file']!r:.200}, which is no file of the folder: download it again"
+                )
             path, normaliser = folder / metadata["file"], Normaliser.from_dict(metadata["normaliser"])
             if path.is_file() and _digest(path) != metadata["sha256"]:
                 raise ValueError(f"{path.name} is not the file that was saved: copy or download it again")

@@ -192,13 +192,13 @@ _MODELS: dict[str, object] = {}
 
 
 def _by_model(texts: Sequence[str], path: str) -> tuple[list[str], np.ndarray]:
-    from .fasttext_file import read_layout
+    from .fasttext_file import predict_lines, read_layout
     from .fasttext_train import PREFIX, fasttext_module
 
     if path not in _MODELS:
         read_layout(path)
         _MODELS[path] = fasttext_module().load_model(path)
     lines = [" ".join(text[:_CHARS_READ].split()) for text in texts]
-    labels, shares = _MODELS[path].predict(lines, k=1)  # type: ignore[attr-defined]
+    labels, shares = predict_lines(_MODELS[path], path, lines, 1)
     codes = [found[0].removeprefix(PREFIX) if found else UNKNOWN for found in labels]
     return codes, np.array([share[0] if len(share) else 0.0 for share in shares], dtype=np.float32).clip(0, 1)

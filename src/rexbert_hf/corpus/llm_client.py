@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, InferenceTimeoutError, OfflineModeIsEnabled
 from huggingface_hub.utils import get_session
 
-from ..hub.run_file import REDACTED, redact
+from ..hub.redaction import REDACTED, looks_secret, redact
 from .answer_cache import RawAnswer
 from .patience import Patience
 
@@ -134,7 +135,7 @@ class Endpoint:
         if settings.api_key_env:
             key = os.environ.get(settings.api_key_env, "")
             if not key:
-                raise ValueError(f"endpoint.api_key_env: the environment variable {settings.api_key_env} is not set")
+                raise ValueError(_no_key(settings.api_key_env))
         self.settings, self._key = settings, key
         self.patience = Patience(settings.patience)
         self.troubles: Counter[str] = Counter()
@@ -279,6 +280,16 @@ def _response_format(dialect: str, schema: Mapping[str, Any]) -> Any:
     if dialect == "json_object":
         return {"type": "json_object", "value": dict(schema)}
     return _OpenAIFormat(type="json_schema", json_schema={"name": "label", "schema": dict(schema), "strict": True})
+
+
+def _no_key(variable: str) -> str:
+    """Why there is no key. What does not read as a variable's name may be the key itself, and is not shown."""
+    if re.fullmatch(r"[A-Z][A-Z0-9_]*", variable) and not looks_secret(variable):
+        return f"endpoint.api_key_env: the environment variable {variable} is not set"
+    return (
+        "endpoint.api_key_env takes the name of an environment variable, and what it holds is none that is set (not"
+        " shown: it may be the key itself): export the key under a name, such as LABELLER_KEY, and give that name"
+    )
 
 
 def _describe(error: Exception) -> tuple[str, str, int | None]:

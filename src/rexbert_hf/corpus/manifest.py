@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rexbert_hf.hub.manifest_names import stays_inside
+
 MANIFEST = "corpus.json"
 ALL = "default"
 """The configuration of all domains."""
@@ -34,6 +36,7 @@ class Manifest:
 
         Raises:
             FileNotFoundError: if neither holds a finished corpus, or a file that it lists is gone.
+            ValueError: if it lists a file that lies elsewhere, or is damaged.
         """
         for place in (Path(folder), Path(folder) / "corpus"):
             facts = read_json(place / MANIFEST)
@@ -70,7 +73,19 @@ class Manifest:
 
         Raises:
             FileNotFoundError: for the first that is gone.
+            ValueError: for the first that is none of the folder's.
         """
+        path = self.folder / MANIFEST
+        try:
+            parts = [
+                (name, part) for name, domain in self.facts["domains"].items() for part in domain["splits"].values()
+            ]
+            names = [(name, file) for name, part in parts for file in part.get("files", ())]
+        except (AttributeError, KeyError, TypeError):
+            raise ValueError(f"{path} is damaged (no splits and files of domains): run the build stage again") from None
+        if outside := [pair for pair in names if not all(map(stays_inside, pair))]:
+            told = f"it lists {'/'.join(map(str, outside[0]))!r:.200}, which is no file of the folder"
+            raise ValueError(f"{path} is damaged ({told}): run the build stage again")
         for split in self.splits:
             for path in self.files(split):
                 if not path.is_file():

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from rexbert_hf.data.buffers import ListColumn
 from rexbert_hf.data.rows import RowBatch, offsets_of
+from rexbert_hf.hub.manifest_names import stays_inside
 from rexbert_hf.hub.run_file import checksum, write_whole
 
 logger = logging.getLogger(__name__)
@@ -319,8 +320,10 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
         entries = [(entry["bytes"], entry["crc32"]) for entry in manifest.get("files", {}).values()]
         if not all(isinstance(number, int) for numbers in (counts, *entries) for number in numbers):
             raise TypeError("a count is no number")
-        if not manifest["shards"] or not all(isinstance(name, str) for name in manifest["shards"]):
+        if not isinstance(manifest["shards"], list) or not manifest["shards"]:
             raise TypeError("no names of shards")
+        if outside := [name for name in (*manifest["shards"], *manifest.get("files", {})) if not stays_inside(name)]:
+            raise ValueError(f"it names {outside[0]!r:.200}, which is no file of the folder")
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{directory} has no {MANIFEST}: it is not a finished tokenised data set; run tokenise again"

@@ -145,7 +145,7 @@ def make_features(
     """
     level = candidates.levels[size - 1]
     features = _concordance(candidates, size, counts)
-    features |= _completeness(candidates, size, counts)
+    features |= _completeness(candidates, size)
     features |= _informativeness(candidates, contexts, size)
     features |= {f"own_{name}": values for name, values in contexts[size - 1].shares.items()}
     features["rectified"] = counts[size - 1] / level.counts
@@ -174,7 +174,7 @@ def _part(levels: list[Level], size: int, words: int, head: bool) -> np.ndarray:
     return rows
 
 
-def _completeness(candidates: Candidates, size: int, counts: list[np.ndarray]) -> dict[str, np.ndarray]:
+def _completeness(candidates: Candidates, size: int) -> dict[str, np.ndarray]:
     level, above = candidates.levels[size - 1], candidates.levels[size]
     raw = np.maximum(level.counts, 1)
     below = candidates.levels[size - 2].counts

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -239,19 +239,22 @@ class PhrasePool:
 
         Raises:
             FileNotFoundError: if there is no such folder or data set, or it holds no pool.
-            ValueError: if a file is damaged, a column is missing or a score is not in [0, 1].
+            ValueError: if a file is damaged, a column is missing or of another kind, or a score is not in [0, 1].
         """
         folder = resolve(directory_or_repo, revision, [_DATA], repo_type="dataset")
         files = sorted(folder.glob(_DATA))
         if not files:
             raise FileNotFoundError(f"{folder} has no {_DATA}: it holds no phrase pool")
-        table = pa.concat_tables([_read(file) for file in files], promote_options="default")
-        if missing := {"phrase", "score"} - set(table.column_names):
-            raise ValueError(f"{files[0]} has no column {', '.join(sorted(missing))}: it is no phrase pool")
-        columns = table.to_pydict()
+        parts, columns = [_read(file) for file in files], {}
+        for name in {name for part in parts for name in part}:
+            unknown = 0 if name == "count" else None
+            columns[name] = [value for part in parts for value in part.get(name, [unknown] * len(part["phrase"]))]
         categories = columns.get("category")
         known = categories is not None and any(category is not None for category in categories)
-        return cls(columns["phrase"], columns["score"], columns.get("count"), categories if known else None)
+        try:
+            return cls(columns["phrase"], columns["score"], columns.get("count"), categories if known else None)
+        except (ValueError, OverflowError, TypeError) as error:
+            raise ValueError(f"{folder / 'data'} holds no phrase pool ({error}): mine it again") from None
 
     def push_to_hub(
         self, repo_id: str, *, private: bool | None = None, revision: str | None = None, **card: Any
@@ -286,12 +289,33 @@ def _numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         raise ValueError(f"{path}: not UTF-8 ({error.reason}): store it as UTF-8") from None
 
 
-def _read(path: Path) -> pa.Table:
+_COLUMNS: dict[str, Callable[[pa.DataType], bool]] = {
+    "phrase": lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind),
+    "score": lambda kind: pa.types.is_floating(kind) or pa.types.is_integer(kind),
+    "count": pa.types.is_integer,
+    "category": lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind),
+}
+
+
+def _read(path: Path) -> dict[str, list[Any]]:
+    """The columns of a pool that a file holds, each of its kind."""
     try:
-        return pq.read_table(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
+        table = pq.read_table(path, page_checksum_verification=True)
+        names = [name for name in table.column_names if name in _COLUMNS]
+        columns = {name: table.column(table.column_names.index(name)) for name in names}
+        values = {name: column.to_pylist() for name, column in columns.items()}
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is damaged ({reason:.120}): mine the pool again, or copy it again") from None
+    if missing := {"phrase", "score"} - set(names):
+        raise ValueError(f"{path} has no column {', '.join(sorted(missing))}: it is no phrase pool")
+    for name, column in columns.items():
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if not _COLUMNS[name](kind):
+            raise ValueError(f"{path}: the column '{name}' is of type {kind!s:.60}: it is no phrase pool's")
+        if name != "category" and column.null_count:
+            raise ValueError(f"{path}: the column '{name}' has {column.null_count} empty rows: give each a value")
+    return values
 
 
 def _check(

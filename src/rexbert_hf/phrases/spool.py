@@ -5,7 +5,6 @@ A pass over the ids costs a small part of a pass over the text, and memory holds
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from rexbert_hf.hub.left_over import temporary_folder
 from rexbert_hf.phrases.seen_runs import SeenRuns
 from rexbert_hf.phrases.words import KIND_BREAK, KIND_WORD, Words, split_chunks, split_words
 
@@ -111,7 +111,7 @@ class Spool:
     """
 
     def __init__(self, folder: str | Path | None = None, threads: int = 1, distinct_words: int = 0) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="phrases-", dir=folder)
+        self._folder = temporary_folder(folder, "phrases-")
         self._threads = ThreadPoolExecutor(threads) if threads > 1 else None
         self.path = Path(self._folder.name)
         self.vocabulary = Vocabulary()

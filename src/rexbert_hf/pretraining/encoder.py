@@ -25,6 +25,7 @@ from rexbert_hf.catalog import split_of
 from rexbert_hf.data.languages import UNKNOWN, balanced_texts
 from rexbert_hf.data.vocabulary import special_ids
 from rexbert_hf.hub import read_run, resolve, resolve_model
+from rexbert_hf.hub.pull import TOKENIZER_FILES
 from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM, RexBertForPreTraining
 from rexbert_hf.models.matryoshka_rexbert import Grid
 from rexbert_hf.models.vocabulary_transfer import transfer_vocabulary
@@ -76,7 +77,7 @@ def open_tokenizer(place: str, revision: str | None = None) -> PreTrainedTokeniz
 
 
 def _load(place: str, revision: str | None) -> PreTrainedTokenizerBase:
-    folder = resolve(place, revision=revision, allow_patterns=["*.json", "*.txt", "*.model", "*.jinja"])
+    folder = resolve(place, revision=revision, allow_patterns=TOKENIZER_FILES)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # of many kinds: a missing file, JSON that is cut off, an unknown class

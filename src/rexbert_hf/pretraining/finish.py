@@ -14,7 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rexbert_hf.data.languages import UNKNOWN
 from rexbert_hf.data.store import TokenisedDataset
 from rexbert_hf.hub import loss_plot, push_run, read_run, write_card, write_run
-from rexbert_hf.hub.run_file import plain, redact
+from rexbert_hf.hub.redaction import redact
+from rexbert_hf.hub.run_file import plain
 from rexbert_hf.models.matryoshka_rexbert import Grid
 from rexbert_hf.models.modeling_rexbert import RexBertForMaskedLM, RexBertPreTrainedModel
 from rexbert_hf.pretraining.baselines import count_baselines

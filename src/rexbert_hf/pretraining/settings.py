@@ -15,6 +15,7 @@ from rexbert_hf.pretraining.association_settings import AssociationSettings
 from rexbert_hf.pretraining.source_settings import SourceSettings, TokenizerSettings
 from rexbert_hf.training.collation import MASKINGS
 from rexbert_hf.training.phases import Curriculum, Phase
+from rexbert_hf.training.spikes import SPIKE_FACTOR
 
 _PHRASE_MASKINGS = ("ahm", "phrase", "noun_phrase")
 _BLIND_MASKINGS = ("mlm", "span", "query_product", "relevance")
@@ -150,8 +151,8 @@ class TrainerSettings:
         report_to: tensorboard, trackio, wandb, ... (several with commas) or none.
         use_cpu: stay off the GPU.
         num_processes: stop unless exactly so many processes run (None: whatever the launcher started).
-        spike_factor: stop, with the batch kept, when a loss is above so many times the running median of its phase;
-            null: only when it is no number.
+        spike_factor: stop, with the batch kept, when a loss is above so many times the running median of its phase, and
+            a nat above it; null: only when it is no number.
         spike_window: steps of that median.
         cpu_threads: torch threads; None: OMP_NUM_THREADS if you set it, else the cores over the processes here.
         extra: further training arguments.
@@ -169,7 +170,7 @@ class TrainerSettings:
     report_to: str = "none"
     use_cpu: bool = False
     num_processes: int | None = None
-    spike_factor: float | None = None
+    spike_factor: float | None = SPIKE_FACTOR
     spike_window: int = 50
     cpu_threads: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)

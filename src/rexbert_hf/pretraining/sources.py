@@ -118,8 +118,9 @@ def _read_rows(
         features = Features({name: PRODUCT.get(name, Value("string")) for name in source.columns})
     paths = _paths(source.path, data_dir)
 
-    def read() -> Dataset:
-        return read_records(
+    def read() -> tuple[Dataset, ReadReport]:
+        found = ReadReport()  # what a Hub in trouble broke off is read anew, and does not count
+        dataset = read_records(
             paths,
             source.columns,
             features=features,
@@ -129,10 +130,14 @@ def _read_rows(
             split=source.split,
             limit=source.max_documents,
             cache_dir=work_dir,
-            report=report,
+            report=found,
         )
+        return dataset, found
 
-    return read_hub(read, str(source.path))
+    dataset, found = read_hub(read, str(source.path))
+    if report is not None:
+        report.add(found)
+    return dataset
 
 
 def _read_pairs(

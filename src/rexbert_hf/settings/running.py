@@ -11,10 +11,12 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
+from rexbert_hf.hub.redaction import redact, redact_logs
 from rexbert_hf.settings.tree import SettingsError, one_line
 
 NOISY = (
@@ -29,10 +31,11 @@ NOISY = (
     "sentence_transformers",
 )
 """Loggers of libraries that tell about every request or file."""
+_AGAIN_SECONDS = 0.05
 
 
 def start_logging(level: int = logging.INFO) -> bool:
-    """Have the package's messages printed on stderr as they are, and libraries keep to warnings and no bars.
+    """Have the package's messages printed on stderr, secrets apart, and libraries keep to warnings and no bars.
 
     Args:
         level: of the messages; of all but the first of several processes only warnings are shown.
@@ -44,6 +47,7 @@ def start_logging(level: int = logging.INFO) -> bool:
 
     first = os.environ.get("RANK", "0") == "0"
     level = level if first else logging.WARNING
+    redact_logs()
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -57,7 +61,8 @@ def run_recipe(main: Callable[[], Any]) -> NoReturn:
     `SettingsError` gives status 2; `ValueError`, `OSError` and `FloatingPointError` (bad data, a full disk, a loss that
     is no number) give status 1, and so does an `ImportError` that names the extra to install; all print one line
     `error: ...`. Other exceptions are defects and keep their traceback.
-    `REXBERT_DEBUG=1` keeps all tracebacks. SIGTERM unwinds the stack, so that temporary folders go, and gives status
+    `REXBERT_DEBUG=1` keeps all tracebacks. Secrets are taken out of what is printed, for users put them in wrong places
+    and errors repeat them. SIGTERM unwinds the stack, so that temporary folders go, and gives status
     143; training takes the signal over and saves a checkpoint first. Work that ends in order leaves the group of its
     processes.
 
@@ -78,13 +83,17 @@ def run_recipe(main: Callable[[], Any]) -> NoReturn:
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         lacking = isinstance(error, ImportError) and "pip install" in str(error)  # an extra; others are defects
         if os.environ.get("REXBERT_DEBUG") == "1" or (isinstance(error, ImportError) and not lacking):
+            _redact_traceback()
             raise
         where = "" if isinstance(error, SettingsError) else " (REXBERT_DEBUG=1 shows where)"
-        sys.stderr.write(f"error: {one_line(error)}{where}\n")
+        sys.stderr.write(f"error: {redact(one_line(error))}{where}\n")
         raise SystemExit(2 if isinstance(error, SettingsError) else 1) from None
     except KeyboardInterrupt:
         sys.stderr.write("error: interrupted\n")
         raise SystemExit(130) from None
+    except Exception:
+        _redact_traceback()
+        raise
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
@@ -103,10 +112,38 @@ def leave_group() -> None:
         gc.collect()
 
 
+def _redact_traceback() -> None:
+    """Have the traceback that ends this process printed without secrets."""
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
+
+    sys.excepthook = show
+
+
+def _swallows(frame: FrameType | None) -> bool:
+    """Whether what is raised here would be lost.
+
+    Python ignores exceptions of `__del__` and of a `weakref.finalize` that garbage collection called, and an extension
+    module that is being imported may turn one into an `ImportError`, which looks like a package that is missing.
+    """
+    while frame is not None:
+        name, module = frame.f_code.co_name, frame.f_globals.get("__name__")
+        if name == "__del__" or (name == "__call__" and module == "weakref") or module == "importlib._bootstrap":
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _terminate(owner: int) -> Callable[[int, FrameType | None], None]:
     """A handler that leaves the recipe's process in order; workers that were forked from it die at once, as always."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
+        if os.getpid() == owner and _swallows(frame):  # ask once more, a little later
+            again = threading.Timer(_AGAIN_SECONDS, os.kill, (owner, signum))
+            again.daemon = True
+            again.start()
+            return
         signal.signal(signum, signal.SIG_DFL)
         if os.getpid() != owner:
             os.kill(os.getpid(), signum)

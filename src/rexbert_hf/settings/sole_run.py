@@ -19,6 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from rexbert_hf.hub.left_over import remove_temporary_left
+
 try:
     import fcntl
 except ImportError:  # not on this platform
@@ -140,6 +142,7 @@ def hold_folder(folder: str | os.PathLike[str], leftovers: tuple[str, ...] = ())
     _held[key] = _held.get(key, 0) + 1
     try:
         if _held[key] == 1:
+            remove_temporary_left()
             remove_leftovers(path, (*RUN_LEFTOVERS, *leftovers))
         yield
     finally:
