@@ -13,6 +13,7 @@ import gzip
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,10 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+
+import fuzz_folders
 
 SCRATCH = Path(tempfile.gettempdir()) / f"rexbert-fuzz-{os.getpid()}"
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "600"))
@@ -42,8 +46,8 @@ def file_of(data: bytes, name: str) -> Path:
     return path
 
 
-def one_line(call: Callable[[], object]) -> None:
-    """Run it; an error must be of the kinds that users are told, in one line."""
+def one_line(call: Callable[[], object]) -> bool:
+    """Run it; an error must be of the kinds that users are told, in one line. False where there was one."""
     said = "fine"
     try:
         call()
@@ -51,6 +55,24 @@ def one_line(call: Callable[[], object]) -> None:
         said = str(error)
     assert said, "an error without a word"
     assert "\n" not in said.strip(), f"several lines: {said!r}"
+    return said == "fine"
+
+
+def in_a_child(call: Callable[[], object]) -> None:
+    """`one_line` in a process of its own, because what it calls may end the process or never come back."""
+    told = file_of(b"", "told")
+    child = os.fork()
+    if not child:
+        signal.alarm(60)
+        try:
+            one_line(call)
+        except BaseException:
+            told.write_text(traceback.format_exc())
+        finally:
+            os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    assert not status, f"the process ended by signal {os.WTERMSIG(status)}"
+    assert not told.read_text(), told.read_text()
 
 
 def reader(name: str) -> Callable[[bytes], None]:
@@ -73,10 +95,18 @@ def card(data: bytes) -> None:
 
 
 def fasttext(data: bytes) -> None:
-    from rexbert_hf.corpus.fasttext_file import read_layout, read_matrices
+    """As curation reads a model; the layout here first, so that only files that pass it need a process."""
+    from rexbert_hf.corpus.fasttext_file import read_layout
+    from rexbert_hf.corpus.fasttext_model import FastTextClassifier
 
     path = file_of(data, "model.bin")
-    one_line(lambda: read_matrices(read_layout(path)))
+
+    def score() -> None:
+        labels = [label.removeprefix("__label__") for label in read_layout(path).labels]
+        FastTextClassifier.from_file(path, labels[:1]).scores(["buy a lamp, and a longerword for it", ""])
+
+    if one_line(lambda: read_layout(path)):
+        in_a_child(score)
 
 
 def yaml_settings(data: bytes) -> None:
@@ -172,6 +202,14 @@ def batch() -> bytes:
     return path.read_bytes()
 
 
+def folder(make: Callable[[Path], fuzz_folders.Job], isolated: bool = False) -> Target:
+    """A folder in which one file is replaced."""
+    SCRATCH.mkdir(exist_ok=True)
+    use, seeds = make(SCRATCH / "folder")
+    check = in_a_child if isolated else one_line
+    return Target(lambda data: check(lambda: use(data)), seeds)
+
+
 CSV = b'text,price,note\na lamp,"1,5",x\n"two\nlines",2,\n'
 CARD = b"---\nlicense: mit\ntags: [a, b]\nmodel-index:\n- name: x\n  results: []\n---\n# Mine\n"
 ROWS = b'{"text": "a", "n": 1}\n{"text": "b", "l": [1, {"x": null}]}\n'
@@ -186,6 +224,16 @@ ANNOTATED = [
 ]
 MARKS = b"<!-- rexbert_hf:begin x -->\n<!-- rexbert_hf:end -->"
 CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
+INDEX = {
+    "manifest": "index.json",
+    "words": "bm25/lexical.json",
+    "parameters": "bm25/params.index.json",
+    "vocabulary": "bm25/vocab.index.json",
+    "spelling": "bm25/words.json",
+    "vectors": "vectors.safetensors",
+    "bits": "codes.safetensors",
+    "products": "products.parquet",
+}
 TARGETS: dict[str, Callable[[], Target]] = {
     "csv": lambda: Target(reader("a.csv"), [CSV]),
     "tsv": lambda: Target(reader("a.tsv"), [CSV.replace(b",", b"\t")]),
@@ -206,6 +254,15 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "yaml": lambda: Target(yaml_settings, [path.read_bytes() for path in sorted(CONFIGS.glob("*.yaml"))]),
     "batch": lambda: Target(saved_batch, [batch()]),
     "run_file": lambda: Target(run_file, [json.dumps({"config": {}, "results": {"phases": []}}).encode()]),
+    **{
+        f"index_{name}": lambda file=file: folder(partial(fuzz_folders.index_file, file))
+        for name, file in INDEX.items()
+    },
+    "index_codes": lambda: folder(partial(fuzz_folders.index_file, "index.faiss"), isolated=True),
+    "pool": lambda: folder(fuzz_folders.pool),
+    "tokenised": lambda: folder(fuzz_folders.tokenised),
+    "classifier": lambda: folder(fuzz_folders.classifier),
+    "encoder": lambda: folder(fuzz_folders.export),
 }
 
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "pretraining"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
 
 import pyarrow.parquet as pq
-from killing import Job, Place, Process, python
+from killing import Job, Place, Process, python, temporary_of
 from pretraining_cases import CONFIGS, MODEL, TINY, words
 from process_tree import is_of
 
@@ -73,6 +73,11 @@ def exists(pattern: str):
         return False
 
     return reached
+
+
+def in_temporary(pattern: str):
+    """Whether something in the process' $TMPDIR matches."""
+    return lambda process: any(temporary_of(process.folder).glob(pattern))
 
 
 def said(pattern: str):
@@ -254,7 +259,13 @@ JOBS = (
     pretraining_job("phase anneal", "anneal"),
     pretraining_job("checkpoint writing", "staging"),
     pretraining_job("writing the result", "result"),
-    Job("curation", curation, tuple(Place(stage, exists(stage)) for stage in STAGES), stage_reports, documents),
+    Job(
+        "curation",
+        curation,
+        (*(Place(stage, exists(stage)) for stage in STAGES), Place("classifier", in_temporary("rexbert-*"), 0.05)),
+        stage_reports,
+        documents,
+    ),
     Job(
         "mining",
         mining,

@@ -2,16 +2,18 @@
 
 A job is a recipe's command line with places: conditions that say where in its work it is. A process is killed a random
 part of a place's usual duration after it got there; the durations come from a run that nothing stops, which is also
-what every other run must end as.
+what every other run must end as. Each folder's runs have a $TMPDIR of their own, which must end empty.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -69,7 +71,7 @@ class Process:
         self.started = time.monotonic()
         self.process = subprocess.Popen(
             command, cwd=ROOT, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
-            env=clean | {"OMP_NUM_THREADS": "1"} | dict(environment),
+            env=clean | {"OMP_NUM_THREADS": "1", "TMPDIR": str(temporary_of(folder))} | dict(environment),
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -216,6 +218,26 @@ class Whole:
 _whole: dict[str, Whole] = {}
 
 
+OF_LIBRARIES = (".ses",)
+"""onnxruntime's, one for all processes."""
+_temporary = tempfile.TemporaryDirectory(prefix="k-")
+
+
+def temporary_of(folder: Path) -> Path:
+    """The $TMPDIR of a folder's runs; not in it: sockets lie there, whose paths are short."""
+    digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+    path = Path(_temporary.name) / digest
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def left_in_temporary(folder: Path) -> list[str]:
+    """Names of what the folder's runs left in their $TMPDIR."""
+    path = temporary_of(folder)
+    names = (found.relative_to(path).as_posix() for found in path.rglob("*"))
+    return sorted(f"$TMPDIR/{name}" for name in names if name not in OF_LIBRARIES)
+
+
 def files_of(folder: Path, job: Job) -> set[str]:
     """Names of all files below a folder, hidden ones too, as the job's rules write them.
 
@@ -248,6 +270,7 @@ def whole_run(job: Job, root: Path, places: tuple[Place, ...]) -> Whole:
             time.sleep(POLL_SECONDS)
         end = time.monotonic() - process.started
         assert process.wait() == 0, process.tail()
+        assert not left_in_temporary(folder), f"{job.name}: nothing stopped it, and it left {left_in_temporary(folder)}"
         missed = [place.name for place in places if place.name not in seen and not place.seconds]
         assert not missed, f"{job.name}: a run that nothing stops was never seen at {missed}"
         long = {place.name: seen[place.name] for place in places if not place.seconds}
@@ -319,7 +342,7 @@ def _finish(job: Job, folder: Path, whole: Whole, kills: list[Kill]) -> None:
     result, rows, files = job.result(folder), job.rows(folder), files_of(folder, job)
     lost = sum(rows.get(key, 0) < count for key, count in whole.rows.items())
     twice = sum(count > whole.rows.get(key, 0) for key, count in rows.items())
-    orphans = sorted(files - whole.files)
+    orphans = sorted(files - whole.files) + left_in_temporary(folder)
     for kill in kills:
         kill.lost, kill.twice, kill.orphans = lost, twice, len(orphans)
     what = f"{job.name} after {[asdict(kill) for kill in kills]}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import zipfile
 
 import fuzz
@@ -63,6 +65,14 @@ def test_what_fails_late_is_kept_and_fails_again(tmp_path):
     (kept,) = (tmp_path / "kept").iterdir()
     assert kept.name.startswith("fuzz-odd-KeyError-")
     assert len(kept.read_bytes()) == 4, "the smallest that fails"
+
+
+def test_what_ends_a_process_is_told():
+    with pytest.raises(AssertionError, match=r"ended by signal 9"):
+        fuzz.in_a_child(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(AssertionError, match=r"ZeroDivisionError"):
+        fuzz.in_a_child(lambda: 1 // 0)
+    fuzz.in_a_child(lambda: int("no number"))
 
 
 def test_a_seed_that_fails_is_kept_too(tmp_path):

@@ -90,3 +90,15 @@ def test_a_job_that_is_not_safe_is_found(tmp_path, script, message):
     job = job_of(script)
     with pytest.raises(AssertionError, match=message):
         torment(job, tmp_path, 6, np.random.default_rng(1), job.places)
+
+
+def test_what_stays_in_the_temporary_folder_is_found(tmp_path):
+    """Of a killed run, and of one that nothing stopped."""
+    left = GOOD.replace("folder.mkdir", "import tempfile\nfound = tempfile.mkdtemp(prefix='left-')\nfolder.mkdir")
+    for name in ("always", "killed"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(AssertionError, match=r"nothing stopped it, and it left \['\$TMPDIR/left-"):
+        torment(job_of(left), tmp_path / "always", 2, np.random.default_rng(1), job_of(left).places)
+    left += "os.rmdir(found)\n"
+    with pytest.raises(AssertionError, match=r"does not leave: \['\$TMPDIR/left-"):
+        torment(job_of(left), tmp_path / "killed", 2, np.random.default_rng(1), job_of(left).places)

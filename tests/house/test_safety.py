@@ -95,6 +95,26 @@ def test_each_of_them_is_found(code):
     assert list(faults(ast.parse(code)))
 
 
+BY_HUB = {"snapshot_download", "hf_hub_download", "mkdtemp", "TemporaryDirectory", "mkstemp"}
+"""Pulls with retries and hashes, and folders that outlive no process, are hub's: `pull.py`, `left_over.py`."""
+IN_A_FOLDER = ("dir=",)
+"""Of a run, which removes what a killed one left there; the pattern stands at its `sole_run`."""
+OTHER_PULLS = {
+    "src/rexbert_hf/hub/pull.py": "snapshot_download",
+    "src/rexbert_hf/hub/left_over.py": "TemporaryDirectory",
+    "src/rexbert_hf/hub/push_files.py": "hf_hub_download",  # of a card, in a cache of its own, inside with_retries
+    "src/rexbert_hf/retrieval/serving/onnx_encoder.py": "snapshot_download",  # beside an export there is no hub room
+}
+
+
+@pytest.mark.parametrize("path", python_files("src"), ids=name_of)
+def test_pulls_and_temporary_folders_are_those_of_hub(path):
+    found = [call for call in calls(path) if named(call).rsplit(".", 1)[-1] in BY_HUB]
+    found = [ast.unparse(call) for call in found if not any(part in ast.unparse(call) for part in IN_A_FOLDER)]
+    found = [call for call in found if OTHER_PULLS.get(name_of(path), "nothing") not in call]
+    assert not found, f"{name_of(path)}: {found}: take resolve of hub/pull.py, temporary_folder of hub/left_over.py"
+
+
 def test_what_is_fine_is_not_reported():
     fine = "torch.load(path, weights_only=True)\nnp.load(path, allow_pickle=False)\nmodel.eval()\nimport json\n"
     assert not list(faults(ast.parse(fine + "load(name, trust_remote_code=chosen)")))
