@@ -28,7 +28,7 @@ from rexbert_hf.retrieval.serving.lexical import LexicalIndex, fuse
 from rexbert_hf.retrieval.serving.search_index import FUSED_A_HIT
 from rexbert_hf.retrieval.serving.spelling import Speller
 from rexbert_hf.retrieval.training.biencoder import MINILM, find_base
-from rexbert_hf.retrieval.training.evaluator import DEPTH, part_of, search_metrics, with_intervals
+from rexbert_hf.retrieval.training.evaluator import DEPTH, gain_name, part_of, search_metrics, with_intervals
 from rexbert_hf.retrieval.training.exact_search import encode, exact_top_k
 from rexbert_hf.retrieval.training.search_data import TEST, VALIDATION, SearchData, SearchDataSettings, load_search_data
 from stock_search import train_stock
@@ -144,6 +144,7 @@ def main() -> None:
         train_stock(data, find_base(MINILM), Path(options.stock))
     bench = Bench(data, options.quick)
     sizes = f"{len(bench.queries[TEST]):,} test queries, {len(bench.texts):,} products"
+    sizes += f"; gains of nDCG: {gain_name(data.judged)}"
     report.header("search_quality", f"{'Home Depot' if real else 'sample shop'}: {sizes}", ("torch", "bm25s"))
     spellers: dict[str, Speller | None] = {"": None, SPELT: Speller.of_texts(bench.texts)}
     changed = sum(a != b for a, b in zip(*(bench.asked(speller)[TEST] for speller in spellers.values()), strict=True))
