@@ -26,18 +26,12 @@ import report
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "walkthrough.md"
 STAYS_OPEN = "recipes/space/app.py"
+_SHORT_PHASES = (
+    "--phases.general.max_tokens 8k --phases.extension.max_tokens 16k --phases.anneal.max_tokens 8k "
+    "--phases.general.schedule.warmup_tokens 0"
+)
 QUICK = {
-    "quickstart.yaml": [
-        *(
-            "--phases.general.max_tokens",
-            "8k",
-            "--phases.extension.max_tokens",
-            "16k",
-            "--phases.anneal.max_tokens",
-            "8k",
-        ),
-        *("--phases.general.schedule.warmup_tokens", "0", "--evaluation.max_tokens", "2000"),
-    ],
+    "quickstart.yaml": f"{_SHORT_PHASES} --evaluation.max_tokens 2000".split(),
     "continue.yaml": ["--evaluation.max_tokens", "2000", "--phases.continue.epochs", "0.05"],
     "qpi_pairs.yaml": ["--phases.pairs.max_tokens", "8k", "--phases.pairs.schedule.warmup_tokens", "0"],
     "finetune_pairs.yaml": ["--trainer.max_steps", "3"],

@@ -471,6 +471,28 @@ def test_run_recipe_leaves_the_group_of_processes(result):
     assert not torch.distributed.is_initialized()
 
 
+def test_leaving_the_group_does_not_wait_for_a_thread_that_waits_for_it():
+    code = (
+        "import gc, torch\n"
+        "from rexbert_hf.settings.running import leave_group\n"
+        "keep = lambda tensor: tensor\n"
+        "def train():\n"
+        "    distributed = torch.distributed\n"
+        "    distributed.init_process_group('gloo', store=distributed.HashStore(), rank=0, world_size=1)\n"
+        "    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(4, 4))\n"
+        "    with torch.autograd.graph.saved_tensors_hooks(keep, keep):  # a thread needs Python's lock to let go\n"
+        "        model(torch.ones(1, 4)).sum().backward()\n"
+        "    model.cycle = model  # as a trainer and its model: only the collector finds it\n"
+        "gc.freeze()\n"
+        "for _ in range(200):\n"
+        "    train()\n"
+        "    leave_group()\n"
+        "assert not torch.distributed.is_initialized()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=90)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_a_recipe_process_exits_with_status_two():
     code = (
         "from dataclasses import dataclass\n"

@@ -28,6 +28,7 @@ from rexbert_hf.retrieval.training.grid_settings import (
 )
 from rexbert_hf.retrieval.training.grid_submodel import cut_biencoder
 from rexbert_hf.retrieval.training.losses import KnownPositives, MaskedRankingLoss, ThreePartHingeLoss
+from rexbert_hf.settings.running import leave_group
 
 QUERY_TEXTS = ["mug", "plate", "lamp", "mug"]
 PRODUCT_TEXTS = ["red mug", "blue plate", "green lamp shade", "steel pot with lid"]
@@ -184,7 +185,8 @@ def test_wrapped_for_several_processes_it_is_the_same(cached):
         loss.model = wrapped  # as the trainer does it
         loss([dict(column) for column in columns], labels).backward()
     finally:
-        torch.distributed.destroy_process_group()
+        wrapped = loss = None
+        leave_group()
     for key, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, wanted[key], rtol=1e-10, atol=1e-12)
 

@@ -108,8 +108,12 @@ def leave_group() -> None:
     """
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        # Freed by DDP's reducer, the group would wait for its threads with Python's lock held, and they for that lock.
+        # Its Python object gives the lock up before it waits, so that is the last to go.
+        group = distributed.group.WORLD
         distributed.destroy_process_group()
         gc.collect()
+        del group
 
 
 def _redact_traceback() -> None:
