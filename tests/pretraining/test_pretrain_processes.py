@@ -9,8 +9,14 @@ import torch
 from pretraining_cases import settings, whole_run
 
 from rexbert_hf import RexBertForMaskedLM
-from rexbert_hf.pretraining import make_arguments
-from rexbert_hf.pretraining.processes import asked_processes, check_launcher, check_processes, launched_with
+from rexbert_hf.pretraining import make_arguments, processes
+from rexbert_hf.pretraining.processes import (
+    asked_processes,
+    check_launcher,
+    check_processes,
+    fast_bfloat16,
+    launched_with,
+)
 from rexbert_hf.training.compiling import compile_layers
 
 
@@ -47,6 +53,25 @@ def test_the_recipe_s_own_demand_counts(monkeypatch):
     check_processes(2, None)
     with pytest.raises(ValueError, match="asked for 4 processes, but 2 run"):
         check_processes(2, 4)
+
+
+@pytest.mark.parametrize(
+    ("about", "fast"),
+    [
+        ("processor: 0\nflags\t\t: fpu avx2 amx_tile amx_bf16\nbugs\t: none\n", True),
+        ("flags\t\t: fpu avx512f avx512_bf16 avx512_vnni\n", True),
+        ("flags\t\t: fpu avx2 avx512f\nmodel name\t: not avx512_bf16 \n", False),
+        ("Features\t: fp asimd bf16\n", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_cpus_with_fast_bfloat16(monkeypatch, tmp_path, about, fast):
+    path = tmp_path / "cpuinfo"
+    if about is not None:
+        path.write_text(about)
+    monkeypatch.setattr(processes, "CPU_INFO", path)
+    assert fast_bfloat16(use_cpu=True) is fast
 
 
 def test_half_a_launcher(monkeypatch):

@@ -138,7 +138,7 @@ class TrainerSettings:
     """How training runs; `extra` takes any other field of transformers' `TrainingArguments`.
 
     Attributes:
-        bf16: bfloat16 autocast; "auto" where the GPU or the CPU (AMX) multiplies it faster than float32.
+        bf16: bfloat16 autocast; "auto" where the GPU or the CPU (AMX, AVX-512) multiplies it faster than float32.
         torch_compile: compile the feed-forward blocks, on accelerators also rotation and softmax (goes on without, with
             one line, where there is no compiler).
         gradient_checkpointing: recompute activations.
