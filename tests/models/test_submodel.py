@@ -119,12 +119,15 @@ def test_from_pretrained_cuts_quietly(tmp_path, head, caplog, monkeypatch):
     with caplog.at_level("WARNING"):
         child = head_class.from_pretrained(tmp_path, num_hidden_layers=2, truncate_dim=20).eval()
     assert not caplog.records, [r.getMessage() for r in caplog.records]
+    cut = parent.submodel(2, 20)
+    assert child.state_dict().keys() == cut.state_dict().keys()
+    assert all(torch.equal(weight, cut.state_dict()[name]) for name, weight in child.state_dict().items())
     batch = padded_batch(documents([6, 6]))
     if head == "ForMultipleChoice":
         batch = {name: x[:, None] for name, x in batch.items()}
     with torch.no_grad():
-        mine, expected = child(**batch)[0], parent.submodel(2, 20)(**batch)[0]
-    assert torch.equal(mine, expected)
+        # Not to the last bit: on some processors a product depends on where in memory its factors lie.
+        torch.testing.assert_close(child(**batch)[0], cut(**batch)[0], atol=1e-6, rtol=1e-6)
 
 
 def test_from_pretrained_still_reports_what_does_not_belong(tmp_path):
@@ -166,7 +169,7 @@ def test_truncated_heads_train_save_and_reload(tmp_path, head):
         "ForMultipleChoice": {"labels": torch.tensor([0, 0])},
     }[head]
     if head == "ForMultipleChoice":
-        ids = ids[:, None].expand(-1, 2, -1)
+        ids = torch.stack([ids, ids.flip(0)], 1)  # of equal choices none could be better, and no weight had a gradient
     model(ids, **labels).loss.backward()
     assert not model.head.dense.weight.grad[10:].any()
     assert not model.head.dense.weight.grad[:, 10:].any()
