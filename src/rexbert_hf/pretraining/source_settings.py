@@ -8,6 +8,7 @@ from rexbert_hf.catalog.report import Tolerance
 from rexbert_hf.catalog.sources import FileOptions
 from rexbert_hf.data.languages import check_language
 from rexbert_hf.pretraining.product_settings import PairSettings, ProductTextSettings
+from rexbert_hf.settings.ranges import check_least
 
 DETECT = "detect"
 """Value of `SourceSettings.language` that has the language of each document told from its text."""
@@ -35,8 +36,7 @@ class TokenizerSettings:
     def __post_init__(self) -> None:
         if self.train and self.path is not None:
             raise ValueError("train makes a tokenizer, path names one: drop one of them")
-        if self.temperature is not None and self.temperature < 0:
-            raise ValueError(f"temperature must be at least 0; got {self.temperature:g}")
+        check_least(self, temperature=0, max_documents=1)
 
 
 @dataclass

@@ -106,7 +106,7 @@ def build(cls: type, node: Node, key: str = "", base: Any = None) -> Any:
         return cls(**values)
     except SettingsError:
         raise
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ArithmeticError) as error:  # of a number that a check computes with
         raise SettingsError(f"{key}: {one_line(error)} (from {_places(node)})".removeprefix(": ")) from error
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from rexbert_hf.settings.ranges import check_above_zero, check_least, check_share
 from rexbert_hf.training.adaptive_settings import scaled_options, split_options
 from rexbert_hf.training.neighbor_settings import NeighborConfig
 from rexbert_hf.training.schedules import SCHEDULES
@@ -48,6 +50,8 @@ class MaskingConfig:
     def __post_init__(self) -> None:
         if not 0 < self.mlm_probability < 1:
             raise ValueError(f"mlm_probability must lie between 0 and 1; got {self.mlm_probability}")
+        check_share(self, "guidance_start", "guidance_end")
+        check_least(self, guidance_tokens=0)
 
 
 @dataclass
@@ -71,6 +75,7 @@ class ScheduleConfig:
             raise ValueError(f"unknown schedule '{self.name}': use one of {', '.join(SCHEDULES)}")
         if self.warmup_tokens < 0 or self.decay_tokens < 0:
             raise ValueError("warmup_tokens and decay_tokens must not be negative")
+        check_least(self, alpha_f=0)
 
 
 @dataclass
@@ -88,7 +93,8 @@ class LanguageSampling:
     only: list[str] | None = None
 
     def __post_init__(self) -> None:
-        if self.temperature is not None and not (len(self.ends()) == 2 and min(self.ends()) >= 0):
+        ends = self.ends()
+        if self.temperature is not None and not (len(ends) == 2 and all(0 <= end < math.inf for end in ends)):
             raise ValueError(f"temperature must be a number >= 0 or [start, end]; got {self.temperature}")
         if self.only is not None and not self.only:
             raise ValueError("only names no language: leave it out for all of them")
@@ -157,6 +163,11 @@ class Phase:
         self._check_objectives()
         if self.learning_rate <= 0:
             raise ValueError(f"phase '{self.name}': learning_rate must be positive; got {self.learning_rate}")
+        try:
+            check_least(self, batch_tokens=1, batch_warmup_tokens=0)
+            check_above_zero(self, "epochs", "learning_rate", "global_rope_theta", "local_rope_theta")
+        except ValueError as error:
+            raise ValueError(f"phase '{self.name}': {error}") from None
         if not 0 < self.batch_warmup_start <= 1:
             raise ValueError(f"phase '{self.name}': batch_warmup_start must lie in (0, 1]")
         self.weights()
@@ -199,7 +210,7 @@ class Phase:
         ends: dict[str, tuple[float, float]] = {}
         for source, weight in self.mixture.items():
             pair = weight if isinstance(weight, list | tuple) else [weight, weight]
-            if len(pair) != 2 or min(pair) < 0:
+            if len(pair) != 2 or not all(0 <= end < math.inf for end in pair):
                 raise ValueError(
                     f"phase '{self.name}': mixture.{source} must be a weight >= 0 or [start, end]; got {weight}"
                 )
@@ -255,13 +266,18 @@ class Curriculum:
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise ValueError(f"phase names must differ; got {', '.join(names)}")
+        check_least(self, micro_batch_tokens=1)
 
     def scaled(self, scale: float) -> Curriculum:
         """The curriculum with all token budgets, warm-ups and decays multiplied by `scale`.
 
         Raises:
-            ValueError: if the scale is not positive.
+            ValueError: if the scale is not positive, or infinite.
         """
-        if scale <= 0:
-            raise ValueError(f"scale must be positive; got {scale}")
-        return dataclasses.replace(self, phases=[phase.scaled(scale) for phase in self.phases])
+        if not 0 < scale < math.inf:
+            raise ValueError(f"scale must be positive and finite; got {scale}")
+        try:
+            phases = [phase.scaled(scale) for phase in self.phases]
+        except OverflowError:
+            raise ValueError(f"scale must leave budgets finite; got {scale}") from None
+        return dataclasses.replace(self, phases=phases)
