@@ -66,6 +66,8 @@ class AuditSettings:
             raise ValueError(f"per_stratum is at least 1, got {self.per_stratum}")
         if not 0.0 <= self.min_agreement <= 1.0:
             raise ValueError(f"min_agreement is a share in [0, 1], got {self.min_agreement}")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence is between 0 and 1, got {self.confidence}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..catalog.split import text_digests
+from ..settings.ranges import check_above_zero, check_least
 from .classifier_hub import classifier_card
 from .document_files import read_parquet
 from .documents import Document
@@ -95,6 +96,8 @@ class DistilSettings:
             raise ValueError(f"strength is above 0, got {self.strength}")
         if not 0 < self.target_precision <= 1 or not 0 <= self.min_confidence <= 1:
             raise ValueError("target_precision and min_confidence are shares in [0, 1]")
+        check_least(self, max_words=1)
+        check_above_zero(self, "strength")
 
     @property
     def options(self) -> FastTextOptions:

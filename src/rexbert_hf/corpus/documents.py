@@ -19,6 +19,7 @@ from typing import Any
 from ..catalog import load_sample
 from ..catalog.columns import as_text
 from ..hub.trouble import read_hub
+from ..settings.ranges import check_least
 from .raw_rows import FILE_ERRORS, Flaw, Row, format_of, is_of_the_machine, raw_rows
 from .stages import StageReport, files_key
 from .taken_ids import TakenIds
@@ -109,6 +110,7 @@ class DocumentSource:
             raise ValueError(f"max_chars is at least 1, got {self.max_chars}")
         if not 0.0 <= self.max_bad_share <= 1.0:
             raise ValueError(f"max_bad_share is a share in [0, 1], got {self.max_bad_share}")
+        check_least(self, sample_size=0, limit=0)
 
     @property
     def name(self) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..settings.ranges import check_least
 from .fasttext_model import FastTextClassifier
 from .language import LanguageSettings, language_reasons
 from .near_duplicates import NearDuplicateSettings
@@ -58,6 +59,7 @@ class FilterSettings:
                 raise ValueError(f"{name} is a probability in [0, 1], got {value}")
         if self.rows_per_shard < 1:
             raise ValueError(f"rows_per_shard is at least 1, got {self.rows_per_shard}")
+        check_least(self, min_line_words=0)
 
 
 @dataclass(frozen=True)

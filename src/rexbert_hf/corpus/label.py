@@ -19,6 +19,7 @@ from typing import Literal
 
 import pyarrow.parquet as pq
 
+from ..settings.ranges import check_share
 from .document_files import parquet_files, read_parquet
 from .documents import Document
 from .labels import Label, Labeller, json_line, with_progress
@@ -51,6 +52,9 @@ class LabelSettings:
     endpoint: EndpointSettings = field(default_factory=EndpointSettings)
     cache: str = ""
     max_failed_share: float = 0.05
+
+    def __post_init__(self) -> None:
+        check_share(self, "max_failed_share")
 
 
 def make_labeller(settings: LabelSettings, vertical: Vertical, folder: str | Path) -> Labeller:

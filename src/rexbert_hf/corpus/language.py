@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from rexbert_hf.settings.ranges import check_share
+
 UNKNOWN = "und"
 
 _LITTLE_WORDS = {
@@ -99,6 +101,7 @@ class LanguageSettings:
     def __post_init__(self) -> None:
         if not self.model and (unknown := [code for code in self.keep if code not in LANGUAGES]):
             raise ValueError(f"{', '.join(unknown)} needs a model; without one: {', '.join(LANGUAGES)}")
+        check_share(self, "min_share")
 
 
 def detect_languages(texts: Sequence[str], model: str | Path | None = None) -> tuple[list[str], np.ndarray]:

@@ -24,6 +24,7 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError, InferenceTimeoutEr
 from huggingface_hub.utils import get_session
 
 from ..hub.redaction import REDACTED, looks_secret, redact
+from ..settings.ranges import check_above_zero, check_least
 from .answer_cache import RawAnswer
 from .patience import Patience
 
@@ -92,6 +93,9 @@ class EndpointSettings:
                 raise ValueError(f"{name} is above 0, got {getattr(self, name)}")
         if self.concurrency > 100:
             raise ValueError(f"concurrency is at most 100, got {self.concurrency}")
+        check_above_zero(self, "timeout")
+        check_least(self, temperature=0, retry_temperature=0, retries=0, backoff=0, max_backoff=0)
+        check_least(self, prompt_price=0, completion_price=0)
 
     @property
     def question(self) -> dict[str, Any]:

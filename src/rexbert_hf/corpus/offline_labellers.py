@@ -14,6 +14,7 @@ from typing import Any
 
 from ..catalog import load_sample, read_records
 from ..catalog.columns import as_text
+from ..settings.ranges import check_least
 from .documents import Document, text_id
 from .labels import Failure, Label
 from .stages import files_key
@@ -140,6 +141,9 @@ class ReadySettings:
     text_field: str = "text"
     label_field: str = "label"
     labels: dict[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        check_least(self, sample_size=0)
 
     @property
     def name(self) -> str:

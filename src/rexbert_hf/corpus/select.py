@@ -56,6 +56,8 @@ class SelectSettings:
         both = sorted(set(self.include) & set(self.exclude))
         if both:
             raise ValueError(f"'{both[0]}' is in both include and exclude")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence is between 0 and 1, got {self.confidence}")
 
 
 def select(

@@ -25,6 +25,7 @@ from rexbert_hf.phrases.mining import MiningOptions
 from rexbert_hf.phrases.pool import PhrasePool
 from rexbert_hf.phrases.pool_card import noun_phrase_overlap, top_phrases
 from rexbert_hf.settings import sole_run, to_dict
+from rexbert_hf.settings.ranges import check_least
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class NameSource:
             re.compile(self.pattern or "")
         except re.error as error:
             raise ValueError(f"pattern {self.pattern!r} is no regular expression: {error}") from None
+        check_least(self, limit=1)
 
     @property
     def name(self) -> str:
@@ -115,6 +117,9 @@ class CardSettings:
     language: str | None = None
     noun_phrase_texts: int = 5000
 
+    def __post_init__(self) -> None:
+        check_least(self, noun_phrase_texts=0)
+
 
 @dataclass
 class MineRun:
@@ -141,6 +146,9 @@ class MineRun:
     card: CardSettings = field(default_factory=CardSettings)
     push_to_hub: str | None = None
     private: bool | None = None
+
+    def __post_init__(self) -> None:
+        check_least(self, max_size=1)
 
 
 class MinedTexts:

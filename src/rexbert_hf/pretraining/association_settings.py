@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rexbert_hf.settings.ranges import check_least
+
 FORMS = (("product_a", "product_b"), ("basket", "product_id"), ("basket",))
 """Columns that make associations, the first set that is there: pairs or lists, lines of baskets, whole baskets."""
 
@@ -50,3 +52,4 @@ class AssociationSettings:
             )
         if self.min_count < 1 or (self.max_basket is not None and self.max_basket < 2):
             raise ValueError(f"min_count starts at 1 and max_basket at 2; got {self.min_count} and {self.max_basket}")
+        check_least(self, sample_size=2)

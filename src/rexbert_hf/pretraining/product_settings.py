@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rexbert_hf.catalog import PRODUCT_FIELDS
+from rexbert_hf.settings.ranges import check_least
 
 
 def _all_fields() -> list[str]:
@@ -62,3 +63,4 @@ class PairSettings:
             raise ValueError("query_fields and product_fields name at least one field each")
         if self.query_fields[0] != "query":
             raise ValueError("the first of query_fields is 'query': map its column with the source's columns")
+        check_least(self, max_query_tokens=1, max_tokens=8)

@@ -13,9 +13,10 @@ from huggingface_hub.utils import validate_repo_id
 
 from rexbert_hf.pretraining.association_settings import AssociationSettings
 from rexbert_hf.pretraining.source_settings import SourceSettings, TokenizerSettings
+from rexbert_hf.settings.ranges import check_least
 from rexbert_hf.training.collation import MASKINGS
 from rexbert_hf.training.phases import Curriculum, Phase
-from rexbert_hf.training.spikes import SPIKE_FACTOR
+from rexbert_hf.training.spikes import SPIKE_FACTOR, SpikeWatch
 
 _PHRASE_MASKINGS = ("ahm", "phrase", "noun_phrase")
 _BLIND_MASKINGS = ("mlm", "span", "query_product", "relevance")
@@ -181,6 +182,9 @@ class TrainerSettings:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise ValueError(f"{name} must be at least {low}; got {value}")
+        check_least(self, weight_decay=0, save_total_limit=0)
+        if self.spike_factor is not None:
+            SpikeWatch(self.spike_factor, self.spike_window)  # of these two it says what is wrong
 
 
 @dataclass
@@ -208,6 +212,9 @@ class EvaluationSettings:
             raise ValueError(f"held_out is a share of the documents, at least 0 and below 1; got {self.held_out}")
         if sorted(set(self.position_edges)) != self.position_edges or len(self.position_edges) == 1:
             raise ValueError(f"position_edges must rise, as [0, 1024, 8192], or be empty; got {self.position_edges}")
+        check_least(self, max_tokens=1, seq_length=8, baseline_tokens=1)
+        if min(self.position_edges, default=0) < 0:
+            raise ValueError(f"position_edges must not be negative; got {self.position_edges}")
 
 
 @dataclass

@@ -102,6 +102,7 @@ class SourceSettings:
         self._check_language()
         FileOptions(self.format, self.encoding)  # of these two it says what is wrong
         Tolerance(max_bad_share=self.max_bad_share)
+        check_least(self, sample_size=2, max_documents=1, join_words=1)
 
     def _check_language(self) -> None:
         if self.language is None:

@@ -24,6 +24,7 @@ from rexbert_hf.pretraining.languages import split_languages
 from rexbert_hf.pretraining.source_settings import SourceSettings
 from rexbert_hf.pretraining.sources import read_source, texts_of
 from rexbert_hf.settings import sole_run, to_dict
+from rexbert_hf.settings.ranges import check_least
 
 Texts = dict[str, list[str]]
 """Texts by language."""
@@ -53,6 +54,7 @@ class TextSource:
     limit: int | None = None
 
     def __post_init__(self) -> None:
+        check_least(self, limit=1)
         if (self.sample is None) == (self.path is None):
             raise ValueError("give either 'sample' or 'path'")
         self.source()
@@ -94,6 +96,9 @@ class Atoms:
     min_count: int = 5
     brands: list[str] = field(default_factory=list)
     types: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_least(self, max_brands=0, max_types=0, min_count=0)
 
 
 @dataclass
@@ -138,6 +143,7 @@ class TokenizerRun:
             raise ValueError(f"temperature must be at least 0; got {self.temperature:g}")
         if self.path is not None and (self.class_tokens or self.split_digits or self.products is not None):
             raise ValueError("path takes a tokenizer as it is: drop class_tokens, split_digits and products")
+        check_least(self, temperature=0, min_frequency=0, model_max_length=8, held_out_documents=1)
 
 
 @sole_run()

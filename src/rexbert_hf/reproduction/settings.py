@@ -14,6 +14,7 @@ from typing import Any
 from rexbert_hf.pretraining import PretrainSettings
 from rexbert_hf.reproduction.stages import Branch, BranchStage, Measure, Recipe, Stage
 from rexbert_hf.settings import SettingsError
+from rexbert_hf.settings.ranges import check_above_zero, check_least
 from rexbert_hf.settings.tree import closest
 
 
@@ -93,6 +94,9 @@ class LexiconSettings:
     max_types: int = 5000
     exclude: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        check_least(self, max_types=0)
+
 
 @dataclass
 class PhraseSettings:
@@ -109,6 +113,9 @@ class PhraseSettings:
     positives: LexiconSettings | None = None
     max_size: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_least(self, max_size=1)
 
 
 @dataclass
@@ -202,6 +209,8 @@ class ReproductionSettings:
         if self.pairs is not None and self.pairs.source not in self.base.sources:
             _refuse("pairs.source", "names", self.pairs.source, self.base.sources)
         self._check_names()
+        check_above_zero(self, "budget")
+        check_least(self, min_steps=1)
 
     def _check_names(self) -> None:
         names = [stage.name for stage in self.all_stages]

@@ -20,6 +20,7 @@ from rexbert_hf.settings.kinds import (
     parse_number,
     type_name,
 )
+from rexbert_hf.settings.ranges import MOST_SEED
 from rexbert_hf.settings.tree import DEFAULTS, Node, SettingsError, closest, from_value, one_line, read_text
 
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
@@ -96,6 +97,7 @@ def build(cls: type, node: Node, key: str = "", base: Any = None) -> Any:
         default = field_default(cls, name, base)
         if name in node.value:
             values[name] = convert(node.value[name], kind, join(key, name), default)
+            _check_seed(name, values[name], node.value[name], join(key, name))
         elif default is not MISSING:
             values[name] = default
         elif is_record(kind):
@@ -108,6 +110,14 @@ def build(cls: type, node: Node, key: str = "", base: Any = None) -> Any:
         raise
     except (ValueError, TypeError, ArithmeticError) as error:  # of a number that a check computes with
         raise SettingsError(f"{key}: {one_line(error)} (from {_places(node)})".removeprefix(": ")) from error
+
+
+def _check_seed(name: str, value: Any, node: Node, key: str) -> None:
+    """Refuse a seed that a generator would refuse later; here, so that no class with a seed can forget it."""
+    seeds = value if name == "seeds" and isinstance(value, list) else [value] if name == "seed" else []
+    for seed in seeds:
+        if isinstance(seed, int) and not 0 <= seed <= MOST_SEED:
+            raise SettingsError(f"{key}: a seed lies between 0 and {MOST_SEED}, got {seed} (from {node.origin})")
 
 
 def _places(node: Node) -> str:

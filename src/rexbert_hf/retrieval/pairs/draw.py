@@ -9,6 +9,7 @@ them.
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -44,7 +45,7 @@ class Ratio:
     random: float = 11.0
 
     def __post_init__(self) -> None:
-        if self.positive <= 0 or min(self.hard, self.random) < 0:
+        if not 0 < self.positive < math.inf or not all(0 <= part < math.inf for part in (self.hard, self.random)):
             raise ValueError(f"a ratio needs positives above 0 and no negative number; got {self}")
 
     def __str__(self) -> str:

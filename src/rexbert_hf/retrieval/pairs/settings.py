@@ -17,6 +17,7 @@ from rexbert_hf.retrieval.pairs.draw import Ratio
 from rexbert_hf.retrieval.pairs.graded import Grades
 from rexbert_hf.retrieval.pairs.query_split import QuerySplit
 from rexbert_hf.retrieval.pairs.weak import RELEVANT_SHARE, Rule
+from rexbert_hf.settings.ranges import check_least, check_share
 from rexbert_hf.settings.tree import Node
 
 
@@ -50,6 +51,7 @@ class RecordSource:
         if (self.sample is None) == (self.path is None):
             raise ValueError("give either 'sample' or 'path'")
         FileOptions(self.format, self.encoding, self.delimiter)  # of these it says what is wrong
+        check_least(self, sample_size=2, limit=1)
 
     @property
     def name(self) -> str:
@@ -154,6 +156,8 @@ class AuditSettings:
     def __post_init__(self) -> None:
         if self.judgements is not None and self.csv is not None:
             raise ValueError("judgements and csv both judge the audit: give one")
+        check_least(self, size=0)
+        check_share(self, "least")
 
 
 @dataclass
@@ -243,3 +247,4 @@ class BuildPairsRun:
         Ratio.parse(self.ratio)
         if self.push_to_hub is not None:
             validate_repo_id(self.push_to_hub)
+        check_least(self, max_query_words=1)

@@ -20,6 +20,7 @@ from rexbert_hf.retrieval.serving.index_options import MODES, IndexOptions
 from rexbert_hf.retrieval.serving.product_rows import text_of
 from rexbert_hf.retrieval.serving.query_model import fingerprint, open_model
 from rexbert_hf.settings import sole_run, to_dict
+from rexbert_hf.settings.ranges import check_least
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,9 @@ class ProductSource:
     encoding: str = "utf-8"
     delimiter: str | None = None
     limit: int | None = None
+
+    def __post_init__(self) -> None:
+        check_least(self, sample_size=2, limit=1)
 
     def read(self, cache_dir: Path | None = None) -> Dataset:
         """Read the products.
@@ -123,6 +127,7 @@ class BuildIndexRun:
             raise ValueError(f"modes: {unknown[0]!r} is unknown; there are {', '.join(MODES)}")
         if self.push_to_hub and self.backend == "qdrant":
             raise ValueError("push_to_hub: an index in Qdrant stays there; push one of backend faiss")
+        check_least(self, k=1)
 
 
 @sole_run(".index-*", ".rows*")

@@ -27,6 +27,7 @@ from rexbert_hf.retrieval.serving.vector_store import VectorStore
 from rexbert_hf.retrieval.training.evaluator import DEPTH, gain_name, part_of, search_metrics, validation_queries
 from rexbert_hf.retrieval.training.search_data import TEST, SearchData, SearchDataSettings, load_search_data
 from rexbert_hf.settings import sole_run, to_dict
+from rexbert_hf.settings.ranges import check_least
 
 TOP = 100
 """Hits that overlap with torch is measured at."""
@@ -45,6 +46,9 @@ class LatencySettings:
 
     repeats: int = 200
     torch: bool = True
+
+    def __post_init__(self) -> None:
+        check_least(self, repeats=1)
 
 
 @dataclass
@@ -83,6 +87,7 @@ class ExportOnnxRun:
             raise ValueError(f"precisions: choose of {', '.join(PRECISIONS)}, at least one")
         if self.role not in ("query", "document"):
             raise ValueError(f"role {self.role!r}: query or document")
+        check_least(self, max_queries=1, max_products=1)
 
 
 @sole_run(".export-*")

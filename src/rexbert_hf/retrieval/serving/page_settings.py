@@ -52,6 +52,8 @@ class PageSettings:
             raise ValueError(f"hits must be between 1 and 100, got {self.hits}")
         if self.sample_size < 2:
             raise ValueError(f"sample_size must be at least 2, got {self.sample_size}")
+        if self.port is not None and not 0 <= self.port < 2**16:
+            raise ValueError(f"port must lie between 0 and {2**16 - 1}, got {self.port}")
 
 
 def open_page(settings: PageSettings) -> tuple[SearchPage, FillMask | None]:

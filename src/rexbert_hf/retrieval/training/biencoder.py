@@ -27,6 +27,7 @@ from rexbert_hf.hub.left_over import temporary_folder
 from rexbert_hf.models import SIZES, RexBertConfig, RexBertModel
 from rexbert_hf.retrieval.training.dssm import DSSM
 from rexbert_hf.retrieval.training.grid_submodel import cut_biencoder
+from rexbert_hf.settings.ranges import check_least, check_share
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,8 @@ class BiEncoderSettings:
             raise ValueError("a DSSM has no dropout and no attention: leave dropout and attention_dropout out")
         if self.max_tokens < 2:
             raise ValueError(f"max_tokens must be at least 2; got {self.max_tokens}")
+        check_least(self, num_hidden_layers=1, truncate_dim=1)
+        check_share(self, "dropout", "attention_dropout")
 
     @property
     def is_cut(self) -> bool:

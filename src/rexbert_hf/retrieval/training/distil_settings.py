@@ -11,6 +11,7 @@ from huggingface_hub.utils import validate_repo_id
 from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings
 from rexbert_hf.retrieval.training.finetune_settings import SearchTrainerSettings, ValidationSettings, card_fields
 from rexbert_hf.retrieval.training.search_data import SearchDataSettings
+from rexbert_hf.settings.ranges import check_least
 
 
 @dataclass
@@ -32,6 +33,7 @@ class DistilPairsSettings:
     def __post_init__(self) -> None:
         if self.batch_size < 2 or min(self.retrieved, self.made_up, self.in_batch) < 0:
             raise ValueError("rows need a batch_size of at least 2, and no negative number")
+        check_least(self, retrieved=0, made_up=0, in_batch=0)
 
 
 @dataclass
@@ -82,6 +84,7 @@ class DistilSettings:
             )
         if self.push_to_hub is not None:
             validate_repo_id(self.push_to_hub)
+        check_least(self, block_size=1)
 
     def card_fields(self) -> dict[str, Any]:
         """Fields of the card."""

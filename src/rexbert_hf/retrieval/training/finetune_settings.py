@@ -12,6 +12,7 @@ from rexbert_hf.retrieval.training.grid_settings import GridSettings
 from rexbert_hf.retrieval.training.mining import MiningSettings
 from rexbert_hf.retrieval.training.search_batches import RowKind, RowSettings
 from rexbert_hf.retrieval.training.search_data import SearchDataSettings
+from rexbert_hf.settings.ranges import check_above_zero, check_least
 
 ROW_KINDS: dict[str, RowKind] = {"hinge": "hinge", "ranking": "ranking", "cosent": "graded"}
 
@@ -51,6 +52,8 @@ class LossSettings:
             raise ValueError(
                 "loss.cached does not go with loss.name cosent: use ranking or hinge, or a smaller batch_size"
             )
+        check_above_zero(self, "scale")
+        check_least(self, symmetric=0)
 
 
 @dataclass
@@ -74,6 +77,8 @@ class ValidationSettings:
     def __post_init__(self) -> None:
         if self.every_epochs <= 0:
             raise ValueError(f"every_epochs must be above 0; got {self.every_epochs}")
+        check_above_zero(self, "every_epochs")
+        check_least(self, max_products=1, max_queries=1, patience=1)
 
 
 @dataclass
@@ -122,6 +127,8 @@ class SearchTrainerSettings:
             raise ValueError(f"warmup is a share of training, at least 0 and below 1; got {self.warmup}")
         if self.max_minutes is not None and self.max_minutes <= 0:
             raise ValueError(f"max_minutes must be above 0; got {self.max_minutes}")
+        check_above_zero(self, "epochs", "save_epochs", "learning_rate", "max_minutes")
+        check_least(self, max_steps=1, cpu_threads=1, logging_steps=1, save_total_limit=0, weight_decay=0, final=0)
 
 
 @dataclass

@@ -36,6 +36,7 @@ from rexbert_hf.retrieval.training.grid_submodel import cut_biencoder
 from rexbert_hf.retrieval.training.search_data import TEST, SearchData, SearchDataSettings, load_search_data
 from rexbert_hf.retrieval.training.search_finish import card_metrics, save_biencoder
 from rexbert_hf.settings import sole_run, to_dict
+from rexbert_hf.settings.ranges import check_least
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,7 @@ class ChooseRun:
             raise ValueError("repeats and threads must be at least 1")
         if self.push_to_hub is not None:
             validate_repo_id(self.push_to_hub)
+        check_least(self, max_queries=1, max_products=1, batch_size=1)
 
 
 @sole_run()

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from rexbert_hf.pretraining import PretrainSettings
 from rexbert_hf.pretraining.settings import MatryoshkaSettings
+from rexbert_hf.settings.ranges import check_least
 
 KINDS = {"span": "query_product", "relevance": "relevance"}
 """Masking kind of each objective."""
@@ -30,6 +31,7 @@ class EarlyStopping:
     def __post_init__(self) -> None:
         if self.every_steps < 0 or self.patience < 1 or self.min_gain < 0:
             raise ValueError("every_steps and min_gain must not be negative, patience is at least 1")
+        check_least(self, min_gain=0)
 
 
 @dataclass

@@ -35,6 +35,7 @@ from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, SearchData, S
 from rexbert_hf.retrieval.training.search_finish import description, finished_results, made_of
 from rexbert_hf.retrieval.training.search_trainer import StepTrainer
 from rexbert_hf.settings import sole_run, to_dict
+from rexbert_hf.settings.ranges import check_least
 
 
 @dataclass
@@ -72,6 +73,7 @@ class RerankerSettings:
             raise ValueError("random must not be negative, batch_size at least 1, max_tokens at least 4")
         if self.push_to_hub is not None:
             validate_repo_id(self.push_to_hub)
+        check_least(self, random=0, test_queries=1)
 
 
 @sole_run()

@@ -19,6 +19,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from rexbert_hf.retrieval.training.search_data import SearchData
+from rexbert_hf.settings.ranges import check_least
 
 RowKind = Literal["ranking", "hinge", "graded"]
 
@@ -54,6 +55,7 @@ class RowSettings:
             raise ValueError(
                 f"made_up {self.made_up} of a batch_size of {self.batch_size} leaves no row for a judged pair: lower it"
             )
+        check_least(self, hard=0, random=0)
 
 
 @dataclass

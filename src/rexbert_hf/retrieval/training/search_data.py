@@ -31,6 +31,7 @@ from rexbert_hf.catalog import (
 )
 from rexbert_hf.metrics import Judgements
 from rexbert_hf.retrieval.pairs.query_split import QuerySplit
+from rexbert_hf.settings.ranges import check_least
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ class SearchDataSettings:
             self._check_columns(self.pair_columns)
         if not self.text_fields:
             raise ValueError("text_fields is empty: name at least one, as title")
+        check_least(self, sample_size=2, limit=1)
 
     def look_under(self, repository: Path) -> None:
         """Take a relative `data_dir` that is not here from a repository, so that recipes run from any folder.
