@@ -18,6 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 from rexbert_hf.catalog import load_sample
 from rexbert_hf.hub import resolve
 from rexbert_hf.hub.heat_map import HeatMap, heat_maps
+from rexbert_hf.hub.loading import loading
 from rexbert_hf.objectives.cross_attention import cross_attention
 from rexbert_hf.settings import SettingsError, run_recipe
 
@@ -43,8 +44,9 @@ def main() -> None:
         raise SettingsError(f"give two product texts or none; got {len(options.texts)}")
     disable_progress_bar()
     folder = resolve(options.model)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    model = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
+    with loading("masked language model", options.model):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        model = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
     normalize = None if options.normalize is None else options.normalize == "true"
     found = cross_attention(model, tokenizer, *(options.texts or sample_pair()), normalize=normalize)
     panels = [

@@ -256,7 +256,7 @@ def saved(model, folder):
 
 
 def test_a_folder_without_a_model_is_a_one_line_error(tmp_path):
-    with pytest.raises(ValueError, match="cannot be loaded as an encoder"):
+    with pytest.raises(ValueError, match="no encoder can be loaded from it"):
         load_biencoder(BiEncoderSettings(base=str(tmp_path)))
     with pytest.raises(ValueError, match="no preset 'huge'"):
         BiEncoderSettings(preset="huge")
@@ -276,7 +276,7 @@ def test_code_in_the_folder_of_a_base_is_not_run_and_nobody_is_asked(tmp_path, m
     (tmp_path / "config.json").write_text(json.dumps(config))
     code = f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom transformers import BertConfig as Config, BertModel as Model\n"
     (tmp_path / "strange.py").write_text(code)
-    with pytest.raises(ValueError, match=r"cannot be loaded as an encoder \(.*custom code"):
+    with pytest.raises(ValueError, match=r"no encoder can be loaded from it \(.*custom code"):
         load_biencoder(BiEncoderSettings(base=str(tmp_path)))
     assert not (tmp_path / "ran").exists()
 

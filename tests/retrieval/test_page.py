@@ -315,6 +315,6 @@ def test_a_model_that_fails_shows_no_traceback(fill, monkeypatch):
 
 
 def test_what_is_no_masked_lm_is_one_line(tmp_path):
-    with pytest.raises(ValueError, match=r"masked_lm .* cannot be loaded") as error:
+    with pytest.raises(ValueError, match=r"masked_lm .*: no masked language model can be loaded from it") as error:
         FillMask(str(tmp_path))
     assert "\n" not in str(error.value)

@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..catalog.split import HELD_OUT, SPLITS, split_of
+from ..hub.loading import loading
 from ..hub.pull import TOKENIZER_FILES, resolve
 from ..hub.redaction import redact
 from ..hub.run_file import git_commit, plain, versions
@@ -241,7 +242,9 @@ def _counter(tokenizer: str | None) -> Callable[[list[str]], list[int]]:
         return lambda texts: [len(text.split()) for text in texts]
     from transformers import AutoTokenizer
 
-    loaded = AutoTokenizer.from_pretrained(resolve(tokenizer, None, TOKENIZER_FILES), trust_remote_code=False)
+    folder = resolve(tokenizer, None, TOKENIZER_FILES)
+    with loading("tokenizer", tokenizer, "set build.tokenizer to one, or leave it out to count words"):
+        loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     loaded.model_max_length = 1 << 60  # nothing is cut, and nobody warned
     return lambda texts: [len(ids) for ids in loaded(texts, add_special_tokens=False)["input_ids"]]
 

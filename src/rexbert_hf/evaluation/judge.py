@@ -22,6 +22,7 @@ from rexbert_hf.evaluation.judge_settings import JudgeSettings
 from rexbert_hf.evaluation.models import model_key
 from rexbert_hf.evaluation.search_data import SearchProtocol
 from rexbert_hf.evaluation.task import content_hash
+from rexbert_hf.hub.loading import loading
 from rexbert_hf.metrics import Judgements, grades_of, label_shares
 from rexbert_hf.retrieval.training.biencoder import find_base
 
@@ -174,7 +175,8 @@ class CrossEncoderJudge:
         folder = find_base(model)
         self.name, self.cache_path, self.batch_size = Path(model).name, cache, batch_size
         self._key = model_key(folder)
-        self.model = CrossEncoder(str(folder))
+        with loading("cross-encoder", model):
+            self.model = CrossEncoder(str(folder))
         if self.model.num_labels != 1:
             raise ValueError(f"{model} has {self.model.num_labels} outputs: a judge has one score a pair")
         if type(self.model.model).__name__.endswith("ForSequenceClassification"):  # others score by what they generate

@@ -25,6 +25,7 @@ from rexbert_hf.catalog import split_of
 from rexbert_hf.data.languages import UNKNOWN, balanced_texts
 from rexbert_hf.data.vocabulary import special_ids
 from rexbert_hf.hub import read_run, resolve, resolve_model
+from rexbert_hf.hub.loading import first_line, loading
 from rexbert_hf.hub.pull import TOKENIZER_FILES
 from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM, RexBertForPreTraining
 from rexbert_hf.models.matryoshka_rexbert import Grid
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 _ALSO_KNOWN = ("global_rope_theta", "local_rope_theta", "global_attn_every_n_layers")
 """Fields of a configuration that become others."""
+_OWN_TOKENIZER = ("*token*", "*vocab*", "merges.txt", "*.model")
+"""Files that a checkpoint with a tokenizer has."""
 
 
 def load_tokenizer(settings: PretrainSettings, cache_dir: Path) -> PreTrainedTokenizerBase:
@@ -78,18 +81,9 @@ def open_tokenizer(place: str, revision: str | None = None) -> PreTrainedTokeniz
 
 def _load(place: str, revision: str | None) -> PreTrainedTokenizerBase:
     folder = resolve(place, revision=revision, allow_patterns=TOKENIZER_FILES)
-    try:
+    with loading("tokenizer", place, "set tokenizer.path to one"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # of many kinds: a missing file, JSON that is cut off, an unknown class
-        raise ValueError(
-            f"{place}: no tokenizer can be loaded from it ({_first_line(error)}): set tokenizer.path to one"
-        ) from error
     return tokenizer
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return text[0] if text else type(error).__name__
 
 
 def _trained(settings: PretrainSettings, cache_dir: Path) -> PreTrainedTokenizerBase:
@@ -177,20 +171,15 @@ def _continued(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -
     if wanted.attn_implementation:
         options["attn_implementation"] = wanted.attn_implementation
     folder = resolve_model(wanted.init_from, wanted.revision)
-    try:
+    with loading("masked-LM model", wanted.init_from, "set model.init_from to a complete masked-LM checkpoint"):
         kind = AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type
         if kind in ("rexbert", "modernbert"):
             del options["trust_remote_code"]
             model: PreTrainedModel = _model_class(settings).from_pretrained(folder, **options)
         else:
             model = AutoModelForMaskedLM.from_pretrained(folder, **options)
-    except Exception as error:  # of many kinds: a missing file, cut-off weights, another shape, another head
-        raise ValueError(
-            f"{wanted.init_from}: no masked-LM model can be loaded from it ({_first_line(error)}): set model.init_from"
-            " to a complete masked-LM checkpoint"
-        ) from error
     if settings.tokenizer.path is not None or settings.tokenizer.train:
-        _change_vocabulary(model, folder, tokenizer)
+        _change_vocabulary(model, wanted.init_from, folder, tokenizer)
     embedding = model.get_input_embeddings()
     assert isinstance(embedding, torch.nn.Embedding)
     rows = embedding.num_embeddings
@@ -203,13 +192,14 @@ def _continued(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -
     return model
 
 
-def _change_vocabulary(model: PreTrainedModel, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+def _change_vocabulary(model: PreTrainedModel, name: str, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     """Move a checkpoint to the tokenizer that the recipe names, where that is not the checkpoint's own."""
-    try:
-        own = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError):
+    if not any(file.is_file() for pattern in _OWN_TOKENIZER for file in folder.glob(pattern)):
         logger.warning("%s has no tokenizer of its own: its rows are taken for those of the run's", folder)
         return
+    # One that is there but cannot be read is not passed over: which row is whose would be a guess.
+    with loading("tokenizer", name, "take its files again, or remove them if it has the run's"):
+        own = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if own.get_vocab() == tokenizer.get_vocab():
         return
     found = transfer_vocabulary(model, own, tokenizer)
@@ -237,12 +227,10 @@ def starting_config(settings: PretrainSettings) -> PretrainedConfig:
     if wanted.init_from is None:
         return _sized(settings, wanted.overrides)
     folder = resolve_model(wanted.init_from, wanted.revision)
-    try:
+    with loading("model", wanted.init_from, "set model.init_from to a complete checkpoint"):
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         ours = config.model_type in ("rexbert", "modernbert")
         return RexBertConfig.from_pretrained(folder) if ours else config
-    except Exception as error:  # of many kinds, as for its weights
-        raise ValueError(f"{wanted.init_from}: no model can be loaded from it ({_first_line(error)})") from error
 
 
 def _set_grid(settings: PretrainSettings, model: PreTrainedModel) -> None:
@@ -340,7 +328,7 @@ def _sized(settings: PretrainSettings, fields: Mapping[str, Any]) -> RexBertConf
     try:
         return RexBertConfig.from_size(settings.model.size, **fields)
     except Exception as error:  # the strict configuration has exceptions of its own
-        raise ValueError(f"model.overrides: {_first_line(error)}") from error
+        raise ValueError(f"model.overrides: {first_line(error)}") from error
 
 
 def _new(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -> RexBertForMaskedLM:
@@ -348,7 +336,9 @@ def _new(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -> RexB
     longest = max(phase.seq_length for phase in settings.phases)
     small = None
     if settings.model.grow_from is not None:
-        small = RexBertForMaskedLM.from_pretrained(resolve_model(settings.model.grow_from), dtype=torch.float32)
+        folder = resolve_model(settings.model.grow_from)
+        with loading("RexBERT", settings.model.grow_from, "set model.grow_from to a complete checkpoint"):
+            small = RexBertForMaskedLM.from_pretrained(folder, dtype=torch.float32)
     fields: dict[str, Any] = {
         "vocab_size": small.config.vocab_size if small is not None else -(-len(tokenizer) // 64) * 64,
         "max_position_embeddings": max(8192, longest),

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from rexbert_hf.hub.loading import loading
 from rexbert_hf.training.adaptive import inputs_of
 from rexbert_hf.training.checkpoint import last_complete_checkpoint
 from rexbert_hf.training.faulty_step import FaultyStep
@@ -29,6 +30,7 @@ from rexbert_hf.training.reproducing import seed_generators
 IGNORED = -100
 _FORWARD = {"input_ids", "labels", "position_ids", "attention_mask", "cu_seq_lens_q", "cu_seq_lens_k"}
 _FORWARD |= {"max_length_q", "max_length_k", "phrase_input_ids", "phrase_labels", TRIPLETS, "content_mask"}
+_OTHER_WEIGHTS = "give other weights with --model"
 
 
 @dataclass
@@ -153,11 +155,13 @@ def load_model(folder: Path) -> nn.Module:
 
     from rexbert_hf.models import modeling_rexbert
 
-    names = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False).architectures or []
+    with loading("model", folder, _OTHER_WEIGHTS):
+        names = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False).architectures or []
     for name in names:
         found = getattr(modeling_rexbert, name, None) or getattr(transformers, name, None)
         if found is not None:
-            model: nn.Module = found.from_pretrained(folder, dtype="auto")
+            with loading("model", folder, _OTHER_WEIGHTS):
+                model: nn.Module = found.from_pretrained(folder, dtype="auto")
             return model
     raise ValueError(f"{folder}/config.json: no known model class in 'architectures' ({', '.join(names) or 'empty'})")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rexbert_hf.hub import resolve_model
+from rexbert_hf.hub.loading import loading
 from rexbert_hf.retrieval.serving.page import answered
 from rexbert_hf.retrieval.serving.texts import typed_text
 
@@ -55,13 +56,10 @@ class FillMask:
 
         import rexbert_hf.models  # noqa: F401 - RexBERT is known to transformers from now on
 
-        try:
+        with loading("masked language model", f"masked_lm {name}", "give a masked language model"):
             folder = resolve_model(name)  # with retries, and the hash of what arrives is checked
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             self.model: Any = AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=False).eval()
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0][:160]
-            raise ValueError(f"masked_lm {name} cannot be loaded ({reason}): give a masked language model") from None
         if self.tokenizer.mask_token is None:
             raise ValueError(f"masked_lm {name} has no mask token: give a masked language model")
         self.words = words

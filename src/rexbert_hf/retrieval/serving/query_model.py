@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from rexbert_hf.hub.loading import loading
 from rexbert_hf.retrieval.serving.hashing_encoder import HASHING, HashingEncoder
 
 PROBES = ("red running shoes size 42", "usb c cable 2 m", "stainless steel tea pot", "garden hose 1/2 in.")
@@ -235,7 +236,7 @@ def open_model(model: Any, revision: str | None = None) -> tuple[Any, str | None
 
     Raises:
         FileNotFoundError: if there is none, or not this revision of it.
-        ValueError: for a revision of what is no repository.
+        ValueError: for a revision of what is no repository, or files that no model can be loaded from.
     """
     if not isinstance(model, (str, Path)) or str(model) == HASHING:
         if revision is not None:
@@ -245,7 +246,7 @@ def open_model(model: Any, revision: str | None = None) -> tuple[Any, str | None
 
     folder = find_base(str(model), revision)
     commit = _COMMIT.search(folder.resolve().as_posix())
-    return _encoder_in(folder), commit[1] if commit else None
+    return _encoder_in(folder, str(model)), commit[1] if commit else None
 
 
 def opened(model: Any, revision: str | None = None) -> tuple[Any, ModelIdentity | None]:
@@ -261,7 +262,7 @@ def opened(model: Any, revision: str | None = None) -> tuple[Any, ModelIdentity 
     return loaded, ModelIdentity.of(loaded, str(model) if isinstance(model, (str, Path)) else None, commit)
 
 
-def _encoder_in(folder: Path) -> Any:
+def _encoder_in(folder: Path, name: str) -> Any:
     for place in (folder, folder / "onnx"):
         if (place / ENCODER_FILE).is_file() and not (folder / "modules.json").is_file():
             from rexbert_hf.retrieval.serving.onnx_encoder import OnnxEncoder
@@ -269,4 +270,5 @@ def _encoder_in(folder: Path) -> Any:
             return OnnxEncoder(place)
     from sentence_transformers import SentenceTransformer
 
-    return SentenceTransformer(str(folder))
+    with loading("sentence encoder", name):
+        return SentenceTransformer(str(folder))

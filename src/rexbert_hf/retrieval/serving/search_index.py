@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from rexbert_hf.hub.loading import first_line
 from rexbert_hf.retrieval.serving.embedding_cache import EmbeddingCache
 from rexbert_hf.retrieval.serving.index_options import MODES, IndexOptions
 from rexbert_hf.retrieval.serving.lexical import LexicalIndex, fuse
@@ -69,11 +70,12 @@ class SearchIndex(abc.ABC):
                 raise ValueError("this index was built from vectors: search with vectors, or set index.model")
             name, revision = self.identity.name, self.identity.revision
             try:
-                self.model = load_model(name, None if Path(name).is_dir() else revision)
-            except OSError as error:
+                found = load_model(name, None if Path(name).is_dir() else revision)
+            except (OSError, ValueError) as error:
                 what = f"{name} at {revision}" if revision else name
-                reason = str(error).strip().splitlines()[0]
-                raise ValueError(f"{what}, this index's model, cannot be loaded ({reason:.120}): give model=") from None
+                reason = first_line(error)
+                raise ValueError(f"{what}, this index's model, cannot be loaded ({reason}): give model=") from None
+            self.model = found
         return self._model
 
     @model.setter

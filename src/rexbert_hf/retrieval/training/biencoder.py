@@ -24,6 +24,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from rexbert_hf.data.vocabulary import special_ids, train_tokenizer
 from rexbert_hf.hub import resolve, resolve_model
 from rexbert_hf.hub.left_over import temporary_folder
+from rexbert_hf.hub.loading import loading
 from rexbert_hf.models import SIZES, RexBertConfig, RexBertModel
 from rexbert_hf.retrieval.training.dssm import DSSM
 from rexbert_hf.retrieval.training.grid_submodel import cut_biencoder
@@ -198,7 +199,7 @@ def _loaded(settings: BiEncoderSettings) -> tuple[list[nn.Module], dict[str, Any
     assert settings.base is not None
     folder = find_base(settings.base, settings.revision)
     carried: dict[str, Any] = {}
-    try:
+    with loading("encoder", settings.base):
         rates = _rates(settings, folder)
         if (folder / "modules.json").exists():
             whole = SentenceTransformer(str(folder), config_kwargs=rates)
@@ -207,9 +208,6 @@ def _loaded(settings: BiEncoderSettings) -> tuple[list[nn.Module], dict[str, Any
         else:
             encoder = _transformer(str(folder), settings.max_tokens, rates)
             modules = [encoder, Pooling(encoder.get_embedding_dimension(), settings.pooling or "mean")]
-    except Exception as error:  # transformers and sentence-transformers raise what they like
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{settings.base}: cannot be loaded as an encoder ({first})") from error
     for module in nn.ModuleList(modules).modules():
         if isinstance(module, Transformer):
             module.max_seq_length = min(settings.max_tokens, module.max_seq_length or settings.max_tokens)
@@ -283,9 +281,9 @@ def _transformer(folder: str, max_tokens: int, fields: dict[str, Any]) -> Transf
 def _tokenizer(settings: BiEncoderSettings, texts: Sequence[str]) -> PreTrainedTokenizerBase:
     if settings.tokenizer is None:
         return train_tokenizer(texts, settings.vocab_size)
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        resolve(settings.tokenizer), trust_remote_code=False
-    )
+    folder = resolve(settings.tokenizer)
+    with loading("tokenizer", settings.tokenizer):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     return tokenizer
 
 

@@ -22,6 +22,7 @@ from torch.utils.data import Dataset
 from transformers import set_seed
 
 from rexbert_hf.hub import push_run
+from rexbert_hf.hub.loading import loading
 from rexbert_hf.metrics import Judgements
 from rexbert_hf.pretraining.processes import one_process
 from rexbert_hf.retrieval.training.biencoder import find_base, load_biencoder, query_side
@@ -187,7 +188,7 @@ def distil_search(settings: DistilSettings) -> dict[str, Any]:
         queries, products = distil_texts(settings, data)
         cache = Path(settings.cache_dir) if settings.cache_dir else output / "cache"
         scores = teacher_scores(
-            lambda: SentenceTransformer(str(folder)), contents["teacher"], queries, products, cache, settings.block_size
+            lambda: _teacher(settings, folder), contents["teacher"], queries, products, cache, settings.block_size
         )
         set_seed(settings.seed)  # a new student's weights are drawn
         model = _student(settings, folder, data)
@@ -203,6 +204,11 @@ def distil_search(settings: DistilSettings) -> dict[str, Any]:
     if settings.push_to_hub:
         results["url"] = push_run(output, settings.push_to_hub, private=settings.private)
     return results
+
+
+def _teacher(settings: DistilSettings, folder: Path) -> SentenceTransformer:
+    with loading("teacher", settings.teacher):
+        return SentenceTransformer(str(folder))
 
 
 def distil_texts(settings: DistilSettings, data: SearchData) -> tuple[list[str], list[str]]:

@@ -21,6 +21,7 @@ import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from torch import nn
 
+from rexbert_hf.hub.loading import loading
 from rexbert_hf.retrieval.training.biencoder import find_base
 from rexbert_hf.retrieval.training.search_batches import prompt_of
 from rexbert_hf.training.replay import find_weights
@@ -188,9 +189,10 @@ def _load(folder: Path, device: str) -> nn.Module:
     """A cross-encoder where the folder says that it is one, else a bi-encoder."""
     folder = find_base(str(folder))
     about = folder / "config_sentence_transformers.json"
-    is_cross = about.is_file() and json.loads(about.read_text(encoding="utf-8")).get("model_type") == "CrossEncoder"
-    kind: Any = CrossEncoder if is_cross else SentenceTransformer
-    model: nn.Module = kind(str(folder), device=device)
+    with loading("encoder", folder, "give other weights with --model"):
+        is_cross = about.is_file() and json.loads(about.read_text(encoding="utf-8")).get("model_type") == "CrossEncoder"
+        kind: Any = CrossEncoder if is_cross else SentenceTransformer
+        model: nn.Module = kind(str(folder), device=device)
     return model
 
 

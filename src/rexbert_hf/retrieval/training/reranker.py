@@ -23,6 +23,7 @@ from torch.utils.data import Dataset as TorchDataset
 from transformers import set_seed
 
 from rexbert_hf.hub import push_run, write_card, write_run
+from rexbert_hf.hub.loading import loading
 from rexbert_hf.metrics import Judgements
 from rexbert_hf.pretraining.arguments import trackers
 from rexbert_hf.pretraining.processes import one_process
@@ -99,7 +100,9 @@ def finetune_reranker(settings: RerankerSettings) -> dict[str, Any]:
     results = finished_results(output, settings, contents)
     if results is None:
         set_seed(settings.seed)  # the head is new
-        model = CrossEncoder(str(find_base(settings.base)), num_labels=1, max_length=settings.max_tokens)
+        folder = find_base(settings.base)
+        with loading("encoder", settings.base):
+            model = CrossEncoder(str(folder), num_labels=1, max_length=settings.max_tokens)
         before = judged_order(model, data, settings)
         trainer = _trainer(settings, model, reranker_rows(data, settings.random, settings.seed), contents)
         trainer.train()
