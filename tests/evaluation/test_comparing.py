@@ -84,7 +84,7 @@ def test_other_test_sets_are_not_compared(caplog):
 
 
 def test_means_over_other_cells_are_not_compared(caplog):
-    examples = {("toy", name): [np.random.default_rng(0).random((5, 1))] for name in "abc"}
+    examples = {("toy", name): [np.random.default_rng(0).random((10, 1))] for name in "abc"}
     over = {("toy", "a"): ("2 layers",), ("toy", "b"): ("2 layers",), ("toy", "c"): ("4 layers",)}
     found = compare([Toy()], examples, [("a", "b"), ("a", "c")], 100, over=over)
     assert [(row.first, row.second) for row in found] == [("a", "b")]
@@ -119,7 +119,15 @@ def test_few_groups_are_not_compared(caplog):
     assert "40 test examples fall into 9 groups" in caplog.text
 
 
+@pytest.mark.parametrize(("count", "compared"), [(9, False), (10, True)])
+def test_few_examples_without_groups_are_not_compared(caplog, count, compared):
+    """Nine hits against nine misses would be a real difference: every resample says the same."""
+    examples = {("toy", "a"): [np.ones((count, 1))], ("toy", "b"): [np.zeros((count, 1))]}
+    assert bool(compare([Toy()], examples, [("a", "b")], 100, groups={"toy": None})) == compared
+    assert ("toy: its 9 test examples are fewer than 10" in caplog.text) == (not compared)
+
+
 def test_unequal_numbers_of_seeds_are_told(caplog):
-    examples = {("toy", "a"): [np.ones((5, 1))] * 2, ("toy", "b"): [np.zeros((5, 1))]}
+    examples = {("toy", "a"): [np.ones((10, 1))] * 2, ("toy", "b"): [np.zeros((10, 1))]}
     assert len(compare([Toy()], examples, [("a", "b")], 100)) == 1
     assert "a has 2 seeds and b 1" in caplog.text

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 LEVEL = 0.05
 FEWEST = 10
-"""Independent groups of test examples below which the bootstrap would call chance real."""
+"""Test examples, or groups of them where they depend on each other, below which the bootstrap calls chance real."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,11 @@ def compare(
                 )  # fmt: skip
                 continue
             kept = groups.get(task.name)
-            if kept is not None and len(np.unique(kept)) < FEWEST:
+            if (drawn := _drawn(kept, ours[0])) < FEWEST:
                 logger.warning(
-                    "%s: its %d test examples fall into %d groups, too few to resample: %s and %s are not compared",
-                    task.name, len(kept), len(np.unique(kept)), first, second,
+                    "%s: its %d test examples%s are fewer than %d, too few to resample: %s and %s are not compared",
+                    task.name, len(ours[0]), "" if kept is None else f" fall into {drawn} groups, which", FEWEST,
+                    first, second,
                 )  # fmt: skip
                 continue
             if len(ours) != len(theirs):
