@@ -140,6 +140,22 @@ def test_a_token_in_a_wrong_place_is_not_repeated(tmp_path, what):
         assert not holders(tmp_path, CANARY)
 
 
+def test_an_evaluation_that_goes_on_without_what_is_misplaced_does_not_write_it(tmp_path):
+    """A model that cannot be had is left out and a task without data fails: both are told in the results."""
+    words = ["--models", CANARY, "random", "--tasks", "product_search", "--output_dir", "out"]
+    words += ["--datasets.product_search", f"https://me:{CANARY}@host.invalid/x"]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "recipes" / "evaluate.py"), *words],
+        env=os.environ | {"HF_HUB_OFFLINE": "1"}, cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert list(results["skipped"]) == ["model <redacted>"]
+    assert list(results["failed"]) == ["product_search"]
+    assert "skipped: model <redacted>: " in done.stdout
+    assert CANARY not in done.stdout + done.stderr
+    assert not holders(tmp_path, CANARY)
+
+
 def test_a_token_given_as_a_setting_is_not_written(tmp_path):
     """Even where it does not belong."""
     from rexbert_hf.hub import write_card, write_run

@@ -163,6 +163,20 @@ def test_a_plan_is_kept_and_belongs_to_its_settings(tmp_path):
         load_plan(settings, ["late"])
 
 
+def test_plans_and_calibrations_hold_no_secret_and_are_found_again(tmp_path):
+    """Nor do those of earlier versions, which wrote them, count as plans of other settings."""
+    canary = "hf_" + "c0" * 15
+    settings = paper(tmp_path, **{"base.trainer.extra.hub_token": canary, "base.data_dir": f"http://me:{canary}@host"})
+    plan = fit(settings, *budgets_and_costs(settings))
+    save_plan(plan, settings, "here")
+    save_costs(plan.costs, settings, "here")
+    for path in (tmp_path / "plan.json", tmp_path / "calibration.json"):
+        assert canary not in path.read_text()
+        path.write_text(path.read_text().replace("<redacted>@host", f"me:{canary}@host").replace("<redacted>", canary))
+    assert load_plan(settings, list(plan.costs)) == plan
+    assert load_costs(settings, list(plan.costs), "here") == plan.costs
+
+
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("reproduce_*.yaml")), ids=lambda path: path.stem)
 def test_the_papers_in_the_repository_fit_together(config):
     settings = load_settings(ReproductionSettings, config)

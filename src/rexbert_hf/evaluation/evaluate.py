@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rexbert_hf.evaluation.comparing import compare
-from rexbert_hf.evaluation.models import labels
 from rexbert_hf.evaluation.plots import intervals, plot_figures
-from rexbert_hf.evaluation.report import results_of, update_cards, write_results
+from rexbert_hf.evaluation.report import names_in, results_of, update_cards, write_results
 from rexbert_hf.evaluation.runner import run_tasks
 from rexbert_hf.evaluation.settings import EvaluateSettings
 from rexbert_hf.hub import write_run
@@ -52,7 +51,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     comparisons = compare(outcome.tasks, examples, pairs, settings.resamples, folder / "cache", over, outcome.groups)
     results = results_of(settings, outcome, comparisons)
     values = intervals(outcome.tasks, examples, folder / "cache", outcome.groups)
-    name_of = labels(outcome.models)
+    name_of = names_in(outcome, results)
     named = {(task, name_of[model]): value for (task, model), value in values.items()}
     titles = {task.name: task.title for task in outcome.tasks}
     plot = plot_figures(folder / "plots" / "figures.png", titles, [m["name"] for m in results["models"]], named)

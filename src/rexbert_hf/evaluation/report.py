@@ -22,6 +22,7 @@ from rexbert_hf.evaluation.settings import EvaluateSettings
 from rexbert_hf.evaluation.task import Task
 from rexbert_hf.hub import git_commit, hardware, redact, versions
 from rexbert_hf.hub.evaluated import BESIDE, slug, write_evaluation
+from rexbert_hf.hub.redaction import redact_texts
 from rexbert_hf.hub.run_file import plain, portable, write_whole
 from rexbert_hf.settings import to_dict
 
@@ -72,9 +73,19 @@ def results_of(settings: EvaluateSettings, outcome: Outcome, comparisons: Sequen
             name_of[model.name]: model_index(outcome, model.name, settings.budget) for model in outcome.models
         },
     }
-    # Only the configuration may hold secrets; elsewhere a name with "token" in it is a task's or a model's.
-    whole: dict[str, Any] = portable(plain(found), settings.output_dir)
+    # Outside the configuration a name with "token" in it is a task's or a model's; a reason may repeat a secret.
+    whole: dict[str, Any] = redact_texts(portable(plain(found), settings.output_dir))
     return whole
+
+
+def names_in(outcome: Outcome, results: dict[str, Any]) -> dict[str, str]:
+    """What the results call each model.
+
+    Args:
+        outcome: what was measured.
+        results: what `results_of` made of it.
+    """
+    return {model.name: told["name"] for model, told in zip(outcome.models, results["models"], strict=True)}
 
 
 def _skipped(outcome: Outcome) -> dict[str, str]:
@@ -230,7 +241,7 @@ def update_cards(outcome: Outcome, results: dict[str, Any]) -> list[Path]:
     """
     from rexbert_hf.hub import write_card
 
-    written, name_of = [], labels(outcome.models)
+    written, name_of = [], names_in(outcome, results)
     for model in outcome.models:
         folder = Path(model.name)
         figures = results["model_index"].get(name_of[model.name])

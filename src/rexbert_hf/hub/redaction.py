@@ -86,6 +86,25 @@ def redact(value: Any, key: str = "") -> Any:
     return value
 
 
+def redact_texts(value: Any) -> Any:
+    """Replace secrets in the texts of nested data, keys included, by their look alone: no name says that one is there.
+
+    For results, where a name with "token" in it is a task's or a figure's.
+
+    Args:
+        value: mappings and lists of plain values.
+
+    Example:
+        >>> redact_texts({"masked_token": "no data", "model hf_" + "a1" * 15: ["at http://me:word@host"]})
+        {'masked_token': 'no data', 'model <redacted>': ['at http://<redacted>@host']}
+    """
+    if isinstance(value, Mapping):
+        return _redacted_mapping(value, by_name=False)
+    if isinstance(value, (list, tuple)):
+        return [redact_texts(item) for item in value]
+    return _redacted_text(value) if isinstance(value, str) else value
+
+
 def looks_secret(text: str) -> bool:
     """Whether a text holds what looks like a token or key of a known service.
 
@@ -125,7 +144,7 @@ def _says_token(name: str) -> bool:
     return "token" in _TEXT_TOKENS.sub("", name)
 
 
-def _redacted_mapping(value: Mapping[Any, Any]) -> dict[Any, Any]:
+def _redacted_mapping(value: Mapping[Any, Any], by_name: bool = True) -> dict[Any, Any]:
     """Keys too: a token in a wrong place may have become one. Those that would fall together are numbered."""
     found: dict[Any, Any] = {}
     for key, item in value.items():
@@ -134,7 +153,7 @@ def _redacted_mapping(value: Mapping[Any, Any]) -> dict[Any, Any]:
         while clean != key and (name in found or name in value):
             number += 1
             name = f"{clean} {number}"
-        found[name] = redact(item, str(key))
+        found[name] = redact(item, str(key)) if by_name else redact_texts(item)
     return found
 
 

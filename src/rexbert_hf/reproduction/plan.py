@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rexbert_hf.hub import redact
 from rexbert_hf.hub.run_file import write_whole
 from rexbert_hf.reproduction.budgets import TOKENS, Budget
 from rexbert_hf.reproduction.settings import ReproductionSettings
@@ -202,7 +203,7 @@ def load_costs(settings: ReproductionSettings, names: Sequence[str], hardware: s
     if not path.exists():
         return None
     content = json.loads(path.read_text(encoding="utf-8"))
-    changed = differences(content["for"], _identity(settings))
+    changed = differences(redact(content["for"]), _identity(settings))
     known = set(names) <= set(content["costs"]) and content["hardware"] == hardware
     if not known or not all(_TIME.match(line) for line in changed):
         return None
@@ -230,7 +231,7 @@ def load_plan(settings: ReproductionSettings, names: Sequence[str]) -> RunPlan |
     if not path.exists():
         return None
     content = json.loads(path.read_text(encoding="utf-8"))
-    changed = differences(content["for"], _identity(settings))
+    changed = differences(redact(content["for"]), _identity(settings))
     missing = [name for name in names if name not in content["plan"]["costs"]]
     if changed or missing:
         what = "; ".join(changed[:3]) or f"no stage {', '.join(missing)}"
@@ -242,10 +243,11 @@ def load_plan(settings: ReproductionSettings, names: Sequence[str]) -> RunPlan |
 
 
 def _identity(settings: ReproductionSettings) -> dict[str, Any]:
+    """What decides a plan, as it may be written: without secrets, so plans of earlier versions are compared so too."""
     flat = flatten(to_dict(settings))
     kept = {key: value for key, value in flat.items() if not key.startswith(tuple(f"{free}." for free in _FREE))}
     kept = {key: value for key, value in kept.items() if key not in _FREE and not key.endswith(".label")}
     if settings.pairs is not None:  # written into the output folder, which may move
         kept.pop(f"base.sources.{settings.pairs.source}.path", None)
-    plain: dict[str, Any] = json.loads(json.dumps(kept))
+    plain: dict[str, Any] = redact(json.loads(json.dumps(kept)))
     return plain

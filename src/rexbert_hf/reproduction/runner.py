@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rexbert_hf.hub import redact
 from rexbert_hf.hub.run_file import hardware, write_run, write_whole
 from rexbert_hf.pretraining import ModelSettings, PretrainSettings
 from rexbert_hf.reproduction.budgets import TOKENS, stage_recipe, written_budget
@@ -308,7 +309,7 @@ def _report(settings: ReproductionSettings, plan: RunPlan, command: str, seconds
         "seconds": round(seconds, 1),
         "command": command,
     }
-    results["table"] = render(settings, results)
+    results["table"] = redact(render(settings, results))  # the command line stands there
     write_whole(settings.output_dir / "table.md", results["table"].encode())
     write_run(settings.output_dir, config=to_dict(settings), results=results)
     return results
