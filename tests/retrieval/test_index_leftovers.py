@@ -16,12 +16,13 @@ import pytest
 from disks import file_limit
 from index_cases import HashModel, clustered, make_products, rewrite_facts
 
+from rexbert_hf.hub import left_over
+from rexbert_hf.hub.left_over import LEFT_SECONDS, staged_name
 from rexbert_hf.retrieval.serving import embedding_cache, index_state
 from rexbert_hf.retrieval.serving.embedding_cache import EmbeddingCache
 from rexbert_hf.retrieval.serving.index import ProductIndex
 from rexbert_hf.retrieval.serving.index_folder import current_version, read_facts
 from rexbert_hf.retrieval.serving.index_options import KINDS
-from rexbert_hf.retrieval.serving.leftovers import LEFT_SECONDS
 
 PRODUCTS = make_products(120)
 QUERIES = clustered(5, seed=2)
@@ -205,6 +206,35 @@ def test_what_a_dead_process_of_this_machine_left_goes_at_once(model, tmp_path):
         path.write_bytes(bytes(8))
     EmbeddingCache(tmp_path, model)
     assert [path.exists() for path in (dead, lives, elsewhere)] == [False, True, True]
+
+
+def test_what_a_killed_process_of_the_same_number_left_goes_at_once(model, tmp_path, monkeypatch):
+    """A container that is started again has the same name and process number."""
+    index = ProductIndex.build(PRODUCTS, model, "flat")
+    index.save(tmp_path)
+    versions = tmp_path / "versions"
+    with monkeypatch.context() as before:
+        before.setattr(left_over, "_START", "0" * 8)
+        killed = versions / staged_name(".staging-")
+    own, earlier = (
+        versions / staged_name(".staging-"),
+        versions / f".staging-{socket.gethostname()}-{os.getpid()}-0a1b2c3d",
+    )
+    for folder in (killed, own, earlier):
+        folder.mkdir()
+    index.save(tmp_path)
+    assert [folder.exists() for folder in (killed, own, earlier)] == [False, True, False]
+
+
+def test_what_processes_of_a_machine_with_a_longer_name_write_stays(model, tmp_path, monkeypatch):
+    cache, number = EmbeddingCache(tmp_path, model), dead_number()
+    names = (f"node-0-{number}-0a1b2c3d-0a1b2c3d", f"node-{number}-7-0a1b2c3d", f"node-{number}-0a1b2c3d-0a1b2c3d")
+    paths = [cache.folder / f".vectors-{name}" for name in names]
+    for path in paths:
+        path.write_bytes(bytes(8))
+    monkeypatch.setattr(left_over.socket, "gethostname", lambda: "node")
+    EmbeddingCache(tmp_path, model)
+    assert [path.exists() for path in paths] == [True, True, False]
 
 
 def test_a_graph_that_finds_no_room_is_one_line(model, tmp_path):

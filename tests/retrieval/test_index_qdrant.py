@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from index_cases import HashModel, clustered, make_products, rewrite_facts
 
+from rexbert_hf.hub.left_over import LEFT_SECONDS
 from rexbert_hf.retrieval.serving import index as index_module
 from rexbert_hf.retrieval.serving import qdrant_alias
 from rexbert_hf.retrieval.serving.index import ProductIndex
 from rexbert_hf.retrieval.serving.index_folder import current_version
-from rexbert_hf.retrieval.serving.leftovers import LEFT_SECONDS
 from rexbert_hf.retrieval.serving.qdrant_index import QdrantIndex
 
 qdrant_client = pytest.importorskip("qdrant_client")

@@ -1,4 +1,4 @@
-"""Folders under a name with the number of the process that writes them, and what dead processes left of them.
+"""Files and folders under a name with the number of the process that writes them, and what dead processes left of them.
 
 A temporary folder goes with its process, unless that is killed at once (SIGKILL). Its name says whose it was, so that
 the next one that makes such a folder, or starts a run, removes it.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import socket
 import tempfile
+import time
 import uuid
 from pathlib import Path
 
@@ -18,6 +20,12 @@ logger = logging.getLogger(__name__)
 
 _START = uuid.uuid4().hex[:8]
 """Tells this process from an earlier one of its number: in containers a new run often has that of the killed one."""
+
+LEFT_SECONDS = 24 * 3_600
+"""Nobody goes on with a file that has not been written to for so long."""
+
+# Earlier versions wrote no start; what has another form is of another machine, node-0 after node.
+_STAGED = re.compile(r"(?P<pid>\d+)(-(?P<start>[0-9a-f]{8}))?-[0-9a-f]{8}")
 
 
 def temporary_folder(
@@ -52,8 +60,7 @@ def remove_temporary_left() -> None:
         if not pid.isdigit() or len(rest) != 2:  # of another machine: node-0 after node
             continue
         if not is_alive(int(pid)) and (int(pid), rest[0]) != (os.getpid(), _START):
-            logger.info("removing %s, left behind by a killed run", left)
-            shutil.rmtree(left, ignore_errors=True)
+            _remove(left)
 
 
 def _temporary_prefix() -> str:
@@ -71,8 +78,48 @@ def remove_left_over(parent: Path, prefix: str) -> None:
     for left in parent.glob(f"{prefix}*"):
         pid = left.name.removeprefix(prefix)
         if pid.isdigit() and not is_alive(int(pid)):
-            logger.info("removing %s, left behind by a killed run", left)
-            shutil.rmtree(left, ignore_errors=True)
+            _remove(left)
+
+
+def staged_name(prefix: str) -> str:
+    """A name for what this process is writing where other machines may write too, which `remove_left` knows.
+
+    Args:
+        prefix: its beginning.
+    """
+    return f"{prefix}{socket.gethostname()}-{os.getpid()}-{_START}-{uuid.uuid4().hex[:8]}"
+
+
+def remove_left(folder: Path, prefix: str) -> None:
+    """Remove files and folders of dead processes of this machine, and those in which nothing was written for a day.
+
+    Args:
+        folder: where they lie.
+        prefix: of their names, as `staged_name` got it.
+    """
+    own = f"{prefix}{socket.gethostname()}-"
+    for path in folder.glob(f"{own}*"):
+        written = _STAGED.fullmatch(path.name.removeprefix(own))
+        if written is None:
+            continue
+        pid = int(written["pid"])
+        if not is_alive(pid) and (pid, written["start"]) != (os.getpid(), _START):
+            _remove(path)
+    for path in folder.glob(f"{prefix}*"):
+        try:
+            newest = max(part.stat().st_mtime for part in (path, *path.rglob("*")))
+        except OSError:  # its writer goes on with it, or somebody else removes it
+            continue
+        if time.time() - newest >= LEFT_SECONDS:
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    logger.info("removing %s, left behind by a killed run", path)
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def is_alive(pid: int) -> bool:

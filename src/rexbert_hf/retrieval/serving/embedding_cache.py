@@ -20,7 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from rexbert_hf.retrieval.serving.leftovers import remove_left, staged_name
+from rexbert_hf.hub.left_over import remove_left, staged_name
 from rexbert_hf.retrieval.serving.query_model import encode, fingerprint
 from rexbert_hf.retrieval.serving.vector_store import read_segment
 

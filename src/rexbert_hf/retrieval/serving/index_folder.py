@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rexbert_hf.hub.left_over import remove_left, staged_name
 from rexbert_hf.hub.manifest_names import stays_inside
 from rexbert_hf.hub.run_file import sync, write_whole
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
-from rexbert_hf.retrieval.serving.leftovers import remove_left, staged_name
 from rexbert_hf.retrieval.serving.query_model import ModelIdentity
 from rexbert_hf.settings import from_dict
 

@@ -13,7 +13,7 @@ import time
 import uuid
 from typing import Any
 
-from rexbert_hf.retrieval.serving.leftovers import LEFT_SECONDS
+from rexbert_hf.hub.left_over import LEFT_SECONDS
 from rexbert_hf.retrieval.serving.query_model import ModelIdentity
 
 _NO_MODEL = "0" * 16
