@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import gc
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from index_cases import HashModel, make_products
@@ -115,6 +120,51 @@ def test_a_damaged_file_is_encoded_again(tmp_path, caplog, damage):
     np.testing.assert_array_equal(again.encode(["a", "b"]), expected)
     assert "left out of the cache" in caplog.text
     assert again.encoded == 2
+
+
+def open_files() -> int:
+    gc.collect()
+    return len(os.listdir("/dev/fd"))
+
+
+@pytest.mark.skipif(not Path("/dev/fd").is_dir(), reason="this system does not list open files")
+def test_many_batches_hold_no_file_open(tmp_path):
+    """Each batch with a new text is one more file, for good: every night, all of them were mapped."""
+    cache, texts = EmbeddingCache(tmp_path, HashModel()), [f"text {number}" for number in range(100)]
+    before = open_files()
+    expected = np.concatenate([cache.encode([text, *texts[:1]])[:1] for text in texts])
+    assert len(list(cache.folder.glob("vectors-*"))) == len(texts)
+    again = EmbeddingCache(tmp_path, HashModel())
+    np.testing.assert_array_equal(again.encode(texts), expected)
+    assert (again.encoded, open_files() - before) == (0, 0)
+
+
+def test_a_process_that_can_open_no_more_files_takes_none_for_damaged(tmp_path, monkeypatch, caplog):
+    cache = EmbeddingCache(tmp_path, HashModel())
+    cache.encode(["a"])
+    with monkeypatch.context() as full:
+
+        def refuse(*args, **options):
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        full.setattr(Path, "open", refuse)
+        for attempt in (lambda: cache.encode(["a"]), lambda: EmbeddingCache(tmp_path, HashModel())):
+            with pytest.raises(OSError, match=r"vectors-.* cannot be read now \(Too many open files\)"):
+                attempt()
+    assert "left out of the cache" not in caplog.text
+    cache.encode(["a"])
+    assert cache.encoded == 1
+
+
+def test_a_file_that_is_gone_or_damaged_since_is_encoded_again(tmp_path):
+    cache = EmbeddingCache(tmp_path, HashModel())
+    expected = np.concatenate([cache.encode([text]) for text in "ab"])
+    first, second = cache.folder.glob("vectors-*")
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:-8])
+    np.testing.assert_array_equal(cache.encode(["a", "b"]), expected)
+    np.testing.assert_array_equal(cache.encode(["a", "b"]), expected)
+    assert (cache.encoded, cache.served) == (4, 2)
 
 
 def test_what_a_killed_writer_left_is_not_read(tmp_path):

@@ -3,12 +3,15 @@
 An entry belongs to a model's fingerprint, to its precision where it is an export, and to the text (its role included):
 a changed model or text is never served an old vector, nor a model in float32 that of its int8 form. Each batch of new
 texts becomes one more safetensors file, written aside and renamed: several processes may share a cache, and one that is
-killed leaves nothing behind that could be read.
+killed leaves nothing behind that could be read. Files are open while they are read only: there may be more of them than
+a process may have open at a time.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import logging
 import os
 import uuid
@@ -17,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from rexbert_hf.hub.left_over import remove_left, staged_name
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 _KEY_BYTES = 16
 _STAGED = ".vectors-"
+_OUT_OF = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""Errors that say nothing about a file: the process, or the machine, has no more of something."""
 
 
 class EmbeddingCache:
@@ -61,7 +65,7 @@ class EmbeddingCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_left(self.folder, _STAGED)
         self.encoded = self.served = 0
-        self._shards: list[np.ndarray] = []
+        self._shards: list[str] = []
         self._known: dict[bytes, tuple[int, int]] = {}
         self._read: set[str] = set()
         self._look()
@@ -78,21 +82,34 @@ class EmbeddingCache:
         keys = [_key(text, role) for text in texts]
         if any(key not in self._known for key in keys):
             self._look()  # another process may have written them
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
-        new: dict[bytes, np.ndarray] = {}
+        found = self._stored(keys)
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
         if missing:
             vectors = encode(self.model, list(missing.values()), role, self.batch_size)
-            new = dict(zip(missing, vectors, strict=True))
+            found |= dict(zip(missing, vectors, strict=True))
             whole = np.isfinite(vectors).all(axis=1)
             if whole.any():
                 self._write([key for key, kept in zip(missing, whole, strict=True) if kept], vectors[whole])
         self.encoded += len(missing)
         self.served += len(keys) - len(missing)
-        return np.stack([new[key] if key in new else self._vector(key) for key in keys])
+        return np.stack([found[key] for key in keys])
 
-    def _vector(self, key: bytes) -> np.ndarray:
-        shard, row = self._known[key]
-        return self._shards[shard][row]
+    def _stored(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
+        """Vectors of those keys that are known; what a file lost since it was read is forgotten."""
+        wanted: dict[int, dict[bytes, int]] = {}
+        for key in keys:
+            if key in self._known:
+                shard, row = self._known[key]
+                wanted.setdefault(shard, {})[key] = row
+        found: dict[bytes, np.ndarray] = {}
+        for shard, rows in wanted.items():
+            content = self._read_file(self.folder / self._shards[shard])
+            if content is not None and len(content[1]) > max(rows.values()):
+                found |= zip(rows, content[1][list(rows.values())], strict=True)
+                continue
+            for key in rows:
+                del self._known[key]
+        return found
 
     def _write(self, keys: list[bytes], vectors: np.ndarray) -> None:
         name = f"vectors-{uuid.uuid4().hex}.safetensors"
@@ -115,21 +132,42 @@ class EmbeddingCache:
                 self._add(path.name)
 
     def _add(self, name: str) -> None:
-        path = self.folder / name
+        content = self._read_file(self.folder / name, check=True)
         self._read.add(name)
-        try:
-            with safe_open(path, framework="numpy") as file:
-                keys = file.get_tensor("keys")
-            vectors = read_segment(path).data
-            if keys.shape != (len(vectors), _KEY_BYTES) or not np.isfinite(vectors).all():
-                raise ValueError("keys and vectors do not fit")
-        except (SafetensorError, ValueError, OSError) as error:
-            logger.warning("%s is left out of the cache, its texts are encoded again (%s)", path, error)
+        if content is None:
             return
         shard = len(self._shards)
-        self._shards.append(vectors)
-        for row, key in enumerate(keys):
+        self._shards.append(name)
+        for row, key in enumerate(content[0]):
             self._known.setdefault(key.tobytes(), (shard, row))
+
+    def _read_file(self, path: Path, check: bool = False) -> tuple[np.ndarray, np.ndarray] | None:
+        """Keys and vectors of a file, mapped for as long as they are used; None if it is gone or damaged.
+
+        Raises:
+            OSError: if the process may open no more files, or finds no memory: the file may be whole.
+        """
+        try:
+            vectors = read_segment(path).data
+            keys = _keys_of(path)
+            if keys.shape != (len(vectors), _KEY_BYTES) or (check and not np.isfinite(vectors).all()):
+                raise ValueError("keys and vectors do not fit")
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in _OUT_OF:
+                reason = f"{path} cannot be read now ({error.strerror}): close what else is open, or raise `ulimit -n`"
+                raise OSError(error.errno, reason) from None
+            logger.warning("%s is left out of the cache, its texts are encoded again (%s)", path, error)
+            return None
+        return keys, vectors
+
+
+def _keys_of(path: Path) -> np.ndarray:
+    """The tensor `keys`; safetensors' own reader calls a file missing where no more can be opened."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        begin, end = json.loads(file.read(length))["keys"]["data_offsets"]
+        file.seek(8 + length + begin)
+        return np.frombuffer(file.read(end - begin), np.uint8).reshape(-1, _KEY_BYTES)
 
 
 def _key(text: str, role: str) -> bytes:
