@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from reproduction_cases import PAPER, paper
 
-from rexbert_hf.reproduction import ReproductionSettings
+from rexbert_hf.reproduction import ReproductionSettings, runner
 from rexbert_hf.reproduction.budgets import stage_recipe, written_budget
 from rexbert_hf.reproduction.inputs import with_data
 from rexbert_hf.reproduction.overrides import with_overrides
@@ -175,6 +175,27 @@ def test_plans_and_calibrations_hold_no_secret_and_are_found_again(tmp_path):
         path.write_text(path.read_text().replace("<redacted>@host", f"me:{canary}@host").replace("<redacted>", canary))
     assert load_plan(settings, list(plan.costs)) == plan
     assert load_costs(settings, list(plan.costs), "here") == plan.costs
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [('{"for": ', "line 1: not JSON"), ("[]", "a mapping is expected"), ("{}", "no 'for' in it")]
+)
+def test_a_damaged_file_is_named_with_the_way_out(tmp_path, text, message):
+    settings = paper(tmp_path)
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"plan\.json.*{message}.*restore it, or choose another output_dir"):
+        load_plan(settings, [])
+    (tmp_path / "calibration.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"calibration\.json.*{message}.*delete it to measure again"):
+        load_costs(settings, [], "here")
+
+
+def test_a_damaged_result_is_named_with_the_way_out(tmp_path):
+    settings = paper(tmp_path)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "plain-seed0.json").write_text("{")
+    with pytest.raises(ValueError, match=r"plain-seed0\.json, line 1: not JSON .*; delete it and start again"):
+        runner._read(settings, settings.stages[1], 0)
 
 
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("reproduce_*.yaml")), ids=lambda path: path.stem)

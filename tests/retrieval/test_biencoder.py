@@ -153,6 +153,11 @@ def test_a_base_keeps_its_prompts(tmp_path):
     assert model_fingerprint(Path(folder)) == before
     model.prompts["query"] = "q: "
     assert model_fingerprint(Path(saved(model, tmp_path / "base"))) != before
+    (Path(folder) / "config_sentence_transformers.json").write_text('{"prompts": ')
+    with pytest.raises(
+        ValueError, match=r"config_sentence_transformers\.json, line 1: not JSON .*; save the model again"
+    ):
+        model_fingerprint(Path(folder))
 
 
 def test_weights_of_older_models_count_in_the_fingerprint(tmp_path):

@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rexbert_hf.hub.json_file import read_json_object
 from rexbert_hf.hub.left_over import is_alive
 from rexbert_hf.hub.redaction import redact
 
@@ -243,14 +244,6 @@ def read_run(directory: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(directory)
     path = path / RUN_FILE if path.is_dir() else path
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
+        return read_json_object(path, "restore it or run again")
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist: a finished run writes it; is this a run's folder?") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}: not JSON ({error.msg}); restore it or run again") from None
-    except (ValueError, RecursionError) as error:  # no UTF-8, numbers of thousands of digits, endless nesting
-        reason = next(iter(str(error).splitlines()), "")
-        raise ValueError(f"{path}: not JSON ({reason}); restore it or run again") from None
-    if not isinstance(run, dict):
-        raise ValueError(f"{path}: a mapping with config, results, ... is expected, not a {type(run).__name__}")
-    return run

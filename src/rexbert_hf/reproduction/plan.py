@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rexbert_hf.hub import redact
+from rexbert_hf.hub.json_file import read_json_object
 from rexbert_hf.hub.run_file import write_whole
 from rexbert_hf.reproduction.budgets import TOKENS, Budget
 from rexbert_hf.reproduction.settings import ReproductionSettings
@@ -198,11 +199,15 @@ def save_costs(costs: Mapping[str, Cost], settings: ReproductionSettings, hardwa
 
 
 def load_costs(settings: ReproductionSettings, names: Sequence[str], hardware: str) -> dict[str, Cost] | None:
-    """The calibration that the folder holds for these settings, however the time is shared out, on this hardware."""
+    """The calibration that the folder holds for these settings, however the time is shared out, on this hardware.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
     path = settings.output_dir / COSTS_FILE
     if not path.exists():
         return None
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json_object(path, "delete it to measure again", ("for", "costs", "hardware"))
     changed = differences(redact(content["for"]), _identity(settings))
     known = set(names) <= set(content["costs"]) and content["hardware"] == hardware
     if not known or not all(_TIME.match(line) for line in changed):
@@ -226,11 +231,12 @@ def load_plan(settings: ReproductionSettings, names: Sequence[str]) -> RunPlan |
 
     Raises:
         SettingsError: if the plan was made for other settings.
+        ValueError: if the file is damaged.
     """
     path: Path = settings.output_dir / PLAN_FILE
     if not path.exists():
         return None
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json_object(path, "restore it, or choose another output_dir", ("for", "plan"))
     changed = differences(redact(content["for"]), _identity(settings))
     missing = [name for name in names if name not in content["plan"]["costs"]]
     if changed or missing:

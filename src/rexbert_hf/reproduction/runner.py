@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rexbert_hf.hub import redact
+from rexbert_hf.hub.json_file import read_json_object
 from rexbert_hf.hub.run_file import hardware, write_run, write_whole
 from rexbert_hf.pretraining import ModelSettings, PretrainSettings
 from rexbert_hf.reproduction.budgets import TOKENS, stage_recipe, written_budget
@@ -260,8 +261,7 @@ def _finish(settings: ReproductionSettings, job: Job) -> bool:
 
 def _read(settings: ReproductionSettings, stage: Stage, seed: int) -> dict[str, Any]:
     path = _result_file(settings, stage, seed)
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return found
+    return read_json_object(path, "delete it and start again, which measures anew") if path.exists() else {}
 
 
 def _amounts(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

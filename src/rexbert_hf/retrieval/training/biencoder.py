@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from rexbert_hf.data.vocabulary import special_ids, train_tokenizer
 from rexbert_hf.hub import resolve, resolve_model
+from rexbert_hf.hub.json_file import read_json_object
 from rexbert_hf.hub.left_over import temporary_folder
 from rexbert_hf.hub.loading import loading
 from rexbert_hf.models import SIZES, RexBertConfig, RexBertModel
@@ -186,7 +187,8 @@ def model_fingerprint(folder: Path) -> str:
             continue
         digest.update(path.relative_to(folder).as_posix().encode())
         if path.name == "config_sentence_transformers.json":
-            named = {key: value for key, value in json.loads(path.read_bytes()).items() if key != "__version__"}
+            config = read_json_object(path, "save the model again, or download it again")
+            named = {key: value for key, value in config.items() if key != "__version__"}
             digest.update(json.dumps(named, sort_keys=True).encode())
         else:
             with path.open("rb") as file:
