@@ -6,16 +6,22 @@ import gzip
 import json
 from collections import Counter
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from filter_cases import mixed_crawl, rows_of, tiny_classifier, write_crawl
 
 pytest.importorskip("fasttext")
 pytest.importorskip("datatrove")
 
+import dill
 from datatrove.data import Document
 
+from rexbert_hf.corpus.documents import DocumentSource, read_documents
+from rexbert_hf.corpus.filtering import filter_corpus
 from rexbert_hf.corpus.judging import FilterSettings, Judge
 from rexbert_hf.corpus.near_duplicates import NearDuplicateSettings
+from rexbert_hf.corpus.stages import StageReport
 from rexbert_hf.corpus.trove import ClusterSettings, DomainFilter, TroveJob, executors, minhash_config, pipeline
 
 WITHOUT_DUPLICATES = FilterSettings(exact_duplicates=False, near_duplicates=NearDuplicateSettings(enabled=False))
@@ -91,6 +97,61 @@ def test_selected_domains_come_before_the_classifier(job):
     block = pipeline(chosen)[1]
     assert block.filter(Document("a mug", "1", metadata={"domain": "hobby"})) is True
     assert block.filter(Document("a mug", "1", metadata={"domain": "news"})) == (False, "domain_not_selected")
+
+
+def rows_in(folder, kind, rows):
+    folder.mkdir(parents=True, exist_ok=True)
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), folder / "1.parquet")
+    else:
+        (folder / "1.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"domain_field": "topic", "url_field": "link"}, {"domain_from_folder": False}, {"domain": "shop"}],
+    ids=str,
+)
+def test_a_document_has_the_domain_that_it_has_on_one_machine(tmp_path, kind, fields):
+    """FineFineWeb names the domain by the folder only: all of it was not selected."""
+    crawl = tmp_path / "crawl"
+    row = {"text": "a mug", "topic": "science", "link": "http://a/1", "url": "http://a/2", "domain": None}
+    rows_in(crawl / "hobby", kind, [row, {**row, "text": "a lamp", "topic": None}])
+    rows_in(crawl / "deep" / "news", kind, [{**row, "domain": "sports"}])
+    rows_in(crawl, kind, [{**row, "text": "a shoe", "topic": ""}])
+    report = StageReport("sample", key="")
+    alone = [(d.text, d.domain, d.url) for d in read_documents([DocumentSource(str(crawl), **fields)], report)]
+    job = TroveJob(str(crawl), str(tmp_path / "out"), None, glob_pattern=f"**/*.{kind}", **fields)
+    reader = dill.loads(dill.dumps(pipeline(job)[0]))  # as the jobs of a cluster get it
+    found = [(d.text, d.metadata["domain"], d.metadata["url"]) for d in reader.run()]
+    assert sorted(found) == sorted(alone)
+    assert len(found) == 4
+
+
+def test_selected_folders_are_kept_as_on_one_machine(tmp_path, classifier):
+    crawl = tmp_path / "crawl"
+    for domain in ("hobby", "news"):
+        rows_in(crawl / domain, "jsonl", [{"text": f"{text} {domain}"} for text, _ in mixed_crawl(40)])
+    filter_corpus(WITHOUT_DUPLICATES, [DocumentSource(str(crawl))], ["hobby"], classifier, tmp_path / "alone")
+    job = TroveJob(
+        str(crawl),
+        str(tmp_path / "out"),
+        classifier,
+        WITHOUT_DUPLICATES,
+        ("hobby",),
+        cluster=ClusterSettings(workers=1),
+    )
+    executors(job)[-1].run()
+    alone, kept = rows_of(tmp_path / "alone" / "kept"), rows_of(tmp_path / "out" / "kept")
+    assert sorted((row["text"], row["domain"]) for row in kept) == sorted((row["text"], row["domain"]) for row in alone)
+    assert {row["domain"] for row in kept} == {"hobby"}
+
+
+def test_a_field_that_datatrove_wrote_into_metadata_is_found(tmp_path):
+    rows_in(tmp_path / "in", "jsonl", [{"text": "a mug", "metadata": {"domain": "hobby", "url": "http://a"}}])
+    (document,) = pipeline(TroveJob(str(tmp_path / "in"), str(tmp_path / "out"), None))[0].run()
+    assert (document.metadata["domain"], document.metadata["url"]) == ("hobby", "http://a")
 
 
 def test_slurm_and_ray_get_the_same_blocks(job):

@@ -20,7 +20,7 @@ from ..catalog import load_sample
 from ..catalog.columns import as_text
 from ..hub.trouble import read_hub
 from ..settings.ranges import check_least
-from .raw_rows import FILE_ERRORS, Flaw, Row, format_of, is_of_the_machine, raw_rows
+from .raw_rows import FILE_ERRORS, Flaw, Row, folder_of, format_of, is_of_the_machine, raw_rows
 from .stages import StageReport, files_key
 from .taken_ids import TakenIds
 
@@ -258,7 +258,7 @@ class _SourceReader:
             return
         root = Path(self.source.path).expanduser()
         for path in self.source.files():
-            folder = "" if path == root else path.parent.name if path.parent != root else root.name
+            folder = folder_of(path, root)
             self._files += 1
             try:
                 for number, row in raw_rows(path, self._max_bytes):

@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pyarrow as pa
@@ -62,6 +62,21 @@ def format_of(path: Path) -> str | None:
     if name.suffix == ".zip":
         return "zip"
     return FORMATS.get(Path(name.stem).suffix if name.suffix in COMPRESSED else name.suffix)
+
+
+def folder_of(path: PurePath, root: PurePath) -> str:
+    """The name of a file's folder, which may be its domain; "" for a single file.
+
+    Args:
+        path: of the file.
+        root: what the source names: the file, a folder above it or a glob.
+
+    Example:
+        >>> root = PurePath("crawl/hobby")
+        >>> folder_of(root / "news/1.jsonl", root), folder_of(root / "1.jsonl", root), folder_of(root, root)
+        ('news', 'hobby', '')
+    """
+    return "" if path == root else path.parent.name if path.parent != root else root.name
 
 
 def raw_rows(path: Path, max_bytes: int) -> Iterator[tuple[int, Row]]:

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
 
+from ..catalog.columns import as_text
 from .filtering import KEPT_SCHEMA
 from .judging import FilterSettings, Judge
 from .near_duplicates import NearDuplicateSettings
+from .raw_rows import folder_of
 
 try:
     from datatrove.data import Document
@@ -40,6 +42,7 @@ except ImportError as error:
     raise ImportError(f"datatrove is needed for these blocks ({error}): pip install rexbert-hf[corpus]") from None
 
 _BATCH = 512
+_UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,40 @@ class DomainFilter(BaseFilter):
         return {**self.__dict__, "_judge": None}
 
 
+@dataclass(frozen=True)
+class FieldsOfRow:
+    """What a reader makes of a row: datatrove's own document, with domain and address as one machine sees them.
+
+    Attributes:
+        root: folder of the input, as the job names it.
+        domain: of all documents, whatever the fields say.
+        domain_field: name of the domain's field.
+        domain_from_folder: a file's folder is its domain where the field does not say it.
+        url_field: name of the address' field.
+    """
+
+    root: str
+    domain: str = ""
+    domain_field: str = "domain"
+    domain_from_folder: bool = True
+    url_field: str = "url"
+
+    def __call__(self, reader: Any, row: dict[str, Any], path: str, place: int | str) -> dict[str, Any]:
+        """The arguments of a `Document`; a field may also lie in `metadata`, where datatrove's writers put it.
+
+        Args:
+            reader: that read the row.
+            row: its fields.
+            path: of its file, in the folder of the input.
+            place: of the row in the file.
+        """
+        found: dict[str, Any] = reader._default_adapter(dict(row), path, place)
+        metadata, root = found["metadata"], PurePosixPath(self.root)
+        folder = folder_of(root / path, root) if self.domain_from_folder else ""
+        said, url = (as_text(metadata.get(name)).strip() for name in (self.domain_field, self.url_field))
+        return {**found, "metadata": {**metadata, "domain": self.domain or said or folder or _UNKNOWN, "url": url}}
+
+
 class SelectDomains(BaseFilter):
     """Keep documents of the selected domains.
 
@@ -143,6 +180,10 @@ class TroveJob:
         glob_pattern: files of the input.
         text_field: name of the text's field.
         cluster: where it runs.
+        domain_field: name of the domain's field.
+        url_field: name of the address' field.
+        domain: domain of all documents, whatever the fields say.
+        domain_from_folder: a file's folder is its domain where the field does not say it, as in FineFineWeb.
 
     Raises:
         ValueError: for settings of duplicates that datatrove's MinHash does not have.
@@ -156,6 +197,10 @@ class TroveJob:
     glob_pattern: str = "**/*.jsonl*"
     text_field: str = "text"
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    domain_field: str = "domain"
+    url_field: str = "url"
+    domain: str = ""
+    domain_from_folder: bool = True
 
     def __post_init__(self) -> None:
         near, usual = self.settings.near_duplicates, NearDuplicateSettings()
@@ -190,8 +235,15 @@ def pipeline(job: TroveJob) -> list[PipelineStep]:
         job: what is filtered.
     """
     reader = ParquetReader if job.glob_pattern.endswith(".parquet") else JsonlReader
+    adapter = FieldsOfRow(job.input_folder, job.domain, job.domain_field, job.domain_from_folder, job.url_field)
     steps: list[PipelineStep] = [
-        reader(job.input_folder, glob_pattern=job.glob_pattern, text_key=job.text_field, recursive=True)
+        reader(
+            job.input_folder,
+            glob_pattern=job.glob_pattern,
+            text_key=job.text_field,
+            recursive=True,
+            adapter=adapter,
+        )
     ]
     if job.domains is not None:
         steps.append(SelectDomains(job.domains))
@@ -246,7 +298,7 @@ def _row(_writer: DiskWriter, document: Document) -> dict[str, Any]:
     """The row of a kept document, as `filter_corpus` writes it."""
     found = document.metadata
     row = {"id": document.id, "text": document.text, "url": found.get("url") or ""}
-    return {**row, "domain": found.get("domain") or "unknown", "score": found.get("score")}
+    return {**row, "domain": found.get("domain") or _UNKNOWN, "score": found.get("score")}
 
 
 def _executor(job: TroveJob, name: str, steps: list[Any], tasks: int, depends: Any) -> Any:
@@ -269,4 +321,4 @@ def _executor(job: TroveJob, name: str, steps: list[Any], tasks: int, depends: A
     )
 
 
-__all__ = ["ClusterSettings", "DomainFilter", "SelectDomains", "TroveJob", "executors", "pipeline"]
+__all__ = ["ClusterSettings", "DomainFilter", "FieldsOfRow", "SelectDomains", "TroveJob", "executors", "pipeline"]
