@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +20,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import PreTrainedTokenizerFast
 
 from rexbert_hf.data.rows import SPAN_KINDS
-from rexbert_hf.data.store import TokenisedDataset
+from rexbert_hf.data.store import MANIFEST, TokenisedDataset
 from rexbert_hf.data.tokenise import tokenise
+
+tokenise_module = importlib.import_module("rexbert_hf.data.tokenise")  # the room names the function so, too
 
 TEXTS = [
     "Nike Air Max-90's men's shoe, 1,299.99 USD (size 9.5)",
@@ -333,6 +337,41 @@ def test_a_damaged_folder_is_made_anew(tokenizers, tmp_path: Path, caplog: pytes
     assert again.take(range(5)).input_ids.tolist() == rows
     assert "is damaged" in caplog.text
     assert list(tmp_path.iterdir()) == [store.path]
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_what_another_run_put_there_in_the_last_moment_stays(
+    tokenizers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    """Two runs share a cache: between the look for a manifest and what follows, the other one finishes."""
+    elsewhere = tokenise(_texts(5), tokenizers["bpe"], tmp_path / "other").path
+    target = tmp_path / "cache" / elsewhere.name
+    if damaged:
+        target.mkdir(parents=True)
+        (target / "data-00000.arrow").write_bytes(b"{")
+    seen, real, written = [], Path.exists, tokenise_module._write_shards
+
+    def late(path: Path) -> bool:
+        found = real(path)
+        if path == target / MANIFEST and seen == ["written"]:
+            seen.append("finished")
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(elsewhere, target)
+            (target / "read by the other run").touch()
+        return found
+
+    def write(*arguments: Any) -> None:
+        written(*arguments)
+        seen.append("written")
+        if not damaged:
+            late(target / MANIFEST)
+
+    monkeypatch.setattr(tokenise_module, "_write_shards", write)
+    monkeypatch.setattr(Path, "exists", late)
+    store = tokenise(_texts(5), tokenizers["bpe"], tmp_path / "cache")
+    assert (seen, len(store)) == (["written", "finished"], 5)
+    assert (target / "read by the other run").exists()
+    assert list((tmp_path / "cache").iterdir()) == [target]
 
 
 def test_a_failing_run_cleans_up(tokenizers, tmp_path: Path) -> None:

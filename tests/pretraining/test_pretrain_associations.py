@@ -9,13 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset
 from pretraining_cases import CONFIGS, TINY, assert_same_weights, run, whole_run
 from test_pretrain_configs import stock
 
 from rexbert_hf.hub import read_run
 from rexbert_hf.objectives import AssociationGraph
 from rexbert_hf.pretraining import AssociationSettings, PretrainSettings
-from rexbert_hf.pretraining.associations import load_associations
+from rexbert_hf.pretraining.associations import load_associations, save_product_rows
 from rexbert_hf.pretraining.corpora import prepare
 from rexbert_hf.pretraining.encoder import load_tokenizer
 from rexbert_hf.settings import SettingsError, load_settings
@@ -136,6 +137,24 @@ def test_held_out_products_are_no_contents(tmp_path):
     pairs = pairs_of(found, tokenizer, store)
     assert set().union(*pairs) <= texts
     assert pairs == {frozenset(rows[i : i + 2]) for i in range(199) if {rows[i], rows[i + 1]} <= texts}
+
+
+def test_products_of_a_source_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    """Runs that share a cache write one path; one that dies leaves what the other reads."""
+    found_stores, _ = stores(tmp_path, catalogue(tmp_path))
+    path = found_stores["shop"].path.parent / "products.parquet"
+    before = path.read_bytes()
+
+    def full(table, where):
+        where.write_bytes(b"PAR1")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rexbert_hf.pretraining.associations.pq.write_table", full)
+    documents = Dataset.from_dict({"text": TEXTS[:3], "product_id": ["a", "b", "c"]})
+    with pytest.raises(OSError, match="No space left"):
+        save_product_rows(documents, documents, documents, None, path.parent)
+    assert path.read_bytes() == before
+    assert not list(path.parent.glob(".products*"))
 
 
 def test_numbers_as_identifiers_meet_whatever_column_holds_them(tmp_path):

@@ -7,6 +7,7 @@ half way is never loaded.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -14,6 +15,7 @@ import shutil
 import socket
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -22,7 +24,7 @@ import pyarrow as pa
 from rexbert_hf.data.encode import Guide, TextEncoder
 from rexbert_hf.data.span_counts import SpanCounts, span_report
 from rexbert_hf.data.store import FORMAT_VERSION, MANIFEST, TokenisedDataset, write_manifest
-from rexbert_hf.hub.left_over import remove_left_over
+from rexbert_hf.hub.left_over import remove_left, remove_left_over, staged_name
 from rexbert_hf.settings.worker_pool import in_order
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ VERSION = 2
 _TASK_CHARS = 4_000_000
 _BATCH_TOKENS = 1 << 22
 _SHARD_TOKENS = 1 << 28
+_DAMAGED = ".damaged-"
 
 
 class NoTextLeftError(ValueError):
@@ -256,16 +259,34 @@ def _write(results: Iterator[Result], encoder: TextEncoder, target: Path) -> Non
     staging.mkdir()
     try:
         _write_shards(results, encoder, staging)
-        if not (target / MANIFEST).exists():
-            shutil.rmtree(target, ignore_errors=True)  # a damaged one
-        try:
-            staging.rename(target)
-        except OSError:
-            # Another process was faster with the same content.
-            if not (target / MANIFEST).exists():
-                raise
+        _put_in_place(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _put_in_place(staging: Path, target: Path) -> None:
+    """Rename a whole folder into place, where another process may do so, too: the first one stays.
+
+    What lies there without a manifest is damaged, but may have become whole since one looked: so it is moved aside,
+    looked at again, and only then removed.
+    """
+    remove_left(target.parent, _DAMAGED)
+    while True:
+        try:
+            staging.rename(target)
+            return
+        except OSError as error:
+            if (target / MANIFEST).exists():  # another process was faster with the same content
+                return
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        aside = target.parent / staged_name(_DAMAGED)
+        with suppress(FileNotFoundError):  # another process moves it, too
+            target.rename(aside)
+        if (aside / MANIFEST).exists():
+            with suppress(OSError):  # a third one was faster
+                aside.rename(target)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write_shards(results: Iterator[Result], encoder: TextEncoder, staging: Path) -> None:

@@ -25,6 +25,7 @@ from rexbert_hf.catalog import load_sample, read_records, text_digests
 from rexbert_hf.catalog.columns import as_text
 from rexbert_hf.data import TokenisedDataset
 from rexbert_hf.data.encode import TextEncoder
+from rexbert_hf.hub.left_over import remove_left, staged_name
 from rexbert_hf.objectives import AssociationGraph, ContentGraph
 from rexbert_hf.pretraining.association_settings import FORMS, AssociationSettings
 from rexbert_hf.pretraining.sources import PRODUCT_ID
@@ -32,13 +33,14 @@ from rexbert_hf.pretraining.sources import PRODUCT_ID
 logger = logging.getLogger(__name__)
 
 _FILE = "products.parquet"
+_STAGED = f".{_FILE}-"
 _ROWS = 10_000
 
 
 def save_product_rows(
     documents: Dataset, trained: Dataset, store: TokenisedDataset, tokenizer: PreTrainedTokenizerBase, folder: Path
 ) -> int:
-    """Write which document of the store is the content of which product.
+    """Write which document of the store is the content of which product; runs may share the folder.
 
     Args:
         documents: all that was read, with `text` and `product_id`.
@@ -62,7 +64,13 @@ def save_product_rows(
     rows = np.where(keys[order[at]] == wanted, row_of[order[at]], -1)
     ids = pa.array([as_text(value) or None for value in documents[PRODUCT_ID]], pa.string())
     table = pa.table({PRODUCT_ID: ids, "row": pa.array(rows)}).filter(pa.array(rows >= 0)).drop_null()
-    pq.write_table(table, folder / _FILE)
+    remove_left(folder, _STAGED)
+    staged = folder / staged_name(_STAGED)
+    try:
+        pq.write_table(table, staged)
+        staged.replace(folder / _FILE)
+    finally:
+        staged.unlink(missing_ok=True)
     return len(table)
 
 
