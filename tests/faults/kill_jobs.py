@@ -284,7 +284,13 @@ JOBS = (
         check=index_is_whole_or_not_there,
         files=((r"versions/v\d+", "version"),),
     ),
-    Job("pairs", pairing, (Place("reading", exists(".rows-*")), Place("writing", exists("pairs"))), results, pairs),
+    Job(
+        "pairs",
+        pairing,
+        (Place("reading", exists(".rows-*")), Place("writing", exists(".rows-*/built/pairs"))),
+        results,
+        pairs,
+    ),
     Job("pre-finetuning", prefinetuning, (Place("pairs", said(r"^step \d+/")),), weights_and_results, steps=True),
     Job("search training", search_training, (Place("training", exists("checkpoint-*")),), search_weights, steps=True),
 )  # fmt: skip

@@ -16,6 +16,7 @@ from rexbert_hf.settings import SettingsError, load_settings
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "build_pairs.py"
+CONFIG = ROOT / "recipes" / "configs" / "build_pairs.yaml"
 SMALL = ["--products.sample_size", "150", "--events.sample_size", "150", "--audit.judgements.sample_size", "150"]
 
 
@@ -214,3 +215,36 @@ def test_bad_settings_and_data_are_one_line(run, tmp_path, words, status, messag
 def test_the_home_depot_configuration_can_be_read():
     settings = load_settings(BuildPairsRun, ROOT / "recipes" / "configs" / "build_pairs_homedepot.yaml")
     assert settings.split.resolved().of("angle bracket") in ("train", "validation", "test")
+
+
+def test_a_finished_folder_stays_whole_while_new_pairs_are_made(tmp_path, monkeypatch):
+    """It writes beside the finished result: one that is killed, here at its last file, leaves the old one."""
+    from rexbert_hf.retrieval.pairs import run as module
+
+    class Killed(BaseException):
+        pass
+
+    def files():
+        found = {path.relative_to(tmp_path).as_posix(): path for path in tmp_path.rglob("*") if path.is_file()}
+        return {name: path.read_bytes() for name, path in found.items() if name[0] != "."}
+
+    def build(events):
+        sizes = {"products.sample_size": "150", "events.sample_size": events, "audit.judgements.sample_size": "150"}
+        module.build_pairs(load_settings(BuildPairsRun, CONFIG, [("output_dir", str(tmp_path)), *sizes.items()]))
+
+    build("150")
+    before, seen = files(), []
+    with monkeypatch.context() as patched:
+
+        def killed(*args):
+            seen.append(files())
+            raise Killed
+
+        patched.setattr(module, "_card", killed)
+        with pytest.raises(Killed):
+            build("300")
+    assert seen == [before], "while it works"
+    assert files() == before
+    build("300")
+    assert files().keys() == before.keys()
+    assert files() != before

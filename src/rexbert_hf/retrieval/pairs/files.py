@@ -41,7 +41,7 @@ _ROWS = 1 << 16
 class PairWriter:
     """Writes rows into `FOLDER/SPLIT.parquet`; a split without rows has no file.
 
-    Use it as a context manager: files of an earlier run are removed at the beginning.
+    Use it as a context manager, in a folder that takes its place when it is whole; earlier files there are removed.
 
     Args:
         folder: of the files; made if needed.

@@ -15,6 +15,8 @@ from datasets import Dataset, DatasetDict
 
 from rexbert_hf.catalog import PRODUCT_FIELDS, SPLITS, product_text
 from rexbert_hf.hub import push_dataset, render_dataset_card, write_run
+from rexbert_hf.hub.run_file import write_whole
+from rexbert_hf.hub.take_place import take_place
 from rexbert_hf.retrieval.pairs.draw import PairReport, Ratio, draw_pairs
 from rexbert_hf.retrieval.pairs.events import CONTEXT, EventCounts, QueryGroup, count_events
 from rexbert_hf.retrieval.pairs.files import PAIRS, QPI, PairWriter, load_pairs
@@ -35,6 +37,10 @@ logger = logging.getLogger(__name__)
 
 Sample = list[tuple[str, int]]
 """(query, index of a product) of pairs that are labelled relevant."""
+STAGED = "built"
+"""Where a run's files lie until all of them are written, in its folder of rows."""
+_OWNED = ("products.parquet", *(f"{kind}/{split}.parquet" for kind in ("pairs", "qpi") for split in SPLITS))
+_SAMPLE = "audit_sample.csv"
 
 
 @sole_run(".rows-*")
@@ -50,28 +56,31 @@ def build_pairs(run: BuildPairsRun) -> dict[str, Any]:
     """
     run.output_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=run.output_dir, prefix=".rows-") as folder:
-        cache = Path(folder)
+        cache, built = Path(folder), Path(folder) / STAGED
         products, read = read_products(run, cache)
+        built.mkdir()
+        products.to_parquet(str(built / "products.parquet"))
         ids: list[str] = products["product_id"][:]
         if run.events is not None:
             events = run.events.read("events", ("query", "shown", "clicked", "bought"), cache)
             counts = count_events(events, ids, run.split.resolved(), run.max_query_words)
             results: dict[str, Any] = {**read, "log": counts.report, "count_bytes": counts.nbytes}
             groups: Any = counts.groups()
-            sample, results["qpi"] = _write_weak(run, counts, ids)
+            sample, results["qpi"] = _write_weak(run, counts, ids, built)
         else:
             assert run.graded is not None
             rows = run.graded.read("query_products", ("query", "product_id"), cache)
             graded, report = read_grades(_rows(rows), ids, run.grades, run.split.resolved(), run.max_query_words)
             results = {**read, "judgements": report}
             groups = graded_groups(graded)
-            sample, results["qpi"] = _write_graded(run, graded, ids)
-        results["pairs"] = _write_pairs(run, groups, ids)
+            sample, results["qpi"] = _write_graded(graded, ids, built)
+        results["pairs"] = _write_pairs(run, groups, ids, built)
         if run.events is not None and run.audit.size:
             results["audit"] = asdict(_audit(run, sample, products, ids, cache))
+        card = _card(run, results)
+        take_place(built, run.output_dir, _OWNED)
+    write_whole(run.output_dir / "README.md", card.encode("utf-8"))
     write_run(run.output_dir, config=to_dict(run), results=results, data=_data(run))
-    card = _card(run, results)
-    (run.output_dir / "README.md").write_text(card, encoding="utf-8")
     if run.push_to_hub:
         results["url"] = _push(run, card)
     return results
@@ -83,7 +92,7 @@ def _rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
 
 
 def read_products(run: BuildPairsRun, cache_dir: Path) -> tuple[Dataset, dict[str, int]]:
-    """The catalogue, each product once and with some text; written to products.parquet.
+    """The catalogue, each product once and with some text.
 
     A product without a title is kept when another field says something; one without any text cannot be trained on.
 
@@ -112,14 +121,12 @@ def read_products(run: BuildPairsRun, cache_dir: Path) -> tuple[Dataset, dict[st
         raise ValueError(f"{run.products.name}: no product with an id and a text: map {', '.join(PRODUCT_FIELDS)}")
     if report["products_without_text"]:
         logger.warning("%d products without any text are left out", report["products_without_text"])
-    products = products.select(kept)
-    products.to_parquet(str(run.output_dir / "products.parquet"))
-    return products, {**report, "products": len(kept)}
+    return products.select(kept), {**report, "products": len(kept)}
 
 
-def _write_pairs(run: BuildPairsRun, groups: Iterator[QueryGroup], ids: list[str]) -> dict[str, Any]:
+def _write_pairs(run: BuildPairsRun, groups: Iterator[QueryGroup], ids: list[str], built: Path) -> dict[str, Any]:
     report = PairReport()
-    with PairWriter(run.output_dir / "pairs", PAIRS) as writer:
+    with PairWriter(built / "pairs", PAIRS) as writer:
         for pairs in draw_pairs(groups, len(ids), Ratio.parse(run.ratio), run.seed, report):
             product_ids = [ids[index] for index in pairs.product.tolist()]
             query = [pairs.query] * len(product_ids)
@@ -136,13 +143,13 @@ def _write_pairs(run: BuildPairsRun, groups: Iterator[QueryGroup], ids: list[str
     return found
 
 
-def _write_weak(run: BuildPairsRun, counts: EventCounts, ids: list[str]) -> tuple[Sample, dict[str, Any]]:
+def _write_weak(run: BuildPairsRun, counts: EventCounts, ids: list[str], built: Path) -> tuple[Sample, dict[str, Any]]:
     label = label_weakly(counts, run.weak.relevant, run.weak.irrelevant)
     if run.weak.irrelevant_share is not None:
         label = thin_out(counts, label, run.weak.irrelevant_share, run.seed)
     sample: Sample = []
     tally = {split: {"relevant": 0, "irrelevant": 0} for split in SPLITS}
-    with PairWriter(run.output_dir / "qpi", QPI) as writer:
+    with PairWriter(built / "qpi", QPI) as writer:
         for query, at in counts.ranges():
             keep = np.flatnonzero(label[at] >= 0) + at.start
             if not len(keep):
@@ -161,9 +168,9 @@ def _write_weak(run: BuildPairsRun, counts: EventCounts, ids: list[str]) -> tupl
     return sample, {split: numbers for split, numbers in tally.items() if any(numbers.values())}
 
 
-def _write_graded(run: BuildPairsRun, graded: list[GradedPair], ids: list[str]) -> tuple[Sample, dict[str, Any]]:
+def _write_graded(graded: list[GradedPair], ids: list[str], built: Path) -> tuple[Sample, dict[str, Any]]:
     tally = {split: {"relevant": 0, "irrelevant": 0} for split in SPLITS}
-    with PairWriter(run.output_dir / "qpi", QPI) as writer:
+    with PairWriter(built / "qpi", QPI) as writer:
         for pair in graded:
             zeros: dict[str, list[Any]] = {name: [0] for name in ("shown", "clicks", "purchases")}
             zeros |= {name: [None] for name in CONTEXT}
@@ -193,7 +200,7 @@ def _audit(run: BuildPairsRun, relevant: Sample, products: Dataset, ids: list[st
     sample = [(query, ids[product]) for query, product in relevant]
     if judge is None:
         titles = [product_text(products[product], ("title", "brand", "description"))[:200] for _, product in relevant]
-        write_audit_sample(run.output_dir / "audit_sample.csv", sample, titles)
+        write_audit_sample(cache_dir / STAGED / _SAMPLE, sample, titles, earlier=run.output_dir / _SAMPLE)
         return Audit(len(sample), 0, 0, None, None, None)
     return audit_pairs(sample, judge, run.audit.least)
 

@@ -241,7 +241,9 @@ def csv_judge(path: str | Path) -> Judge:
     return lambda query, product: known.get((normalize_text(query), product))
 
 
-def write_audit_sample(path: str | Path, sample: Sequence[tuple[str, str]], titles: Sequence[str]) -> None:
+def write_audit_sample(
+    path: str | Path, sample: Sequence[tuple[str, str]], titles: Sequence[str], earlier: Path | None = None
+) -> None:
     """Write a sample for a person to judge, with a column `relevant` to fill in.
 
     What a person wrote into an earlier file stays: answers to pairs of this sample with them, others below.
@@ -250,20 +252,24 @@ def write_audit_sample(path: str | Path, sample: Sequence[tuple[str, str]], titl
         path: of the CSV.
         sample: (query, product id).
         titles: of the products.
+        earlier: the earlier file, where that is not `path`.
 
     Raises:
         ValueError: if the earlier file cannot be read, so that answers in it would be lost.
     """
     path = Path(path)
-    answered = _answered(path)
+    answered = _answered(earlier or path)
     rows = []
     for (query, product), title in zip(sample, titles, strict=True):
         old = answered.pop((normalize_text(query), product), None)
         rows.append([query, product, title, old[-1] if old else ""])
     staged = path.with_name(f".{path.name}")
-    with open(staged, "w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([_COLUMNS, *rows, *answered.values()])
-    staged.replace(path)
+    try:
+        with open(staged, "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([_COLUMNS, *rows, *answered.values()])
+        staged.replace(path)
+    finally:
+        staged.unlink(missing_ok=True)  # of a full disk
 
 
 _COLUMNS = ("query", "product_id", "title", "relevant")
