@@ -102,3 +102,19 @@ def test_a_tokenizer_that_lost_its_mask_is_refused(tmp_path, checkpoint):
     chosen = continued(tmp_path / "out", checkpoint, tokenizer__path=tmp_path / "tokenizer")
     with pytest.raises(ValueError, match="has no mask token"):
         load_tokenizer(chosen, tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+def test_a_damaged_tokenizer_in_the_cache_is_made_again(tmp_path, caplog, damage):
+    """The one in the cache is nobody's choice, so "set tokenizer.path" would be no way out."""
+    chosen = settings(tmp_path / "out", base={**TINY_RUN, "phases": PHASES})
+    made = load_tokenizer(chosen, tmp_path)
+    (path,) = tmp_path.glob("tokenizer-*/tokenizer.json")
+    data = path.read_bytes()
+    path.write_bytes({"cut": data[: len(data) // 2], "flipped": b"\x00" + data[1:], "gone": b""}[damage])
+    if damage == "gone":
+        path.unlink()
+    again = load_tokenizer(chosen, tmp_path)
+    assert again.get_vocab() == made.get_vocab()
+    assert path.read_bytes() == data
+    assert "the tokenizer is made again" in caplog.text

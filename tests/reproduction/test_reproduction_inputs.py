@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 from reproduction_cases import paper
+from transformers import PreTrainedTokenizerBase
 
 from rexbert_hf.phrases import PhrasePool
+from rexbert_hf.pretraining.encoder import load_tokenizer
 from rexbert_hf.reproduction.budgets import stage_recipe
-from rexbert_hf.reproduction.inputs import SHARED_GUIDES, mine_pool, stage_guides, with_data
+from rexbert_hf.reproduction.inputs import SHARED_GUIDES, mine_pool, prepare_shared, stage_guides, with_data
 from rexbert_hf.reproduction.settings import LexiconSettings, PhraseSettings
 from rexbert_hf.settings import SettingsError
 
@@ -75,3 +77,34 @@ def test_without_the_data_nothing_is_read_from_it(tmp_path):
 def test_phrases_of_an_unknown_source_are_one_line():
     with pytest.raises(SettingsError, match="'shpo', which does not exist; did you mean 'shop'"):
         paper(phrases={"sources": ["shpo"]})
+
+
+def test_a_kill_while_the_shared_tokenizer_is_saved_is_started_again(tmp_path, monkeypatch):
+    """The tokenizer is there whole or not at all, and half a file of an earlier version is made again."""
+
+    class Killed(BaseException):
+        pass
+
+    settings = paper(tmp_path)
+    save = PreTrainedTokenizerBase.save_pretrained
+
+    def killed(tokenizer, folder, **options):
+        save(tokenizer, folder, **options)
+        path = Path(folder) / "tokenizer.json"
+        path.write_bytes(path.read_bytes()[:1000])
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        load = load_tokenizer(settings.base, tmp_path / "cache")  # this one is in the cache, whole
+        patched.setattr(PreTrainedTokenizerBase, "save_pretrained", killed)
+        with pytest.raises(Killed):
+            prepare_shared(settings)
+    assert not (tmp_path / "tokenizer").exists()
+    prepare_shared(settings)
+    path = tmp_path / "tokenizer" / "tokenizer.json"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1000])
+    shared = prepare_shared(settings)
+    assert path.read_bytes() == whole
+    assert load_tokenizer(shared, tmp_path / "cache").get_vocab() == load.get_vocab()
+    assert not list(tmp_path.glob(".*"))

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -96,17 +97,37 @@ def _trained(settings: PretrainSettings, cache_dir: Path) -> PreTrainedTokenizer
         parts.append(chosen.temperature)
     identity = json.dumps(parts)
     folder = cache_dir / f"tokenizer-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-    if not (folder / "tokenizer.json").exists():
-        logger.info("training a tokenizer of %d tokens on the sources", chosen.vocab_size)
-        with room("no room for the tokenizer and its text", cache_dir), working_folder(cache_dir) as work:
-            tokenizer = train_tokenizer(_texts(settings, work), chosen.vocab_size)
-            tokenizer.save_pretrained(work / "tokenizer")
-            try:
-                (work / "tokenizer").rename(folder)
-            except OSError:  # another run was faster with the same one
-                if not (folder / "tokenizer.json").exists():
-                    raise
+    if (found := made_before(folder)) is not None:
+        return found
+    logger.info("training a tokenizer of %d tokens on the sources", chosen.vocab_size)
+    with room("no room for the tokenizer and its text", cache_dir), working_folder(cache_dir) as work:
+        tokenizer = train_tokenizer(_texts(settings, work), chosen.vocab_size)
+        tokenizer.save_pretrained(work / "tokenizer")
+        try:
+            (work / "tokenizer").rename(folder)
+        except OSError:  # another run was faster with the same one
+            if not (folder / "tokenizer.json").exists():
+                raise
     return _load(str(folder), None)
+
+
+def made_before(folder: Path) -> PreTrainedTokenizerBase | None:
+    """The tokenizer that an earlier run made; None if there is none, or none that can be loaded: that one is removed.
+
+    Args:
+        folder: that this package writes and may remove.
+    """
+    if not folder.exists():
+        return None
+    try:
+        if (folder / "tokenizer.json").exists():
+            return _load(str(folder), None)
+        reason = "no tokenizer.json"
+    except ValueError as error:
+        reason = _first_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+    logger.warning("%s cannot be read (%s): the tokenizer is made again", folder, reason)
+    shutil.rmtree(folder)
+    return None
 
 
 def _texts(settings: PretrainSettings, work_dir: Path) -> Iterator[str]:

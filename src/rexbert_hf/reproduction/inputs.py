@@ -15,13 +15,14 @@ from rexbert_hf.hub.run_file import write_whole
 from rexbert_hf.phrases import LexiconGuide, PhrasePool
 from rexbert_hf.pretraining import PretrainSettings
 from rexbert_hf.pretraining.corpora import prepare
-from rexbert_hf.pretraining.encoder import load_tokenizer
+from rexbert_hf.pretraining.encoder import load_tokenizer, made_before
 from rexbert_hf.pretraining.sources import read_source, working_folder
 from rexbert_hf.reproduction.downstream import kind_of, without_data
 from rexbert_hf.reproduction.overrides import with_overrides
 from rexbert_hf.reproduction.settings import LexiconSettings, PhraseSettings, ReproductionSettings
 from rexbert_hf.reproduction.stages import Stage
 from rexbert_hf.settings import from_dict
+from rexbert_hf.training.checkpoint import replace
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +63,9 @@ def prepare_shared(settings: ReproductionSettings) -> PretrainSettings:
         guides["phrases"] = mine_pool(settings, settings.phrases)
     base = dataclasses.replace(base, guides=dataclasses.replace(base.guides, **guides))
     folder = settings.output_dir / "tokenizer"
-    if not (folder / "tokenizer.json").exists():
-        load_tokenizer(base, cache).save_pretrained(folder)
+    if made_before(folder) is None:
+        made = load_tokenizer(base, cache)
+        replace(folder, made.save_pretrained)
     base = dataclasses.replace(base, tokenizer=dataclasses.replace(base.tokenizer, path=str(folder)))
     prepare(base, load_tokenizer(base, cache), cache)
     return base
