@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rexbert_hf.data.languages import UNKNOWN
 from rexbert_hf.data.store import TokenisedDataset
-from rexbert_hf.hub import loss_plot, push_run, read_run, write_card, write_run
+from rexbert_hf.hub import loss_plot, push_run, write_card, write_run
+from rexbert_hf.hub.finished import run_of_finished, weights_are_whole
 from rexbert_hf.hub.redaction import redact
 from rexbert_hf.hub.run_file import plain
 from rexbert_hf.models.matryoshka_rexbert import Grid
@@ -46,30 +46,14 @@ def finished_results(settings: PretrainSettings, trainer: CurriculumTrainer) -> 
     needed = [output / name for name in ("run.json", "README.md", "config.json", "tokenizer_config.json")]
     done = 0
     run: dict[str, Any] = {}
-    if all(path.exists() for path in needed) and _weights_are_whole(output):
-        try:
-            run = read_run(output)
-        except ValueError as error:
-            logger.warning("%s: its results are measured again", error)
+    if all(path.exists() for path in needed) and weights_are_whole(output):
+        run = run_of_finished(output) or {}
         config = redact(plain(to_dict(settings)))
         same = {**(run.get("config") or {}), **{name: config[name] for name in _NO_RESULT}} == config
         found = trainer.find_checkpoint(None) if same else None
         done = int(found is not None and trainer.is_finished(found))
     everywhere = int(trainer.sum_over_ranks([float(done)])[0]) == trainer.args.world_size
     return run["results"] if everywhere else None
-
-
-def _weights_are_whole(folder: Path) -> bool:
-    """Whether the weights of a finished folder are there and as long as their headers say."""
-    files = [*folder.glob("model*.safetensors"), *folder.glob("modernbert/model*.safetensors")]
-    try:
-        for file in files:
-            with safe_open(file, framework="numpy"):
-                pass
-    except Exception as error:  # safetensors has an exception of its own
-        logger.warning("%s cannot be read (%s): the result is written again", file, error)
-        return False
-    return bool(files)
 
 
 def measure(

@@ -181,12 +181,12 @@ def distil_search(settings: DistilSettings) -> dict[str, Any]:
     _find_student(settings)
     contents = made_of(data, settings.student, teacher=settings.teacher)
     results = finished_results(output, settings, contents)
+    cache = Path(settings.cache_dir) if settings.cache_dir else output / "cache"
     if results is None:
         folder = find_base(settings.teacher)
         if not (folder / "modules.json").exists():
             raise FileNotFoundError(f"{settings.teacher}: no sentence-transformers model (modules.json); fine-tune one")
         queries, products = distil_texts(settings, data)
-        cache = Path(settings.cache_dir) if settings.cache_dir else output / "cache"
         scores = teacher_scores(
             lambda: _teacher(settings, folder), contents["teacher"], queries, products, cache, settings.block_size
         )
@@ -199,8 +199,8 @@ def distil_search(settings: DistilSettings) -> dict[str, Any]:
         results["seconds" if whole else "seconds_of_this_start"] = round(time.perf_counter() - start, 1)
         results["made_of"] = contents
         finish(output, settings, model, data, results)
-        if settings.cache_dir is None:
-            shutil.rmtree(cache, ignore_errors=True)
+    if settings.cache_dir is None:  # also of a run that was killed when all but this was done
+        shutil.rmtree(cache, ignore_errors=True)
     if settings.push_to_hub:
         results["url"] = push_run(output, settings.push_to_hub, private=settings.private)
     return results

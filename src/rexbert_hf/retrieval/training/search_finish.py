@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
-from rexbert_hf.hub import read_run, write_card, write_run
+from rexbert_hf.hub import write_card, write_run
+from rexbert_hf.hub.finished import run_of_finished, weights_are_whole
 from rexbert_hf.hub.redaction import redact
 from rexbert_hf.hub.run_file import plain
 from rexbert_hf.models import RexBertModel, to_modernbert
@@ -67,6 +69,9 @@ def description(settings: Any, parts: Sequence[str], contents: Mapping[str, str]
 def finished_results(output: Path, settings: Any, contents: Mapping[str, str]) -> dict[str, Any] | None:
     """The results of a run that a folder holds finished, with these settings and contents; else None.
 
+    One whose weights or `run.json` were damaged is not finished: its end is done again. Of a finished one, what only
+    the training needs is removed, which a kill at the very end may have left.
+
     Args:
         output: the folder.
         settings: of the recipe.
@@ -74,14 +79,18 @@ def finished_results(output: Path, settings: Any, contents: Mapping[str, str]) -
     """
     if not all((output / name).exists() for name in ("run.json", "modules.json", "README.md")):
         return None
-    run = read_run(output)
+    run = run_of_finished(output) if weights_are_whole(output) else None
+    if run is None:
+        return None
     was, now = (
         {name: value for name, value in flatten(config).items() if name not in INDIFFERENT}
-        for config in (run.get("config") or {}, redact(plain(to_dict(settings))))
+        for config in (run["config"], redact(plain(to_dict(settings))))
     )
     same = was == now and run["results"].get("made_of") == contents
     if same:
         logger.info("%s holds this run, finished: nothing to train", output)
+        if os.environ.get("RANK", "0") == "0":
+            remove_working_files(output)
     return run["results"] if same else None
 
 
@@ -105,8 +114,17 @@ def finish(output: Path, settings: Any, model: SentenceTransformer, data: Search
     resumed, card = results["resumed_from_step"], settings.card_fields()
     write_run(output, config=to_dict(settings), results=results, resumed_from_step=resumed, data=[source], card=card)
     write_card(output)
+    remove_working_files(output)
+
+
+def remove_working_files(output: Path) -> None:
+    """Remove what only the training of a run needs: mined negatives, the copy of the best model.
+
+    Args:
+        output: the folder of a finished run, with its card.
+    """
     for path in output.glob(NEGATIVES.format("*")):
-        path.unlink()
+        path.unlink(missing_ok=True)
     shutil.rmtree(output / BEST, ignore_errors=True)
     if (output / "eval").is_dir() and not any((output / "eval").iterdir()):
         (output / "eval").rmdir()

@@ -310,19 +310,32 @@ class SearchTrainer(StepTrainer, SentenceTransformerTrainer):
     def load_best(self) -> None:
         """Take the weights with the best validation figure, where there was any validation.
 
+        Of a run that was finished, and whose model was damaged since, they may still be in the checkpoint of that step.
+
         Raises:
             ValueError: if they are gone, as they are once a run is finished, and those at hand are others.
         """
         self.accelerator.wait_for_everyone()  # the first process writes them
         history = self.history()
+        best = max(history, key=lambda entry: entry[1])[0] if history else self.state.global_step
         if (self.output_dir / BEST).is_dir() and history:
             self._load_from_checkpoint(str(self.output_dir / BEST))
-        elif history and (best := max(history, key=lambda entry: entry[1])[0]) != self.state.global_step:
+        elif best != self.state.global_step and _is_complete(kept := self.output_dir / f"checkpoint-{best}"):
+            self._load_from_checkpoint(str(kept))
+        elif best != self.state.global_step:
             raise ValueError(
                 f"{self.output_dir / BEST} is not there, with the weights of step {best}, the best by validation: "
                 "train again in another output_dir, or delete this one (its model stays as it is)"
             )
         self.accelerator.wait_for_everyone()  # and it removes them when it finishes the run
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    try:
+        ckpt.verify(checkpoint)
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 class _Finite(TrainerCallback):
