@@ -12,7 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rexbert_hf.catalog import load_sample
-from rexbert_hf.pretraining.tokenizer_run import Atoms, TextSource, TokenizerRun, find_atoms
+from rexbert_hf.pretraining import tokenizer_run
+from rexbert_hf.pretraining.tokenizer_run import Atoms, TextSource, TokenizerRun, find_atoms, make_tokenizer
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train_tokenizer.py"
 
@@ -162,3 +163,35 @@ def test_atoms_come_from_a_catalogue_with_a_brand_and_a_category(tmp_path, path)
     (tmp_path / "shop.csv").write_text("product_id,brand\n1,Acme\n")
     with pytest.raises(ValueError, match=r"shop\.csv: no column 'category_path'"):
         find_atoms(run, ["Acme"])
+
+
+def test_a_finished_tokenizer_stays_whole_until_the_new_one_is(tmp_path, monkeypatch):
+    """Killed at any file, it leaves the old tokenizer with its figures, or no run.json."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*args, **options):
+        raise Killed
+
+    def make(size):
+        texts = [TextSource(sample="shop_text", limit=800)]
+        return make_tokenizer(TokenizerRun(texts, output_dir=tmp_path, vocab_size=size))
+
+    def files():
+        return {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file() and path.name[0] != "."}
+
+    make(512)
+    before = files()
+    for place in ("take_place", "write_run"):
+        with monkeypatch.context() as patch:
+            patch.setattr(tokenizer_run, place, killed)
+            with pytest.raises(Killed):
+                make(768)
+        if place == "take_place":
+            assert files() == before
+    assert files().keys() == before.keys() - {"run.json"}
+    assert len(AutoTokenizer.from_pretrained(tmp_path)) == 768
+    make(768)
+    assert files().keys() == before.keys()
+    assert [path.name for path in tmp_path.iterdir() if path.name[0] == "."] == []

@@ -18,6 +18,8 @@ from rexbert_hf.catalog import PRODUCT, load_sample, read_records, split_of
 from rexbert_hf.data.languages import UNKNOWN, balanced_texts, fertility
 from rexbert_hf.data.vocabulary import bytes_per_token, surface_counts, train_tokenizer, with_placeholders
 from rexbert_hf.hub import write_run
+from rexbert_hf.hub.left_over import temporary_folder
+from rexbert_hf.hub.take_place import take_place
 from rexbert_hf.phrases import LexiconGuide, RegexGuide
 from rexbert_hf.pretraining.encoder import open_tokenizer
 from rexbert_hf.pretraining.languages import split_languages
@@ -28,6 +30,9 @@ from rexbert_hf.settings.ranges import check_least
 
 Texts = dict[str, list[str]]
 """Texts by language."""
+
+STAGING = ".tokenizer-"
+"""Beginning of the name of the folder that a tokenizer is written in."""
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +151,7 @@ class TokenizerRun:
         check_least(self, temperature=0, min_frequency=0, model_max_length=8, held_out_documents=1)
 
 
-@sole_run()
+@sole_run(f"{STAGING}*")
 def make_tokenizer(run: TokenizerRun) -> dict[str, Any]:
     """Train a tokenizer, or take one, save it, and measure it beside a plain one of the same size.
 
@@ -178,7 +183,6 @@ def make_tokenizer(run: TokenizerRun) -> dict[str, Any]:
         )  # fmt: skip
         if brands or types or run.class_tokens or run.split_digits:
             plain = train_tokenizer(_mixed(train, run.temperature), run.vocab_size, **options)
-    tokenizer.save_pretrained(run.output_dir)
     measured = {code: texts[: run.held_out_documents] for code, texts in held_out.items()}
     everything = [*chain(*measured.values())]
     results = {
@@ -195,6 +199,10 @@ def make_tokenizer(run: TokenizerRun) -> dict[str, Any]:
         },
         "seconds": time.perf_counter() - started,
     }
+    run.output_dir.mkdir(parents=True, exist_ok=True)
+    with temporary_folder(run.output_dir, STAGING) as staged:
+        tokenizer.save_pretrained(staged)
+        take_place(Path(staged), run.output_dir)
     write_run(run.output_dir, config=to_dict(run), results=results)
     return results
 
