@@ -249,6 +249,7 @@ def backwards(monkeypatch):
         assert precisions == ("int8",)
         Path(folder).mkdir(exist_ok=True)
         (Path(folder) / "model_int8.onnx").write_bytes(b"x" * (1000 + len(exported)))
+        (Path(folder) / "encoder.json").write_text('{"graphs": {"int8": "model_int8.onnx"}}')
 
     class Backwards:
         def __init__(self, folder, precision, threads):

@@ -18,7 +18,10 @@ from typing import Any
 import numpy as np
 
 ENCODER_FILE = "encoder.json"
+TOKENIZER_FILE = "tokenizer.json"
 PRECISIONS = ("int8", "fp32")
+_TRIALS = 20
+"""Times that a folder is read again whose export is replaced meanwhile."""
 _LEAST = {"dim": 1, "max_length": 1, "pad_id": 0}
 _ROLES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
@@ -47,10 +50,23 @@ class OnnxEncoder:
             import onnxruntime
         except ImportError:
             raise ImportError("OnnxEncoder needs onnxruntime: pip install rexbert-hf[onnx]") from None
-        from tokenizers import Tokenizer
 
         self.folder = Path(folder)
-        facts = read_export(self.folder)
+        for trials_left in reversed(range(_TRIALS)):
+            facts = read_export(self.folder)
+            try:
+                self._open(onnxruntime, facts, precision, threads)
+            except (ValueError, FileNotFoundError):
+                if not trials_left or read_export(self.folder) == facts:
+                    raise
+                continue
+            if not trials_left or read_export(self.folder) == facts:  # else a new export came while this was read
+                return
+
+    def _open(self, onnxruntime: Any, facts: dict[str, Any], precision: str | None, threads: int) -> None:
+        """Load what `encoder.json` says."""
+        from tokenizers import Tokenizer
+
         self.precision = precision or next(name for name in PRECISIONS if name in facts["graphs"])
         if self.precision not in facts["graphs"]:
             raise FileNotFoundError(
@@ -61,7 +77,8 @@ class OnnxEncoder:
         self.prompts: dict[str, str] = dict(facts["prompts"])
         self.default_prompt = str(facts.get("default_prompt") or "")
         self.role: str | None = facts.get("role")  # exports of earlier versions do not say it
-        graph, words = self.folder / facts["graphs"][self.precision], self.folder / "tokenizer.json"
+        graph = self.folder / facts["graphs"][self.precision]
+        words = self.folder / facts.get("tokenizer", TOKENIZER_FILE)
         for path in (graph, words):
             wanted = facts.get("crc32", {}).get(path.name)  # exports of earlier versions say nothing
             if wanted is not None and path.is_file() and file_checksum(path) != wanted:
@@ -232,9 +249,9 @@ def _wrong_in(facts: dict[str, Any]) -> str:
     graphs = facts["graphs"]
     if not isinstance(graphs, dict) or not any(isinstance(graphs.get(name), str) for name in PRECISIONS):
         return f"graphs names none in {' or '.join(PRECISIONS)}"
-    for name in graphs.values():
+    for key, name in [*(("graphs", name) for name in graphs.values()), ("tokenizer", facts.get("tokenizer", "x"))]:
         if not isinstance(name, str) or name in ("", "..") or "\0" in name or Path(name).name != name:
-            return f"graphs names {name!r:.60}, which is no file of the folder"
+            return f"{key} names {name!r:.60}, which is no file of the folder"
     for name, least in _LEAST.items():
         if type(facts[name]) is not int or not least <= facts[name] < 1 << 31:  # True is an int too
             return f"{name} is {facts[name]!r:.40}, a whole number from {least} on is due"

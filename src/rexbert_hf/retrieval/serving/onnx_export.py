@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from transformers import ModernBertModel
 
+from rexbert_hf.hub.run_file import write_whole
 from rexbert_hf.models.modernbert import STOCK_CLASS, to_modernbert
 from rexbert_hf.retrieval.serving.onnx_encoder import ENCODER_FILE, OnnxEncoder, file_checksum
 from rexbert_hf.retrieval.serving.onnx_graph import ExportedGraph, FusedModernBert
@@ -301,5 +302,5 @@ def _write_rest(facts: dict[str, Any], transformer: Any, place: Path, precisions
     graphs = {precision: GRAPHS[precision] for precision in precisions}
     sums = {file: file_checksum(place / file) for file in (*graphs.values(), "tokenizer.json")}
     text = json.dumps({**facts, "graphs": graphs, "crc32": sums}, indent=1)
-    (place / ENCODER_FILE).write_text(text + "\n", encoding="utf-8")
+    write_whole(place / ENCODER_FILE, (text + "\n").encode())
     shutil.copyfile(Path(__file__).with_name(CODE_FILE), place / CODE_FILE)

@@ -5,8 +5,6 @@ Quality is measured as it is served: products encoded by torch, as an index hold
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -21,7 +19,8 @@ from rexbert_hf.hub.readme import BEGIN, END
 from rexbert_hf.retrieval.serving.exact import exact_search
 from rexbert_hf.retrieval.serving.latency import measure_latency
 from rexbert_hf.retrieval.serving.onnx_encoder import PRECISIONS, OnnxEncoder, read_export
-from rexbert_hf.retrieval.serving.onnx_export import GRAPHS, export_onnx
+from rexbert_hf.retrieval.serving.onnx_export import GRAPHS
+from rexbert_hf.retrieval.serving.onnx_publish import STAGING, export_in_place
 from rexbert_hf.retrieval.serving.query_model import encode, load_model, normalised
 from rexbert_hf.retrieval.serving.vector_store import VectorStore
 from rexbert_hf.retrieval.training.evaluator import DEPTH, gain_name, part_of, search_metrics, validation_queries
@@ -90,7 +89,7 @@ class ExportOnnxRun:
         check_least(self, max_queries=1, max_products=1)
 
 
-@sole_run(".export-*")
+@sole_run(f"{STAGING}*")
 def run_export_onnx(run: ExportOnnxRun) -> dict[str, Any]:
     """Export, check, measure, push as the settings say; what was measured.
 
@@ -102,12 +101,7 @@ def run_export_onnx(run: ExportOnnxRun) -> dict[str, Any]:
     model: Any = _untrained(data) if run.model is None else load_model(run.model)
     numbers = validation_queries(data, run.max_queries, TEST)
     queries = [data.queries[i] for i in numbers] or data.queries[: run.max_queries]
-    with tempfile.TemporaryDirectory(dir=run.output_dir, prefix=".export-") as folder:
-        found = export_onnx(model, folder, tuple(run.precisions), run.role, queries, run.model, run.fused)
-        for stale in set(GRAPHS) - set(run.precisions):  # of an earlier export, of whatever model
-            (run.output_dir / GRAPHS[stale]).unlink(missing_ok=True)
-        for path in sorted(Path(folder).iterdir()):
-            shutil.move(path, run.output_dir / path.name)
+    found = export_in_place(model, run.output_dir, tuple(run.precisions), run.role, queries, run.model, run.fused)
     encoders = {precision: OnnxEncoder(run.output_dir, precision) for precision in run.precisions}
     results: dict[str, Any] = {
         "queries": len(queries),

@@ -17,6 +17,7 @@ from huggingface_hub.utils import validate_repo_id
 from sentence_transformers import SentenceTransformer
 
 from rexbert_hf.hub import push_run, write_card, write_run
+from rexbert_hf.hub.run_file import RUN_FILE
 from rexbert_hf.retrieval.serving.query_model import load_model
 from rexbert_hf.retrieval.training.evaluator import gain_name, validation_queries
 from rexbert_hf.retrieval.training.finetune import finetune_search
@@ -175,11 +176,12 @@ def _save(
     """Write the chosen model, and its graph where one was measured; measure it on the test queries."""
     cell: Cell = (chosen.layers, chosen.dim)
     cut = cut_biencoder(model, *cell)
+    (run.output_dir / RUN_FILE).unlink(missing_ok=True)  # of an earlier choice, which a kill must not leave beside this
     save_biencoder(cut, run.output_dir)
     if run.runtime != "torch":
-        from rexbert_hf.retrieval.serving.onnx_export import export_onnx
+        from rexbert_hf.retrieval.serving.onnx_publish import export_in_place
 
-        export_onnx(cut, run.output_dir / "onnx", (run.runtime,), fused=run.fused)
+        export_in_place(cut, run.output_dir / "onnx", (run.runtime,), fused=run.fused)
     results["num_parameters"] = sum(parameter.numel() for parameter in cut.parameters())
     if len(data.of(TEST)):
         results["test"], results["test_runtime"] = _tested(run, model, cell, data), run.runtime
