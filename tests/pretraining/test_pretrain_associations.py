@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -277,3 +278,46 @@ def test_the_recipe_trains_from_a_checkpoint_and_resumes(tmp_path, kind):
     changed = {**base, "phases.neighbors.neighbors.negatives": "degree"}
     with pytest.raises(ValueError, match=r"phases\.1\.neighbors.negatives: uniform -> degree"):
         run(again, "ebert", changed)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def flipped(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 4
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [cut, flipped, Path.unlink])
+def test_damaged_products_beside_the_tokens_are_made_again(tmp_path, caplog, damage):
+    source = catalogue(tmp_path)
+    stores(tmp_path, source)
+    (path,) = (tmp_path / "cache").glob("shop-*/products.parquet")
+    whole = path.read_bytes()
+    damage(path)
+    stores(tmp_path, source)
+    assert "preparing the source again" in caplog.text
+    assert str(path) in caplog.text
+    assert path.read_bytes() == whole
+    assert not list(path.parent.glob(".products*"))
+
+
+def test_damaged_products_of_an_earlier_version_are_named_with_the_way_out(tmp_path):
+    source = catalogue(tmp_path)
+    stores(tmp_path, source)
+    (path,) = (tmp_path / "cache").glob("shop-*/products.parquet")
+    manifest = path.with_name("prepared.json")
+    report = json.loads(manifest.read_text())
+    assert report.pop("product_rows")["bytes"] == path.stat().st_size
+    manifest.write_text(json.dumps(report))
+    cut(path)
+    found, _ = stores(tmp_path, source)
+    (tmp_path / "pairs.csv").write_text("product_a,product_b\np0,p2\n")
+    chosen = AssociationSettings(path=str(tmp_path / "pairs.csv"))
+    with pytest.raises(
+        ValueError, match=r"products\.parquet is damaged .*: remove the folder .*prepared again"
+    ) as error:
+        load_associations(chosen, found)
+    assert "\n" not in str(error.value)

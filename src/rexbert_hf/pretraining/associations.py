@@ -25,7 +25,7 @@ from rexbert_hf.catalog import load_sample, read_records, text_digests
 from rexbert_hf.catalog.columns import as_text
 from rexbert_hf.data import TokenisedDataset
 from rexbert_hf.data.encode import TextEncoder
-from rexbert_hf.hub.left_over import remove_left, staged_name
+from rexbert_hf.hub.run_file import checksum, write_whole
 from rexbert_hf.objectives import AssociationGraph, ContentGraph
 from rexbert_hf.pretraining.association_settings import FORMS, AssociationSettings
 from rexbert_hf.pretraining.sources import PRODUCT_ID
@@ -33,13 +33,12 @@ from rexbert_hf.pretraining.sources import PRODUCT_ID
 logger = logging.getLogger(__name__)
 
 _FILE = "products.parquet"
-_STAGED = f".{_FILE}-"
 _ROWS = 10_000
 
 
 def save_product_rows(
     documents: Dataset, trained: Dataset, store: TokenisedDataset, tokenizer: PreTrainedTokenizerBase, folder: Path
-) -> int:
+) -> dict[str, int]:
     """Write which document of the store is the content of which product; runs may share the folder.
 
     Args:
@@ -50,7 +49,10 @@ def save_product_rows(
         folder: of the prepared source.
 
     Returns:
-        Products with a document.
+        What tells the file's content, for the report of the source (see `check_product_rows`).
+
+    Raises:
+        OSError: if it cannot be written.
     """
     keys = _keys(trained)
     order = np.argsort(keys)
@@ -64,14 +66,29 @@ def save_product_rows(
     rows = np.where(keys[order[at]] == wanted, row_of[order[at]], -1)
     ids = pa.array([as_text(value) or None for value in documents[PRODUCT_ID]], pa.string())
     table = pa.table({PRODUCT_ID: ids, "row": pa.array(rows)}).filter(pa.array(rows >= 0)).drop_null()
-    remove_left(folder, _STAGED)
-    staged = folder / staged_name(_STAGED)
-    try:
-        pq.write_table(table, staged)
-        staged.replace(folder / _FILE)
-    finally:
-        staged.unlink(missing_ok=True)
-    return len(table)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    write_whole(folder / _FILE, sink.getvalue().to_pybytes())
+    return _facts(folder)
+
+
+def check_product_rows(folder: Path, facts: Mapping[str, int] | None) -> None:
+    """Whether the products of a prepared source are as they were written.
+
+    Args:
+        folder: of the source.
+        facts: what `save_product_rows` returned; None for a source without products, or one of an earlier version.
+
+    Raises:
+        ValueError: if they are not.
+        OSError: if they are not there.
+    """
+    if facts is not None and _facts(folder) != facts:
+        raise ValueError(f"{folder / _FILE} is damaged: its contents changed")
+
+
+def _facts(folder: Path) -> dict[str, int]:
+    return {"bytes": (folder / _FILE).stat().st_size, "crc32": checksum(folder / _FILE)}
 
 
 def _texts(documents: Dataset) -> Iterator[list[str]]:
@@ -151,7 +168,13 @@ def _places(store: TokenisedDataset) -> dict[str, int] | None:
     path = store.path.parent / _FILE if store.path is not None else None
     if path is None or not path.exists():
         return None
-    table = pq.read_table(path)
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:  # of a cache of an earlier version, whose report says nothing of it
+        reason = next(iter(str(error).splitlines()), "")
+        raise ValueError(
+            f"{path} is damaged ({reason}): remove the folder {path.parent}, and its source is prepared again"
+        ) from error
     return dict(zip(table[PRODUCT_ID].to_pylist(), table["row"].to_pylist(), strict=True))
 
 

@@ -29,7 +29,7 @@ from rexbert_hf.data.encode_pairs import PairEncoder
 from rexbert_hf.data.tokenise import NoTextLeftError, tokenise
 from rexbert_hf.hub.run_file import write_whole
 from rexbert_hf.phrases import Guide
-from rexbert_hf.pretraining.associations import save_product_rows
+from rexbert_hf.pretraining.associations import check_product_rows, save_product_rows
 from rexbert_hf.pretraining.baselines import batches_of
 from rexbert_hf.pretraining.curated import with_held_out
 from rexbert_hf.pretraining.guides import make_guides
@@ -40,6 +40,8 @@ from rexbert_hf.pretraining.sources import PRODUCT_ID, pinned, read_source, room
 
 logger = logging.getLogger(__name__)
 
+PRODUCT_ROWS = "product_rows"
+"""Key of a report: what tells the file of a source's products."""
 _PART = "part.json"
 """Report of one language, in its folder."""
 _HELD_OUT_RULE = "no near copy of a training document"
@@ -124,6 +126,7 @@ def _prepared(name: str, folder: Path) -> dict[str, Corpus]:
 
 def _opened(folder: Path, report: dict[str, Any]) -> Corpus:
     """The stores of one corpus, which know their language and source."""
+    check_product_rows(folder, report.get(PRODUCT_ROWS))
     found = {part: TokenisedDataset.load(folder / place) for part, place in report["stores"].items()}
     for store in found.values():
         store.metadata |= {key: report[key] for key in ("language", "source") if key in report}
@@ -161,10 +164,11 @@ def _prepare(
                 held_out,
                 copies,
             )
+        products = {}
         if PRODUCT_ID in dataset.column_names and source.pairs is None:
-            save_product_rows(dataset, parts["train"], stores["train"], tokenizer, folder)
+            products = {PRODUCT_ROWS: save_product_rows(dataset, parts["train"], stores["train"], tokenizer, folder)}
         report = _report(name, stores, bool(guides) or source.pairs is not None)
-        return report | {"repeated_documents": repeated, "held_out_near_copies": copies, **revision}
+        return report | {"repeated_documents": repeated, "held_out_near_copies": copies, **revision, **products}
 
     with room(f"source '{name}': no room for its tokens", folder.parent), working_folder(folder) as work:
         documents = read_source(source, data_dir, reading, work)

@@ -19,7 +19,7 @@ from rexbert_hf.hub.run_file import plain
 from rexbert_hf.models.matryoshka_rexbert import Grid
 from rexbert_hf.models.modeling_rexbert import RexBertForMaskedLM, RexBertPreTrainedModel
 from rexbert_hf.pretraining.baselines import count_baselines
-from rexbert_hf.pretraining.corpora import Corpus
+from rexbert_hf.pretraining.corpora import PRODUCT_ROWS, Corpus
 from rexbert_hf.pretraining.settings import PretrainSettings
 from rexbert_hf.settings import to_dict
 from rexbert_hf.training import CurriculumTrainer, Plan
@@ -235,7 +235,8 @@ def finish(
             " weights: make room, then start again"
         ) from error
     phases = [{"name": phase["name"], "steps": phase["steps"]} for phase in results["phases"]]
-    data = [{key: value for key, value in corpus.report.items() if key != "stores"} for corpus in corpora.values()]
+    inner = ("stores", PRODUCT_ROWS)  # of the cache, which nobody else has
+    data = [{key: value for key, value in corpus.report.items() if key not in inner} for corpus in corpora.values()]
     try:
         loss_plot(_history(trainer), output / "loss.png", phases)
         write_run(
