@@ -16,7 +16,10 @@ from disks import file_limit, run, small_disk
 from kill_jobs import JOBS, places_of
 from killing import files_of, whole_run
 
+from rexbert_hf.corpus import Document, Vertical
+from rexbert_hf.corpus.audit_sheet import write_sheet
 from rexbert_hf.phrases import PhrasePool
+from rexbert_hf.retrieval.pairs.weak import write_audit_sample
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.index_recipe import BuildIndexRun, ProductSource, run_build_index
 
@@ -57,6 +60,28 @@ def test_a_pool_on_a_full_disk_leaves_the_one_that_is_there(tmp_path):
     large.save(tmp_path)
     assert len(PhrasePool.load(tmp_path)) == 20_000
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["train-00000-of-00001.parquet"]
+
+
+def sheet(path):
+    documents = [Document(str(number), "a recipe for soup " * 20) for number in range(50)]
+    write_sheet(
+        path, documents, Vertical("food", "Recipes.", {"recipe": "how to", "other": "rest"}, ["recipe"], "other")
+    )
+
+
+def sample(path):
+    write_audit_sample(path, [(f"query {number}", "p") for number in range(500)], ["title"] * 500)
+
+
+@pytest.mark.parametrize("write", [sheet, sample])
+def test_what_a_person_fills_in_leaves_no_half_on_a_full_disk(write, tmp_path):
+    path = tmp_path / "sheet.csv"
+    with file_limit(2_000), pytest.raises(OSError):  # noqa: PT011
+        write(path)
+    assert {found.name for found in tmp_path.iterdir()} <= {"sheet.txt"}
+    write(path)
+    assert {found.name for found in tmp_path.iterdir()} <= {"sheet.txt", "sheet.csv"}
+    assert path.stat().st_size > 2_000
 
 
 @pytest.mark.skipif(not ALL, reason="make faults")

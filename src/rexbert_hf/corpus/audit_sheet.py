@@ -6,9 +6,11 @@ One decision worth knowing: identifiers stand behind `id:`, because spreadsheets
 from __future__ import annotations
 
 import csv
-import os
+import io
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
+
+from rexbert_hf.hub.run_file import write_whole
 
 from .documents import Document
 from .offline_labellers import ReadyLabels, ReadySettings
@@ -32,14 +34,13 @@ def write_sheet(path: Path, documents: Sequence[Document], vertical: Vertical) -
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [f"Labels for {vertical.name}: {vertical.description}", ""]
     lines += [f"{label}: {description}" for label, description in vertical.labels.items()]
-    path.with_suffix(".txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
-    with staged.open("w", encoding="utf-8-sig", newline="") as file:  # spreadsheets take the mark for UTF-8
-        writer = csv.writer(file)
-        writer.writerow(("id", "label", "domain", "url", "text"))
-        for document in documents:
-            writer.writerow((_PREFIX + document.id, "", document.domain, document.url, document.text[:_SHOWN_CHARS]))
-    os.replace(staged, path)
+    write_whole(path.with_suffix(".txt"), ("\n".join(lines) + "\n").encode())
+    sheet = io.StringIO(newline="")
+    writer = csv.writer(sheet)
+    writer.writerow(("id", "label", "domain", "url", "text"))
+    for document in documents:
+        writer.writerow((_PREFIX + document.id, "", document.domain, document.url, document.text[:_SHOWN_CHARS]))
+    write_whole(path, sheet.getvalue().encode("utf-8-sig"))  # spreadsheets take the mark for UTF-8
 
 
 class SheetLabels(ReadyLabels):
