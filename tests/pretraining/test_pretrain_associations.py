@@ -146,11 +146,10 @@ def test_products_of_a_source_are_written_whole_or_not_at_all(tmp_path, monkeypa
     path = found_stores["shop"].path.parent / "products.parquet"
     before = path.read_bytes()
 
-    def full(table, where):
-        where.write_bytes(b"PAR1")
+    def full(handle):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rexbert_hf.pretraining.associations.pq.write_table", full)
+    monkeypatch.setattr("os.fsync", full)
     documents = Dataset.from_dict({"text": TEXTS[:3], "product_id": ["a", "b", "c"]})
     with pytest.raises(OSError, match="No space left"):
         save_product_rows(documents, documents, documents, None, path.parent)
