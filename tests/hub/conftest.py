@@ -99,6 +99,10 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ".env",
         "token",
         "notes.txt",
+        "spike-step-5-rank-0.safetensors",
+        "nonfinite-step-7-rank-1.safetensors",
+        "nonfinite-step-8-rank-0.parquet",
+        "spike-step-5-model/model.safetensors",
         "modernbert/optimizer.pt",
     ):
         path = folder / litter

@@ -148,6 +148,8 @@ def test_figures_of_another_model_are_left_out(tmp_path, caplog):
     text = card_of_run(tmp_path)
     assert sorted(result.metric_value for result in ModelCard(text).data.eval_results) == [0.6, 0.7]
     assert "Evaluated 2026-01-02; one \\| core; torch 9." in text
+    (tmp_path / "spike-step-3-rank-0.safetensors").write_bytes(b"a batch, no model")
+    assert len(ModelCard(card_of_run(tmp_path)).data.eval_results) == 2
     (tmp_path / "model.safetensors").write_bytes(b"second")
     assert not ModelCard(card_of_run(tmp_path)).data.eval_results
     assert "of another model" in caplog.text

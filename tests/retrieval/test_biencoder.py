@@ -32,6 +32,7 @@ from rexbert_hf.retrieval.training.grid_encoder import encode_grid
 from rexbert_hf.retrieval.training.grid_submodel import keep_layers
 from rexbert_hf.retrieval.training.search_batches import RowSettings
 from rexbert_hf.retrieval.training.search_data import SearchDataSettings
+from rexbert_hf.training import FaultyStep
 
 ODD = [
     "",
@@ -164,7 +165,8 @@ def test_weights_of_older_models_count_in_the_fingerprint(tmp_path):
     folder = Path(saved(tiny_model(), tmp_path))
     before = model_fingerprint(folder)
     (folder / "training_args.bin").write_bytes(b"settings")
-    assert model_fingerprint(folder) == before, "beside safetensors others say nothing"
+    (folder / FaultyStep("spike", "loss", 9.0, 9.0, 4, "shop", 0).file_name).write_bytes(b"training text")
+    assert model_fingerprint(folder) == before, "beside safetensors others say nothing, and kept batches never"
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     (folder / "2_Dense").mkdir()
     seen = {before}

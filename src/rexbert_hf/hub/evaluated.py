@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .run_file import read_run, write_whole
+from .run_file import KEPT_STEPS, read_run, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ BESIDE = "beside"
 _READ = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.py", "*.model", "*.spm", "*.tiktoken", "*.jinja")
 _NOT_READ = (
     *("run.json", "results.json", EVALUATION_FILE, "trainer_state.json", "report.json"),
-    *("optimizer*.bin", "training_args.bin", "requirements.txt"),
+    *("optimizer*.bin", "training_args.bin", "requirements.txt", KEPT_STEPS),
 )
 _IDENTITY = ("task_type", "dataset_type", "dataset_name", "dataset_split", "metric_type")
 MEASURED = ("date", "hardware", "versions", "git_commit")

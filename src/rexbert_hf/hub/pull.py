@@ -20,6 +20,7 @@ from typing import Any
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import RevisionNotFoundError
 
+from .run_file import KEPT_STEPS
 from .trouble import chain, explain, patience, with_retries
 
 logger = logging.getLogger(__name__)
@@ -130,7 +131,7 @@ def resolve_model(
         OSError: and others, as `resolve`.
     """
     wanted = [*MODEL_FILES, "*/pytorch_model.bin"] if modules else [*MODEL_FILES]
-    options["ignore_patterns"] = OTHER_FORMS if modules else ("*/*",)
+    options["ignore_patterns"] = (KEPT_STEPS, *(OTHER_FORMS if modules else ("*/*",)))
     folder = resolve(path_or_repo, revision, wanted, **options)
     if any(folder.glob("*.safetensors")):
         return folder

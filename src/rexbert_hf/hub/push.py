@@ -24,13 +24,14 @@ from .run_file import RUN_FILE, portable, read_run
 from .trouble import explain, with_retries
 
 ROOT_FILES = (
-    *("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "*.py"),
+    *("config.json", "generation_config.json", "*.py", "model.safetensors.index.json"),
+    *("model.safetensors", "model-*-of-*.safetensors", "adapter_model.safetensors"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
     *("vocab.txt", "merges.txt", "*.spm", "*.model", "chat_template.jinja"),
     *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "router_config.json"),
     *("README.md", RUN_FILE, "results.json", "evaluation.json", "LICENSE", "NOTICE", "*.png", "*.svg"),
 )
-"""What is pushed of a run's folder itself."""
+"""What is pushed of a run's folder itself; weights by name, since steps that stopped it are safetensors too."""
 
 SUB_FOLDERS = {
     "modernbert": ROOT_FILES,

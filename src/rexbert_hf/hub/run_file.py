@@ -27,6 +27,8 @@ from rexbert_hf.hub.left_over import is_alive
 from rexbert_hf.hub.redaction import redact
 
 RUN_FILE = "run.json"
+KEPT_STEPS = "*-step-*-rank-*.safetensors"
+"""Files of steps that stopped a run: rows of training text, never a part of the model beside them."""
 PACKAGES = ("rexbert-hf", "torch", "transformers", "datasets", "tokenizers", "accelerate", "huggingface-hub", "numpy")
 
 _being_written: set[str] = set()

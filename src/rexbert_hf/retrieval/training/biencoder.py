@@ -26,6 +26,7 @@ from rexbert_hf.hub import resolve, resolve_model
 from rexbert_hf.hub.json_file import read_json_object
 from rexbert_hf.hub.left_over import temporary_folder
 from rexbert_hf.hub.loading import loading
+from rexbert_hf.hub.run_file import KEPT_STEPS
 from rexbert_hf.models import SIZES, RexBertConfig, RexBertModel
 from rexbert_hf.retrieval.training.dssm import DSSM
 from rexbert_hf.retrieval.training.grid_submodel import cut_biencoder
@@ -179,9 +180,9 @@ def model_fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     files: set[Path] = set()
     for place in (folder, *folder.glob("[!.]*_*/")):
-        # Weights of older models; beside safetensors they are the same ones once more.
-        weights = "*.safetensors" if any(place.glob("*.safetensors")) else "*.bin"
-        files.update(path for kind in (weights, "*.json", "*.txt", "*.model") for path in place.glob(kind))
+        weights = {*place.glob("*.safetensors")} - {*place.glob(KEPT_STEPS)}
+        files |= weights or {*place.glob("*.bin")}  # of older models; beside safetensors the same ones once more
+        files.update(path for kind in ("*.json", "*.txt", "*.model") for path in place.glob(kind))
     for path in sorted(files):
         if path.name in ("run.json", "evaluation.json") or path.parent.name.startswith("checkpoint"):
             continue
