@@ -81,6 +81,21 @@ def test_rotation_keeps_the_newest_and_leaves_no_orphan(tmp_path):
     assert ckpt.rotate(tmp_path, 1) == ["checkpoint-15", "checkpoint-5"]
 
 
+@pytest.mark.parametrize(
+    ("limit", "left"),
+    [(1, ["checkpoint-25"]), (2, ["checkpoint-20", "checkpoint-25"]), (3, ["checkpoint-10", "checkpoint-20"])],
+)
+def test_a_damaged_checkpoint_takes_no_whole_ones_place(tmp_path, limit, left):
+    for step in (5, 10, 20, 25):
+        write(tmp_path, step)
+    damage_size(write(tmp_path, 15))
+    damage_bytes(write(tmp_path, 100))  # passed over at the start: the run went on before it
+    gone = ckpt.rotate(tmp_path, limit, written=25)
+    assert gone[-2:] == ["checkpoint-100", "checkpoint-15"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted({*left, "checkpoint-25"})
+    assert ckpt.last_complete_checkpoint(tmp_path).step == 25
+
+
 def test_leftovers_of_a_killed_run_are_removed_and_nothing_else(tmp_path, caplog):
     write(ckpt.staging_folder(tmp_path, 10), 10)
     write(tmp_path, 5).rename(tmp_path / f"{ckpt.DOOMED}checkpoint-5")

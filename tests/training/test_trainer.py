@@ -419,9 +419,23 @@ def test_progress_without_a_terminal_is_a_line_a_record(tmp_path, capsys, source
 
 def test_a_checkpoint_holds_no_pickle_that_runs_code(tmp_path):
     make_trainer(tmp_path, make_curriculum(steps=(1, 1))).train()
+    loaded = []
     for path in last_complete_checkpoint(tmp_path).path.rglob("*"):
         if path.suffix in (".pt", ".pth", ".bin"):
             torch.load(path, weights_only=True)
+            loaded.append(path.name)
+    assert "optimizer.pt" in loaded
+
+
+class Saved(TrainerCallback):
+    """Step of the last complete checkpoint after each save."""
+
+    def __init__(self, saved):
+        self.saved = saved
+
+    def on_save(self, args, state, control, **kwargs):
+        found = last_complete_checkpoint(args.output_dir)
+        self.saved[state.global_step] = found.step if found else None
 
 
 def test_resume_reports_a_damaged_checkpoint_and_takes_the_one_before(tmp_path, caplog):
@@ -429,12 +443,17 @@ def test_resume_reports_a_damaged_checkpoint_and_takes_the_one_before(tmp_path, 
     whole.train()
     broken = make_trainer(tmp_path / "broken", make_curriculum(steps=(4, 2)), save_steps=2, save_total_limit=9)
     broken.train()
-    model = tmp_path / "broken" / "checkpoint-6" / "model.safetensors"
-    model.write_bytes(model.read_bytes()[:-1])
+    for step in (4, 6):
+        model = tmp_path / "broken" / f"checkpoint-{step}" / "model.safetensors"
+        model.write_bytes(b"X" + model.read_bytes()[1:])  # its size is right
+    saved = {}
     with caplog.at_level(logging.WARNING):
-        again = make_trainer(tmp_path / "broken", make_curriculum(steps=(4, 2)), save_steps=2)
+        options = {"save_steps": 2, "save_total_limit": 1, "keep_phase_checkpoints": False}
+        again = make_trainer(tmp_path / "broken", make_curriculum(steps=(4, 2)), **options)
+        again.add_callback(Saved(saved))
         again.train()
-    assert again.resumed_from_step == 4
+    assert again.resumed_from_step == 2
+    assert saved[4] == 4, "the damaged later one took the place of the one just written"
     assert "checkpoint passed over" in caplog.text
     for name, value in weights_of(whole.model).items():
         assert torch.equal(value, again.model.state_dict()[name]), name

@@ -158,6 +158,15 @@ def verify(folder: Path) -> Checkpoint:
     Raises:
         ValueError: with one line that says what is wrong with which file.
     """
+    found, sums = _marked(folder)
+    for name, crc32 in sums.items():
+        if checksum(folder / name) != crc32:
+            raise ValueError(f"{folder / name}: contents changed since they were written (CRC-32 differs)")
+    return found
+
+
+def _marked(folder: Path) -> tuple[Checkpoint, dict[str, int]]:
+    """What the marker says, with the CRC-32 of each file, after a check of it and of the files' sizes."""
     try:
         marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
         own = marker.pop(OWN_SUM, None)
@@ -171,15 +180,13 @@ def verify(folder: Path) -> Checkpoint:
         raise ValueError(f"{folder / MARKER}: format {version}, this version reads {FORMAT_VERSION}")
     if (set(marker) != {"step", "info", "files"}) if own is None else own != _own_sum(marker | {_VERSION: version}):
         raise ValueError(f"{folder / MARKER}: contents changed since they were written")
-    for name, size, crc32 in entries:
+    for name, size, _ in entries:
         path = folder / name
         if not path.is_file():
             raise ValueError(f"{path}: missing")
         if path.stat().st_size != size:
             raise ValueError(f"{path}: {path.stat().st_size} bytes, {size} were written")
-        if checksum(path) != crc32:
-            raise ValueError(f"{path}: contents changed since they were written (CRC-32 differs)")
-    return Checkpoint(folder, step, info)
+    return Checkpoint(folder, step, info), {name: crc32 for name, _, crc32 in entries}
 
 
 def checkpoint_folders(output_dir: Path) -> list[Path]:
@@ -213,23 +220,41 @@ def last_complete_checkpoint(output_dir: str | Path) -> Checkpoint | None:
     return None
 
 
-def rotate(output_dir: Path, limit: int | None, keep: str | None = None) -> list[str]:
-    """Delete the oldest checkpoints beyond `limit`; call it after a new one is in place.
+def rotate(output_dir: Path, limit: int | None, keep: str | None = None, written: int | None = None) -> list[str]:
+    """Delete checkpoints beyond `limit`, call it after a new one is in place: damaged ones first, then the oldest.
 
     Args:
         output_dir: the run's folder.
         limit: checkpoints that may stay; None or 0 keeps all.
         keep: a checkpoint whose `info` has a true value under this key stays, and is not counted.
+        written: step of the new one, which always stays. The run has passed over those of later steps, because they are
+            damaged or it was told to begin before them: they go as damaged ones do. None takes the newest for it.
 
     Returns:
         Names of what was deleted.
     """
     if not limit or limit < 1:
         return []
-    counted = [folder for folder in checkpoint_folders(output_dir) if not _kept(folder, keep)]
+    folders = [folder for folder in checkpoint_folders(output_dir) if not _kept(folder, keep)]
+    last = max((_step(folder) for folder in folders), default=0) if written is None else written
+    # A stable sort: of equals the newest stay.
+    counted = sorted(folders, key=lambda f: (_step(f) != last, _step(f) > last or _is_torn(f)))
     for folder in counted[limit:]:
         delete(folder)
     return [folder.name for folder in counted[limit:]]
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.rpartition("-")[2])
+
+
+def _is_torn(folder: Path) -> bool:
+    """Whether a checkpoint's marker or the sizes of its files are wrong; contents are unread, as that takes long."""
+    try:
+        _marked(folder)
+    except (ValueError, OSError):
+        return True
+    return False
 
 
 def _kept(folder: Path, key: str | None) -> bool:

@@ -161,7 +161,7 @@ class ResumableTrainer(Trainer):
         ckpt.publish(folder, self.output_dir / folder.name)
         staging.rmdir()
         keep = "phase_end" if self.args.keep_phase_checkpoints else None
-        ckpt.rotate(self.output_dir, self.args.save_total_limit, keep=keep)
+        ckpt.rotate(self.output_dir, self.args.save_total_limit, keep=keep, written=step)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)

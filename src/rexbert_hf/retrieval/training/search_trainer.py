@@ -236,7 +236,7 @@ class StepTrainer(ResumableTrainer):
         ckpt.seal(folder, step, info)
         ckpt.publish(folder, self.output_dir / folder.name)
         staging.rmdir()
-        ckpt.rotate(self.output_dir, self.args.save_total_limit)
+        ckpt.rotate(self.output_dir, self.args.save_total_limit, written=step)
 
 
 class SearchTrainer(StepTrainer, SentenceTransformerTrainer):
