@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -105,6 +107,60 @@ def test_leftovers_of_a_killed_run_are_removed_and_nothing_else(tmp_path, caplog
     with caplog.at_level(logging.WARNING):
         assert len(ckpt.remove_leftovers(tmp_path)) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "checkpoint-7"]
+
+
+class Killed(BaseException):
+    """Nothing catches it, so nothing is tidied up."""
+
+
+@pytest.mark.parametrize("stop", [Killed, OSError])
+@pytest.mark.parametrize("restart", ["remove_leftovers", "replace"])
+def test_a_folder_is_replaced_whole_wherever_it_is_stopped(tmp_path, monkeypatch, stop, restart):
+    best, seen, places = tmp_path / "best", [], 0
+    calls = [(Path, "rename"), (ckpt, "sync"), (shutil, "rmtree")]
+
+    def write(text):
+        return lambda folder: (folder / "model.safetensors").write_text(text)
+
+    def replace_until(place):
+        """Stop before the call of that number; whether there was one."""
+        left = [place]
+
+        def counted(stock):
+            def call(*args, **options):
+                left[0] -= 1
+                if left[0] < 0 and not (stop is OSError and left[0] < -1):  # a full disk fails once
+                    raise stop("stopped")
+                return stock(*args, **options)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            for owner, name in calls:
+                patch.setattr(owner, name, counted(getattr(owner, name)))
+            try:
+                ckpt.replace(best, write("new"))
+            except stop:
+                return True
+        return left[0] < 0
+
+    for place in range(20):
+        shutil.rmtree(tmp_path)
+        tmp_path.mkdir()
+        ckpt.replace(best, write("old"))
+        if not replace_until(place):
+            break
+        places += 1
+        if restart == "replace":
+            with pytest.raises(ZeroDivisionError):
+                ckpt.replace(best, lambda folder: 1 / 0)
+        ckpt.remove_leftovers(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["best"], place
+        seen.append((best / "model.safetensors").read_text())
+    assert places > 5
+    assert seen == sorted(seen, reverse=True), "old until the new one is whole, then new"
+    assert set(seen) == {"old", "new"}
+    assert (best / "model.safetensors").read_text() == "new"
 
 
 def test_publishing_replaces_a_damaged_one_and_keeps_a_complete_one(tmp_path):

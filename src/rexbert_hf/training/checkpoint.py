@@ -31,7 +31,7 @@ FORMAT_VERSION = 1
 OWN_SUM = "marker_crc32"
 """Key of the marker's own checksum, which those of the first version lack."""
 _VERSION = "format_version"
-STAGING, DOOMED = ".staging-", ".deleting-"
+STAGING, DOOMED, REPLACED = ".staging-", ".deleting-", ".replaced-"
 _NAME = re.compile(r"checkpoint-(\d+)\Z")
 
 
@@ -116,23 +116,41 @@ def delete(folder: Path) -> None:
 
 
 def replace(folder: Path, write: Callable[[Path], object]) -> None:
-    """Write a folder under another name and give it its own in one rename; what had the name goes.
+    """Write a folder under another name and give it its own; what had the name goes once the new one has it.
+
+    No system renames over a folder that is not empty, so a kill may come between two renames: the old one then has its
+    name with `REPLACED` before it, and gets its own back from `remove_leftovers` or the next call.
 
     Args:
         folder: the name.
         write: given an empty folder.
     """
-    staged = folder.with_name(STAGING + folder.name)
+    staged, old = (folder.with_name(mark + folder.name) for mark in (STAGING, REPLACED))
     shutil.rmtree(staged, ignore_errors=True)
+    _put_back(old)
     try:
         staged.mkdir(parents=True)
         write(staged)
+        for path in (*_files(staged), staged):
+            sync(path)
         if folder.exists():
-            delete(folder)
+            folder.rename(old)
         staged.rename(folder)
     except Exception:
         shutil.rmtree(staged, ignore_errors=True)
+        _put_back(old)
         raise
+    sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _put_back(old: Path) -> None:
+    """Give what `replace` moved away its name again, or remove it where the new one has the name."""
+    folder = old.with_name(old.name.removeprefix(REPLACED))
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    elif old.exists():
+        old.rename(folder)
 
 
 def staging_folder(output_dir: Path, step: int) -> Path:
@@ -141,10 +159,15 @@ def staging_folder(output_dir: Path, step: int) -> Path:
 
 
 def remove_leftovers(output_dir: Path) -> list[str]:
-    """Remove staging and half-deleted folders that a killed run left; return their names."""
+    """Remove staging and half-deleted folders that a killed run left; return their names.
+
+    A folder whose replacement had not got its name yet gets its own back.
+    """
     names = []
     for path in sorted(output_dir.glob(".*")):
-        if path.name.startswith((STAGING, DOOMED)) and path.is_dir():
+        if path.name.startswith(REPLACED) and path.is_dir():
+            _put_back(path)
+        elif path.name.startswith((STAGING, DOOMED)) and path.is_dir():
             shutil.rmtree(path)
             names.append(path.name)
     if names:
