@@ -160,18 +160,58 @@ def test_negatives_are_seen_from_their_step_on_by_every_rank(tmp_path):
         args=SimpleNamespace(world_size=3), output_dir=tmp_path, model=tiny_model(), is_world_process_zero=lambda: True,
         accelerator=SimpleNamespace(wait_for_everyone=lambda: None),
     )  # fmt: skip
+    Mining(trainer, batches, data, settings, 5, False).on_train_begin(None, SimpleNamespace(global_step=0), None)
     Mining(trainer, batches, data, settings, 5, False).on_step_end(None, state, None)
     again = SearchBatches(data, "ranking", settings.rows, 99)
     Mining(trainer, again, data, settings, 5, False).on_train_begin(None, state, None)
     for found in (batches, again):  # step 6 is the batches 18 to 20
-        assert found.negatives(17) is None
-        assert found.negatives(18) is not None
-    assert [path.name for path in tmp_path.iterdir()] == ["negatives-6.npy"]
+        assert sorted(found._tables) == [0, 18]
+        assert found.negatives(17) is found._tables[0]
+        assert found.negatives(18) is found._tables[18]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["negatives-0.npy", "negatives-6.npy"]
     whole = (tmp_path / "negatives-6.npy").read_bytes()
     for damaged in (b"", whole[:40], whole[:-8], b"\x80\x04" + whole):
         (tmp_path / "negatives-6.npy").write_bytes(damaged)
         with pytest.raises(ValueError, match=r"negatives-6\.npy is damaged .*new output_dir$"):
             Mining(trainer, again, data, settings, 5, False).on_train_begin(None, state, None)
+
+
+@pytest.mark.parametrize(
+    ("done", "there", "lost"),
+    [
+        (3, [], 0),
+        (5, [0], 6),
+        (5, [6], 0),
+        (6, [0], 6),
+        (10, [0, 6], 11),
+        (12, [0, 6], 11),
+        (3, [0], None),
+        (5, [0, 6], None),
+        (6, [6], None),  # what only earlier steps saw is not needed
+        (10, [6, 11], None),
+        (15, [11], None),  # after the last step none is mined
+        (15, [], None),  # and nothing is left to train
+    ],
+)
+def test_a_run_does_not_go_on_without_its_mined_negatives(tmp_path, done, there, lost):
+    data, settings = tiny_data(), FinetuneSettings(rows=RowSettings(batch_size=2, mined=1))
+    batches = SearchBatches(data, "ranking", settings.rows, 99)
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(world_size=1), output_dir=tmp_path, is_world_process_zero=lambda: True,
+        accelerator=SimpleNamespace(wait_for_everyone=lambda: None),
+    )  # fmt: skip
+    for step in there:
+        np.save(tmp_path / f"negatives-{step}.npy", np.full((len(data.queries), 2), step))
+    mining, state = (
+        Mining(trainer, batches, data, settings, 5, False),
+        SimpleNamespace(global_step=done, max_steps=15),
+    )
+    if lost is None:
+        mining.on_train_begin(None, state, None)
+        assert sorted(batches._tables) == there
+    else:
+        with pytest.raises(ValueError, match=rf"negatives-{lost}\.npy is not there, .*new output_dir$"):
+            mining.on_train_begin(None, state, None)
 
 
 def test_mining_in_blocks_and_from_a_file_finds_the_same_and_leaves_nothing(tmp_path, monkeypatch):
