@@ -262,8 +262,34 @@ def test_what_is_not_a_finished_model_is_not_pushed(hub: HubServer, copy_of_run:
         push(folder, hub)
     shutil.copy(folder / "model.safetensors", folder / "modernbert")
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {"w": "model-7.safetensors"}}')
-    with pytest.raises(FileNotFoundError, match=r"names model-7.safetensors"):
+    for _ in range(2):  # then under a name that is no weight file's, so it would not go up
+        with pytest.raises(FileNotFoundError, match=r"names model-7.safetensors"):
+            push(folder, hub)
+        shutil.copy(folder / "model.safetensors", folder / "model-7.safetensors")
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("name", ["config.json", "modernbert/config.json", "model.safetensors.index.json"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b'{"weight_map": {"w', "Unterminated string"),
+        (b"", "Expecting value"),
+        (b"\xff\xfe", "codec can't decode"),
+        (b"[1]", "is no JSON object"),
+        (b"7", "is no JSON object"),
+        (b'{"weight_map": ["w"], "auto_map": "x"}', "its (weight|auto)_map, is no JSON object"),
+        (b"[" * 100_000, "is no JSON object"),
+    ],
+)
+def test_damaged_json_is_one_line_that_names_the_file(
+    hub: HubServer, copy_of_run: Callable[[], Path], name: str, text: bytes, message: str
+):
+    folder = copy_of_run()
+    (folder / name).write_bytes(text)
+    with pytest.raises(ValueError, match=rf"{name} is damaged \(.*{message}.*\): save the model again") as caught:
         push(folder, hub)
+    assert "\n" not in str(caught.value)
     assert hub.requests == []
 
 

@@ -82,7 +82,8 @@ def push_run(
 
     Raises:
         FileNotFoundError: when the folder holds no finished model.
-        ValueError: for a truncated weight file, a bad repository name, an existing tag, a card that cannot be read.
+        ValueError: for a damaged weight file, index or configuration, a bad repository name, an existing tag, a card
+            that cannot be read.
         PermissionError: when the token may not write there.
         ConnectionError: when the Hub stays unreachable or in trouble; the message holds the command to try again.
     """
@@ -157,9 +158,20 @@ def _check_weights(folder: Path, files: dict[str, Path]) -> None:
             except SafetensorError as error:
                 raise ValueError(f"{path} is damaged ({error}): save the model again, then push") from None
         elif name.endswith(".safetensors.index.json"):
-            shards = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
-            if lost := sorted(shard for shard in shards if not (path.parent / shard).is_file()):
-                raise FileNotFoundError(f"{path} names {', '.join(lost)}, not in {folder}: save the model again")
+            shards = {str(shard) for shard in _part_of(path, "weight_map").values()}
+            if lost := sorted(shard for shard in shards if name.removesuffix(path.name) + shard not in files):
+                raise FileNotFoundError(f"{path} names {', '.join(lost)}, no weight file there: save the model again")
+
+
+def _part_of(path: Path, key: str) -> dict[str, Any]:
+    """An object in the object of a JSON file; empty where there is none of the name."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        part = found.get(key) or {}
+        return dict(part.items())
+    except (ValueError, AttributeError, RecursionError) as error:
+        what = str(error) if isinstance(error, ValueError) else f"it, or its {key}, is no JSON object"
+        raise ValueError(f"{path} is damaged ({what}): save the model again, then push") from None
 
 
 def _check_code(files: dict[str, Path]) -> None:
@@ -167,8 +179,7 @@ def _check_code(files: dict[str, Path]) -> None:
     for name, path in files.items():
         if path.name != "config.json":
             continue
-        config = json.loads(path.read_text(encoding="utf-8"))
-        targets = [str(target) for target in (config.get("auto_map") or {}).values()]
+        targets = [str(target) for target in _part_of(path, "auto_map").values()]
         modules = {f"{target.split('.')[0]}.py" for target in targets if "--" not in target}  # else: elsewhere
         folder = name.removesuffix("config.json")
         if lost := sorted(module for module in modules if folder + module not in files):
