@@ -137,6 +137,30 @@ def test_early_stopping_keeps_the_best_weights(tmp_path, monkeypatch):
     assert_same_weights(tmp_path / "early", tmp_path / "kept")
 
 
+def test_weights_of_steps_that_a_kill_undid_are_not_the_best(tmp_path, monkeypatch, caplog):
+    """Best at step 12, killed before its checkpoint; gone on with from 8, the same step is not as good."""
+    short = {"phases__pairs__max_tokens": "32k", "early_stopping__patience": "2", "trainer__save_steps": "8"}
+    check = qpi_trainer.PairTrainer.check_best
+
+    def die(self, step, control):
+        check(self, step, control)
+        if step == 12:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(qpi_trainer.PairTrainer, "check_best", die)
+        accuracies(patch, [0.1, 0.3, 0.9])
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "run", **short)
+    accuracies(monkeypatch, [0.2, 0.2])
+    results = run(tmp_path / "run", **short)
+    assert results["early_stopping"] == {"best": 0.3, "best_step": 8, "without_gain": 2, "stopped_at": 16}
+    assert "is not of step 8, the best by evaluation (0.3)" in caplog.text
+    shutil.copytree(tmp_path / "run", tmp_path / "last")
+    shutil.copy(tmp_path / "run" / "checkpoint-16" / "model.safetensors", tmp_path / "last")
+    assert_same_weights(tmp_path / "run", tmp_path / "last")
+
+
 def test_another_rule_is_another_run(whole, tmp_path):
     folder = Path(shutil.copytree(whole[0], tmp_path / "run"))
     with pytest.raises(ValueError, match=r"early_stopping\.patience: 3 -> 5"):

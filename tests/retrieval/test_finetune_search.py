@@ -182,6 +182,39 @@ def test_the_best_model_is_the_one_that_stays(tmp_path, monkeypatch):
     assert all(torch.equal(again[name], value) for name, value in kept.items())
 
 
+def test_the_best_model_of_steps_that_a_kill_undid_is_not_taken(tmp_path, monkeypatch, caplog):
+    figures, last = [0.1, 0.5, 0.9], {}
+
+    def score(self, model, output_path=None, epoch=-1, steps=-1):
+        last.update({name: value.clone() for name, value in model.state_dict().items()})
+        return {"validation_recall@100": figures.pop(0)}
+
+    def init(self, *args, **kwargs):
+        self.primary_metric, self.name = "validation_recall@100", "validation"
+        self.queries = self.products = np.zeros(1)
+
+    def killed(self, *args):
+        if not figures:
+            raise KeyboardInterrupt
+        save(self, *args)
+
+    monkeypatch.setattr("rexbert_hf.retrieval.training.finetune.SearchEvaluator.__call__", score)
+    monkeypatch.setattr("rexbert_hf.retrieval.training.finetune.SearchEvaluator.__init__", init)
+    save, more = SearchTrainer._save_checkpoint, {"trainer__save_epochs": "1", "validation__every_epochs": "1"}
+    settings = settings_of(tmp_path, trainer__epochs="3", validation__test="false", **more)
+    with monkeypatch.context() as patch:
+        patch.setattr(SearchTrainer, "_save_checkpoint", killed)
+        with pytest.raises(KeyboardInterrupt):
+            finetune_search(settings)
+    figures[:] = [0.1, 0.4, 0.3]
+    results = finetune_search(settings)
+    assert [entry["recall@100"] for entry in results["validation"]] == [0.5, 0.4, 0.3]
+    assert results["resumed_from_step"] == results["validation"][0]["step"]
+    assert "the best by validation (0.5), but of steps that a kill undid" in caplog.text
+    weights = SentenceTransformer(str(tmp_path)).state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in last.items())
+
+
 @pytest.mark.parametrize("kind", ["plain", "mined, dropout"])
 def test_stopped_and_started_again_is_never_stopped(tmp_path, monkeypatch, kind):
     more = {"trainer__max_steps": "8", "trainer__save_epochs": "0.5", "validation__test": "false"}

@@ -18,7 +18,8 @@ from rexbert_hf.retrieval.serving.index_folder import current_version
 from rexbert_hf.retrieval.serving.qdrant_index import QdrantIndex
 
 qdrant_client = pytest.importorskip("qdrant_client")
-QdrantClient, models = qdrant_client.QdrantClient, qdrant_client.models
+models = pytest.importorskip("qdrant_client.models")
+QdrantClient = qdrant_client.QdrantClient
 UnexpectedResponse = qdrant_client.http.exceptions.UnexpectedResponse
 
 PRODUCTS = [dict(product, rating=i % 6) for i, product in enumerate(make_products(300))]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -180,7 +181,7 @@ class PairTrainer(CurriculumTrainer):
         known = self.known
         if known["best"] is None or accuracy > known["best"] + self.stopping.min_gain:
             known |= {"best": accuracy, "best_step": step, "without_gain": 0}
-            self._keep_best(step)
+            self._keep_best(step, accuracy)
         else:
             known["without_gain"] += 1
         states = self.state.stateful_callbacks
@@ -198,17 +199,17 @@ class PairTrainer(CurriculumTrainer):
         states = self.state.stateful_callbacks
         return {**start, **(states.get(STATE, {}) if isinstance(states, dict) else {})}
 
-    def _keep_best(self, step: int) -> None:
+    def _keep_best(self, step: int, accuracy: float) -> None:
         if not self.args.should_save:
             return
         model = self.accelerator.unwrap_model(self.model)
         tied = set(getattr(model, "all_tied_weights_keys", ()) or ())
         weights = {name: value.contiguous() for name, value in model.state_dict().items() if name not in tied}
-        about = {"step": str(step)}
+        about = {"step": str(step), "accuracy": repr(float(accuracy))}
         replace(self.output_dir / BEST, lambda folder: save_file(weights, folder / "model.safetensors", metadata=about))
 
     def restore_best(self) -> int | None:
-        """Put the best weights into the model; the step they are of, or None where nothing was kept.
+        """Put the best weights into the model; the step they are of, or None where none were kept, or others.
 
         Raises:
             ValueError: if they were kept, and are gone.
@@ -222,6 +223,16 @@ class PairTrainer(CurriculumTrainer):
                 f"{path} is not there, with the weights of step {step}, the best by evaluation: train again in another "
                 "output_dir, or delete this one"
             )
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+        # A run that was killed may have kept weights after the checkpoint it resumed with, and then done otherwise.
+        if about.get("step") != str(step) or about.get("accuracy") not in (None, repr(float(self.known["best"]))):
+            logger.warning(
+                "%s is not of step %d, the best by evaluation (%.5g), but of steps that a kill undid: the weights of "
+                "the last step are taken; for better ones train again in another output_dir",
+                path, step, self.known["best"],
+            )  # fmt: skip
+            return None
         model = self.accelerator.unwrap_model(self.model)
         model.load_state_dict(load_file(path, device=str(self.args.device)), strict=False)
         return int(step)

@@ -17,12 +17,12 @@ from rexbert_hf.hub.finished import run_of_finished, weights_are_whole
 from rexbert_hf.hub.redaction import redact
 from rexbert_hf.hub.run_file import plain
 from rexbert_hf.models import RexBertModel, to_modernbert
+from rexbert_hf.retrieval.training.best_weights import BEST
 from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings, find_base, model_fingerprint
 from rexbert_hf.retrieval.training.dssm import fold_dssm
 from rexbert_hf.retrieval.training.evaluator import gain_name
 from rexbert_hf.retrieval.training.mining_callback import NEGATIVES
 from rexbert_hf.retrieval.training.search_data import SearchData
-from rexbert_hf.retrieval.training.search_trainer import BEST
 from rexbert_hf.settings import to_dict
 from rexbert_hf.training.plan import flatten
 

@@ -21,6 +21,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from rexbert_hf.retrieval.training.best_weights import BEST, is_complete, kept_figure, note_figure
 from rexbert_hf.retrieval.training.faulty_rows import FaultyRows
 from rexbert_hf.retrieval.training.search_batches import Rows
 from rexbert_hf.training import checkpoint as ckpt
@@ -32,9 +33,6 @@ from rexbert_hf.training.reproducing import NonFiniteLossError, seed_generators
 from rexbert_hf.training.resumable import ResumableTrainer, as_json
 
 logger = logging.getLogger(__name__)
-
-BEST = "best"
-"""Folder of the model with the best validation figure."""
 
 
 class StepTrainer(ResumableTrainer):
@@ -316,26 +314,24 @@ class SearchTrainer(StepTrainer, SentenceTransformerTrainer):
             ValueError: if they are gone, as they are once a run is finished, and those at hand are others.
         """
         self.accelerator.wait_for_everyone()  # the first process writes them
-        history = self.history()
-        best = max(history, key=lambda entry: entry[1])[0] if history else self.state.global_step
-        if (self.output_dir / BEST).is_dir() and history:
-            self._load_from_checkpoint(str(self.output_dir / BEST))
-        elif best != self.state.global_step and _is_complete(kept := self.output_dir / f"checkpoint-{best}"):
+        history, folder = self.history(), self.output_dir / BEST
+        best, figure = max(history, key=lambda entry: entry[1], default=(self.state.global_step, 0.0))
+        kept = self.output_dir / f"checkpoint-{best}"
+        if history and folder.is_dir() and kept_figure(folder) in (None, (best, figure)):
+            self._load_from_checkpoint(str(folder))
+        elif best != self.state.global_step and is_complete(kept):
             self._load_from_checkpoint(str(kept))
+        elif history and folder.is_dir():
+            logger.warning(
+                "%s is not of step %d, the best by validation (%.5g), but of steps that a kill undid: the weights "
+                "of the last are taken; for better ones train again in another output_dir", folder, best, figure
+            )  # fmt: skip
         elif best != self.state.global_step:
             raise ValueError(
-                f"{self.output_dir / BEST} is not there, with the weights of step {best}, the best by validation: "
+                f"{folder} is not there, with the weights of step {best}, the best by validation: "
                 "train again in another output_dir, or delete this one (its model stays as it is)"
             )
         self.accelerator.wait_for_everyone()  # and it removes them when it finishes the run
-
-
-def _is_complete(checkpoint: Path) -> bool:
-    try:
-        ckpt.verify(checkpoint)
-    except (ValueError, OSError):
-        return False
-    return True
 
 
 class _Finite(TrainerCallback):
@@ -373,13 +369,17 @@ class _Choice(TrainerCallback):
     def __init__(self, trainer: SearchTrainer) -> None:
         self.trainer = trainer
 
+    def _write_best(self, folder: Path) -> None:
+        self.trainer._save(str(folder))
+        note_figure(folder, *self.trainer.history()[-1])
+
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         figures = [figure for _, figure in self.trainer.history()]
         if not figures:
             return
         if len(figures) == 1 or figures[-1] > max(figures[:-1]):
             if state.is_world_process_zero:
-                ckpt.replace(self.trainer.output_dir / BEST, lambda folder: self.trainer._save(str(folder)))
+                ckpt.replace(self.trainer.output_dir / BEST, self._write_best)
         elif self.trainer.is_exhausted(figures):
             logger.info("no better validation figure for %d times: stopping", self.trainer.patience)
             control.should_training_stop = True
