@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -207,6 +208,18 @@ def test_the_recipe_names_the_document(stopped, capsys, monkeypatch):
     assert "worst labels: " in out
     assert out.count("micro-batch ") == 3  # two documents, and the verdict
     assert out.strip().splitlines()[-1].startswith("document 2 of micro-batch 1 has the highest loss")
+
+
+def test_a_foreign_tokenizer_leaves_the_ids_to_be_read(stopped, tmp_path, capsys, monkeypatch):
+    path = stopped[0] / "spike-step-9-rank-0.safetensors"
+    weights = shutil.copytree(replay(path).weights, tmp_path / "weights")
+    (weights / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    (weights / "tokenizer.json").write_text('{"version": "1.0", "added_tokens": [], "model": {"type": "Foreign"}}')
+    monkeypatch.setattr(sys, "argv", [str(RECIPE), str(path), "--documents", "1", "--model", str(weights)])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(RECIPE), run_name="__main__")
+    assert caught.value.code == 0
+    assert "worst labels: " in capsys.readouterr().out
 
 
 def test_diverged_weights_are_told_from_a_bad_batch(tmp_path):
