@@ -124,7 +124,7 @@ def made_before(folder: Path) -> PreTrainedTokenizerBase | None:
             return _load(str(folder), None)
         reason = "no tokenizer.json"
     except ValueError as error:
-        reason = _first_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+        reason = first_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
     logger.warning("%s cannot be read (%s): the tokenizer is made again", folder, reason)
     shutil.rmtree(folder)
     return None
