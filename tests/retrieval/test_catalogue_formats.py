@@ -11,7 +11,7 @@ import pytest
 from rexbert_hf.catalog import PRODUCT, product_text
 from rexbert_hf.retrieval.pairs.run import read_products
 from rexbert_hf.retrieval.pairs.settings import BuildPairsRun, RecordSource
-from rexbert_hf.retrieval.serving.filters import field_value
+from rexbert_hf.retrieval.serving.filters import filter_values
 from rexbert_hf.retrieval.serving.hashing_encoder import HashingEncoder
 from rexbert_hf.retrieval.serving.index import ProductIndex
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
@@ -152,7 +152,7 @@ def test_what_is_missing_is_no_text_and_no_fact(missing):
     index = ProductIndex.build(products, HashingEncoder(), "flat")
     assert (index.ids(), index.texts(["1", "2"])) == (["1", "2"], ["Acme", "x"])
     assert index.facts(["2"]) == [{}]
-    assert field_value({"language": "en", "locale": missing}, "locale") == "en"
+    assert filter_values({"language": "en", "locale": missing}, ["locale"]) == {"locale": "en"}
 
 
 @pytest.mark.parametrize("missing", [*MISSING, "  "])
@@ -167,5 +167,5 @@ def test_a_product_without_id_names_its_row(missing):
     [(5, True), ("5", True), ("5.0", True), ("0", False), (0, False), ("yes", True), ("no", False), ("True", True)],
 )
 def test_a_stock_in_text_is_that_of_a_number(value, expected):
-    assert field_value({"in_stock": value}, "in_stock") is expected
-    assert field_value({"attributes": {"stock": value}}, "in_stock") is expected
+    assert filter_values({"in_stock": value}, ["in_stock"])["in_stock"] is expected
+    assert filter_values({"attributes": {"stock": value}}, ["in_stock"])["in_stock"] is expected

@@ -62,25 +62,6 @@ def number_of(text: str) -> float | None:
     return float(f"{digits}.{decimals[2]}" if decimals else digits)
 
 
-def field_value(product: Mapping[str, Any], name: str) -> Any:
-    """The value of a product's field, or of its attribute of that name, for a filter column.
-
-    `locale` falls back to `language`; the first number of a textual price counts, and NaN stands for a price that holds
-    none.
-
-    Args:
-        product: a `PRODUCT` row or any mapping.
-        name: the column.
-
-    Example:
-        >>> field_value({"attributes": [{"name": "price", "value": "$1,050.50"}]}, "price")
-        1050.5
-        >>> field_value({"category_path": ["Home", "Lamps"]}, "category_path")
-        'Home > Lamps'
-    """
-    return _value(product, name, _attributes(product))
-
-
 def _attributes(product: Mapping[str, Any]) -> dict[str | None, Any]:
     """Attributes by name; of two with one name the first counts."""
     return dict(reversed(attribute_pairs(product.get("attributes"))))
@@ -116,11 +97,20 @@ def _in_stock(text: str) -> bool:
 
 
 def filter_values(product: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """The values of a product's filter columns; those that it lacks are left out.
+    """A product's filter columns, fields or attributes of these names; those that it lacks are left out.
+
+    `locale` falls back to `language`; the first number of a textual price counts, and NaN stands for a price that holds
+    none.
 
     Args:
         product: a `PRODUCT` row or any mapping.
         names: of the columns.
+
+    Example:
+        >>> filter_values({"attributes": [{"name": "price", "value": "$1,050.50"}]}, ["price"])
+        {'price': 1050.5}
+        >>> filter_values({"category_path": ["Home", "Lamps"]}, ["category"])
+        {'category_path': 'Home > Lamps'}
     """
     attributes = _attributes(product)
     values = {name: _value(product, name, attributes) for name in columns_of(names)}
