@@ -13,9 +13,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from rexbert_hf.hub.left_over import remove_left, staged_name
 from rexbert_hf.hub.run_file import RUN_FILE, sync, write_whole
 from rexbert_hf.retrieval.serving import onnx_export
-from rexbert_hf.retrieval.serving.leftovers import remove_left, staged_name
 from rexbert_hf.retrieval.serving.onnx_encoder import ENCODER_FILE, TOKENIZER_FILE
 from rexbert_hf.retrieval.serving.onnx_export import CODE_FILE, GRAPHS, Difference
 
