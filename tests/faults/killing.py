@@ -218,8 +218,8 @@ class Whole:
 _whole: dict[str, Whole] = {}
 
 
-OF_LIBRARIES = (".ses",)
-"""onnxruntime's, one for all processes."""
+OF_LIBRARIES = (".ses", "torchelastic_")
+"""How the names begin of what libraries leave: onnxruntime's, one for all processes, and torchrun's folder of logs."""
 _temporary = tempfile.TemporaryDirectory(prefix="k-")
 
 
@@ -235,7 +235,7 @@ def left_in_temporary(folder: Path) -> list[str]:
     """Names of what the folder's runs left in their $TMPDIR."""
     path = temporary_of(folder)
     names = (found.relative_to(path).as_posix() for found in path.rglob("*"))
-    return sorted(f"$TMPDIR/{name}" for name in names if name not in OF_LIBRARIES)
+    return sorted(f"$TMPDIR/{name}" for name in names if not name.startswith(OF_LIBRARIES))
 
 
 def files_of(folder: Path, job: Job) -> set[str]:
