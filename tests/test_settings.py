@@ -69,6 +69,7 @@ class Run:
 
     output_dir: Path = Path("runs/x")
     seed: int = 0
+    steps: int = 0
     resume: bool = True
     note: str = ""
     limit: int | None = None
@@ -128,10 +129,10 @@ def test_default_config_is_used_only_without_config(tmp_path):
 )  # fmt: skip
 def test_counts_as_people_write_them(tmp_path, text, value):
     config = write(tmp_path, "c.yaml", f"limit: {text}\n")
-    run = parse_args(Run, [str(config), "--seed", text])
-    assert run.seed == value
+    run = parse_args(Run, [str(config), "--steps", text])
+    assert run.steps == value
     assert run.limit == value
-    assert type(run.seed) is int
+    assert type(run.steps) is int
 
 
 @pytest.mark.parametrize("text", ["1.5", "abc", "1e-3", "true", "1 2", "0.5k5", "", "1e400"])
@@ -392,8 +393,8 @@ def test_to_dict_is_plain_and_comes_back():
     st.text(),
     st.integers(-(2**62), 2**62),
 )
-def test_from_dict_inverts_to_dict(optimizer, note, seed):
-    run = Run(note=note, seed=seed, optimizer=optimizer)
+def test_from_dict_inverts_to_dict(optimizer, note, steps):
+    run = Run(note=note, steps=steps, optimizer=optimizer)
     assert from_dict(Run, to_dict(run)) == run
 
 

@@ -73,8 +73,9 @@ def test_the_best_cell_within_the_budget(limits, wanted):
     assert choose_cell(MEASURED, "recall@100", **limits).name == wanted
 
 
-def test_of_equal_cells_the_faster_then_the_smaller():
-    equal = [cell(2, 64, 2.0, 9, 0.5), cell(1, 64, 1.0, 5, 0.5), cell(1, 8, 1.0, 5, 0.5)]
+def test_of_equal_cells_fewest_layers_then_the_smallest():
+    """And not the faster by the clock, which chance decides where the machine is at work."""
+    equal = [cell(2, 64, 0.9, 9, 0.5), cell(1, 64, 1.0, 5, 0.5), cell(1, 8, 1.1, 4, 0.5)]
     assert choose_cell(equal, "recall@100").name == "1x8"
 
 
