@@ -9,10 +9,12 @@ that raises.
 
 from __future__ import annotations
 
+import atexit
 import gzip
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -364,6 +366,7 @@ def main(names: list[str]) -> int:
 
 def fuzz_one(name: str) -> None:
     """Fuzz a target in this process."""
+    atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
     try:
         import atheris
     except ImportError:
