@@ -36,7 +36,7 @@ RANGES = {
 }
 """Part of the name of an operation -> group of it and of all that it calls; the outermost counts."""
 KINDS = {
-    "matrix products": r"(add|badd)?(mm|bmm|mv)_?$|matmul|linear$|_?mkldnn",
+    "matrix products": r"(add|badd)?(mm|bmm|mv)_?$|matmul|_?linear(_pointwise)?$|_?mkldnn",
     "optimizer and clipping": r"_foreach_|linalg_vector_norm",
     "embedding and gather": r"embedding|index|gather|scatter|_?sparse|_?coalesce|_?to_dense|_?indices|_?values",
     "copies, casts and fills": r"(_?to_copy|copy|to|clone|contiguous|cat|stack|fill|zero|zeros|ones|full|arange|pad)_?$"
@@ -46,7 +46,7 @@ KINDS = {
     r"|unsqueeze|squeeze|detach|permute|split|narrow|chunk|unbind|alias|numpy_T|lift_fresh)_?$|as_strided",
     "norms and element by element": "",
 }
-"""Group -> how the names of its operations begin, without "aten::"; the first that fits counts."""
+"""Group -> how the names of its operations begin, without "aten::" or "mkldnn::"; the first that fits counts."""
 LIBRARIES = (
     "torch",
     "faiss",
@@ -236,7 +236,7 @@ def torch_group(names: list[str]) -> str:
         for mark, group in RANGES.items():
             if mark in name:
                 return group
-    own = names[0].removeprefix("aten::")
+    own = names[0].removeprefix("mkldnn::").removeprefix("aten::")
     if own == names[0]:  # ranges of autograd and of the profiler
         return "autograd and ranges"
     return next(group for group, start in KINDS.items() if re.match(start, own))

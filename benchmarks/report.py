@@ -102,6 +102,23 @@ def median_seconds(
     return statistics.median(times)
 
 
+def in_turns(works: Sequence[Callable[[], object]], repeats: int = 5) -> list[float]:
+    """Median time of each of several works that take turns, after one round that does not count.
+
+    Args:
+        works: what is timed.
+        repeats: rounds that count.
+    """
+    times: list[list[float]] = [[] for _ in works]
+    for turn in range(repeats + 1):
+        for work, found in zip(works, times, strict=True):
+            start = time.perf_counter()
+            work()
+            if turn:
+                found.append(time.perf_counter() - start)
+    return [statistics.median(found) for found in times]
+
+
 def header(name: str, source: str = "", packages: Sequence[str] = ("numpy", "torch", "transformers")) -> None:
     """Print what the readings depend on: date, commit, hardware, threads, versions, load, and text.
 

@@ -35,7 +35,7 @@ class Spy(TorchDispatchMode):
 def _small_tiles(monkeypatch):
     monkeypatch.setattr(losses_rexbert, "CPU_ROWS", ROWS)
     monkeypatch.setattr(losses_rexbert, "CPU_COLUMNS", COLUMNS)
-    monkeypatch.setattr(losses_rexbert, "NARROW_COLUMNS", COLUMNS)
+    monkeypatch.setattr(losses_rexbert, "FAST_COLUMNS", COLUMNS)
     monkeypatch.setattr(matryoshka_rexbert, "TEACHER_ELEMENTS", ROWS * VOCABULARY)
 
 

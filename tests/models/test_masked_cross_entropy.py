@@ -206,7 +206,7 @@ def test_rows_far_from_the_common_shift_are_done_again():
 
 def test_bfloat16_tiles_add_up(monkeypatch):
     """Bias and shift go through the products; several tiles and blocks of rows make one gradient."""
-    monkeypatch.setattr(losses_rexbert, "NARROW_COLUMNS", 32)
+    monkeypatch.setattr(losses_rexbert, "FAST_COLUMNS", 32)
     monkeypatch.setattr(losses_rexbert, "CPU_ROWS", 16)
     hidden, weight, bias, labels = problem(37, 100, width=15, dtype=torch.bfloat16)
     ours, theirs = leaves(hidden, weight, bias), leaves(hidden.double(), weight.double(), bias.double())

@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from rexbert_hf.evaluation.fine_tuning_heads import SequenceHead
 from rexbert_hf.evaluation.task import ModelUnfit
+from rexbert_hf.models import use_onednn
 from rexbert_hf.settings.tree import one_line
 
 POOLER_DRAWN = "a model came without weights of its pooler: they were drawn like the head's"
@@ -49,6 +50,7 @@ def load_head_model(
     missing, pooler = missing_weights(model, report)
     if missing:
         raise ValueError(f"{folder}: {len(missing)} weights of the encoder are missing, {missing[0]} among them")
+    use_onednn(model)
     return model, (POOLER_DRAWN,) if pooler else ()
 
 

@@ -26,6 +26,7 @@ from .modeling_rexbert import (
     RexBertPreTrainedModel,
 )
 from .modernbert import save_modernbert, to_modernbert
+from .onednn import use_onednn
 from .reconstruction_rexbert import neighbor_reconstruction_loss, reconstruction_distance
 
 AutoConfig.register("rexbert", RexBertConfig, exist_ok=True)
@@ -56,4 +57,5 @@ __all__ = [
     "reconstruction_distance",
     "save_modernbert",
     "to_modernbert",
+    "use_onednn",
 ]

@@ -49,6 +49,7 @@ REMOTE_FILES = (
     "reconstruction_rexbert.py",
     "matryoshka_rexbert.py",
     "modernbert.py",
+    "products_rexbert.py",
     "layers_rexbert.py",
     "encoder_rexbert.py",
     "modeling_rexbert.py",
@@ -130,9 +131,8 @@ class RexBertPreTrainedModel(PreTrainedModel):
         std = getattr(module, "init_std", None)
         if std is not None:
             assert isinstance(module, nn.Linear | nn.Embedding)
-            factor = self.config.initializer_cutoff_factor
-            cutoff = 3.0 if factor is None else factor
-            init.trunc_normal_(module.weight, mean=0.0, std=std, a=-cutoff * std, b=cutoff * std)
+            cutoff = std * (3.0 if (factor := self.config.initializer_cutoff_factor) is None else factor)
+            init.trunc_normal_(module.weight, mean=0.0, std=std, a=-cutoff, b=cutoff)
 
     def save_pretrained(  # type: ignore[override]  # what it does not name goes through
         self,

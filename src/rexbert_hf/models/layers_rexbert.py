@@ -21,6 +21,7 @@ from .attention_rexbert import attend, turns_pairs
 from .configuration_rexbert import RexBertConfig
 from .flat_attention_rexbert import pair_rows
 from .layout_rexbert import Layout
+from .products_rexbert import is_plain, linear, project
 
 LayerT = TypeVar("LayerT", nn.Linear, nn.Embedding)
 
@@ -87,8 +88,8 @@ class RexBertMLP(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states `[T, H]` to `[T, H]`."""
-        value, gate = self.Wi(hidden).chunk(2, dim=-1)
-        return self.Wo(self.drop(self.act(value) * gate))
+        value, gate = project(self.Wi, hidden).chunk(2, dim=-1)
+        return project(self.Wo, self.drop(self.act(value) * gate))
 
 
 class RexBertAttention(nn.Module):
@@ -130,23 +131,17 @@ class RexBertAttention(nn.Module):
             deterministic=self.config.deterministic_flash_attn,
             paired=paired,
         )
-        return self.out_drop(self.Wo(out)), weights
+        return self.out_drop(project(self.Wo, out)), weights
 
     def _project(self, hidden: torch.Tensor, paired: bool) -> torch.Tensor:
         """Queries, keys and values `[T, 3 * H]`; the elements that turn together side by side if asked for."""
         if not paired:
-            return self.Wqkv(hidden)
+            return project(self.Wqkv, hidden)
         heads = hidden.shape[-1] // self.head_dim
-        if not _is_plain(self.Wqkv):
+        if not is_plain(self.Wqkv):
             return pair_rows(self.Wqkv(hidden).t(), heads).t().contiguous()
         bias = None if self.Wqkv.bias is None else pair_rows(self.Wqkv.bias, heads)
-        return F.linear(hidden, pair_rows(self.Wqkv.weight, heads), bias)
-
-
-def _is_plain(linear: nn.Module) -> bool:
-    """Whether a linear layer is only that: no adapter, quantised form, hook or offloading that its call would meet."""
-    hooked = linear._forward_hooks or linear._forward_pre_hooks or linear._backward_hooks or "forward" in vars(linear)
-    return type(linear) is nn.Linear and not hooked
+        return linear(hidden, pair_rows(self.Wqkv.weight, heads), bias)
 
 
 class RexBertEncoderLayer(GradientCheckpointingLayer):
@@ -185,9 +180,9 @@ class RexBertPredictionHead(nn.Module):
         """Hidden states `[..., H]` to `[..., H]`, or to the first `dim` (default: `truncate_dim`) dimensions."""
         d = self.config.truncate_dim if dim is None else dim
         if d is None or d == self.config.hidden_size:
-            return self.norm(self.act(self.dense(hidden)))
+            return self.norm(self.act(project(self.dense, hidden)))
         bias = None if self.dense.bias is None else self.dense.bias[:d]
-        hidden = self.act(F.linear(hidden[..., :d], self.dense.weight[:d, :d], bias))
+        hidden = self.act(linear(hidden[..., :d], self.dense.weight[:d, :d], bias))
         norm_bias = None if self.norm.bias is None else self.norm.bias[:d]
         return F.layer_norm(hidden, (d,), self.norm.weight[:d], norm_bias, self.norm.eps)
 

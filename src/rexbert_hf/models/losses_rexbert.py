@@ -13,12 +13,13 @@ from typing import Any
 import torch
 
 from .fused_rexbert import softmax_parts
+from .products_rexbert import linear, prefers_onednn
 
 CPU_ROWS, CPU_COLUMNS = 1024, 4096
 """Tile of logits on CPU: rows x vocabulary columns. Larger tiles fall out of the cache between passes."""
 
-NARROW_COLUMNS = 1024
-"""Columns of a tile in bfloat16, whose products are so fast that everything else has to stay in the inner cache."""
+FAST_COLUMNS = 1024
+"""Columns of a tile where products are so fast (bfloat16, oneDNN) that all else has to stay in the inner cache."""
 
 GPU_SLICE_ELEMENTS = 1 << 28
 """Logits held at once on an accelerator (rows x vocabulary): 1 GiB in float32."""
@@ -138,13 +139,17 @@ class VocabularyWalk:
         if self.narrow:
             high = torch.zeros(len(weight)) if bias is None else bias.float()
             weight = widened(weight, high, high - high.bfloat16().float(), 1.0, dtype=hidden.dtype)
+        self.onednn = hidden.dtype == torch.float32 and hidden.device.type == "cpu" and prefers_onednn()
         weight = weight.to(hidden.dtype)
         self.wide = weight if weight.shape[1] > width else None
         self.hidden, self.weight, self.labels, self.hits_from = hidden, weight[:, :width], labels, hits_from
         self.needs_grad, self.return_ranks, self.row_weights = needs_grad, return_ranks, row_weights
         count, vocabulary = len(hidden), len(weight)
         if hidden.device.type == "cpu":
-            self.rows, columns = min(CPU_ROWS, max(count, 1)), NARROW_COLUMNS if self.narrow else CPU_COLUMNS
+            self.rows, columns = (
+                min(CPU_ROWS, max(count, 1)),
+                FAST_COLUMNS if self.narrow or self.onednn else CPU_COLUMNS,
+            )
         else:
             self.rows, columns = max(min(GPU_SLICE_ELEMENTS // vocabulary, count), 1), vocabulary
         self.tiles = [slice(a, min(a + columns, vocabulary)) for a in range(0, vocabulary, columns)]
@@ -225,9 +230,15 @@ class VocabularyWalk:
         return part if shift is None else part.sub_(shift)
 
     def product(self, inputs: torch.Tensor, i: int) -> torch.Tensor:
-        """`inputs @ weight.T` of tile i, in its buffer; with bias and shift where the product adds them."""
+        """`inputs @ weight.T` of tile i, in its buffer if it can; with bias and shift where the product adds them."""
         weight = self.weight if self.wide is None else self.wide
+        if self.onednn:  # which brings memory of its own
+            return linear(inputs, weight[self.tiles[i]])
         return torch.mm(inputs, weight[self.tiles[i]].t(), out=self.buffer(len(inputs), i))
+
+    def times(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """`a @ b`."""
+        return linear(a, b.t()) if self.onednn else torch.mm(a, b)
 
     def buffer(self, rows: int, i: int) -> torch.Tensor:
         """Memory of tile i, which the next rows use again; one for all tiles where nobody comes back to them."""
@@ -245,17 +256,17 @@ class VocabularyWalk:
         scaled, column = hidden * factor[:, None].to(hidden.dtype), factor.to(hidden.dtype)
         beta = 1 if rows.start or self.adds else 0
         # This order reads a tile as it lies; the other has it rearranged, which takes longer than the product.
-        turned = torch.cat([scaled.t(), column[None]]) if self.narrow else None
+        turned = torch.cat([scaled.t(), column[None]]) if self.narrow or self.onednn else None
         weighted = torch.zeros(hidden.shape, dtype=self.accumulate, device=hidden.device)
         for tile, part in zip(self.tiles, sweep.parts, strict=True):
-            if hidden.dtype == self.accumulate:
+            if hidden.dtype == self.accumulate and not self.onednn:
                 weighted.addmm_(part, self.weight[tile])
                 torch.addmm(self.grad_weight[tile], part.t(), scaled, beta=beta, out=self.grad_weight[tile])
                 torch.addmv(self.grad_bias[tile], part.t(), column, beta=beta, out=self.grad_bias[tile])
                 continue
-            weighted += torch.mm(part, self.weight[tile])
+            weighted += self.times(part, self.weight[tile])
             if turned is not None:
-                found = torch.mm(turned, part)
+                found = self.times(turned, part)
                 for_weight, for_bias = found[:-1].t(), found[-1]
             else:
                 for_weight, for_bias = torch.mm(part.t(), scaled), torch.mv(part.t(), column)

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from .configuration_rexbert import RexBertConfig
 from .layout_rexbert import Layout
 from .losses_rexbert import VocabularyWalk, widened
+from .products_rexbert import linear
 
 TEACHER_ELEMENTS = 1 << 24
 """Logits of the teacher held at once (rows x vocabulary): 64 MiB in float32."""
@@ -284,8 +285,8 @@ def _distil(
             if needs_grad:
                 difference = logs.exp_().sub_(target).mul_(factor[:, None])
                 plain = difference.to(students.dtype)
-                found.grad_hidden[place] = torch.mm(plain, weight).to(dtype)
-                found.grad_weight += torch.mm(plain.t(), students[place])
+                found.grad_hidden[place] = linear(plain, weight.t()).to(dtype)
+                found.grad_weight += linear(plain.t(), students[place].t())
                 found.grad_bias += difference.sum(0)
     return found
 
@@ -293,7 +294,7 @@ def _distil(
 def _log_softmax(
     hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype
 ) -> torch.Tensor:
-    logits = torch.mm(hidden, weight.t()).to(dtype)
+    logits = linear(hidden, weight).to(dtype)
     if bias is not None:
         logits += bias.to(dtype)
     return logits.log_softmax(1)

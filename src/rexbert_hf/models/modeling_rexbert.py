@@ -37,6 +37,7 @@ from .encoder_rexbert import (
 from .layers_rexbert import RexBertPredictionHead, check_ids, drawn, residual_std
 from .losses_rexbert import masked_cross_entropy
 from .matryoshka_rexbert import Grid, LabelledStates, grid_loss
+from .products_rexbert import linear
 from .reconstruction_rexbert import neighbor_reconstruction_loss
 
 
@@ -104,7 +105,7 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
         self.decoder = new_embeddings
 
     def _decode(self, hidden: torch.Tensor) -> torch.Tensor:
-        return F.linear(self.head(hidden), self._decoder_weight(), self.decoder.bias)
+        return linear(self.head(hidden), self._decoder_weight(), self.decoder.bias)
 
     def _decoder_weight(self) -> torch.Tensor:
         d = self.config.truncate_dim
@@ -216,7 +217,7 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
         count = torch.full((), labelled, device=total.device)  # filled there: a copy would wait for the device
         divisor = count.clamp_min(1) if num_items is None else torch.as_tensor(num_items, device=total.device)
         if return_logits == "masked":
-            fields["logits"] = F.linear(hidden, self._decoder_weight(), self.decoder.bias)
+            fields["logits"] = linear(hidden, self._decoder_weight(), self.decoder.bias)
         return {**fields, "loss": total / divisor, "correct": correct, "num_labels": count, "label_ranks": ranks}
 
 
@@ -348,7 +349,7 @@ class _RexBertForClassification(RexBertPreTrainedModel):
     def _classify(self, hidden: torch.Tensor) -> torch.Tensor:
         d = self.config.truncate_dim
         weight = self.classifier.weight if d is None else self.classifier.weight[:, :d]
-        return F.linear(self.drop(self.head(hidden)), weight, self.classifier.bias)
+        return linear(self.drop(self.head(hidden)), weight, self.classifier.bias)
 
     def _encode(self, kwargs: dict[str, Any]) -> FlatOutput:
         kwargs.pop("return_dict", None)

@@ -270,5 +270,9 @@ def _encoder_in(folder: Path, name: str) -> Any:
             return OnnxEncoder(place)
     from sentence_transformers import SentenceTransformer
 
+    from rexbert_hf.models import use_onednn
+
     with loading("sentence encoder", name):
-        return SentenceTransformer(str(folder))
+        encoder = SentenceTransformer(str(folder))
+    use_onednn(encoder)
+    return encoder

@@ -1,6 +1,6 @@
 """What makes a training step of a stock encoder slow on CPU, and the same step without it.
 
-Three things, which `benchmarks/finetune_step.py` measures together with MiniLM on queries and titles:
+Four things, the first three of which `benchmarks/finetune_step.py` measures together with MiniLM on queries and titles:
 
 - Attention in bfloat16: torch's kernel for its backward pass takes eight times as long as in float32 on short texts
   (1.85 s of a step of 3.4 s, .19 s in float32), so that autocast gains nothing. The matrix products around it, where
@@ -9,6 +9,7 @@ Three things, which `benchmarks/finetune_step.py` measures together with MiniLM 
   so that a mask costs a fifth.
 - Embeddings: each block of a batch makes a gradient of the whole vocabulary, nearly all of it zeros that are written,
   added up and thrown away. Here blocks give the rows that they have, and the batch makes the gradient once.
+- Linear layers in float32 on AMD's processors: see `rexbert_hf.models.products_rexbert`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from rexbert_hf.models import use_onednn
 
 NAME = "sdpa_float32"
 
@@ -40,6 +43,7 @@ def prepare_for_cpu(model: nn.Module, bf16: bool, ranks: int = 1) -> None:
     if bf16:
         use_float32_attention(model)
     use_byte_dropout(model)
+    use_onednn(model)
     if ranks == 1:
         use_sparse_gradients(model)
 

@@ -24,6 +24,7 @@ from transformers import set_seed
 from rexbert_hf.hub import push_run
 from rexbert_hf.hub.loading import loading
 from rexbert_hf.metrics import Judgements
+from rexbert_hf.models import use_onednn
 from rexbert_hf.pretraining.processes import one_process
 from rexbert_hf.retrieval.training.biencoder import find_base, load_biencoder, query_side
 from rexbert_hf.retrieval.training.cpu_training import prepare_for_cpu
@@ -208,7 +209,9 @@ def distil_search(settings: DistilSettings) -> dict[str, Any]:
 
 def _teacher(settings: DistilSettings, folder: Path) -> SentenceTransformer:
     with loading("teacher", settings.teacher):
-        return SentenceTransformer(str(folder))
+        teacher = SentenceTransformer(str(folder))
+    use_onednn(teacher)
+    return teacher
 
 
 def distil_texts(settings: DistilSettings, data: SearchData) -> tuple[list[str], list[str]]:
