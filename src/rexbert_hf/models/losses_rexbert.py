@@ -146,10 +146,8 @@ class VocabularyWalk:
         self.needs_grad, self.return_ranks, self.row_weights = needs_grad, return_ranks, row_weights
         count, vocabulary = len(hidden), len(weight)
         if hidden.device.type == "cpu":
-            self.rows, columns = (
-                min(CPU_ROWS, max(count, 1)),
-                FAST_COLUMNS if self.narrow or self.onednn else CPU_COLUMNS,
-            )
+            self.rows = min(CPU_ROWS, max(count, 1))
+            columns = FAST_COLUMNS if self.narrow or self.onednn else CPU_COLUMNS
         else:
             self.rows, columns = max(min(GPU_SLICE_ELEMENTS // vocabulary, count), 1), vocabulary
         self.tiles = [slice(a, min(a + columns, vocabulary)) for a in range(0, vocabulary, columns)]
