@@ -8,8 +8,6 @@ Both take turns, step by step. The peer has stock dropout, dense gradients of em
 
 from __future__ import annotations
 
-import statistics
-import time
 from typing import Any
 
 import torch
@@ -45,16 +43,14 @@ class Contender:
         self.columns: list[Any] = [self.model.preprocess(list(column)) for column in zip(*texts, strict=True)]
         self.rows = len(texts)
 
-    def step(self) -> float:
-        """Seconds of one step."""
-        start = time.perf_counter()
+    def step(self) -> None:
+        """One step."""
         with torch.autocast("cpu", dtype=torch.bfloat16):
             queries, products = (embed(self.model, column, BLOCK) for column in self.columns)
             loss = cross_entropy(SCALE * queries @ products.T, torch.arange(self.rows))
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return time.perf_counter() - start
 
 
 def main() -> None:
@@ -64,10 +60,7 @@ def main() -> None:
     rows, steps = (ROWS // 4, 3) if args.quick else (ROWS, 9)
     ours, stock = Contender(rows, prepared=True), Contender(rows, prepared=False)
     report.header("finetune_step", f"MiniLM, {ours.rows} rows", ("torch", "transformers", "sentence-transformers"))
-    for contender in (ours, stock):
-        contender.step()
-    seconds = [(ours.step(), stock.step()) for _ in range(steps)]
-    mine, theirs = (statistics.median(column) for column in zip(*seconds, strict=True))
+    mine, theirs = report.in_turns([ours.step, stock.step], steps)
     name = "finetune_step/minilm"
     report.finish([report.Reading(name, mine, theirs, None, "seconds", lower=True)])
 

@@ -29,6 +29,7 @@ from profiling import Profile, Row
         (["aten::bmm", "_FlatAttention"], "attention"),
         (["aten::_scaled_dot_product_flash_attention_for_cpu_backward"], "attention"),
         (["aten::mm", "_LinearCrossEntropy"], "head and loss"),
+        (["mkldnn::_linear_pointwise"], "matrix products"),
         (["aten::copy_", "aten::_to_copy", "aten::to"], "copies, casts and fills"),
         (["aten::empty_strided"], "copies, casts and fills"),
         (["aten::zeros_like"], "copies, casts and fills"),

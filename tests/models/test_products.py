@@ -132,6 +132,14 @@ def test_small_products_and_other_types_stay_torchs(products, x, weight):
     assert not products
 
 
+def test_shapes_are_checked_by_torch(products):
+    x, weight = draw(200, 64), draw(64, 64, seed=1)
+    with pytest.raises(RuntimeError, match="mat1 and mat2 shapes cannot be multiplied"):
+        linear(draw(200, 96), weight)
+    assert torch.equal(linear(x, weight, torch.ones(1)), F.linear(x, weight, torch.ones(1)))
+    assert not products
+
+
 def test_who_watches_sees_torchs_operators(products):
     """Autocast, torch's switch, tracing, compilation, counters, function transforms, forward mode."""
     x, weight = draw(80, 64), draw(64, 64, seed=1)

@@ -1,7 +1,7 @@
 """Linear layers in float32 on CPU, by the faster of the two libraries that torch brings.
 
 torch hands float32 products to MKL. On AMD's processors MKL leaves AVX-512 alone, and oneDNN, which torch uses for
-bfloat16 and convolutions, takes less than half the time (`benchmarks/products.py`). On Intel's, and without AVX-512, on
+bfloat16 and convolutions, takes about half the time (`benchmarks/products.py`). On Intel's, and without AVX-512, on
 other devices, in other types, under autocast, compilation, export or tracing, everything stays torch's own.
 `torch.backends.mkldnn.flags(enabled=False)` turns it off.
 
@@ -62,7 +62,7 @@ def is_plain(layer: nn.Module) -> bool:
 
 @functools.cache
 def prefers_onednn() -> bool:
-    """Whether oneDNN multiplies float32 faster here than what torch uses: AVX-512 of another maker than Intel.
+    """Whether oneDNN multiplies float32 faster here than what torch uses: an AMD processor with AVX-512.
 
     It does not time the two: the same machine shall compute the same numbers each time.
     """
@@ -93,6 +93,8 @@ def _suits(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> 
         all(_is_float32(one) for one in (x, weight, bias) if one is not None)
         and (x.is_contiguous() or _is_dense(x))
         and _is_dense(weight)
+        and x.shape[-1] == columns
+        and (bias is None or bias.shape == (rows,))
         and x.numel() >= FEWEST_ROWS * columns
         and min(rows, columns) >= FEWEST_COLUMNS
         and not torch.is_autocast_enabled("cpu")
