@@ -20,11 +20,13 @@ os.sched_getaffinity = lambda pid: set(range(6))
 spec = importlib.util.spec_from_file_location("threads", {threads.__file__!r})
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
-logging.basicConfig(level=logging.INFO, format="LOG %(message)s", stream=sys.stdout)
+place = os.path.join(os.path.dirname(os.path.abspath(__file__)), os.environ.get("RANK", "0"))
+logging.basicConfig(level=logging.INFO, format="%(message)s", filename=place + ".log")
 module.set_threads(None)
-print("THREADS", torch.get_num_threads())
+with open(place + ".threads", "w") as file:
+    file.write(str(torch.get_num_threads()))
 """
-"""What `make_arguments` calls, on a machine of six cores."""
+"""What `make_arguments` calls, on a machine of six cores. A file for each rank: in one stream their lines would mix."""
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
 
@@ -38,9 +40,8 @@ def launched(tmp_path: Path, launcher: list[str], **variables: str) -> tuple[lis
         [*launcher, str(tmp_path / "script.py")], env=clean | variables, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    counts = [int(line.split()[1]) for line in lines if line.startswith("THREADS")]
-    return counts, [line for line in lines if line.startswith("LOG")]
+    counts = [int(path.read_text()) for path in sorted(tmp_path.glob("*.threads"))]
+    return counts, [line for path in sorted(tmp_path.glob("*.log")) for line in path.read_text().splitlines()]
 
 
 @pytest.mark.parametrize(
