@@ -12,6 +12,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from chat_server import ChatServer, answer_to
@@ -19,7 +20,7 @@ from chat_server import ChatServer, answer_to
 from rexbert_hf.corpus import Document, DocumentSource, write_documents
 from rexbert_hf.corpus.ecommerce import ECOMMERCE
 from rexbert_hf.corpus.label import LabelSettings, label, make_labeller
-from rexbert_hf.corpus.llm_client import EndpointSettings
+from rexbert_hf.corpus.llm_client import Endpoint, EndpointSettings
 from rexbert_hf.corpus.select import SelectSettings, select
 from rexbert_hf.corpus.stages import StageReport
 
@@ -192,6 +193,38 @@ def test_a_key_that_the_endpoint_repeats_is_not_told(tmp_path, monkeypatch):
     with ChatServer() as server, pytest.raises(ConnectionError, match="Bearer <redacted>") as told:
         label(settings_for(server, api_key_env="LABELLER_KEY"), ECOMMERCE, documents, tmp_path / "out")
     assert server.tokens == {"Bearer a canary"}
+    assert "canary" not in str(told.value)
+
+
+def test_blanks_around_a_key_are_not_sent(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABELLER_KEY", " corp-canary\r\n")
+    documents = write(tmp_path, ["a price"])
+    with ChatServer() as server:
+        report = label(settings_for(server, api_key_env="LABELLER_KEY"), ECOMMERCE, documents, tmp_path / "out")
+    assert (report.written, server.tokens) == (1, {"Bearer corp-canary"})
+
+
+@pytest.mark.parametrize("key", ["corp-\ncanary", "corp-\x1bcanary", "canary-é"], ids=ascii)
+def test_a_key_that_no_header_can_have_is_refused_and_not_told(tmp_path, monkeypatch, key):
+    """The HTTP library would quote the whole header."""
+    monkeypatch.setenv("LABELLER_KEY", key)
+    with pytest.raises(ValueError, match=r"endpoint.api_key_env: what LABELLER_KEY holds .* export the key") as told:
+        Endpoint(replace(FAST, base_url="http://127.0.0.1:1/v1", api_key_env="LABELLER_KEY"))
+    assert "canary" not in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("key", ["corp-canary", "corp  canary"])
+def test_errors_of_the_http_library_do_not_tell_the_key(monkeypatch, key):
+    def refuse(*_, headers, **__):
+        raise OSError(f"Illegal header {headers}")
+
+    monkeypatch.setenv("LABELLER_KEY", key)
+    monkeypatch.setattr("rexbert_hf.corpus.llm_client.redact", lambda text: text)  # no look gives these keys away
+    endpoint = Endpoint(replace(FAST, base_url="http://127.0.0.1:1/v1", api_key_env="LABELLER_KEY"))
+    monkeypatch.setattr("rexbert_hf.corpus.llm_client.get_session", lambda: SimpleNamespace(get=refuse))
+    with pytest.raises(ConnectionError, match=r"cannot be reached.*Bearer <redacted>") as told:
+        endpoint.probe()
     assert "canary" not in str(told.value)
 
 

@@ -129,7 +129,7 @@ class Endpoint:
         settings: address, model, patience.
 
     Raises:
-        ValueError: if address, model or the key's variable is missing.
+        ValueError: if address, model or the key's variable is missing, or what it holds cannot be sent.
     """
 
     def __init__(self, settings: EndpointSettings) -> None:
@@ -137,9 +137,14 @@ class Endpoint:
             raise ValueError("labelling with a language model needs endpoint.base_url (http...) and endpoint.model")
         key = "none"  # a key of our own, or the client would send the Hub token
         if settings.api_key_env:
-            key = os.environ.get(settings.api_key_env, "")
+            key = os.environ.get(settings.api_key_env, "").strip()  # a key read from a file ends with a line break
             if not key:
                 raise ValueError(_no_key(settings.api_key_env))
+            if not (key.isascii() and key.isprintable()):  # the HTTP library would refuse it, and quote it in clear
+                raise ValueError(
+                    f"endpoint.api_key_env: what {redact(settings.api_key_env)} holds (not shown) has a character that "
+                    "no header can have, such as a line break: export the key alone"
+                )
         self.settings, self._key = settings, key
         self.patience = Patience(settings.patience)
         self.troubles: Counter[str] = Counter()
@@ -169,8 +174,8 @@ class Endpoint:
             ) from error
         except (HTTPError, OSError) as error:
             raise ConnectionError(
-                f"endpoint {redact(self.settings.base_url)} cannot be reached ({_short(error)[:200]}): start it, or "
-                "correct base_url"
+                f"endpoint {redact(self.settings.base_url)} cannot be reached ({self._without_key(_short(error))}): "
+                "start it, or correct base_url"
             ) from error
         if status in (401, 403):
             raise ConnectionError(
@@ -239,7 +244,10 @@ class Endpoint:
 
     def _without_key(self, message: str) -> str:
         """A message without the key, whatever it looks like: an endpoint may repeat what it was sent."""
-        return (message.replace(self._key, REDACTED) if self.settings.api_key_env else message)[:200]
+        if self.settings.api_key_env:
+            for key in (self._key, " ".join(self._key.split())):  # `_short` squeezes blanks
+                message = message.replace(key, REDACTED)
+        return message[:200]
 
     def _keep(self, dialect: int) -> None:
         """A dialect that worked is used from now on."""
