@@ -163,6 +163,23 @@ def test_a_plan_is_kept_and_belongs_to_its_settings(tmp_path):
         load_plan(settings, ["late"])
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"measures.0.options": {"source": "shop", "max_tokens": 2000, "label": "other"}},
+        {"base.sources.shop": {"sample": "shop_text", "sample_size": 300, "columns": {"label": "stars"}}},
+    ],
+    ids=["option", "column"],
+)
+def test_a_label_that_is_no_rows_name_belongs_to_the_plan(tmp_path, changes):
+    settings = paper(tmp_path, budget=100.0)
+    plan = fit(settings, *budgets_and_costs(settings))
+    save_plan(plan, settings, "here")
+    assert load_plan(paper(tmp_path, budget=100.0, **{"stages.1.label": "other words"}), list(plan.costs)) == plan
+    with pytest.raises(SettingsError, match=r"another plan \(.*label: "):
+        load_plan(paper(tmp_path, budget=100.0, **changes), list(plan.costs))
+
+
 def test_plans_and_calibrations_hold_no_secret_and_are_found_again(tmp_path):
     """Nor do those of earlier versions, which wrote them, count as plans of other settings."""
     canary = "hf_" + "c0" * 15

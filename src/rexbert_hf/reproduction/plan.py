@@ -44,6 +44,9 @@ _FREE = (
 )
 """Keys that may change between two starts: more seeds or fewer rows, and everything about the report."""
 
+_STAGE_LABEL = re.compile(r"stages\.\d+\.label")
+"""What the table calls a row; other labels, as of a source's column, decide what is trained or measured."""
+
 _TIME = re.compile(r"budget:|min_steps:|spare:|parts\.|stages\.\d+\.share:")
 """How much time there is and who gets it: another plan, but no stage costs more or less for it."""
 
@@ -195,7 +198,7 @@ def _whole_steps(
 def save_costs(costs: Mapping[str, Cost], settings: ReproductionSettings, hardware: str) -> None:
     """Keep a calibration: another budget need not measure again."""
     content = {"costs": {name: dataclasses.asdict(cost) for name, cost in costs.items()}, "hardware": hardware}
-    write_whole(settings.output_dir / COSTS_FILE, json.dumps(content | {"for": _identity(settings)}, indent=2).encode())
+    write_whole(settings.output_dir / COSTS_FILE, json.dumps(content | {"for": identity(settings)}, indent=2).encode())
 
 
 def load_costs(settings: ReproductionSettings, names: Sequence[str], hardware: str) -> dict[str, Cost] | None:
@@ -208,7 +211,7 @@ def load_costs(settings: ReproductionSettings, names: Sequence[str], hardware: s
     if not path.exists():
         return None
     content = read_json_object(path, "delete it to measure again", ("for", "costs", "hardware"))
-    changed = differences(redact(content["for"]), _identity(settings))
+    changed = differences(redact(content["for"]), identity(settings))
     known = set(names) <= set(content["costs"]) and content["hardware"] == hardware
     if not known or not all(_TIME.match(line) for line in changed):
         return None
@@ -218,7 +221,7 @@ def load_costs(settings: ReproductionSettings, names: Sequence[str], hardware: s
 
 def save_plan(plan: RunPlan, settings: ReproductionSettings, hardware: str) -> None:
     """Keep a plan with what it was made for."""
-    content = {"plan": dataclasses.asdict(plan), "for": _identity(settings), "hardware": hardware}
+    content = {"plan": dataclasses.asdict(plan), "for": identity(settings), "hardware": hardware}
     write_whole(settings.output_dir / PLAN_FILE, json.dumps(content, indent=2).encode())
 
 
@@ -237,7 +240,7 @@ def load_plan(settings: ReproductionSettings, names: Sequence[str]) -> RunPlan |
     if not path.exists():
         return None
     content = read_json_object(path, "restore it, or choose another output_dir", ("for", "plan"))
-    changed = differences(redact(content["for"]), _identity(settings))
+    changed = differences(redact(content["for"]), identity(settings))
     missing = [name for name in names if name not in content["plan"]["costs"]]
     if changed or missing:
         what = "; ".join(changed[:3]) or f"no stage {', '.join(missing)}"
@@ -248,11 +251,18 @@ def load_plan(settings: ReproductionSettings, names: Sequence[str]) -> RunPlan |
     return RunPlan(**{**plan, "costs": {name: Cost(**cost) for name, cost in plan["costs"].items()}})
 
 
-def _identity(settings: ReproductionSettings) -> dict[str, Any]:
-    """What decides a plan, as it may be written: without secrets, so plans of earlier versions are compared so too."""
+def identity(settings: ReproductionSettings) -> dict[str, Any]:
+    """What decides a plan, as it may be written: without secrets, so plans of earlier versions are compared so too.
+
+    Args:
+        settings: the reproduction.
+
+    Returns:
+        Plain values by dotted key.
+    """
     flat = flatten(to_dict(settings))
     kept = {key: value for key, value in flat.items() if not key.startswith(tuple(f"{free}." for free in _FREE))}
-    kept = {key: value for key, value in kept.items() if key not in _FREE and not key.endswith(".label")}
+    kept = {key: value for key, value in kept.items() if key not in _FREE and not _STAGE_LABEL.fullmatch(key)}
     if settings.pairs is not None:  # written into the output folder, which may move
         kept.pop(f"base.sources.{settings.pairs.source}.path", None)
     plain: dict[str, Any] = redact(json.loads(json.dumps(kept)))
