@@ -1,16 +1,25 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
-from reproduction_cases import paper
+from reproduction_cases import paper, plan_ahead
 from transformers import PreTrainedTokenizerBase
 
 from rexbert_hf.phrases import PhrasePool
 from rexbert_hf.pretraining.encoder import load_tokenizer
+from rexbert_hf.reproduction import reproduce
 from rexbert_hf.reproduction.budgets import stage_recipe
-from rexbert_hf.reproduction.inputs import SHARED_GUIDES, mine_pool, prepare_shared, stage_guides, with_data
+from rexbert_hf.reproduction.inputs import (
+    SHARED_GUIDES,
+    drop_others,
+    mine_pool,
+    prepare_shared,
+    stage_guides,
+    with_data,
+)
 from rexbert_hf.reproduction.settings import LexiconSettings, PhraseSettings
 from rexbert_hf.settings import SettingsError
 
@@ -108,3 +117,42 @@ def test_a_kill_while_the_shared_tokenizer_is_saved_is_started_again(tmp_path, m
     assert path.read_bytes() == whole
     assert load_tokenizer(shared, tmp_path / "cache").get_vocab() == load.get_vocab()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_what_other_settings_left_before_a_plan_is_made_again(tmp_path, monkeypatch):
+    class Stopped(BaseException):
+        pass
+
+    def stop(*_):
+        raise Stopped
+
+    def start(**changes):
+        with pytest.raises(Stopped):
+            reproduce(paper(tmp_path, phrases={"sources": ["shop"], "options": OPTIONS}, **changes))
+        for name in ("tokenizer", "phrases"):
+            marks.setdefault(name, []).append((tmp_path / name / "MARK").exists())
+            (tmp_path / name / "MARK").touch()
+        tokenizer = json.loads((tmp_path / "tokenizer" / "tokenizer.json").read_text())
+        return len(tokenizer["model"]["vocab"])
+
+    marks: dict[str, list[bool]] = {}
+    monkeypatch.setattr("rexbert_hf.reproduction.runner._calibrate", stop)
+    small = start()
+    assert start(budget=50.0, seeds=[5], title="More") == small, "they are no matter of time"
+    assert marks == {"tokenizer": [False, True], "phrases": [False, True]}
+    assert start(**{"base.tokenizer": {"vocab_size": 640}}) > small
+    assert marks == {"tokenizer": [False, True, False], "phrases": [False, True, False]}
+
+
+def test_a_folder_with_a_plan_keeps_what_its_runs_began_with(tmp_path):
+    pairs = tmp_path / "pairs.parquet"
+    pairs.touch()
+    plan_ahead(paper(tmp_path))
+    drop_others(paper(tmp_path, **{"base.tokenizer": {"vocab_size": 640}}))
+    assert pairs.exists()
+    (tmp_path / "plan.json").unlink()
+    drop_others(paper(tmp_path))
+    assert not pairs.exists(), "nobody knows what it was made for"
+    (tmp_path / "shared.json").write_text("{")
+    with pytest.raises(ValueError, match=r"shared\.json, line 1: not JSON .*; delete it to make them again"):
+        drop_others(paper(tmp_path))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rexbert_hf.catalog import load_sample, read_records, split_dataset
+from rexbert_hf.hub.json_file import read_json_object
 from rexbert_hf.hub.run_file import write_whole
 from rexbert_hf.phrases import LexiconGuide, PhrasePool
 from rexbert_hf.pretraining import PretrainSettings
@@ -19,6 +22,7 @@ from rexbert_hf.pretraining.encoder import load_tokenizer, made_before
 from rexbert_hf.pretraining.sources import read_source, working_folder
 from rexbert_hf.reproduction.downstream import kind_of, without_data
 from rexbert_hf.reproduction.overrides import with_overrides
+from rexbert_hf.reproduction.plan import PLAN_FILE, identity
 from rexbert_hf.reproduction.settings import LexiconSettings, PhraseSettings, ReproductionSettings
 from rexbert_hf.reproduction.stages import Stage
 from rexbert_hf.settings import from_dict
@@ -28,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 SHARED_GUIDES = ("brands", "types", "phrases")
 """Guides that are made here; a stage that writes one of them itself keeps its own."""
+
+SHARED_FILE = "shared.json"
+TOKENIZER, PHRASES, PAIRS = "tokenizer", "phrases", "pairs.parquet"
 
 
 def with_data(settings: ReproductionSettings) -> ReproductionSettings:
@@ -48,6 +55,32 @@ def with_data(settings: ReproductionSettings) -> ReproductionSettings:
     return dataclasses.replace(settings, base=base, **changes)
 
 
+def drop_others(settings: ReproductionSettings) -> None:
+    """Remove tokenizer, phrase pool and judged pairs that a start with other settings left before there was a plan.
+
+    With a plan nothing is removed: `load_plan` refuses other settings then.
+
+    Args:
+        settings: the reproduction, before `with_pairs`.
+
+    Raises:
+        ValueError: if the folder's `shared.json` is damaged.
+    """
+    folder, path = settings.output_dir, settings.output_dir / SHARED_FILE
+    if (folder / PLAN_FILE).exists():
+        return
+    decisive = ("base", "lexicons", "phrases", "pairs", "recipes")
+    wanted = {key: value for key, value in identity(settings).items() if key.partition(".")[0] in decisive}
+    if path.exists() and read_json_object(path, "delete it to make them again", ("for",))["for"] == wanted:
+        return
+    made = [folder / name for name in (TOKENIZER, PHRASES, PAIRS) if (folder / name).exists()]
+    if made:
+        logger.warning("%s: made for other settings, and made again", ", ".join(map(str, made)))
+    for place in made:
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
+    write_whole(path, json.dumps({"for": wanted}, indent=2).encode())
+
+
 def prepare_shared(settings: ReproductionSettings) -> PretrainSettings:
     """The base recipe with one cache, one tokenizer, the lexicons, the phrase pool, and tokenised sources.
 
@@ -62,7 +95,7 @@ def prepare_shared(settings: ReproductionSettings) -> PretrainSettings:
     if settings.phrases:
         guides["phrases"] = mine_pool(settings, settings.phrases)
     base = dataclasses.replace(base, guides=dataclasses.replace(base.guides, **guides))
-    folder = settings.output_dir / "tokenizer"
+    folder = settings.output_dir / TOKENIZER
     if made_before(folder) is None:
         made = load_tokenizer(base, cache)
         replace(folder, made.save_pretrained)
@@ -85,7 +118,7 @@ def with_pairs(settings: ReproductionSettings) -> ReproductionSettings:
         return settings
     from rexbert_hf.retrieval.training.search_data import TRAIN, load_search_data
 
-    path = settings.output_dir / "pairs.parquet"
+    path = settings.output_dir / PAIRS
     if not path.exists():
         step = settings.recipes[wanted.recipe]
         chosen: Any = from_dict(kind_of(step, "pairs").settings, step.settings, f"recipe '{wanted.recipe}'").data
@@ -158,7 +191,7 @@ def mine_pool(settings: ReproductionSettings, wanted: PhraseSettings) -> str:
         settings: the reproduction.
         wanted: how.
     """
-    folder = settings.output_dir / "phrases"
+    folder = settings.output_dir / PHRASES
     if not (folder / "README.md").exists():  # written last
         base = settings.base
         texts: list[str] = []

@@ -29,7 +29,7 @@ from rexbert_hf.reproduction.curves import (
     measure_curve,
 )
 from rexbert_hf.reproduction.downstream import place_step
-from rexbert_hf.reproduction.inputs import prepare_shared, stage_guides, with_data, with_pairs
+from rexbert_hf.reproduction.inputs import drop_others, prepare_shared, stage_guides, with_data, with_pairs
 from rexbert_hf.reproduction.jobs import MEASURES, RUNS, Job, Ran, corpora_of, run_job
 from rexbert_hf.reproduction.plan import Cost, RunPlan, fit, load_costs, load_plan, save_costs, save_plan
 from rexbert_hf.reproduction.settings import ReproductionSettings
@@ -64,6 +64,7 @@ def reproduce(settings: ReproductionSettings, command: str = "") -> dict[str, An
     settings.output_dir.mkdir(parents=True, exist_ok=True)
     settings = with_data(settings)
     _check_names(settings)
+    drop_others(settings)
     settings = with_pairs(settings)
     recipes = {stage.name: stage_recipe(settings, stage) for stage in settings.needed_stages()}
     budgets = {stage.name: written_budget(settings, stage, recipes[stage.name]) for stage in settings.needed_stages()}
