@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from collections import Counter
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +23,7 @@ from rexbert_hf.corpus.documents import DocumentSource, read_documents
 from rexbert_hf.corpus.filtering import filter_corpus
 from rexbert_hf.corpus.judging import FilterSettings, Judge
 from rexbert_hf.corpus.near_duplicates import NearDuplicateSettings
+from rexbert_hf.corpus.quality import QualitySettings
 from rexbert_hf.corpus.stages import StageReport
 from rexbert_hf.corpus.trove import ClusterSettings, DomainFilter, TroveJob, executors, minhash_config, pipeline
 
@@ -152,6 +155,48 @@ def test_a_field_that_datatrove_wrote_into_metadata_is_found(tmp_path):
     rows_in(tmp_path / "in", "jsonl", [{"text": "a mug", "metadata": {"domain": "hobby", "url": "http://a"}}])
     (document,) = pipeline(TroveJob(str(tmp_path / "in"), str(tmp_path / "out"), None))[0].run()
     assert (document.metadata["domain"], document.metadata["url"]) == ("hobby", "http://a")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"settings": replace(WITHOUT_DUPLICATES, quality=QualitySettings(min_words=15))},
+        {"domains": ("hobby",)},
+        {"glob_pattern": "*0.jsonl"},
+        {"text_field": "body"},
+        {"classifier": None},
+        {"cluster": ClusterSettings(tasks=1, workers=1)},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_finished_shares_are_not_taken_for_another_jobs(job, changes):
+    executors(job)  # nothing has run: the folder is free
+    executors(replace(job, **changes))
+    executors(job)[-1].run()
+    with pytest.raises(ValueError, match=r"holds another job .*: choose another output_folder or delete it"):
+        executors(replace(job, **changes))
+    executors(replace(job, cluster=replace(job.cluster, workers=2)))  # where it runs decides nothing
+
+
+def test_another_input_or_classifier_at_the_same_place_is_another_job(job, tmp_path):
+    shutil.copytree(job.classifier, tmp_path / "classifier")
+    job = replace(job, classifier=str(tmp_path / "classifier"))
+    executors(job)[-1].run()
+    executors(job)
+    one = tmp_path / "in" / "0.jsonl"
+    before = one.read_text()
+    one.write_text(before + before)
+    with pytest.raises(ValueError, match="holds another job"):
+        executors(job)
+    one.write_text(before)
+    executors(job)
+    other = tiny_classifier()
+    other.threshold = 0.9
+    other.save(job.classifier)
+    with pytest.raises(ValueError, match="holds another job"):
+        executors(job)
+    shutil.rmtree(job.output_folder)
+    executors(job)
 
 
 def test_slurm_and_ray_get_the_same_blocks(job):

@@ -10,20 +10,24 @@ words like others, and equal texts are among them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
 
 from ..catalog.columns import as_text
+from .fasttext_model import FastTextClassifier
 from .filtering import KEPT_SCHEMA
 from .judging import FilterSettings, Judge
 from .near_duplicates import NearDuplicateSettings
 from .raw_rows import folder_of
+from .stages import files_key, stage_key
 
 try:
     from datatrove.data import Document
     from datatrove.executor import LocalPipelineExecutor, RayPipelineExecutor, SlurmPipelineExecutor
+    from datatrove.io import get_datafolder
     from datatrove.pipeline.base import PipelineStep
     from datatrove.pipeline.dedup import (
         MinhashConfig,
@@ -43,6 +47,8 @@ except ImportError as error:
 
 _BATCH = 512
 _UNKNOWN = "unknown"
+JOB_FILE = "job.json"
+_NOT_DECISIVE = ("input_folder", "output_folder", "classifier", "cluster")  # folders may move with what they hold
 
 
 @dataclass(frozen=True)
@@ -173,7 +179,7 @@ class TroveJob:
 
     Attributes:
         input_folder: of JSON lines or Parquet; a path or any address that fsspec knows.
-        output_folder: gets `kept`, `rejected`, `minhash` and `logs`.
+        output_folder: gets `kept`, `rejected`, `minhash`, `logs` and `job.json`, which says whose they are.
         classifier: folder of the classifier, or its name on the Hub.
         settings: what is kept.
         domains: the selected ones; None for all.
@@ -257,10 +263,14 @@ def executors(job: TroveJob) -> list[Any]:
     """The stages as datatrove executors, each depending on the one before: run the last one.
 
     Judging, then the four stages of MinHash where near duplicates are looked for. Finished shares are skipped when a
-    stage is run again.
+    stage is run again, so the output folder belongs to one job.
 
     Args:
         job: what is filtered, and where it runs.
+
+    Raises:
+        ValueError: if the output folder holds another job, or the classifier cannot be read.
+        FileNotFoundError: if the classifier is not there.
 
     Example:
         >>> import tempfile
@@ -268,6 +278,7 @@ def executors(job: TroveJob) -> list[Any]:
         >>> [stage.world_size for stage in executors(TroveJob(folder, f"{folder}/out", None))]
         [1, 1, 20, 1, 1]
     """
+    _claim(job)
     stages: list[tuple[str, list[Any], int]] = [("judge", pipeline(job), job.cluster.tasks)]
     if job.settings.near_duplicates.enabled:
         stages += _minhash_stages(job)
@@ -275,6 +286,39 @@ def executors(job: TroveJob) -> list[Any]:
     for name, steps, tasks in stages:
         made.append(_executor(job, name, steps, tasks, made[-1] if made else None))
     return made
+
+
+def _claim(job: TroveJob) -> None:
+    """Write the job's key into its output folder; datatrove would take another job's finished shares for this one's."""
+    folder, content = get_datafolder(job.output_folder), json.dumps({"key": _job_key(job)})
+    if folder.exists(JOB_FILE):
+        with folder.open(JOB_FILE, "rt") as file:
+            if file.read() == content:
+                return
+    if folder.exists("logs"):
+        raise ValueError(
+            f"{job.output_folder} holds another job (other settings, input, classifier or tasks): choose another "
+            "output_folder or delete it"
+        )
+    with folder.open(JOB_FILE, "wt") as file:
+        file.write(content)
+
+
+def _job_key(job: TroveJob) -> str:
+    """Of all that decides what a share holds, and which files it reads; not of where it runs."""
+    found = get_datafolder(job.input_folder)
+    names = found.list_files(recursive=True, glob_pattern=job.glob_pattern)
+    sizes = {name: about["size"] for name, about in found.find("", detail=True).items()}
+    model = job.settings.language.model
+    decisive = {one.name: getattr(job, one.name) for one in fields(job) if one.name not in _NOT_DECISIVE}
+    return stage_key(
+        "trove",
+        decisive,
+        job.cluster.tasks,
+        [(name, sizes.get(name)) for name in names],
+        None if job.classifier is None else FastTextClassifier.load(job.classifier).fingerprint,
+        [] if model is None else files_key([Path(model)]),
+    )
 
 
 def _minhash_stages(job: TroveJob) -> list[tuple[str, list[Any], int]]:
