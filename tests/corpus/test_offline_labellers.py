@@ -25,6 +25,7 @@ from rexbert_hf.corpus import (
     text_id,
     write_documents,
 )
+from rexbert_hf.corpus.stages import stage_key
 
 TINY = Vertical(
     "food", "Recipes.", {"recipe": "r", "menu": "m", "sport": "s", "other": "o"}, ["recipe", "menu"], "other",
@@ -110,6 +111,25 @@ def test_ready_labels(tmp_path, form):
         "recipe", "sport", "recipe", "no_label", "unknown_label", "no_label",
     ]  # fmt: skip
     assert isinstance(found[3], Failure)
+
+
+def test_ready_labels_of_a_folder_or_pattern_that_change_are_noticed(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    first, second = folder / "1.csv", folder / "2.csv"
+    first.write_text("id,label\na,recipe\n")
+    second.write_text("id,label\nb,sport\n")
+    paths = [str(folder), str(folder / "*.csv"), "~/labels", "~/labels/2.csv"]
+
+    def keys():
+        return [stage_key(ReadyLabels(ReadySettings(path), TINY).key) for path in paths]
+
+    before, changed = keys(), folder.stat().st_mtime_ns
+    assert keys() == before
+    second.write_text("id,label\nb,recipe\n")
+    assert folder.stat().st_mtime_ns == changed
+    assert all(new != old for new, old in zip(keys(), before, strict=True))
 
 
 def test_ready_labels_of_numbers_with_a_gap(tmp_path):

@@ -9,7 +9,6 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from ..catalog import load_sample, read_records
@@ -17,7 +16,7 @@ from ..catalog.columns import as_text
 from ..settings.ranges import check_least
 from .documents import Document, text_id
 from .labels import Failure, Label
-from .stages import files_key
+from .stages import stage_key
 from .vertical import Vertical
 
 _USUAL_WORDS = 50
@@ -125,7 +124,7 @@ class ReadySettings:
     """Where ready labels stand.
 
     Attributes:
-        path: CSV, TSV, JSON lines or Parquet.
+        path: CSV, TSV, JSON lines or Parquet; a file, a folder or a pattern.
         sample: a kind of sample data with labels, as "crawl", instead of a path.
         sample_size: products of the sample shop; 0 for the usual number.
         id_field: the document's identifier; if the file has no such field, the SHA-1 of the text is taken.
@@ -198,9 +197,8 @@ class ReadyLabels:
 
     @property
     def key(self) -> Any:
-        """The file and how it is read."""
-        files = [Path(self.settings.path)] if self.settings.path else []
-        return (self.name, asdict(self.settings), files_key(files))
+        """The labels, wherever they were read from: a folder or pattern may name the same files with other content."""
+        return (self.name, asdict(self.settings), stage_key(self._labels))
 
     def figures(self) -> dict[str, Any]:
         """How many labels there were."""
