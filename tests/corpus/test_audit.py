@@ -168,6 +168,15 @@ def test_a_person_fills_in_a_sheet(labelled):
         run(labelled, settings)
     rows[0]["id"] = changed
     assert all(not row["id"][0].isdigit() for row in rows)  # nothing that a spreadsheet takes for a number
+    last = rows[-1]["id"]
+    fill(lambda row: "" if row["id"] == last else seconds[row["id"].removeprefix("id:")])
+    lenient = LabelSettings(max_failed_share=0.05)
+    assert run(labelled, replace(settings, min_agreement=0.3, labeller=lenient)).written == 19
+    (labelled / "audit/report.json").unlink()
+    fill(lambda row: "" if row["id"] in (last, changed) else seconds[row["id"].removeprefix("id:")])
+    with pytest.raises(ValueError, match=r"sheet\.csv: 2 of 20 documents have no label yet: fill them in .*share"):
+        run(labelled, replace(settings, min_agreement=0.0))
+    assert not (labelled / "audit/report.json").exists()
     fill(lambda row: seconds[row["id"].removeprefix("id:")])
     report = run(labelled, replace(settings, min_agreement=0.3))
     assert (report.written, report.details["second"]) == (20, "ready")

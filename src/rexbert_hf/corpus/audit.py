@@ -41,7 +41,7 @@ class AuditSettings:
         by: "labeller" (a second model, or ready labels) or "person" (a sheet that somebody fills in).
         labeller: the second labeller.
         sheet: the person's CSV with columns id and label; "" looks for `sheet.csv` in the stage's folder. If it is not
-            there it is written, to be filled in.
+            there it is written, to be filled in but for a share of `labeller.max_failed_share`.
         per_stratum: documents of each pair of domain and label.
         seed: of the sample.
         compare: "in_domain" asks whether both find a document wanted or unwanted, which is what the corpus depends on;
@@ -99,7 +99,8 @@ def audit(
         The report: `details["audit"]` is what `audit.json` holds.
 
     Raises:
-        ValueError: if agreement is under the bar (all files but the report are written), or a sheet waits to be filled.
+        ValueError: if agreement is under the bar (all files but the report are written), or a sheet waits to be filled
+            or has more rows without a label than `labeller.max_failed_share` allows.
         ConnectionError: if the endpoint of the second labeller is not there or goes away.
         FileNotFoundError: if documents or labels are not there.
 
@@ -137,7 +138,7 @@ def audit(
     report.seconds = round(time.monotonic() - started, 3)
     write_json(output / AUDIT, found)
     _write_disagreements(output / DISAGREEMENTS, settings, vertical, pairs)
-    _check_done(settings, second, report, len(drawn))
+    _check_done(settings, second, report, len(drawn), output)
     _check_bar(settings, found, output)
     report.save(output, [AUDIT, DISAGREEMENTS])
     logger.info("audit: agreement %.3f over %d documents", found["all"]["agreement"]["value"], len(pairs))
@@ -171,12 +172,16 @@ def _draw(
     return documents, dict(drawn.seen), report
 
 
+def _sheet(settings: AuditSettings, output: Path) -> Path:
+    return Path(settings.sheet) if settings.sheet else output / SHEET
+
+
 def _second_labeller(
     settings: AuditSettings, vertical: Vertical, drawn: Sequence[Document], labels: dict[str, Label], output: Path
 ) -> Labeller:
     if settings.by == "labeller":
         return make_labeller(settings.labeller, vertical, output)
-    sheet = Path(settings.sheet) if settings.sheet else output / SHEET
+    sheet = _sheet(settings, output)
     if not sheet.exists():
         write_sheet(sheet, drawn, vertical)
         raise ValueError(
@@ -272,11 +277,18 @@ def _write_disagreements(path: Path, settings: AuditSettings, vertical: Vertical
             writer.writerow(row)
 
 
-def _check_done(settings: AuditSettings, second: Labeller, report: StageReport, drawn: int) -> None:
+def _check_done(settings: AuditSettings, second: Labeller, report: StageReport, drawn: int, output: Path) -> None:
     if second.trouble is not None:
         raise ConnectionError(f"the endpoint is gone ({second.trouble}) during the audit; start again to go on")
-    is_model = settings.by == "labeller" and settings.labeller.kind == "llm"
-    if is_model and drawn - report.written > settings.labeller.max_failed_share * drawn:
+    missing = drawn - report.written
+    if missing <= settings.labeller.max_failed_share * drawn:
+        return
+    if settings.by == "person":
+        raise ValueError(
+            f"{_sheet(settings, output)}: {missing:,} of {drawn:,} documents have no label yet: fill them in and start "
+            "again, or raise audit.labeller.max_failed_share"
+        )
+    if settings.labeller.kind == "llm":
         raise ValueError(
             f"audit: {second.name} labelled only {report.written:,} of {drawn:,} documents ({report.reasons}); start "
             "again, or raise labeller.max_failed_share"

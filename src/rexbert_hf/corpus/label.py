@@ -44,7 +44,7 @@ class LabelSettings:
         endpoint: for "llm".
         cache: file of the answers of "llm"; "" puts it into the stage's folder.
         max_failed_share: of documents, for "llm": with more `select` and `label` are not finished and a new start tries
-            them again; with far more they stop on the way.
+            them again; with far more they stop on the way. In an audit also of those that a person leaves without one.
     """
 
     kind: Literal["keywords", "ready", "llm"] = "keywords"
