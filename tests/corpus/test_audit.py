@@ -22,6 +22,7 @@ from rexbert_hf.corpus import (
     text_id,
     write_documents,
 )
+from rexbert_hf.corpus.audit_sheet import read_sheet
 from rexbert_hf.metrics.agreement import cohen_kappa
 
 FOOD = Vertical(
@@ -180,6 +181,23 @@ def test_a_person_fills_in_a_sheet(labelled):
     fill(lambda row: seconds[row["id"].removeprefix("id:")])
     report = run(labelled, replace(settings, min_agreement=0.3))
     assert (report.written, report.details["second"]) == (20, "ready")
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "reason"),
+    [
+        ("id,label,text\nid:a,recipe,soup\nid:b,other,caf\u00e9\n".encode("cp1252"), 3, "not UTF-8"),
+        ("id\tlabel\nid:a\trecipe\n".encode("utf-16"), 1, "not UTF-8"),
+        (b'id,label,text\nid:a,recipe,soup\nid:b,other,"' + b"open\n" * 30, 3, "unexpected end of data"),
+        (b'id,label,text\nid:a,recipe,soup\nid:b,other,"' + b"open\n" * 30_000, 3, "field larger|unexpected end"),
+    ],
+    ids=["cp1252", "utf-16", "open quote", "long open quote"],
+)
+def test_a_sheet_that_a_spreadsheet_saved_otherwise_is_one_line(tmp_path, content, line, reason):
+    (tmp_path / "sheet.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"sheet\.csv:{line}: ({reason}).*: save the sheet as 'CSV UTF-8'") as told:
+        read_sheet(tmp_path / "sheet.csv", FOOD, {"a", "b"})
+    assert "\n" not in str(told.value)
 
 
 def test_a_labeller_beside_itself_is_pointed_out(labelled, caplog):

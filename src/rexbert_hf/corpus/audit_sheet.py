@@ -18,6 +18,7 @@ from .vertical import Vertical
 
 _SHOWN_CHARS = 4_000
 _PREFIX = "id:"
+_SAVE_AS = "save the sheet as 'CSV UTF-8', with every quote closed"
 
 
 def write_sheet(path: Path, documents: Sequence[Document], vertical: Vertical) -> None:
@@ -60,27 +61,42 @@ def read_sheet(path: Path, vertical: Vertical, known: Container[str]) -> SheetLa
         known: identifiers of all documents that it may speak of.
 
     Raises:
-        ValueError: if a column is missing, no row has a label, or a row has one that is not the vertical's, or an
-            identifier that is no document's.
+        ValueError: if it is no CSV in UTF-8, a column is missing, no row has a label, or a row has one that is not the
+            vertical's, or an identifier that is no document's.
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file)
-        for column in ("id", "label"):
-            if column not in (rows.fieldnames or ()):
-                raise ValueError(f"{path}: no column '{column}'; it has {', '.join(rows.fieldnames or ())}")
-        filled = 0
-        for row in rows:
-            label = (row["label"] or "").strip()
-            if label and label not in vertical.labels:
-                raise ValueError(
-                    f"{path}:{rows.line_num}: '{label}' is not one of the labels {', '.join(vertical.labels)}"
-                )
-            if label and (row["id"] or "").strip().removeprefix(_PREFIX) not in known:
-                raise ValueError(
-                    f"{path}:{rows.line_num}: no document has the id '{row['id']}': a spreadsheet may have changed it; "
-                    "move the sheet away, start again for a new one, and leave its ids as they are"
-                )
-            filled += bool(label)
+    filled = 0
+    for line, row in _rows(path):
+        label = (row["label"] or "").strip()
+        if label and label not in vertical.labels:
+            raise ValueError(f"{path}:{line}: '{label}' is not one of the labels {', '.join(vertical.labels)}")
+        if label and (row["id"] or "").strip().removeprefix(_PREFIX) not in known:
+            raise ValueError(
+                f"{path}:{line}: no document has the id '{row['id']}': a spreadsheet may have changed it; "
+                "move the sheet away, start again for a new one, and leave its ids as they are"
+            )
+        filled += bool(label)
     if not filled:
         raise ValueError(f"{path}: the column 'label' is empty: fill it in with {', '.join(vertical.labels)}")
     return SheetLabels(ReadySettings(path=str(path)), vertical)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """Rows with the lines that they end on."""
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}:{line}: not UTF-8: {_SAVE_AS}") from None
+    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)  # or an open quote takes in all that follows
+    begun = 1
+    try:
+        for column in ("id", "label"):
+            if column not in (rows.fieldnames or ()):
+                raise ValueError(f"{path}: no column '{column}'; it has {', '.join(rows.fieldnames or ())}")
+        begun = rows.line_num + 1
+        for row in rows:
+            yield rows.line_num, row
+            begun = rows.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"{path}:{begun}: {error}: {_SAVE_AS}") from None
