@@ -14,6 +14,7 @@ import pytest
 from rexbert_hf.corpus import (
     AuditSettings,
     Document,
+    Label,
     LabelSettings,
     ReadySettings,
     Vertical,
@@ -22,7 +23,8 @@ from rexbert_hf.corpus import (
     text_id,
     write_documents,
 )
-from rexbert_hf.corpus.audit_sheet import read_sheet
+from rexbert_hf.corpus.audit import _Pair, _write_disagreements
+from rexbert_hf.corpus.audit_sheet import read_sheet, write_sheet
 from rexbert_hf.metrics.agreement import cohen_kappa
 
 FOOD = Vertical(
@@ -198,6 +200,23 @@ def test_a_sheet_that_a_spreadsheet_saved_otherwise_is_one_line(tmp_path, conten
     with pytest.raises(ValueError, match=rf"sheet\.csv:{line}: ({reason}).*: save the sheet as 'CSV UTF-8'") as told:
         read_sheet(tmp_path / "sheet.csv", FOOD, {"a", "b"})
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_no_text_of_a_crawl_is_a_spreadsheets_formula(tmp_path, start):
+    run_by_it = f'{start}HYPERLINK("http://a")'
+    document = Document(run_by_it, run_by_it, run_by_it, run_by_it)
+    write_sheet(tmp_path / "sheet.csv", [document], FOOD)
+    pairs = [
+        _Pair(document, Label(document.id, "menu", 1.0, run_by_it, "m"), Label(document.id, "other", 1.0, "", "n"))
+    ]
+    _write_disagreements(tmp_path / "disagreements.csv", AuditSettings(), FOOD, pairs)
+    for name, places in (("sheet.csv", 3), ("disagreements.csv", 5)):
+        with (tmp_path / name).open(encoding="utf-8-sig", newline="") as file:
+            [row] = csv.DictReader(file)
+        cells = [cell for cell in row.values() if run_by_it in cell]
+        assert cells.count(f"'{run_by_it}") == places
+        assert not any(cell.startswith(start) for cell in cells)
 
 
 def test_a_labeller_beside_itself_is_pointed_out(labelled, caplog):

@@ -1,6 +1,7 @@
 """The sheet that a person fills in for an audit: documents without the labels they have, so that the look is fresh.
 
-One decision worth knowing: identifiers stand behind `id:`, because spreadsheets turn 000123 into 123 otherwise.
+Two decisions worth knowing. Identifiers stand behind `id:`, because spreadsheets turn 000123 into 123 otherwise. And
+text of a crawl that a spreadsheet would run as a formula stands behind an apostrophe.
 """
 
 from __future__ import annotations
@@ -18,7 +19,18 @@ from .vertical import Vertical
 
 _SHOWN_CHARS = 4_000
 _PREFIX = "id:"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _SAVE_AS = "save the sheet as 'CSV UTF-8', with every quote closed"
+
+
+def shown(text: str) -> str:
+    """A text that nobody vouches for, as a spreadsheet shows it and does not run it.
+
+    Example:
+        >>> shown("=1+1"), shown("a = b")
+        ("'=1+1", 'a = b')
+    """
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def write_sheet(path: Path, documents: Sequence[Document], vertical: Vertical) -> None:
@@ -40,7 +52,8 @@ def write_sheet(path: Path, documents: Sequence[Document], vertical: Vertical) -
     writer = csv.writer(sheet)
     writer.writerow(("id", "label", "domain", "url", "text"))
     for document in documents:
-        writer.writerow((_PREFIX + document.id, "", document.domain, document.url, document.text[:_SHOWN_CHARS]))
+        about = (shown(text) for text in (document.domain, document.url, document.text[:_SHOWN_CHARS]))
+        writer.writerow((_PREFIX + document.id, "", *about))
     write_whole(path, sheet.getvalue().encode("utf-8-sig"))  # spreadsheets take the mark for UTF-8
 
 
