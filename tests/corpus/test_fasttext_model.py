@@ -109,6 +109,17 @@ def test_another_model_gets_another_name_and_the_old_one_goes(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([METADATA, second.name])
 
 
+def test_a_card_is_replaced_whole(tmp_path):
+    """Whoever reads it, or whatever breaks, while it is written has the old one."""
+    readme = tmp_path / "README.md"
+    readme.write_text("# By a person\n")
+    with readme.open() as reader:
+        tiny_classifier().save(tmp_path, card="---\nlicense: mit\n---\n# A card\n")
+        assert reader.read() == "# By a person\n"
+    assert {"license: mit", "# By a person"} <= set(readme.read_text().splitlines())
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_pickled_it_still_scores(tmp_path):
     tiny_classifier().save(tmp_path)
     classifier = FastTextClassifier.load(tmp_path)

@@ -23,6 +23,7 @@ import numpy as np
 
 from rexbert_hf.hub import merge_card, resolve
 from rexbert_hf.hub.manifest_names import stays_inside
+from rexbert_hf.hub.run_file import write_whole
 
 from ..hub.left_over import temporary_folder
 from .classifier_hub import push_classifier
@@ -222,7 +223,7 @@ class FastTextClassifier:
         if card is not None:
             readme = folder / "README.md"
             there = readme.read_text(encoding="utf-8") if readme.is_file() else None
-            readme.write_text(merge_card(there, card), encoding="utf-8")
+            write_whole(readme, merge_card(there, card).encode())
         return target
 
     def _metadata(self, name: str, digest: str) -> dict[str, Any]:
