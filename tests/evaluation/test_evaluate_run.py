@@ -418,6 +418,7 @@ def test_bad_settings(tmp_path, models):
         ({"tasks": ["nothing"]}, "no task 'nothing'; there are: all, toy"),
         ({"seeds": 0}, "at least 1"),
         ({"pairs": [["good", "random"]]}, "pairs holds"),
+        ({"models": ["good", "bm25"], "pairs": [["good", "good"]]}, "pairs holds .*two different names"),
         ({"tasks": ["brokn", "TOY"]}, r"no task 'brokn', 'TOY'; did you mean broken or toy\?$"),
         ({"tasks": ["ALL"]}, r"no task 'ALL'; did you mean all\?$"),
         ({"datasets": {"other": "x"}}, "names the tasks other"),

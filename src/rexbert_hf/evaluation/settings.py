@@ -179,9 +179,9 @@ class EvaluateSettings(DataSettings):
             raise ValueError(f"seeds must be at least 1; got {self.seeds}")
         if self.resamples < 100:
             raise ValueError(f"resamples must be at least 100; got {self.resamples}")
-        bad = [pair for pair in self.pairs if len(pair) != 2 or not set(pair) <= set(self.models)]
+        bad = [pair for pair in self.pairs if not (len(pair) == len(set(pair)) == 2 and set(pair) <= set(self.models))]
         if bad:
-            raise ValueError(f"pairs holds {bad[0]}: each is two names of models")
+            raise ValueError(f"pairs holds {bad[0]}: each is two different names of models")
 
     @property
     def num_seeds(self) -> int:
