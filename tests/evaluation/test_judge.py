@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -15,7 +16,14 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel
 from rexbert_hf.corpus.llm_client import Endpoint, EndpointError, EndpointSettings
 from rexbert_hf.data.vocabulary import train_tokenizer
 from rexbert_hf.evaluation.evaluate import evaluate
-from rexbert_hf.evaluation.judge import CrossEncoderJudge, EndpointJudge, fill_judgements, label_in, make_judge
+from rexbert_hf.evaluation.judge import (
+    CrossEncoderJudge,
+    EndpointJudge,
+    fill_judgements,
+    judge_key,
+    label_in,
+    make_judge,
+)
 from rexbert_hf.evaluation.judge_settings import JudgeSettings
 from rexbert_hf.evaluation.product_search import ProductSearch
 from rexbert_hf.evaluation.settings import EvaluateSettings
@@ -82,6 +90,23 @@ def test_labels_become_shares_and_nothing_is_asked_twice(server, tmp_path):
     assert not server.asked
     EndpointJudge(endpoint(server, temperature=0.5), tmp_path / "answers.jsonl").shares(pairs[:1])
     assert sum(server.asked.values()) == 1
+
+
+def test_more_attempts_ask_only_for_what_has_no_label_yet(server, tmp_path):
+    pairs = [("lamp", "red lamp"), ("lamp", "nail"), ("lamp", "odd")]
+    first = JudgeSettings(endpoint=endpoint(server))
+    make_judge(first, tmp_path).shares(pairs)
+    server.asked.clear()
+    more = JudgeSettings(endpoint=replace(first.endpoint, attempts=4))
+    make_judge(more, tmp_path).shares(pairs)
+    assert server.asked == {pairs[2]: 2}, "two attempts more for the one without a label"
+    assert judge_key(more) != judge_key(first), "but other figures may come of it"
+    server.asked.clear()
+    warmer = JudgeSettings(endpoint=replace(first.endpoint, retry_temperature=1.0))
+    make_judge(warmer, tmp_path).shares(pairs)
+    assert server.asked == {pairs[2]: 1}, "the first answers are those of the temperature, not of the retries'"
+    make_judge(JudgeSettings(endpoint=replace(first.endpoint, model="n")), tmp_path).shares(pairs[:1])
+    assert server.asked[pairs[0]] == 1, "another model is asked again"
 
 
 @pytest.mark.parametrize(

@@ -99,9 +99,22 @@ class EndpointSettings:
 
     @property
     def question(self) -> dict[str, Any]:
-        """What of it decides an answer."""
+        """What of it decides what a document or pair gets in the end, after all attempts."""
         names = ("model", "max_tokens", "temperature", "retry_temperature", "seed", "attempts", "max_chars")
         return {name: getattr(self, name) for name in names}
+
+    def sampling(self, attempt: int) -> dict[str, Any]:
+        """What of it decides one answer: more attempts, or another temperature of theirs, leave the first as it was.
+
+        Args:
+            attempt: 0 for the first.
+        """
+        return {
+            "model": self.model,
+            "max_tokens": self.max_tokens,
+            "temperature": self.retry_temperature if attempt else self.temperature,
+            "seed": self.seed + attempt,
+        }
 
 
 class EndpointError(Exception):
@@ -221,13 +234,9 @@ class Endpoint:
     def _once(
         self, messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any], attempt: int, dialect: int
     ) -> RawAnswer:
-        settings = self.settings
         output = self._client.chat_completion(
             [dict(message) for message in messages],
-            model=settings.model,
-            max_tokens=settings.max_tokens,
-            temperature=settings.retry_temperature if attempt else settings.temperature,
-            seed=settings.seed + attempt,
+            **self.settings.sampling(attempt),
             response_format=_response_format(DIALECTS[dialect], schema),
         )
         choice = output.choices[0]

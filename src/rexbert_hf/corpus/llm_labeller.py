@@ -135,16 +135,8 @@ class LLMLabeller:
         return Label(identifier, answer.label, answer.confidence, answer.reason, self.name)
 
     def _question(self, messages: list[dict[str, str]], attempt: int) -> str:
-        settings = self.settings
-        return question_key(
-            model=settings.model,
-            messages=messages,
-            schema=self._schema,
-            max_tokens=settings.max_tokens,
-            temperature=settings.retry_temperature if attempt else settings.temperature,
-            seed=settings.seed + attempt,
-            attempt=attempt,
-        )
+        sampling = self.settings.sampling(attempt)
+        return question_key(messages=messages, schema=self._schema, attempt=attempt, **sampling)
 
     def _ask(self, messages: list[dict[str, str]], cache: AnswerCache) -> Answer | Misfit:
         """In a thread: go through the attempts, from the cache as far as it reaches."""

@@ -128,7 +128,8 @@ class EndpointJudge:
         return [{"role": "system", "content": _TASK}, {"role": "user", "content": asked}]
 
     def _key(self, pair: Pair, attempt: int) -> str:
-        return question_key(**self.settings.question, messages=self._messages(pair), schema=_SCHEMA, attempt=attempt)
+        sampling = self.settings.sampling(attempt)
+        return question_key(messages=self._messages(pair), schema=_SCHEMA, attempt=attempt, **sampling)
 
 
 def label_in(text: str) -> str | None:
@@ -223,7 +224,8 @@ def make_judge(settings: JudgeSettings, folder: Path) -> Judge:
         settings: of the judge.
         folder: for its answers.
     """
-    path = folder / f"answers-{content_hash(judge_key(settings)['judge'])[:12]}.jsonl"
+    asked = judge_key(settings)["judge"] if settings.endpoint is None else settings.endpoint.model
+    path = folder / f"answers-{content_hash(asked)[:12]}.jsonl"  # one of a language model: its answers have keys
     if settings.endpoint is not None:
         return EndpointJudge(settings.endpoint, path)
     assert settings.cross_encoder is not None
