@@ -71,6 +71,14 @@ def test_rows_are_those_of_the_tokenizer(template):
     assert row["span_kind"] == [FIELD] * 3
 
 
+def test_padding_that_the_tokenizer_stores_is_no_part_of_a_row():
+    known = tokenizer()
+    known("red mug", padding="max_length", max_length=32)  # some files on the Hub hold such a setting from the start
+    assert pair_specials(known) == ((CLS,), (SEP,), (SEP,))
+    rows, _, _ = PairEncoder.of_pairs(known).encode([pair("red mug", "big red mug")])
+    assert said(rows.to_pylist()[0]["input_ids"]) == "[CLS] red mug [SEP] big red mug [SEP]"
+
+
 def test_long_sides_are_cut_apart():
     rows, _, counts = rows_of([pair("red " * 10_000, "mug " * 500, "brand: acme")], max_query_tokens=4, max_tokens=20)
     (row,) = rows

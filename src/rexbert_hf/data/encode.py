@@ -70,9 +70,7 @@ class TextEncoder:
                 f"{type(tokenizer).__name__} is a slow (Python) tokenizer without word boundaries and offsets: load "
                 "the fast one (a folder or repository with tokenizer.json)"
             )
-        backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-        backend.no_truncation()
-        backend.no_padding()
+        backend = plain_backend(tokenizer)
         prefix, suffix = _special_counts(backend)
         special = tuple(sorted(tokenizer.all_special_ids))
         unknown = -1 if tokenizer.unk_token_id is None else int(tokenizer.unk_token_id)
@@ -224,6 +222,18 @@ def white_space_words(text: str, ends: np.ndarray) -> np.ndarray:
 
 def _lists(offsets: np.ndarray, values: np.ndarray) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))
+
+
+def plain_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """A copy of a fast tokenizer's backend that neither pads nor cuts, whatever its file or an earlier call set.
+
+    Args:
+        tokenizer: a fast one.
+    """
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
 
 
 def _special_counts(backend: Tokenizer) -> tuple[int, int]:

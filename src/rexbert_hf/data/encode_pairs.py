@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from rexbert_hf.data.encode import TextEncoder
+from rexbert_hf.data.encode import TextEncoder, plain_backend
 from rexbert_hf.data.piece_cache import PieceCache
 from rexbert_hf.data.rows import FIELD
 from rexbert_hf.data.span_counts import SpanCounts
@@ -210,7 +210,7 @@ def pair_specials(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], 
         )
     separator = int(tokenizer.sep_token_id)
     if getattr(tokenizer, "is_fast", False):
-        encoding = tokenizer.backend_tokenizer.encode("a", "a")
+        encoding = plain_backend(tokenizer).encode("a", "a")
         parts: list[int | None] = list(encoding.sequence_ids)
         if 0 in parts and 1 in parts:
             ends = parts.index(0), len(parts) - parts[::-1].index(0), parts.index(1), len(parts) - parts[::-1].index(1)
