@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import load_dataset
+from datasets import Dataset, load_dataset
 
 from rexbert_hf.phrases import PhrasePool, noun_phrase_overlap
 from rexbert_hf.phrases.pool_card import pool_card, top_phrases
@@ -107,13 +107,36 @@ def test_save_and_load(pool, tmp_path):
     assert PhrasePool.load(tmp_path).categories is None
 
 
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [("products.parquet", "text"), ("products.parquet", "phrase"), ("train-00000-of-00001.parquet", "text")],
+)
+def test_parquet_files_of_others_are_refused_and_stay(pool, tmp_path, name, column):
+    theirs = tmp_path / "data" / name
+    theirs.parent.mkdir()
+    Dataset.from_dict({column: ["red tea pot"], "score": [0.5]}).to_parquet(theirs)
+    before = theirs.read_bytes()
+    with pytest.raises(FileExistsError, match=f"{name} is no file of a phrase pool: choose another output_dir"):
+        pool.save(tmp_path)
+    assert theirs.read_bytes() == before
+    assert [path.name for path in tmp_path.rglob("*")] == ["data", name]
+
+
+def test_parts_of_an_older_pool_and_damaged_ones_are_replaced(pool, tmp_path):
+    pool.save(tmp_path)
+    part = tmp_path / "data" / "train-00000-of-00001.parquet"
+    part.rename(part.with_name("train-00000-of-00002.parquet"))
+    part.with_name("train-00001-of-00002.parquet").write_bytes(b"cut off")
+    pool.top(1).save(tmp_path)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [part.name]
+    assert len(PhrasePool.load(tmp_path)) == 1
+
+
 def test_what_is_no_pool(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no phrase pool"):
         PhrasePool.load(tmp_path)
     with pytest.raises(FileNotFoundError):
         PhrasePool.load(tmp_path / "nowhere" / "at" / "all")
-    from datasets import Dataset
-
     (tmp_path / "data").mkdir()
     Dataset.from_dict({"phrase": ["a"]}).to_parquet(tmp_path / "data" / "train.parquet")
     with pytest.raises(ValueError, match="has no column score"):

@@ -22,7 +22,7 @@ from rexbert_hf.catalog import load_sample, normalize_text, product_text, read_r
 from rexbert_hf.hub import write_run
 from rexbert_hf.hub.run_file import git_commit, hardware, versions
 from rexbert_hf.phrases.mining import MiningOptions
-from rexbert_hf.phrases.pool import PhrasePool
+from rexbert_hf.phrases.pool import PhrasePool, check_place
 from rexbert_hf.phrases.pool_card import noun_phrase_overlap, top_phrases
 from rexbert_hf.settings import sole_run, to_dict
 from rexbert_hf.settings.ranges import check_least
@@ -231,8 +231,14 @@ def run_mining(run: MineRun) -> tuple[PhrasePool, dict[str, Any]]:
 
     Args:
         run: the settings.
+
+    Raises:
+        FileExistsError: if `data` of the output folder holds Parquet files that are no pool's.
+        ValueError: if a source has no text to mine, or no phrase is found.
+        OSError: if a folder cannot be written.
     """
     begun = time.perf_counter()
+    check_place(run.output_dir)
     run.output_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=run.output_dir, prefix=".rows-") as folder:
         cache = Path(folder)

@@ -6,6 +6,7 @@ Phrases are kept in the normal form of `words.normalise`, best first, so that th
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from rexbert_hf.phrases.matcher import PhraseMatcher
 
 _DATA = "data/*.parquet"
+_PART = re.compile(r"train-\d{5}-of-\d{5}\.parquet")
+"""Names that `save` and pushed data sets give to the files of a pool."""
 
 
 class PhrasePool:
@@ -216,8 +219,12 @@ class PhrasePool:
             directory: made if needed; text that somebody wrote into its README stays.
             overlap: what `noun_phrase_overlap` measured, for the card.
             card: further fields of the card such as `license`, `language` and `sources`.
+
+        Raises:
+            FileExistsError: if its folder `data` holds Parquet files that are no pool's.
         """
         folder = Path(directory)
+        check_place(folder)
         (folder / "data").mkdir(parents=True, exist_ok=True)
         staged, file = folder / "data" / ".pool.partial", folder / "data" / "train-00000-of-00001.parquet"
         pq.write_table(self.to_dataset().data.table, staged, write_page_checksum=True)
@@ -275,6 +282,26 @@ class PhrasePool:
         return push_dataset(
             self.to_dataset(), repo_id, card=text, private=private, revision=revision, commit_message=message
         )
+
+
+def check_place(directory: str | Path) -> None:
+    """Refuse a folder whose `data` holds Parquet files that are no pool's, which saving a pool there would replace.
+
+    A damaged file under the name of a pool's is one: mining again is the way to mend it.
+
+    Args:
+        directory: where a pool is to be saved; it may be missing.
+
+    Raises:
+        FileExistsError: with the first such file.
+    """
+    for path in sorted(Path(directory).glob(_DATA)):
+        try:
+            is_pool = {"phrase", "score"} <= set(pq.read_schema(path).names)
+        except (pa.ArrowException, OSError):
+            is_pool = True
+        if not is_pool or not _PART.fullmatch(path.name):
+            raise FileExistsError(f"{path} is no file of a phrase pool: choose another output_dir, or move it")
 
 
 def _numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
