@@ -148,6 +148,8 @@ def test_autophrase_file(tmp_path):
     (tmp_path / "AutoPhrase.txt").write_text(lines)
     pool = PhrasePool.from_autophrase(tmp_path / "AutoPhrase.txt")
     assert list(pool) == [("tea pot", 0.98), ("table lamp", 0.75)]
+    (tmp_path / "marked.txt").write_text(lines, encoding="utf-8-sig")  # as editors of Windows store it
+    assert list(PhrasePool.from_autophrase(tmp_path / "marked.txt")) == list(pool)
     with gzip.open(tmp_path / "AutoPhrase.txt.gz", "wt") as file:
         file.write(lines)
     assert len(PhrasePool.from_autophrase(tmp_path / "AutoPhrase.txt.gz", min_score=0.0)) == 3

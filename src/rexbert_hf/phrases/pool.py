@@ -308,7 +308,7 @@ def _numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """Lines that are not blank, of a text that may be compressed."""
     opened = gzip.open if Path(path).suffix == ".gz" else open
     try:
-        with opened(path, "rt", encoding="utf-8") as file:
+        with opened(path, "rt", encoding="utf-8-sig") as file:
             yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path} is damaged ({error}): copy or make it again") from None
