@@ -269,7 +269,7 @@ JOBS = (
     Job(
         "mining",
         mining,
-        (Place("reading", exists(".rows-*")), Place("counting", exists(".rows-*/phrases-*")),
+        (Place("reading", exists(".rows-*")), Place("counting", exists(".rows-*/rexbert-*")),
          Place("saving", exists("data"), 0.3)),
         results,
         phrases,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import mining_cases as cases
 import numpy as np
 import pytest
@@ -128,6 +132,41 @@ def test_a_repeated_sentence_is_no_evidence():
     every = PhrasePool.mine(texts, ["Table Lamp"], distinct_words=0, **options)
     assert every.counts[every.phrases.index("red enamel")] == 30
     assert counted.facts["repeated_words"] > every.facts["repeated_words"] == 0
+
+
+SPOOLS = """
+import sys, time
+from rexbert_hf.phrases.spool import Spool
+spool = Spool(sys.argv[1])
+print(spool.path, flush=True)
+time.sleep(600)
+"""
+
+
+def test_what_a_killed_mining_left_in_work_dir_goes_and_what_is_in_use_stays(tmp_path):
+    place, theirs = tmp_path / "made" / "when missing", "phrases-of-mine"
+    command = [sys.executable, "-c", SPOOLS, str(place)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        other = Path(process.stdout.readline().strip())
+        (place / theirs).mkdir()
+        with Spool(place) as own:
+            assert own.path.parent == other.parent == place
+            with Spool(place):
+                assert own.path.is_dir()
+                assert other.is_dir()
+        process.kill()
+        process.wait()
+    assert other.is_dir()
+    Spool(place).close()
+    assert [path.name for path in place.iterdir()] == [theirs]
+
+
+def test_a_work_dir_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    options = MiningOptions(work_dir=tmp_path / "file" / "below")
+    with pytest.raises(OSError, match=r"^work_dir .*below cannot be written \(Not a directory\): set another one$"):
+        mine_phrases(["a red lamp"], ["red lamp"], options)
 
 
 def test_categories_are_where_a_phrase_is_typical():

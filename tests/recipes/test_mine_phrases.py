@@ -8,6 +8,8 @@ import runpy
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rexbert_hf.phrases import PhrasePool
@@ -77,6 +79,22 @@ def test_patterns_categories_and_repeated_texts(tmp_path):
     run.deduplicate = False
     assert len(list(MinedTexts(run, tmp_path))) == 6
     assert read_positives(run, tmp_path) == ["a lamp", "red lamp"]
+
+
+@pytest.mark.parametrize("wrong", ["work_dir", "data"])
+def test_a_folder_that_cannot_be_written_stops_the_run_before_a_text_is_read(run, tmp_path, wrong):
+    words, message = ["--output_dir", str(tmp_path / "out"), "--texts", f"[{{path: {tmp_path}/none.txt}}]"], "below"
+    if wrong == "work_dir":
+        (tmp_path / "file").write_text("")
+        words += ["--mining.work_dir", str(tmp_path / "file" / "below")]
+    else:
+        message = "products.parquet is no file of a phrase pool"
+        (tmp_path / "out" / "data").mkdir(parents=True)
+        pq.write_table(pa.table({"text": ["red lamp"]}), tmp_path / "out" / "data" / "products.parquet")
+    status, _, err = run(*words)
+    assert status == 1
+    assert err.count("\n") == 1
+    assert message in err
 
 
 def test_the_real_configuration_can_be_read_and_holds_no_gold_file():

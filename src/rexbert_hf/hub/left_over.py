@@ -34,8 +34,8 @@ def temporary_folder(
     """A folder that goes when it is closed, when the process ends, or with the next start if the process was killed.
 
     Args:
-        folder: where it lies, if a run that holds this folder removes what begins with the prefix; by default $TMPDIR.
-        prefix: of its name in `folder`.
+        folder: where it lies; by default $TMPDIR.
+        prefix: of its name, if a run that holds `folder` removes what begins with it; else the name says whose it is.
 
     Example:
         >>> with temporary_folder() as place:
@@ -45,17 +45,21 @@ def temporary_folder(
         >>> Path(place).exists()
         False
     """
-    if folder is not None:
+    if prefix:
         return tempfile.TemporaryDirectory(dir=folder, prefix=prefix, ignore_cleanup_errors=True)
-    remove_temporary_left()
+    remove_temporary_left(folder)
     own = f"{_temporary_prefix()}{os.getpid()}-{_START}-"
-    return tempfile.TemporaryDirectory(prefix=own, ignore_cleanup_errors=True)
+    return tempfile.TemporaryDirectory(dir=folder, prefix=own, ignore_cleanup_errors=True)
 
 
-def remove_temporary_left() -> None:
-    """Remove from $TMPDIR the temporary folders of dead processes of this machine."""
+def remove_temporary_left(folder: str | os.PathLike[str] | None = None) -> None:
+    """Remove the temporary folders of dead processes of this machine.
+
+    Args:
+        folder: where they lie; by default $TMPDIR.
+    """
     prefix = _temporary_prefix()
-    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+    for left in Path(folder or tempfile.gettempdir()).glob(f"{prefix}*"):
         pid, *rest = left.name.removeprefix(prefix).split("-")
         if not pid.isdigit() or len(rest) != 2:  # of another machine: node-0 after node
             continue

@@ -38,7 +38,8 @@ class MiningOptions:
         sample: positives and negatives that one tree sees.
         seed: of the trees.
         threads: that read, count and score.
-        work_dir: where the temporary files go, about 2.5 times the size of the text.
+        work_dir: where the temporary files go, about 2.5 times the size of the text; made when missing. The next
+            mining there removes what a killed one left.
     """
 
     max_words: int = 6
@@ -98,6 +99,7 @@ def mine_phrases(texts: Texts, positives: Iterable[str], options: MiningOptions 
 
     Raises:
         ValueError: if there is no text, no candidate, no known phrase among the candidates, or none reaches the score.
+        OSError: if `work_dir` cannot be written.
     """
     options = options or MiningOptions()
     clock = _Clock()

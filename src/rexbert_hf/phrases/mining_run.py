@@ -24,6 +24,7 @@ from rexbert_hf.hub.run_file import git_commit, hardware, versions
 from rexbert_hf.phrases.mining import MiningOptions
 from rexbert_hf.phrases.pool import PhrasePool, check_place
 from rexbert_hf.phrases.pool_card import noun_phrase_overlap, top_phrases
+from rexbert_hf.phrases.spool import make_work_dir
 from rexbert_hf.settings import sole_run, to_dict
 from rexbert_hf.settings.ranges import check_least
 
@@ -239,6 +240,8 @@ def run_mining(run: MineRun) -> tuple[PhrasePool, dict[str, Any]]:
     """
     begun = time.perf_counter()
     check_place(run.output_dir)
+    if run.mining.work_dir is not None:
+        make_work_dir(run.mining.work_dir)
     run.output_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=run.output_dir, prefix=".rows-") as folder:
         cache = Path(folder)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, TypeVar
 
 import numpy as np
@@ -35,6 +36,23 @@ Texts = Iterable[Row] | Callable[[], Iterable[Row]]
 A row is a text, or a mapping with `text` and, where known, `category`."""
 
 _Result = TypeVar("_Result")
+
+
+def make_work_dir(folder: str | Path) -> None:
+    """Make the folder of the temporary files where it is missing.
+
+    Args:
+        folder: the setting `work_dir`.
+
+    Raises:
+        OSError: if it cannot be made or written.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"work_dir {folder} cannot be written ({error.strerror}): set another one") from error
 
 
 class Vocabulary:
@@ -92,7 +110,7 @@ class Spool:
     one code a text, in order; whoever counts adds arrays of its own.
 
     Args:
-        folder: where the folder is made; about 2.5 times the size of the text is needed.
+        folder: where the folder is made, by default $TMPDIR; about 2.5 times the size of the text is needed.
         threads: that split text and walk over chunks.
         distinct_words: a run of at least so many words that came before is left out; 0 keeps all.
 
@@ -111,7 +129,9 @@ class Spool:
     """
 
     def __init__(self, folder: str | Path | None = None, threads: int = 1, distinct_words: int = 0) -> None:
-        self._folder = temporary_folder(folder, "phrases-")
+        if folder is not None:
+            make_work_dir(folder)
+        self._folder = temporary_folder(folder)
         self._threads = ThreadPoolExecutor(threads) if threads > 1 else None
         self.path = Path(self._folder.name)
         self.vocabulary = Vocabulary()
