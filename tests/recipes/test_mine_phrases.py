@@ -97,6 +97,18 @@ def test_a_folder_that_cannot_be_written_stops_the_run_before_a_text_is_read(run
     assert message in err
 
 
+@pytest.mark.parametrize(("values", "kind"), [([1, 2], "int64"), ([["tea pot"], None], "list<.*string>")])
+def test_a_column_of_another_type_than_text_is_named(tmp_path, values, kind):
+    path = str(tmp_path / "a.parquet")
+    pq.write_table(pa.table({"names": values}), path)
+    message = rf"a.parquet: the column 'text' is of type {kind}, not text: map one of text with 'columns'$"
+    known = NameSource(path=path, columns={"text": "names"})
+    with pytest.raises(ValueError, match=message):
+        MinedTexts(MineRun(texts=[TextSource(path=path, columns={"text": "names"})], positives=[known]), tmp_path)
+    with pytest.raises(ValueError, match=message):
+        read_positives(MineRun(texts=[], positives=[known]), tmp_path)
+
+
 def test_the_real_configuration_can_be_read_and_holds_no_gold_file():
     run = load_settings(MineRun, ROOT / "recipes" / "configs" / "mine_phrases_real.yaml")
     paths = [str(source.path) for source in [*run.texts, *run.positives]]

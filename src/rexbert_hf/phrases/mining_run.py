@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, Value
 
 from rexbert_hf.catalog import load_sample, normalize_text, product_text, read_records
 from rexbert_hf.hub import write_run
@@ -161,6 +161,9 @@ class MinedTexts:
 
     Attributes:
         dropped: repeated texts left out in the last walk.
+
+    Raises:
+        ValueError: if a source has no `text` column, or one of another type than text.
     """
 
     def __init__(self, run: MineRun, cache_dir: Path) -> None:
@@ -168,8 +171,8 @@ class MinedTexts:
         self.deduplicate = run.deduplicate
         self.dropped = 0
         for source, dataset in self.sources:
-            if "text" not in dataset.column_names and source.sample != "products":
-                raise ValueError(f"no 'text' column in {source.name}: map one with 'columns'")
+            if source.sample != "products":
+                _check_text(source, dataset)
 
     def __iter__(self) -> Iterator[dict[str, str | None]]:
         seen: set[bytes] = set()
@@ -186,6 +189,16 @@ class MinedTexts:
                             continue
                         seen.add(digest)
                     yield {"text": text, "category": category}
+
+
+def _check_text(source: NameSource, dataset: Dataset) -> None:
+    if "text" not in dataset.column_names:
+        raise ValueError(f"no 'text' column in {source.name}: map one with 'columns'")
+    if dataset.features["text"] != Value("string"):
+        kind = dataset.features.arrow_schema.field("text").type
+        raise ValueError(
+            f"{source.name}: the column 'text' is of type {kind}, not text: map one of text with 'columns'"
+        )
 
 
 def _rows(dataset: Dataset) -> Iterator[Mapping[str, Any]]:
@@ -209,7 +222,7 @@ def read_positives(run: MineRun, cache_dir: Path) -> list[str]:
         cache_dir: where rows are kept while the run lasts.
 
     Raises:
-        ValueError: if a source has no `text` column or holds no name.
+        ValueError: if a source has no `text` column, one of another type than text, or holds no name.
     """
     names: list[str] = []
     for source in run.positives:
@@ -217,9 +230,8 @@ def read_positives(run: MineRun, cache_dir: Path) -> list[str]:
         if source.sample == "products":
             for row in _rows(dataset):
                 names += [*(row["category_path"] or []), *([row["brand"]] if row["brand"] else [])]
-        elif "text" not in dataset.column_names:
-            raise ValueError(f"no 'text' column in {source.name}: map one with 'columns'")
         else:
+            _check_text(source, dataset)
             names += [name for row in _rows(dataset) if row["text"] for name in source.texts_of(row["text"])]
         if len(names) == before:
             raise ValueError(f"{source.name} holds no name: check its columns and pattern")
