@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rexbert_hf.phrases import PhrasePool
-from rexbert_hf.phrases.mining_run import MinedTexts, MineRun, NameSource, TextSource, read_positives
+from rexbert_hf.phrases import MiningOptions, PhrasePool
+from rexbert_hf.phrases.mining_run import MinedTexts, MineRun, NameSource, TextSource, read_positives, run_mining
 from rexbert_hf.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -107,6 +107,30 @@ def test_a_column_of_another_type_than_text_is_named(tmp_path, values, kind):
         MinedTexts(MineRun(texts=[TextSource(path=path, columns={"text": "names"})], positives=[known]), tmp_path)
     with pytest.raises(ValueError, match=message):
         read_positives(MineRun(texts=[], positives=[known]), tmp_path)
+
+
+def test_a_push_that_fails_leaves_a_finished_run(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("the Hub does not answer")
+
+    text = "a red tea pot and table lamp"
+    (tmp_path / "texts.txt").write_text("\n".join([text, f"{text}, tea pot, table lamp", f"tea pot, {text}"]))
+    (tmp_path / "names.txt").write_text("table lamp")
+    run = MineRun(
+        texts=[TextSource(path=str(tmp_path / "texts.txt"))],
+        positives=[NameSource(path=str(tmp_path / "names.txt"))],
+        output_dir=tmp_path / "out",
+        mining=MiningOptions(min_count=3, trees=10),
+        push_to_hub="me/pool",
+    )
+    monkeypatch.setattr(PhrasePool, "push_to_hub", refuse)
+    with pytest.raises(OSError, match="does not answer"):
+        run_mining(run)
+    done = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert done["results"]["fingerprint"] == PhrasePool.load(tmp_path / "out").fingerprint
+    monkeypatch.setattr(PhrasePool, "push_to_hub", lambda *_, **__: "https://hub/me/pool")
+    run_mining(run)
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["results"]["url"] == "https://hub/me/pool"
 
 
 def test_the_real_configuration_can_be_read_and_holds_no_gold_file():

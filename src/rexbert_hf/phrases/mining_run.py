@@ -273,7 +273,8 @@ def run_mining(run: MineRun) -> tuple[PhrasePool, dict[str, Any]]:
     about |= {"sources": [{"name": source.name} for source in run.texts]}
     about |= {"git_commit": git_commit(), "versions": versions(), "date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
     pool.save(run.output_dir, overlap, **about)
+    write_run(run.output_dir, config=to_dict(run), results=results)  # before the push: hours of mining are done
     if run.push_to_hub:
         results["url"] = pool.push_to_hub(run.push_to_hub, private=run.private, overlap=overlap, **about)
-    write_run(run.output_dir, config=to_dict(run), results=results)
+        write_run(run.output_dir, config=to_dict(run), results=results)
     return pool, results
