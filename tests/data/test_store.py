@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 from datasets import Dataset, load_from_disk
 
-from rexbert_hf.data.store import MANIFEST, SPAN_COLUMNS, TokenisedDataset
+from rexbert_hf.data.manifest import MANIFEST
+from rexbert_hf.data.store import SPAN_COLUMNS, TokenisedDataset
 
 
 def _rows(n: int = 50, seed: int = 0) -> list[dict]:
@@ -200,6 +201,33 @@ def test_a_store_is_saved_into_its_own_folder_and_a_failed_save_changes_nothing(
     tokens = [token for row in _rows() for token in row["input_ids"]]
     assert mapped.take(range(50)).input_ids.tolist() == again.take(range(50)).input_ids.tolist() == tokens
     assert len(list(tmp_path.iterdir())) == 4, "one shard, the manifest, and two files for `datasets`"
+
+
+@pytest.mark.parametrize("ours_first", [False, True])
+def test_what_datasets_saved_is_not_overwritten(tmp_path, ours_first: bool) -> None:
+    store = TokenisedDataset(_table(_rows()))
+    if ours_first:
+        store.save(tmp_path)
+    Dataset.from_dict({"text": ["red mug"]}).save_to_disk(tmp_path)
+    with pytest.raises(FileExistsError, match=r"state.json is of another data set: choose another folder"):
+        store.save(tmp_path)
+    assert load_from_disk(str(tmp_path))["text"][:] == ["red mug"]
+
+
+def test_a_dataset_info_of_others_is_not_overwritten(tmp_path) -> None:
+    (tmp_path / "dataset_info.json").write_text('{"shop": {"file_name": "shop.json"}}')
+    with pytest.raises(FileExistsError, match=r"dataset_info.json is of another data set"):
+        TokenisedDataset(_table(_rows())).save(tmp_path)
+    assert "shop.json" in (tmp_path / "dataset_info.json").read_text()
+
+
+def test_shards_go_and_other_arrow_files_stay(tmp_path) -> None:
+    (tmp_path / "data-of-mine.arrow").write_bytes(b"mine")
+    TokenisedDataset(_table(_rows())).save(tmp_path)
+    (tmp_path / "state.json").write_text("{")  # damaged, beside a manifest: ours
+    TokenisedDataset(_table(_rows()[:3])).save(tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("*.arrow")) == ["data-00001.arrow", "data-of-mine.arrow"]
+    assert len(TokenisedDataset.load(tmp_path)) == len(load_from_disk(str(tmp_path))) == 3
 
 
 def test_a_store_travels_to_another_process(tmp_path) -> None:

@@ -19,8 +19,9 @@ from datasets import Dataset, load_from_disk
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from rexbert_hf.data.manifest import MANIFEST
 from rexbert_hf.data.rows import SPAN_KINDS
-from rexbert_hf.data.store import MANIFEST, TokenisedDataset
+from rexbert_hf.data.store import TokenisedDataset
 from rexbert_hf.data.tokenise import tokenise
 
 tokenise_module = importlib.import_module("rexbert_hf.data.tokenise")  # the room names the function so, too

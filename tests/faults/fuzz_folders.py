@@ -130,7 +130,8 @@ def pool(folder: Path) -> Job:
 
 def tokenised(folder: Path) -> Job:
     """The manifest of tokenised rows; a row."""
-    from rexbert_hf.data.store import MANIFEST, TokenisedDataset
+    from rexbert_hf.data.manifest import MANIFEST
+    from rexbert_hf.data.store import TokenisedDataset
 
     shutil.rmtree(folder, ignore_errors=True)
     TokenisedDataset.from_rows([{"input_ids": [1, 5, 2], "word_ids": [-1, 0, -1]}] * 3).save(folder)

@@ -268,7 +268,7 @@ def test_larger_sets_are_checked_by_size_unless_asked_otherwise(tmp_path, monkey
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
-    monkeypatch.setattr("rexbert_hf.data.store.VERIFIED_BYTES", 10)
+    monkeypatch.setattr("rexbert_hf.data.manifest.VERIFIED_BYTES", 10)
     TokenisedDataset.load(folder)
     with pytest.raises(ValueError, match="contents changed"):
         TokenisedDataset.load(folder, verify=True)

@@ -19,7 +19,8 @@ from rexbert_hf.corpus.fasttext_model import METADATA, FastTextClassifier
 from rexbert_hf.corpus.manifest import MANIFEST as CORPUS
 from rexbert_hf.corpus.manifest import Manifest
 from rexbert_hf.corpus.publish import push_corpus
-from rexbert_hf.data.store import MANIFEST, TokenisedDataset
+from rexbert_hf.data.manifest import MANIFEST
+from rexbert_hf.data.store import TokenisedDataset
 from rexbert_hf.hub.manifest_names import stays_inside
 from rexbert_hf.retrieval.serving.onnx_encoder import read_export
 

@@ -6,9 +6,7 @@ pieces out of them, so one tokenised folder serves every phase. Opening costs th
 
 from __future__ import annotations
 
-import json
 import logging
-import zlib
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,19 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from rexbert_hf.data.buffers import ListColumn
+from rexbert_hf.data.manifest import MANIFEST, SHARDS, check_files, read_manifest, refuse_foreign, write_manifest
 from rexbert_hf.data.rows import RowBatch, offsets_of
-from rexbert_hf.hub.manifest_names import stays_inside
-from rexbert_hf.hub.run_file import checksum, write_whole
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "tokenised.json"
-"""The file that makes a folder a finished tokenised data set; it is written last."""
-VERIFIED_BYTES = 256 << 20
-"""Larger sets are checked by the sizes of their files only, unless asked otherwise: reading them takes its time."""
-FORMAT_VERSION = 1
-_OWN_SUM = "manifest_crc32"
-"""Key of the manifest's own checksum."""
 SPAN_COLUMNS: dict[str, type[np.generic]] = {
     "span_start": np.int32,
     "span_end": np.int32,
@@ -113,8 +103,8 @@ class TokenisedDataset:
             ValueError: if the format is a later one, or the manifest or a shard is damaged.
         """
         directory = Path(directory)
-        manifest = _read_manifest(directory)
-        _check_files(directory, manifest.get("files", {}), verify)
+        manifest = read_manifest(directory)
+        check_files(directory, manifest.get("files", {}), verify)
         tables = [_map_shard(directory / name) for name in manifest["shards"]]
         store = cls(
             pa.concat_tables(tables),
@@ -135,14 +125,17 @@ class TokenisedDataset:
         So the folder that the rows are mapped from may be written too, and what a killed call leaves still loads.
 
         Args:
-            directory: made if needed; what an older manifest names goes when the new one is there.
+            directory: made if needed; the shards of a tokenised data set there go when the new one is there.
             metadata: further fields of the manifest.
 
         Raises:
+            FileExistsError: if `datasets` saved a data set of another kind there.
             OSError: if it cannot be written.
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
+        refuse_foreign(directory)
+        old = list(directory.glob(SHARDS)) if (directory / MANIFEST).exists() else []
         names = (f"data-{number:05d}.arrow" for number in count())
         name = next(name for name in names if not (directory / name).exists())
         staged = directory / f".{name}.partial"
@@ -154,9 +147,8 @@ class TokenisedDataset:
         fields = {"num_rows": len(self), "num_tokens": self.num_tokens}
         fields |= {"num_prefix": self.num_prefix, "num_suffix": self.num_suffix}
         write_manifest(directory, [name], **fields, **metadata)
-        for other in directory.glob("data-*.arrow"):
-            if other.name != name:
-                other.unlink()
+        for shard in old:
+            shard.unlink()
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.path is not None:
@@ -309,52 +301,6 @@ def _check_same(rows: np.ndarray, lengths: np.ndarray, others: np.ndarray, name:
         raise ValueError(f"row {rows[d]}: '{name}' has {others[d]} entries where {lengths[d]} are due: tokenise again")
 
 
-def _read_manifest(directory: Path) -> dict[str, Any]:
-    """The manifest of a folder, whole and with the fields that loading needs."""
-    path = directory / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest.pop(_OWN_SUM, None) not in (None, _sum_of(manifest)):  # earlier versions wrote none
-            raise ValueError("its contents changed since they were written")
-        counts = (manifest["num_rows"], manifest["num_prefix"], manifest["num_suffix"])
-        entries = [(entry["bytes"], entry["crc32"]) for entry in manifest.get("files", {}).values()]
-        if not all(isinstance(number, int) for numbers in (counts, *entries) for number in numbers):
-            raise TypeError("a count is no number")
-        if not isinstance(manifest["shards"], list) or not manifest["shards"]:
-            raise TypeError("no names of shards")
-        if outside := [name for name in (*manifest["shards"], *manifest.get("files", {})) if not stays_inside(name)]:
-            raise ValueError(f"it names {outside[0]!r:.200}, which is no file of the folder")
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{directory} has no {MANIFEST}: it is not a finished tokenised data set; run tokenise again"
-        ) from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        told = f"no {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"{path} is damaged ({told}): tokenise again") from None
-    if (found := manifest.get("format_version")) != FORMAT_VERSION:
-        raise ValueError(f"{path}: format {found}, this version reads {FORMAT_VERSION}: tokenise again")
-    return dict(manifest)
-
-
-def _sum_of(manifest: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(manifest, sort_keys=True).encode())
-
-
-def _check_files(directory: Path, files: dict[str, dict[str, int]], verify: bool | None) -> None:
-    """Compare shards with what the manifest says of them; manifests of earlier versions say nothing."""
-    if verify is None:
-        verify = sum(entry["bytes"] for entry in files.values()) <= VERIFIED_BYTES
-    for name, entry in files.items():
-        path = directory / name
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing, but the manifest names it: tokenise again")
-        size = path.stat().st_size
-        if size != entry["bytes"]:
-            raise ValueError(f"{path} is damaged ({size} bytes, {entry['bytes']} were written): tokenise again")
-        if verify and checksum(path) != entry["crc32"]:
-            raise ValueError(f"{path} is damaged (its contents changed since they were written): tokenise again")
-
-
 def _map_shard(path: Path) -> pa.Table:
     try:
         return pa.ipc.open_stream(pa.memory_map(str(path)).read_buffer()).read_all()
@@ -368,17 +314,3 @@ def write_shard(path: Path, table: pa.Table) -> None:
     """Write one shard: an Arrow stream, the form that `datasets.Dataset.from_file` maps too."""
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table, max_chunksize=65536)
-
-
-def write_manifest(directory: Path, shards: list[str], **fields: Any) -> None:
-    """Write the manifest, which makes the folder loadable (by `datasets.load_from_disk` too)."""
-    files = [{"filename": name} for name in shards]
-    state: dict[str, Any] = {"_data_files": files, "_fingerprint": directory.name}
-    state |= {"_format_columns": None, "_format_kwargs": {}, "_format_type": None, "_output_all_columns": False}
-    write_whole(directory / "state.json", json.dumps({**state, "_split": None}).encode())
-    write_whole(directory / "dataset_info.json", b"{}")
-    paths = {name: directory / name for name in shards}
-    sums = {name: {"bytes": path.stat().st_size, "crc32": checksum(path)} for name, path in paths.items()}
-    manifest = {"format_version": FORMAT_VERSION, "shards": shards, "files": sums, **fields}
-    manifest[_OWN_SUM] = _sum_of(json.loads(json.dumps(manifest)))
-    write_whole(directory / MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())

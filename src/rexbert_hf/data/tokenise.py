@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pyarrow as pa
 
 from rexbert_hf.data.encode import Guide, TextEncoder
+from rexbert_hf.data.manifest import FORMAT_VERSION, MANIFEST, write_manifest
 from rexbert_hf.data.span_counts import SpanCounts, span_report
-from rexbert_hf.data.store import FORMAT_VERSION, MANIFEST, TokenisedDataset, write_manifest
+from rexbert_hf.data.store import TokenisedDataset
 from rexbert_hf.hub.left_over import remove_left, remove_left_over, staged_name
 from rexbert_hf.settings.worker_pool import in_order
 

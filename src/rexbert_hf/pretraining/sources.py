@@ -30,7 +30,7 @@ from rexbert_hf.catalog import PRODUCT, load_sample, read_records
 from rexbert_hf.catalog.columns import ColumnMap
 from rexbert_hf.catalog.escapes import unescape
 from rexbert_hf.catalog.report import ReadReport
-from rexbert_hf.data.store import FORMAT_VERSION
+from rexbert_hf.data.manifest import FORMAT_VERSION
 from rexbert_hf.data.tokenise import VERSION
 from rexbert_hf.hub.left_over import remove_left_over
 from rexbert_hf.hub.trouble import patience, read_hub
