@@ -203,6 +203,16 @@ def test_a_store_is_saved_into_its_own_folder_and_a_failed_save_changes_nothing(
     assert len(list(tmp_path.iterdir())) == 4, "one shard, the manifest, and two files for `datasets`"
 
 
+def test_datasets_maps_a_folder_anew_when_its_rows_have_changed(tmp_path) -> None:
+    lengths = []
+    for rows in (_rows(), _rows()[::-1], _rows()[::-1]):
+        TokenisedDataset(_table(rows)).save(tmp_path)
+        opened = load_from_disk(str(tmp_path))
+        mapped = opened.map(lambda row: {"length": len(row["input_ids"])}, remove_columns=opened.column_names)
+        lengths.append(mapped["length"][:])
+    assert lengths == [[len(row["input_ids"]) for row in rows] for rows in (_rows(), _rows()[::-1], _rows()[::-1])]
+
+
 @pytest.mark.parametrize("ours_first", [False, True])
 def test_what_datasets_saved_is_not_overwritten(tmp_path, ours_first: bool) -> None:
     store = TokenisedDataset(_table(_rows()))

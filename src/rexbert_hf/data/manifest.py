@@ -5,6 +5,7 @@ The folder is one that `datasets.load_from_disk` opens, too, hence its `state.js
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
 from fnmatch import fnmatchcase
@@ -130,13 +131,15 @@ def write_manifest(directory: Path, shards: list[str], **fields: Any) -> None:
         shards: names of them, in order.
         **fields: further fields.
     """
+    paths = {name: directory / name for name in shards}
+    sums = {name: {"bytes": path.stat().st_size, "crc32": checksum(path)} for name, path in paths.items()}
+    # `datasets` finds the results of `map` again by the fingerprint, so it changes with the contents.
+    content = hashlib.sha256(json.dumps(list(sums.values())).encode()).hexdigest()[:16]
     files = [{"filename": name} for name in shards]
-    state: dict[str, Any] = {"_data_files": files, "_fingerprint": directory.name}
+    state: dict[str, Any] = {"_data_files": files, "_fingerprint": content}
     state |= {"_format_columns": None, "_format_kwargs": {}, "_format_type": None, "_output_all_columns": False}
     write_whole(directory / "state.json", json.dumps({**state, "_split": None}).encode())
     write_whole(directory / "dataset_info.json", b"{}")
-    paths = {name: directory / name for name in shards}
-    sums = {name: {"bytes": path.stat().st_size, "crc32": checksum(path)} for name, path in paths.items()}
     manifest = {"format_version": FORMAT_VERSION, "shards": shards, "files": sums, **fields}
     manifest[_OWN_SUM] = _sum_of(json.loads(json.dumps(manifest)))
     write_whole(directory / MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
