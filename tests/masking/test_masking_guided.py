@@ -11,6 +11,7 @@ from masking_cases import assert_same, eligible_of, masked_of, random_rows
 from rexbert_hf.data.rows import RowBatch
 from rexbert_hf.masking import GuidedMLMCollator, MLMCollator
 from rexbert_hf.masking.guided import spread_budget
+from rexbert_hf.phrases.idf import InverseDocumentFrequency
 
 VOCAB = 65
 WORD = {"input_ids": [2, 10, 11, 12, 13, 14, 3], "word_ids": [-1, 0, 0, 1, 2, 3, -1]}
@@ -68,6 +69,14 @@ def test_token_weights_without_spans_or_words(tokenizer):
     guided = collator.probabilities([{"input_ids": WORD["input_ids"]}])
     scale = 1.0 / 6
     np.testing.assert_allclose(guided.probability[1:6], np.array([2, 1, 1, 1, 1]) * scale, rtol=1e-14)
+
+
+def test_the_table_of_document_frequencies_is_taken_as_it_is(tokenizer):
+    table = InverseDocumentFrequency.fit([WORD], VOCAB, tokenizer.all_special_ids).table
+    kept = table.copy()
+    guided = GuidedMLMCollator(tokenizer, 0.2, token_weights=table).probabilities([WORD])
+    np.testing.assert_allclose(guided.probability[1:5], 0.2, rtol=1e-6)  # each token stands in the one document
+    np.testing.assert_array_equal(table, kept)
 
 
 @pytest.mark.parametrize("token_weights", [None, np.random.default_rng(0).uniform(0.1, 9, VOCAB)])

@@ -58,8 +58,8 @@ class GuidedMLMCollator(MaskingCollator):
         max_probability: cap on a unit's probability, so that its context is sometimes there and sometimes not;
             raised to what the budget needs where `mlm_probability` is above it.
         kind_weights: factor of the boost by span kind (names of `SPAN_KINDS`), 1 for kinds not named.
-        token_weights: float `[vocabulary]`, positive weight of each token id, for example inverse document
-            frequency; a unit takes the mean over its tokens.
+        token_weights: float `[vocabulary]`, positive weight of each token id, for example the table of
+            `InverseDocumentFrequency`; a unit takes the mean over its tokens. Those of special tokens do not matter.
         **options: the options of `MaskingCollator`.
 
     Raises:
@@ -107,7 +107,7 @@ class GuidedMLMCollator(MaskingCollator):
         self.guidance_steps, self.first_step = guidance_steps, first_step
         self.max_probability = max_probability
         self._kind_weights = _kind_table(kind_weights or {})
-        self._token_weights = None if token_weights is None else _token_table(token_weights, len(self._special) - 1)
+        self._token_weights = None if token_weights is None else _token_table(token_weights, self._special[:-1])
 
     def strength(self, step: int) -> float:
         """Guidance strength at a global step, in [0, 1]."""
@@ -206,12 +206,13 @@ def _kind_table(kind_weights: Mapping[str, float]) -> np.ndarray:
     return table
 
 
-def _token_table(token_weights: np.ndarray, vocab_size: int) -> np.ndarray:
-    table = np.asarray(token_weights, dtype=np.float64)
-    if table.ndim != 1 or len(table) < vocab_size:
+def _token_table(token_weights: np.ndarray, special: np.ndarray) -> np.ndarray:
+    table = np.array(token_weights, dtype=np.float64)
+    if table.ndim != 1 or len(table) < len(special):
         raise ValueError(
-            f"token_weights must hold one weight for each of {vocab_size} token ids, got shape {table.shape}"
+            f"token_weights must hold one weight for each of {len(special)} token ids, got shape {table.shape}"
         )
+    table[: len(special)][special] = 1.0  # never masked: tables have 0 there
     if not ((table > 0) & (table < np.inf)).all():
         raise ValueError(
             "token_weights must be positive finite numbers: give uninformative tokens a small weight, not 0"

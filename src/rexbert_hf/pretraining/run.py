@@ -189,7 +189,6 @@ def _masking_tables(
     rows = (batch for store in stores for batch in batches_of(store, 5_000_000))
     frequencies = InverseDocumentFrequency.fit(rows, len(tokenizer), tokenizer.all_special_ids)
     weights = frequencies.table
-    weights[tokenizer.all_special_ids] = 1.0  # never masked; the collator takes no weight of 0
     plain = MASKINGS["guided"]
 
     def build(masking: Any, *rest: Any) -> GuidedMLMCollator:
