@@ -238,6 +238,14 @@ def test_nan_is_no_value(tmp_path):
     assert read_records(path, features=features)[0] == {"note": None, "title": "Mug"}
 
 
+def test_nan_is_an_empty_field_of_numbers_too(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"id": 1, "count": 2.0}\n{"id": 2, "count": NaN}\n')
+    report = ReadReport()
+    features = Features({"id": Value("int64"), "count": Value("int32")})
+    assert read_records(path, features=features, report=report)["count"][:] == [2, None]
+    assert report.bad == 0
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
 def test_encodings_and_byte_order_marks(tmp_path, encoding):
     for name in ("a.csv", "a.jsonl", "a.txt"):

@@ -169,7 +169,7 @@ def _as_bool(text: str) -> bool:
 
 
 def converter_to(kind: pa.DataType) -> Callable[[Any], Any]:
-    """How a value of a file becomes one that Arrow stores as `kind`; text is parsed, an empty one is null.
+    """How a value of a file becomes one that Arrow stores as `kind`; text is parsed, what is empty or missing is null.
 
     Example:
         >>> converter_to(pa.float32())(" 2.5 "), converter_to(pa.list_(pa.string()))('["a"]')
@@ -181,7 +181,7 @@ def converter_to(kind: pa.DataType) -> Callable[[Any], Any]:
 
     def convert(value: Any) -> Any:
         if not isinstance(value, str):
-            return value
+            return None if is_missing(value) else value
         return parse(value.strip()) if value.strip() else None
 
     return convert
