@@ -7,6 +7,7 @@ import zipfile
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -244,6 +245,18 @@ def test_nan_is_an_empty_field_of_numbers_too(tmp_path):
     features = Features({"id": Value("int64"), "count": Value("int32")})
     assert read_records(path, features=features, report=report)["count"][:] == [2, None]
     assert report.bad == 0
+
+
+@pytest.mark.parametrize("narrow", [np.float16, np.float32])
+def test_short_floats_are_written_as_they_were_meant(tmp_path, monkeypatch, narrow):
+    table = pa.table({"title": ["Mug", "Pot", "Cup"], "price": pa.array([narrow(19.99), None, narrow(3)])})
+    shown = "19.98" if narrow is np.float16 else "19.99"  # half precision has no 19.99
+    pq.write_table(table, tmp_path / "a.parquet")
+    monkeypatch.setattr("rexbert_hf.catalog.readers.load_dataset", lambda *_, **__: Dataset(table))
+    for source in (tmp_path / "a.parquet", "shop/offers"):
+        assert read_records(source, {"text": "{title} {price}"})["text"][:] == [f"Mug {shown}", "Pot", "Cup 3"]
+        kept = read_records(source)
+        assert kept.data.column("price").to_pylist() == table["price"].to_pylist()
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -95,11 +96,31 @@ def _parquet_rows(stream: io.BufferedReader[Any], needed: Sequence[str] | None) 
     def rows() -> Iterator[Located]:
         number = 0
         for batch in file.iter_batches(batch_size=1024, columns=columns):
-            for row in batch.to_pylist():
+            for row in rows_of(batch):
                 number += 1
                 yield number, row
 
     return Rows(list(schema.names), schema, "row", rows())
+
+
+def rows_of(table: pa.RecordBatch | pa.Table) -> list[dict[str, Any]]:
+    """Rows of a table; numbers of 16 and 32 bits are the shortest decimals that stand for them, which text shows.
+
+    Args:
+        table: any.
+
+    Example:
+        >>> rows_of(pa.table({"price": pa.array([19.99, None], pa.float32())}))
+        [{'price': 19.99}, {'price': None}]
+    """
+    rows: list[dict[str, Any]] = table.to_pylist()
+    for field in table.schema:
+        if pa.types.is_float32(field.type) or pa.types.is_float16(field.type):
+            narrow = np.float32 if pa.types.is_float32(field.type) else np.float16
+            for row in rows:
+                if row[field.name] is not None:
+                    row[field.name] = float(str(narrow(row[field.name])))
+    return rows
 
 
 def _json_rows(source: Source, text: io.TextIOWrapper) -> Rows:

@@ -25,7 +25,7 @@ from datasets.exceptions import DataFilesNotFoundError
 from .batches import BATCH_ROWS, RowPacker
 from .columns import ColumnSpec
 from .delimited import Located
-from .formats import Rows, open_rows
+from .formats import Rows, open_rows, rows_of
 from .report import ReadReport, Tolerance
 from .sources import COMPRESSED, FORMATS, MDS_ADVICE, FileOptions, Source, find_sources
 
@@ -204,6 +204,6 @@ def _hub_rows(source: str, split: str, needed: Sequence[str] | None) -> Rows:
 
     def rows() -> Iterator[Located]:
         for start, batch in enumerate(dataset.with_format("arrow").iter(batch_size=BATCH_ROWS)):
-            yield from enumerate(batch.to_pylist(), start * BATCH_ROWS + 1)
+            yield from enumerate(rows_of(batch), start * BATCH_ROWS + 1)
 
     return Rows(columns, dataset.features.arrow_schema, "row", rows())
