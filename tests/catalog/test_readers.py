@@ -316,11 +316,18 @@ def test_several_batches_keep_the_order_and_limit_stops(tmp_path):
         assert report.rows == min(limit, 3_456)
 
 
-def test_cache_dir_maps_a_file_and_leaves_nothing_behind_on_failure(tmp_path):
+def test_cache_dir_maps_one_file_of_equal_rows_and_leaves_nothing_behind_on_failure(tmp_path):
     path = write(tmp_path / "shop.csv", CSV)
     rows = read_records(path, cache_dir=tmp_path / "cache")
     assert rows.to_list() == ROWS
     assert [Path(file["filename"]).parent for file in rows.cache_files] == [tmp_path / "cache"]
+    again = read_records(path, cache_dir=tmp_path / "cache")
+    assert again._fingerprint == rows._fingerprint
+    assert again.cache_files == rows.cache_files
+    assert again.to_list() == rows.to_list() == ROWS
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    other = read_records(path, {"title": "uid"}, cache_dir=tmp_path / "cache")
+    assert other._fingerprint != rows._fingerprint
     bad = write(tmp_path / "bad.txt", "good\n" * 1_500 + "\0\n" * 1_500)
     with pytest.raises(ValueError, match="rows are bad"):
         read_records(bad, cache_dir=tmp_path / "other")

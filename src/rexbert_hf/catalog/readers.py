@@ -8,6 +8,7 @@ batches; single bad rows are skipped, counted and reported, a file that is bad a
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -21,6 +22,7 @@ from pathlib import Path
 import pyarrow as pa
 from datasets import Dataset, DatasetInfo, Features, load_dataset
 from datasets.exceptions import DataFilesNotFoundError
+from datasets.table import MemoryMappedTable
 
 from .batches import BATCH_ROWS, RowPacker
 from .columns import ColumnSpec
@@ -74,7 +76,8 @@ def read_records(
         limit: stop after so many rows.
         errors: "skip" bad rows, or "raise" at the first.
         max_bad_share: the share of a file's rows that may be bad before the file is refused.
-        cache_dir: write the Arrow file there and map it, for data larger than memory; None keeps it in memory.
+        cache_dir: write the Arrow file there and map it, for data larger than memory; None keeps it in memory. It goes
+            by its content, so reading the same rows again leaves one file, and what is computed from them is found.
         report: filled in with counts and the first reasons.
 
     Raises:
@@ -125,16 +128,20 @@ def _collect(
     if cache_dir is None:
         return Dataset(pa.Table.from_batches([first, *rest]), info=info)
     Path(cache_dir).mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=cache_dir, prefix="records-", suffix=".arrow")
+    descriptor, name = tempfile.mkstemp(dir=cache_dir, prefix="records-", suffix=".partial")
     try:
         with os.fdopen(descriptor, "wb") as file, pa.ipc.new_stream(file, first.schema) as writer:
             writer.write_batch(first)
             for batch in rest:
                 writer.write_batch(batch)
+        with open(name, "rb") as written:
+            content = hashlib.file_digest(written, "sha256").hexdigest()[:32]
+        kept = Path(cache_dir) / f"records-{content}.arrow"
+        os.replace(name, kept)  # equal rows are one file; who has the older one mapped keeps it
     except BaseException:
         os.unlink(name)
         raise
-    return Dataset.from_file(name, info=info)
+    return Dataset(MemoryMappedTable.from_file(str(kept)), info=info, fingerprint=content)
 
 
 def _batches(
