@@ -137,3 +137,13 @@ def test_a_split_of_another_name_is_told_with_its_row():
     pairs = Dataset.from_dict({"query": ["mug", "pot", "cup"], "split": ["train", None, "dev"]})
     with pytest.raises(ValueError, match="row 2: split 'dev' is none of train, validation, test: rename it"):
         split_queries(pairs)
+
+
+def test_pairs_without_a_column_of_splits_go_by_their_query():
+    pairs = Dataset.from_dict({"query": [f"mug {number // 2}" for number in range(400)]})
+    empty = pairs.add_column("split", [None] * len(pairs))
+    plain, given = split_queries(pairs, held_out=0.3), split_queries(empty, held_out=0.3)
+    assert all(len(part) for part in plain.values())
+    assert {name: part["query"][:] for name, part in plain.items()} == {
+        name: part["query"][:] for name, part in given.items()
+    }

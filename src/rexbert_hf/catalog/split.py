@@ -102,7 +102,7 @@ def split_queries(dataset: Dataset, held_out: float = HELD_OUT) -> DatasetDict:
     A query is in one split: that which holds out most of those that its pairs name.
 
     Args:
-        dataset: rows with `query`, and `split` (a name of `SPLITS`, or null).
+        dataset: rows with `query`, and where known `split` (a name of `SPLITS`, or null).
         held_out: share of the queries without a split of their own that are outside train.
 
     Raises:
@@ -114,7 +114,9 @@ def split_queries(dataset: Dataset, held_out: float = HELD_OUT) -> DatasetDict:
         >>> {name: part["query"][:] for name, part in parts.items()}
         {'train': ['pot'], 'validation': [], 'test': ['mug', 'Mug']}
     """
-    digests, names = _column_digests(dataset, "query"), dataset.with_format("arrow")["split"][:].to_pylist()
+    digests, names = _column_digests(dataset, "query"), [None] * len(dataset)
+    if "split" in dataset.column_names:
+        names = dataset.with_format("arrow")["split"][:].to_pylist()
     for row, name in enumerate(names):
         if name is not None and name not in SPLITS:
             raise ValueError(f"row {row}: split {name!r} is none of {', '.join(SPLITS)}: rename it, or leave it empty")
