@@ -301,6 +301,15 @@ def test_folders_globs_and_lists(tmp_path):
     assert read_records([folder / "sub", folder / "b.txt"])["text"][:] == ["a", "b"]
 
 
+def test_a_told_format_reads_files_of_a_folder_without_a_suffix(tmp_path):
+    for name in ("part-00000", "month=1/part-00001", "_SUCCESS", ".part-00000.crc", "_log/0", "_c.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path / name, json.dumps({"text": name}) + "\n")
+    read = read_records(tmp_path, format="json")["text"][:]
+    assert read == ["_c.jsonl", "month=1/part-00001", "part-00000"]
+    assert read_records(tmp_path)["text"][:] == ["_c.jsonl"]
+
+
 def test_names_with_brackets_are_files_first(tmp_path):
     path = write(tmp_path / "a[1].txt", "x\n")
     assert read_records(path)["text"][:] == ["x"]

@@ -88,19 +88,20 @@ def find_sources(paths: str | Path | Sequence[str | Path], options: FileOptions)
     """
     if isinstance(paths, (str, Path)):
         paths = [paths]
-    return [source for path in paths for file in _expand(path) for source in _sources_of(file, options)]
+    return [source for path in paths for file in _expand(path, options) for source in _sources_of(file, options)]
 
 
-def _expand(path: str | Path) -> list[Path]:
+def _expand(path: str | Path, options: FileOptions) -> list[Path]:
     found = Path(path).expanduser()
     if found.is_dir():
         if next(found.rglob("*.mds*"), None) is not None:
             raise ValueError(f"{path}: holds MDS shards, {MDS_ADVICE}")
         files = sorted(file for file in found.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(found)))
-        files = [file for file in files if file.suffix.lower() == ".zip" or _format_of(file.name)]
+        files = [file for file in files if _is_wanted(file.relative_to(found), options)]
         if not files:
             raise ValueError(
-                f"{path}: the folder holds no file to read (wanted {', '.join(FORMATS)}, plain, .gz, .zst or .zip)"
+                f"{path}: the folder holds no file to read (wanted {', '.join(FORMATS)}, plain, .gz, .zst or .zip);"
+                " pass format=... for files without such a suffix"
             )
         return files
     if found.exists():
@@ -115,6 +116,13 @@ def _expand(path: str | Path) -> list[Path]:
 
 def _is_hidden(path: Path) -> bool:
     return any(part.startswith((".", "__MACOSX")) and part not in (".", "..") for part in path.parts)
+
+
+def _is_wanted(path: Path, options: FileOptions) -> bool:
+    if path.suffix.lower() == ".zip" or _format_of(path.name):
+        return True
+    # Other tools' files without a suffix (part-00000), but not those beside them (_SUCCESS, _delta_log).
+    return options.format is not None and not any(part.startswith("_") for part in path.parts)
 
 
 def _format_of(name: str) -> str | None:
