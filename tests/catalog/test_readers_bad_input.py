@@ -30,6 +30,9 @@ def test_missing_files(tmp_path):
         read_records("none.csv.gz")
     with pytest.raises(FileNotFoundError, match=r"\*\.csv: no file matches"):
         read_records(str(tmp_path / "*.csv"))
+    for source in ("~nobody-here/x.csv", "~nobody-here", ["~nobody-here/*.csv"]):
+        with pytest.raises(FileNotFoundError, match=r"~nobody-here.*: no such user here; write the folder out"):
+            read_records(source)
     with pytest.raises(ValueError, match="holds no file to read"):
         read_records(tmp_path)
     with pytest.raises(ValueError, match="name at least one"):

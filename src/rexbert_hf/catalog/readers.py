@@ -29,7 +29,7 @@ from .columns import ColumnSpec
 from .delimited import Located
 from .formats import Rows, open_rows, rows_of
 from .report import ReadReport, Tolerance
-from .sources import COMPRESSED, FORMATS, MDS_ADVICE, FileOptions, Source, find_sources
+from .sources import COMPRESSED, FORMATS, MDS_ADVICE, FileOptions, Source, find_sources, with_home
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ def _guarded(name: str, rows: Iterator[Located]) -> Iterator[Located]:
 
 
 def _is_hub_name(source: str) -> bool:
-    if Path(source).expanduser().exists() or source.lower().endswith((*FORMATS, *COMPRESSED, ".zip")):
+    if with_home(source).exists() or source.lower().endswith((*FORMATS, *COMPRESSED, ".zip")):
         return False
     return _HUB_NAME.fullmatch(source) is not None
 

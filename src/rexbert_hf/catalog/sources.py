@@ -91,8 +91,23 @@ def find_sources(paths: str | Path | Sequence[str | Path], options: FileOptions)
     return [source for path in paths for file in _expand(path, options) for source in _sources_of(file, options)]
 
 
+def with_home(path: str | Path) -> Path:
+    """A path with `~` written out.
+
+    Args:
+        path: any.
+
+    Raises:
+        FileNotFoundError: if it begins with the home of a user who is not known here.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise FileNotFoundError(f"{path}: no such user here; write the folder out") from None
+
+
 def _expand(path: str | Path, options: FileOptions) -> list[Path]:
-    found = Path(path).expanduser()
+    found = with_home(path)
     if found.is_dir():
         if next(found.rglob("*.mds*"), None) is not None:
             raise ValueError(f"{path}: holds MDS shards, {MDS_ADVICE}")
