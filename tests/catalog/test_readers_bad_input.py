@@ -306,6 +306,18 @@ def test_a_file_without_a_name_in_a_zip_is_one_line(tmp_path):
         read_records(path)
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_files_of_one_name_in_a_zip_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name, text in (("notes.pdf", ""), ("notes.pdf", ""), ("a.csv", "id\n1\n")):
+            archive.writestr(name, text)
+    assert read_records(tmp_path / "a.zip")["id"][:] == ["1"]
+    with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:
+        archive.writestr("a.csv", "id\n2\n")
+    with pytest.raises(ValueError, match=r"a.zip: two files in it are named a.csv: pack it again"):
+        read_records(tmp_path / "a.zip")
+
+
 def test_a_zip_in_capitals_is_found_in_a_folder(tmp_path):
     with zipfile.ZipFile(tmp_path / "A.ZIP", "w") as archive:
         archive.writestr("a.csv", "text\nmug\n")

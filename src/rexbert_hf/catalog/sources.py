@@ -9,6 +9,7 @@ import glob
 import gzip
 import io
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -187,6 +188,8 @@ def _zip_sources(file: Path, options: FileOptions) -> list[Source]:
         raise ValueError(
             f"{file}: nothing readable inside (it holds {', '.join(names[:5]) or 'nothing'}); pass format=..."
         )
+    if twice := next((name for name, count in Counter(wanted).items() if count > 1), None):
+        raise ValueError(f"{file}: two files in it are named {twice}: pack it again")
 
     return [
         Source(f"{file}!{name}", options.format or _format_of(name) or "", partial(_open_member, file, name))
