@@ -131,14 +131,34 @@ def test_mined_negatives_are_seen_from_their_step_on():
     assert batches[6].columns["negative_2"] == [TEXTS[4]] * 4
 
 
+def test_a_query_with_few_mined_negatives_sees_only_them_and_one_without_any_random_ones():
+    data = tiny_data()
+    batches = SearchBatches(data, "ranking", RowSettings(batch_size=8, mined=1), 60)
+    table = np.full((len(data.queries), 20), -1, dtype=np.int32)
+    table[0, :2] = 3, 5
+    batches.set_negatives(table, from_step=0)
+    drawn = np.concatenate([batches[step].label[:, [0, 2]] for step in range(60)])
+    mine, others = drawn[drawn[:, 0] == 0, 1], drawn[drawn[:, 0] != 0, 1]
+    # Each of the two is seen half the time, 4.5 standard deviations around it.
+    assert set(mine.tolist()) == {3, 5}
+    assert abs((mine == 3).mean() - 0.5) < 4.5 * 0.5 / np.sqrt(len(mine))
+    assert set(others.tolist()) == set(range(len(TEXTS)))
+
+
+def test_more_mined_negatives_than_ranks_are_refused():
+    MiningSettings(keep=90)
+    with pytest.raises(ValueError, match=r"mining\.keep 20 is more than the 5 ranks that mining\.depth 15 leaves"):
+        MiningSettings(depth=15)
+
+
 def test_mining_never_returns_an_answer_and_skips_the_first_ranks():
     data, model = tiny_data(), tiny_model()
     table = mine_negatives(model, data, MiningSettings(keep=4, skip=0, depth=6, max_ratio=None))
     assert table.shape == (4, 4)
     assert not set(table[0]) & {0, 1}
     assert 2 not in table[1]
-    first = mine_negatives(model, data, MiningSettings(keep=6, skip=0, depth=1, max_ratio=None))
-    skipped = mine_negatives(model, data, MiningSettings(keep=6, skip=1, depth=6, max_ratio=None))
+    first = mine_negatives(model, data, MiningSettings(keep=1, skip=0, depth=1, max_ratio=None))
+    skipped = mine_negatives(model, data, MiningSettings(keep=5, skip=1, depth=6, max_ratio=None))
     for query in range(4):
         assert not set(first[query][first[query] >= 0]) & set(skipped[query][skipped[query] >= 0])
     none = mine_negatives(model, data, MiningSettings(keep=4, skip=0, depth=6, max_ratio=-1.0))

@@ -29,7 +29,7 @@ class MiningSettings:
     """How hard negatives are found.
 
     Attributes:
-        keep: negatives of a query.
+        keep: negatives of a query, at most depth - skip.
         skip: first ranks that are left out.
         depth: ranks that are looked at.
         max_ratio: negatives whose cosine is above this share of the best positive's are left out; None keeps them.
@@ -45,6 +45,11 @@ class MiningSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.skip < self.depth or self.keep < 1 or self.refresh_epochs <= 0:
             raise ValueError("mining needs 0 <= skip < depth, keep of at least 1, and refresh_epochs above 0")
+        if self.keep > self.depth - self.skip:
+            raise ValueError(
+                f"mining.keep {self.keep} is more than the {self.depth - self.skip} ranks that mining.depth"
+                f" {self.depth} leaves after mining.skip {self.skip}: raise depth, or lower keep"
+            )
 
 
 def mine_negatives(
@@ -68,7 +73,7 @@ def mine_negatives(
         folder: where vectors of products lie meanwhile; None for the system's folder of temporary files.
 
     Returns:
-        int32 `[Q, keep]` over all queries of the data, -1 where there are fewer.
+        int32 `[Q, keep]` over all queries of the data, -1 in the last places where there are fewer.
     """
     training = model.training
     model.eval()

@@ -172,7 +172,7 @@ class SearchBatches(Dataset[Rows]):
         """Take mined negatives from a step on; the two newest tables are kept, as a batch may be fetched ahead.
 
         Args:
-            table: product numbers of each query, `[Q, N]`, -1 where there are fewer.
+            table: product numbers of each query, `[Q, N]`, and -1 after them where there are fewer.
             from_step: first step that sees it.
         """
         newest = sorted([*self._tables, from_step])[-2:]
@@ -216,9 +216,10 @@ class SearchBatches(Dataset[Rows]):
         """One of the mined products of each query; a random one for a query without any."""
         random = self.described[rng.integers(len(self.described), size=len(numbers))]
         known = numbers < len(table)
-        place = rng.integers(table.shape[1], size=len(numbers))
-        found = table[np.where(known, numbers, 0), place]
-        return np.where(known & (found >= 0), found, random)
+        mined = table[np.where(known, numbers, 0)]
+        counts = (mined >= 0).sum(axis=1)  # they stand first
+        found = mined[np.arange(len(numbers)), rng.integers(np.maximum(counts, 1))]
+        return np.where(known & (counts > 0), found, random)
 
     def _positives_a_step(self) -> int:
         return max(1, round(self.settings.batch_size / (1 + self.settings.hard + self.settings.random)))
