@@ -15,6 +15,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import ModernBertModel
 
 from rexbert_hf.hub import push_run, read_run
+from rexbert_hf.hub.push import files_of_run
 from rexbert_hf.retrieval.training import grid_choice
 from rexbert_hf.retrieval.training.evaluator import SearchEvaluator
 from rexbert_hf.retrieval.training.finetune import finetune_search
@@ -22,7 +23,7 @@ from rexbert_hf.retrieval.training.finetune_settings import FinetuneSettings
 from rexbert_hf.retrieval.training.grid_choice import METRICS, ChooseRun, choose_submodel
 from rexbert_hf.retrieval.training.grid_evaluator import GridEvaluator, means_of, unit
 from rexbert_hf.retrieval.training.grid_losses import GridLoss
-from rexbert_hf.retrieval.training.grid_measure import CellFigures, choose_cell, measure_cells
+from rexbert_hf.retrieval.training.grid_measure import CellFigures, NoCellFitsError, choose_cell, measure_cells
 from rexbert_hf.retrieval.training.grid_plot import plot_choice, plot_maps
 from rexbert_hf.retrieval.training.grid_settings import GridSettings, trained_cells
 from rexbert_hf.retrieval.training.search_data import TEST, VALIDATION, SearchDataSettings, load_search_data
@@ -222,6 +223,28 @@ def test_a_budget_that_no_cell_meets_saves_what_was_measured_and_no_model(traine
         choose_submodel(run)
     assert set(read_run(tmp_path)["results"]["cells"]) == {"1x8", "2x8", "1x64", "2x64"}
     assert not (tmp_path / "modules.json").exists()
+
+
+def test_a_budget_that_no_cell_meets_leaves_an_earlier_choice_as_it_is(trained, tmp_path, caplog):
+    cells = from_dict(GridSettings, {"cells": [[1, 8]]})
+    run = ChooseRun(str(trained[0]), tmp_path, repeats=2, cells=cells, data=SearchDataSettings(**DATA))
+    choose_submodel(run)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    run.latency_ms = 1e-9
+    with pytest.raises(NoCellFitsError):
+        choose_submodel(run)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert "keeps the model of an earlier choice" in caplog.text
+
+
+def test_a_choice_for_torch_leaves_no_graph_of_an_earlier_choice(trained, tmp_path, backwards):
+    cells = from_dict(GridSettings, {"cells": [[2, 64]]})
+    run = ChooseRun(str(trained[0]), tmp_path, runtime="int8", repeats=2, cells=cells, data=SearchDataSettings(**DATA))
+    choose_submodel(run)
+    assert any(name.startswith("onnx/") for name in files_of_run(tmp_path))
+    run.runtime, run.cells = "torch", from_dict(GridSettings, {"cells": [[1, 8]]})
+    choose_submodel(run)
+    assert not any(name.startswith("onnx/") for name in files_of_run(tmp_path))
 
 
 def test_where_no_cell_fits_the_recipe_prints_what_was_measured(trained, tmp_path, monkeypatch, capsys):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -114,7 +115,8 @@ def choose_submodel(run: ChooseRun) -> dict[str, Any]:
         run: the settings.
 
     Raises:
-        NoCellFitsError: if no cell meets the budget (with the one that is nearest); it has what was measured.
+        NoCellFitsError: if no cell meets the budget (with the one that is nearest); it has what was measured, which is
+            written too, unless the folder holds the model of an earlier choice.
         ValueError: if the model has no grid.
         FileNotFoundError: for a missing file or model.
     """
@@ -138,7 +140,10 @@ def choose_submodel(run: ChooseRun) -> dict[str, Any]:
     try:
         chosen = choose_cell(figures, run.metric, percentile=run.percentile, **limits)
     except NoCellFitsError as error:
-        _write(run, results, figures, None)
+        if (run.output_dir / "modules.json").is_file():
+            logger.warning("%s keeps the model of an earlier choice, with its run.json and cells.png", run.output_dir)
+        else:
+            _write(run, results, figures, None)
         error.results = results
         raise
     results["chosen"] = chosen.name
@@ -178,7 +183,9 @@ def _save(
     cut = cut_biencoder(model, *cell)
     (run.output_dir / RUN_FILE).unlink(missing_ok=True)  # of an earlier choice, which a kill must not leave beside this
     save_biencoder(cut, run.output_dir)
-    if run.runtime != "torch":
+    if run.runtime == "torch":
+        shutil.rmtree(run.output_dir / "onnx", ignore_errors=True)  # of an earlier choice: a push would take it along
+    else:
         from rexbert_hf.retrieval.serving.onnx_publish import export_in_place
 
         export_in_place(cut, run.output_dir / "onnx", (run.runtime,), fused=run.fused)
