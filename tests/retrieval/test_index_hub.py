@@ -106,15 +106,17 @@ def test_an_index_loads_its_model_from_the_commit_that_it_was_built_with(hub, re
         ProductIndex.build(products, "hashing", "flat", revision="main")
 
 
-def test_an_export_is_pulled_and_serves(repos, tmp_path):
+@pytest.mark.parametrize("first", [load_model, OnnxEncoder.from_pretrained])
+def test_an_export_is_pulled_and_serves(repos, tmp_path, first):
+    """Whichever pulls first: what one leaves in the cache must not be what the other lives on."""
     pytest.importorskip("onnxscript")
     from rexbert_hf.retrieval.serving.onnx_export import export_onnx
 
     export_onnx(small_encoder(), tmp_path / "export", ("fp32",), texts=TEXTS)
     commit = repos(tmp_path / "export", "tester/onnx")
     expected = OnnxEncoder(tmp_path / "export").encode(TEXTS)
-    for encoder in (OnnxEncoder.from_pretrained("tester/onnx", revision=commit), load_model("tester/onnx")):
-        np.testing.assert_array_equal(encoder.encode(TEXTS), expected)
+    for pull_encoder in (first, OnnxEncoder.from_pretrained, load_model):
+        np.testing.assert_array_equal(pull_encoder("tester/onnx", revision=commit).encode(TEXTS), expected)
     index = ProductIndex.build(make_products(20), "tester/onnx", "flat")
     index.save(tmp_path / "index")
     again = ProductIndex.load(tmp_path / "index")

