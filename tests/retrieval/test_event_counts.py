@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from datetime import UTC, datetime
 
 import pytest
@@ -8,7 +9,7 @@ from datasets import Dataset
 
 from rexbert_hf.catalog import SEARCH_EVENT, load_sample, split_of
 from rexbert_hf.retrieval.pairs.events import _Counter, count_events
-from rexbert_hf.retrieval.pairs.query_split import QuerySplit
+from rexbert_hf.retrieval.pairs.query_split import QuerySplit, moment_of
 from rexbert_hf.retrieval.pairs.settings import RecordSource, SplitSettings
 from rexbert_hf.retrieval.pairs.weak import Rule, label_weakly
 
@@ -185,6 +186,7 @@ TIMES = {
     "date": lambda time: time.date(),
     "seconds": lambda time: int(time.timestamp()),
     "milliseconds": lambda time: int(time.timestamp() * 1000),
+    "digits": lambda time: int(f"{time:%Y%m%d%H%M%S}"),
 }
 
 
@@ -199,6 +201,31 @@ def test_a_log_may_write_its_times_in_any_of_these_ways(tmp_path, kind, mapped, 
     split = SplitSettings(held_out=0.0, train_until=until).resolved()
     (group,) = count_events(log, PRODUCTS, split).groups()
     assert group.positives.tolist() == [0], "what was bought later is for other splits"
+
+
+NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("write", [str, int, float, lambda number: f" {number} ", lambda number: f"{number}.0"])
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (20260501120000, NOON),
+        (202605011200, NOON),
+        (20260501, NOON.replace(hour=0)),
+        *((int(NOON.timestamp()) * 1000**finer, NOON) for finer in range(4)),
+        (915148800000, datetime(1999, 1, 1, tzinfo=UTC)),  # twelve digits, in milliseconds
+        (2026, datetime(1970, 1, 1, 0, 33, 46, tzinfo=UTC)),
+    ],
+)
+def test_digits_are_a_date_where_they_say_one_and_else_a_unix_time(number, expected, write):
+    assert moment_of(write(number)) == expected
+
+
+@pytest.mark.parametrize("number", [20261301120000, "20260501996000", 7_300_000_000, 99991231235959, math.inf])
+def test_digits_of_no_log_are_refused(number):
+    with pytest.raises(ValueError, match=f"time '?{number}'? is no moment: give ISO text, a date or a Unix time"):
+        moment_of(number)
 
 
 def test_a_time_that_is_none_is_named():

@@ -6,6 +6,8 @@ The split goes by query, so no test query is ever trained on; time only says whi
 from __future__ import annotations
 
 import hashlib
+import math
+import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, Literal
@@ -17,25 +19,23 @@ def moment_of(time: Any) -> datetime:
     """A time of a log with its zone; UTC where it names none.
 
     Args:
-        time: a date, a datetime, ISO text, or a Unix time in seconds, milliseconds, microseconds or nanoseconds (told
-            apart by their size).
+        time: a date, a datetime, ISO text, a date and time in digits alone (20260501, 202605011200, 20260501120000), or
+            a Unix time in seconds, milliseconds, microseconds or nanoseconds (told apart by their size).
 
     Raises:
-        ValueError: if it is none of these.
+        ValueError: if it is none of these, or a Unix time after the year 2200.
 
     Example:
-        >>> {moment_of(time).isoformat() for time in (date(2026, 5, 1), "2026-05-01T02:00+02:00", 1777593600)}
+        >>> times = date(2026, 5, 1), "2026-05-01T02:00+02:00", 1777593600, 20260501000000
+        >>> {moment_of(time).isoformat() for time in times}
         {'2026-05-01T00:00:00+00:00'}
     """
-    found: Any = time
+    found: Any = time.strip() if isinstance(time, str) else time
     try:
-        if isinstance(time, str) and (len(time) == 8 or not time.replace(".", "", 1).isdigit()):  # as 20260501
-            found = datetime.fromisoformat(time.strip())
-        elif isinstance(time, str | int | float):
-            seconds = float(time)
-            while abs(seconds) >= _SECONDS:
-                seconds /= 1000
-            found = datetime.fromtimestamp(seconds, UTC)
+        if isinstance(found, str) and not found.replace(".", "", 1).isdigit():
+            found = datetime.fromisoformat(found)
+        elif isinstance(found, str | int | float):
+            found = _compact(found) or _unix(float(found))
         elif isinstance(time, date) and not isinstance(time, datetime):
             found = datetime(time.year, time.month, time.day)
         found = found if found.tzinfo is not None else found.replace(tzinfo=UTC)
@@ -46,6 +46,29 @@ def moment_of(time: Any) -> datetime:
 
 _SECONDS = 1e11
 """A Unix time of more is in milliseconds or finer: in seconds it would be after the year 5000."""
+_LATEST = datetime(2200, 1, 1, tzinfo=UTC)
+_COMPACT = re.compile(r"((?:19|20|21)\d{6})(\d{4}(?:\d\d)?)?(?:\.0*)?")
+"""In digits alone. Unix times of these sizes lie in 1970 and 1976, or far ahead: no log has such."""
+
+
+def _compact(time: str | float) -> datetime | None:
+    """What digits such as 20260501 or 20260501120000 say; None for those that say no date."""
+    written = _COMPACT.fullmatch(f"{time:.0f}" if isinstance(time, float) else str(time))
+    if written is None:
+        return None
+    try:
+        return datetime.fromisoformat(f"{written[1]}T{written[2]}" if written[2] else written[1])
+    except ValueError:
+        return None
+
+
+def _unix(time: float) -> datetime:
+    while _SECONDS <= abs(time) < math.inf:
+        time /= 1000
+    found = datetime.fromtimestamp(time, UTC)
+    if found >= _LATEST:
+        raise ValueError("no log is of that time")
+    return found
 
 
 @dataclass(frozen=True)
