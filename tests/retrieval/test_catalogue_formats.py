@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -162,10 +163,29 @@ def test_a_product_without_id_names_its_row(missing):
         ProductIndex.build(products, HashingEncoder(), "flat")
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [(5, True), ("5", True), ("5.0", True), ("0", False), (0, False), ("yes", True), ("no", False), ("True", True)],
-)
+IN_STOCK = [5, "5", "5.0", "1,000", "1 000", "5 left", "Only 3 left!", "10+", "schema:InStoreOnly", "yes", "True"]
+IN_STOCK += ["available", "In Stock", "in-stock", "in_stock", "InStock", "https://schema.org/InStock"]
+OUT_OF_STOCK = [0, "0", "0.0", "-2", "0 left", "in stock: 0", "no", "FALSE", "Out of stock", "Sold out."]
+OUT_OF_STOCK += ["out_of_stock", "https://schema.org/OutOfStock", "schema.org/SoldOut", "preorder", "unavailable"]
+NEITHER = ["ask us", "auf Lager", "available in 3 weeks", "ships in 2 days", "?", "from 2026-05-01"]
+STOCKS = {True: IN_STOCK, False: OUT_OF_STOCK, None: NEITHER}
+
+
+@pytest.mark.parametrize(("value", "expected"), [(text, said) for said, texts in STOCKS.items() for text in texts])
 def test_a_stock_in_text_is_that_of_a_number(value, expected):
-    assert filter_values({"in_stock": value}, ["in_stock"])["in_stock"] is expected
-    assert filter_values({"attributes": {"stock": value}}, ["in_stock"])["in_stock"] is expected
+    for product in ({"in_stock": value}, {"attributes": {"stock": value}}):
+        found = filter_values(product, ["in_stock"])["in_stock"]
+        assert math.isnan(found) if expected is None else found is expected
+
+
+@pytest.mark.parametrize("backend", ["faiss", "qdrant"])
+def test_a_stock_that_nobody_can_read_is_none_and_counted(backend, caplog):
+    if backend == "qdrant":
+        pytest.importorskip("qdrant_client")
+    stocks = {"a": "5 left", "b": "ask us", "c": "Sold out", "d": None}
+    products = [{"product_id": name, "title": "x", "in_stock": stock} for name, stock in stocks.items()]
+    index = ProductIndex.build(products, HashingEncoder(), "flat", backend=backend)
+    assert index.facts(list(stocks)) == [{"in_stock": True}, {}, {"in_stock": False}, {}]
+    for wanted, names in ((True, ["a"]), (False, ["c"])):
+        assert [name for name, _ in index.search("x", 9, filter={"in_stock": wanted})[0]] == names
+    assert "1 products have a stock that says neither yes nor no: they are kept without one" in caplog.text

@@ -31,7 +31,16 @@ FILTER_COLUMNS = ("category_path", "brand", "price", "in_stock", "locale")
 
 _ALIASES = {"category": "category_path", "stock": "in_stock"}
 _FALLBACKS = {"locale": ("language",), "in_stock": ("stock",)}
-_YES = {"1", "true", "t", "yes", "y", "in stock", "instock", "in_stock"}
+_YES = {"true", "t", "yes", "y", "instock", "available", "limitedavailability", "onlineonly", "instoreonly"}
+_NO = {
+    *("false", "f", "no", "n", "outofstock", "notinstock", "nostock", "unavailable", "notavailable", "soldout"),
+    *("discontinued", "preorder", "presale", "backorder", "reserved", "madetoorder"),
+}
+"""What feeds and schema.org say of the stock, without spaces and punctuation."""
+_COUNTED = {"in", "stock", "left", "only", "available", "pc", "pcs", "pieces", "units", "items", "qty", "quantity"}
+"""Words beside a number that count what is there; "3 weeks" does not."""
+_SCHEMA = re.compile(r"^(?:(?:https?://)?(?:www\.)?schema\.org/|schema:)", re.IGNORECASE)
+_LETTERS = re.compile(r"[^\W\d_]+")
 _SPACES = " '\u00a0\u202f\u2019"
 _NUMBER = re.compile(rf"-?(?:\d{{1,3}}(?:[{_SPACES}]\d{{3}}(?!\d))+(?:[.,]\d+)?|(?:(?<![\w.,])[.,])?\d+(?:[.,]\d+)*)")
 _DECIMALS = re.compile(r"([.,])(\d{1,2}|\d{4,}|(?<=\b0.)\d{3})$")
@@ -90,17 +99,21 @@ def _is_empty(value: Any) -> bool:
     return is_missing(value) or (isinstance(value, str) and not value)
 
 
-def _in_stock(text: str) -> bool:
-    """What a text says of the stock: a word, or how many there are."""
-    word = text.strip().lower()
-    return word in _YES or (word.replace(".", "", 1).isdecimal() and float(word) > 0)
+def _in_stock(text: str) -> bool | float:
+    """What a text says of the stock, in words or by how many there are; NaN for what is neither yes nor no."""
+    words = _LETTERS.findall(_SCHEMA.sub("", text.strip()).lower())
+    number = number_of(text)
+    if number is not None and set(words) <= _COUNTED:
+        return number > 0
+    said = "".join(words)
+    return True if said in _YES else False if said in _NO else math.nan
 
 
 def filter_values(product: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """A product's filter columns, fields or attributes of these names; those that it lacks are left out.
 
     `locale` falls back to `language`; the first number of a textual price counts, and NaN stands for a price that holds
-    none.
+    none, and for a stock that says neither yes nor no.
 
     Args:
         product: a `PRODUCT` row or any mapping.
@@ -111,6 +124,8 @@ def filter_values(product: Mapping[str, Any], names: Iterable[str]) -> dict[str,
         {'price': 1050.5}
         >>> filter_values({"category_path": ["Home", "Lamps"]}, ["category"])
         {'category_path': 'Home > Lamps'}
+        >>> [filter_values({"in_stock": text}, ["in_stock"])["in_stock"] for text in ("5 left", "Sold out", "ask us")]
+        [True, False, nan]
     """
     attributes = _attributes(product)
     values = {name: _value(product, name, attributes) for name in columns_of(names)}

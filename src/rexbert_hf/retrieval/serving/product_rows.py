@@ -72,11 +72,12 @@ def batches(products: Any, options: IndexOptions) -> Iterator[Batch]:
         TypeError: for what is no mapping.
     """
     rows = _dataset_rows(products) if isinstance(products, Dataset) else iter(products)
-    first = skipped = repeated = unread = 0
+    first = skipped = repeated = unread = unknown = 0
     while part := list(islice(rows, BATCH_PRODUCTS)):
         batch = _batch(part, first, options)
         unread += sum(math.isnan(values.get("price", 0)) for values in batch.values)
         yield batch
+        unknown += sum(math.isnan(values.get("in_stock", 0)) for values in batch.values)
         first += len(part)
         skipped += len(batch.skipped)
         repeated += batch.repeated  # who takes the batch may have added those of earlier ones
@@ -85,6 +86,7 @@ def batches(products: Any, options: IndexOptions) -> Iterator[Batch]:
         (repeated, "replaced by a later one of their id"),
         (unread, "have a price that is no number: they are kept without one"),
     ):
+        (unknown, "have a stock that says neither yes nor no: they are kept without one"),
         if count:
             logger.warning("%d products %s", count, what)
 
