@@ -156,6 +156,32 @@ def test_what_is_missing_is_no_text_and_no_fact(missing):
     assert filter_values({"language": "en", "locale": missing}, ["locale"]) == {"locale": "en"}
 
 
+@pytest.mark.parametrize("backend", ["faiss", "qdrant"])
+def test_a_data_frame_is_its_records(backend, monkeypatch):
+    if backend == "qdrant":
+        pytest.importorskip("qdrant_client")
+    monkeypatch.setattr("rexbert_hf.retrieval.serving.product_rows.BATCH_PRODUCTS", 2)
+    table = pd.DataFrame(PRODUCTS, index=[7, 8, 9])
+    options = {"backend": backend, "fields": FIELDS, "filters": FILTERS}
+    index = ProductIndex.build(table, HashingEncoder(), "flat", **options)
+    assert (index.texts(["12", "3", "4"]), index.facts(["12", "3", "4"])) == (TEXTS, FACTS)
+    assert index.upsert(table.iloc[1:].assign(title="Blue kettle")) == 2
+    assert len(index) == 3
+
+
+@pytest.mark.parametrize(
+    ("products", "message"),
+    [
+        ("shop.csv", r"not the path 'shop\.csv': read it first, catalog\.read_records\('shop\.csv'\)$"),
+        (PRODUCTS[0], "products are several records, not one dict: give a list"),
+        ([PRODUCTS[0], "shop.csv"], "product 1 is str: a mapping with product_id and title is due"),
+    ],
+)
+def test_what_is_no_list_of_products_names_the_way_out(products, message):
+    with pytest.raises(TypeError, match=message):
+        ProductIndex.build(products, HashingEncoder(), "flat")
+
+
 @pytest.mark.parametrize("missing", [*MISSING, "  "])
 def test_a_product_without_id_names_its_row(missing):
     products = [{"product_id": "1", "title": "x"}, {"product_id": missing, "title": "y"}]

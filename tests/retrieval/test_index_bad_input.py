@@ -6,7 +6,9 @@ import socket
 from decimal import Decimal
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from index_cases import DIM, HashModel, clustered, make_products, rewrite_facts
 
 from rexbert_hf.retrieval.serving.hashing_encoder import HashingEncoder
@@ -100,6 +102,30 @@ def test_k_that_is_no_number_of_hits(index, k):
 def test_what_is_no_text_among_texts(index):
     with pytest.raises(TypeError, match="not 'None' among texts") as error:
         index.search(["thing", None], 3)
+    one_line(error)
+
+
+@pytest.mark.parametrize("mode", ["dense", "lexical"])
+def test_queries_of_pandas_and_numpy_are_texts(index, mode):
+    texts = ["thing number 3", "red lamp"]
+    wanted = index.search(texts, 3, mode=mode)
+    for queries in (pd.Series(texts, index=[5, 6]), np.array(texts), np.array(texts, dtype=object), iter(texts)):
+        assert index.search(queries, 3, mode=mode) == wanted
+    assert index.search(pd.Series([], dtype=object), 3, mode=mode) == []
+
+
+def test_vectors_may_be_lists_or_tensors(index):
+    vectors = index.model.encode(["thing number 3", "red lamp"])
+    wanted = index.search(vectors, 3)
+    for queries in (vectors.tolist(), list(vectors), torch.from_numpy(vectors)):
+        assert index.search(queries, 3) == wanted
+    assert index.search(vectors[0].tolist(), 3) == index.search(vectors[:1], 3)
+
+
+@pytest.mark.parametrize("queries", [pd.DataFrame({"query": ["lamp"]}), {"query": ["lamp"]}])
+def test_a_table_is_no_list_of_queries(index, queries):
+    with pytest.raises(TypeError, match="give one column") as error:
+        index.search(queries, 3)
     one_line(error)
 
 

@@ -241,7 +241,7 @@ def test_wrong_questions_are_one_line(graph, arguments, message):
 
 
 def test_what_is_no_query(graph):
-    for queries in ([None], [["a", "b"]], np.array(["a"])):
+    for queries in ([None], [["a", "b"]], np.array([b"a"]), np.array([None])):
         with pytest.raises(TypeError, match="queries are texts or vectors of numbers"):
             graph.search(queries, 5)
 

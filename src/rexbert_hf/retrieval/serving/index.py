@@ -88,7 +88,8 @@ class ProductIndex(SearchIndex):
         Of products with the same id the last one counts; products without any text are left out; both are logged.
 
         Args:
-            products: a data set, a list or a generator of `PRODUCT` rows or mappings with some of their fields.
+            products: a data set, a data frame of pandas, a list or a generator of `PRODUCT` rows or mappings with some
+                of their fields.
             model: a SentenceTransformer, an `OnnxEncoder`, any object with `encode(texts)`, or a folder or repository.
             kind: "flat", "hnsw", "int8", "int4" or "binary", see `IndexOptions`.
             revision: of the model's repository; the index remembers the commit and loads its model from there.

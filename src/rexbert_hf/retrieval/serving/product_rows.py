@@ -61,23 +61,24 @@ class Batch:
 
 
 def batches(products: Any, options: IndexOptions) -> Iterator[Batch]:
-    """Cut products into batches; says at the end how many were left out, replaced, or had a price that is no number.
+    """Cut products into batches; says at the end how many were left out, replaced, or had a price or stock unread.
 
     Args:
-        products: a data set, a list or a generator of `PRODUCT` rows or mappings with some of their fields.
+        products: a data set, a data frame of pandas, a list or a generator of `PRODUCT` rows or mappings with some of
+            their fields.
         options: of the index.
 
     Raises:
         ValueError: for a product without id; its place is named.
-        TypeError: for what is no mapping.
+        TypeError: for what is no mapping, and for a path or one product alone.
     """
-    rows = _dataset_rows(products) if isinstance(products, Dataset) else iter(products)
+    rows = _rows(products)
     first = skipped = repeated = unread = unknown = 0
     while part := list(islice(rows, BATCH_PRODUCTS)):
         batch = _batch(part, first, options)
         unread += sum(math.isnan(values.get("price", 0)) for values in batch.values)
-        yield batch
         unknown += sum(math.isnan(values.get("in_stock", 0)) for values in batch.values)
+        yield batch
         first += len(part)
         skipped += len(batch.skipped)
         repeated += batch.repeated  # who takes the batch may have added those of earlier ones
@@ -85,10 +86,28 @@ def batches(products: Any, options: IndexOptions) -> Iterator[Batch]:
         (skipped, "without any text left out"),
         (repeated, "replaced by a later one of their id"),
         (unread, "have a price that is no number: they are kept without one"),
-    ):
         (unknown, "have a stock that says neither yes nor no: they are kept without one"),
+    ):
         if count:
             logger.warning("%d products %s", count, what)
+
+
+def _rows(products: Any) -> Iterator[Any]:
+    if isinstance(products, Dataset):
+        return _dataset_rows(products)
+    if isinstance(products, (str, os.PathLike)):
+        place = os.fspath(products)
+        raise TypeError(f"products are records, not the path {place!r}: read it first, catalog.read_records({place!r})")
+    if isinstance(products, Mapping):
+        raise TypeError(f"products are several records, not one {type(products).__name__}: give a list, or one split")
+    if hasattr(products, "columns") and hasattr(products, "iloc"):  # pandas, which is none of what we need
+        return _frame_rows(products)
+    return iter(products)
+
+
+def _frame_rows(frame: Any) -> Iterator[Mapping[str, Any]]:
+    for start in range(0, len(frame), BATCH_PRODUCTS):
+        yield from frame.iloc[start : start + BATCH_PRODUCTS].to_dict("records")
 
 
 def _dataset_rows(products: Dataset) -> Iterator[Mapping[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -90,7 +90,7 @@ class SearchIndex(abc.ABC):
 
     def search(
         self,
-        queries: str | Sequence[str] | np.ndarray,
+        queries: str | Iterable[str] | np.ndarray,
         k: int = 10,
         filter: Mapping[str, Any] | None = None,
         mode: str = "dense",
@@ -101,7 +101,7 @@ class SearchIndex(abc.ABC):
         fewer products pass.
 
         Args:
-            queries: texts, or float32 vectors `[Q, D]` (dense only).
+            queries: texts (a list, an array, a column of pandas), or float32 vectors `[Q, D]` (dense only).
             k: hits wanted.
             filter: see `filters.py`, such as {"price": (None, 50), "category": "Shoes"}.
             mode: "dense" (scores are cosines, or inner products), "lexical" (BM25) or "hybrid" (reciprocal rank fusion
@@ -109,21 +109,21 @@ class SearchIndex(abc.ABC):
 
         Raises:
             ValueError: for a vector that is not finite or too wide, k below 1, an unknown mode or filter column.
+            TypeError: for queries that are neither.
         """
         if mode not in MODES:
             raise ValueError(f"search mode {mode!r} is unknown: choose one of {', '.join(MODES)}")
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
             raise ValueError(f"k={k!r}: ask for at least one hit, in a whole number")
         searched = self._searched()
-        if isinstance(queries, str):
-            queries = [queries]
-        if isinstance(queries, np.ndarray) or (len(queries) and not isinstance(queries[0], str)):
+        given = _listed(queries)
+        if isinstance(given, np.ndarray) or (given and not isinstance(given[0], str)):
             if mode != "dense":
                 raise ValueError(f"mode '{mode}' needs the texts of queries, not vectors")
-            return _nearest(searched, _checked(searched, queries), k, filter)
-        if wrong := [text for text in queries if not isinstance(text, str)]:
+            return _nearest(searched, _checked(searched, given), k, filter)
+        if wrong := [text for text in given if not isinstance(text, str)]:
             raise TypeError(f"queries are texts or vectors of numbers, not {str(wrong[0])[:60]!r} among texts")
-        texts = [_corrected(searched, valid_text(text)) for text in queries]
+        texts = [_corrected(searched, valid_text(text)) for text in given]
         asked = [i for i, text in enumerate(texts) if text.strip()]
         hits: list[Hits] = [[] for _ in texts]
         if asked:
@@ -238,6 +238,17 @@ class SearchIndex(abc.ABC):
         Args:
             ids: product ids; unknown ones are passed over.
         """
+
+
+def _listed(queries: Any) -> Any:
+    """Queries as a list, or as they are in an array of numbers."""
+    if isinstance(queries, str):
+        return [queries]
+    if isinstance(queries, Mapping) or hasattr(queries, "columns"):  # these give the names of their columns
+        raise TypeError(f"queries are texts or vectors of numbers, not a {type(queries).__name__}: give one column")
+    if isinstance(queries, np.ndarray):
+        return np.atleast_1d(queries).tolist() if queries.dtype.kind in "OUT" else queries
+    return list(queries)
 
 
 def _corrected(searched: Searched, query: str) -> str:
