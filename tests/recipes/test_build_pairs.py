@@ -151,6 +151,14 @@ def test_a_sample_for_a_person_and_back(run, tmp_path):
     assert (audit["sampled"], audit["judged"], audit["relevant"]) == (20, 20, 15)
 
 
+def test_a_file_of_a_person_that_cannot_be_read_is_told_before_the_log(run, tmp_path):
+    (tmp_path / "judged.csv").write_bytes("query,product_id,relevant\ncaf\u00e9,a,1\n".encode("cp1252"))
+    judged = ["--audit.judgements", "null", "--audit.csv", str(tmp_path / "judged.csv")]
+    status, _, err = run("--output_dir", str(tmp_path / "out"), "--events.path", "absent.parquet", *judged)
+    assert status == 1
+    assert f"error: {tmp_path}/judged.csv is not UTF-8: save it as UTF-8" in err.splitlines()[-1]
+
+
 def test_a_log_and_a_catalogue_of_ones_own(run, tmp_path):
     """Unknown products, an empty query, a query of 10,000 words, a product without title, one without text."""
     rows = [

@@ -110,6 +110,11 @@ def test_a_persons_file(tmp_path):
         csv_judge(path)
     with pytest.raises(FileNotFoundError, match="no such audit file"):
         csv_judge(tmp_path / "absent.csv")
+    path.write_bytes("query,product_id,relevant\ncaf\u00e9,a,1\n".encode("cp1252"))
+    with pytest.raises(ValueError, match=r"audit.csv is not UTF-8: save it as UTF-8"):
+        csv_judge(path)
+    path.write_text(f"query,product_id,title,relevant\nmug,a,{'long ' * 40_000},1\n")
+    assert csv_judge(path)("mug", "a") is True
 
 
 def test_answers_of_an_earlier_sample_stay(tmp_path):

@@ -24,6 +24,7 @@ from rexbert_hf.retrieval.pairs.graded import GradedPair, graded_groups, read_gr
 from rexbert_hf.retrieval.pairs.settings import BuildPairsRun
 from rexbert_hf.retrieval.pairs.weak import (
     Audit,
+    Judge,
     audit_pairs,
     csv_judge,
     graded_judge,
@@ -55,6 +56,8 @@ def build_pairs(run: BuildPairsRun) -> dict[str, Any]:
         FileNotFoundError: for a missing file.
     """
     run.output_dir.mkdir(parents=True, exist_ok=True)
+    # Read first: what is wrong in a person's file must not be told after a whole log was counted.
+    judge = csv_judge(run.audit.csv) if run.audit.csv is not None and run.events is not None else None
     with tempfile.TemporaryDirectory(dir=run.output_dir, prefix=".rows-") as folder:
         cache, built = Path(folder), Path(folder) / STAGED
         products, read = read_products(run, cache)
@@ -76,7 +79,7 @@ def build_pairs(run: BuildPairsRun) -> dict[str, Any]:
             sample, results["qpi"] = _write_graded(graded, ids, built)
         results["pairs"] = _write_pairs(run, groups, ids, built)
         if run.events is not None and run.audit.size:
-            results["audit"] = asdict(_audit(run, sample, products, ids, cache))
+            results["audit"] = asdict(_audit(run, sample, products, ids, cache, judge))
         card = _card(run, results)
         take_place(built, run.output_dir, _OWNED)
     write_whole(run.output_dir / "README.md", card.encode("utf-8"))
@@ -185,15 +188,14 @@ def _write_graded(graded: list[GradedPair], ids: list[str], built: Path) -> tupl
     return sample, {split: numbers for split, numbers in tally.items() if any(numbers.values())}
 
 
-def _audit(run: BuildPairsRun, relevant: Sample, products: Dataset, ids: list[str], cache_dir: Path) -> Audit:
-    """Judge a uniform sample; with graded judgements, of the pairs that have one."""
-    judge = None
+def _audit(
+    run: BuildPairsRun, relevant: Sample, products: Dataset, ids: list[str], cache_dir: Path, judge: Judge | None
+) -> Audit:
+    """Judge a uniform sample by a person's file; with graded judgements, of the pairs that have one."""
     if run.audit.judgements is not None:
         rows = run.audit.judgements.read("query_products", ("query", "product_id"), cache_dir)
         judge = graded_judge(_rows(rows), run.grades.is_relevant)
         relevant = [pair for pair in relevant if judge(pair[0], ids[pair[1]]) is not None]
-    elif run.audit.csv is not None:
-        judge = csv_judge(run.audit.csv)
     # The order follows from the pairs alone, so a sample that a person judged stays the sample.
     relevant = sorted(relevant, key=lambda pair: hashlib.sha1(f"{run.seed} {pair[0]} {ids[pair[1]]}".encode()).digest())
     relevant = relevant[: run.audit.size]

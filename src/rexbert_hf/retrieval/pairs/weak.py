@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import csv
 import logging
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -219,12 +220,13 @@ def csv_judge(path: str | Path) -> Judge:
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if a column is missing or an answer is none of these; file and line are named.
+        ValueError: if a column is missing, an answer is none of these, or the file is not UTF-8; file and line are
+            named.
     """
     known: dict[tuple[str, str], bool] = {}
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
+            reader = _rows_of(file)
             missing = {"query", "product_id", "relevant"} - set(reader.fieldnames or ())
             if missing:
                 raise ValueError(f"{path}: no column {', '.join(sorted(missing))}: the audit needs it")
@@ -238,6 +240,8 @@ def csv_judge(path: str | Path) -> Judge:
         raise FileNotFoundError(
             f"{path}: no such audit file; audit_sample.csv of a first run is one to fill in"
         ) from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8: save it as UTF-8 (in a spreadsheet: CSV UTF-8)") from None
     return lambda query, product: known.get((normalize_text(query), product))
 
 
@@ -272,6 +276,11 @@ def write_audit_sample(
         staged.unlink(missing_ok=True)  # of a full disk
 
 
+def _rows_of(file: TextIO) -> csv.DictReader[str]:
+    csv.field_size_limit(sys.maxsize)  # remarks outgrow the default of 128 KiB
+    return csv.DictReader(file)
+
+
 _COLUMNS = ("query", "product_id", "title", "relevant")
 
 
@@ -281,7 +290,7 @@ def _answered(path: Path) -> dict[tuple[str, str], list[str]]:
         return {}
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
+            reader = _rows_of(file)
             if not set(_COLUMNS) <= set(reader.fieldnames or ()):
                 raise ValueError(f"its columns are not {', '.join(_COLUMNS)}")
             rows = [[row[name] or "" for name in _COLUMNS] for row in reader]
