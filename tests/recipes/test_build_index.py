@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from rexbert_hf.catalog import load_sample
+from rexbert_hf.hub import read_run
 from rexbert_hf.retrieval.serving.index import ProductIndex
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.index_recipe import BuildIndexRun, ProductSource, QdrantSettings, run_build_index
@@ -59,6 +60,27 @@ def test_again_it_encodes_what_has_changed(tmp_path):
     run.index = IndexOptions(kind="flat", fields=["title", "brand"])
     results = run_build_index(run)  # other settings: all of it
     assert (results["updated"], results["encoded"]) == (False, 199)
+
+
+def test_an_index_whose_push_fails_keeps_what_was_measured(tmp_path, monkeypatch):
+    def refused(*args, **options):
+        raise PermissionError("no token")
+
+    monkeypatch.setattr(ProductIndex, "push_to_hub", refused)
+    with pytest.raises(PermissionError, match="no token"):
+        run_build_index(small_run(tmp_path / "index", push_to_hub="tester/shop"))
+    assert read_run(tmp_path / "index")["results"]["products"] == 200
+
+
+def test_a_new_index_has_no_run_file_of_the_one_before(tmp_path):
+    run_build_index(small_run(tmp_path / "index"))
+    run = small_run(
+        tmp_path / "index", products=ProductSource(sample_size=90), queries=["mug"], filter={"colour": "red"}
+    )
+    with pytest.raises(ValueError, match="no column 'colour'"):  # once the new one is saved
+        run_build_index(run)
+    assert len(ProductIndex.load(tmp_path / "index")) == 90
+    assert not (tmp_path / "index" / "run.json").exists()
 
 
 def test_vectors_that_a_killed_run_left_are_removed(tmp_path):

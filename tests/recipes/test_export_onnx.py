@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
+from rexbert_hf.hub import read_run
 from rexbert_hf.retrieval.serving import onnx_recipe
 from rexbert_hf.retrieval.serving.onnx_encoder import OnnxEncoder
 from rexbert_hf.retrieval.serving.onnx_recipe import ExportOnnxRun, LatencySettings, run_export_onnx
@@ -51,6 +52,20 @@ def test_an_export_names_its_model_and_leaves_no_graph_of_another(tmp_path, monk
     assert {data.texts[i] for i in others[: 40 - len(set(judged))]} - set(seen["document"])
     assert OnnxEncoder(tmp_path / "onnx").name == "student"
     assert not (tmp_path / "onnx" / "model_int8.onnx").exists()
+
+
+def test_an_export_whose_push_fails_keeps_what_was_measured(tmp_path, monkeypatch):
+    def refused(*args, **options):
+        raise PermissionError("no token")
+
+    monkeypatch.setattr(onnx_recipe, "push_onnx", refused)
+    run = ExportOnnxRun(
+        output_dir=tmp_path / "onnx", precisions=["fp32"], data=SearchDataSettings(sample_size=60), max_queries=2,
+        max_products=40, latency=LatencySettings(repeats=1, torch=False), push_to_hub="tester/onnx",
+    )  # fmt: skip
+    with pytest.raises(PermissionError, match="no token"):
+        run_export_onnx(run)
+    assert read_run(tmp_path / "onnx")["results"]["latency_ms"].keys() == {"fp32"}
 
 
 def test_the_default_exports_and_measures(tmp_path):

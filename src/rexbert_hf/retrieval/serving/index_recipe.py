@@ -13,6 +13,7 @@ from datasets import Dataset
 
 from rexbert_hf.catalog import load_sample, read_records, record_types
 from rexbert_hf.hub import write_run
+from rexbert_hf.hub.run_file import RUN_FILE
 from rexbert_hf.retrieval.serving.hashing_encoder import HASHING
 from rexbert_hf.retrieval.serving.index import COMPACT_SHARE, ProductIndex
 from rexbert_hf.retrieval.serving.index_folder import current_version, read_facts
@@ -152,16 +153,17 @@ def run_build_index(run: BuildIndexRun) -> dict[str, Any]:
             results = {"updated": False, "encoded": encoded, "deleted": 0}
     if index.identity is not None:
         index.identity.name, index.identity.revision = run.model, commit
+    (run.output_dir / RUN_FILE).unlink(missing_ok=True)  # of an earlier run: it says what was measured of its index
     version = index.save(run.output_dir)
     seconds = time.perf_counter() - start
     results |= {"products": len(index), "dim": index.dim, "seconds": seconds, "kind": run.index.kind}
     results["bytes"] = {p.name: p.stat().st_size for p in sorted(version.rglob("*")) if p.is_file()}
     results["searches"] = examples(index, run) if run.queries else []
+    write_run(run.output_dir, config=to_dict(run), results=results)
     if isinstance(index, ProductIndex) and run.push_to_hub:
         results["url"] = index.push_to_hub(run.push_to_hub, private=run.private)
     if not isinstance(index, ProductIndex):
         index.close()
-    write_run(run.output_dir, config=to_dict(run), results=results)
     return results
 
 
