@@ -370,6 +370,21 @@ def test_vectors_that_are_not_finite_name_their_product():
         ProductIndex.build(PRODUCTS[:5], Broken(), "flat")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fields": "title"}, r"index fields is a list of names: write fields=\['title'\], not fields='title'"),
+        ({"filters": "price"}, r"index filters is a list of names: write filters=\['price'\]"),
+        ({"dense_weight": "2"}, "index dense_weight is a number, not '2'"),
+        ({"links": "32"}, "index links is a number, not '32'"),
+    ],
+)
+def test_options_of_another_type_are_one_line(options, message):
+    with pytest.raises(TypeError, match=message) as error:
+        ProductIndex.build(PRODUCTS[:3], HashModel(), "flat", **options)
+    assert "\n" not in str(error.value)
+
+
 def test_wrong_options_are_one_line():
     with pytest.raises(ValueError, match="index kind 'ivf' is unknown: choose one of flat, hnsw, int8, int4, binary"):
         ProductIndex.build(PRODUCTS[:5], HashModel(), "ivf")

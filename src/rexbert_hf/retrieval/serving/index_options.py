@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import Any, Literal
 
 from rexbert_hf.retrieval.serving.filters import FILTER_COLUMNS, columns_of
@@ -30,6 +31,8 @@ _MOST = 1 << 31  # FAISS counts in 32 bits
 @dataclass
 class IndexOptions:
     """Settings of an index; they are saved with it.
+
+    A value that means nothing is a ValueError, and one of another type a TypeError: both name the option.
 
     Attributes:
         kind: "flat" compares with every vector; "hnsw" walks a graph over float32 vectors; "int4" looks
@@ -72,6 +75,13 @@ class IndexOptions:
         for name, known in (("kind", KINDS), ("metric", METRICS), ("storage", ("float32", "int8"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"index {name} {getattr(self, name)!r} is unknown: choose one of {', '.join(known)}")
+        for name in ("fields", "filters"):
+            if isinstance(value := getattr(self, name), str):  # else each letter were one
+                raise TypeError(f"index {name} is a list of names: write {name}=[{value!r}], not {name}={value!r}")
+        for name in ("links", "ef_construction", "ef_search", "dense_weight", "oversample"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+                raise TypeError(f"index {name} is a number, not {value!r}")
         if not self.fields:
             raise ValueError("index fields is empty: name what of a product is encoded, such as title")
         if taken := [name for name in columns_of(self.filters) if name in OWN_COLUMNS]:
