@@ -487,6 +487,8 @@ def test_errors_are_one_line(run, tmp_path, words, status, message):
     code, _, err = run("finetune_search.py", "--output_dir", str(tmp_path), *words)
     assert code == status
     assert message in err
+        (["--rows.made_up", ".2", "--loss.name", "hinge"], 2, "with loss.name hinge set it to 0"),
+        (["--rows.made_up", ".2", "--loss.name", "cosent"], 2, "rows.made_up is for the ranking loss"),
     assert "Traceback" not in err
 
 

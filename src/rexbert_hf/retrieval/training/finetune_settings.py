@@ -168,6 +168,8 @@ class FinetuneSettings:
             validate_repo_id(self.push_to_hub)
         if self.rows.mined and self.loss.name != "ranking":
             raise ValueError("rows.mined is for the ranking loss; the hinge loss takes mined negatives by itself")
+        if self.rows.made_up and self.loss.name != "ranking":
+            raise ValueError(f"rows.made_up is for the ranking loss; with loss.name {self.loss.name} set it to 0")
         if self.rows.mined and self.mining is None:
             self.mining = MiningSettings()
         if self.mining is not None:
