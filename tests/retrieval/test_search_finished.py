@@ -82,6 +82,20 @@ def test_a_finished_run_gives_back_what_a_kill_at_the_very_end_left(teacher, tmp
     assert {path.name for path in output.iterdir()} == {path.name for path in teacher.iterdir()}
 
 
+def test_a_finished_run_that_was_not_tested_says_so_and_is_tested_from_its_checkpoint(teacher, tmp_path, caplog):
+    output = copied(teacher, tmp_path)
+    asked = settings_of(output, **{**SHORT, "validation__test": "true"})
+    assert "test" not in finetune_search(asked)
+    assert "remove its run.json and start again, which measures them from the last checkpoint" in caplog.text
+    (output / "run.json").unlink()
+    results = finetune_search(asked)
+    assert results["resumed_from_step"] == results["steps"] == 2, "nothing was trained again"
+    assert set(results["test"]) >= {"recall@10", "recall@100"}
+    caplog.clear()
+    finetune_search(asked)
+    assert "test figures" not in caplog.text
+
+
 def test_a_finished_distillation_gives_back_its_teachers_scores(teacher, tmp_path, monkeypatch):
     settings = distil_settings(tmp_path / "run", teacher, **SHORT)
     distil_search(settings)

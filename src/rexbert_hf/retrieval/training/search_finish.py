@@ -89,6 +89,12 @@ def finished_results(output: Path, settings: Any, contents: Mapping[str, str]) -
     same = was == now and run["results"].get("made_of") == contents
     if same:
         logger.info("%s holds this run, finished: nothing to train", output)
+        if run["config"].get("validation", {}).get("test") is False and settings.validation.test:
+            logger.warning(
+                "%s was finished with validation.test false, so there are no test figures: remove its run.json and"
+                " start again, which measures them from the last checkpoint",
+                output,
+            )
         if os.environ.get("RANK", "0") == "0":
             remove_working_files(output)
     return run["results"] if same else None
