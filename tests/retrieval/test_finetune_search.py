@@ -92,6 +92,17 @@ def own_pairs(folder):
     return {"data__pairs": str(folder / "pairs.parquet"), "data__products": str(folder / "products.parquet")}
 
 
+def test_data_of_several_files_are_called_by_their_names(tmp_path):
+    own = own_pairs(tmp_path)
+    load_sample("query_products", size=150).to_parquet(str(tmp_path / "more.parquet"))
+    own["data__pairs"] = f"[{own['data__pairs']}, {tmp_path / 'more.parquet'}]"
+    finetune_search(settings_of(tmp_path / "run", **own, trainer__max_steps="1"))
+    names = f"{tmp_path / 'pairs.parquet'}, {tmp_path / 'more.parquet'}"
+    run = read_run(tmp_path / "run")
+    assert run["data"][0]["name"] == names
+    assert run["results"]["metrics"][0]["dataset_name"] == f"test queries of {names}"
+
+
 def retrain(folder):
     """Other weights under the same name."""
     weights = load_file(folder / "model.safetensors")
@@ -476,6 +487,8 @@ def test_a_rerankers_targets_are_far_from_random_zeros(grades, relevant, expecte
         (["--rows.batch_size", "1"], 2, "batch_size must be at least 2"),
         (["--data.pairs", "nowhere.csv"], 1, "nowhere.csv"),
         (["--rows.mined", "1", "--loss.name", "hinge"], 2, "rows.mined is for the ranking loss"),
+        (["--rows.made_up", ".2", "--loss.name", "hinge"], 2, "with loss.name hinge set it to 0"),
+        (["--rows.made_up", ".2", "--loss.name", "cosent"], 2, "rows.made_up is for the ranking loss"),
         (["--mining.keep", "5"], 2, "mining is set, but no row would take what it finds: set rows.mined to 1 or more"),
         (["--mining.keep", "5", "--loss.name", "cosent"], 2, "use loss.name ranking or hinge, or leave mining out"),
         (["--mining.keep", "5", "--loss.name", "hinge", "--rows.hard", "0"], 2, "set rows.hard above 0"),
@@ -487,8 +500,6 @@ def test_errors_are_one_line(run, tmp_path, words, status, message):
     code, _, err = run("finetune_search.py", "--output_dir", str(tmp_path), *words)
     assert code == status
     assert message in err
-        (["--rows.made_up", ".2", "--loss.name", "hinge"], 2, "with loss.name hinge set it to 0"),
-        (["--rows.made_up", ".2", "--loss.name", "cosent"], 2, "rows.made_up is for the ranking loss"),
     assert "Traceback" not in err
 
 

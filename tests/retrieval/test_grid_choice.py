@@ -14,6 +14,7 @@ from huggingface_hub import constants
 from sentence_transformers import SentenceTransformer
 from transformers import ModernBertModel
 
+from rexbert_hf.catalog import load_sample
 from rexbert_hf.hub import push_run, read_run
 from rexbert_hf.hub.push import files_of_run
 from rexbert_hf.retrieval.training import grid_choice
@@ -200,6 +201,15 @@ def test_a_budget_ends_in_a_model_of_that_cell(trained, tmp_path, monkeypatch):
     assert read_run(tmp_path)["results"]["chosen"] == results["chosen"]
     assert "cut out and otherwise unchanged" in " ".join((tmp_path / "README.md").read_text().split())
     assert (tmp_path / "cells.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_test_figures_name_the_files_of_ones_own(trained, tmp_path):
+    load_sample("query_products", size=120).to_parquet(str(tmp_path / "pairs.parquet"))
+    load_sample("products", size=120).to_parquet(str(tmp_path / "products.parquet"))
+    own = SearchDataSettings(pairs=[str(tmp_path / "pairs.parquet")], products=str(tmp_path / "products.parquet"))
+    cells = from_dict(GridSettings, {"cells": [[1, 8]]})
+    results = choose_submodel(ChooseRun(str(trained[0]), tmp_path / "out", repeats=1, cells=cells, data=own))
+    assert {row["dataset_name"] for row in results["metrics"]} == {f"test queries of {tmp_path / 'pairs.parquet'}"}
 
 
 def slow_as_it_is_deep():

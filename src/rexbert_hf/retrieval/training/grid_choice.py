@@ -192,8 +192,8 @@ def _save(
     results["num_parameters"] = sum(parameter.numel() for parameter in cut.parameters())
     if len(data.of(TEST)):
         results["test"], results["test_runtime"] = _tested(run, model, cell, data), run.runtime
-        name = run.data.pairs if isinstance(run.data.pairs, str) else "sample shop"
-        named = str(name) if run.runtime == "torch" else f"{name} (queries: onnx/{run.runtime}, products: torch)"
+        name = run.data.name
+        named = name if run.runtime == "torch" else f"{name} (queries: onnx/{run.runtime}, products: torch)"
         results["ndcg_gain"] = gain_name(data.judged)
         results["metrics"] = card_metrics(results["test"], named, results["ndcg_gain"])
 

@@ -97,6 +97,18 @@ class SearchDataSettings:
             raise ValueError("text_fields is empty: name at least one, as title")
         check_least(self, sample_size=2, limit=1)
 
+    @property
+    def name(self) -> str:
+        """What cards and `run.json` call the data.
+
+        Example:
+            >>> SearchDataSettings().name, SearchDataSettings(pairs=["a.csv", "b.csv"]).name
+            ('sample shop', 'a.csv, b.csv')
+        """
+        if self.pairs is None:
+            return "sample shop"
+        return self.pairs if isinstance(self.pairs, str) else ", ".join(self.pairs)
+
     def look_under(self, repository: Path) -> None:
         """Take a relative `data_dir` that is not here from a repository, so that recipes run from any folder.
 

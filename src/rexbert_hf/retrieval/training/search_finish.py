@@ -112,11 +112,11 @@ def finish(output: Path, settings: Any, model: SentenceTransformer, data: Search
     """
     save_biencoder(fold_dssm(model), output)
     shape = {"products": len(data.texts), "queries": len(data.queries), "pairs": len(data.judged.products)}
-    name = settings.data.pairs if isinstance(settings.data.pairs, str) else "sample shop"
+    name = settings.data.name
     source = {"name": name, "fingerprint": data.fingerprint, "documents": len(data.judged.products), **shape}
     results["num_parameters"] = sum(parameter.numel() for parameter in model.parameters())
     results["ndcg_gain"] = gain_name(data.judged)
-    results["metrics"] = card_metrics(results.get("test", {}), str(name), results["ndcg_gain"])
+    results["metrics"] = card_metrics(results.get("test", {}), name, results["ndcg_gain"])
     resumed, card = results["resumed_from_step"], settings.card_fields()
     write_run(output, config=to_dict(settings), results=results, resumed_from_step=resumed, data=[source], card=card)
     write_card(output)
