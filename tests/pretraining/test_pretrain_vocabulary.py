@@ -118,3 +118,20 @@ def test_a_damaged_tokenizer_in_the_cache_is_made_again(tmp_path, caplog, damage
     assert again.get_vocab() == made.get_vocab()
     assert path.read_bytes() == data
     assert "the tokenizer is made again" in caplog.text
+
+
+def test_a_model_grown_for_another_tokenizer_keeps_the_rows_of_known_tokens(tmp_path, checkpoint):
+    """Each row by its token, not by its number: the new tokenizer numbers the same tokens otherwise."""
+    train_tokenizer(load_sample("reviews", size=60)["text"], 448).save_pretrained(tmp_path / "tokenizer")
+    base = {key: value for key, value in TINY_RUN.items() if key != "tokenizer.vocab_size"}
+    changes = {"model__grow_from": checkpoint, "tokenizer__path": tmp_path / "tokenizer"}
+    chosen = settings(tmp_path / "out", base={**base, "phases": PHASES}, **changes)
+    tokenizer = load_tokenizer(chosen, tmp_path)
+    model, before = load_model(chosen, tokenizer), RexBertForMaskedLM.from_pretrained(checkpoint)
+    assert model.config.vocab_size == 448
+    old = load_tokenizer(continued(tmp_path, checkpoint), tmp_path)
+    both = set(old.get_vocab()) & set(tokenizer.get_vocab())
+    assert sum(old.get_vocab()[token] != tokenizer.get_vocab()[token] for token in both) > 100
+    for token in both:
+        mine, theirs = tokenizer.get_vocab()[token], old.get_vocab()[token]
+        assert torch.equal(model.decoder.weight[mine], before.decoder.weight[theirs]), token

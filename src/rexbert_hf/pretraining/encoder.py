@@ -360,6 +360,8 @@ def _new(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -> RexB
         folder = resolve_model(settings.model.grow_from)
         with loading("RexBERT", settings.model.grow_from, "set model.grow_from to a complete checkpoint"):
             small = RexBertForMaskedLM.from_pretrained(folder, dtype=torch.float32)
+        if settings.tokenizer.path is not None or settings.tokenizer.train:
+            _change_vocabulary(small, settings.model.grow_from, folder, tokenizer)
     fields: dict[str, Any] = {
         "vocab_size": small.config.vocab_size if small is not None else -(-len(tokenizer) // 64) * 64,
         "max_position_embeddings": max(8192, longest),
