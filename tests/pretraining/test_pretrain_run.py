@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import pairwise
 
 import pytest
@@ -207,3 +208,55 @@ def test_document_frequencies_checkpointing_and_workers(tmp_path):
     assert losses[1] == pytest.approx(losses[0], abs=1e-3)
     assert losses[2][:2] == losses[0][:2]  # phases without guidance
     assert losses[2][2] != losses[0][2]
+
+
+@pytest.fixture
+def without_checkpoints(tmp_path):
+    """A finished run whose checkpoints were removed to save disk, moved to another folder."""
+    folder = copy_of_whole_run(tmp_path / "out")
+    for path in folder.glob("checkpoint-*"):
+        shutil.rmtree(path)
+    return folder
+
+
+SAME = {"evaluation__baselines": "true", "evaluation__position_edges": "[0, 64, 256]"}
+"""What `whole_run` says beside its base."""
+
+
+@pytest.mark.parametrize("version", ["this", "older"])
+def test_a_finished_run_without_checkpoints_is_still_finished(without_checkpoints, version):
+    folder = without_checkpoints
+    if version == "older":
+        written = json.loads((folder / "run.json").read_text())
+        del written["plan"]
+        (folder / "run.json").write_text(json.dumps(written))
+    before = (folder / "model.safetensors").stat().st_mtime_ns
+    assert run(folder, **SAME) == read_run(whole_run())["results"]
+    assert (folder / "model.safetensors").stat().st_mtime_ns == before
+    assert not list(folder.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 3}, "config.seed: 0 -> 3"),
+        ({"trainer__max_grad_norm": 2}, "plan.optimizer.max_grad_norm: 1.0 -> 2.0"),
+        ({"evaluation__max_tokens": 900}, "config.evaluation.max_tokens: 1000 -> 900"),
+    ],
+)
+def test_a_finished_run_of_another_recipe_is_not_trained_over(without_checkpoints, changes, named):
+    """Without checkpoints there is nothing to compare the plan with, and the only copy of the weights to lose."""
+    with pytest.raises(ValueError, match="holds a finished run of another recipe") as caught:
+        run(without_checkpoints, **SAME | changes)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert named in message
+    assert "choose another output_dir" in message
+    assert_same_weights(without_checkpoints, whole_run())
+
+
+def test_weights_that_were_cut_and_have_no_checkpoint_are_trained_again(without_checkpoints):
+    weights = without_checkpoints / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    run(without_checkpoints, **SAME)
+    assert_same_weights(without_checkpoints, whole_run())

@@ -15,7 +15,7 @@ from rexbert_hf.data.store import TokenisedDataset
 from rexbert_hf.hub import loss_plot, push_run, write_card, write_run
 from rexbert_hf.hub.finished import run_of_finished, weights_are_whole
 from rexbert_hf.hub.redaction import redact
-from rexbert_hf.hub.run_file import plain
+from rexbert_hf.hub.run_file import plain, portable
 from rexbert_hf.models.matryoshka_rexbert import Grid
 from rexbert_hf.models.modeling_rexbert import RexBertForMaskedLM, RexBertPreTrainedModel
 from rexbert_hf.pretraining.baselines import count_baselines
@@ -25,11 +25,14 @@ from rexbert_hf.settings import to_dict
 from rexbert_hf.training import CurriculumTrainer, Plan
 from rexbert_hf.training.cell_accuracy import evaluate_cells
 from rexbert_hf.training.languages import tokens_by_language
+from rexbert_hf.training.plan import flatten, listed_differences
 
 logger = logging.getLogger(__name__)
 
 _NO_RESULT = ("push_to_hub", "private", "cache_dir", "trainer")
 """Settings that a finished run may be started again with and still is finished; the plan's check sees the rest."""
+_ELSEWHERE = ("push_to_hub", "private", "cache_dir", "output_dir", "data_dir")
+"""Settings that differ where the folder of a run was moved, or came from the Hub."""
 
 
 def finished_results(settings: PretrainSettings, trainer: CurriculumTrainer) -> dict[str, Any] | None:
@@ -40,20 +43,45 @@ def finished_results(settings: PretrainSettings, trainer: CurriculumTrainer) -> 
         trainer: before training.
 
     Raises:
-        ValueError: if the folder holds a run with another plan.
+        ValueError: if the folder holds a run with another plan, or a finished one of another recipe that has no
+            checkpoint left.
     """
     output = Path(settings.output_dir)
     needed = [output / name for name in ("run.json", "README.md", "config.json", "tokenizer_config.json")]
     done = 0
-    run: dict[str, Any] = {}
+    run: dict[str, Any] | None = None
     if all(path.exists() for path in needed) and weights_are_whole(output):
-        run = run_of_finished(output) or {}
-        config = redact(plain(to_dict(settings)))
-        same = {**(run.get("config") or {}), **{name: config[name] for name in _NO_RESULT}} == config
-        found = trainer.find_checkpoint(None) if same else None
-        done = int(found is not None and trainer.is_finished(found))
+        run = run_of_finished(output)
+    if run is not None:
+        found = trainer.find_checkpoint(None)
+        if found is None:
+            _check_recipe(run, settings, trainer)
+            done = 1
+        else:
+            was, now = (_without(config, _NO_RESULT) for config in (run["config"], redact(plain(to_dict(settings)))))
+            done = int(was == now and trainer.is_finished(found))
     everywhere = int(trainer.sum_over_ranks([float(done)])[0]) == trainer.args.world_size
-    return run["results"] if everywhere else None
+    return run["results"] if everywhere and run is not None else None
+
+
+def _check_recipe(run: Mapping[str, Any], settings: PretrainSettings, trainer: CurriculumTrainer) -> None:
+    """Refuse to train over a finished model of another recipe, of which no checkpoint is left to compare with."""
+    output, plan = Path(settings.output_dir), run.get("plan")
+    # The plan says what of `trainer` decides the weights; runs of older versions did not write it.
+    apart = (*_ELSEWHERE, *_NO_RESULT) if plan else _ELSEWHERE
+    was, now = ({"config": _without(config, apart)} for config in (run["config"], to_dict(settings)))
+    if plan:
+        was, now = was | {"plan": plan}, now | {"plan": trainer.description()}
+    was, now = (flatten(portable(redact(plain(known)), output)) for known in (was, now))
+    if changed := listed_differences(was, now):
+        raise ValueError(
+            f"{output} holds a finished run of another recipe ({changed}), and no checkpoint of it: undo the change,"
+            " choose another output_dir, or delete it"
+        )
+
+
+def _without(config: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name not in names}
 
 
 def measure(
@@ -245,6 +273,7 @@ def finish(
             results=results,
             resumed_from_step=trainer.resumed_from_step,
             data=data,
+            plan=trainer.description(),
             num_parameters=model.num_parameters(),
             card={**_architecture(model), **settings.card_fields(), "sections": _section_of_cells(results)},
         )

@@ -21,6 +21,8 @@ from rexbert_hf.training.languages import language_of, weigh_stores
 from rexbert_hf.training.phases import Curriculum, Phase
 from rexbert_hf.training.schedules import schedule_factor
 
+_SHOWN_DIFFERENCES = 8
+
 
 @dataclass(frozen=True)
 class PhasePlan:
@@ -211,6 +213,18 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         for key in keys
         if old.get(key, "(absent)") != new.get(key, "(absent)")
     ]
+
+
+def listed_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The first differences in one line, and how many more there are; empty where there are none.
+
+    Example:
+        >>> listed_differences({"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4})
+        'b: 2 -> 3; c: (absent) -> 4'
+    """
+    changed = differences(old, new)
+    more = len(changed) - _SHOWN_DIFFERENCES
+    return "; ".join(changed[:_SHOWN_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
 
 
 def resolve(

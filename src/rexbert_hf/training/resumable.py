@@ -17,11 +17,9 @@ from transformers.utils import logging as hf_logging
 
 from rexbert_hf.training import checkpoint as ckpt
 from rexbert_hf.training.arguments import CurriculumArguments
-from rexbert_hf.training.plan import Plan, differences, fingerprint
+from rexbert_hf.training.plan import Plan, fingerprint, listed_differences
 
 logger = logging.getLogger(__name__)
-
-_SHOWN_DIFFERENCES = 8
 
 
 class ResumableTrainer(Trainer):
@@ -108,12 +106,10 @@ class ResumableTrainer(Trainer):
             )
 
     def _check_plan(self, found: ckpt.Checkpoint) -> None:
-        changed = differences(found.info.get("description", {}), self.description())
+        changed = listed_differences(found.info.get("description", {}), self.description())
         if changed:
-            more = len(changed) - _SHOWN_DIFFERENCES
-            shown = "; ".join(changed[:_SHOWN_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
             raise ValueError(
-                f"{found.path} belongs to a run with another plan ({shown}): undo the change, or choose another "
+                f"{found.path} belongs to a run with another plan ({changed}): undo the change, or choose another "
                 "output_dir"
             )
 
