@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +12,7 @@ import pytest
 from pretraining_cases import CONFIGS, assert_same_weights, error_line, options
 from pretraining_cases import THREE_STAGES as SMALL
 from pretraining_cases import recipe as run_recipe
+from safetensors.torch import load_file, save_file
 
 from rexbert_hf.data.vocabulary import train_tokenizer
 from rexbert_hf.hub import read_run
@@ -18,6 +21,7 @@ from rexbert_hf.pretraining import PretrainSettings, corpora
 from rexbert_hf.pretraining.encoder import open_tokenizer
 from rexbert_hf.pretraining.stages import StagedSettings, pretrain_stages
 from rexbert_hf.settings import SettingsError, from_dict, load_settings
+from rexbert_hf.training import checkpoint as ckpt
 
 EARLIER = ("monolingual", "multilingual")
 
@@ -35,6 +39,17 @@ def words(folder, **changes):
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stages") / "run"
     pretrain_stages(staged(folder).runs())
+    return folder
+
+
+def copied(whole, folder):
+    """A copy of the finished stages whose files name its own place, as if it had been made there."""
+    shutil.copytree(whole, folder)
+    for path in folder.rglob("run.json"):
+        path.write_text(path.read_text().replace(str(whole), str(folder)))
+    for path in folder.rglob("checkpoint-*"):
+        found = ckpt.verify(path)
+        ckpt.seal(path, found.step, json.loads(json.dumps(found.info).replace(str(whole), str(folder))))
     return folder
 
 
@@ -208,3 +223,24 @@ def test_the_real_recipe_is_one_too():
         assert run.sources["english"].sample is None
     assert runs[0][1].model.overrides == {}
     assert set(runs[1][1].sources) < set(runs[2][1].sources)
+
+
+def test_a_stage_whose_start_was_made_again_is_not_taken_for_finished(tmp_path, whole):
+    """The folder of the stage before keeps its name; what lies in it is another model."""
+    folder = copied(whole, tmp_path / "run")
+    weights = folder / "stages" / "multilingual" / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["head.norm.weight"] += 1
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"another plan \(model\.starting_weights: \w+ -> \w+\)"):
+        pretrain_stages(staged(folder).runs())
+
+
+def test_a_checkpoint_from_before_starts_were_compared_goes_on(tmp_path, whole):
+    folder = copied(whole, tmp_path / "run")
+    last = ckpt.last_complete_checkpoint(folder)
+    description = dict(last.info["description"])
+    assert description.pop("model.starting_weights")
+    ckpt.seal(last.path, last.step, {**last.info, "description": description})
+    assert pretrain_stages(staged(folder).runs())["stage"] == "commercial"
+    assert_same_weights(folder, whole)

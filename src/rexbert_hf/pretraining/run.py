@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +16,8 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rexbert_hf.data import CurriculumDataset, TokenisedDataset
+from rexbert_hf.hub import resolve_model
+from rexbert_hf.hub.run_file import KEPT_STEPS, checksum
 from rexbert_hf.masking import GuidedMLMCollator
 from rexbert_hf.phrases import InverseDocumentFrequency
 from rexbert_hf.pretraining.arguments import make_arguments
@@ -32,6 +36,7 @@ from rexbert_hf.training.collation import MASKINGS, register_masking
 from rexbert_hf.training.compiling import compile_layers
 from rexbert_hf.training.cpu import tune_cpu
 from rexbert_hf.training.languages import tokens_by_language
+from rexbert_hf.training.resumable import STARTING_WEIGHTS
 
 __all__ = ["finish", "make_arguments", "pretrain", "save_model"]
 
@@ -215,6 +220,18 @@ def _description(
     model = {f"model.{name}": value for name, value in to_dict(settings.model).items()}
     data = {f"data.{name}": corpus.report["fingerprint"] for name, corpus in corpora.items()}
     found = {**model, **data, "tokenizer": tokenizer_key(tokenizer), "guides.idf": settings.guides.idf}
+    found |= _starting_weights(settings)
     if associations is not None:
         found["associations"] = associations.report["fingerprint"]
     return found | ({"torch_compile": True} if compiled else {})
+
+
+def _starting_weights(settings: PretrainSettings) -> dict[str, str]:
+    """Name of the weights that the model starts from: a folder keeps its own when what lies in it was made again."""
+    place = settings.model.init_from or settings.model.grow_from
+    if place is None:
+        return {}
+    folder = resolve_model(place, settings.model.revision)
+    files = {*folder.glob("*.safetensors")} - {*folder.glob(KEPT_STEPS)} or {*folder.glob("pytorch_model*.bin")}
+    sums = [(file.name, checksum(file)) for file in sorted(files)]
+    return {STARTING_WEIGHTS: hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:16]}

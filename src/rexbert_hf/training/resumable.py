@@ -21,6 +21,9 @@ from rexbert_hf.training.plan import Plan, fingerprint, listed_differences
 
 logger = logging.getLogger(__name__)
 
+STARTING_WEIGHTS = "model.starting_weights"
+"""Key of a description: what names the content of the checkpoint that a model starts from."""
+
 
 class ResumableTrainer(Trainer):
     """A `Trainer` whose checkpoints exist whole or not at all, and which continues the run its folder holds."""
@@ -106,7 +109,10 @@ class ResumableTrainer(Trainer):
             )
 
     def _check_plan(self, found: ckpt.Checkpoint) -> None:
-        changed = listed_differences(found.info.get("description", {}), self.description())
+        before, now = found.info.get("description", {}), self.description()
+        if STARTING_WEIGHTS not in before:  # a checkpoint from before there was the key goes on
+            now.pop(STARTING_WEIGHTS, None)
+        changed = listed_differences(before, now)
         if changed:
             raise ValueError(
                 f"{found.path} belongs to a run with another plan ({changed}): undo the change, or choose another "
