@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from rexbert_hf.catalog import load_sample
 from rexbert_hf.data.vocabulary import train_tokenizer
 from rexbert_hf.models import RexBertForMaskedLM
-from rexbert_hf.pretraining import pretrain
+from rexbert_hf.pretraining import encoder, pretrain
 from rexbert_hf.pretraining.encoder import load_model, load_tokenizer
 
 PHASES = f"[{PHASE % 'mlm'}]"
@@ -135,3 +135,12 @@ def test_a_model_grown_for_another_tokenizer_keeps_the_rows_of_known_tokens(tmp_
     for token in both:
         mine, theirs = tokenizer.get_vocab()[token], old.get_vocab()[token]
         assert torch.equal(model.decoder.weight[mine], before.decoder.weight[theirs]), token
+
+
+@pytest.mark.parametrize(("most", "chosen"), [(4, [0, 1, 3, 5]), (3, [0, 2, 4]), (9, list(range(7)))])
+def test_a_tokenizer_reads_documents_from_all_over_a_source(tmp_path, most, chosen):
+    """Of a source that has up to twice as many as are read, not its first ones."""
+    (tmp_path / "text.txt").write_text("".join(f"document {number}\n" for number in range(7)))
+    source = {"sources": f"{{shop: {{path: {tmp_path / 'text.txt'}, evaluate: false}}}}"}
+    made = settings(tmp_path / "out", base={**TINY_RUN, **source, "phases": PHASES}, tokenizer__max_documents=most)
+    assert list(encoder._texts(made, tmp_path)) == [f"document {number}" for number in chosen]

@@ -154,8 +154,8 @@ def _texts_by_language(settings: PretrainSettings, work_dir: Path) -> Iterator[t
         by_language = source.splits_languages and settings.tokenizer.temperature is not None
         parts = split_languages(name, source, dataset) if by_language else {source.language or UNKNOWN: dataset}
         for code, part in parts.items():
-            stride = max(1, len(part) // most)
-            chosen = part.select(range(0, len(part), stride)[:most])
+            count = min(most, len(part))
+            chosen = part.select(number * len(part) // count for number in range(count))
             yield code, _on_training_side(chosen, held_out)
 
 

@@ -22,7 +22,7 @@ class TokenizerSettings:
         path: folder or Hub id of any fast tokenizer; None takes the checkpoint's, or trains one.
         train: train one, also where a checkpoint brings its own: the model's vocabulary is then transferred.
         vocab_size: of a trained one, a multiple of 64.
-        max_documents: documents of each source (and language) to train on.
+        max_documents: documents of each source (and language) to train on, spread evenly over it.
         temperature: train it on so much of each language as its characters to this power (1: as they are; 0: all
             equal); None takes the sources one after the other, as they are.
     """
