@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -244,3 +245,28 @@ def test_a_checkpoint_from_before_starts_were_compared_goes_on(tmp_path, whole):
     ckpt.seal(last.path, last.step, {**last.info, "description": description})
     assert pretrain_stages(staged(folder).runs())["stage"] == "commercial"
     assert_same_weights(folder, whole)
+
+
+@pytest.mark.parametrize("checkpoints", ["kept", "removed"])
+def test_a_stage_added_after_the_last_one_stops_before_anything_trains(tmp_path, whole, monkeypatch, checkpoints):
+    """The last stage wrote into `output_dir` itself, which the added one would need: nothing may be trained before."""
+    folder = copied(whole, tmp_path / "run")
+    if checkpoints == "removed":
+        for path in folder.rglob("checkpoint-*"):
+            shutil.rmtree(path)
+    started = []
+    monkeypatch.setattr("rexbert_hf.pretraining.stages.pretrain", lambda settings, **_: started.append(settings) or {})
+    runs = staged(folder).runs()
+    pretrain_stages(runs)
+    assert len(started) == 3
+    last = runs[-1][1]
+    moved = dataclasses.replace(last, output_dir=str(folder / "stages" / "commercial"))
+    added = dataclasses.replace(
+        last, seed=7, model=dataclasses.replace(last.model, init_from=str(folder / "stages" / "commercial"))
+    )
+    started.clear()
+    with pytest.raises(ValueError, match=r"stage 'added': .* another plan \(.*seed: 0 -> 7.*output_dir") as caught:
+        pretrain_stages([*runs[:-1], ("commercial", moved), ("added", added)])
+    assert "\n" not in str(caught.value)
+    assert not started
+    assert not (folder / "stages" / "commercial" / "model.safetensors").exists()

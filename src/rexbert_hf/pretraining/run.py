@@ -103,7 +103,7 @@ def pretrain(
             tokenizer,
             eval_dataset={name: corpus.held_out for name, corpus in corpora.items() if corpus.held_out is not None}
             or None,
-            description=_description(settings, corpora, tokenizer, compiled, associations),
+            description=description(settings, corpora, tokenizer, compiled, associations) | starting_weights(settings),
         )
     results = finished_results(settings, trainer)
     if results is None:
@@ -209,25 +209,39 @@ def _masking_tables(
         register_masking("guided", plain)
 
 
-def _description(
+def description(
     settings: PretrainSettings,
     corpora: Mapping[str, Corpus],
     tokenizer: PreTrainedTokenizerBase,
     compiled: bool,
     associations: Associations | None = None,
 ) -> dict[str, Any]:
-    """What else decides the weights: a run's folder is resumed only if this is equal too."""
+    """What decides the weights beside the plan: a run's folder is resumed only if this is equal too.
+
+    Args:
+        settings: the recipe.
+        corpora: what it is trained on.
+        tokenizer: of the run.
+        compiled: whether layers are compiled.
+        associations: of phases with the objective "npr".
+    """
     model = {f"model.{name}": value for name, value in to_dict(settings.model).items()}
     data = {f"data.{name}": corpus.report["fingerprint"] for name, corpus in corpora.items()}
     found = {**model, **data, "tokenizer": tokenizer_key(tokenizer), "guides.idf": settings.guides.idf}
-    found |= _starting_weights(settings)
     if associations is not None:
         found["associations"] = associations.report["fingerprint"]
     return found | ({"torch_compile": True} if compiled else {})
 
 
-def _starting_weights(settings: PretrainSettings) -> dict[str, str]:
-    """Name of the weights that the model starts from: a folder keeps its own when what lies in it was made again."""
+def starting_weights(settings: PretrainSettings) -> dict[str, str]:
+    """Name of the weights that the model starts from: a folder keeps its own when what lies in it was made again.
+
+    Args:
+        settings: the recipe.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint at the path.
+    """
     place = settings.model.init_from or settings.model.grow_from
     if place is None:
         return {}

@@ -6,27 +6,31 @@ and is found again, so nothing is done twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from rexbert_hf.hub.finished import run_of_finished, weights_are_whole
+from rexbert_hf.hub.redaction import redact
+from rexbert_hf.hub.run_file import plain, portable
 from rexbert_hf.pretraining.arguments import make_arguments
 from rexbert_hf.pretraining.corpora import prepare
 from rexbert_hf.pretraining.encoder import load_tokenizer, open_tokenizer, set_grid, starting_config
 from rexbert_hf.pretraining.processes import check_launcher, check_processes
-from rexbert_hf.pretraining.run import make_folder
+from rexbert_hf.pretraining.run import description, make_folder
 from rexbert_hf.pretraining.settings import PretrainSettings
 from rexbert_hf.pretraining.threads import usable_cores
 from rexbert_hf.training import resolve
-from rexbert_hf.training.checkpoint import micro_batches_of
+from rexbert_hf.training.checkpoint import described, micro_batches_of
 from rexbert_hf.training.cpu import tune_cpu
+from rexbert_hf.training.resumable import STARTING_WEIGHTS, as_json, check_same_run
 
 
 def check_stages(runs: Sequence[tuple[str, PretrainSettings]]) -> None:
-    """Find what would stop a later stage: training arguments, tokenizer, grid, data, languages, plan.
+    """Find what would stop a later stage: training arguments, tokenizer, grid, data, languages, plan, folder.
 
     Args:
         runs: names and recipes, in order; each but the first goes on from the folder of the one before.
@@ -78,5 +82,20 @@ def _prepare(settings: PretrainSettings, before: PreTrainedTokenizerBase | None)
     with args.main_process_first(desc="the data"):
         corpora = prepare(settings, tokenizer, cache, num_proc=usable_cores())
     stores = {name: corpus.train for name, corpus in corpora.items()}
-    resolve(settings.curriculum(), stores, args.world_size, micro_batches_of(output))
+    plan = resolve(settings.curriculum(), stores, args.world_size, micro_batches_of(output))
+    _check_folder(output, as_json(plan.description() | description(settings, corpora, tokenizer, compiled=False)))
     return tokenizer
+
+
+def _check_folder(output: Path, now: Mapping[str, Any]) -> None:
+    """Stop where the folder of a stage holds another run, as `output_dir` does where a stage was added at the end."""
+    held = described(output)
+    if held is None and weights_are_whole(output):
+        run = run_of_finished(output)
+        held = (output, run["plan"]) if run is not None and isinstance(run.get("plan"), dict) else None
+    if held is not None:
+        place, before = held
+        parts = {key.partition(".")[0] for key in now}  # optimizer, precision and starting weights show later
+        known = {key: value for key, value in before.items() if key.partition(".")[0] in parts}
+        known.pop(STARTING_WEIGHTS, None)
+        check_same_run(place, *(portable(redact(plain(one)), output) for one in (known, now)))

@@ -292,14 +292,25 @@ def _info(folder: Path) -> dict[str, Any]:
         return {}
 
 
+def described(output_dir: str | Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint whose marker says what decides its run, and that; files unread, None without one.
+
+    Args:
+        output_dir: a run's folder; it need not exist.
+    """
+    for folder in checkpoint_folders(Path(output_dir)):
+        found = _info(folder).get("description")
+        if isinstance(found, dict):
+            return folder, found
+    return None
+
+
 def micro_batches_of(output_dir: str | Path) -> int | None:
     """Micro-batches in a step of the run that a folder holds, before its checkpoints are verified; None without one.
 
     Args:
         output_dir: a run's folder; it need not exist.
     """
-    for folder in checkpoint_folders(Path(output_dir)):
-        found = _info(folder).get("description", {}).get("micro_batches")
-        if isinstance(found, int):
-            return found
-    return None
+    found = described(output_dir)
+    micros = found[1].get("micro_batches") if found is not None else None
+    return micros if isinstance(micros, int) else None

@@ -109,15 +109,7 @@ class ResumableTrainer(Trainer):
             )
 
     def _check_plan(self, found: ckpt.Checkpoint) -> None:
-        before, now = found.info.get("description", {}), self.description()
-        if STARTING_WEIGHTS not in before:  # a checkpoint from before there was the key goes on
-            now.pop(STARTING_WEIGHTS, None)
-        changed = listed_differences(before, now)
-        if changed:
-            raise ValueError(
-                f"{found.path} belongs to a run with another plan ({changed}): undo the change, or choose another "
-                "output_dir"
-            )
+        check_same_run(found.path, found.info.get("description", {}), self.description())
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._staging) if self._staging is not None else super()._get_output_dir(trial)
@@ -187,6 +179,25 @@ def _no_progress_bars() -> Iterator[None]:
     finally:
         if enabled:
             hf_logging.enable_progress_bar()
+
+
+def check_same_run(place: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run that would have other weights.
+
+    Args:
+        place: of its checkpoint, in the message.
+        before: its description.
+        now: that of the run to start.
+
+    Raises:
+        ValueError: with the keys that differ.
+    """
+    if STARTING_WEIGHTS not in before:  # a checkpoint from before there was the key goes on
+        now = {key: value for key, value in now.items() if key != STARTING_WEIGHTS}
+    if changed := listed_differences(before, now):
+        raise ValueError(
+            f"{place} belongs to a run with another plan ({changed}): undo the change, or choose another output_dir"
+        )
 
 
 def as_json(description: Mapping[str, Any]) -> dict[str, Any]:
