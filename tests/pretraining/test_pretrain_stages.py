@@ -270,3 +270,68 @@ def test_a_stage_added_after_the_last_one_stops_before_anything_trains(tmp_path,
     assert "\n" not in str(caught.value)
     assert not started
     assert not (folder / "stages" / "commercial" / "model.safetensors").exists()
+
+
+LAID = """
+output_dir: out
+sources: {shop: {sample: shop_text}, general: {sample: general_text}}
+phases: [{name: only, mixture: {shop: 1}, max_tokens: 2k, seq_length: 64, batch_tokens: 1024}]
+stages:
+  - name: first
+    seed: 1
+    trainer: {save_steps: 10}
+  - name: second
+    seed: 2
+    sources: !replace {shop: {sample: shop_text, max_documents: 50}}
+    phases: [{name: only, max_tokens: 4k}]
+"""
+
+
+def laid(tmp_path, *pairs, text=LAID):
+    (tmp_path / "laid.yaml").write_text(text)
+    return dict(load_settings(StagedSettings, tmp_path / "laid.yaml", pairs).runs())
+
+
+def test_the_command_line_comes_after_the_keys_of_a_stage(tmp_path):
+    runs = laid(
+        tmp_path,
+        ("seed", "7"),
+        ("trainer.save_steps", "3"),
+        ("phases.only.max_tokens", "6k"),
+        ("stages.second.seed", "8"),
+        ("sources.shop.max_documents", "60"),
+        ("sources.general.max_documents", "70"),
+    )
+    assert [run.seed for run in runs.values()] == [7, 8]
+    assert [run.trainer.save_steps for run in runs.values()] == [3, 3]
+    assert [run.phases[0].max_tokens for run in runs.values()] == [6000, 6000]
+    assert [run.sources["shop"].max_documents for run in runs.values()] == [60, 60]
+    assert runs["first"].sources["general"].max_documents == 70
+    assert set(runs["second"].sources) == {"shop"}  # a source that the stage does not have stays away
+
+
+def test_without_a_command_line_a_stage_keeps_its_own_keys(tmp_path):
+    runs = laid(tmp_path)
+    assert [run.seed for run in runs.values()] == [1, 2]
+    assert [run.phases[0].max_tokens for run in runs.values()] == [2000, 4000]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model.size", "mini", "stage 'second' goes on with the model of the stage before it: drop its model.size"),
+        ("model.grow_from", "x", "drop its model.grow_from, or set it for the first stage, 'first'"),
+        ("model.overrides", "{num_hidden_layers: 2}", "drop its model.overrides"),
+    ],
+)
+def test_a_key_that_a_later_stage_would_not_read_is_refused(tmp_path, key, value, message):
+    with pytest.raises(SettingsError, match=message) as caught:
+        laid(tmp_path, (f"stages.second.{key}", value))
+    assert "\n" not in str(caught.value)
+    assert laid(tmp_path, (key, value))  # of all: the first one reads it
+
+
+def test_a_push_of_an_earlier_stage_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match="stage 'first' has a push_to_hub of its own"):
+        laid(tmp_path, ("stages.first.push_to_hub", "me/one"))
+    assert laid(tmp_path, ("stages.second.push_to_hub", "me/two"))["second"].push_to_hub == "me/two"

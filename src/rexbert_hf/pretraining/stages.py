@@ -1,8 +1,9 @@
 """Several runs in a row from one recipe: each stage starts from the folder of the one before (m3BERT's three stages).
 
-What stands beside `stages` belongs to all of them; a stage is laid over it like a file over the one that it extends. A
-stage is a whole run, with a tokenizer of its own if it wants one, which a phase cannot have. The last one writes into
-`output_dir` itself, the others into `output_dir`/stages/NAME; starting again goes on where it was interrupted.
+What stands beside `stages` belongs to all of them; a stage is laid over it like a file over the one that it extends,
+and the command line over both. A stage is a whole run, with a tokenizer of its own if it wants one, which a phase
+cannot have. The last one writes into `output_dir` itself, the others into `output_dir`/stages/NAME; starting again goes
+on where it was interrupted.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from rexbert_hf.pretraining.source_settings import SourceSettings
 from rexbert_hf.pretraining.stage_checks import check_stages
 from rexbert_hf.settings import hold_folder
 from rexbert_hf.settings.convert import structured
-from rexbert_hf.settings.tree import Node, merge
+from rexbert_hf.settings.tree import COMMAND_LINE, Node, item_name, merge
 from rexbert_hf.training.phases import Phase
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 STAGES = "stages"
 """Folder below `output_dir` that holds the stages before the last one."""
 _NAME = re.compile(r"[\w-]+")
+_OF_THE_FIRST = ("size", "revision", "grow_from", "overrides")
+"""Keys of a model that only the stage which makes it reads."""
 
 
 @dataclass
@@ -74,11 +77,24 @@ class StagedSettings(PretrainSettings):
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"stages need different names; got {', '.join(names)}")
+        first, last = self.stages[0], self.stages[-1]
+        for stage in self.stages[:-1]:
+            if stage.push_to_hub not in (None, last.push_to_hub):
+                raise ValueError(
+                    f"stage '{stage.name}' has a push_to_hub of its own, and only the last stage is pushed: set it"
+                    " beside 'stages', or push the folder of the stage with python -m rexbert_hf.hub push"
+                )
         for stage in self.stages[1:]:
             if stage.model.init_from is not None and stage.model.init_from != self.stages[0].model.init_from:
                 raise ValueError(f"stage '{stage.name}' starts from the stage before it: drop its model.init_from")
-            if stage.output_dir != self.stages[0].output_dir:
+            if stage.output_dir != first.output_dir:
                 raise ValueError(f"stage '{stage.name}' has an output_dir of its own: set it beside 'stages', for all")
+            for name in _OF_THE_FIRST:
+                if getattr(stage.model, name) != getattr(first.model, name):
+                    raise ValueError(
+                        f"stage '{stage.name}' goes on with the model of the stage before it: drop its model.{name}, or"
+                        f" set it for the first stage, '{first.name}'"
+                    )
 
     @staticmethod
     def arrange_tree(root: Node) -> Node:
@@ -92,7 +108,7 @@ class StagedSettings(PretrainSettings):
         if stages is None or not isinstance(stages.value, list) or not stages.value:
             return root
         common = Node({key: node for key, node in root.value.items() if key != STAGES}, root.origin)
-        merged = [merge(common, stage) if isinstance(stage.value, dict) else stage for stage in stages.value]
+        merged = [_laid_over(common, stage) if isinstance(stage.value, dict) else stage for stage in stages.value]
         return Node({STAGES: Node(list(merged), stages.origin)}, root.origin)
 
     def runs(self) -> list[tuple[str, PretrainSettings]]:
@@ -113,6 +129,35 @@ class StagedSettings(PretrainSettings):
                 changes["model"] = _after(stage.model, found[-1][1].output_dir)
             found.append((stage.name, stage.settings(**changes)))
         return found
+
+
+def _laid_over(common: Node, stage: Node) -> Node:
+    """A stage over what all share; the command line comes last, where it names the stage after where it does not."""
+    return _typed_over(_typed_over(merge(common, stage), common), stage)
+
+
+def _typed_over(node: Node, source: Node) -> Node:
+    """Lay over a configuration what the command line wrote in another one, but below a part that it does not have."""
+    if _is_typed(source):
+        return source
+    if isinstance(node.value, dict) and isinstance(source.value, dict):
+        items = dict(node.value)
+        for key, child in source.value.items():
+            if key in items:
+                items[key] = _typed_over(items[key], child)
+            elif _is_typed(child):
+                items[key] = child
+        return dataclasses.replace(node, value=items)
+    if isinstance(node.value, list) and isinstance(source.value, list):
+        named = {name: item for item in source.value if (name := item_name(item)) is not None}
+        return dataclasses.replace(
+            node, value=[_typed_over(item, named.get(item_name(item) or "", item)) for item in node.value]
+        )
+    return node
+
+
+def _is_typed(node: Node) -> bool:
+    return node.origin.startswith(COMMAND_LINE)
 
 
 def _after(model: ModelSettings, folder: str) -> ModelSettings:

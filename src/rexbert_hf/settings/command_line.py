@@ -23,7 +23,7 @@ from rexbert_hf.settings.kinds import (
     members,
     type_name,
 )
-from rexbert_hf.settings.tree import DEFAULTS, Node, SettingsError, closest, from_value, read_file
+from rexbert_hf.settings.tree import COMMAND_LINE, DEFAULTS, Node, SettingsError, closest, from_value, read_file
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ def _child_kind(kind: Any, part: str, key: str, origin: str) -> tuple[str, Any]:
 def _kind_of(cls: type, dotted: str) -> Any:
     """Type of a dotted key; unknown keys name the nearest key anywhere in the recipe."""
     kind: Any = cls
-    key, origin = "", f"command line --{dotted}"
+    key, origin = "", f"{COMMAND_LINE} --{dotted}"
     for part in dotted.split("."):
         try:
             name, kind = _child_kind(kind, part, key, origin)
@@ -105,7 +105,7 @@ def override(root: Node, cls: type, dotted: str, text: str) -> None:
     Raises:
         SettingsError: if there is no such key or list item.
     """
-    origin = f"command line --{dotted}"
+    origin = f"{COMMAND_LINE} --{dotted}"
     _kind_of(cls, dotted)
     node, kind, key, default = root, cls, "", MISSING
     parts = dotted.split(".")

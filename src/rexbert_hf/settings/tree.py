@@ -17,6 +17,8 @@ import yaml
 
 DEFAULTS = "defaults"
 """Origin of what nobody wrote."""
+COMMAND_LINE = "command line"
+"""Begins the origin of what the command line says."""
 _MOST_NODES = 100_000
 """Values of a file, aliases written out: a small file may hold aliases of aliases that fill the memory."""
 
@@ -92,7 +94,7 @@ def _refuse_duplicates(node: yaml.MappingNode, name: str) -> None:
 def _from_yaml(
     loader: yaml.SafeLoader, node: yaml.Node, name: str, open_nodes: tuple[int, ...], number: Iterator[int]
 ) -> Node:
-    origin = f"{name}:{node.start_mark.line + 1}" if name else "command line"
+    origin = f"{name}:{node.start_mark.line + 1}" if name else COMMAND_LINE
     if next(number) > _MOST_NODES:
         raise SettingsError(f"{origin}: more than {_MOST_NODES:,} values: aliases of aliases? Write fewer of them")
     if id(node) in open_nodes:
@@ -145,19 +147,24 @@ def read_text(text: str, name: str = "") -> Node:
             loader.dispose()
 
 
-def _item_name(node: Node) -> str | None:
+def item_name(node: Node) -> str | None:
+    """The `name` of a list's item, by which lists merge; None if it has none.
+
+    >>> item_name(read_text("{name: anneal, seq_length: 64}"))
+    'anneal'
+    """
     name = node.value.get("name") if isinstance(node.value, dict) else None
     return name.value if name is not None and isinstance(name.value, str) else None
 
 
 def _merge_lists(base: list[Node], over: Node) -> Node:
     assert isinstance(over.value, list)
-    names = [_item_name(item) for item in base]
-    if not base or any(_item_name(item) is None for item in over.value) or None in names:
+    names = [item_name(item) for item in base]
+    if not base or any(item_name(item) is None for item in over.value) or None in names:
         return over
     items = list(base)
     for item in over.value:
-        name = _item_name(item)
+        name = item_name(item)
         if name in names:
             items[names.index(name)] = merge(items[names.index(name)], item)
         else:
