@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -242,3 +243,27 @@ def test_ahm_is_masked_lm_with_adaptive_masking():
     assert phase_with(masking=written).masking == written
     with pytest.raises(ValueError, match=r"phase 'one': .*masking.kind is 'guided'"):
         phase_with(objectives=["ahm"], masking=MaskingConfig("guided"))
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize(
+    ("length", "batch_tokens", "micro_batch_tokens"), [(256, 512, 128), (600, 1024, 512), (100, 512, 64), (50, 64, 32)]
+)
+def test_the_way_out_for_a_long_document_leads_out(length, batch_tokens, micro_batch_tokens, world_size):
+    """The values of the message, taken as often as one comes, end with a plan, and no value is told twice."""
+    told = []
+    while True:
+        chosen = phase(seq_length=length, batch_tokens=batch_tokens, max_tokens=51200)
+        try:
+            plan = resolve(Curriculum([chosen], micro_batch_tokens=micro_batch_tokens), LENGTHS, world_size)
+            break
+        except ValueError as error:
+            if str(error) in told:
+                pytest.fail(f"told twice: {error}")
+            told.append(str(error))
+            values = {name: int(value) for name, value in re.findall(r"(\w+_tokens) to (\d+)", str(error))}
+            values |= {"batch_tokens": int(found[1])} if (found := re.search(r": use (\d+)$", str(error))) else {}
+            batch_tokens = values.get("batch_tokens", batch_tokens)
+            micro_batch_tokens = values.get("micro_batch_tokens", micro_batch_tokens)
+    assert told
+    assert plan.phases[0].order.seq_length == length

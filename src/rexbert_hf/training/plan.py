@@ -269,14 +269,14 @@ def resolve(
     plans: list[PhasePlan] = []
     first_step = 0
     for index, phase in enumerate(curriculum.phases):
-        _check_batch(phase, micros, curriculum.micro_batch_tokens, world_size)
+        _check_batch(phase, micros, curriculum, world_size)
         plan = _resolve_phase(phase, index, first_step, micros, sources, curriculum.seed)
         plans.append(plan)
         first_step += plan.num_steps
     return Plan(tuple(plans), curriculum.seed, micros, world_size)
 
 
-def _check_batch(phase: Phase, micros: int, micro_batch_tokens: int, world_size: int) -> None:
+def _check_batch(phase: Phase, micros: int, curriculum: Curriculum, world_size: int) -> None:
     capacity = int(phase.batch_tokens // micros * phase.row_share + 1e-6)
     if phase.batch_tokens % micros:
         near = max(1, round(phase.batch_tokens / micros)) * micros
@@ -288,9 +288,21 @@ def _check_batch(phase: Phase, micros: int, micro_batch_tokens: int, world_size:
         held = "tokens" if phase.row_share == 1 else "tokens beside what its objective 'npr' encodes"
         raise ValueError(
             f"phase '{phase.name}': seq_length={phase.seq_length} does not fit a micro-batch of {capacity} {held}: "
-            f"raise batch_tokens to {math.ceil(phase.seq_length / phase.row_share) * micros} or micro_batch_tokens "
-            f"(now {micro_batch_tokens})"
+            f"{_way_to_fit(phase, micros, curriculum, world_size)} (now {phase.batch_tokens} and "
+            f"{curriculum.micro_batch_tokens}), or lower seq_length"
         )
+
+
+def _way_to_fit(phase: Phase, micros: int, curriculum: Curriculum, world_size: int) -> str:
+    """Values with which the documents of a phase fit; a larger batch alone may only make more micro-batches."""
+    needed = math.ceil(phase.seq_length / phase.row_share)
+    if needed <= curriculum.micro_batch_tokens:
+        return f"raise batch_tokens to {needed * micros}, or micro_batch_tokens"
+    fitting = phase.batch_tokens // needed // world_size * world_size  # micro-batches of which each holds a document
+    if fitting:
+        largest = max(other.batch_tokens for other in curriculum.phases)
+        return f"keep batch_tokens and raise micro_batch_tokens to {math.ceil(largest / fitting)}"
+    return f"raise batch_tokens to {needed * world_size} and micro_batch_tokens to {needed}"
 
 
 def _check_schedule(phase: Phase, total: int) -> None:
