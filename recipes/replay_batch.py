@@ -14,6 +14,7 @@ import argparse
 import math
 from pathlib import Path
 
+import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("batch", type=Path, help="the file that the run named when it stopped")
     parser.add_argument("--model", type=Path, help="weights (default: those of the step, or the last checkpoint)")
     parser.add_argument("--documents", type=int, default=5, help="documents or rows to show")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", type=usable_device, default="cpu", help="as torch names it (default: cpu)")
     options = parser.parse_args()
     disable_progress_bar()
     tune_cpu()
@@ -39,6 +40,16 @@ def main() -> None:
         rows(options)
     else:
         documents(options)
+
+
+def usable_device(name: str) -> str:
+    """A device that torch can put a tensor on."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise argparse.ArgumentTypeError(f"'{name}' cannot be used ({reason}): choose cpu, or cuda on a GPU") from error
+    return name
 
 
 def documents(options: argparse.Namespace) -> None:

@@ -256,3 +256,11 @@ def test_labels_of_pairs_belong_to_no_document():
     batch = {"input_ids": torch.ones(1, 4, dtype=torch.long), "labels": torch.tensor([1, 0])}
     step = SimpleNamespace(batches={0: batch}, modes=("mlm",))
     assert list(document_losses(torch.nn.Linear(1, 1), step)) == []
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:77"])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_read(device, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [str(RECIPE), "nowhere.safetensors", "--device", device])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(RECIPE), run_name="__main__")
+    assert f"argument --device: '{device}' cannot be used (" in capsys.readouterr().err.splitlines()[-1]

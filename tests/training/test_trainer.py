@@ -337,6 +337,8 @@ def test_what_a_model_cannot_do_is_refused_at_the_start(tmp_path, monkeypatch):
     curriculum.phases[1].seq_length = 128
     with pytest.raises(ValueError, match="seq_length=128 is beyond the model's max_position_embeddings=64"):
         make_trainer(tmp_path, curriculum)
+    with pytest.raises(ValueError, match=r"evaluation\.seq_length=128 is beyond the model's max_position_emb.*=64"):
+        make_trainer(tmp_path, eval_seq_length=128)
     curriculum = make_curriculum()
     curriculum.phases[0].masking.kind = "random"
     with pytest.raises(ValueError, match="unknown masking 'random': use one of mlm, guided"):

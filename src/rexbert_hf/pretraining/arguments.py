@@ -82,8 +82,8 @@ def make_arguments(settings: PretrainSettings) -> CurriculumArguments:
         "eval_seq_length": evaluation.seq_length or longest,
         "eval_batch_tokens": max(settings.micro_batch_tokens, longest),
     }
-    known = {field.name for field in dataclasses.fields(CurriculumArguments)}
-    for name in chosen.extra:
+    known = {field.name: field.default for field in dataclasses.fields(CurriculumArguments)}
+    for name, value in chosen.extra.items():
         if name in DECIDED:
             raise ValueError(f"trainer.extra.{name}: the recipe decides it: set {DECIDED[name]}")
         if name in FIXED:
@@ -92,7 +92,23 @@ def make_arguments(settings: PretrainSettings) -> CurriculumArguments:
             raise ValueError(f"trainer.extra.{name}: transformers' TrainingArguments has no such field")
         if name in fields:
             raise ValueError(f"trainer.extra.{name}: the recipe has its own key for it")
+        _check_number(name, value, known[name])
     return CurriculumArguments(**{"ddp_timeout": _WAIT_SECONDS} | fields | chosen.extra)
+
+
+def _check_number(name: str, value: Any, default: Any) -> None:
+    """Refuse what is no number where the default is one, or a tuple of them: torch would, with a traceback, later."""
+    if isinstance(default, tuple):
+        kept = isinstance(value, list | tuple) and len(value) == len(default) and all(map(_is_number, value))
+        wanted = f"a list of {len(default)} numbers, as {list(default)}"
+    else:
+        kept, wanted = not _is_number(default) or _is_number(value), f"a number, as {default}"
+    if not kept:
+        raise ValueError(f"trainer.extra.{name} must be {wanted}; got {value!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def trackers(report_to: str) -> list[str]:

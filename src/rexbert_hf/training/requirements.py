@@ -40,6 +40,11 @@ def check_model(model: nn.Module, args: CurriculumArguments, plan: Plan, trained
         rope = wanted.global_rope_theta is not None or wanted.local_rope_theta is not None
         if rope and not hasattr(model, "set_rope_theta"):
             raise ValueError(f"phase '{phase.name}': {type(model).__name__} cannot change its RoPE theta")
+    if isinstance(limit, int) and args.eval_seq_length is not None and args.eval_seq_length > limit:
+        raise ValueError(
+            f"evaluation.seq_length={args.eval_seq_length} is beyond the model's max_position_embeddings={limit}: "
+            "lower it"
+        )
 
 
 def check_strategy(trainer: Trainer) -> None:
