@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -46,6 +47,28 @@ def test_without_a_launcher_nothing_is_asked(monkeypatch):
     assert asked_processes() is None
     check_processes(1, None)
     check_launcher()
+
+
+def test_the_command_line_of_the_parent_may_be_no_utf_8(monkeypatch, tmp_path):
+    line = tmp_path / "cmdline"
+    line.write_bytes(b"python\0accelerate\0launch\0caf\xe9.sh\0--num_processes\0002")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setattr(processes, "Path", lambda name: line if str(name).startswith("/proc/") else Path(name))
+    assert asked_processes() == 2
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("{betas: 0.9}", r"trainer\.extra\.betas must be a list of 2 numbers, as \[0\.9, 0\.98\]; got 0\.9"),
+        ("{betas: [0.9, x]}", "must be a list of 2 numbers"),
+        ("{adam_epsilon: small}", r"trainer\.extra\.adam_epsilon must be a number, as 1e-06; got 'small'"),
+    ],
+)
+def test_an_argument_that_is_no_number_is_refused(tmp_path, extra, message):
+    with pytest.raises(ValueError, match=message):
+        make_arguments(settings(tmp_path, trainer__extra=extra))
+    assert make_arguments(settings(tmp_path, trainer__extra="{betas: [0.8, 0.9]}")).betas == [0.8, 0.9]
 
 
 def test_the_recipe_s_own_demand_counts(monkeypatch):

@@ -23,7 +23,7 @@ def asked_processes() -> int | None:
     if "WORLD_SIZE" in os.environ:
         return int(os.environ["WORLD_SIZE"])
     try:
-        arguments = Path(f"/proc/{os.getppid()}/cmdline").read_text().split("\0")
+        arguments = Path(f"/proc/{os.getppid()}/cmdline").read_text(errors="replace").split("\0")
     except OSError:
         return None
     if not any(Path(argument).name.startswith("accelerate") for argument in arguments[:3]):
