@@ -98,7 +98,7 @@ class SearchTrainerSettings:
         bf16: bfloat16 autocast; "auto" where GPU or CPU multiply it faster.
         logging_steps: steps between log records.
         save_epochs: epochs between checkpoints.
-        save_total_limit: checkpoints to keep.
+        save_total_limit: checkpoints to keep; 0: all.
         report_to: trackers, or none.
         use_cpu: stay off the GPU.
         cpu_threads: torch threads.
