@@ -320,3 +320,14 @@ def test_damaged_products_of_an_earlier_version_are_named_with_the_way_out(tmp_p
     ) as error:
         load_associations(chosen, found)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("pattern", ["pairs?.csv", "pairs[0-9].csv", "pairs*.csv", "**/pairs1.csv"])
+def test_patterns_of_associations_are_looked_for_in_data_dir(tmp_path, pattern):
+    source = catalogue(tmp_path)
+    found, _ = stores(tmp_path, source)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "pairs1.csv").write_text("product_a,product_b\np0,p2\n")
+    assert (
+        load_associations(AssociationSettings(path=pattern), found, str(tmp_path / "data")).report["associations"] == 1
+    )

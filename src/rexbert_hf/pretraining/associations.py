@@ -6,6 +6,7 @@ with equal text share one, and those held out have none, so nothing of them is t
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import logging
@@ -203,7 +204,8 @@ def _rows(settings: AssociationSettings, data_dir: str | None) -> Dataset:
     paths = [settings.path] if isinstance(settings.path, str) else settings.path or []
     here = [os.path.join(data_dir, path) if data_dir else path for path in paths]
     found = [
-        inside if os.path.exists(inside) or "*" in inside else path for inside, path in zip(here, paths, strict=True)
+        inside if os.path.exists(inside) or glob.glob(inside, recursive=True) or "*" in inside else path
+        for inside, path in zip(here, paths, strict=True)
     ]
     source: Any = found[0] if len(found) == 1 else found
     return read_records(source, settings.columns, format=settings.format, encoding=settings.encoding)
