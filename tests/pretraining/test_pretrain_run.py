@@ -12,9 +12,11 @@ from pretraining_cases import assert_same_weights, copy_of_whole_run, run, whole
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
 from rexbert_hf import RexBertForMaskedLM
+from rexbert_hf.data import TokenisedDataset
 from rexbert_hf.hub import read_run
 from rexbert_hf.models.modeling_rexbert import RexBertModel
 from rexbert_hf.pretraining import corpora, encoder
+from rexbert_hf.pretraining.baselines import batches_of
 
 
 def test_the_folder_holds_the_model_in_both_forms():
@@ -260,3 +262,13 @@ def test_weights_that_were_cut_and_have_no_checkpoint_are_trained_again(without_
     weights.write_bytes(weights.read_bytes()[:-100])
     run(without_checkpoints, **SAME)
     assert_same_weights(without_checkpoints, whole_run())
+
+
+def test_baselines_are_measured_on_as_many_tokens_as_asked_for():
+    """Those of the model's own figures: not on a whole batch of 256 documents."""
+    store = TokenisedDataset.from_rows([{"input_ids": [1] * 10} for _ in range(600)])
+    counts = [
+        [len(batch.lengths) for batch in batches_of(store, tokens, rows=256, cut=True)]
+        for tokens in (5, 305, 2565, None)
+    ]
+    assert counts == [[1], [30], [256], [256, 256, 88]]

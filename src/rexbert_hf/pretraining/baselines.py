@@ -12,17 +12,23 @@ from rexbert_hf.masking import MLMCollator
 from rexbert_hf.metrics.counts import NeighbourCountBaseline, UnigramBaseline
 
 
-def batches_of(store: TokenisedDataset, max_tokens: int | None = None, rows: int = 4096) -> Iterator[RowBatch]:
+def batches_of(
+    store: TokenisedDataset, max_tokens: int | None = None, rows: int = 4096, cut: bool = False
+) -> Iterator[RowBatch]:
     """Documents of a store in order, up to `max_tokens`.
 
     Args:
         store: the documents.
         max_tokens: stop when so many tokens were given.
         rows: documents a batch.
+        cut: end with the last document that fits `max_tokens`, if not the first, and not with a whole batch.
     """
-    seen = 0
-    for start in range(0, len(store), rows):
-        batch = store.take(np.arange(start, min(start + rows, len(store))))
+    seen, end = 0, len(store)
+    if cut and max_tokens is not None:
+        totals = np.cumsum(store.lengths, dtype=np.int64)
+        end = min(end, max(1, int(np.searchsorted(totals, max_tokens, side="right"))))
+    for start in range(0, end, rows):
+        batch = store.take(np.arange(start, min(start + rows, end)))
         yield batch
         seen += len(batch.input_ids)
         if max_tokens is not None and seen >= max_tokens:
@@ -60,7 +66,7 @@ def count_baselines(
     for name, store in held_out.items():
         right = {"unigram": 0, "neighbours": 0}
         total = 0
-        for number, batch in enumerate(batches_of(store, held_out_tokens, rows=256)):
+        for number, batch in enumerate(batches_of(store, held_out_tokens, rows=256, cut=True)):
             batch.step = number
             masked = collator(batch)
             ids, labels = masked["input_ids"][0].numpy(), masked["labels"][0].numpy()
