@@ -148,7 +148,7 @@ class TrainerSettings:
         num_workers: processes that pack and mask.
         logging_steps: steps between log records.
         save_steps: steps between checkpoints; phases always end with one.
-        save_total_limit: checkpoints to keep beside those of phase ends.
+        save_total_limit: checkpoints to keep beside those of phase ends; 0: all.
         report_to: tensorboard, trackio, wandb, ... (several with commas) or none.
         use_cpu: stay off the GPU.
         num_processes: stop unless exactly so many processes run (None: whatever the launcher started).
