@@ -18,8 +18,9 @@ from rexbert_hf.catalog.report import ReadReport
 from rexbert_hf.pretraining import corpora, encoder, sources
 from rexbert_hf.pretraining.corpora import prepare, tokenizer_key
 from rexbert_hf.pretraining.product_settings import PairSettings, ProductTextSettings
-from rexbert_hf.pretraining.settings import SourceSettings
+from rexbert_hf.pretraining.settings import PretrainSettings, SourceSettings
 from rexbert_hf.pretraining.sources import pinned, read_source, source_key, working_folder
+from rexbert_hf.training.phases import Phase
 
 TEXTS = [f"text number {i} of a lamp that stands on table {i % 7}" for i in range(300)]
 OTHER = {
@@ -248,3 +249,10 @@ def test_a_reading_that_broke_off_is_not_counted_twice(tmp_path, monkeypatch):
     assert len(read_source(SourceSettings(path=str(path)), report=report)) == 30
     assert tries == [30, 30]
     assert (report.rows, report.bad, report.files, len(report.reasons)) == (32, 1, [str(path)], 2)
+
+
+@pytest.mark.parametrize("name", ["my/shop", "..", ""])
+def test_a_source_is_named_as_a_folder_can_be(name):
+    phase = Phase("one", {name: 1.0}, max_tokens=1000, seq_length=64, batch_tokens=512)
+    with pytest.raises(ValueError, match=f"sources: '{name}' is the name of a folder .*without '/'"):
+        PretrainSettings({name: SourceSettings(sample="shop_text")}, [phase])

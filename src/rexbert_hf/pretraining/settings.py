@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub.utils import validate_repo_id
@@ -258,6 +259,9 @@ class PretrainSettings:
     private: bool | None = None
 
     def __post_init__(self) -> None:
+        for name in self.sources:
+            if name in ("", "..") or name != Path(name).name:
+                raise ValueError(f"sources: '{name}' is the name of a folder in the cache too: choose one without '/'")
         for phase in self.phases:
             for source in phase.mixture:
                 if source not in self.sources:
