@@ -149,6 +149,23 @@ def test_a_card_shows_what_its_run_holds(tmp_path):
                 check_model_blocks(found["How to use"], "me/mine")
 
 
+def test_a_later_run_leaves_nothing_of_the_one_before(tmp_path):
+    """An evaluation, a picture or a whole card of the old run, beside the figures of the new one, would be its own."""
+    old, new, folder = (tmp_path / name for name in ("old", "new", "card"))
+    folder.mkdir()
+    for run in (old, new):
+        write_run(run, config={}, results={"phases": [{"name": run.name, "tokens": 5}]})
+    for name in ("evaluation.json", "loss.png", "grid.svg", "README.md"):
+        (old / name).write_text("{}")
+    (new / "grid.svg").write_text("new")
+    (folder / "notes.txt").write_text("a person's")
+    take_run(old, folder, whole_card=True)
+    assert {"evaluation.json", "loss.png", "README.md"} <= {path.name for path in folder.iterdir()}
+    take_run(new, folder, whole_card=True)
+    assert sorted(path.name for path in folder.iterdir()) == ["grid.svg", "notes.txt", "run.json"]
+    assert (folder / "grid.svg").read_text() == "new"
+
+
 def test_what_is_not_there(tmp_path):
     with pytest.raises(ValueError, match="runs names mini; there are the cards micro"):
         RenderCardsSettings(cards={"micro": CardSettings()}, runs={"mini": "x"})

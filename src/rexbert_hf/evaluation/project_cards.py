@@ -119,7 +119,8 @@ def render_cards(settings: RenderCardsSettings) -> list[Path]:
 def take_run(run: Path, folder: Path, whole_card: bool) -> None:
     """Copy what a card is made of: figures, without secrets and without this machine's folders, and pictures.
 
-    Which forms of the model the run's folder holds is written down too: of them the card has blocks.
+    Which forms of the model the run's folder holds is written down too: of them the card has blocks. What the card
+    has of an earlier run, and this one lacks, is removed.
 
     Args:
         run: folder of a finished run.
@@ -135,10 +136,12 @@ def take_run(run: Path, folder: Path, whole_card: bool) -> None:
         record["card"] = {**(record.get("card") or {}), **forms, "remote_code": any(run.glob("*.py"))}
     write_whole(folder / RUN_FILE, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
     names = [EVALUATION_FILE, *([README] if whole_card else [])]
-    pictures = [path for pattern in PICTURES for path in run.glob(pattern)]
-    for path in [*(run / name for name in names), *pictures]:
-        if path.is_file():
-            shutil.copyfile(path, folder / path.name)
+    names += [path.name for place in (run, folder) for pattern in PICTURES for path in place.glob(pattern)]
+    for name in dict.fromkeys(names):
+        if (run / name).is_file():
+            shutil.copyfile(run / name, folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
 
 
 def card_text(card: CardSettings, folder: Path) -> str | None:
