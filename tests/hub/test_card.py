@@ -284,6 +284,23 @@ def test_merging_drops_results_that_only_our_old_card_showed():
     assert found == {"New": 0.2, "Theirs": 0.4}
 
 
+def test_merging_drops_results_that_nothing_measures_any_more():
+    """The new card has no results at all: those that only our old card showed go, whoever else's stay."""
+    unmeasured = render_model_card({**RUN, "results": {}})
+    merged, body = split_card(merge_card(render_model_card(RUN), unmeasured))
+    assert "model-index" not in merged
+    assert "No figures measured." in body
+    metadata, old_body = split_card(render_model_card(RUN))
+    theirs = {"task": {"type": "t", "name": "T"}, "dataset": {"type": "x", "name": "Theirs"},
+              "metrics": [{"type": "accuracy", "value": 0.4}]}  # fmt: skip
+    metadata["model-index"][0]["results"].append(theirs)
+    old = card(yaml.safe_dump(metadata).rstrip(), old_body)
+    kept, _ = split_card(merge_card(old, unmeasured))
+    assert [result["dataset"]["name"] for result in kept["model-index"][0]["results"]] == ["Theirs"]
+    # Text without our part leaves the old figures where they stand, and their metadata with them.
+    assert split_card(merge_card(old, ""))[0]["model-index"] == metadata["model-index"]
+
+
 def test_merging_replaces_the_base_model_that_our_old_card_showed():
     def ours(base: str | None) -> str:
         return render_model_card({}, base_model=base, template="plain_card.md")

@@ -56,7 +56,8 @@ def merge_card(existing: str | None, rendered: str) -> str:
 
     Their text stays: only the marked part is replaced, and a README without marks keeps its whole body. Their
     metadata stays too: lists are joined, keys that they set keep their value, measured results (`model-index`) are
-    replaced where task and dataset agree, and go where our part of the old card showed them; so does `base_model`.
+    replaced where task and dataset agree, and go where our part of the old card showed them (and a new part takes its
+    place); so does `base_model`.
 
     Args:
         existing: the README that is there, or None.
@@ -80,17 +81,19 @@ def merge_card(existing: str | None, rendered: str) -> str:
     old, old_body = split_card(existing)
     new, new_body = split_card(rendered)
     block = _GENERATED.search(old_body)
-    shown = block[0] if block else ""
+    ours = _GENERATED.search(new_body)
+    shown = block[0] if block and ours else ""  # what this rendering takes out of the text
     if "base_model" in old and _shows(shown, old["base_model"]):
         del old["base_model"]
     merged = {**new, **old}
-    for key in new.keys() & old.keys():
-        if key == "model-index":
-            merged[key] = _merge_index(old[key], new[key], shown)
-        elif isinstance(new[key], list) and isinstance(old[key], (list, str)):
+    if "model-index" in old:
+        merged["model-index"] = _merge_index(old["model-index"], new.get("model-index"), shown)
+        if not merged["model-index"]:
+            del merged["model-index"]
+    for key in (new.keys() & old.keys()) - {"model-index"}:
+        if isinstance(new[key], list) and isinstance(old[key], (list, str)):
             theirs = [old[key]] if isinstance(old[key], str) else old[key]
             merged[key] = theirs + [item for item in new[key] if item not in theirs]
-    ours = _GENERATED.search(new_body)
     if ours and block:
         body = _GENERATED.sub(lambda _: ours[0], old_body, count=1)
     else:
@@ -107,20 +110,21 @@ def _shows(block: str, base_model: Any) -> bool:
 
 def _merge_index(old: Any, new: Any, ours: str) -> Any:
     """Our new results, and those of the old ones that our part of the old card did not show: others wrote them."""
-    if not (isinstance(old, list) and old and isinstance(old[0], dict) and isinstance(new, list) and new):
-        return new
+    if not (isinstance(old, list) and old and isinstance(old[0], dict)):
+        return new or old
+    latest = new[0] if isinstance(new, list) and new else {}
 
     def where(result: Any) -> str:
         dataset, task = (_part(result, name) for name in ("dataset", "task"))
         return str([task.get("type"), {k: dataset.get(k) for k in ("type", "config", "split")}])
 
-    fresh = {where(result) for result in new[0].get("results") or []}
+    fresh = {where(result) for result in latest.get("results") or []}
     rows = {_cells(line)[:3] for line in ours.splitlines() if line.startswith("|")}
     found: Any = old[0].get("results")
     theirs = found if isinstance(found, list) else []
     kept = [_not_in(result, rows) for result in theirs if where(result) not in fresh]
-    results = (new[0].get("results") or []) + [result for result in kept if result is not None]
-    return [{**old[0], **new[0], "results": results}, *old[1:]]
+    results = (latest.get("results") or []) + [result for result in kept if result is not None]
+    return [*([{**old[0], **latest, "results": results}] if results else []), *old[1:]]
 
 
 def _cells(line: str) -> tuple[str, ...]:
