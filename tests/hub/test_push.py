@@ -131,6 +131,28 @@ def test_weights_of_an_earlier_push_do_not_stay_beside_the_new_ones(
     assert {"adapter.safetensors", "modernbert/old/model.safetensors", "notes.bin"} <= names
 
 
+def test_nothing_that_an_earlier_push_left_decides_what_the_model_computes(
+    hub: HubServer, copy_of_run: Callable[[], Path], tiny_run: Path
+):
+    folder = copy_of_run()
+    left = {"modules.json": "[]", "1_Pooling/config.json": '{"truncate_dim": 8}', "added_tokens.json": "{}"}
+    left |= {"config_sentence_transformers.json": '{"truncate_dim": 8}', "2_Dense/config.json": "{}"}
+    left |= {"special_tokens_map.json": "{}", "modernbert/1_Pooling/config.json": "{}", "onnx/encoder.json": "{}"}
+    left |= {"onnx/model.onnx": "graph", "onnx/onnx_encoder.py": ""}
+    for name, text in left.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    shutil.copy(folder / "model.safetensors", folder / "2_Dense")
+    push(folder, hub)
+    assert {*left, "2_Dense/model.safetensors"} <= set(hub.files("tester/tiny"))
+    api = HfApi(endpoint=hub.endpoint, token=TOKEN)
+    own = {"demo.py", "notes/config.json", "2024_notes/config.json", "LICENSE", "picture.png", "1_Notes/readme.json"}
+    for name in own:
+        api.upload_file(path_or_fileobj=b"mine", path_in_repo=name, repo_id="tester/tiny")
+    push(tiny_run, hub)
+    assert set(hub.files("tester/tiny")) == PUSHED | own
+
+
 def test_revision_and_tag(hub: HubServer, tiny_run: Path):
     push(tiny_run, hub, revision="stable", tag="v1")
     assert set(hub.files("tester/tiny", revision="v1")) == PUSHED

@@ -23,12 +23,17 @@ from .redaction import redact
 from .run_file import RUN_FILE, portable, read_run
 from .trouble import explain, with_retries
 
-ROOT_FILES = (
-    *("config.json", "generation_config.json", "*.py", "model.safetensors.index.json"),
-    *("model.safetensors", "model-*-of-*.safetensors", "adapter_model.safetensors"),
+CONFIGURATION = (
+    *("config.json", "generation_config.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
-    *("vocab.txt", "merges.txt", "*.spm", "*.model", "chat_template.jinja"),
+    *("vocab.txt", "merges.txt", "chat_template.jinja"),
     *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "router_config.json"),
+)
+"""Files that decide, beside the weights, what a model computes; loaders read those that are there."""
+
+ROOT_FILES = (
+    *(*CONFIGURATION, "*.py", "*.spm", "*.model", "model.safetensors.index.json"),
+    *("model.safetensors", "model-*-of-*.safetensors", "adapter_model.safetensors"),
     *("README.md", RUN_FILE, "results.json", "evaluation.json", "LICENSE", "NOTICE", "*.png", "*.svg"),
 )
 """What is pushed of a run's folder itself; weights by name, since steps that stopped it are safetensors too."""
@@ -49,6 +54,18 @@ LOADED_FIRST = (
 )
 """Weight files that a loader picks up by their name."""
 
+_MODULES = ("[0-9]_[A-Z]*", "query_[0-9]_[A-Z]*", "document_[0-9]_[A-Z]*")
+"""Folders of modules as sentence-transformers names them."""
+
+_MODEL_FOLDERS = ("", *(f"{part}/" for part in ("modernbert", *_MODULES, *(f"modernbert/{name}" for name in _MODULES))))
+
+STALE = (
+    *(f"{folder}{pattern}" for folder in _MODEL_FOLDERS for pattern in (*LOADED_FIRST, *CONFIGURATION)),
+    *("onnx/*.onnx", "onnx/*.onnx_data", "onnx/encoder.json", "onnx/tokenizer.json", "onnx/onnx_encoder.py"),
+)
+"""What an earlier push left and a loader would read beside this one's files. Code, figures, pictures and whatever
+else lies in a repository stay: they may be somebody's own."""
+
 
 def push_run(
     output_dir: str | os.PathLike[str],
@@ -64,8 +81,8 @@ def push_run(
     """Push the model, tokenizer, card and run file of a finished run, in one commit.
 
     The card is rendered anew with the repository's name; text that somebody wrote into the README here or on the Hub
-    is kept (`merge_card`). Weight files that an earlier push left on the Hub and this one does not have are removed in
-    the same commit, because loaders would prefer them.
+    is kept (`merge_card`). Weights, configuration, tokenizer files, modules and ONNX graphs that an earlier push left
+    on the Hub and this one does not have are removed in the same commit, because loaders would read them (`STALE`).
 
     Args:
         output_dir: the run's folder.
@@ -102,7 +119,7 @@ def push_run(
         files,
         repo_id,
         card=card_of_run(folder, repo_id),
-        stale=(*LOADED_FIRST, *(f"modernbert/{pattern}" for pattern in LOADED_FIRST)),
+        stale=STALE,
         token=token,
         private=private,
         commit_message=commit_message,

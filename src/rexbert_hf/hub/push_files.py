@@ -81,6 +81,8 @@ def push_files(
         commit = api.create_commit(
             url.repo_id, operations, commit_message=title, revision=revision, repo_type=repo_type
         )
+        if old:
+            logger.info("removed what an earlier push left: %s", ", ".join(old))
         if tag:
             api.create_tag(url.repo_id, tag=tag, revision=commit.oid, repo_type=repo_type, exist_ok=True)
         return str(url)
