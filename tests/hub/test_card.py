@@ -13,7 +13,7 @@ from huggingface_hub import DatasetCard, ModelCard
 from rexbert_hf.hub import card_of_run, merge_card, render_dataset_card, render_model_card, split_card, write_run
 from rexbert_hf.hub.card import DATASET_FIELDS, MODEL_FIELDS
 from rexbert_hf.hub.evaluated import write_evaluation
-from rexbert_hf.hub.readme import BEGIN, END
+from rexbert_hf.hub.readme import BEGIN, END, overruled
 
 RUN: dict[str, Any] = {
     "config": {"model": {"size": "micro"}, "hub_token": "s3cr3t", "max_tokens": 10},
@@ -314,6 +314,27 @@ def test_merging_replaces_the_base_model_that_our_old_card_showed():
     theirs = ours("org/old").replace("base_model: org/old", "base_model: [me/mine, org/old]")
     assert merged(theirs, "org/new") == ["me/mine", "org/old"]
     assert merged(card("base_model: me/mine", "Mine.\n"), "org/new") == "me/mine"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "mine", "kept"),
+    [
+        (("", ""), ("Mine.", "After."), ("Mine.", "After.")),  # nobody wrote there
+        (("Mine.", ""), ("Mine. And more.", "After."), ("Mine. And more.", "After.")),
+        (("Mine. And theirs.", ""), ("Mine.", ""), ("Mine. And theirs.", "")),
+        (("Theirs.", ""), ("Mine.", ""), ("Theirs.", "")),
+        (("Theirs.", "After."), ("", ""), ("Theirs.", "After.")),
+    ],
+)
+def test_text_outside_the_marks_comes_along_where_it_takes_nobodys_place(
+    theirs: tuple[str, str], mine: tuple[str, str], kept: tuple[str, str]
+):
+    def written(words: tuple[str, str], figure: str) -> str:
+        return card("a: 1", f"{words[0]}\n{BEGIN}\n{figure}\n{END}\n{words[1]}\n")
+
+    merged = merge_card(written(theirs, "old"), written(mine, "new"))
+    assert split_card(merged) == split_card(written(kept, "new"))
+    assert overruled(written(mine, "new"), merged) == (["text"] if mine[0] and kept[0] == "Theirs." else [])
 
 
 def test_merging_twice_is_merging_once():

@@ -113,6 +113,35 @@ def test_what_people_wrote_on_the_hub_stays(hub: HubServer, tiny_run: Path):
     assert "| 12.5 % |" in card.text  # the rendered part is rendered anew
 
 
+def test_what_people_write_here_goes_up_unless_the_hub_has_other_words(
+    hub: HubServer, copy_of_run: Callable[[], Path], caplog: pytest.LogCaptureFixture
+):
+    folder = copy_of_run()
+    readme = folder / "README.md"
+
+    def pushed() -> str:
+        caplog.clear()
+        push(folder, hub)
+        return hub.files("tester/tiny")["README.md"].decode()
+
+    readme.write_text(pushed().replace("---\n<!--", "license: mit\n---\nOur note.\n<!--"))
+    assert "Our note." in pushed()
+    readme.write_text(readme.read_text().replace("Our note.", "Our note. Read on."))
+    text = pushed()
+    assert "Our note. Read on." in text
+    assert not caplog.records
+    edited = text.replace("Our note.", "Their note.").replace("license: mit", "license: other")
+    HfApi(endpoint=hub.endpoint, token=TOKEN).upload_file(
+        path_or_fileobj=edited.encode(), path_in_repo="README.md", repo_id="tester/tiny"
+    )
+    text = pushed()
+    assert "Their note. Read on." in text
+    assert "Our note." not in text
+    (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("rexbert_hf")]
+    assert "tester/tiny" in line
+    assert "its own license and text" in line
+
+
 def test_weights_of_an_earlier_push_do_not_stay_beside_the_new_ones(
     hub: HubServer, copy_of_run: Callable[[], Path], tiny_run: Path
 ):

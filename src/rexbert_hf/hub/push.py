@@ -81,8 +81,9 @@ def push_run(
     """Push the model, tokenizer, card and run file of a finished run, in one commit.
 
     The card is rendered anew with the repository's name; text that somebody wrote into the README here or on the Hub
-    is kept (`merge_card`). Weights, configuration, tokenizer files, modules and ONNX graphs that an earlier push left
-    on the Hub and this one does not have are removed in the same commit, because loaders would read them (`STALE`).
+    is kept (`merge_card`); where the two differ, the Hub's stays and one line says so. Weights, configuration,
+    tokenizer files, modules and ONNX graphs that an earlier push left on the Hub and this one does not have are
+    removed in the same commit, because loaders would read them (`STALE`).
 
     Args:
         output_dir: the run's folder.

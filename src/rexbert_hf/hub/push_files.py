@@ -11,7 +11,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
 from .left_over import temporary_folder
-from .readme import merge_card, split_card
+from .readme import merge_card, overruled, split_card
 from .trouble import explain, with_retries
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,8 @@ def push_files(
     Args:
         files: path in the repository -> file here, or its content.
         repo_id: "user/name"; made when missing.
-        card: a rendered card; text that somebody wrote into the README on the Hub is kept. Without text, none.
+        card: a rendered card; text that somebody wrote into the README on the Hub is kept, and where the card has other
+            words of a person, one line says so. Without text, none.
         repo_type: "model", "dataset" or "space".
         space_sdk: of a Space, such as "gradio".
         stale: patterns of files that an earlier push may have left and that are removed, if they are not pushed now.
@@ -69,11 +70,12 @@ def push_files(
         if revision and revision != "main":
             api.create_branch(url.repo_id, branch=revision, exist_ok=True, repo_type=repo_type)
         sources: dict[str, str | bytes] = {n: c if isinstance(c, bytes) else str(c) for n, c in files.items()}
-        readme = merge(remote_readme(api, url.repo_id, repo_type, revision), card)
+        there = remote_readme(api, url.repo_id, repo_type, revision)
+        readme = merge(there, card)
         if readme.strip():
             sources["README.md"] = readme.encode("utf-8")
-        there = api.list_repo_files(url.repo_id, revision=revision, repo_type=repo_type)
-        old = [n for n in there if n not in sources and any(fnmatch.fnmatchcase(n, pattern) for pattern in stale)]
+        names = api.list_repo_files(url.repo_id, revision=revision, repo_type=repo_type)
+        old = [n for n in names if n not in sources and any(fnmatch.fnmatchcase(n, pattern) for pattern in stale)]
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
             *(CommitOperationAdd(name, source) for name, source in sources.items()),
             *(CommitOperationDelete(name) for name in old),
@@ -81,6 +83,9 @@ def push_files(
         commit = api.create_commit(
             url.repo_id, operations, commit_message=title, revision=revision, repo_type=repo_type
         )
+        if there is not None and (lost := overruled(card, readme)):
+            kept = "of %s the README on the Hub kept its own %s, not what is here: edit it there"
+            logger.warning(kept, repo_id, " and ".join(lost))
         if old:
             logger.info("removed what an earlier push left: %s", ", ".join(old))
         if tag:

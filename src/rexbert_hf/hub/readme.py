@@ -54,10 +54,10 @@ def split_card(text: str) -> tuple[dict[str, Any], str]:
 def merge_card(existing: str | None, rendered: str) -> str:
     r"""Bring a fresh card into a README that somebody may have edited.
 
-    Their text stays: only the marked part is replaced, and a README without marks keeps its whole body. Their
-    metadata stays too: lists are joined, keys that they set keep their value, measured results (`model-index`) are
-    replaced where task and dataset agree, and go where our part of the old card showed them (and a new part takes its
-    place); so does `base_model`.
+    Their text stays: only the marked part is replaced, and a README without marks keeps its whole body, unless the
+    card brings text of its own that holds all of theirs and more. Their metadata stays too: lists are joined, keys
+    that they set keep their value, measured results (`model-index`) are replaced where task and dataset agree, and go
+    where our part of the old card showed them (and a new part takes its place); so does `base_model`.
 
     Args:
         existing: the README that is there, or None.
@@ -94,12 +94,40 @@ def merge_card(existing: str | None, rendered: str) -> str:
         if isinstance(new[key], list) and isinstance(old[key], (list, str)):
             theirs = [old[key]] if isinstance(old[key], str) else old[key]
             merged[key] = theirs + [item for item in new[key] if item not in theirs]
-    if ours and block:
+    theirs, mine = _own_text(old_body), _own_text(new_body)
+    if _holds(mine, theirs) and not _holds(theirs, mine):
+        body = new_body
+    elif ours and block:
         body = _GENERATED.sub(lambda _: ours[0], old_body, count=1)
     else:
         body = old_body if old_body.strip() else new_body
     metadata = yaml.safe_dump(merged, sort_keys=False, allow_unicode=True, width=1000)
     return f"---\n{metadata}---\n{body}"
+
+
+def overruled(card: str, merged: str) -> list[str]:
+    r"""What of a card did not come into the README that it was merged into: metadata keys, and "text".
+
+    Args:
+        card: a rendered card, with what people wrote into it.
+        merged: the README.
+
+    Example:
+        >>> overruled("---\nlicense: mit\ntags: [a]\n---\nMine.\n", "---\nlicense: x\n---\nTheirs.\n")
+        ['license', 'text']
+    """
+    (mine, text), (found, body) = split_card(card), split_card(merged)
+    lost = [key for key, value in mine.items() if not isinstance(value, list) and found.get(key) != value]
+    return lost + ([] if _holds(_own_text(body), _own_text(text)) else ["text"])
+
+
+def _own_text(body: str) -> list[str]:
+    """What people wrote before and after the marked part of a body."""
+    return [part.strip() for part in _GENERATED.split(body, maxsplit=1)]
+
+
+def _holds(parts: list[str], others: list[str]) -> bool:
+    return all(other in "\n".join(parts) for other in others)
 
 
 def _shows(block: str, base_model: Any) -> bool:
