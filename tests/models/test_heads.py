@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tiny_models import build, documents, flat_batch, padded_batch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rexbert_hf import (
     RexBertForMultipleChoice,
@@ -15,6 +16,8 @@ from rexbert_hf import (
     RexBertForTokenClassification,
 )
 from rexbert_hf.models import neighbor_reconstruction_loss
+from rexbert_hf.models.encoder_rexbert import FlatOutput
+from rexbert_hf.models.layout_rexbert import make_layout
 
 DOCS = documents([9, 70, 1, 17, 9])
 
@@ -48,6 +51,33 @@ def test_a_row_of_padding_keeps_its_place(pooling):
         found, expected = model(**empty).logits, model(**batch).logits
     assert found.shape == (len(DOCS) + 1, 3)
     close(torch.cat([found[:2], found[3:]]), expected)
+
+
+class SumsSeen(TorchDispatchMode):
+    """Notes the dtype of each running sum; CPU keeps those of halves in float32 of its own accord, CUDA does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtypes: list[torch.dtype] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.index_add.default:
+            self.dtypes += [args[0].dtype, args[3].dtype]
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_mean_of_a_long_document_is_summed_in_float32(dtype):
+    """A running sum of 4,096 such states leaves the range of float16, and stands still early in bfloat16."""
+    model = build(RexBertForSequenceClassification, classifier_pooling="mean")
+    hidden = (20 + torch.rand(4096 + 7, 32, generator=torch.Generator().manual_seed(0))).to(dtype)
+    borders = torch.tensor([0, 4096, 4096 + 7])
+    layout = make_layout((1, len(hidden)), hidden.device, cu_seqlens=borders, varlen=True)
+    with SumsSeen() as seen:
+        pooled = model._pool(FlatOutput(hidden, layout), None)
+    assert seen.dtypes == [torch.float32] * 2
+    expected = torch.stack([hidden[:4096].double().mean(0), hidden[4096:].double().mean(0)])
+    torch.testing.assert_close(pooled, expected.to(dtype), atol=0, rtol=torch.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])

@@ -358,21 +358,22 @@ class _RexBertForClassification(RexBertPreTrainedModel):
 
     def _pool(self, flat: FlatOutput, attention_mask: torch.Tensor | None) -> torch.Tensor:
         """One vector `[B or D, H]` a row, or a document of a flat batch: its first token or the mean of its tokens."""
-        layout = flat.layout
+        layout, dtype = flat.layout, flat.hidden.dtype
+        wide = torch.promote_types(dtype, torch.float32)  # a running sum in bfloat16 stands still at some hundred
         if layout.is_dense:
             hidden = layout.restore(flat.hidden)
             mask = torch.ones(layout.shape, device=hidden.device) if attention_mask is None else attention_mask
             if self.config.classifier_pooling == "cls":
                 return hidden[torch.arange(hidden.shape[0], device=hidden.device), mask.int().argmax(1)]
-            return (hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
+            return ((hidden.to(wide) * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)).to(dtype)
         assert layout.cu_seqlens is not None
         starts, lengths = layout.cu_seqlens[:-1].long(), layout.cu_seqlens.diff().long()
         if self.config.classifier_pooling == "cls":
             pooled = flat.hidden[starts]
         else:
             document = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
-            sums = flat.hidden.new_zeros(len(lengths), flat.hidden.shape[1]).index_add(0, document, flat.hidden)
-            pooled = sums / lengths[:, None]
+            sums = flat.hidden.new_zeros(len(lengths), flat.hidden.shape[1], dtype=wide)
+            pooled = (sums.index_add(0, document, flat.hidden.to(wide)) / lengths[:, None]).to(dtype)
         return layout.in_order(pooled)
 
 
