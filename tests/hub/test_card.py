@@ -105,6 +105,18 @@ def test_only_what_is_on_the_hub_is_linked(tmp_path):
     assert ModelCard(render_model_card({"data": [{"name": "text/shop"}]})).data.datasets is None
 
 
+def test_a_folder_that_was_the_base_is_no_name_on_the_hub_wherever_the_card_is_rendered(tmp_path, monkeypatch):
+    (tmp_path / "runs" / "base").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for base, linked in (("runs/base", None), ("org/base", "org/base")):
+        write_run(tmp_path / "out", config={"base": base}, results={}, card={"base_model": base, "summary": "Mine."})
+        monkeypatch.chdir(tmp_path / "out")
+        rendered = ModelCard(card_of_run("."))
+        assert rendered.data.base_model == linked
+        assert "Mine." in rendered.text
+        monkeypatch.chdir(tmp_path)
+
+
 def test_metrics_of_a_run_reach_the_model_index():
     metric = {"task_type": "text-classification", "dataset_type": "glue", "dataset_name": "SST-2"}
     metric |= {"metric_type": "accuracy", "metric_value": 0.9}

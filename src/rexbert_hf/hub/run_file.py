@@ -145,8 +145,10 @@ def write_run(
         results: what was measured; `phases` is a list of mappings with `name`, `tokens`, `steps`,
             `masked_accuracy_before`, `masked_accuracy_after`, `tokens_per_second`, `loss`.
         resumed_from_step: the global step at which this run went on, None for a fresh one.
-        extra: further keys, such as `data` (a list of mappings with `name`, `revision` or `fingerprint`,
-            `documents`, `tokens`, and `repo_id` when it is on the Hub).
+        extra: further keys, such as `card` (fields of `render_model_card`; a `base_model` that is a folder of this
+            machine is left out, since later nobody could tell it from a name on the Hub) and `data` (a list of
+            mappings with `name`, `revision` or `fingerprint`, `documents`, `tokens`, and `repo_id` when it is on the
+            Hub).
 
     Raises:
         OSError: when the file cannot be written; the older one is still whole.
@@ -159,6 +161,9 @@ def write_run(
         >>> run["config"], run["results"], "torch" in run["versions"]
         ({'hub_token': '<redacted>'}, {'loss': 2.0}, True)
     """
+    card = extra.get("card")
+    if isinstance(card, Mapping) and isinstance(base := card.get("base_model"), str) and Path(base).exists():
+        extra["card"] = {key: value for key, value in card.items() if key != "base_model"}
     run = {"config": config, "results": results, "resumed_from_step": resumed_from_step, "versions": versions()}
     run |= {"hardware": hardware(), "git_commit": git_commit()}
     run |= {"date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), **extra}
