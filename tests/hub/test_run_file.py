@@ -165,3 +165,11 @@ def test_own_paths_become_relative(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", "/home/me")
     run = {"a": ["/data/run", "/data/run/x.png", "/data/runner/y"], "b": "see /home/me/data, /home/melon"}
     assert portable(run, "/data/run") == {"a": [".", "./x.png", "/data/runner/y"], "b": "see ~/data, /home/melon"}
+
+
+@pytest.mark.parametrize("other", ["s3://bucket/root/x.csv", "/mnt/root/x", "../root", "hdfs://host-1/root"])
+def test_a_folder_of_the_home_folders_name_elsewhere_stays(other: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/root")
+    assert portable(other) == other
+    for text in ("/root/x", "--in=/root/x", "file:///root/x", '"/root/x"', "a /root/x", "a:/root/x"):
+        assert portable(text) == text.replace("/root", "~")

@@ -54,7 +54,8 @@ def portable(value: Any, folder: str | os.PathLike[str] | None = None) -> Any:
         return value
     for prefix, mark in ((folder and os.path.abspath(folder), "."), (os.path.expanduser("~"), "~")):
         if prefix and prefix not in ("/", "~"):
-            value = re.sub(re.escape(str(prefix)) + r"(?=/|\\|$)", mark, value)
+            # Within a longer path, such as a bucket's, the same names are another folder.
+            value = re.sub(rf"(?<![\w.~-]){re.escape(str(prefix))}(?=/|\\|$)", mark, value)
     return value
 
 
