@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tiny_models import SHORT_LENGTHS, build, documents, flat_batch, padded_batch
+from transformers import AttentionInterface
 
 import rexbert_hf
 from rexbert_hf import RexBertForMaskedLM, RexBertModel
@@ -97,3 +98,14 @@ def test_attn_implementation_may_change(backend):
         model.set_attn_implementation(backend)
         assert model.config._attn_implementation == backend
         torch.testing.assert_close(model(**batch).last_hidden_state, before, atol=1e-5, rtol=1e-5)
+
+
+def test_an_attention_that_is_not_there_is_refused():
+    """It would run as the slow back-end in silence: transformers accepts whatever is registered with it."""
+    AttentionInterface.register("of_ours", lambda *args, **kwargs: None)
+    model = build(RexBertModel)
+    for name in ("of_ours", "kernels-community/flash-attn2", "flash_attention_4"):
+        model.config._attn_implementation_internal = name
+        with pytest.raises(ValueError, match=f"attn_implementation='{name}' .*: use 'sdpa'"):
+            model(torch.tensor([[1, 5, 2]]))
+    assert not RexBertModel.is_backend_compatible()

@@ -28,6 +28,9 @@ from .layout_rexbert import Layout
 LOCAL_BLOCK = 128
 """Queries a block in local layers: each reads LOCAL_BLOCK + 2 * window keys."""
 
+IMPLEMENTATIONS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
+"""Values of `attn_implementation`."""
+
 _DETERMINISTIC = (
     "deterministic_flash_attn is for flash-attn; torch's own kernel is deterministic after"
     " torch.use_deterministic_algorithms(True), which the Trainer's full_determinism says"
@@ -35,7 +38,15 @@ _DETERMINISTIC = (
 
 
 def uses_varlen(implementation: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
-    """Whether a variable-length flash kernel runs on this device and dtype, and for heads of this width."""
+    """Whether a variable-length flash kernel runs on this device and dtype, and for heads of this width.
+
+    Raises:
+        ValueError: if there is no such implementation. transformers lets others through, and puts a kernel of its own
+            in the place of a flash-attn that is not installed.
+    """
+    if implementation not in IMPLEMENTATIONS:
+        known = ", ".join(IMPLEMENTATIONS)
+        raise ValueError(f"attn_implementation={implementation!r} is none of RexBERT's ({known}): use 'sdpa'")
     if implementation in ("flash_attention_2", "flash_attention_3"):
         return True
     half = implementation == "sdpa" and device.type == "cuda" and dtype in (torch.float16, torch.bfloat16)

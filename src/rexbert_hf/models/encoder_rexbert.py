@@ -84,7 +84,7 @@ class RexBertPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = False
-    _supports_attention_backend = True
+    _supports_attention_backend = False
     # What the encoder can return; it collects them itself, hooks would see flat tensors.
     _can_record_outputs = {"hidden_states": RexBertEncoderLayer, "attentions": RexBertAttention}
 
