@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from tiny_models import LENGTHS, SHORT_LENGTHS, build, documents, flat_batch, padded_batch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rexbert_hf import RexBertForMaskedLM, RexBertForSequenceClassification, RexBertModel
 
@@ -210,3 +211,29 @@ def test_initialisation_shrinks_the_outputs_with_depth():
         assert float(weight.detach().std()) == pytest.approx(std * kept, rel=0.05)
         assert float(weight.detach().abs().max()) <= 2 * std + 1e-6
     assert torch.equal(layer.attn_norm.weight, torch.ones(64))
+
+
+class ProductsSeen(TorchDispatchMode):
+    """Notes the operators of attention blocks and the dtypes that they read, autocast done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[tuple[str, torch.dtype]] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name in ("bmm", "baddbmm", "_scaled_dot_product_flash_attention_for_cpu"):
+            self.found |= {(name, x.dtype) for x in args if isinstance(x, torch.Tensor)}
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("lengths", [LENGTHS, [70, 70]], ids=["blocks", "groups"])
+def test_attention_on_cpu_is_float32_under_autocast_in_both_directions(lengths):
+    model = build(RexBertModel).train()
+    batch = flat_batch(documents(lengths))
+    seen = ProductsSeen()
+    with torch.autocast("cpu", torch.bfloat16), seen:
+        model(**batch).last_hidden_state.float().square().sum().backward()
+    assert {dtype for _, dtype in seen.found} == {torch.float32}
+    blocks = {"bmm", "baddbmm"} if lengths is LENGTHS else set()
+    assert {name for name, _ in seen.found} == {"_scaled_dot_product_flash_attention_for_cpu", *blocks}

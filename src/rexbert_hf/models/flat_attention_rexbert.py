@@ -37,7 +37,8 @@ def flat_attention(
         layout: a layout with groups.
         window: local layers look at |q - k| <= window; None: at the whole document.
     """
-    out: torch.Tensor = _FlatAttention.apply(qkv, cos, sin, layout, window)
+    with torch.autocast("cpu", enabled=False):  # whose bfloat16 the backward pass would not see
+        out: torch.Tensor = _FlatAttention.apply(qkv, cos, sin, layout, window)
     return out
 
 
@@ -83,29 +84,8 @@ class _FlatAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        buffer, out, turn = ctx.saved_tensors
-        layout: Layout = ctx.layout
-        total, plan, (rows, heads, width) = len(layout.position_ids), _Plan.of(layout, ctx.window), out.shape
-        grad_out = grads[0].float().view(out.shape)
-        inner = torch.empty(3, heads, max(total, plan.count * plan.block), width)
-        for head in range(heads if plan.blocked else 0):
-            _backward_windows(plan, layout, buffer[:, head], grad_out[: plan.blocked, head], inner[:, head])
-        by_head, grad_by_head = out.transpose(0, 1), grad_out.transpose(0, 1)
-        for (start, (count, length)), logsumexp in zip(plan.starts(), ctx.logsumexps, strict=True):
-            query, key, value = (_group(x, start + plan.halo, count, length) for x in buffer)
-            result, grad_result = (_group(x, start, count, length) for x in (by_head, grad_by_head))
-            mask = layout.local_mask(length, ctx.window, query)
-            found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                grad_result, query, key, value, result, logsumexp, 0.0, False, attn_mask=mask, scale=width**-0.5
-            )
-            for target, x in zip(inner, found, strict=True):
-                _group(target, start, count, length).copy_(x)
-        grad = torch.empty(rows, 3, heads, width)
-        grad[total:] = 0
-        target = grad[:total].permute(1, 2, 0, 3)
-        _rotate_pairs(target[:2], inner[:2, :, :total], turn.conj().resolve_conj())
-        target[2] = inner[2, :, :total]
-        return grad.to(grads[0].dtype), None, None, None, None
+        with torch.autocast("cpu", enabled=False):
+            return _gradient(ctx, grads[0]), None, None, None, None
 
 
 @dataclass(frozen=True)
@@ -170,6 +150,33 @@ class _Plan:
 def _weights(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Softmax weights `[n, s, t]`."""
     return torch.softmax(torch.baddbmm(mask, query, key.transpose(1, 2), alpha=query.shape[-1] ** -0.5), -1)
+
+
+def _gradient(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+    """Gradient of the projections, from that of the outputs `[T, N * E]`."""
+    buffer, out, turn = ctx.saved_tensors
+    layout: Layout = ctx.layout
+    total, plan, (rows, heads, width) = len(layout.position_ids), _Plan.of(layout, ctx.window), out.shape
+    grad_out = grad.float().view(out.shape)
+    inner = torch.empty(3, heads, max(total, plan.count * plan.block), width)
+    for head in range(heads if plan.blocked else 0):
+        _backward_windows(plan, layout, buffer[:, head], grad_out[: plan.blocked, head], inner[:, head])
+    by_head, grad_by_head = out.transpose(0, 1), grad_out.transpose(0, 1)
+    for (start, (count, length)), logsumexp in zip(plan.starts(), ctx.logsumexps, strict=True):
+        query, key, value = (_group(x, start + plan.halo, count, length) for x in buffer)
+        result, grad_result = (_group(x, start, count, length) for x in (by_head, grad_by_head))
+        mask = layout.local_mask(length, ctx.window, query)
+        parts = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            grad_result, query, key, value, result, logsumexp, 0.0, False, attn_mask=mask, scale=width**-0.5
+        )
+        for target, x in zip(inner, parts, strict=True):
+            _group(target, start, count, length).copy_(x)
+    found = torch.empty(rows, 3, heads, width)
+    found[total:] = 0
+    target = found[:total].permute(1, 2, 0, 3)
+    _rotate_pairs(target[:2], inner[:2, :, :total], turn.conj().resolve_conj())
+    target[2] = inner[2, :, :total]
+    return found.to(grad.dtype)
 
 
 def _backward_windows(
