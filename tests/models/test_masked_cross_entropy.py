@@ -254,3 +254,22 @@ def test_rows_of_memory_are_filled_behind_added_columns():
     assert wide.tolist() == [[1.0] * 5 + [2.0, i] for i in (0.0, 1.0, 2.0)]
     assert wide.stride() == (32, 1)
     assert not wide.as_strided((3, 25), (32, 1), 7).any()
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_ranks_of_half_precision_states_have_no_ties_of_half_precision(autocast):
+    """Every label is the second best by little: none is right, but rounded to bfloat16 many tie with the best."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(512, 32, generator=generator).bfloat16()
+    weight = (torch.randn(1, 32, generator=generator) + torch.randn(300, 32, generator=generator) / 100).bfloat16()
+    logits = hidden.double() @ weight.double().t()
+    best = logits.topk(2)
+    labels = best.indices[:, 1]
+    assert (best.values.diff() < -1e-5).all()  # far more than float32 rounds
+    assert (best.values[:, 0].bfloat16() == best.values[:, 1].bfloat16()).float().mean() > 0.2
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        loss, correct, ranks = masked_cross_entropy(hidden, weight, None, labels, return_ranks=True)
+    assert (ranks == 1).all()
+    assert int(correct) == 0
+    expected = reference(hidden.double(), weight.double(), None, labels)[0]
+    torch.testing.assert_close(loss.double(), expected, atol=0, rtol=1e-5)

@@ -40,7 +40,7 @@ def masked_cross_entropy(
         weight: `[V, H]` decoder weight.
         bias: `[V]` decoder bias, or None.
         labels: `[M]` token ids; rows with a negative one count for nothing.
-        return_ranks: also return how many tokens score higher than each label.
+        return_ranks: also return how many tokens score higher than each label; logits are float32 then at least.
 
     Returns:
         The summed loss (float32 scalar; divide by the count of the whole global step), the number of rows whose
@@ -52,7 +52,10 @@ def masked_cross_entropy(
         >>> round(float(loss), 3), int(correct)
         (9.001, 2)
     """
-    if torch.is_autocast_enabled(hidden.device.type):
+    if return_ranks:  # in half precision better tokens tie with the label, which counts as right
+        dtype = torch.promote_types(torch.promote_types(hidden.dtype, weight.dtype), torch.float32)
+        hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    elif torch.is_autocast_enabled(hidden.device.type):
         hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
     with torch.autocast(hidden.device.type, enabled=False):
         loss, correct, ranks = _LinearCrossEntropy.apply(hidden, weight, bias, labels, return_ranks)
