@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from tiny_models import build, documents, flat_batch, padded_batch
+from transformers import PreTrainedModel
 
 import rexbert_hf
 from rexbert_hf import RexBertConfig, RexBertForMaskedLM, RexBertModel
@@ -188,3 +189,12 @@ def test_saved_weights_are_safetensors_with_the_tied_weight_once(tmp_path):
         names = set(file.keys())
     assert "decoder.weight" not in names
     assert {"model.embeddings.tok_embeddings.weight", "decoder.bias", "head.dense.weight"} <= names
+
+
+def test_saving_passes_on_where_and_how_to_push(tmp_path, monkeypatch):
+    """What is not passed on would be lost in silence: the branch, and with it the commit to main."""
+    asked = {"revision": "dev", "tags": ["a"], "commit_message": "b", "commit_description": "c", "create_pr": True}
+    pushed = {}
+    monkeypatch.setattr(PreTrainedModel, "push_to_hub", lambda self, repo_id, **rest: pushed.update({repo_id: rest}))
+    build(RexBertModel).save_pretrained(tmp_path / "a", push_to_hub=True, repo_id="me/a", **asked)
+    assert pushed == {"me/a": asked}

@@ -152,7 +152,7 @@ class RexBertPreTrainedModel(PreTrainedModel):
             kwargs: of transformers' `save_pretrained`, and with `push_to_hub` of its `push_to_hub`.
         """
         self.config.auto_map = dict(AUTO_MAP)
-        names = ("repo_id", "commit_message", "create_pr", "private")
+        names = ("repo_id", "commit_message", "commit_description", "create_pr", "private", "revision", "tags")
         pushing = {name: kwargs.pop(name) for name in names if name in kwargs}
         super().save_pretrained(save_directory, is_main_process, state_dict, **kwargs)
         if is_main_process:
