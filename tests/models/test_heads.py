@@ -244,6 +244,15 @@ def test_pretraining_padded_and_flat_are_equal_and_as_written(normalize):
     close(one.npr_loss.detach(), torch.stack(each).mean())
 
 
+def test_reconstruction_numbers_the_documents_that_positions_alone_mark():
+    model = build(RexBertForPreTraining, npr_margin=30.0)
+    with torch.no_grad():
+        expected = model(**flat_batch(DOCS), triplets=TRIPLETS).npr_loss
+        found = model(**flat_batch(DOCS, "positions"), triplets=TRIPLETS).npr_loss
+    assert float(expected) > 0
+    close(found, expected)
+
+
 def test_pretraining_parts_alone():
     model = build(RexBertForPreTraining, npr_margin=30.0)
     flat = flat_batch(DOCS)

@@ -193,6 +193,27 @@ def test_all_masked_rows_and_short_rows():
         assert not full[2].any()
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_padded_row_may_bring_its_positions(backend, side):
+    """Zeros at padding are no borders of documents; a mask of ones beside a flat batch's positions hides none."""
+    model = build(RexBertModel, attn_implementation=backend)
+    (doc,) = docs = documents([70])
+    batch = padded_batch(docs, side, extra=3)
+    mask = batch["attention_mask"]
+    packed = flat_batch(documents([4, 6]), "positions")
+    with torch.no_grad():
+        expected = model(doc[None]).last_hidden_state[0]
+        for at_padding in (0, 1):
+            positions = (mask.cumsum(1) - 1).masked_fill(mask == 0, at_padding)
+            found = model(**batch, position_ids=positions).last_hidden_state
+            close([found[mask.bool()]], [expected], 2e-5)
+            assert not found[mask == 0].any()
+        flat = model(**packed).last_hidden_state
+        same = model(**packed, attention_mask=torch.ones_like(packed["input_ids"])).last_hidden_state
+    assert torch.equal(flat, same)
+
+
 def test_empty_documents_in_the_borders_are_ignored():
     docs = documents([4, 6])
     model = build(RexBertModel)

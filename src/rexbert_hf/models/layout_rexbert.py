@@ -76,6 +76,15 @@ class Layout:
             return vectors[first.argsort()]
         return vectors.new_zeros(self.shape[0], vectors.shape[1]).index_copy(0, first // self.shape[1], vectors)
 
+    def borders(self) -> torch.Tensor | None:
+        """Borders `[D + 1]` of a flat batch's documents in the caller's order; None where there are not several."""
+        if self.cu_seqlens is None or self.shape[0] != 1 or len(self.cu_seqlens) <= 2:
+            return None
+        first = self.cu_seqlens[:-1].long()
+        if self.token_index is not None:
+            first = self.token_index[first].sort().values
+        return F.pad(first, (0, 1), value=self.shape[1])
+
     def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Place `[T]` of each flat token in padded rows, and True on their tokens `[rows, length]`.
 
@@ -170,7 +179,8 @@ def make_layout(
     exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
     tracing = exporting or torch.jit.is_tracing()
     if cu_seqlens is None and batch == 1 and position_ids is not None and not tracing:
-        cu_seqlens = _borders(position_ids.reshape(-1))
+        padded = attention_mask is not None and not bool(attention_mask.all())  # zeros of padding are no borders
+        cu_seqlens = None if padded else _borders(position_ids.reshape(-1))
     if cu_seqlens is not None:
         return _flat_layout(shape, device, attention_mask, position_ids, cu_seqlens, max_length, varlen)
     if attention_mask is not None and attention_mask.dim() != 2:

@@ -309,11 +309,10 @@ class RexBertForPreTraining(RexBertForMaskedLM):
             if attention_mask is not None:
                 content_mask = content_mask & attention_mask.bool()
         hidden = flat.layout.restore(flat.hidden)
-        borders = kwargs.get("cu_seq_lens_q")
+        borders = kwargs.get("cu_seq_lens_q")  # with its empty documents, which have a number too
+        borders = flat.layout.borders() if borders is None else borders
         if borders is not None:
-            longest = kwargs.get("max_length_q")  # asking the borders would wait for the device
-            longest = int(borders.diff().max()) if longest is None else int(longest)
-            place = torch.arange(longest, device=hidden.device)[None, :] + borders[:-1, None]
+            place = torch.arange(flat.layout.max_length, device=hidden.device)[None, :] + borders[:-1, None]
             inside = place < borders[1:, None]
             place = place.clamp_max(hidden.shape[1] - 1).long()
             hidden, content_mask = hidden[0][place], content_mask[0][place] & inside
