@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -78,6 +80,21 @@ def test_the_mean_of_a_long_document_is_summed_in_float32(dtype):
     assert seen.dtypes == [torch.float32] * 2
     expected = torch.stack([hidden[:4096].double().mean(0), hidden[4096:].double().mean(0)])
     torch.testing.assert_close(pooled, expected.to(dtype), atol=0, rtol=torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("backend", ["sdpa", "eager"])
+@pytest.mark.parametrize(("rows", "columns"), [(0, 5), (2, 0), (1, 0), (2, 5), (1, 5)])
+def test_a_batch_without_a_token_has_its_shape(rows, columns, backend, pooling):
+    """Of no rows, of no columns, or of padding alone; where there are rows their vectors are zero."""
+    build_it = functools.partial(build, num_labels=3, classifier_pooling=pooling, attn_implementation=backend)
+    ids = torch.zeros(rows, columns, dtype=torch.long)
+    for mask in [torch.zeros_like(ids)] + ([] if rows * columns else [None]):
+        model = build_it(RexBertForSequenceClassification)
+        logits = model.train()(ids, attention_mask=mask).logits
+        close(logits, model.classifier(model.head(torch.zeros(rows, 32))))
+        logits.sum().backward()
+        assert build_it(RexBertForTokenClassification)(ids, attention_mask=mask).logits.shape == (rows, columns, 3)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])

@@ -169,7 +169,7 @@ def _eager(
     scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype) * valid[:, None, :, None]
     weights = F.dropout(weights, dropout, training=dropout > 0)
-    out = (weights @ pad(qkv[:, 2])).transpose(1, 2).reshape(count * length, -1)
+    out = (weights @ pad(qkv[:, 2])).transpose(1, 2).reshape(count * length, qkv.shape[2] * qkv.shape[3])
     return out.index_select(0, place), weights
 
 

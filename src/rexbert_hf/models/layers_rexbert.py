@@ -104,7 +104,8 @@ class RexBertAttention(nn.Module):
             )
         self.config = config
         self.layer_idx = layer_idx
-        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.heads = config.num_attention_heads
+        self.head_dim = config.hidden_size // self.heads
         self.is_causal = False
         local = layer_types(config)[layer_idx] == "sliding_attention"
         self.window = config.local_attention // 2 if local else None
@@ -120,7 +121,7 @@ class RexBertAttention(nn.Module):
         implementation = self.config._attn_implementation or "sdpa"
         dropout = self.config.attention_dropout if self.training else 0.0
         paired = turns_pairs(implementation, layout, hidden.device, hidden.dtype, dropout)
-        qkv = self._project(hidden, paired).view(hidden.shape[0], 3, -1, self.head_dim)
+        qkv = self._project(hidden, paired).view(hidden.shape[0], 3, self.heads, self.head_dim)
         out, weights = attend(
             qkv,
             *rope,
@@ -137,11 +138,10 @@ class RexBertAttention(nn.Module):
         """Queries, keys and values `[T, 3 * H]`; the elements that turn together side by side if asked for."""
         if not paired:
             return project(self.Wqkv, hidden)
-        heads = hidden.shape[-1] // self.head_dim
         if not is_plain(self.Wqkv):
-            return pair_rows(self.Wqkv(hidden).t(), heads).t().contiguous()
-        bias = None if self.Wqkv.bias is None else pair_rows(self.Wqkv.bias, heads)
-        return linear(hidden, pair_rows(self.Wqkv.weight, heads), bias)
+            return pair_rows(self.Wqkv(hidden).t(), self.heads).t().contiguous()
+        bias = None if self.Wqkv.bias is None else pair_rows(self.Wqkv.bias, self.heads)
+        return linear(hidden, pair_rows(self.Wqkv.weight, self.heads), bias)
 
 
 class RexBertEncoderLayer(GradientCheckpointingLayer):

@@ -72,7 +72,7 @@ class Layout:
         if self.token_index is None or self.cu_seqlens is None:
             return vectors
         first = self.token_index[self.cu_seqlens[:-1].long()]
-        if self.shape[0] == 1:  # the documents of a flat batch
+        if self.shape[0] == 1 and len(first) > 1:  # the documents of a flat batch
             return vectors[first.argsort()]
         return vectors.new_zeros(self.shape[0], vectors.shape[1]).index_copy(0, first // self.shape[1], vectors)
 
@@ -195,6 +195,9 @@ def make_layout(
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         padding_mask = None if attention_mask is None else attention_mask.bool()
         return Layout(rows.reshape(-1), shape, padding_mask=padding_mask)
+    if length == 0:
+        none = torch.zeros(0, dtype=torch.long, device=device)
+        return _ragged(shape, none, none, none, varlen)
     if attention_mask is None or bool(attention_mask.all()):
         cu = torch.arange(0, (batch + 1) * length, max(length, 1), dtype=torch.int32, device=device)[: batch + 1]
         return Layout(rows.reshape(-1), shape, cu, length, groups=[(batch, length)])

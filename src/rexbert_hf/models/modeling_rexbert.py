@@ -570,16 +570,15 @@ class RexBertForMultipleChoice(_RexBertForClassification):
         source = input_ids if input_ids is not None else inputs_embeds
         if source is None:
             raise ValueError("give exactly one of input_ids and inputs_embeds")
-        choices = source.shape[1]
 
         def rows(x: torch.Tensor | None) -> torch.Tensor | None:
-            return None if x is None else x.reshape(-1, *x.shape[2:])
+            return None if x is None else x.flatten(0, 1)
 
         names = {"input_ids": rows(input_ids), "position_ids": rows(position_ids), "inputs_embeds": rows(inputs_embeds)}
         mask = rows(attention_mask)
         wanted = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         flat = self._encode({**names, **wanted, "attention_mask": mask, **kwargs})
-        logits = self._classify(self._pool(flat, mask)).view(-1, choices)
+        logits = self._classify(self._pool(flat, mask)).view(source.shape[:2])
         loss = None if labels is None else _reduced(F.cross_entropy, logits, labels, num_items_in_batch)
         return MultipleChoiceModelOutput(loss=loss, logits=logits, **flat.extras())
 
