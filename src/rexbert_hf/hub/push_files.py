@@ -39,8 +39,7 @@ def push_files(
     Args:
         files: path in the repository -> file here, or its content.
         repo_id: "user/name"; made when missing.
-        card: a rendered card; text that somebody wrote into the README on the Hub is kept, and where the card has other
-            words of a person, one line says so. Without text, none.
+        card: a rendered card; text that somebody wrote into the README on the Hub is kept. Without text, none.
         repo_type: "model", "dataset" or "space".
         space_sdk: of a Space, such as "gradio".
         stale: patterns of files that an earlier push may have left and that are removed, if they are not pushed now.
@@ -70,8 +69,7 @@ def push_files(
         if revision and revision != "main":
             api.create_branch(url.repo_id, branch=revision, exist_ok=True, repo_type=repo_type)
         sources: dict[str, str | bytes] = {n: c if isinstance(c, bytes) else str(c) for n, c in files.items()}
-        there = remote_readme(api, url.repo_id, repo_type, revision)
-        readme = merge(there, card)
+        readme = _merged(remote_readme(api, url.repo_id, repo_type, revision), card, merge, repo_id)
         if readme.strip():
             sources["README.md"] = readme.encode("utf-8")
         names = api.list_repo_files(url.repo_id, revision=revision, repo_type=repo_type)
@@ -83,11 +81,7 @@ def push_files(
         commit = api.create_commit(
             url.repo_id, operations, commit_message=title, revision=revision, repo_type=repo_type
         )
-        if there is not None and (lost := overruled(card, readme)):
-            kept = "of %s the README on the Hub kept its own %s, not what is here: edit it there"
-            logger.warning(kept, repo_id, " and ".join(lost))
-        if old:
-            logger.info("removed what an earlier push left: %s", ", ".join(old))
+        logger.info("removed of an earlier push: %s", ", ".join(old) or "nothing")
         if tag:
             api.create_tag(url.repo_id, tag=tag, revision=commit.oid, repo_type=repo_type, exist_ok=True)
         return str(url)
@@ -103,6 +97,15 @@ def push_files(
         raise explained from None
     logger.info("pushed %d files to %s", len(files), url)
     return url
+
+
+def _merged(there: str | None, card: str, merge: Callable[[str | None, str], str], repo_id: str) -> str:
+    """The README to push; one line says what of the card did not come into it."""
+    readme = merge(there, card)
+    if there is not None and (lost := overruled(card, readme)):
+        kept = "of %s the README on the Hub keeps its own %s, not what is here: edit it there"
+        logger.warning(kept, repo_id, " and ".join(lost))
+    return readme
 
 
 def _check_tag(api: HfApi, repo_id: str, repo_type: str, tag: str) -> None:
