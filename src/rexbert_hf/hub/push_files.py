@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -72,16 +72,14 @@ def push_files(
         readme = _merged(remote_readme(api, url.repo_id, repo_type, revision), card, merge, repo_id)
         if readme.strip():
             sources["README.md"] = readme.encode("utf-8")
-        names = api.list_repo_files(url.repo_id, revision=revision, repo_type=repo_type)
-        old = [n for n in names if n not in sources and any(fnmatch.fnmatchcase(n, pattern) for pattern in stale)]
+        there = api.list_repo_files(url.repo_id, revision=revision, repo_type=repo_type)
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
             *(CommitOperationAdd(name, source) for name, source in sources.items()),
-            *(CommitOperationDelete(name) for name in old),
+            *(CommitOperationDelete(name) for name in _left_over(there, sources, stale)),
         ]
         commit = api.create_commit(
             url.repo_id, operations, commit_message=title, revision=revision, repo_type=repo_type
         )
-        logger.info("removed of an earlier push: %s", ", ".join(old) or "nothing")
         if tag:
             api.create_tag(url.repo_id, tag=tag, revision=commit.oid, repo_type=repo_type, exist_ok=True)
         return str(url)
@@ -97,6 +95,14 @@ def push_files(
         raise explained from None
     logger.info("pushed %d files to %s", len(files), url)
     return url
+
+
+def _left_over(there: Collection[str], pushed: Collection[str], stale: Collection[str]) -> list[str]:
+    """Files of an earlier push that this one removes."""
+    old = [n for n in there if n not in pushed and any(fnmatch.fnmatchcase(n, pattern) for pattern in stale)]
+    if old:
+        logger.info("removing what an earlier push left: %s", ", ".join(old))
+    return old
 
 
 def _merged(there: str | None, card: str, merge: Callable[[str | None, str], str], repo_id: str) -> str:
