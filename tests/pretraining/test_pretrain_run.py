@@ -131,6 +131,19 @@ def test_other_evaluation_of_a_finished_run_is_measured_without_training(tmp_pat
     assert_same_weights(folder, whole_run())
 
 
+def test_figures_of_an_earlier_evaluation_say_what_they_were_measured_on(tmp_path, caplog):
+    folder = copy_of_whole_run(tmp_path / "again")
+    results = run(
+        folder, evaluation__baselines="true", evaluation__position_edges="[0, 64, 256]", evaluation__max_tokens="64"
+    )
+    for phase, was in zip(results["phases"], read_run(whole_run())["results"]["phases"], strict=True):
+        said = {key: phase.pop(key) for key in ("evaluated_before", "evaluated_after")}
+        assert said["evaluated_before"] == said["evaluated_after"]
+        assert said["evaluated_after"]["max_tokens"] > 64
+        assert phase == was
+    assert "phase 'anneal': held-out accuracy after was measured with" in caplog.text
+
+
 def test_a_run_that_goes_on_keeps_its_micro_batches(tmp_path):
     """Larger micro-batches, or fewer processes, would make fewer of them: the steps are still those of the run."""
     folder = copy_of_whole_run(tmp_path / "again")

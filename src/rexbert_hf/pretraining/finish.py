@@ -25,7 +25,7 @@ from rexbert_hf.settings import to_dict
 from rexbert_hf.training import CurriculumTrainer, Plan
 from rexbert_hf.training.cell_accuracy import evaluate_cells
 from rexbert_hf.training.languages import tokens_by_language
-from rexbert_hf.training.plan import flatten, listed_differences
+from rexbert_hf.training.plan import PhasePlan, flatten, listed_differences
 
 logger = logging.getLogger(__name__)
 
@@ -179,10 +179,20 @@ def _phase(trainer: CurriculumTrainer, plan: Plan, index: int) -> dict[str, Any]
         found["mfu"] = round(sum(shares) / len(shares), 4)
     for reading in trainer.held_out_results():
         if reading["phase"] == phase.name:
-            found |= _accuracies(reading, reading["when"])
+            found |= _accuracies(reading, reading["when"]) | _measured_otherwise(trainer, phase, reading)
             if reading["when"] == "after":
                 found |= _by_position(reading)
     return found
+
+
+def _measured_otherwise(trainer: CurriculumTrainer, phase: PhasePlan, reading: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reading was measured on, where `evaluation` says something else by now; checkpoints keep the reading."""
+    now, when = trainer.evaluated_on(phase), reading["when"]
+    was = {name: reading[name] for name in now if name in reading}  # earlier versions did not say
+    if was in ({}, now):
+        return {}
+    logger.warning("phase '%s': held-out accuracy %s was measured with %s, not %s", phase.name, when, was, now)
+    return {f"evaluated_{when}": {name.removeprefix("eval_"): value for name, value in was.items()}}
 
 
 def _languages(phases: Sequence[Mapping[str, Any]], reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

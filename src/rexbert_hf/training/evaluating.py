@@ -16,7 +16,17 @@ class EvaluatingTrainer(ResumableTrainer):
 
     def _evaluate_phase(self, phase: PhasePlan, after: bool) -> None:
         if self.args.evaluate_phases and self.eval_dataset is not None:
-            self.log(self._held_out(phase) | {"eval_phase": phase.index, "eval_after": int(after)})
+            place = {"eval_phase": phase.index, "eval_after": int(after)}
+            self.log(self._held_out(phase) | self.evaluated_on(phase) | place)
+
+    def evaluated_on(self, phase: PhasePlan) -> dict[str, int]:
+        """Which part of the held-out documents a phase is measured on, as its results say it: 0 tokens are all.
+
+        Args:
+            phase: of the plan.
+        """
+        longest = self.args.eval_seq_length or phase.phase.seq_length
+        return {"eval_max_tokens": self.args.eval_max_tokens or 0, "eval_seq_length": longest}
 
     def _held_out(self, phase: PhasePlan, eval_dataset: Any = None, prefix: str = "eval") -> dict[str, float]:
         stores: Any = eval_dataset if eval_dataset is not None else self.eval_dataset
