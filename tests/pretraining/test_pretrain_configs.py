@@ -167,7 +167,9 @@ def test_continues_any_checkpoint_on_any_file(tmp_path, checkpoint, kind):
     assert 0 < moved < 0.1  # it trained, and from there
     card = (tmp_path / "out" / "README.md").read_text()
     assert ("RexBERT" not in card.partition("<details>")[0]) == (checkpoint == "bert")
-    assert read_run(tmp_path / "out")["card"]["base_model"] == str(source)
+    recorded = read_run(tmp_path / "out")
+    assert recorded["config"]["model"]["init_from"] == str(source)
+    assert "base_model" not in recorded["card"]  # a folder here is nobody's repository
     assert ("of the architecture bert" in card) == (checkpoint == "bert")
     assert "base_model: me/shop-bert" in render_model_card({"card": {"base_model": "me/shop-bert"}})
 

@@ -153,8 +153,8 @@ def run_build_index(run: BuildIndexRun) -> dict[str, Any]:
             results = {"updated": False, "encoded": encoded, "deleted": 0}
     if index.identity is not None:
         index.identity.name, index.identity.revision = run.model, commit
-    (run.output_dir / RUN_FILE).unlink(missing_ok=True)  # of an earlier run: it says what was measured of its index
     version = index.save(run.output_dir)
+    (run.output_dir / RUN_FILE).unlink(missing_ok=True)  # of an earlier run: it says what was measured of its index
     seconds = time.perf_counter() - start
     results |= {"products": len(index), "dim": index.dim, "seconds": seconds, "kind": run.index.kind}
     results["bytes"] = {p.name: p.stat().st_size for p in sorted(version.rglob("*")) if p.is_file()}
