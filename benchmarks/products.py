@@ -3,8 +3,9 @@
     python benchmarks/products.py [--quick]
 
 Products of RexBERT's sizes at several numbers of rows (tokens), forward and with both gradients, the two ways in turns;
-then an encoder of MiniLM's shape, stock and after `use_onednn`. Where torch's own library is taken (Intel's processors,
-no AVX-512) both ways are the same, and the ratios are 1. Smaller products than `FEWEST_ROWS` rows are always torch's.
+through a part of a weight; then an encoder of MiniLM's shape, stock and after `use_onednn`. Where torch's own is
+taken (Intel's processors, no AVX-512) both ways are the same, and the ratios are 1. Smaller products than `FEWEST_ROWS`
+rows are always torch's.
 """
 
 from __future__ import annotations
@@ -54,6 +55,21 @@ def products(size: str, rows: int, repeats: int) -> list[report.Reading]:
     return found
 
 
+def part(size: str, rows: int, repeats: int) -> report.Reading:
+    """Both ways through a part of the vocabulary's weight, as a grid of sizes has it: half the columns, with gaps."""
+    width = SIZES[size]["hidden_size"] // 2
+    torch.manual_seed(0)
+    x, weight = torch.randn(rows, width), torch.randn(4096, 2 * width)[:, :width]
+
+    def forward(multiply: Callable[..., torch.Tensor]) -> None:
+        with torch.inference_mode():
+            multiply(x, weight)
+
+    ours, peer = report.in_turns([lambda: forward(linear), lambda: forward(F.linear)], repeats)
+    goal = GOAL_ONEDNN if prefers_onednn() else GOAL
+    return report.Reading(f"products/{size}/{rows} rows/a part's columns", 1 / ours, 1 / peer, goal, "a second")
+
+
 def encoder(repeats: int) -> list[report.Reading]:
     """An encoder of MiniLM's shape over 32 texts of 32 tokens, forward and a step, stock and changed."""
     torch.manual_seed(0)
@@ -85,6 +101,7 @@ def main() -> None:
     print("oneDNN" if prefers_onednn() else "torch's own choice", "multiplies float32 here")
     repeats = 5 if args.quick else 15
     readings = [one for size in ("micro", "base") for rows in ROWS for one in products(size, rows, repeats)]
+    readings += [part(size, ROWS[-1], repeats) for size in ("micro", "base")]
     report.finish(readings + encoder(repeats))
 
 

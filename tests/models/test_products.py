@@ -12,7 +12,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertModel
 
-from rexbert_hf.models import losses_rexbert, masked_cross_entropy, onednn, products_rexbert, use_onednn
+from rexbert_hf.models import (
+    RexBertForMaskedLM,
+    losses_rexbert,
+    masked_cross_entropy,
+    onednn,
+    products_rexbert,
+    use_onednn,
+)
 from rexbert_hf.models.products_rexbert import linear, project
 
 pytestmark = pytest.mark.skipif(
@@ -42,6 +49,52 @@ def draw(*shape, seed=0):
 
 def leaves(*tensors, dtype=torch.float32):
     return [x.detach().to(dtype, copy=True).requires_grad_() for x in tensors]
+
+
+@pytest.fixture
+def weights(products, monkeypatch):
+    """Shapes and strides of the weights that oneDNN was given."""
+    given: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    plain = torch.ops.mkldnn._linear_pointwise
+
+    def noted(x, weight, *rest):
+        given.append((tuple(weight.shape), weight.stride()))
+        return plain(x, weight, *rest)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", noted)
+    return given
+
+
+def assert_packed(weights):
+    assert weights
+    for (rows, columns), strides in weights:
+        assert strides in ((columns, 1), (1, rows))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_part_of_a_weight_reaches_onednn_without_gaps(weights, turned):
+    """It would compute them by its reference code, a thousand times slower."""
+    whole, x = draw(200, 200), draw(80, 100, seed=1)
+    part = (whole[:100, :96].t() if turned else whole[:96, :100]).requires_grad_()
+    x.requires_grad_()
+    out = linear(x, part)
+    torch.testing.assert_close(out, x @ part.t(), rtol=1e-5, atol=1e-4)
+    grads = torch.autograd.grad(out.sum(), (x, part))
+    torch.testing.assert_close(grads[0], part.sum(0).expand(80, 100), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(grads[1], x.sum(0).expand(96, 100), rtol=1e-5, atol=1e-4)
+    assert len(weights) == 3
+    assert_packed(weights)
+
+
+@pytest.mark.parametrize("kl_weight", [0.0, 0.5])
+def test_a_grid_of_sizes_gives_onednn_no_gaps(weights, kl_weight):
+    grid = {"matryoshka_layers": [1, 2], "matryoshka_dims": [64, 96, 192], "matryoshka_kl_weight": kl_weight}
+    config = tiny_config(hidden_size=192, num_hidden_layers=2, **grid)
+    model = RexBertForMaskedLM(config).train()
+    ids = torch.randint(0, config.vocab_size, (4, 100), generator=torch.Generator().manual_seed(0))
+    model(input_ids=ids, labels=ids).loss.backward()
+    assert {64, 96} <= {size for shape, _ in weights for size in shape}
+    assert_packed(weights)
 
 
 @pytest.mark.parametrize("shape", [(64,), (100,), (4, 25), (2, 3, 20)])
