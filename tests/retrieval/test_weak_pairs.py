@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import logging
 import math
 
@@ -208,3 +209,18 @@ def test_letters():
         Grades(positive=("E", "S"), hard=("S",))
     judge = graded_judge(rows, Grades().is_relevant)
     assert judge("MUG", "b") is True
+
+
+@pytest.mark.parametrize("query", ["=1+1", "-5 freezer", "'=1", "'tis", "@home"])
+def test_no_query_is_a_formula_in_the_sample_and_its_answer_is_found(tmp_path, query):
+    path = tmp_path / "audit_sample.csv"
+    write_audit_sample(path, [(query, "a")], ["=Mug"])
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert not rows[0]["query"].startswith(("=", "+", "-", "@"))
+    assert rows[0]["title"] == "'=Mug"
+    path.write_text(path.read_text(encoding="utf-8").rstrip() + "1\n", encoding="utf-8")
+    assert csv_judge(path)(query, "a") is True
+    write_audit_sample(path, [(query, "a")], ["=Mug"])  # drawn again: the answer stays
+    assert csv_judge(path)(query, "a") is True
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 2

@@ -1,12 +1,14 @@
 r"""Characters that a publisher left as escapes: `\xe2\x9c\xa8` for the bytes of one in UTF-8, `\u2019` for its number.
 
-Titles of the Shopee data and tweets of SemEval hold them. What is no valid character stays as it is written.
+Titles of the Shopee data and tweets of SemEval hold them. What is no valid character stays as it is written. And text
+that a spreadsheet would take for a formula.
 """
 
 from __future__ import annotations
 
 import re
 
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _BYTES = re.compile(r"(?:\\x[0-9a-fA-F]{2})+")
 _NUMBERS = re.compile(r"(?:\\u[0-9a-fA-F]{4})+")
 
@@ -40,3 +42,29 @@ def _of_numbers(match: re.Match[str]) -> str:
         return data.decode("utf-16-be")
     except UnicodeDecodeError:
         return match[0]
+
+
+def as_cell(text: str) -> str:
+    """A text that nobody vouches for, for a CSV that people open: a spreadsheet shows it and runs no formula of it.
+
+    Args:
+        text: of a crawl, a model or a searcher.
+
+    Example:
+        >>> as_cell("=1+1"), as_cell("a = b")
+        ("'=1+1", 'a = b')
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def from_cell(cell: str) -> str:
+    """The text that `as_cell` made a cell of; one that it did not change, or that lost its apostrophe, stays.
+
+    Args:
+        cell: of such a CSV.
+
+    Example:
+        >>> from_cell("'=1+1"), from_cell("'tis"), from_cell("-5 freezer")
+        ('=1+1', "'tis", '-5 freezer')
+    """
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

@@ -17,8 +17,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..catalog.escapes import as_cell
 from ..metrics.agreement import Agreement, Interval, stratified_agreement, wilson_interval
-from .audit_sheet import read_sheet, shown, write_sheet
+from .audit_sheet import read_sheet, write_sheet
 from .document_files import parquet_files, read_parquet
 from .documents import Document
 from .label import LABELS, LabelSettings, make_labeller
@@ -274,7 +275,7 @@ def _write_disagreements(path: Path, settings: AuditSettings, vertical: Vertical
             document, first, second = pair.document, pair.first, pair.second
             row = [document.id, document.domain, document.url, first.label, first.confidence, first.reason]
             row += [second.label, second.confidence, second.reason, document.text[:_SHOWN_CHARS]]
-            writer.writerow([shown(cell) if isinstance(cell, str) else cell for cell in row])
+            writer.writerow([as_cell(cell) if isinstance(cell, str) else cell for cell in row])
 
 
 def _check_done(settings: AuditSettings, second: Labeller, report: StageReport, drawn: int, output: Path) -> None:

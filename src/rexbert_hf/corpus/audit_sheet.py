@@ -13,24 +13,14 @@ from pathlib import Path
 
 from rexbert_hf.hub.run_file import write_whole
 
+from ..catalog.escapes import as_cell
 from .documents import Document
 from .offline_labellers import ReadyLabels, ReadySettings
 from .vertical import Vertical
 
 _SHOWN_CHARS = 4_000
 _PREFIX = "id:"
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _SAVE_AS = "save the sheet as 'CSV UTF-8', with every quote closed"
-
-
-def shown(text: str) -> str:
-    """A text that nobody vouches for, as a spreadsheet shows it and does not run it.
-
-    Example:
-        >>> shown("=1+1"), shown("a = b")
-        ("'=1+1", 'a = b')
-    """
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def write_sheet(path: Path, documents: Sequence[Document], vertical: Vertical) -> None:
@@ -52,7 +42,7 @@ def write_sheet(path: Path, documents: Sequence[Document], vertical: Vertical) -
     writer = csv.writer(sheet)
     writer.writerow(("id", "label", "domain", "url", "text"))
     for document in documents:
-        about = (shown(text) for text in (document.domain, document.url, document.text[:_SHOWN_CHARS]))
+        about = (as_cell(text) for text in (document.domain, document.url, document.text[:_SHOWN_CHARS]))
         writer.writerow((_PREFIX + document.id, "", *about))
     write_whole(path, sheet.getvalue().encode("utf-8-sig"))  # spreadsheets take the mark for UTF-8
 

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from rexbert_hf.catalog import normalize_text
+from rexbert_hf.catalog.escapes import as_cell, from_cell
 from rexbert_hf.metrics.agreement import wilson_interval
 from rexbert_hf.retrieval.pairs.draw import query_generator
 from rexbert_hf.retrieval.pairs.events import EventCounts
@@ -235,7 +236,7 @@ def csv_judge(path: str | Path) -> Judge:
                 if answer and answer not in (*_YES, *_NO):
                     raise ValueError(f"{path}, line {reader.line_num}: relevant is 1 or 0, got {answer!r}")
                 if answer:
-                    known[normalize_text(row["query"] or ""), row["product_id"]] = answer in _YES
+                    known[normalize_text(from_cell(row["query"] or "")), row["product_id"]] = answer in _YES
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{path}: no such audit file; audit_sample.csv of a first run is one to fill in"
@@ -266,7 +267,7 @@ def write_audit_sample(
     rows = []
     for (query, product), title in zip(sample, titles, strict=True):
         old = answered.pop((normalize_text(query), product), None)
-        rows.append([query, product, title, old[-1] if old else ""])
+        rows.append([as_cell(query), product, as_cell(title), old[-1] if old else ""])
     staged = path.with_name(f".{path.name}")
     try:
         with open(staged, "w", encoding="utf-8", newline="") as file:
@@ -296,4 +297,4 @@ def _answered(path: Path) -> dict[tuple[str, str], list[str]]:
             rows = [[row[name] or "" for name in _COLUMNS] for row in reader]
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}: an earlier sample that cannot be read ({error}): move it or mend it") from None
-    return {(normalize_text(row[0]), row[1]): row for row in rows if row[-1].strip()}
+    return {(normalize_text(from_cell(row[0])), row[1]): row for row in rows if row[-1].strip()}
