@@ -24,7 +24,7 @@ import report
 from processes import run_group
 
 HERE = Path(__file__).resolve().parent
-INSIDE_OTHERS = {"phrase_mining": "phrases", "phrase_quality": "phrases"}
+INSIDE_OTHERS = {"phrase_mining": "phrases", "ahm_collate": "phrases"}
 """Benchmarks that another one runs and reports."""
 PLOTTED = ("cost_curves",)
 """Benchmarks that draw their readings with `--plot`; the pictures lie beside the table."""

@@ -154,14 +154,13 @@ def measure_speed(
 MEMORY = """
 import sys
 from pathlib import Path
-import rexbert_hf.corpus.fasttext_model as ours
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
-before = resident()
 kind, path, texts = sys.argv[1], sys.argv[2], Path(sys.argv[3]).read_text().splitlines()
 before = resident()
 if kind == "ours":
-    ours.FastTextClassifier.load(path).scores(texts)
+    from rexbert_hf.corpus.fasttext_model import FastTextClassifier
+    FastTextClassifier.load(path).scores(texts)
 else:
     import fasttext
     model = fasttext.load_model(path)

@@ -6,7 +6,7 @@ Terms: multi-word aspect terms of the SemEval 2014 laptop reviews, and OA-Mine's
 sizes, of each those that occur at least 10 times in the mined text. The mined text (recipes/configs/
 mine_phrases_real.yaml) holds neither file; texts that equal one of theirs are left out. Intervals: 2,000 bootstrap
 samples of the terms, 95 %. `--lists` writes the best 200 of both and a blind list; `--judged` reads that list back,
-with y or n in its second column, and counts.
+with y or n in its second column, and counts; or a finished one, as in results/, whose columns tell the ranks too.
 """
 
 from __future__ import annotations
@@ -170,10 +170,18 @@ def write_lists(folder: Path, lists: dict[str, Sequence[str]]) -> None:
 def count_judged(path: Path) -> list[Reading]:
     """Share of each list that the marked blind list calls real product phrases."""
     with path.open(encoding="utf-8") as file:
-        marks = {row[0]: row[1].strip().lower() for row in csv.reader(file, delimiter="\t", quotechar=None) if row}
+        rows = [row for row in csv.reader(file, delimiter="\t", quotechar=None) if row]
+    ranked = rows[0][2:]  # "rank in ours", "rank in gensim" of a finished list; a blind one has neither these nor names
+    if ranked:
+        lists = {
+            name.removeprefix("rank in "): [row[0] for row in rows[1:] if row[column]]
+            for column, name in enumerate(ranked, 2)
+        }
+    else:
+        lists = json.loads(path.with_name(KEY).read_text(encoding="utf-8"))
+    marks = {row[0]: row[1].strip().lower() for row in rows[bool(ranked) :]}
     if bad := sorted(phrase for phrase, mark in marks.items() if mark not in ("y", "n")):
         raise SystemExit(f"{path}: {len(bad)} phrases have neither y nor n, such as {bad[0]!r}")
-    lists = json.loads(path.with_name(KEY).read_text(encoding="utf-8"))
     share = {name: float(np.mean([marks[phrase] == "y" for phrase in phrases])) for name, phrases in lists.items()}
     peer = max(value for name, value in share.items() if name != "ours")
     return [Reading("phrase_quality/real among the best 200", share["ours"], peer, GOAL_REAL, "share", "ours")]

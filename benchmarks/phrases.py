@@ -123,7 +123,8 @@ def spacy_times(pool: list[str], texts: list[str]) -> dict[str, float]:
 
     def build() -> Any:
         matcher = Peer(nlp.vocab, attr="LOWER")
-        matcher.add("phrase", list(nlp.tokenizer.pipe(pool)))
+        for first in range(0, len(pool), 1000):  # all at once would count what is freed afterwards
+            matcher.add("phrase", list(nlp.tokenizer.pipe(pool[first : first + 1000])))
         return matcher
 
     return timed(

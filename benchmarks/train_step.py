@@ -269,8 +269,8 @@ class Worker:
             from rexbert_hf.training import StableAdamW, parameter_groups
 
             return StableAdamW(parameter_groups(self.model, 1e-5), lr=1e-4)
-        fused = self.device.type == "cuda"
-        return torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=1e-5, fused=fused)
+        # Fused, which is the default of transformers' Trainer, on CPUs too.
+        return torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=1e-5, fused=True)
 
     def _collator(self) -> Any:
         if self.name == "ours":

@@ -108,3 +108,26 @@ def test_the_others_are_measured_and_the_status_tells(tmp_path, monkeypatch):
     written = (tmp_path / "table.md").read_text()
     assert "FAILED: dies: status 1: last line" in written
     assert "| x/fast |" in written
+
+
+def test_every_benchmark_is_run_once():
+    phrases = importlib.import_module("phrases")
+    assert {f"{name}.py" for name in bench.INSIDE_OTHERS} == set(phrases.OTHERS)
+    assert set(bench.INSIDE_OTHERS.values()) == {"phrases"}
+    run = {path.stem for path in bench.scripts()}
+    assert "phrase_quality" in run
+    assert run.isdisjoint({*bench.INSIDE_OTHERS, *bench.ON_GPUS})
+
+
+def test_the_judged_phrase_list_in_the_results_is_read_back(tmp_path):
+    quality = importlib.import_module("phrase_quality")
+    (reading,) = quality.count_judged(ROOT / "benchmarks" / "results" / "phrase_lists_2026-11-21.tsv")
+    assert (reading.ours, reading.peer) == (0.975, 0.39)
+    quality.write_lists(tmp_path, {"ours": ["tea pot", "desk lamp"], "gensim": ["desk lamp", "screen of"]})
+    blind = tmp_path / quality.JUDGED
+    with pytest.raises(SystemExit, match="3 phrases have neither y nor n, such as 'desk lamp'"):
+        quality.count_judged(blind)
+    marks = {"tea pot": "y", "desk lamp": "y", "screen of": "n"}
+    blind.write_text("".join(f"{phrase}\t{mark}\n" for phrase, mark in marks.items()))
+    (reading,) = quality.count_judged(blind)
+    assert (reading.ours, reading.peer) == (1.0, 0.5)
