@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from safetensors.torch import load_file
 from test_finetune_search import distil_settings, reranker_of, settings_of
 
 from rexbert_hf.hub import read_run
+from rexbert_hf.retrieval.training import search_finish
 from rexbert_hf.retrieval.training.distil import distil_search
+from rexbert_hf.retrieval.training.evaluator import SearchEvaluator
 from rexbert_hf.retrieval.training.finetune import finetune_search
 from rexbert_hf.retrieval.training.reranker import finetune_reranker
 from rexbert_hf.retrieval.training.search_trainer import SearchTrainer, StepTrainer
@@ -82,18 +85,84 @@ def test_a_finished_run_gives_back_what_a_kill_at_the_very_end_left(teacher, tmp
     assert {path.name for path in output.iterdir()} == {path.name for path in teacher.iterdir()}
 
 
-def test_a_finished_run_that_was_not_tested_says_so_and_is_tested_from_its_checkpoint(teacher, tmp_path, caplog):
+TESTED = {**SHORT, "validation__test": "true"}
+
+
+def content(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"matryoshka__layers": "[1, 2]", "matryoshka__dims": "[8, 64]"},
+        {"model__shared": "false", "model__pooling": "cls"},
+        {"model__preset": "dssm", "model__overrides": "{dimensions: 32}"},
+    ],
+    ids=["plain", "grid", "two encoders", "dssm"],
+)
+def test_a_finished_run_that_was_not_tested_is_tested_with_its_model(tmp_path, monkeypatch, more):
+    """The checkpoints that hold its best weights may be gone, so the model in the folder is what is measured."""
+    output = tmp_path / "run"
+    first = finetune_search(settings_of(tmp_path / "tested", **TESTED, **more))
+    before = finetune_search(settings_of(output, **SHORT, **more))
+    for checkpoint in output.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    kept, old = content(output), read_run(output)
+    monkeypatch.setattr(StepTrainer, "train", lambda self: pytest.fail("trained again"))
+    results = finetune_search(settings_of(output, **TESTED, **more))
+    for name in ("test", "cells"):
+        assert (name in results) == (name in first)
+    assert results["test"] == pytest.approx(first["test"], abs=1e-5)
+    for cell, figures in first.get("cells", {}).items():
+        assert results["cells"][cell] == pytest.approx(figures, abs=1e-5)
+    assert [one["metric_name"] for one in results["metrics"]] == [one["metric_name"] for one in first["metrics"]]
+    now, run = content(output), read_run(output)
+    assert {name for name in now if now[name] != kept.get(name)} == {Path("run.json"), Path("README.md")}
+    assert run.pop("results") == results
+    assert all(results[name] == value for name, value in before.items() if name != "metrics")
+    assert run["config"]["validation"].pop("test")
+    assert not old["config"]["validation"].pop("test")
+    assert run == {name: value for name, value in old.items() if name != "results"}
+    assert "recall_at_100" in (output / "README.md").read_text()
+
+
+def test_a_kill_while_a_finished_run_is_tested_leaves_it_whole(teacher, tmp_path, monkeypatch):
     output = copied(teacher, tmp_path)
-    asked = settings_of(output, **{**SHORT, "validation__test": "true"})
-    assert "test" not in finetune_search(asked)
-    assert "remove its run.json and start again, which measures them from the last checkpoint" in caplog.text
-    (output / "run.json").unlink()
-    results = finetune_search(asked)
-    assert results["resumed_from_step"] == results["steps"] == 2, "nothing was trained again"
-    assert set(results["test"]) >= {"recall@10", "recall@100"}
-    caplog.clear()
-    finetune_search(asked)
-    assert "test figures" not in caplog.text
+    kept = content(output)
+
+    def killed(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rexbert_hf.retrieval.training.evaluator.exact_top_k", killed)
+        with pytest.raises(KeyboardInterrupt):
+            finetune_search(settings_of(output, **TESTED))
+    assert content(output) == kept
+    with monkeypatch.context() as patch:
+        patch.setattr(search_finish, "write_card", killed)
+        with pytest.raises(KeyboardInterrupt):
+            finetune_search(settings_of(output, **TESTED))
+    figures = read_run(output)["results"]["test"]
+    monkeypatch.setattr(SearchEvaluator, "__call__", lambda *args: pytest.fail("measured again"))
+    assert finetune_search(settings_of(output, **TESTED))["test"] == figures
+    assert "recall_at_100" in (output / "README.md").read_text(), "the card that the kill kept from being written"
+    last = content(output)
+    finetune_search(settings_of(output, **TESTED))
+    assert content(output) == last, "nothing is left to be done"
+
+
+def test_a_finished_distillation_that_was_not_tested_asks_its_teacher_again(teacher, tmp_path, monkeypatch):
+    first = distil_search(distil_settings(tmp_path / "tested", teacher, **TESTED))
+    output = tmp_path / "run"
+    distil_search(distil_settings(output, teacher, **SHORT))
+    monkeypatch.setattr(StepTrainer, "train", lambda self: pytest.fail("trained again"))
+    results = distil_search(distil_settings(output, teacher, **TESTED))
+    for name in ("test", "teacher_test", "kept_recall@100"):
+        assert results[name] == pytest.approx(first[name], abs=1e-4)
+    assert read_run(output)["results"] == results
+    assert not (output / "cache").exists()
 
 
 def test_a_finished_distillation_gives_back_its_teachers_scores(teacher, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,13 @@ from rexbert_hf.retrieval.training.grid_submodel import keep_layers
 from rexbert_hf.retrieval.training.losses import embedded_loss
 from rexbert_hf.retrieval.training.search_batches import Rows, SearchCollator, Shuffled, made_up_query
 from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, SearchData, load_search_data
-from rexbert_hf.retrieval.training.search_finish import description, finish, finished_results, made_of
+from rexbert_hf.retrieval.training.search_finish import (
+    description,
+    finish,
+    finished_results,
+    made_of,
+    with_test_figures,
+)
 from rexbert_hf.retrieval.training.search_trainer import SearchTrainer
 from rexbert_hf.retrieval.training.teacher_scores import TeacherScores, teacher_scores
 from rexbert_hf.settings import sole_run
@@ -184,15 +191,9 @@ def distil_search(settings: DistilSettings) -> dict[str, Any]:
     results = finished_results(output, settings, contents)
     cache = Path(settings.cache_dir) if settings.cache_dir else output / "cache"
     if results is None:
-        folder = find_base(settings.teacher)
-        if not (folder / "modules.json").exists():
-            raise FileNotFoundError(f"{settings.teacher}: no sentence-transformers model (modules.json); fine-tune one")
-        queries, products = distil_texts(settings, data)
-        scores = teacher_scores(
-            lambda: _teacher(settings, folder), contents["teacher"], queries, products, cache, settings.block_size
-        )
+        queries, scores = _scored(settings, data, contents, cache)
         set_seed(settings.seed)  # a new student's weights are drawn
-        model = _student(settings, folder, data)
+        model = _student(settings, find_base(settings.teacher), data)
         bf16 = uses_bf16(settings.trainer)
         prepare_for_cpu(model, bf16)
         results = _train(settings, data, model, scores, queries, bf16, contents)
@@ -200,11 +201,28 @@ def distil_search(settings: DistilSettings) -> dict[str, Any]:
         results["seconds" if whole else "seconds_of_this_start"] = round(time.perf_counter() - start, 1)
         results["made_of"] = contents
         finish(output, settings, model, data, results)
+    else:
+        tests = partial(_test_finished, settings, data, contents, cache)
+        results = with_test_figures(output, settings, data, results, tests)
     if settings.cache_dir is None:  # also of a run that was killed when all but this was done
         shutil.rmtree(cache, ignore_errors=True)
     if settings.push_to_hub:
         results["url"] = push_run(output, settings.push_to_hub, private=settings.private)
     return results
+
+
+def _scored(
+    settings: DistilSettings, data: SearchData, contents: Mapping[str, str], cache: Path
+) -> tuple[list[str], TeacherScores]:
+    """Texts of all queries, and the teacher's scores for them."""
+    folder = find_base(settings.teacher)
+    if not (folder / "modules.json").exists():
+        raise FileNotFoundError(f"{settings.teacher}: no sentence-transformers model (modules.json); fine-tune one")
+    queries, products = distil_texts(settings, data)
+    scores = teacher_scores(
+        lambda: _teacher(settings, folder), contents["teacher"], queries, products, cache, settings.block_size
+    )
+    return queries, scores
 
 
 def _teacher(settings: DistilSettings, folder: Path) -> SentenceTransformer:
@@ -302,7 +320,7 @@ def _train(
         patience=chosen.patience, description=description(settings, _DECIDING, contents),
     )  # fmt: skip
     results = {**trainer.train_to_best(steps.epoch_steps), "pairs": len(pairs)}
-    if chosen.test and len(data.of(TEST)):
+    if chosen.test:
         results |= _tests(settings, data, model, scores)
     return results
 
@@ -312,6 +330,8 @@ def _tests(
 ) -> dict[str, Any]:
     """Test figures of the student, and of the teacher from its cached vectors."""
     queries = data.of(TEST)
+    if not len(queries):
+        return {}
     student = SearchEvaluator(data, queries, None, settings.block_size)(model)
     ranked = exact_top_k(np.asarray(scores.queries[queries]), np.asarray(scores.products), DEPTH)[1]
     judged: Judgements = data.judged.select(queries)
@@ -319,3 +339,11 @@ def _tests(
     teacher = {name: float(np.nanmean(value)) for name, value in values.items()}
     kept = student["recall@100"] / teacher["recall@100"] if teacher["recall@100"] else float("nan")
     return {"test": student, "teacher_test": teacher, "kept_recall@100": round(kept, 4)}
+
+
+def _test_finished(
+    settings: DistilSettings, data: SearchData, contents: Mapping[str, str], cache: Path, model: SentenceTransformer
+) -> dict[str, Any]:
+    if not len(data.of(TEST)):  # then the teacher need not be asked
+        return {}
+    return _tests(settings, data, model, _scored(settings, data, contents, cache)[1])

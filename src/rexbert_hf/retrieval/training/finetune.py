@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,13 @@ from rexbert_hf.retrieval.training.losses import KnownPositives, MaskedRankingLo
 from rexbert_hf.retrieval.training.mining_callback import Mining
 from rexbert_hf.retrieval.training.search_batches import SearchBatches, SearchCollator
 from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, SearchData, load_search_data
-from rexbert_hf.retrieval.training.search_finish import description, finish, finished_results, made_of
+from rexbert_hf.retrieval.training.search_finish import (
+    description,
+    finish,
+    finished_results,
+    made_of,
+    with_test_figures,
+)
 from rexbert_hf.retrieval.training.search_trainer import SearchTrainer
 from rexbert_hf.settings import sole_run
 from rexbert_hf.training.cpu import tune_cpu
@@ -84,6 +91,8 @@ def finetune_search(settings: FinetuneSettings) -> dict[str, Any]:
         results["made_of"] = contents
         if results.pop("is_first_process"):
             finish(output, settings, model, data, results)
+    else:
+        results = with_test_figures(output, settings, data, results, partial(_test_finished, settings, data))
     if settings.push_to_hub and PartialState().is_main_process:
         results["url"] = push_run(output, settings.push_to_hub, private=settings.private)
     return results
@@ -284,3 +293,8 @@ def _test(
     evaluator = GridEvaluator(grid.cells, data, queries, None, settings.loss.block_size)
     found = {cell: means_of(values) for cell, values in evaluator.by_cell(model).items()}
     return {"test": found[evaluator.cells[-1]], "cells": {cell_name(cell): means for cell, means in found.items()}}
+
+
+def _test_finished(settings: FinetuneSettings, data: SearchData, model: SentenceTransformer) -> dict[str, Any]:
+    wanted = settings.matryoshka
+    return _test(settings, data, model, None if wanted is None else wanted.grid(model))

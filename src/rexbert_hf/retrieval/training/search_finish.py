@@ -6,17 +6,17 @@ import copy
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
-from rexbert_hf.hub import write_card, write_run
+from rexbert_hf.hub import read_run, write_card, write_run
 from rexbert_hf.hub.finished import run_of_finished, weights_are_whole
 from rexbert_hf.hub.redaction import redact
 from rexbert_hf.hub.run_file import plain
-from rexbert_hf.models import RexBertModel, to_modernbert
+from rexbert_hf.models import RexBertModel, to_modernbert, use_onednn
 from rexbert_hf.retrieval.training.best_weights import BEST
 from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings, find_base, model_fingerprint
 from rexbert_hf.retrieval.training.dssm import fold_dssm
@@ -27,6 +27,9 @@ from rexbert_hf.settings import to_dict
 from rexbert_hf.training.plan import flatten
 
 logger = logging.getLogger(__name__)
+
+Measure = Callable[[SentenceTransformer], dict[str, Any]]
+"""A model to its test figures."""
 
 STOCK = "modernbert"
 """Folder of the stock form within a run's."""
@@ -89,15 +92,42 @@ def finished_results(output: Path, settings: Any, contents: Mapping[str, str]) -
     same = was == now and run["results"].get("made_of") == contents
     if same:
         logger.info("%s holds this run, finished: nothing to train", output)
-        if run["config"].get("validation", {}).get("test") is False and settings.validation.test:
-            logger.warning(
-                "%s was finished with validation.test false, so there are no test figures: remove its run.json and"
-                " start again, which measures them from the last checkpoint",
-                output,
-            )
         if os.environ.get("RANK", "0") == "0":
             remove_working_files(output)
     return run["results"] if same else None
+
+
+def with_test_figures(
+    output: Path, settings: Any, data: SearchData, results: dict[str, Any], measure: Measure
+) -> dict[str, Any]:
+    """The results of a finished run with its test figures, which its own model gives now if it never measured any.
+
+    They go into `run.json` and the card; the rest of both, and the model, stay as they are.
+
+    Args:
+        output: the folder of the finished run.
+        settings: of the recipe.
+        data: with the test queries.
+        results: what `finished_results` gave.
+        measure: the finished model to its test figures, by their names in `run.json`.
+    """
+    run = read_run(output)
+    tested = run["config"].get("validation", {}).get("test") is not False
+    if tested or not settings.validation.test or os.environ.get("RANK", "0") != "0":
+        return results
+    if "test" not in results:  # else a kill left the rest to be done
+        logger.info("%s was finished without test figures: they are measured with its model", output)
+        model = SentenceTransformer(str(output), device="cpu" if settings.trainer.use_cpu else None)
+        use_onednn(model)
+        results = {**results, **measure(model)}
+        results["ndcg_gain"] = gain_name(data.judged)
+        results["metrics"] = card_metrics(results.get("test", {}), settings.data.name, results["ndcg_gain"])
+        write_run(output, **{**run, "results": results})
+    write_card(output)
+    # Last, as nothing is measured or written again once it says so.
+    config = {**run["config"], "validation": {**run["config"]["validation"], "test": True}}
+    write_run(output, **{**run, "config": config, "results": results})
+    return results
 
 
 def finish(output: Path, settings: Any, model: SentenceTransformer, data: SearchData, results: dict[str, Any]) -> None:
