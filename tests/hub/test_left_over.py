@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ WAITS = """
 import sys, time
 from pathlib import Path
 from rexbert_hf.hub.left_over import temporary_folder
-folder = temporary_folder()
+folder = temporary_folder(*sys.argv[1:])
 Path(folder.name, "weights").write_bytes(b"x" * 1000)
 print(folder.name, flush=True)
 time.sleep(600)
@@ -33,15 +34,23 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
+@contextmanager
+def waiting(*arguments):
+    """Another process, with a folder that it made with these arguments."""
+    with subprocess.Popen([sys.executable, "-c", WAITS, *arguments], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield SimpleNamespace(process=process, folder=Path(process.stdout.readline().strip()))
+        finally:
+            process.kill()
+
+
 @pytest.fixture
 def other(place):
     """Another process, with a folder in the same place."""
-    with subprocess.Popen([sys.executable, "-c", WAITS], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        found = Path(process.stdout.readline().strip())
-        assert found.parent == place
-        yield SimpleNamespace(process=process, folder=found)
-        process.kill()
+    with waiting() as found:
+        assert found.folder.parent == place
+        yield found
 
 
 def kill(other) -> None:
@@ -88,3 +97,15 @@ def test_a_folder_of_a_run_takes_its_prefix(tmp_path):
     with temporary_folder(tmp_path, ".rows-") as own:
         assert Path(own).parent == tmp_path
         assert Path(own).name.startswith(".rows-")
+
+
+def test_a_prefix_in_the_temporary_folder_would_keep_it_from_being_found(place):
+    with temporary_folder(None, ".rows-") as own:
+        assert Path(own).name.startswith("rexbert-")
+
+
+def test_the_next_folder_of_a_prefix_removes_that_of_a_killed_process_alone(tmp_path):
+    with waiting(str(tmp_path), ".rows-") as killed, waiting(str(tmp_path), ".rows-") as living:
+        kill(killed)
+        with temporary_folder(tmp_path, ".rows-") as own:
+            assert {path.name for path in tmp_path.iterdir()} == {living.folder.name, Path(own).name}

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -244,3 +245,16 @@ def test_a_graph_that_finds_no_room_is_one_line(model, tmp_path):
     with file_limit(4 << 10), pytest.raises(OSError, match=r"index\.faiss cannot be written: .*too large") as caught:
         index.state.codes.save(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("work_dir", [False, True])
+def test_vectors_of_an_index_lie_where_the_next_start_finds_them(model, tmp_path, monkeypatch, work_dir):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    where = {"work_dir": tmp_path} if work_dir else {}
+    index = ProductIndex.build(PRODUCTS, model, "flat", **where)
+    index.delete([PRODUCTS[0]["product_id"]])
+    index.compact(*where.values())
+    names = [path.name.removeprefix(".index-" if work_dir else "") for path in tmp_path.iterdir()]
+    own = f"rexbert-{socket.gethostname()}-{os.getpid()}-"
+    assert names
+    assert all(name.startswith(own) for name in names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 import tracemalloc
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import pytest
 from search_cases import TEXTS, tiny_data, tiny_model
 
 from rexbert_hf.metrics import Judgements
-from rexbert_hf.retrieval.training import exact_search
+from rexbert_hf.retrieval.training import exact_search, mining
 from rexbert_hf.retrieval.training.finetune_settings import FinetuneSettings
 from rexbert_hf.retrieval.training.mining import MiningSettings, mine_negatives
 from rexbert_hf.retrieval.training.mining_callback import Mining
@@ -163,6 +164,22 @@ def test_mining_never_returns_an_answer_and_skips_the_first_ranks():
         assert not set(first[query][first[query] >= 0]) & set(skipped[query][skipped[query] >= 0])
     none = mine_negatives(model, data, MiningSettings(keep=4, skip=0, depth=6, max_ratio=-1.0))
     assert (none == -1).mean() > 0.9 or (none >= 0).sum() < 4
+
+
+def test_vectors_of_a_mining_lie_where_the_next_start_finds_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    seen, stock = [], mining.encode_to
+
+    def encode_to(path, *args):
+        seen.append(path.parent)
+        return stock(path, *args)
+
+    monkeypatch.setattr(mining, "encode_to", encode_to)
+    mine_negatives(tiny_model(), tiny_data(), MiningSettings(keep=1, skip=0, depth=1))
+    (folder,) = seen
+    assert folder.parent == tmp_path
+    assert folder.name.startswith("rexbert-")
+    assert not folder.exists()
 
 
 def test_a_product_without_text_is_never_mined():

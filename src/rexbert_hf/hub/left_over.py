@@ -35,7 +35,8 @@ def temporary_folder(
 
     Args:
         folder: where it lies; by default $TMPDIR.
-        prefix: of its name, if a run that holds `folder` removes what begins with it; else the name says whose it is.
+        prefix: of its name in `folder`, if a run that holds `folder` removes what begins with it. In $TMPDIR there is
+            none, since every start removes there what begins with this package's name.
 
     Example:
         >>> with temporary_folder() as place:
@@ -45,20 +46,20 @@ def temporary_folder(
         >>> Path(place).exists()
         False
     """
-    if prefix:
-        return tempfile.TemporaryDirectory(dir=folder, prefix=prefix, ignore_cleanup_errors=True)
-    remove_temporary_left(folder)
-    own = f"{_temporary_prefix()}{os.getpid()}-{_START}-"
+    prefix = prefix if folder is not None else ""
+    remove_temporary_left(folder, prefix)
+    own = f"{prefix}{_temporary_prefix()}{os.getpid()}-{_START}-"
     return tempfile.TemporaryDirectory(dir=folder, prefix=own, ignore_cleanup_errors=True)
 
 
-def remove_temporary_left(folder: str | os.PathLike[str] | None = None) -> None:
+def remove_temporary_left(folder: str | os.PathLike[str] | None = None, prefix: str = "") -> None:
     """Remove the temporary folders of dead processes of this machine.
 
     Args:
         folder: where they lie; by default $TMPDIR.
+        prefix: of their names, as `temporary_folder` got it.
     """
-    prefix = _temporary_prefix()
+    prefix += _temporary_prefix()
     for left in Path(folder or tempfile.gettempdir()).glob(f"{prefix}*"):
         pid, *rest = left.name.removeprefix(prefix).split("-")
         if not pid.isdigit() or len(rest) != 2:  # of another machine: node-0 after node

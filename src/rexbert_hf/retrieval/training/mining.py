@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 
+from rexbert_hf.hub.left_over import temporary_folder
 from rexbert_hf.retrieval.training.exact_search import QUERY_BLOCK, encode, encode_to, exact_top_k
 from rexbert_hf.retrieval.training.losses import KnownPositives
 from rexbert_hf.retrieval.training.search_data import TRAIN, SearchData
@@ -78,7 +78,7 @@ def mine_negatives(
     training = model.training
     model.eval()
     queries = data.of(TRAIN)
-    with TemporaryDirectory(prefix=f"{STAGING}vectors-", dir=folder) as place:
+    with temporary_folder(folder, f"{STAGING}vectors-") as place:
         query_vectors = encode(model, [data.queries[i] for i in queries], "query", batch_size, bf16)
         products = encode_to(Path(place) / "products.npy", model, data.texts, "document", batch_size, bf16)
         model.train(training)
