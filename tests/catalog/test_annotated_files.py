@@ -115,6 +115,27 @@ def test_subjqa(tmp_path):
     assert (found.unanswered, found.unmatched) == (2, 1)
 
 
+def test_a_long_review_is_read_where_the_limit_has_32_bits_and_a_higher_limit_stays(tmp_path, monkeypatch):
+    set_to, stock = [], csv.field_size_limit
+
+    def on_windows(*limit):
+        if limit and limit[0] >= 1 << 31:
+            raise OverflowError("Python int too large to convert to C long")
+        set_to.extend(limit)
+        return stock(*limit)
+
+    before = stock(128 << 10)
+    monkeypatch.setattr(csv, "field_size_limit", on_windows)
+    try:
+        row = ["How is the fan?", "r1", f"{CONTEXT}{' and on' * 40_000}", "loud", "(33, 37)"]
+        assert read_subjqa(subjqa_file(tmp_path, row)).questions[0].texts() == ["loud"]
+        stock((1 << 31) - 1)
+        read_subjqa(subjqa_file(tmp_path, row))
+        assert set_to[-1] == stock() == (1 << 31) - 1
+    finally:
+        stock(before)
+
+
 def test_subjqa_of_another_form(tmp_path):
     with pytest.raises(ValueError, match=r"train\.csv:2: human_ans_indices '26-38' is no pair"):
         read_subjqa(subjqa_file(tmp_path, ["q", "r", CONTEXT, "loud", "26-38"]))

@@ -114,8 +114,24 @@ def test_a_persons_file(tmp_path):
     path.write_bytes("query,product_id,relevant\ncaf\u00e9,a,1\n".encode("cp1252"))
     with pytest.raises(ValueError, match=r"audit.csv is not UTF-8: save it as UTF-8"):
         csv_judge(path)
+
+
+def test_long_cells_of_a_persons_file_are_read_where_the_limit_has_32_bits(tmp_path, monkeypatch):
+    stock = csv.field_size_limit
+
+    def on_windows(*limit):
+        if limit and limit[0] >= 1 << 31:
+            raise OverflowError("Python int too large to convert to C long")
+        return stock(*limit)
+
+    before = stock(128 << 10)
+    monkeypatch.setattr(csv, "field_size_limit", on_windows)
+    path = tmp_path / "audit.csv"
     path.write_text(f"query,product_id,title,relevant\nmug,a,{'long ' * 40_000},1\n")
-    assert csv_judge(path)("mug", "a") is True
+    try:
+        assert csv_judge(path)("mug", "a") is True
+    finally:
+        stock(before)
 
 
 def test_answers_of_an_earlier_sample_stay(tmp_path):

@@ -58,13 +58,21 @@ class _Lines:
         del self.taken[1:]
 
 
+def allow_long_fields() -> None:
+    """Let `csv` read fields of a gigabyte: product pages outgrow its default of 128 KiB.
+
+    The limit is the whole process's, so one that somebody set higher stays; on Windows it is a number of 32 bits.
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), _MAX_FIELD))
+
+
 def delimited_rows(source: Source, lines: Iterator[str], options: FileOptions) -> tuple[list[str], Iterator[Located]]:
     """Names of the columns, and the rows that follow the header.
 
     Raises:
         ValueError: if the header cannot be read, or two of its columns have the same name.
     """
-    csv.field_size_limit(max(csv.field_size_limit(), _MAX_FIELD))  # product pages outgrow the default of 128 KiB
+    allow_long_fields()
     quotechar = options.quotechar if options.quotechar is not None else {"csv": '"', "tsv": ""}[source.format]
     style: dict[str, Any] = {"delimiter": options.delimiter or {"csv": ",", "tsv": "\t"}[source.format]}
     style |= {"quotechar": quotechar} if quotechar else {"quoting": csv.QUOTE_NONE}

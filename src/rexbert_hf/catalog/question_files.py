@@ -12,12 +12,12 @@ import csv
 import io
 import operator
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .delimited import allow_long_fields
 from .whole_files import json_of, text_of
 
 NO_ANSWER = "ANSWERNOTFOUND"
@@ -185,7 +185,7 @@ def read_subjqa(path: str | Path) -> SubjQA:
         FileNotFoundError: if it is not there.
         ValueError: if a column is missing, a place is no pair of numbers, or it is no CSV in UTF-8, with its line.
     """
-    csv.field_size_limit(sys.maxsize)
+    allow_long_fields()
     groups: dict[tuple[str, str], list[tuple[int, int]]] = {}
     first: dict[tuple[str, str], tuple[str, int]] = {}
     found = SubjQA()

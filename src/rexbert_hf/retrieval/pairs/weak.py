@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from rexbert_hf.catalog import normalize_text
+from rexbert_hf.catalog.delimited import allow_long_fields
 from rexbert_hf.catalog.escapes import as_cell, from_cell
 from rexbert_hf.metrics.agreement import wilson_interval
 from rexbert_hf.retrieval.pairs.draw import query_generator
@@ -278,7 +278,7 @@ def write_audit_sample(
 
 
 def _rows_of(file: TextIO) -> csv.DictReader[str]:
-    csv.field_size_limit(sys.maxsize)  # remarks outgrow the default of 128 KiB
+    allow_long_fields()  # remarks outgrow the default
     return csv.DictReader(file)
 
 
