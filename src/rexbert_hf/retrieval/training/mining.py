@@ -45,10 +45,11 @@ class MiningSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.skip < self.depth or self.keep < 1 or self.refresh_epochs <= 0:
             raise ValueError("mining needs 0 <= skip < depth, keep of at least 1, and refresh_epochs above 0")
-        if self.keep > self.depth - self.skip:
+        left = self.depth - self.skip
+        if self.keep > left:
             raise ValueError(
-                f"mining.keep {self.keep} is more than the {self.depth - self.skip} ranks that mining.depth"
-                f" {self.depth} leaves after mining.skip {self.skip}: raise depth, or lower keep"
+                f"mining.keep {self.keep} is more than the {left} ranks that mining.depth {self.depth} leaves after"
+                f" mining.skip {self.skip}: raise depth, or set keep to {left}"
             )
 
 

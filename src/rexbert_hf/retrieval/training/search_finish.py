@@ -21,6 +21,7 @@ from rexbert_hf.retrieval.training.best_weights import BEST
 from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings, find_base, model_fingerprint
 from rexbert_hf.retrieval.training.dssm import fold_dssm
 from rexbert_hf.retrieval.training.evaluator import gain_name
+from rexbert_hf.retrieval.training.in_effect import in_effect
 from rexbert_hf.retrieval.training.mining_callback import NEGATIVES
 from rexbert_hf.retrieval.training.search_data import SearchData
 from rexbert_hf.settings import to_dict
@@ -66,7 +67,7 @@ def description(settings: Any, parts: Sequence[str], contents: Mapping[str, str]
         contents: what `made_of` gave.
     """
     fields = flatten({name: to_dict(value) if (value := getattr(settings, name)) else None for name in parts})
-    return {**contents, **{name: value for name, value in fields.items() if name not in INDIFFERENT}}
+    return {**contents, **{name: value for name, value in in_effect(fields).items() if name not in INDIFFERENT}}
 
 
 def finished_results(output: Path, settings: Any, contents: Mapping[str, str]) -> dict[str, Any] | None:
@@ -86,7 +87,7 @@ def finished_results(output: Path, settings: Any, contents: Mapping[str, str]) -
     if run is None:
         return None
     was, now = (
-        {name: value for name, value in flatten(config).items() if name not in INDIFFERENT}
+        {name: value for name, value in in_effect(flatten(config)).items() if name not in INDIFFERENT}
         for config in (run["config"], redact(plain(to_dict(settings))))
     )
     same = was == now and run["results"].get("made_of") == contents

@@ -23,6 +23,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from rexbert_hf.retrieval.training.best_weights import BEST, is_complete, kept_figure, note_figure
 from rexbert_hf.retrieval.training.faulty_rows import FaultyRows
+from rexbert_hf.retrieval.training.in_effect import in_effect
 from rexbert_hf.retrieval.training.search_batches import Rows
 from rexbert_hf.training import checkpoint as ckpt
 from rexbert_hf.training.arguments import stay_on_one_gpu
@@ -30,7 +31,7 @@ from rexbert_hf.training.interruption import SIGNALS, StopSignal, TrainingInterr
 from rexbert_hf.training.optimizer import StableAdamW, parameter_groups
 from rexbert_hf.training.plan import fingerprint
 from rexbert_hf.training.reproducing import NonFiniteLossError, seed_generators
-from rexbert_hf.training.resumable import ResumableTrainer, as_json
+from rexbert_hf.training.resumable import ResumableTrainer, as_json, check_same_run
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +116,9 @@ class StepTrainer(ResumableTrainer):
     def description(self) -> dict[str, Any]:
         """What decides the weights."""
         return as_json(self._extra_description)
+
+    def _check_plan(self, found: ckpt.Checkpoint) -> None:
+        check_same_run(found.path, in_effect(found.info.get("description", {})), self.description())
 
     def get_train_dataloader(self) -> DataLoader:
         """Steps in their order; rank r of W takes every W-th."""
