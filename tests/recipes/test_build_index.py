@@ -70,6 +70,9 @@ def test_an_index_whose_push_fails_keeps_what_was_measured(tmp_path, monkeypatch
     with pytest.raises(PermissionError, match="no token"):
         run_build_index(small_run(tmp_path / "index", push_to_hub="tester/shop"))
     assert read_run(tmp_path / "index")["results"]["products"] == 200
+    monkeypatch.setattr(ProductIndex, "push_to_hub", lambda *_, **__: "https://hub/tester/shop")
+    results = run_build_index(small_run(tmp_path / "index", push_to_hub="tester/shop"))
+    assert read_run(tmp_path / "index")["results"]["url"] == results["url"] == "https://hub/tester/shop"
 
 
 def test_a_new_index_has_no_run_file_of_the_one_before(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from datasets import Dataset
 
 from rexbert_hf.catalog import split_of
+from rexbert_hf.retrieval.pairs import run as pairs_run
 from rexbert_hf.retrieval.pairs.files import load_pairs
 from rexbert_hf.retrieval.pairs.settings import BuildPairsRun
 from rexbert_hf.settings import SettingsError, load_settings
@@ -40,6 +41,19 @@ def rows_of(folder, kind):
             assert {row["split"] for row in rows} == {split}
             found += rows
     return found
+
+
+def test_a_run_file_says_where_its_pairs_were_pushed_and_is_there_if_the_push_fails(run, tmp_path, monkeypatch):
+    def refused(*args, **options):
+        raise PermissionError("no token")
+
+    words = ("--output_dir", str(tmp_path), *SMALL, "--push_to_hub", "tester/pairs")
+    monkeypatch.setattr(pairs_run, "push_dataset", refused)
+    assert run(*words)[0] != 0
+    assert "url" not in json.loads((tmp_path / "run.json").read_text())["results"]
+    monkeypatch.setattr(pairs_run, "push_dataset", lambda *_, **__: "https://hub/tester/pairs")
+    assert run(*words)[0] == 0
+    assert json.loads((tmp_path / "run.json").read_text())["results"]["url"] == "https://hub/tester/pairs"
 
 
 def test_pairs_of_the_sample_shop(run, tmp_path):

@@ -66,6 +66,9 @@ def test_an_export_whose_push_fails_keeps_what_was_measured(tmp_path, monkeypatc
     with pytest.raises(PermissionError, match="no token"):
         run_export_onnx(run)
     assert read_run(tmp_path / "onnx")["results"]["latency_ms"].keys() == {"fp32"}
+    monkeypatch.setattr(onnx_recipe, "push_onnx", lambda *_, **__: "https://hub/tester/onnx")
+    results = run_export_onnx(run)
+    assert read_run(tmp_path / "onnx")["results"]["url"] == results["url"] == "https://hub/tester/onnx"
 
 
 def test_the_default_exports_and_measures(tmp_path):

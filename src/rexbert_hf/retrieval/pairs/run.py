@@ -83,9 +83,11 @@ def build_pairs(run: BuildPairsRun) -> dict[str, Any]:
         card = _card(run, results)
         take_place(built, run.output_dir, _OWNED)
     write_whole(run.output_dir / "README.md", card.encode("utf-8"))
-    write_run(run.output_dir, config=to_dict(run), results=results, data=_data(run))
+    data = _data(run)
+    write_run(run.output_dir, config=to_dict(run), results=results, data=data)  # before the push, which may fail
     if run.push_to_hub:
         results["url"] = _push(run, card)
+        write_run(run.output_dir, config=to_dict(run), results=results, data=data)
     return results
 
 

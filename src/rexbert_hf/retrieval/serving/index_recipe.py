@@ -159,9 +159,10 @@ def run_build_index(run: BuildIndexRun) -> dict[str, Any]:
     results |= {"products": len(index), "dim": index.dim, "seconds": seconds, "kind": run.index.kind}
     results["bytes"] = {p.name: p.stat().st_size for p in sorted(version.rglob("*")) if p.is_file()}
     results["searches"] = examples(index, run) if run.queries else []
-    write_run(run.output_dir, config=to_dict(run), results=results)
+    write_run(run.output_dir, config=to_dict(run), results=results)  # before the push, which may fail
     if isinstance(index, ProductIndex) and run.push_to_hub:
         results["url"] = index.push_to_hub(run.push_to_hub, private=run.private)
+        write_run(run.output_dir, config=to_dict(run), results=results)
     if not isinstance(index, ProductIndex):
         index.close()
     return results

@@ -111,9 +111,10 @@ def run_export_onnx(run: ExportOnnxRun) -> dict[str, Any]:
     }
     if run.role == "query" and len(numbers):
         results["quality"] = _quality(run, model, encoders, data, numbers)
-    write_run(run.output_dir, config=to_dict(run), results=results)
+    write_run(run.output_dir, config=to_dict(run), results=results)  # before the push, which may fail
     if run.push_to_hub:
         results["url"] = push_onnx(run.output_dir, run.push_to_hub, run.model, results, private=run.private)
+        write_run(run.output_dir, config=to_dict(run), results=results)
     return results
 
 
