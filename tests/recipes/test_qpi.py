@@ -135,6 +135,11 @@ def test_early_stopping_keeps_the_best_weights(tmp_path, monkeypatch):
     for name in ("early_stopping", "phases", "held_out"):  # no step is taken that was not taken before
         assert again[name] == results[name]
     assert_same_weights(tmp_path / "early", tmp_path / "kept")
+    (tmp_path / "early" / "run.json").unlink()
+    shutil.rmtree(tmp_path / "early" / "best")
+    with pytest.raises(ValueError, match=r"the best by evaluation: .* another output_dir; what is in this one stays"):
+        run(tmp_path / "early", **short, trainer__save_total_limit="9")
+    assert_same_weights(tmp_path / "early", tmp_path / "kept")
 
 
 def test_weights_of_steps_that_a_kill_undid_are_not_the_best(tmp_path, monkeypatch, caplog):

@@ -187,7 +187,7 @@ def test_the_best_model_is_the_one_that_stays(tmp_path, monkeypatch):
     # Finished, it has given its copy of the best model away: the last step's must not take that one's place.
     (tmp_path / "run.json").unlink()
     figures[:] = [0.1]
-    with pytest.raises(ValueError, match=r"best is not there.*the best by validation.*another output_dir"):
+    with pytest.raises(ValueError, match=r"best is not there.*another output_dir; the model in this one stays"):
         finetune_search(settings)
     again = SentenceTransformer(str(tmp_path)).state_dict()
     assert all(torch.equal(again[name], value) for name, value in kept.items())

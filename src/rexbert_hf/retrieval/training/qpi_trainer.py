@@ -221,7 +221,7 @@ class PairTrainer(CurriculumTrainer):
         if not path.exists():
             raise ValueError(
                 f"{path} is not there, with the weights of step {step}, the best by evaluation: train again in another "
-                "output_dir, or delete this one"
+                "output_dir; what is in this one stays as it is"
             )
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}

@@ -333,7 +333,7 @@ class SearchTrainer(StepTrainer, SentenceTransformerTrainer):
         elif best != self.state.global_step:
             raise ValueError(
                 f"{folder} is not there, with the weights of step {best}, the best by validation: "
-                "train again in another output_dir, or delete this one (its model stays as it is)"
+                "train again in another output_dir; the model in this one stays as it is"
             )
         self.accelerator.wait_for_everyone()  # and it removes them when it finishes the run
 
