@@ -214,6 +214,29 @@ def test_one_padded_row_may_bring_its_positions(backend, side):
     assert torch.equal(flat, same)
 
 
+@pytest.mark.parametrize("hidden", [[8, 9], [4, 8, 9], [0, 1], [3, 4]], ids=["after", "first", "before", "between"])
+@pytest.mark.parametrize("at_padding", [None, 0])
+def test_several_documents_in_a_row_with_padding_are_refused(hidden, at_padding):
+    """As one document they would see each other; a flat batch has no padding."""
+    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 4, 5]])
+    mask = torch.ones_like(positions)
+    mask[0, hidden] = 0
+    if at_padding is not None:
+        positions = positions.masked_fill(mask == 0, at_padding)
+    with pytest.raises(ValueError, match="several documents, and a flat batch has no padding: leave attention_mask"):
+        build(RexBertModel)(torch.arange(3, 13)[None], attention_mask=mask, position_ids=positions)
+
+
+def test_a_hidden_token_inside_one_document_begins_no_other():
+    positions, mask = torch.arange(10)[None], torch.ones(1, 10, dtype=torch.long)
+    mask[0, 4] = 0
+    model, ids = build(RexBertModel), torch.arange(3, 13)[None]
+    with torch.no_grad():
+        expected = model(ids, attention_mask=mask).last_hidden_state
+        found = model(ids, attention_mask=mask, position_ids=positions.masked_fill(mask == 0, 0)).last_hidden_state
+    close([found], [expected], 2e-5)
+
+
 def test_empty_documents_in_the_borders_are_ignored():
     docs = documents([4, 6])
     model = build(RexBertModel)

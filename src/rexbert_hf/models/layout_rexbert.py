@@ -168,8 +168,8 @@ def make_layout(
 ) -> Layout:
     """Layout of a call, from whatever the caller gave.
 
-    `cu_seqlens` (flat batch), else `position_ids` of one row (its zeros are the borders), else `attention_mask`
-    (padded batch), else rows of equal length.
+    `cu_seqlens` (flat batch), else `position_ids` of one row without padding (its zeros are the borders), else
+    `attention_mask` (padded batch), else rows of equal length.
 
     Raises:
         ValueError: if the arguments contradict each other or the shape.
@@ -179,8 +179,10 @@ def make_layout(
     exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
     tracing = exporting or torch.jit.is_tracing()
     if cu_seqlens is None and batch == 1 and position_ids is not None and not tracing:
-        padded = attention_mask is not None and not bool(attention_mask.all())  # zeros of padding are no borders
-        cu_seqlens = None if padded else _borders(position_ids.reshape(-1))
+        if attention_mask is None or bool(attention_mask.all()):
+            cu_seqlens = _borders(position_ids.reshape(-1))
+        elif tuple(attention_mask.shape) == (batch, length):
+            _check_one_document(position_ids.reshape(-1), attention_mask.reshape(-1).bool())
     if cu_seqlens is not None:
         return _flat_layout(shape, device, attention_mask, position_ids, cu_seqlens, max_length, varlen)
     if attention_mask is not None and attention_mask.dim() != 2:
@@ -217,6 +219,16 @@ def _borders(position_ids: torch.Tensor) -> torch.Tensor | None:
     if len(starts) < 2 or int(starts[0]) != 0:
         return None
     return torch.cat([starts, starts.new_tensor([len(position_ids)])]).to(torch.int32)
+
+
+def _check_one_document(position_ids: torch.Tensor, mask: torch.Tensor) -> None:
+    """Refuse several documents in a row with padding: as one they would see each other; zeros at padding begin none."""
+    document = (position_ids == 0).cumsum(0)[mask]  # whose first token may be hidden
+    if bool(((document.diff() > 0) & (position_ids[mask].diff() <= 0)).any()):
+        raise ValueError(
+            "position_ids begin again, so the row holds several documents, and a flat batch has no padding: leave"
+            " attention_mask out, and the padding too"
+        )
 
 
 def _flat_layout(
