@@ -185,6 +185,36 @@ def test_a_person_fills_in_a_sheet(labelled):
     assert (report.written, report.details["second"]) == (20, "ready")
 
 
+@pytest.mark.parametrize("change", [{"per_stratum": 7}, {"seed": 2}], ids=["larger", "other"])
+def test_a_sample_that_is_drawn_anew_adds_its_rows_to_the_sheet(labelled, change):
+    """Its documents stand in no row of the old sheet, so nobody could give them a label."""
+    settings = AuditSettings(by="person", per_stratum=5, min_agreement=0.0)
+    sheet, seconds = labelled / "audit/sheet.csv", dict(list(csv.reader((labelled / "second.csv").open()))[1:])
+
+    def fill() -> None:
+        with sheet.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+        lines = [",".join((row["id"], seconds[row["id"].removeprefix("id:")], "mine")) for row in rows]
+        sheet.write_bytes("\n".join(["id,label,note", *lines]).encode("utf-8-sig"))  # as a person may leave it
+
+    with pytest.raises(ValueError, match="20 documents wait"):
+        run(labelled, settings)
+    fill()
+    assert run(labelled, settings).written == 20
+    kept = sheet.read_bytes()
+    (labelled / "audit/report.json").unlink()
+    again = replace(settings, **change)
+    with pytest.raises(ValueError, match=r"sheet\.csv: \d+ of 2\d documents had no row.* keeps all labels;") as told:
+        run(labelled, again)
+    assert "\n" not in str(told.value)
+    assert sheet.read_bytes().startswith(kept + b"\r\n")
+    with pytest.raises(ValueError, match=r"\d+ of 2\d documents have no label yet: fill them in"):
+        run(labelled, again)
+    fill()
+    found = run(labelled, again)
+    assert (found.written, found.reasons.get("no_label")) == (4 * again.per_stratum, None)
+
+
 @pytest.mark.parametrize(
     ("content", "line", "reason"),
     [

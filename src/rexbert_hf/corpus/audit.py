@@ -42,7 +42,8 @@ class AuditSettings:
         by: "labeller" (a second model, or ready labels) or "person" (a sheet that somebody fills in).
         labeller: the second labeller.
         sheet: the person's CSV with columns id and label; "" looks for `sheet.csv` in the stage's folder. If it is not
-            there it is written, to be filled in but for a share of `labeller.max_failed_share`.
+            there it is written, to be filled in but for a share of `labeller.max_failed_share`; if another sample is
+            drawn later, it gets rows for the documents that are new, and keeps its labels.
         per_stratum: documents of each pair of domain and label.
         seed: of the sample.
         compare: "in_domain" asks whether both find a document wanted or unwanted, which is what the corpus depends on;
@@ -189,7 +190,7 @@ def _second_labeller(
             f"{sheet}: {len(drawn)} documents wait for a person's labels ({', '.join(vertical.labels)}): fill in the "
             "column 'label' and start again"
         )
-    return read_sheet(sheet, vertical, labels)
+    return read_sheet(sheet, vertical, labels, drawn, settings.labeller.max_failed_share)
 
 
 def _pairs(drawn: Sequence[Document], labels: dict[str, Label], second: Labeller, report: StageReport) -> list[_Pair]:

@@ -19,6 +19,7 @@ from .offline_labellers import ReadyLabels, ReadySettings
 from .vertical import Vertical
 
 _SHOWN_CHARS = 4_000
+_COLUMNS = ("id", "label", "domain", "url", "text")
 _PREFIX = "id:"
 _SAVE_AS = "save the sheet as 'CSV UTF-8', with every quote closed"
 
@@ -40,11 +41,22 @@ def write_sheet(path: Path, documents: Sequence[Document], vertical: Vertical) -
     write_whole(path.with_suffix(".txt"), ("\n".join(lines) + "\n").encode())
     sheet = io.StringIO(newline="")
     writer = csv.writer(sheet)
-    writer.writerow(("id", "label", "domain", "url", "text"))
-    for document in documents:
-        about = (as_cell(text) for text in (document.domain, document.url, document.text[:_SHOWN_CHARS]))
-        writer.writerow((_PREFIX + document.id, "", *about))
+    writer.writerow(_COLUMNS)
+    writer.writerows(_row(document).values() for document in documents)
     write_whole(path, sheet.getvalue().encode("utf-8-sig"))  # spreadsheets take the mark for UTF-8
+
+
+def _row(document: Document) -> dict[str, str]:
+    about = (as_cell(text) for text in (document.domain, document.url, document.text[:_SHOWN_CHARS]))
+    return dict(zip(_COLUMNS, (_PREFIX + document.id, "", *about), strict=True))
+
+
+def _add_rows(path: Path, documents: Sequence[Document]) -> None:
+    """Add rows to a sheet, under the columns that it has; what stands there stays byte for byte."""
+    content, added = path.read_bytes(), io.StringIO(newline="")
+    columns = next(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+    csv.DictWriter(added, columns, restval="", extrasaction="ignore").writerows(map(_row, documents))
+    write_whole(path, content + (b"" if content.endswith(b"\n") else b"\r\n") + added.getvalue().encode())
 
 
 class SheetLabels(ReadyLabels):
@@ -55,30 +67,47 @@ class SheetLabels(ReadyLabels):
             yield identifier.removeprefix(_PREFIX), label
 
 
-def read_sheet(path: Path, vertical: Vertical, known: Container[str]) -> SheetLabels:
+def read_sheet(
+    path: Path,
+    vertical: Vertical,
+    known: Container[str],
+    drawn: Sequence[Document] = (),
+    max_missing_share: float = 0.0,
+) -> SheetLabels:
     """Check that a sheet has been filled in, and read it.
 
     Args:
         path: of the CSV.
         vertical: whose labels it has.
         known: identifiers of all documents that it may speak of.
+        drawn: documents whose labels are wanted. Those without a row, as of a sample that was drawn anew, get one.
+        max_missing_share: of them that may have no label; then none gets a row.
 
     Raises:
         ValueError: if it is no CSV in UTF-8, a column is missing, no row has a label, or a row has one that is not the
-            vertical's, or an identifier that is no document's.
+            vertical's, or an identifier that is no document's; or if rows were added.
     """
-    filled = 0
+    rows: dict[str, bool] = {}
     for line, row in _rows(path):
-        label = (row["label"] or "").strip()
+        label, identifier = ((row[name] or "").strip() for name in ("label", "id"))
+        identifier = identifier.removeprefix(_PREFIX)
         if label and label not in vertical.labels:
             raise ValueError(f"{path}:{line}: '{label}' is not one of the labels {', '.join(vertical.labels)}")
-        if label and (row["id"] or "").strip().removeprefix(_PREFIX) not in known:
+        if label and identifier not in known:
             raise ValueError(
                 f"{path}:{line}: no document has the id '{row['id']}': a spreadsheet may have changed it; "
                 "move the sheet away, start again for a new one, and leave its ids as they are"
             )
-        filled += bool(label)
-    if not filled:
+        rows[identifier] = rows.get(identifier, False) or bool(label)
+    lacking = [document for document in drawn if document.id.strip() not in rows]
+    missing = sum(not rows.get(document.id.strip()) for document in drawn)
+    if lacking and missing > max_missing_share * len(drawn):
+        _add_rows(path, lacking)
+        raise ValueError(
+            f"{path}: {len(lacking):,} of {len(drawn):,} documents had no row, since another sample is drawn now: the "
+            "sheet has them at its end and keeps all labels; fill in the column 'label' and start again"
+        )
+    if not any(rows.values()):
         raise ValueError(f"{path}: the column 'label' is empty: fill it in with {', '.join(vertical.labels)}")
     return SheetLabels(ReadySettings(path=str(path)), vertical)
 
