@@ -316,6 +316,21 @@ def test_without_a_command_line_a_stage_keeps_its_own_keys(tmp_path):
     assert [run.phases[0].max_tokens for run in runs.values()] == [2000, 4000]
 
 
+def test_stages_that_the_command_line_writes_are_laid_over_what_all_share(tmp_path):
+    text = LAID.partition("stages:")[0] + "seed: 4\ntrainer: {save_steps: 10, logging_steps: 2}\n"
+    typed = "[{name: a}, {name: b, seed: 2, trainer: {save_steps: 5}, phases: [{name: only, max_tokens: 4k}]}]"
+    further = [("trainer.logging_steps", "3"), ("seed", "7"), ("stages.a.trainer.save_steps", "6")]
+    runs = laid(tmp_path, ("stages", typed), *further, text=text)
+    assert [run.seed for run in runs.values()] == [7, 2]
+    assert [run.trainer.save_steps for run in runs.values()] == [6, 5]
+    assert [run.trainer.logging_steps for run in runs.values()] == [3, 3]
+    assert [run.phases[0].max_tokens for run in runs.values()] == [2000, 4000]
+    assert [run.phases[0].seq_length for run in runs.values()] == [64, 64]
+    assert [list(run.sources) for run in runs.values()] == [["shop", "general"]] * 2
+    over_a_file = laid(tmp_path, ("stages", "[{name: only}]"))
+    assert [(name, run.seed, len(run.sources)) for name, run in over_a_file.items()] == [("only", 0, 2)]
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [

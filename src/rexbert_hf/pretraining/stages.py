@@ -137,8 +137,13 @@ def _laid_over(common: Node, stage: Node) -> Node:
 
 
 def _typed_over(node: Node, source: Node) -> Node:
-    """Lay over a configuration what the command line wrote in another one, but below a part that it does not have."""
-    if _is_typed(source):
+    """Lay over a configuration what the command line wrote in another one, but below a part that it does not have.
+
+    What a key of the command line names is taken whole; what stands inside its value, as a stage of `--stages`, is laid
+    over like a file.
+    """
+    typed, inside = _is_typed(source), source.origin == COMMAND_LINE
+    if typed and not inside:
         return source
     if isinstance(node.value, dict) and isinstance(source.value, dict):
         items = dict(node.value)
@@ -150,10 +155,11 @@ def _typed_over(node: Node, source: Node) -> Node:
         return dataclasses.replace(node, value=items)
     if isinstance(node.value, list) and isinstance(source.value, list):
         named = {name: item for item in source.value if (name := item_name(item)) is not None}
-        return dataclasses.replace(
-            node, value=[_typed_over(item, named.get(item_name(item) or "", item)) for item in node.value]
-        )
-    return node
+        if named or not typed:
+            return dataclasses.replace(
+                node, value=[_typed_over(item, named.get(item_name(item) or "", item)) for item in node.value]
+            )
+    return source if typed else node
 
 
 def _is_typed(node: Node) -> bool:
