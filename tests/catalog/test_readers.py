@@ -310,6 +310,15 @@ def test_a_told_format_reads_files_of_a_folder_without_a_suffix(tmp_path):
     assert read_records(tmp_path)["text"][:] == ["_c.jsonl"]
 
 
+@pytest.mark.parametrize("name", ["README.md", "old.jsonl.bz2", "shop.PNG", "sub/notes.doc.gz"])
+def test_a_told_format_leaves_foreign_files_of_a_folder_alone(tmp_path, name):
+    write(tmp_path / "a.jsonl", '{"text": "a"}\n')
+    (tmp_path / "part-0.gz").write_bytes(gzip.compress(b'{"text": "b"}\n'))
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"# no row\n")
+    assert read_records(tmp_path, format="json")["text"][:] == ["a", "b"]
+
+
 def test_names_with_brackets_are_files_first(tmp_path):
     path = write(tmp_path / "a[1].txt", "x\n")
     assert read_records(path)["text"][:] == ["x"]

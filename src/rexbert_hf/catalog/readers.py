@@ -67,8 +67,8 @@ def read_records(
         types: types of those of our columns that it names (as `record_types("products")`); others, and columns of the
             source that it does not name, stay as they are. In place of `features`.
         required: our columns that the source must have; others that it lacks are null. None for all.
-        format: "csv", "tsv", "json", "text" or "parquet", where the name does not say it; of a folder all files count
-            then, whatever their suffix, but hidden ones and those that begin with "_".
+        format: "csv", "tsv", "json", "text" or "parquet", where the name does not say it; of a folder files without a
+            suffix count then too, but hidden ones and those that begin with "_".
         encoding: of text formats. A byte order mark is dropped.
         delimiter: of CSV and TSV.
         quotechar: of CSV (default the double quote) and TSV (default none); "" for none.

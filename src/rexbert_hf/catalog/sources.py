@@ -117,7 +117,7 @@ def _expand(path: str | Path, options: FileOptions) -> list[Path]:
         if not files:
             raise ValueError(
                 f"{path}: the folder holds no file to read (wanted {', '.join(FORMATS)}, plain, .gz, .zst or .zip);"
-                " pass format=... for files without such a suffix"
+                " pass format=... for files without a suffix"
             )
         return files
     if found.exists():
@@ -137,8 +137,9 @@ def _is_hidden(path: Path) -> bool:
 def _is_wanted(path: Path, options: FileOptions) -> bool:
     if path.suffix.lower() == ".zip" or _format_of(path.name):
         return True
-    # Other tools' files without a suffix (part-00000), but not those beside them (_SUCCESS, _delta_log).
-    return options.format is not None and not any(part.startswith("_") for part in path.parts)
+    # Other tools' files without a suffix (part-00000), but not those beside them (_SUCCESS, _delta_log, README.md).
+    name = path.stem if path.suffix.lower() in COMPRESSED else path.name
+    return options.format is not None and "." not in name and not any(part.startswith("_") for part in path.parts)
 
 
 def _format_of(name: str) -> str | None:
