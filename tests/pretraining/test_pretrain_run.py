@@ -251,6 +251,17 @@ def test_a_finished_run_without_checkpoints_is_still_finished(without_checkpoint
     assert not list(folder.glob("checkpoint-*"))
 
 
+def test_a_finished_run_without_checkpoints_may_be_started_on_fewer_processes(tmp_path, monkeypatch):
+    """Four of them would have made four micro-batches a step, of which this one would make two."""
+    with monkeypatch.context() as four:
+        four.setattr("rexbert_hf.pretraining.run.micro_batches_of", lambda _: 4)
+        results = run(tmp_path / "out")
+    for path in (tmp_path / "out").glob("checkpoint-*"):
+        shutil.rmtree(path)
+    assert run(tmp_path / "out") == results
+    assert not list((tmp_path / "out").glob("checkpoint-*"))
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [

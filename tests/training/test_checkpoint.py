@@ -181,3 +181,12 @@ def test_the_micro_batches_of_a_run_are_known_without_reading_its_weights(tmp_pa
     damage_json(newest)
     damage_bytes(tmp_path / "checkpoint-5")
     assert ckpt.micro_batches_of(tmp_path) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "micros"),
+    [('{"plan": {"micro_batches": 8}}', 8), ('{"results": {}}', None), ('{"plan": [1]}', None), ('{"pl', None)],
+)
+def test_the_micro_batches_of_a_finished_run_outlive_its_checkpoints(tmp_path, text, micros):
+    (tmp_path / "run.json").write_text(text)
+    assert ckpt.micro_batches_of(tmp_path) == micros

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rexbert_hf.hub.run_file import checksum, sync
+from rexbert_hf.hub.run_file import checksum, read_run, sync
 
 logger = logging.getLogger(__name__)
 
@@ -308,9 +308,15 @@ def described(output_dir: str | Path) -> tuple[Path, dict[str, Any]] | None:
 def micro_batches_of(output_dir: str | Path) -> int | None:
     """Micro-batches in a step of the run that a folder holds, before its checkpoints are verified; None without one.
 
+    A finished run whose checkpoints are gone has them in its `run.json`.
+
     Args:
         output_dir: a run's folder; it need not exist.
     """
     found = described(output_dir)
-    micros = found[1].get("micro_batches") if found is not None else None
+    try:
+        plan = found[1] if found is not None else read_run(output_dir).get("plan")
+    except (OSError, ValueError):
+        return None
+    micros = plan.get("micro_batches") if isinstance(plan, dict) else None
     return micros if isinstance(micros, int) else None
