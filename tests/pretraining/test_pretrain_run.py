@@ -15,7 +15,7 @@ from rexbert_hf import RexBertForMaskedLM
 from rexbert_hf.data import TokenisedDataset
 from rexbert_hf.hub import read_run
 from rexbert_hf.models.modeling_rexbert import RexBertModel
-from rexbert_hf.pretraining import corpora, encoder
+from rexbert_hf.pretraining import corpora, encoder, sources
 from rexbert_hf.pretraining.baselines import batches_of
 
 
@@ -200,6 +200,34 @@ def test_touched_files_do_not_make_another_plan(tmp_path):
     run(tmp_path / "out", evaluation__position_edges="[0, 8]", **changes)
     second = read_run(tmp_path / "out")
     assert second["resumed_from_step"] == sum(phase["steps"] for phase in first["results"]["phases"])
+
+
+@pytest.mark.parametrize("older", [None, 2])
+def test_what_an_older_version_prepared_is_prepared_anew(tmp_path, monkeypatch, older):
+    """Version 2 left padding tokens in pairs and long floats in texts; a run whose data stay the same goes on."""
+    folder = copy_of_whole_run(tmp_path / "again")
+    (folder / "run.json").unlink()
+    read = []
+    reader = corpora.read_source
+    monkeypatch.setattr(corpora, "read_source", lambda *given: read.append(given) or reader(*given))
+    monkeypatch.setattr(sources, "_FORMAT", older or sources._FORMAT)
+    run(folder)
+    assert bool(read) == (older is not None)
+    assert read_run(folder)["resumed_from_step"] == sum(p["steps"] for p in read_run(whole_run())["results"]["phases"])
+    assert_same_weights(folder, whole_run())
+
+
+def test_a_run_whose_data_are_read_otherwise_by_now_says_so(tmp_path, monkeypatch):
+    folder = copy_of_whole_run(tmp_path / "again")
+    monkeypatch.setattr(sources, "_FORMAT", 99)
+    reader = corpora.read_source
+    monkeypatch.setattr(corpora, "read_source", lambda *given: (rows := reader(*given)).select(range(1, len(rows))))
+    with pytest.raises(ValueError, match=r"another plan \(.*go on with the version of rexbert-hf that it is of"):
+        run(folder)
+    for path in folder.glob("checkpoint-*"):
+        shutil.rmtree(path)
+    with pytest.raises(ValueError, match=r"finished run of another recipe \(.*go on with the version of rexbert-hf"):
+        run(folder)
 
 
 def test_tensorboard_gets_events(tmp_path):

@@ -26,6 +26,7 @@ from rexbert_hf.training import CurriculumTrainer, Plan
 from rexbert_hf.training.cell_accuracy import evaluate_cells
 from rexbert_hf.training.languages import tokens_by_language
 from rexbert_hf.training.plan import PhasePlan, flatten, listed_differences
+from rexbert_hf.training.resumable import older_version
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +75,10 @@ def _check_recipe(run: Mapping[str, Any], settings: PretrainSettings, trainer: C
         was, now = was | {"plan": plan}, now | {"plan": trainer.description()}
     was, now = (flatten(portable(redact(plain(known)), output)) for known in (was, now))
     if changed := listed_differences(was, now):
+        hint = older_version(plan, trainer.description()) if plan else ""
         raise ValueError(
-            f"{output} holds a finished run of another recipe ({changed}), and no checkpoint of it: undo the change,"
-            " choose another output_dir, or delete it"
+            f"{output} holds a finished run of another recipe ({changed}), and no checkpoint of it: undo the"
+            f" change{hint}, choose another output_dir, or delete it"
         )
 
 

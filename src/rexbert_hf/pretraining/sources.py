@@ -47,8 +47,9 @@ from rexbert_hf.pretraining.source_settings import SourceSettings
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 2
-"""Goes up when prepared sources of an older version must not be used."""
+_FORMAT = 3
+"""Goes up when prepared sources of an older version must not be used. What is prepared anew and did not change keeps
+its fingerprint, so its runs go on. Since 3: no padding in rows of pairs, short decimals, NaN as an empty field."""
 _HUB_PATH = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?P<config>:[\w.-]+)?(?:@(?P<revision>[\w./-]+))?")
 _ROWS = 1_000
 PRODUCT_ID = "product_id"

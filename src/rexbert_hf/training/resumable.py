@@ -196,8 +196,25 @@ def check_same_run(place: Path, before: Mapping[str, Any], now: Mapping[str, Any
         now = {key: value for key, value in now.items() if key != STARTING_WEIGHTS}
     if changed := listed_differences(before, now):
         raise ValueError(
-            f"{place} belongs to a run with another plan ({changed}): undo the change, or choose another output_dir"
+            f"{place} belongs to a run with another plan ({changed}): undo the change{older_version(before, now)}, or"
+            " choose another output_dir"
         )
+
+
+def older_version(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Another way out, for a message, where the tokens of a source differ: nobody need have changed anything.
+
+    Args:
+        before: description of the run that is there.
+        now: that of the run to start.
+
+    Example:
+        >>> older_version({"data.shop": "1f", "seed": 1}, {"data.shop": "1f", "seed": 2})
+        ''
+    """
+    if all(before.get(key) == value for key, value in now.items() if key.startswith("data.") and key in before):
+        return ""
+    return ", go on with the version of rexbert-hf that it is of, since a later one may read the same files otherwise"
 
 
 def as_json(description: Mapping[str, Any]) -> dict[str, Any]:
