@@ -167,9 +167,20 @@ def test_own_paths_become_relative(monkeypatch: pytest.MonkeyPatch):
     assert portable(run, "/data/run") == {"a": [".", "./x.png", "/data/runner/y"], "b": "see ~/data, /home/melon"}
 
 
-@pytest.mark.parametrize("other", ["s3://bucket/srv/x.csv", "/mnt/srv/x", "../srv", "hdfs://host-1/srv"])
+@pytest.mark.parametrize(
+    "other",
+    ["s3://bucket/srv/x.csv", "/mnt/srv/x", "../srv", "hdfs://host-1/srv", "abfss://a@b.net/srv", "--in=./srv/x"],
+)
 def test_a_folder_of_the_home_folders_name_elsewhere_stays(other: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", "/srv")
     assert portable(other) == other
     for text in ("/srv/x", "--in=/srv/x", "file:///srv/x", '"/srv/x"', "a /srv/x", "a:/srv/x"):
         assert portable(text) == text.replace("/srv", "~")
+    assert portable("/srv/srv/x") == "~/srv/x"
+
+
+@pytest.mark.parametrize("before", ["-I", "-L", "in", "\u6570", "/data/a,", "\u00e9", "_", "1", "/\u6570"])
+def test_a_home_folder_leaves_no_machine_whatever_letter_stands_before_it(before: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert portable(f"{before}/home/me/x") == f"{before}~/x"
+    assert portable([f"cc {before}/home/me"]) == [f"cc {before}~"]

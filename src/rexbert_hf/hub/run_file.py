@@ -19,6 +19,7 @@ import uuid
 import zlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ KEPT_STEPS = "*-step-*-rank-*.safetensors"
 """Files of steps that stopped a run: rows of training text, never a part of the model beside them."""
 PACKAGES = ("rexbert-hf", "torch", "transformers", "datasets", "tokenizers", "accelerate", "huggingface-hub", "numpy")
 
+_LONGEST_NAME = 256
+_PATH_BEFORE = re.compile(r"(?:/[A-Za-z0-9_.~@%+-]+|(?:\A|[^A-Za-z0-9_.~@%+-])(?:\.\.?|~))\Z")
+"""A segment of a path that goes on; letters alone are an option (`-I/home/me`), or a word without a space behind it."""
 _being_written: set[str] = set()
 """Names of this process's staged files."""
 
@@ -54,9 +58,14 @@ def portable(value: Any, folder: str | os.PathLike[str] | None = None) -> Any:
         return value
     for prefix, mark in ((folder and os.path.abspath(folder), "."), (os.path.expanduser("~"), "~")):
         if prefix and prefix not in ("/", "~"):
-            # Within a longer path, such as a bucket's, the same names are another folder.
-            value = re.sub(rf"(?<![\w.~-]){re.escape(str(prefix))}(?=/|\\|$)", mark, value)
+            value = re.sub(rf"{re.escape(str(prefix))}(?=/|\\|$)", partial(_own, mark=mark), value)
     return value
+
+
+def _own(found: re.Match[str], *, mark: str) -> str:
+    """The mark, but within a longer path, such as a bucket's, what stands there: it is another folder."""
+    before = found.string[max(found.start() - _LONGEST_NAME, 0) : found.start()]
+    return found[0] if _PATH_BEFORE.search(before) else mark
 
 
 def plain(value: Any) -> Any:
