@@ -182,6 +182,22 @@ def test_nothing_that_an_earlier_push_left_decides_what_the_model_computes(
     assert set(hub.files("tester/tiny")) == PUSHED | own
 
 
+def test_graphs_that_others_made_of_the_same_weights_stay(
+    hub: HubServer, copy_of_run: Callable[[], Path], tiny_run: Path
+):
+    push(tiny_run, hub)
+    api = HfApi(endpoint=hub.endpoint, token=TOKEN)
+    theirs = {"onnx/model.onnx", "onnx/model_quantized.onnx", "onnx/model.onnx_data"}
+    for name in theirs:
+        api.upload_file(path_or_fileobj=b"theirs", path_in_repo=name, repo_id="tester/tiny")
+    push(tiny_run, hub)
+    assert set(hub.files("tester/tiny")) == PUSHED | theirs
+    folder, tensors = copy_of_run(), load_file(tiny_run / "model.safetensors")
+    save_file({name: value + 1 for name, value in tensors.items()}, folder / "model.safetensors")
+    push(folder, hub)
+    assert set(hub.files("tester/tiny")) == PUSHED
+
+
 def test_revision_and_tag(hub: HubServer, tiny_run: Path):
     push(tiny_run, hub, revision="stable", tag="v1")
     assert set(hub.files("tester/tiny", revision="v1")) == PUSHED

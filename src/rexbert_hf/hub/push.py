@@ -8,9 +8,12 @@ half a model. The Hub's passing troubles (429, 5xx, lost connections) are waited
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import json
 import os
 import shlex
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +57,9 @@ LOADED_FIRST = (
 )
 """Weight files that a loader picks up by their name."""
 
+ONNX_ENCODER = "onnx/encoder.json"
+"""What our own export writes beside its graphs, and no other."""
+
 _MODULES = ("[0-9]_[A-Z]*", "query_[0-9]_[A-Z]*", "document_[0-9]_[A-Z]*")
 """Folders of modules as sentence-transformers names them."""
 
@@ -83,7 +89,8 @@ def push_run(
     The card is rendered anew with the repository's name; text that somebody wrote into the README here or on the Hub
     is kept (`merge_card`); where the two differ, the Hub's stays and one line says so. Weights, configuration,
     tokenizer files, modules and ONNX graphs that an earlier push left on the Hub and this one does not have are
-    removed in the same commit, because loaders would read them (`STALE`).
+    removed in the same commit, because loaders would read them (`STALE`). Graphs that somebody else made of the very
+    same weights stay.
 
     Args:
         output_dir: the run's folder.
@@ -120,7 +127,7 @@ def push_run(
         files,
         repo_id,
         card=card_of_run(folder, repo_id),
-        stale=STALE,
+        stale=partial(_stale, files, revision),
         token=token,
         private=private,
         commit_message=commit_message,
@@ -162,6 +169,24 @@ def files_of_run(folder: Path) -> dict[str, Path]:
     if missing:
         raise FileNotFoundError(f"{folder} holds no finished model ({' and '.join(missing)} missing): nothing to push")
     return found
+
+
+def _stale(
+    files: Mapping[str, Path | bytes], revision: str | None, api: HfApi, repo_id: str, there: Collection[str]
+) -> Sequence[str]:
+    """`STALE`, but without the graphs where others made them of the weights that are pushed."""
+    if ONNX_ENCODER in there or not any(name.startswith("onnx/") for name in there):
+        return STALE
+    names = {name: path for name, path in files.items() if name.endswith(".safetensors") and isinstance(path, Path)}
+    known = {one.path: one for one in api.get_paths_info(repo_id, [*names], revision=revision)}
+    for name, path in names.items():
+        lfs = getattr(known.get(name), "lfs", None)
+        if lfs is None or lfs.size != path.stat().st_size:
+            return STALE
+        with path.open("rb") as file:
+            if lfs.sha256 != hashlib.file_digest(file, "sha256").hexdigest():
+                return STALE
+    return [pattern for pattern in STALE if not pattern.startswith("onnx/")]
 
 
 def _check_weights(folder: Path, files: dict[str, Path]) -> None:

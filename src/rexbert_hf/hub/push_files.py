@@ -24,7 +24,7 @@ def push_files(
     card: str,
     repo_type: str = "model",
     space_sdk: str | None = None,
-    stale: Sequence[str] = (),
+    stale: Sequence[str] | Callable[[HfApi, str, Collection[str]], Sequence[str]] = (),
     token: str | None = None,
     private: bool | None = None,
     commit_message: str | None = None,
@@ -42,7 +42,8 @@ def push_files(
         card: a rendered card; text that somebody wrote into the README on the Hub is kept. Without text, none.
         repo_type: "model", "dataset" or "space".
         space_sdk: of a Space, such as "gradio".
-        stale: patterns of files that an earlier push may have left and that are removed, if they are not pushed now.
+        stale: patterns of files that an earlier push may have left and that are removed, if they are not pushed now;
+            or what tells them by the repository's address and files.
         token: a write token; by default the one of this machine. Never logged, never written.
         private: whether a new repository is private.
         commit_message: the title of the commit.
@@ -73,9 +74,10 @@ def push_files(
         if readme.strip():
             sources["README.md"] = readme.encode("utf-8")
         there = api.list_repo_files(url.repo_id, revision=revision, repo_type=repo_type)
+        patterns = stale(api, url.repo_id, there) if callable(stale) else stale
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
             *(CommitOperationAdd(name, source) for name, source in sources.items()),
-            *(CommitOperationDelete(name) for name in _left_over(there, sources, stale)),
+            *(CommitOperationDelete(name) for name in _left_over(there, sources, patterns)),
         ]
         commit = api.create_commit(
             url.repo_id, operations, commit_message=title, revision=revision, repo_type=repo_type
