@@ -349,6 +349,16 @@ def test_text_outside_the_marks_comes_along_where_it_takes_nobodys_place(
     assert overruled(written(mine, "new"), merged) == (["text"] if mine[0] and kept[0] == "Theirs." else [])
 
 
+@pytest.mark.parametrize("body", ["Own words.\n", "Own words. And more.\n"])
+@pytest.mark.parametrize("theirs", ["", "Own words."])
+def test_a_card_without_marks_removes_no_marked_part(body: str, theirs: str):
+    old = card("a: 1", f"{theirs}\n{BEGIN}\nfigure\n{END}\n")
+    assert split_card(merge_card(old, card("b: 2", body))) == ({"b": 2, "a": 1}, split_card(old)[1])
+    assert overruled(card("b: 2", body), merge_card(old, card("b: 2", body))) == (
+        [] if body == f"{theirs}\n" else ["text"]
+    )
+
+
 def test_merging_twice_is_merging_once():
     ours = render_model_card(RUN, repo_id="a/b")
     once = merge_card(card("license: mit", "Mine.\n"), ours)

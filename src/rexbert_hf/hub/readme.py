@@ -55,9 +55,10 @@ def merge_card(existing: str | None, rendered: str) -> str:
     r"""Bring a fresh card into a README that somebody may have edited.
 
     Their text stays: only the marked part is replaced, and a README without marks keeps its whole body, unless the
-    card brings text of its own that holds all of theirs and more. Their metadata stays too: lists are joined, keys
-    that they set keep their value, measured results (`model-index`) are replaced where task and dataset agree, and go
-    where our part of the old card showed them (and a new part takes its place); so does `base_model`.
+    card brings text of its own that holds all of theirs and more. A marked part goes only where the card has another.
+    Their metadata stays too: lists are joined, keys that they set keep their value, measured results (`model-index`)
+    are replaced where task and dataset agree, and go where our part of the old card showed them (and a new part takes
+    its place); so does `base_model`.
 
     Args:
         existing: the README that is there, or None.
@@ -95,7 +96,7 @@ def merge_card(existing: str | None, rendered: str) -> str:
             theirs = [old[key]] if isinstance(old[key], str) else old[key]
             merged[key] = theirs + [item for item in new[key] if item not in theirs]
     theirs, mine = _own_text(old_body), _own_text(new_body)
-    if _holds(mine, theirs) and not _holds(theirs, mine):
+    if (ours or not block) and _holds(mine, theirs) and not _holds(theirs, mine):
         body = new_body
     elif ours and block:
         body = _GENERATED.sub(lambda _: ours[0], old_body, count=1)
