@@ -339,7 +339,10 @@ def test_cache_dir_maps_one_file_of_equal_rows_and_leaves_nothing_behind_on_fail
     rows = read_records(path, cache_dir=tmp_path / "cache")
     assert rows.to_list() == ROWS
     assert [Path(file["filename"]).parent for file in rows.cache_files] == [tmp_path / "cache"]
+    (kept,) = (tmp_path / "cache").iterdir()
+    written = kept.stat()
     again = read_records(path, cache_dir=tmp_path / "cache")
+    assert (kept.stat().st_ino, kept.stat().st_mtime_ns) == (written.st_ino, written.st_mtime_ns)  # it is mapped
     assert again._fingerprint == rows._fingerprint
     assert again.cache_files == rows.cache_files
     assert again.to_list() == rows.to_list() == ROWS

@@ -138,7 +138,10 @@ def _collect(
         with open(name, "rb") as written:
             content = hashlib.file_digest(written, "sha256").hexdigest()[:32]
         kept = Path(cache_dir) / f"records-{content}.arrow"
-        os.replace(name, kept)  # equal rows are one file; who has the older one mapped keeps it
+        if kept.exists():  # equal rows are one file; somebody may have it mapped, so it stays as it is
+            os.unlink(name)
+        else:
+            os.replace(name, kept)
     except BaseException:
         os.unlink(name)
         raise
