@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -164,6 +165,25 @@ def test_a_later_run_leaves_nothing_of_the_one_before(tmp_path):
     take_run(new, folder, whole_card=True)
     assert sorted(path.name for path in folder.iterdir()) == ["grid.svg", "notes.txt", "run.json"]
     assert (folder / "grid.svg").read_text() == "new"
+
+
+@pytest.mark.parametrize("version", ["this", "older", "damaged"])
+def test_a_picture_that_no_run_brought_stays(tmp_path, version):
+    old, new, folder = (tmp_path / name for name in ("old", "new", "card"))
+    folder.mkdir()
+    for run in (old, new):
+        write_run(run, config={}, results={"phases": [{"name": run.name, "tokens": 5}]})
+    (old / "loss.png").write_text("old")
+    (folder / "logo.svg").write_text("a person's")
+    take_run(old, folder, whole_card=False)
+    known = json.loads((folder / "run.json").read_text())
+    assert known.pop("pictures") == ["loss.png"]
+    if version != "this":
+        (folder / "run.json").write_text(json.dumps(known) if version == "older" else "{")
+    take_run(new, folder, whole_card=False)
+    kept = ["loss.png"] if version == "damaged" else []
+    assert sorted(path.name for path in folder.iterdir()) == ["logo.svg", *kept, "run.json"]
+    assert (folder / "logo.svg").read_text() == "a person's"
 
 
 def test_what_is_not_there(tmp_path):

@@ -120,7 +120,8 @@ def take_run(run: Path, folder: Path, whole_card: bool) -> None:
     """Copy what a card is made of: figures, without secrets and without this machine's folders, and pictures.
 
     Which forms of the model the run's folder holds is written down too: of them the card has blocks. What the card
-    has of an earlier run, and this one lacks, is removed.
+    has of an earlier run, and this one lacks, is removed. Pictures that the card's `run.json` does not name are
+    somebody's own, and stay.
 
     Args:
         run: folder of a finished run.
@@ -134,14 +135,27 @@ def take_run(run: Path, folder: Path, whole_card: bool) -> None:
     if not whole_card:
         forms = {"stock_subfolder": STOCK if (run / STOCK / "config.json").is_file() else None}
         record["card"] = {**(record.get("card") or {}), **forms, "remote_code": any(run.glob("*.py"))}
+    before, record["pictures"] = _copied_before(folder), _pictures(run)
     write_whole(folder / RUN_FILE, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
     names = [EVALUATION_FILE, *([README] if whole_card else [])]
-    names += [path.name for place in (run, folder) for pattern in PICTURES for path in place.glob(pattern)]
+    names += [*record["pictures"], *(name for name in _pictures(folder) if name in before)]
     for name in dict.fromkeys(names):
         if (run / name).is_file():
             shutil.copyfile(run / name, folder / name)
         else:
             (folder / name).unlink(missing_ok=True)
+
+
+def _pictures(folder: Path) -> list[str]:
+    return sorted(path.name for pattern in PICTURES for path in folder.glob(pattern) if path.is_file())
+
+
+def _copied_before(folder: Path) -> list[str]:
+    """Pictures of the run before; others lie beside a card too, such as a person's logo."""
+    try:
+        return list(read_run(folder).get("pictures", [LOSS_PLOT]))  # earlier versions did not name them
+    except (OSError, ValueError, TypeError):
+        return []
 
 
 def card_text(card: CardSettings, folder: Path) -> str | None:
