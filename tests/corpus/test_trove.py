@@ -178,6 +178,15 @@ def test_finished_shares_are_not_taken_for_another_jobs(job, changes):
     executors(replace(job, cluster=replace(job.cluster, workers=2)))  # where it runs decides nothing
 
 
+def test_a_folder_from_before_jobs_had_a_file_says_so(job, tmp_path):
+    executors(job)
+    (tmp_path / "out" / "job.json").unlink()
+    (tmp_path / "out" / "logs").mkdir()
+    with pytest.raises(ValueError, match=r"without a job\.json .*made by an earlier version: choose another") as told:
+        executors(job)
+    assert "other settings" not in str(told.value)
+
+
 def test_another_input_or_classifier_at_the_same_place_is_another_job(job, tmp_path):
     shutil.copytree(job.classifier, tmp_path / "classifier")
     job = replace(job, classifier=str(tmp_path / "classifier"))

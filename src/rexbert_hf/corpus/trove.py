@@ -291,14 +291,16 @@ def executors(job: TroveJob) -> list[Any]:
 def _claim(job: TroveJob) -> None:
     """Write the job's key into its output folder; datatrove would take another job's finished shares for this one's."""
     folder, content = get_datafolder(job.output_folder), json.dumps({"key": _job_key(job)})
-    if folder.exists(JOB_FILE):
+    known = folder.exists(JOB_FILE)
+    if known:
         with folder.open(JOB_FILE, "rt") as file:
             if file.read() == content:
                 return
     if folder.exists("logs"):
+        other = "another job (other settings, input, classifier or tasks)"
+        older = f"a job without a {JOB_FILE} that says which: it was made by an earlier version"
         raise ValueError(
-            f"{job.output_folder} holds another job (other settings, input, classifier or tasks): choose another "
-            "output_folder or delete it"
+            f"{job.output_folder} holds {other if known else older}: choose another output_folder or delete it"
         )
     with folder.open(JOB_FILE, "wt") as file:
         file.write(content)
