@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,25 @@ def test_a_label_that_is_no_rows_name_belongs_to_the_plan(tmp_path, changes):
     assert load_plan(paper(tmp_path, budget=100.0, **{"stages.1.label": "other words"}), list(plan.costs)) == plan
     with pytest.raises(SettingsError, match=r"another plan \(.*label: "):
         load_plan(paper(tmp_path, budget=100.0, **changes), list(plan.costs))
+
+
+def test_plans_from_before_labels_were_compared_go_on(tmp_path):
+    """What was left out then says nothing about the settings of then."""
+    measure = {"source": "shop", "max_tokens": 2000, "label": "other"}
+    settings = paper(tmp_path, budget=100.0, **{"measures.0.options": measure})
+    plan = fit(settings, *budgets_and_costs(settings))
+    save_plan(plan, settings, "here")
+    save_costs(plan.costs, settings, "here")
+    for path in (tmp_path / "plan.json", tmp_path / "calibration.json"):
+        content = json.loads(path.read_text())
+        assert content.pop("with_labels")
+        kept = {key: value for key, value in content["for"].items() if not key.endswith(".label")}
+        assert len(kept) < len(content["for"])
+        path.write_text(json.dumps(content | {"for": kept}))
+    assert load_plan(settings, list(plan.costs)) == plan
+    assert load_costs(settings, list(plan.costs), "here") == plan.costs
+    with pytest.raises(SettingsError, match=r"another plan \(budget: 100.0 -> 50.0\)"):
+        load_plan(paper(tmp_path, budget=50.0, **{"measures.0.options": measure}), list(plan.costs))
 
 
 def test_plans_and_calibrations_hold_no_secret_and_are_found_again(tmp_path):

@@ -47,6 +47,9 @@ _FREE = (
 _STAGE_LABEL = re.compile(r"stages\.\d+\.label")
 """What the table calls a row; other labels, as of a source's column, decide what is trained or measured."""
 
+_LABELS = "with_labels"
+"""Key of a file that compares those labels; earlier versions left them all out."""
+
 _TIME = re.compile(r"budget:|min_steps:|spare:|parts\.|stages\.\d+\.share:")
 """How much time there is and who gets it: another plan, but no stage costs more or less for it."""
 
@@ -197,8 +200,9 @@ def _whole_steps(
 
 def save_costs(costs: Mapping[str, Cost], settings: ReproductionSettings, hardware: str) -> None:
     """Keep a calibration: another budget need not measure again."""
-    content = {"costs": {name: dataclasses.asdict(cost) for name, cost in costs.items()}, "hardware": hardware}
-    write_whole(settings.output_dir / COSTS_FILE, json.dumps(content | {"for": identity(settings)}, indent=2).encode())
+    known = {name: dataclasses.asdict(cost) for name, cost in costs.items()}
+    content = {"costs": known, "for": identity(settings), "hardware": hardware, _LABELS: True}
+    write_whole(settings.output_dir / COSTS_FILE, json.dumps(content, indent=2).encode())
 
 
 def load_costs(settings: ReproductionSettings, names: Sequence[str], hardware: str) -> dict[str, Cost] | None:
@@ -211,7 +215,7 @@ def load_costs(settings: ReproductionSettings, names: Sequence[str], hardware: s
     if not path.exists():
         return None
     content = read_json_object(path, "delete it to measure again", ("for", "costs", "hardware"))
-    changed = differences(redact(content["for"]), identity(settings))
+    changed = _changed(content, settings)
     known = set(names) <= set(content["costs"]) and content["hardware"] == hardware
     if not known or not all(_TIME.match(line) for line in changed):
         return None
@@ -221,7 +225,7 @@ def load_costs(settings: ReproductionSettings, names: Sequence[str], hardware: s
 
 def save_plan(plan: RunPlan, settings: ReproductionSettings, hardware: str) -> None:
     """Keep a plan with what it was made for."""
-    content = {"plan": dataclasses.asdict(plan), "for": identity(settings), "hardware": hardware}
+    content = {"plan": dataclasses.asdict(plan), "for": identity(settings), "hardware": hardware, _LABELS: True}
     write_whole(settings.output_dir / PLAN_FILE, json.dumps(content, indent=2).encode())
 
 
@@ -240,7 +244,7 @@ def load_plan(settings: ReproductionSettings, names: Sequence[str]) -> RunPlan |
     if not path.exists():
         return None
     content = read_json_object(path, "restore it, or choose another output_dir", ("for", "plan"))
-    changed = differences(redact(content["for"]), identity(settings))
+    changed = _changed(content, settings)
     missing = [name for name in names if name not in content["plan"]["costs"]]
     if changed or missing:
         what = "; ".join(changed[:3]) or f"no stage {', '.join(missing)}"
@@ -249,6 +253,14 @@ def load_plan(settings: ReproductionSettings, names: Sequence[str]) -> RunPlan |
         )
     plan = content["plan"]
     return RunPlan(**{**plan, "costs": {name: Cost(**cost) for name, cost in plan["costs"].items()}})
+
+
+def _changed(content: Mapping[str, Any], settings: ReproductionSettings) -> list[str]:
+    """What differs from the settings that a file was written for, a line each."""
+    was, now = redact(content["for"]), identity(settings)
+    if not content.get(_LABELS) and not any(key.endswith(".label") for key in was):
+        now = {key: value for key, value in now.items() if not key.endswith(".label")}
+    return differences(was, now)
 
 
 def identity(settings: ReproductionSettings) -> dict[str, Any]:
