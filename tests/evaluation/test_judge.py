@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
+from rexbert_hf.corpus.answer_cache import AnswerCache, RawAnswer, question_key
 from rexbert_hf.corpus.llm_client import Endpoint, EndpointError, EndpointSettings
 from rexbert_hf.data.vocabulary import train_tokenizer
 from rexbert_hf.evaluation.evaluate import evaluate
@@ -21,6 +22,7 @@ from rexbert_hf.evaluation.judge import (
     EndpointJudge,
     fill_judgements,
     judge_key,
+    judged_figures,
     label_in,
     make_judge,
 )
@@ -159,14 +161,18 @@ def test_product_search_shows_the_judges_figures_under_names_of_their_own(server
     assert sum(server.asked.values()) == asked
 
 
-@pytest.mark.parametrize("outputs", [1, 3])
-def test_a_cross_encoder_is_a_judge(tmp_path, outputs, monkeypatch):
+def save_cross_encoder(folder, outputs=1):
     tokenizer = train_tokenizer(["red lamp", "blue nail"] * 20, 384)
     torch.manual_seed(0)
     config = BertConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
                         intermediate_size=16, num_labels=outputs, pad_token_id=tokenizer.pad_token_id)  # fmt: skip
-    BertForSequenceClassification(config).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_a_cross_encoder_is_a_judge(tmp_path, outputs, monkeypatch):
+    save_cross_encoder(tmp_path, outputs)
     if outputs == 3:
         with pytest.raises(ValueError, match="3 outputs"):
             CrossEncoderJudge(str(tmp_path), tmp_path / "answers.jsonl")
@@ -179,6 +185,34 @@ def test_a_cross_encoder_is_a_judge(tmp_path, outputs, monkeypatch):
     np.testing.assert_array_equal(shares, [1.0, 1.0, 0.33, 0.0, 1.0])
     monkeypatch.setattr(judge.model, "predict", None)
     np.testing.assert_array_equal(judge.shares(pairs), shares)
+
+
+def test_a_score_that_is_no_number_is_no_answer_and_not_kept(tmp_path, monkeypatch):
+    """The nearest label of NaN would be the first one, which is "exact"."""
+    save_cross_encoder(tmp_path)
+    judge = CrossEncoderJudge(str(tmp_path), tmp_path / "answers.jsonl")
+    pairs = [("lamp", name) for name in ("a", "b", "a")]
+    monkeypatch.setattr(judge.model, "predict", lambda new, **_: np.array([np.nan, 0.3])[: len(new)])
+    np.testing.assert_array_equal(judge.shares(pairs), [np.nan, 0.33, np.nan])
+    assert judge.lost == 1, "so the result is not final"
+    with AnswerCache(tmp_path / "answers.jsonl") as cache:
+        assert len(cache) == 1
+        cache.put(question_key(model=judge._key, pair=["lamp", "a"]), RawAnswer("nan"))  # as older versions kept it
+    monkeypatch.setattr(judge.model, "predict", lambda new, **_: [0.9 for _ in new])
+    np.testing.assert_array_equal(judge.shares(pairs), [1.0, 0.33, 1.0])
+
+
+def test_a_judge_without_any_number_gives_no_figure(tmp_path, monkeypatch):
+    pytest.importorskip("bm25s")
+    save_cross_encoder(tmp_path / "judge")
+    nothing = np.float32("nan")
+    monkeypatch.setattr("sentence_transformers.CrossEncoder.predict", lambda self, new, **_: [nothing] * len(new))
+    task, judge = ProductSearch(), JudgeSettings(cross_encoder=str(tmp_path / "judge"), depth=1)
+    shop = task.load(TaskSource(sample=True))
+    ranked = np.full((len(shop.queries), 1), np.setdiff1d(np.arange(len(shop.products)), shop.judged.products)[0])
+    figures, lost = judged_figures(ranked, shop, judge, tmp_path)
+    assert figures == {"answered_by_judge@1": 0.0}
+    assert lost == len(shop.queries)
 
 
 def test_a_model_without_the_head_is_no_judge(tmp_path):

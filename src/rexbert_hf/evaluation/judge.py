@@ -167,14 +167,13 @@ class CrossEncoderJudge:
         ValueError: if the model has more than one output, or no weights of the head that gives it.
     """
 
-    lost = 0
-
     def __init__(self, model: str, cache: Path, batch_size: int = 64) -> None:
         from sentence_transformers.cross_encoder import CrossEncoder
         from transformers import AutoModelForSequenceClassification
 
         folder = find_base(model)
         self.name, self.cache_path, self.batch_size = Path(model).name, cache, batch_size
+        self.lost = 0
         self._key = model_key(folder)
         with loading("cross-encoder", model):
             self.model = CrossEncoder(str(folder))
@@ -186,20 +185,34 @@ class CrossEncoderJudge:
                 raise ValueError(f"{model} is no cross-encoder ({missing[0]} is missing): its grades would be drawn")
 
     def shares(self, pairs: Sequence[Pair]) -> np.ndarray:
-        """As `Judge.shares`."""
+        """As `Judge.shares`; a score that is no number is no answer, and is not kept.
+
+        Raises:
+            ValueError: if a score lies outside 0 to 1.
+            OSError: if an answer cannot be kept, or another run uses the cache.
+        """
         with AnswerCache(self.cache_path) as cache:
             keys = {pair: question_key(model=self._key, pair=list(pair)) for pair in dict.fromkeys(pairs)}
-            new = [pair for pair, key in keys.items() if key not in cache]
+            found = {pair: _score_in(cache.get(key)) for pair, key in keys.items()}
+            new = [pair for pair, score in found.items() if np.isnan(score)]
             if new:
                 scores = self.model.predict(new, batch_size=self.batch_size, show_progress_bar=False)
-                for pair, score in zip(new, np.asarray(scores, dtype=np.float64), strict=True):
-                    cache.put(keys[pair], RawAnswer(repr(float(score))))
-            found = {pair: float(cache.get(key).content) for pair, key in keys.items()}  # type: ignore[union-attr]
+                for pair, score in zip(new, np.asarray(scores, dtype=np.float64).ravel().tolist(), strict=True):
+                    found[pair] = score
+                    if not np.isnan(score):
+                        cache.put(keys[pair], RawAnswer(repr(score)))
+        self.lost += sum(1 for score in found.values() if np.isnan(score))
         shares = np.array([found[pair] for pair in pairs], dtype=np.float64)
-        if len(shares) and (np.nanmin(shares) < 0 or np.nanmax(shares) > 1):
+        if ((shares < 0) | (shares > 1)).any():
             raise ValueError(f"{self.name} gives scores outside 0 to 1: a judge needs a sigmoid, as re-rankers have")
         labels = np.array(list(SHARES.values()))
-        return labels[np.abs(shares[:, None] - labels).argmin(axis=1)]
+        nearest = labels[np.abs(shares[:, None] - labels).argmin(axis=1)]
+        return np.where(np.isnan(shares), np.nan, nearest)
+
+
+def _score_in(kept: RawAnswer | None) -> float:
+    """The score of an answer that was kept; NaN, as for none, where an older version kept that."""
+    return float("nan") if kept is None else float(kept.content)
 
 
 def judge_key(settings: JudgeSettings) -> dict[str, Any]:
@@ -213,7 +226,8 @@ def judge_key(settings: JudgeSettings) -> dict[str, Any]:
     else:
         assert settings.cross_encoder is not None
         judge = model_key(find_base(settings.cross_encoder))
-    read = {} if settings.endpoint is not None else {"read": "nearest label"}
+    # How scores are taken is part of the key: figures of older ways must not come from a cache.
+    read = {} if settings.endpoint is not None else {"read": "nearest label, none of NaN"}
     return {"judge": judge, "depth": settings.depth, "max_queries": settings.max_queries, **read}
 
 
@@ -283,18 +297,17 @@ def judged_figures(
         ConnectionError: if the judge cannot be reached.
     """
     count = len(data.queries) if settings.max_queries is None else min(settings.max_queries, len(data.queries))
+    ranked, judged = ranked[:count], data.judged.select(np.arange(count))
     judge = make_judge(settings, (cache_dir or Path("cache")) / "judge")
-    judged = data.judged.select(np.arange(count))
     queries, texts = data.query_texts, data.product_texts
     low, high = (1.0, 3.0) if data.scale.exact > 1 else (0.0, 1.0)
     filled, counts = fill_judgements(
-        ranked[:count], judged, lambda q, p: (queries[q], texts[p]), judge, settings.depth, low, high
-    )
-    grades = grades_of(ranked[:count, : settings.depth], filled)
-    shares = label_shares(
-        grades, ranked[:count], settings.depth, data.scale.exact, data.scale.substitute, judged_only=True
+        ranked, judged, lambda q, p: (queries[q], texts[p]), judge, settings.depth, low, high
     )
     k = settings.depth
-    found = {f"{name}@{k}_by_judge": float(np.nanmean(value)) for name, value in shares.items()}
+    grades = grades_of(ranked[:, :k], filled)
+    shares = label_shares(grades, ranked, k, data.scale.exact, data.scale.substitute, judged_only=True)
+    there = {name: value for name, value in shares.items() if not np.isnan(value).all()}
+    found = {f"{name}@{k}_by_judge": float(np.nanmean(value)) for name, value in there.items()}
     total = max(1, counts["asked"])
     return {**found, f"answered_by_judge@{k}": 1.0 - counts["unanswered"] / total}, judge.lost
