@@ -20,6 +20,7 @@ from rexbert_hf.evaluation.evaluate import evaluate
 from rexbert_hf.evaluation.judge import (
     CrossEncoderJudge,
     EndpointJudge,
+    drawn_queries,
     fill_judgements,
     judge_key,
     judged_figures,
@@ -140,6 +141,43 @@ def test_only_unjudged_results_of_the_first_places_are_judged():
     assert counts == {"asked": 3, "unanswered": 1}
     assert filled.products.tolist() == [3, 4, 5, 2, 6]
     assert filled.grades.tolist() == pytest.approx([3.0, 1.0, 2.0, 2.0, 2.2])
+
+
+def test_the_judged_queries_are_drawn_and_not_the_first(monkeypatch, tmp_path):
+    """Files are often sorted."""
+    shop = ProductSearch().load(TaskSource(sample=True))
+    missing = np.setdiff1d(np.arange(len(shop.products)), shop.judged.products)
+    ranked = np.tile(missing[:1], (len(shop.queries), 1))
+    judge = ByNumber()
+    judge.shares = lambda pairs: asked.append([query for query, _ in pairs]) or np.ones(len(pairs))
+    monkeypatch.setattr("rexbert_hf.evaluation.judge.make_judge", lambda *_: judge)
+    asked: list[list[str]] = []
+    settings = [JudgeSettings(cross_encoder="x", depth=1, max_queries=most) for most in (6, 6, 9, None)]
+    for one in settings:
+        judged_figures(ranked, shop, one, tmp_path)
+    few, again, more, everything = asked
+    assert few == again, "one draw for all models and runs"
+    assert (len(few), set(few) <= set(more)) == (6, True)
+    assert everything == shop.query_texts
+    assert few not in (everything[:6], everything[-6:])
+
+
+def test_grades_go_to_the_queries_that_were_drawn(monkeypatch, tmp_path):
+    shop = ProductSearch().load(TaskSource(sample=True))
+    first = np.array([[shop.judged.products[at]] for at in shop.judged.offsets[:-1]])  # each has a grade: none is asked
+    judge = ByNumber()
+    monkeypatch.setattr("rexbert_hf.evaluation.judge.make_judge", lambda *_: judge)
+    chosen = drawn_queries(len(shop.queries), 5)
+    figures, _ = judged_figures(first, shop, JudgeSettings(cross_encoder="x", depth=1, max_queries=5), tmp_path)
+    grades = shop.judged.grades[shop.judged.offsets[:-1]][chosen]
+    assert judge.pairs == []
+    assert figures["E@1_by_judge"] == pytest.approx(np.mean(grades >= shop.scale.exact))
+
+
+def test_a_cached_result_of_the_first_queries_is_not_one_of_drawn_queries(server):
+    few, every = (JudgeSettings(endpoint=endpoint(server), max_queries=most) for most in (5, None))
+    assert judge_key(few)["queries"] == "drawn"
+    assert "queries" not in judge_key(every), "all queries are what they were"
 
 
 def test_product_search_shows_the_judges_figures_under_names_of_their_own(server, tmp_path):

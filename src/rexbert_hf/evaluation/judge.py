@@ -226,9 +226,10 @@ def judge_key(settings: JudgeSettings) -> dict[str, Any]:
     else:
         assert settings.cross_encoder is not None
         judge = model_key(find_base(settings.cross_encoder))
-    # How scores are taken is part of the key: figures of older ways must not come from a cache.
+    # How scores and queries are taken is part of the key: figures of older ways must not come from a cache.
     read = {} if settings.endpoint is not None else {"read": "nearest label, none of NaN"}
-    return {"judge": judge, "depth": settings.depth, "max_queries": settings.max_queries, **read}
+    drawn = {} if settings.max_queries is None else {"queries": "drawn"}
+    return {"judge": judge, "depth": settings.depth, "max_queries": settings.max_queries, **read, **drawn}
 
 
 def make_judge(settings: JudgeSettings, folder: Path) -> Judge:
@@ -279,6 +280,22 @@ def fill_judgements(
     return filled, {"asked": len(rows), "unanswered": int((~answered).sum())}
 
 
+def drawn_queries(count: int, most: int | None) -> np.ndarray:
+    """Numbers of the queries whose results are judged: rising, the same ones in every run; fewer are among more.
+
+    The first ones of a file would be no sample: files are often sorted.
+
+    Args:
+        count: queries that there are.
+        most: how many are judged; None for all.
+
+    Example:
+        >>> drawn_queries(4, None).tolist(), set(drawn_queries(9, 3)) < set(drawn_queries(9, 5))
+        ([0, 1, 2, 3], True)
+    """
+    return np.sort(np.random.default_rng(0).permutation(count)[:most])
+
+
 def judged_figures(
     ranked: np.ndarray, data: SearchProtocol, settings: JudgeSettings, cache_dir: Path | None
 ) -> tuple[dict[str, float], int]:
@@ -296,10 +313,10 @@ def judged_figures(
     Raises:
         ConnectionError: if the judge cannot be reached.
     """
-    count = len(data.queries) if settings.max_queries is None else min(settings.max_queries, len(data.queries))
-    ranked, judged = ranked[:count], data.judged.select(np.arange(count))
+    chosen = drawn_queries(len(data.queries), settings.max_queries)
+    ranked, judged = ranked[chosen], data.judged.select(chosen)
     judge = make_judge(settings, (cache_dir or Path("cache")) / "judge")
-    queries, texts = data.query_texts, data.product_texts
+    queries, texts = [data.data.queries[i] for i in data.queries[chosen]], data.product_texts
     low, high = (1.0, 3.0) if data.scale.exact > 1 else (0.0, 1.0)
     filled, counts = fill_judgements(
         ranked, judged, lambda q, p: (queries[q], texts[p]), judge, settings.depth, low, high

@@ -15,7 +15,7 @@ class JudgeSettings:
         cross_encoder: folder or Hub name; its score of a pair, 0 to 1, becomes the nearest label of E, S, C, I.
         endpoint: OpenAI-compatible endpoint; it names one of the labels E, S, C, I.
         depth: results of each query that get a grade.
-        max_queries: judge the results of so many queries at most; None for all.
+        max_queries: judge the results of so many queries at most, drawn, the same ones in every run; None for all.
     """
 
     cross_encoder: str | None = None
