@@ -8,6 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from datasets import Dataset, DatasetDict
 from sklearn import metrics as sk
 
 from rexbert_hf.evaluation.matching import PriceRunnerMatching, ProductMatching, ShopeeMatching, pair_example, wdc_pairs
@@ -130,6 +131,58 @@ def test_clusters_never_stand_on_two_sides(tmp_path):
         PriceRunnerMatching().load(TaskSource(data_dir=tmp_path))
 
 
+def mirrored_pairs(chains=300):
+    """Chains of four offers, each pair also the other way round."""
+    pairs = []
+    for number in range(chains):
+        a, b, c, d = (f"Offer {number}{end}" for end in "abcd")
+        pairs += [(a, b, 1), (b.upper(), a, 1), (c, b.upper(), 0), (b, c, 0), (d, c, 1), (c, d, 1)]
+    return [pairs[i] for i in np.random.default_rng(0).permutation(len(pairs))]
+
+
+def save_pairs(folder, **splits):
+    columns = {name: dict(zip(("left", "right", "label"), zip(*rows, strict=True), strict=True))
+               for name, rows in splits.items()}  # fmt: skip
+    DatasetDict({name: Dataset.from_dict(rows) for name, rows in columns.items()}).save_to_disk(str(folder))
+    return TaskSource(dataset=str(folder), budget="full")
+
+
+def titles_of(examples):
+    return {title.lower() for one in examples for title in (one.row.text, one.row.pair)}
+
+
+@pytest.mark.parametrize("of_its_own", ["nothing", "test"])
+def test_no_title_of_a_data_set_stands_on_two_sides(tmp_path, of_its_own):
+    """By the hash of the left title two thirds of the mirrored pairs of the test split were trained on."""
+    pairs = mirrored_pairs()
+    other = [(f"x{i}", f"y{i}", i % 2) for i in range(20)]
+    source = save_pairs(tmp_path / "pairs", train=pairs, **({"test": other} if of_its_own == "test" else {}))
+    data = ProductMatching().load(source)
+    sides = [titles_of(part) for part in data.named().values()]
+    assert len(set.union(*sides)) == sum(map(len, sides))
+    divided = [*data.train, *data.dev, *([] if of_its_own == "test" else data.test)]
+    assert len(divided) == len(pairs), "none is lost"
+    assert len(data.train) / len(divided) == pytest.approx(0.9 if of_its_own == "test" else 0.7, abs=0.06)
+    other_order = {"train": pairs[::-1], **({"test": other} if of_its_own == "test" else {})}
+    again = ProductMatching().load(save_pairs(tmp_path / "again", **other_order))
+    assert {plain(one) for one in again.test} == {plain(one) for one in data.test}
+
+
+def plain(example):
+    return example.row.text, example.row.pair, example.gold, example.key
+
+
+def test_pairs_that_hang_together_are_not_divided(tmp_path):
+    pairs = [("hub", f"offer {i}", i % 2) for i in range(60)] + [(f"x{i}", f"y{i}", i % 2) for i in range(50)]
+    said = r"60 of 110 pairs are one chain of shared titles, which no split may divide: give the data splits of its own"
+    with pytest.raises(ValueError, match=said):
+        ProductMatching().load(save_pairs(tmp_path / "pairs", train=pairs))
+    own = save_pairs(tmp_path / "own", train=pairs, validation=pairs[40:80], test=pairs[:30])
+    assert [len(part) for part in ProductMatching().load(own).named().values()] == [110, 40, 30], (
+        "published splits stay"
+    )
+
+
 def test_listings_are_read_with_their_characters(tmp_path):
     folder = tmp_path / "shopee"
     folder.mkdir()
@@ -161,3 +214,5 @@ def test_the_sample_shop_has_both_classes():
     data = ProductMatching().load(TaskSource(sample=True))
     assert data.labels == ("different", "same")
     assert {one.gold for one in data.test} == {0, 1}
+    sides = [titles_of(part) for part in data.named().values()]
+    assert len(set.union(*sides)) == sum(map(len, sides)), "no offer stands on two sides"

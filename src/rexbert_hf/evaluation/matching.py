@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from datasets import Features, Value
 
 from rexbert_hf.catalog import ReadReport, load_sample, read_records
+from rexbert_hf.catalog.split import normalize_text
 from rexbert_hf.catalog.whole_files import text_of
 from rexbert_hf.evaluation.fine_tuning_rows import Row
 from rexbert_hf.evaluation.matching_pairs import Offer, make_pairs
@@ -37,7 +39,8 @@ class ProductMatching(TunedTask):
     Published F1 with the medium training sets of all categories: DeepMatcher .80, Ditto .89.
     Always saying "same" gives .42.
 
-    `datasets` columns: left, right, label (0 or 1).
+    `datasets` columns: left, right, label (0 or 1). Without a test split, chains of pairs that share titles are divided
+    by hash, so that no title stands on two sides; where one chain holds most pairs, that is refused.
     """
 
     name, title, paper = "product_matching", "Product matching (WDC)", "beyond"
@@ -83,6 +86,17 @@ class ProductMatching(TunedTask):
         changed = perturb([offer.title for offer in offers], "word_order")
         twins = [offer._replace(title=title) for offer, title in zip(offers, changed, strict=True)]
         return [pair_example(*pair, "sample shop") for pair in make_pairs([*offers, *twins])]
+
+    def keyed(self, examples: list[Example]) -> list[Example]:
+        """Pairs with the key of their chain; refuse to divide them where one chain holds more than half."""
+        found = chained(examples)
+        largest = max(Counter(one.key for one in found).values(), default=0)
+        if 2 * largest > len(found):
+            raise ValueError(
+                f"{self.name}: {largest} of {len(found)} pairs are one chain of shared titles, which no split may "
+                "divide: give the data splits of its own (train, validation, test)"
+            )
+        return found
 
     def resplit(self, data: TaskData, source: TaskSource) -> TaskData:
         """Refuse to divide published pairs: one offer stands in many, and chains of pairs join most offers."""
@@ -149,6 +163,35 @@ def pair_example(left: Any, right: Any, label: Any, where: str) -> Example:
     if not all(isinstance(title, str) and title.strip() for title in (left, right)):
         raise ValueError(f"{where}: both titles must be texts that are not empty")
     return Example(Row(left, right, name, where), CLASSES.index(name), left)
+
+
+def chained(examples: Sequence[Example]) -> list[Example]:
+    """Pairs, the key of each the first title of all that chains of pairs join it with.
+
+    By the hash of one title a pair would stand on one side and its mirror image, or another pair of one of its offers,
+    on the other.
+
+    Args:
+        examples: pairs.
+
+    Example:
+        >>> pairs = [("pan", "mug", 0), ("lamp", "Lamp 2", 1), ("mug", "cup", 1)]
+        >>> [one.key for one in chained([pair_example(*pair, "") for pair in pairs])]
+        ['cup', 'lamp', 'cup']
+    """
+    above: dict[str, str] = {}
+
+    def first(title: str) -> str:
+        while (one := above.setdefault(title, title)) != title:
+            above[title] = above[one]
+            title = above[title]
+        return title
+
+    ends = [(normalize_text(str(one.row.text)), normalize_text(str(one.row.pair))) for one in examples]
+    for pair in ends:
+        low, high = sorted(map(first, pair))
+        above[high] = low
+    return [one._replace(key=first(left)) for one, (left, _) in zip(examples, ends, strict=True)]
 
 
 def wdc_pairs(path: Path) -> Iterator[Example]:

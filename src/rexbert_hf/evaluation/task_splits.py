@@ -133,7 +133,10 @@ _HUB_NAME = re.compile(r"(?P<name>[^:@]+)(?::(?P<config>[^@]+))?(?:@(?P<revision
 
 
 def dataset_examples(
-    name: str, read: Callable[[Mapping[str, Any], str], Example], splits: Mapping[str, str] | None = None
+    name: str,
+    read: Callable[[Mapping[str, Any], str], Example],
+    splits: Mapping[str, str] | None = None,
+    keyed: Callable[[list[Example]], list[Example]] = list,
 ) -> dict[str, list[Example]]:
     """Examples of a `datasets` dataset, by split.
 
@@ -143,10 +146,11 @@ def dataset_examples(
         name: a Hub name (`name`, `name:config`, `name@revision`), a folder of files, or one of `save_to_disk`.
         read: makes an example of a row; class numbers come as names.
         splits: which of its splits is train, dev or test; others are not read. By default their usual names.
+        keyed: gives the examples that are divided keys that need all of them.
 
     Raises:
         DataMissing: if it cannot be loaded.
-        ValueError: of `read`, or if one of these splits is there and has no row.
+        ValueError: of `read` or `keyed`, or if one of these splits is there and has no row.
     """
     parts: dict[str, list[Example]] = {"train": [], "dev": [], "test": []}
     names = _SPLITS if splits is None else splits
@@ -163,9 +167,9 @@ def dataset_examples(
     if unread and any(parts.values()) and not parts["test"]:
         logger.warning("%s: it has no test split, so its rows are divided by hash; %s is not read", name, unread)
     if not parts["test"]:
-        parts["train"], parts["dev"], parts["test"] = hash_split([*parts["train"], *parts["dev"]])
+        parts["train"], parts["dev"], parts["test"] = hash_split(keyed([*parts["train"], *parts["dev"]]))
     elif not parts["dev"]:
-        parts["train"], parts["dev"], _ = hash_split(parts["train"], NO_TEST)
+        parts["train"], parts["dev"], _ = hash_split(keyed(parts["train"]), NO_TEST)
     return parts
 
 

@@ -138,7 +138,7 @@ class TunedTask(Task):
 
     def _read(self, source: TaskSource) -> TaskData:
         if source.dataset is not None:
-            parts = dataset_examples(source.dataset, self.read_row)
+            parts = dataset_examples(source.dataset, self.read_row, keyed=self.keyed)
             return self._with_labels(parts["train"], parts["dev"], parts["test"])
         if source.data_dir is not None:
             folder = Path(source.data_dir) / self.folder
@@ -146,8 +146,19 @@ class TunedTask(Task):
                 raise DataMissing(f"{self.name}: no folder {self.folder} in {source.data_dir}")
             return self.read_folder(folder)
         if source.sample:
-            return self._with_labels(*hash_split(self.read_sample()))
+            return self._with_labels(*hash_split(self.keyed(self.read_sample())))
         raise DataMissing(f"{self.name}: neither a data folder, nor a dataset, nor the sample shop was named")
+
+    def keyed(self, examples: list[Example]) -> list[Example]:
+        """Examples that the hash is to divide, with keys that only all of them together give; as they are.
+
+        Args:
+            examples: of a data set, or of the sample shop.
+
+        Raises:
+            ValueError: if they cannot be divided.
+        """
+        return examples
 
     def resplit(self, data: TaskData, source: TaskSource) -> TaskData:
         """All examples divided anew, by the hash of their keys.
