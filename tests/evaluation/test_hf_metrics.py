@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from itertools import pairwise, permutations
+
 import evaluate
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
 
 from rexbert_hf.evaluation.classification import ProductClassification
 from rexbert_hf.evaluation.hf_metrics import METRICS, load_metric
 from rexbert_hf.evaluation.task_splits import TaskData
+from rexbert_hf.metrics import (
+    Judgements,
+    condense,
+    grades_of,
+    judged_at_k,
+    label_shares,
+    mrr_at_k,
+    ndcg_at_k,
+    recall_at_k,
+)
 
 RNG = np.random.default_rng(0)
 GOLD, SAID = RNG.integers(0, 2, 200), RNG.integers(0, 2, 200)
@@ -98,6 +112,56 @@ def test_all_ranking_figures_are_over_the_queries_with_a_relevant_product(tmp_pa
     assert [found[f"{name}@10"] for name in ("judged", "E", "S", "O")] == pytest.approx([2 / 3, 1 / 3, 0, 2 / 3])
     with pytest.raises(ValueError, match="none of 1 queries has a product of grade 1"):
         metric.compute(references=grades[1:], predictions=scores[1:])
+
+
+def every_order(grades, scores, **options):
+    """Mean of the figures over all orders of the ties, by the functions of `metrics.retrieval`, without ties."""
+    found = []
+    for order in permutations(range(len(grades))):
+        line = [item for item in order if scores[item] is not None]
+        if any(scores[a] < scores[b] for a, b in pairwise(line)):
+            continue
+        known = [(item, grade) for item, grade in enumerate(grades) if grade is not None]
+        judged = Judgements.from_pairs([0] * len(known), *zip(*known, strict=True), 1)
+        ranked = np.array([line + [-1] * (len(grades) - len(line))])
+        at, k, least = grades_of(ranked, judged), options["k"], 1.0
+        found.append({
+            "ndcg": ndcg_at_k(at, judged, k), "condensed_ndcg": ndcg_at_k(condense(at), judged, k),
+            "recall": recall_at_k(at, judged.count(least), k, least), "mrr": mrr_at_k(at, k, least),
+            "judged": judged_at_k(at, ranked, k),
+            **label_shares(at, ranked, k, options["exact"], options["substitute"]),
+        })  # fmt: skip
+    return {f"{name}@{options['k']}": np.mean([one[name] for one in found]) for name in found[0]}
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([None, 0.0, 0.5, 1.0, 2.0]), st.sampled_from([None, 0.1, 0.2, 0.3])), max_size=5
+    ),
+    st.integers(1, 6),
+)
+def test_ties_count_as_the_mean_of_all_their_orders(rows, k):
+    """So that the order of the lists, which knows the grades as often as not, is no matter."""
+    rows = [*rows, (1.0, 0.2)]  # one that is relevant and retrieved
+    grades, scores = (list(side) for side in zip(*rows, strict=True))
+    options = {"k": k, "exact": 1.5, "substitute": 0.5}
+    metric = load_metric("ranking", keep_in_memory=True)
+    found = metric.compute(references=[grades], predictions=[scores], **options)
+    expected = every_order(grades, scores, **options)
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-12)
+
+
+def test_equal_scores_know_no_grade():
+    metric = load_metric("ranking", keep_in_memory=True)
+    best_first = metric.compute(references=[[3.0, 2.0, 0.0, 0.0]], predictions=[[0.5] * 4], k=2)
+    worst_first = metric.compute(references=[[0.0, 0.0, 2.0, 3.0]], predictions=[[0.5] * 4], k=2)
+    assert best_first == pytest.approx(worst_first)
+    assert best_first["mrr@2"] == pytest.approx(1 / 2 + 2 / 4 * 2 / 3 / 2)
+    grades, scores = GRADES, np.round(SCORES)
+    found = metric.compute(references=grades, predictions=scores, k=5)
+    assert found["ndcg@5"] == pytest.approx(sk.ndcg_score(grades, scores, k=5), abs=1e-9)
+    assert sk.ndcg_score(grades, scores, k=5) != pytest.approx(sk.ndcg_score(grades, scores, k=5, ignore_ties=True))
 
 
 def test_macro_f1_of_label_sets_is_scikit_learns_and_the_tasks_by_option():

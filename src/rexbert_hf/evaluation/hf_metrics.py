@@ -1,9 +1,10 @@
 """The pure functions of `rexbert_hf.metrics` as `evaluate.Metric` objects, without the network.
 
 `evaluate.load` fetches a script from the Hub for every metric; these are classes of the package. What is computed is
-the pure function and nothing else, so the figures are those of the tasks, with one exception: by default the macro F1
+the pure function and nothing else, so the figures are those of the tasks, with two exceptions. By default the macro F1
 of `label_sets` is scikit-learn's for label matrices, where a label that occurs nowhere counts as 0. The task
-product_classification leaves such labels out: `compute(absent="skip")`. Gold comes as `references`.
+product_classification leaves such labels out: `compute(absent="skip")`. And products of equal scores have no order in
+`ranking`, where a searcher has one: its figures are means over all orders of them. Gold comes as `references`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import evaluate
 import numpy as np
 from datasets import Features, List, Value
 
-from rexbert_hf.metrics import binary, classification, correlation, retrieval, spans, squad
+from rexbert_hf.metrics import binary, classification, correlation, retrieval, spans, squad, ties
 from rexbert_hf.metrics.masked_tokens import MaskedTokenCounts
 
 Compute = Callable[..., dict[str, Any]]
@@ -149,6 +150,7 @@ def _ranking(
     """Grades of a query's products (None: nobody judged it) and their scores (None: not retrieved).
 
     Queries without a product of grade `least` are left out of all figures; `exact` and `substitute` add E, S, O, E+S.
+    Of products with equal scores all orders count alike, so the order of the lists is no matter (`metrics.ties`).
     """
     for row, (graded, scored) in enumerate(zip(references, predictions, strict=True)):
         if len(graded) != len(scored):
@@ -158,28 +160,51 @@ def _ranking(
     if not used:
         raise ValueError(f"none of {len(references)} queries has a product of grade {least:g} or above")
     ranked = np.full((len(used), max(len(grades_in[row]) for row in used)), -1)
+    ordered = np.full(ranked.shape, np.nan)
     pairs = []
     for line, row in enumerate(used):
         values = np.array([np.nan if score is None else score for score in predictions[row]], dtype=np.float64)
         order = np.argsort(-values, kind="stable")
         order = order[~np.isnan(values[order])]
-        ranked[line, : len(order)] = order
+        ranked[line, : len(order)], ordered[line, : len(order)] = order, values[order]
         pairs += [(line, item, grade) for item, grade in enumerate(grades_in[row]) if not np.isnan(grade)]
     queries, items, grade = zip(*pairs, strict=True)
     judged = retrieval.Judgements.from_pairs(queries, items, grade, num_queries=len(used))
-    grades = retrieval.grades_of(ranked, judged)
-    values_of = {
-        f"ndcg@{k}": retrieval.ndcg_at_k(grades, judged, k),
-        f"condensed_ndcg@{k}": retrieval.ndcg_at_k(retrieval.condense(grades), judged, k),
-        f"recall@{k}": retrieval.recall_at_k(grades, judged.count(least), k, least),
-        f"mrr@{k}": retrieval.mrr_at_k(grades, k, least),
-        f"judged@{k}": retrieval.judged_at_k(grades, ranked, k),
-    }
-    if exact is not None and substitute is not None:
-        shares = retrieval.label_shares(grades, ranked, k, exact, substitute)
-        values_of |= {f"{name}@{k}": value for name, value in shares.items()}
-    figures = {name: float(np.nanmean(value)) for name, value in values_of.items() if not np.isnan(value).all()}
+    labels = None if exact is None or substitute is None else (exact, substitute)
+    found = _over_ties(ranked, ties.tie_groups(ordered), judged, k, least, labels)
+    figures = {f"{name}@{k}": float(np.nanmean(value)) for name, value in found.items() if not np.isnan(value).all()}
     return {**figures, "ndcg_gain": "the grade", "queries": len(used)}
+
+
+def _over_ties(
+    ranked: np.ndarray,
+    groups: np.ndarray,
+    judged: retrieval.Judgements,
+    k: int,
+    least: float,
+    labels: tuple[float, float] | None,
+) -> dict[str, np.ndarray]:
+    """What the functions of `metrics.retrieval` give, one value a query, as a mean over all orders of the ties."""
+    grades = retrieval.grades_of(ranked, judged)
+    places = np.argsort(np.isnan(grades), axis=1, kind="stable")  # as `condense` orders them
+    condensed = ties.mean_over_ties(retrieval.condense(grades), np.take_along_axis(groups, places, axis=1))
+    retrieved = (ranked[:, :k] >= 0).sum(axis=1)
+
+    def share(chosen: np.ndarray, of: np.ndarray) -> np.ndarray:
+        count = ties.mean_over_ties(chosen, groups)[:, :k].sum(axis=1)
+        return np.divide(count, of, out=np.full(len(of), np.nan), where=of > 0)
+
+    found = {
+        "ndcg": retrieval.ndcg_at_k(ties.mean_over_ties(np.nan_to_num(grades), groups), judged, k),
+        "condensed_ndcg": retrieval.ndcg_at_k(condensed, judged, k),
+        "recall": share(grades >= least, judged.count(least)),
+        "mrr": ties.mrr_over_ties(grades >= least, groups, k),
+        "judged": share(~np.isnan(grades), retrieved),
+    }
+    if labels is not None:
+        exact, both = (share(grades >= lowest, retrieved) for lowest in labels)
+        found |= {"E": exact, "S": both - exact, "O": 1.0 - both, "E+S": both}
+    return found
 
 
 def _attribute_values(references: Any, predictions: Any) -> dict[str, float]:
@@ -211,7 +236,7 @@ METRICS: dict[str, MetricSpec] = {
     "label_sets": MetricSpec(_label_sets, List(_INTEGER), "Accuracy, micro and macro F1 of rows of 0 and 1."),
     "spans": MetricSpec(_spans, List(_TEXT), "Strict precision, recall and F1 of tagged spans."),
     "squad": MetricSpec(_squad, _TEXT, "SQuAD 1.1: exact match, F1, precision, recall.", List(_TEXT)),
-    "ranking": MetricSpec(_ranking, List(_NUMBER), "nDCG, recall, MRR, judged share; E/S/O with exact and substitute."),
+    "ranking": MetricSpec(_ranking, List(_NUMBER), "nDCG, recall, MRR, judged; E/S/O with exact and substitute."),
     "attribute_values": MetricSpec(_attribute_values, List(List(_TEXT)), "F1 of (attribute, value) pairs."),
     "masked_tokens": MetricSpec(_masked, _INTEGER, "Accuracy@1/3/5 from the ranks of the masked tokens."),
 }
