@@ -22,7 +22,27 @@ def test_masked_accuracy_weighs_tokens_not_batches():
 
 def test_label_ranks():
     logits = np.array([[3.0, 1.0, 2.0], [0.0, 0.0, -1.0], [1.0, 2.0, 3.0]])
-    assert label_ranks(logits, np.array([0, 1, 0])).tolist() == [0, 0, 2]
+    assert label_ranks(logits, np.array([0, 2, 0])).tolist() == [0, 2, 2]
+
+
+def test_ties_and_what_is_no_number_count_against_the_label():
+    same, broken, endless = np.zeros(3), np.array([1.0, np.nan, 0.0]), np.array([np.inf, 1.0, -np.inf])
+    logits = np.stack([same, same, broken, broken, broken, endless, endless, endless])
+    assert label_ranks(logits, np.array([0, 2, 0, 1, 2, 0, 1, 2])).tolist() == [2] * 8
+    assert label_ranks(np.array([[1.0, 1.0, -np.inf, 2.0]]), np.array([0])).tolist() == [2]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9))
+def test_without_ties_rank_zero_is_the_argmax(seed, vocabulary):
+    rng = np.random.default_rng(seed)
+    logits, labels = (
+        rng.permuted(np.tile(np.arange(vocabulary), (20, 1)), axis=1) / 7,
+        rng.integers(vocabulary, size=20),
+    )
+    ranks = label_ranks(logits, labels)
+    assert (ranks == 0).tolist() == (logits.argmax(1) == labels).tolist()
+    order = np.argsort(-logits, axis=1)
+    assert ranks.tolist() == [row.tolist().index(label) for row, label in zip(order, labels, strict=True)]
 
 
 def test_token_kinds_shortest_span_wins():

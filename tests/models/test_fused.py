@@ -83,12 +83,16 @@ def test_softmax_parts_as_written_out(dtype, bias):
     labels = torch.tensor([3, -100, 0, 10, 7])
     whole = logits.double() + (offset.double() if bias else 0)
     chosen = whole.gather(1, labels.clamp_min(0)[:, None])
-    found = losses_rexbert.softmax_parts(logits.clone(), offset, labels, True)
+    others = logits.scatter(1, labels.clamp_min(0)[:, None], -torch.inf)
+    found = losses_rexbert.softmax_parts(others.clone(), offset, chosen[:, 0].float(), True)
     assert found[0].dtype == dtype
-    softmax = found[0].double() / found[1][:, None]
+    total = found[1] + found[2].exp()
+    softmax = found[0].double().scatter(1, labels.clamp_min(0)[:, None], found[2].exp().double()[:, None])
+    softmax = softmax / total[:, None]
     torch.testing.assert_close(softmax, whole.softmax(1), atol=2e-3 if dtype == torch.bfloat16 else 1e-6, rtol=1e-2)
-    losses = (found[1].log() - found[2]).double()
+    losses = (total.log() - found[2]).double()
     expected = torch.nn.functional.cross_entropy(whole, labels.clamp_min(0), reduction="none")
     torch.testing.assert_close(losses, expected, atol=1e-5, rtol=1e-5)
-    assert torch.equal(found[3], (whole > chosen).sum(1))
-    assert losses_rexbert.softmax_parts(logits.clone(), offset, labels, False)[3] is None
+    assert torch.equal(found[2] > found[3], whole.argmax(1) == labels.clamp_min(0))
+    assert torch.equal(found[4], (whole >= chosen).sum(1) - 1)
+    assert losses_rexbert.softmax_parts(others.clone(), offset, chosen[:, 0].float(), False)[4] is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from rexbert_hf.metrics import label_ranks
 from rexbert_hf.models import losses_rexbert, masked_cross_entropy
 
 ROWS, COLUMNS = 4, 8
@@ -164,11 +165,43 @@ def test_a_second_backward_is_refused():
         (2.0 * loss).backward()
 
 
-def test_ties_count_as_correct_and_rank_zero():
-    hidden, weight = torch.ones(2, 3), torch.ones(10, 3)
-    _, correct, ranks = masked_cross_entropy(hidden, weight, None, torch.tensor([0, 9]), return_ranks=True)
-    assert int(correct) == 2
-    assert ranks.tolist() == [0, 0]
+@pytest.mark.parametrize("vocabulary", [7, 19], ids=["whole_rows", "tiles"])
+@pytest.mark.parametrize("learn", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_ties_and_what_is_no_number_count_against_the_label(vocabulary, learn, dtype):
+    """A head that says the same of all tokens, or NaN of one, guesses nothing; `label_ranks` says the same."""
+    weight = torch.eye(vocabulary)
+    hidden = torch.zeros(7, vocabulary)
+    labels = torch.tensor([0, vocabulary - 1, 2, 2, 2, 2, -100])
+    hidden[2, [2, 5]] = 3.0  # a tie at the top
+    hidden[3, 2], hidden[3, 5] = 3.0, 2.0  # right
+    hidden[4, 2], hidden[4, 5] = 3.0, torch.nan
+    hidden[5, 2] = torch.inf
+    bias = torch.zeros(vocabulary)
+    given = [x.to(dtype, copy=True).requires_grad_(learn) for x in (hidden, weight, bias)]
+    assert int(masked_cross_entropy(*given, labels)[1]) == 1
+    _, correct, ranks = masked_cross_entropy(*given, labels, return_ranks=True)
+    assert int(correct) == 1
+    last = vocabulary - 1  # NaN and infinity spread over a row's logits in the product
+    assert ranks[:6].tolist() == [last, last, 1, 0, last, last]
+    counted = labels >= 0
+    assert ranks[counted].tolist() == label_ranks((hidden @ weight)[counted].numpy(), labels[counted].numpy()).tolist()
+
+
+@pytest.mark.parametrize("vocabulary", [7, 19], ids=["whole_rows", "tiles"])
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+@pytest.mark.parametrize("learn", [False, True])
+def test_no_label_is_right_beside_a_token_that_is_broken(vocabulary, broken, learn):
+    """Broken by its bias, it reaches no other logit: the label's is a finite number, but its loss is none."""
+    hidden, weight, bias, _ = problem(5, vocabulary, dtype=torch.float32)
+    best = (hidden @ weight.T + bias - 1e9 * torch.eye(vocabulary)[3]).argmax(1)
+    bias[3] = broken
+    given = leaves(hidden, weight, bias) if learn else (hidden, weight, bias)
+    assert int(masked_cross_entropy(*given, best)[1]) == 0
+    _, correct, ranks = masked_cross_entropy(*given, best, return_ranks=True)
+    assert int(correct) == 0
+    expected = label_ranks((hidden @ weight.T + bias).numpy(), best.numpy())
+    assert ranks.tolist() == expected.tolist() == [vocabulary - 1] * 5
 
 
 def test_the_published_tiles_give_the_same(monkeypatch):
@@ -189,7 +222,7 @@ def test_the_published_tiles_give_the_same(monkeypatch):
 
 def test_rows_far_from_the_common_shift_are_done_again():
     """Peaks of rows 250 apart: whatever one shift is guessed, some row's sum would run over or vanish."""
-    hidden = torch.tensor([[250.0], [0.0], [-250.0], [1.0]])
+    hidden = torch.tensor([[250.0], [0.5], [-250.0], [1.0]])
     weight = torch.linspace(-1, 1, 21)[:, None]
     labels = torch.tensor([0, 3, 0, 20])
     ours, theirs = leaves(hidden, weight), leaves(hidden.double(), weight.double())

@@ -215,6 +215,17 @@ def test_papers_bring_their_own_runs_and_measures(tmp_path, cache, monkeypatch):
     assert plan["costs"]["plain"]["speed"] == pytest.approx(1000)
 
 
+def test_what_is_no_number_is_no_value_of_a_row(tmp_path, cache, monkeypatch):
+    """A model that diverged has a loss of NaN, which no table and no JSON holds."""
+    monkeypatch.setitem(jobs.RUNS, "echo", lambda job: job.folder.mkdir(parents=True) or Ran(100, 0.1, 0.0))
+    monkeypatch.setitem(jobs.MEASURES, "spans", lambda job, **_: {"accuracy": 0.0, "loss": float("nan")})
+    settings = paper(tmp_path, cache, **{f"stages.{i}.run": "echo" for i in range(3)}, seeds=[0])
+    plan_ahead(settings)
+    with pytest.raises(ValueError, match=r"plain, seed 0: shop is not a finite number \(loss\); did its training div"):
+        reproduce(settings)
+    assert not json.loads((tmp_path / "results" / "plain-seed0.json").read_text())["done"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -9,8 +9,9 @@ from training_cases import make_model, make_stock_model, make_store, make_tokeni
 
 from rexbert_hf.data.store import TokenisedDataset
 from rexbert_hf.masking import MLMCollator
+from rexbert_hf.metrics import label_ranks
 from rexbert_hf.training import evaluate_masked
-from rexbert_hf.training.heldout import length_batches
+from rexbert_hf.training.heldout import length_batches, predict_masked
 
 EDGES = (0, 8, 16, 64)
 
@@ -121,6 +122,35 @@ def test_other_depths(store):
     }
     with pytest.raises(ValueError, match="top_k counts from 1"):
         evaluate_masked(model, store, tokenizer, top_k=(0,))
+
+
+@pytest.mark.parametrize("make", [make_model, make_stock_model])
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_a_model_that_says_nothing_is_never_right(make, value, store):
+    """All scores equal, or none a number: no token was guessed, whatever comes of the loss."""
+    model = make()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "decoder" in name or "embed" in name:
+                weight.fill_(value)
+    result = evaluate_masked(model, store, make_tokenizer(), batch_tokens=256, seq_length=64)
+    assert [result[name] for name in ("accuracy", "accuracy@3", "accuracy@5")] == [0.0] * 3
+
+
+@pytest.mark.parametrize("make", [make_model, make_stock_model])
+def test_ranks_are_those_of_the_metric(make, store):
+    """Twenty tokens tie at the top."""
+    model = make().eval()
+    with torch.no_grad():
+        model.decoder.weight[20:40] = model.decoder.weight[20]
+        model.decoder.bias[20:40] = 5.0
+    batch = MLMCollator(make_tokenizer(), flat=False, seed=0)(store.take([0, 1, 2], step=0))
+    masked = batch["labels"] != -100
+    with torch.no_grad():
+        logits = model(**{key: value for key, value in batch.items() if key != "labels"}).logits[masked]
+        ranks = predict_masked(model, batch, masked)[1]
+    assert ranks.tolist() == label_ranks(logits.numpy(), batch["labels"][masked].numpy()).tolist()
+    assert min(ranks.tolist()) == 19
 
 
 def test_an_empty_store_is_an_error():

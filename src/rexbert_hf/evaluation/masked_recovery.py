@@ -73,7 +73,7 @@ class MaskedRecovery(Task):
     keeps_splits = True
     folder = "text/shop"
     hub_task = "fill-mask"
-    version = 3
+    version = 4
 
     def load(self, source: TaskSource) -> list[str]:
         """Read texts, in this order: `dataset`, `data_dir` (text/shop/*.txt.gz), `sample`."""
@@ -284,7 +284,7 @@ class MaskedScorer:
 
     @torch.no_grad()
     def ranks(self, inputs: dict[str, Any]) -> tuple[float, np.ndarray]:
-        """Summed loss in nats, and how many tokens score higher than each label, in order of the places.
+        """Summed loss in nats, and the rank of each label (`metrics.label_ranks`), in order of the places.
 
         Args:
             inputs: padded, with labels.

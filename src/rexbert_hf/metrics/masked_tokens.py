@@ -1,7 +1,8 @@
 """Masked-token accuracy as sums and counts, so that batches, shards and ranks add up exactly.
 
-A token's rank is the number of vocabulary entries that score higher than its label: it is among the top k when its
-rank is below k. Everything else (positions, span kinds) only decides which rows of the table a token is added to.
+A token's rank is the number of other vocabulary entries that do not score lower than its label: it is among the top k
+when its rank is below k. So a tie counts against the label, or a model that says the same of all tokens would be right
+every time. Everything else (positions, span kinds) only decides which rows of the table a token is added to.
 """
 
 from __future__ import annotations
@@ -34,17 +35,20 @@ def masked_accuracy(correct: np.ndarray | float, count: np.ndarray | float) -> f
 
 
 def label_ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Count the entries that score higher than each label; equal scores count for the label.
+    """Count the other entries that do not score lower than each label.
+
+    A label comes last where its score or the highest one is no finite number: its cross entropy is none either.
 
     Args:
         logits: `[M, V]`.
         labels: `[M]`.
 
-    >>> label_ranks(np.array([[0.1, 0.9, 0.5]]), np.array([2])).tolist()
-    [1]
+    >>> label_ranks(np.array([[0.1, 0.9, 0.5], [1.0, 1.0, 0.0], [9.0, 0.0, np.nan]]), np.array([2, 0, 0])).tolist()
+    [1, 1, 2]
     """
-    own = np.take_along_axis(logits, labels[:, None], axis=1)
-    return (logits > own).sum(axis=1)
+    own, last = np.take_along_axis(logits, labels[:, None], axis=1), logits.shape[1] - 1
+    finite = np.isfinite(own[:, 0]) & np.isfinite(logits.max(axis=1))
+    return np.where(finite, last - (logits < own).sum(axis=1), last)
 
 
 def token_kinds(num_tokens: int, start: np.ndarray, end: np.ndarray, kind: np.ndarray) -> np.ndarray:

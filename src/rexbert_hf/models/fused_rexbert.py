@@ -56,26 +56,29 @@ def fuse(on: bool = True, backend: str = "inductor") -> tuple[str, ...]:
 
 @fusable
 def softmax_parts(
-    logits: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor, return_ranks: bool
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    logits: torch.Tensor, bias: torch.Tensor | None, own: torch.Tensor, return_ranks: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """What a softmax over whole rows is made of; `logits` `[R, V]` may be written over.
 
     Args:
-        logits: in the dtype of the product.
+        logits: in the dtype of the product; minus infinity at each row's label.
         bias: `[V]` in the dtype to sum in, or None.
-        labels: `[R]`, negative ones count for nothing.
-        return_ranks: whether to count the tokens above each label.
+        own: `[R]`, the label's logit with its bias, at least float32.
+        return_ranks: whether to count the others that are not below each label.
 
     Returns:
-        Exponentials of the logits less their row's peak, in the dtype of `logits`; their sums `[R]` and the shifted
-        logit of each label `[R]`, at least float32; and the ranks `[R]` or None.
+        Exponentials of the logits less their row's peak, in the dtype of `logits`; their sums without the label's, the
+        shifted logit of the label and the highest of the others, `[R]` in the dtype of `own`; the ranks `[R]` or None.
     """
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if bias is not None:
         wide = wide.add_(bias)
-    wide = wide.sub_(wide.amax(1, keepdim=True))
-    target = wide.gather(1, labels.clamp_min(0)[:, None])[:, 0]
-    ranks = (wide > target[:, None]).sum(1) if return_ranks else None
+    highest = wide.amax(1)
+    peak = torch.maximum(highest, own)
+    wide = wide.sub_(peak[:, None])
+    target, last = own - peak, wide.shape[1] - 1
+    # The label's own place is below it, where it is a number.
+    ranks = (last + 1 - (wide < target[:, None]).sum(1)).clamp_max(last) if return_ranks else None
     wide = wide.exp_()
-    total = wide.sum(1)
-    return wide if wide.dtype == logits.dtype else logits.copy_(wide), total, target, ranks
+    others = wide.sum(1)
+    return wide if wide.dtype == logits.dtype else logits.copy_(wide), others, target, highest - peak, ranks

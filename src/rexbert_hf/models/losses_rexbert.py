@@ -40,11 +40,11 @@ def masked_cross_entropy(
         weight: `[V, H]` decoder weight.
         bias: `[V]` decoder bias, or None.
         labels: `[M]` token ids; rows with a negative one count for nothing.
-        return_ranks: also return how many tokens score higher than each label; logits are float32 then at least.
+        return_ranks: also return how many others do not score lower than each label; logits are float32 then at least.
 
     Returns:
         The summed loss (float32 scalar; divide by the count of the whole global step), the number of rows whose
-        label has the highest logit (int64 scalar), and the ranks `[M]` (0 = the best) or None.
+        label alone has the highest logit (int64 scalar), and the ranks `[M]` (0 = the best) or None.
 
     Example:
         >>> hidden, weight = torch.eye(3), torch.eye(3) * 9
@@ -52,7 +52,7 @@ def masked_cross_entropy(
         >>> round(float(loss), 3), int(correct)
         (9.001, 2)
     """
-    if return_ranks:  # in half precision better tokens tie with the label, which counts as right
+    if return_ranks:  # in half precision worse tokens tie with the label, which counts as wrong
         dtype = torch.promote_types(torch.promote_types(hidden.dtype, weight.dtype), torch.float32)
         hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     elif torch.is_autocast_enabled(hidden.device.type):
@@ -317,8 +317,8 @@ class _Sweep:
         others: `[R]`, their sums without the label's.
         total: `[R]`, their sums.
         target: `[R]`, shifted logit of the label.
-        best: `[R]`, whether no token's logit is above the label's, or None if not asked for.
-        ranks: `[R]`, tokens above the label (0 if not asked for).
+        best: `[R]`, whether the label's logit is above all others: ties and NaN are wrong; None if not asked for.
+        ranks: `[R]`, other tokens that are not below the label, if asked for.
         places: for each tile, rows whose label it holds, and the label's column there.
     """
 
@@ -328,7 +328,7 @@ class _Sweep:
         self.walk, self.hidden = walk, hidden
         self.parts: list[torch.Tensor] = []
         self.others, self.total, self.target = torch.zeros(3, len(hidden), dtype=walk.accumulate, device=hidden.device)
-        self.ranks = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
+        self.ranks = torch.full((len(hidden),), len(walk.weight) - 1, device=hidden.device)
         self.best: torch.Tensor | None = None
         self.places: list[tuple[torch.Tensor, torch.Tensor]] = []
         if shift is None:
@@ -338,15 +338,15 @@ class _Sweep:
 
     def _whole_rows(self, labels: torch.Tensor) -> None:
         """All logits of a row are here at once: one product, its peak as the shift, and no wait for the device."""
-        walk = self.walk
+        walk, column = self.walk, labels.clamp_min(0)
         product = walk.product(walk.inputs(self.hidden, self.total.new_zeros(())), 0)
         bias = walk.bias if walk.wide is None else None
-        exponential, self.total, self.target, ranks = softmax_parts(product, bias, labels, walk.return_ranks)
-        self.best, self.others = self.target >= 0, self.total - self.target.exp()
-        if ranks is not None:
-            self.ranks = ranks
-        self.parts.append(exponential)
-        self.places.append((torch.arange(len(labels), device=labels.device), labels.clamp_min(0)))
+        own = product.gather(1, column[:, None])[:, 0].to(walk.accumulate) + (0 if bias is None else bias[column])
+        product.scatter_(1, column[:, None], -torch.inf)  # the peak of the others says whether one ties with the label
+        part, self.others, self.target, highest, ranks = softmax_parts(product, bias, own, walk.return_ranks)
+        self.best, self.total = self.target > highest, self.others + self.target.exp()
+        self.ranks = self.ranks if ranks is None else ranks
+        self.parts, self.places = [part], [(torch.arange(len(labels), device=labels.device), column)]
 
     def _tile_by_tile(self, labels: torch.Tensor, shift: torch.Tensor, peaks: bool) -> None:
         walk, inputs = self.walk, self.walk.inputs(self.hidden, shift)
@@ -375,8 +375,8 @@ class _Sweep:
                 self.parts.append(walk.buffer(len(part), i).copy_(exponential) if low else exponential)
         self.total = self.others + self.target.exp()
         for part in logits:
-            self.ranks += (part > self.target[:, None]).sum(1)
-        self.best = own >= highest if peaks else None
+            self.ranks -= (part < self.target[:, None]).sum(1)
+        self.best = (own > highest) & (self.total < torch.inf) if peaks else None
 
     def label_less(self, row_weights: torch.Tensor) -> torch.Tensor:
         """Make `parts` the gradient of the logits but for a factor of each row, which is returned, `[R]`.

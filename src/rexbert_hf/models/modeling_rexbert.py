@@ -52,7 +52,7 @@ class RexBertMaskedLMOutput(MaskedLMOutput):
             with "masked"; else None.
         correct: number of labelled tokens whose label scores highest, int64 scalar.
         num_labels: number of labelled tokens, int64 scalar.
-        label_ranks: `[M]`, how many tokens score higher than the label, with `return_ranks=True`.
+        label_ranks: `[M]`, how many others do not score lower than the label, with `return_ranks=True`.
     """
 
     correct: torch.Tensor | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -216,6 +217,9 @@ def _measure(
         job: a finished run.
         only: names of the measures; None for all.
         seconds: takes what each measure took.
+
+    Raises:
+        ValueError: if a value is no finite number: a broken model has no figures.
     """
     values: dict[str, float] = {}
     for measure in settings.measures:
@@ -223,6 +227,11 @@ def _measure(
             continue
         start = time.perf_counter()
         found = MEASURES[measure.kind](job, **measure.options)
+        if bad := [key for key, value in found.items() if not math.isfinite(value)]:
+            raise ValueError(
+                f"{job.stage.name}, seed {job.seed}: {measure.name} is not a finite number ({', '.join(bad)}); did its "
+                f"training diverge? {job.folder} has the log"
+            )
         values |= {f"{measure.name}.{key}": value for key, value in found.items()}
         if seconds is not None:
             seconds[measure.name] = time.perf_counter() - start

@@ -178,7 +178,8 @@ def predict_masked(model: nn.Module, batch: dict[str, Any], masked: Tensor) -> t
         masked: bool, the labelled places.
 
     Returns:
-        The summed loss in nats, and how many entries score higher than each label `[M]` (0: it was guessed).
+        The summed loss in nats, and how many other entries do not score lower than each label `[M]` (0: it was
+        guessed), as `metrics.label_ranks` counts them, in float32.
     """
     targets = batch["labels"][masked]
     if "return_ranks" in inspect.signature(model.forward).parameters:
@@ -187,5 +188,7 @@ def predict_masked(model: nn.Module, batch: dict[str, Any], masked: Tensor) -> t
     logits = model(**batch).logits
     if logits.ndim == 3:  # `sparse_prediction` of ModernBERT returns the masked positions only
         logits = logits[masked]
-    own = logits.gather(1, targets[:, None])
-    return float(cross_entropy(logits.float(), targets, reduction="sum")), (logits > own).sum(1)
+    logits = logits.float()
+    own, last = logits.gather(1, targets[:, None]), logits.shape[1] - 1
+    losses = cross_entropy(logits, targets, reduction="none")
+    return float(losses.sum()), torch.where(losses.isfinite(), last - (logits < own).sum(1), last)
