@@ -121,6 +121,22 @@ def test_missing_and_wrong_files_are_one_line(tmp_path):
         glue.RTE().load(TaskSource(data_dir=tmp_path))
 
 
+@pytest.mark.parametrize("after", [1_500, 20_000])
+def test_an_open_quote_names_its_line(tmp_path, after):
+    """It would take in all that follows: one short line of many, or a field beyond csv's limit."""
+    folder = tmp_path / "glue" / "STS-B"
+    folder.mkdir(parents=True)
+    lines = [f"a mug,a cup,{i % 6}" for i in range(after)]
+    for part in ("train", "dev", "test"):
+        (folder / f"stsb-en-{part}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    broken = [*lines[:1_200], '"two\nlines",a cup,3', 'a mug,"a cup,4', *lines]
+    (folder / "stsb-en-dev.csv").write_text("\n".join(broken) + "\n", encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=r"stsb-en-dev.csv, line 1203: no CSV \(.+\); close its quote, or fetch the file"
+    ):
+        glue.STSB().load(TaskSource(data_dir=tmp_path))
+
+
 def test_a_few_short_lines_are_left_out_and_counted(tmp_path, caplog):
     folder = write_glue(tmp_path, glue.QQP, rows=(2_000, 20))
     with (folder / "train.tsv").open("a", encoding="utf-8") as handle:

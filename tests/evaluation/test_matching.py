@@ -131,6 +131,19 @@ def test_clusters_never_stand_on_two_sides(tmp_path):
         PriceRunnerMatching().load(TaskSource(data_dir=tmp_path))
 
 
+def test_an_open_quote_names_its_line(tmp_path):
+    """Whether what follows is short, or longer than a field may be."""
+    folder = tmp_path / "pricerunner"
+    folder.mkdir()
+    for after in (3, 20_000):
+        rows = ["1,mug,shop,1,label,1,Mugs", '2,"mug', 'or cup",shop,1,label,1,Mugs', '3,"lamp,shop,2,label,1,Lamps']
+        rows += ["4,desk,shop,3,label,1,Desks"] * after
+        with gzip.open(folder / "pricerunner_aggregate.csv.gz", "wt", encoding="utf-8") as handle:
+            handle.write("\n".join(rows) + "\n")
+        with pytest.raises(ValueError, match=r"aggregate.csv.gz, line 4: no CSV \(.+\); close its quote, or fetch the"):
+            PriceRunnerMatching().load(TaskSource(data_dir=tmp_path))
+
+
 def mirrored_pairs(chains=300):
     """Chains of four offers, each pair also the other way round."""
     pairs = []

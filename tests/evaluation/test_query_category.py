@@ -62,6 +62,15 @@ def test_wrong_files_are_one_line(tmp_path):
     write(tmp_path, [suggestion("a", [("X", 1)]), {"query": "b"}])
     with pytest.raises(ValueError, match=r"json, row 1: no instant_search.facets.exact_matches"):
         QueryCategory().load(TaskSource(data_dir=tmp_path))
+    nameless = suggestion("b", [("X", 1)])
+    del nameless["query"]
+    write(tmp_path, [suggestion("a", [("X", 1)]), nameless])
+    with pytest.raises(ValueError, match=r"json, row 1: query None and category 'X' must be texts"):
+        QueryCategory().load(TaskSource(data_dir=tmp_path))
+    for rows in (7, {"rows": []}):
+        write(tmp_path, rows)
+        with pytest.raises(ValueError, match=r"json: no list of suggestions"):
+            QueryCategory().load(TaskSource(data_dir=tmp_path))
     write(tmp_path, [suggestion("a", [("X", 1)])] * 20)
     with pytest.raises(ValueError, match="1 categories have 10 queries or more, 2 are needed"):
         QueryCategory().load(TaskSource(data_dir=tmp_path))

@@ -7,12 +7,12 @@ measured on that one, and its dev file chooses.
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rexbert_hf.catalog.whole_files import csv_rows
 from rexbert_hf.evaluation.task import DataMissing
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def glue_rows(
         short: places of the lines that are left out are added here.
 
     Raises:
-        ValueError: if a column is missing, or more lines than `MOST_SHORT` have too few fields.
+        ValueError: if a column is missing, a line is no CSV, or more than `MOST_SHORT` of them have too few fields.
     """
     names, skip = _names(path, files), 0 if _given(path, files) else 1
     if files.label not in names and len(names) == len(_names(train, files)):
@@ -145,7 +145,7 @@ def _lines(path: Path, skip: int = 0) -> Iterator[tuple[int, list[str]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as handle:
             if path.suffix == ".csv":
-                lines: Iterable[tuple[int, list[str]]] = enumerate(csv.reader(handle), start=1)
+                lines: Iterable[tuple[int, list[str]]] = csv_rows(handle, path)
             else:
                 lines = ((i, line.rstrip("\r\n").split("\t")) for i, line in enumerate(handle, start=1))
             for number, fields in lines:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from collections import Counter
@@ -16,7 +15,7 @@ from datasets import Features, Value
 
 from rexbert_hf.catalog import ReadReport, load_sample, read_records
 from rexbert_hf.catalog.split import normalize_text
-from rexbert_hf.catalog.whole_files import text_of
+from rexbert_hf.catalog.whole_files import csv_rows, text_of
 from rexbert_hf.evaluation.fine_tuning_rows import Row
 from rexbert_hf.evaluation.matching_pairs import Offer, make_pairs
 from rexbert_hf.evaluation.robustness import perturb
@@ -251,13 +250,14 @@ class PriceRunnerMatching(ClusterMatching):
         path = folder / "pricerunner_aggregate.csv.gz"
         if not path.is_file():
             raise DataMissing(f"{self.name}: no {path.name} in {folder}")
-        rows = list(csv.reader(io.StringIO(text_of(path), newline="")))
-        for number, row in enumerate(rows, start=1):
+        offers = []
+        for number, row in csv_rows(io.StringIO(text_of(path), newline=""), path):
             if len(row) != 7:
                 raise ValueError(f"{path}, line {number}: {len(row)} fields where 7 are wanted")
             if not row[1].strip() or not row[3].strip():
                 raise ValueError(f"{path}, line {number}: the title or the cluster is empty")
-        return self.of_offers([Offer(row[1], row[3], row[5]) for row in rows])
+            offers.append(Offer(row[1], row[3], row[5]))
+        return self.of_offers(offers)
 
 
 class ShopeeMatching(ClusterMatching):

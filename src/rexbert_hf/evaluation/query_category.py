@@ -56,12 +56,14 @@ class QueryCategory(TunedTask):
             rows = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path}: no JSON ({error})") from None
+        if not isinstance(rows, list):
+            raise ValueError(f"{path}: no list of suggestions; fetch it again")
         examples, without = [], 0
         for number, row in enumerate(rows):
             department = _department(row, f"{path}, row {number}")
             without += department is None
             if department is not None:
-                examples.append(self.example(row["query"], department, f"{path}, row {number}"))
+                examples.append(self.example(row.get("query"), department, f"{path}, row {number}"))
         data = self.of_examples(examples)
         counts = {**data.counts, "without_category": without}
         return TaskData(data.train, data.dev, data.test, data.labels, counts, data.notes)
