@@ -12,6 +12,8 @@ from sklearn import metrics as sk
 from tuning_cases import save_tiny
 
 from rexbert_hf.evaluation import glue
+from rexbert_hf.evaluation.evaluate import evaluate
+from rexbert_hf.evaluation.settings import EvaluateSettings
 from rexbert_hf.evaluation.task import DataMissing, TaskOptions, TaskSource, Tuning
 
 TASKS = [glue.CoLA, glue.SST2, glue.MRPC, glue.STSB, glue.QQP, glue.MNLI, glue.QNLI, glue.RTE, glue.WNLI]
@@ -168,6 +170,23 @@ def test_the_hub_form_is_read_and_its_unlabelled_test_is_not(tmp_path):
     statistics, figures = task.measure(data.test, said, data)
     assert figures == {"accuracy": pytest.approx(1 / 3), "accuracy_mismatched": pytest.approx(1 / 3)}
     assert task.score(statistics[:12]) == pytest.approx(1 / 3)
+
+
+def test_matched_rows_are_counted_and_capped_for_themselves(tmp_path):
+    """The primary figure is of them alone."""
+    names = ("train.tsv", "dev_matched.tsv", "dev_mismatched.tsv")
+    write_glue(tmp_path, glue.MNLI, names, rows=(60, 1_300, 1_200))
+    data = glue.MNLI().load(TaskSource(data_dir=tmp_path))
+    assert np.bincount([isinstance(one.gold, tuple) for one in data.test]).tolist() == [1_000, 1_000]
+    whole = glue.MNLI().load(TaskSource(data_dir=tmp_path, budget="full"))
+    for found, rows in ((data, 1_000), (whole, 1_300)):
+        result = glue.MNLI().run("random", found, 0, TaskOptions())
+        assert (result.counts["test"], result.tested) == (rows, rows)
+        assert result.counts["test"] + result.counts["test_mismatched"] == len(result.examples)
+    settings = EvaluateSettings(models=["random"], tasks=["glue_mnli"], data_dir=tmp_path, seeds=1,
+                                output_dir=str(tmp_path / "out"))  # fmt: skip
+    (entry,) = evaluate(settings)["model_index"]["random"]
+    assert entry["metric_args"]["test_examples"] == 1_000
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)

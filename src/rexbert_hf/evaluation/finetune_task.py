@@ -122,7 +122,7 @@ def _run(output: Path, settings: FinetuneTaskSettings, work: _Work) -> dict[str,
         raise ValueError(f"task {task.name} left no model: it keeps none")
     source = settings.source(task.name)
     data_name = where(task, source)
-    args = {"budget": settings.budget, "seed": settings.seed, "test_examples": len(result.examples)}
+    args = {"budget": settings.budget, "seed": settings.seed, "test_examples": result.tested}
     results: dict[str, Any] = {
         "test": result.metrics,
         "slices": result.slices,

@@ -19,7 +19,7 @@ from rexbert_hf.evaluation.fine_tuning_rows import HeadName, Row
 from rexbert_hf.evaluation.glue_files import GLUE_FILES, GlueFiles, glue_parts, glue_rows
 from rexbert_hf.evaluation.shared_scores import GradeScores
 from rexbert_hf.evaluation.task import DataMissing, TaskSource, Tuning
-from rexbert_hf.evaluation.task_splits import Example, TaskData, dataset_examples, hash_split
+from rexbert_hf.evaluation.task_splits import Example, TaskData, dataset_examples, drawn, hash_split
 from rexbert_hf.evaluation.tuned_task import TunedTask
 from rexbert_hf.metrics.binary import accuracy_of_sums, binary_counts, f1_of_sums, matthews_of_sums
 
@@ -279,15 +279,30 @@ class WNLI(GlueTask):
 
 
 class MNLI(GlueTask):
-    """Multi-genre NLI: accuracy on the matched genres, and `accuracy_mismatched` on the others."""
+    """Multi-genre NLI: accuracy on the matched genres, and `accuracy_mismatched` on the others; caps are for each."""
 
     name, title, task, subset = "glue_mnli", "MNLI (GLUE)", "MNLI", "mnli"
     data, dataset_name = "MNLI", "nyu-mll/glue:mnli"
     columns, classes = ("premise", "hypothesis"), ("entailment", "neutral", "contradiction")
+    version = 2
+
+    def capped(self, data: TaskData) -> TaskData:
+        """As `TunedTask.capped`, matched and mismatched rows each for themselves."""
+        train, dev, test = self.caps
+        parts = [[one for one in data.test if _mismatched(one) is side] for side in (False, True)]
+        return replace(
+            data.capped(train, dev, len(data.test)), test=[one for part in parts for one in drawn(part, test)]
+        )
+
+    def sizes(self, data: TaskData) -> dict[str, int]:
+        """As `TunedTask.sizes`: the matched rows are the test split."""
+        other = sum(map(_mismatched, data.test))
+        found = {**super().sizes(data), "test": len(data.test) - other}
+        return found | ({"test_mismatched": other} if other else {})
 
     def _read(self, source: TaskSource) -> TaskData:
         data = super()._read(source)
-        if source.dataset is not None and not any(isinstance(one.gold, tuple) for one in data.test):
+        if source.dataset is not None and not any(map(_mismatched, data.test)):
             name = self._hub_name(source.dataset)
             parts = dataset_examples(name, self.read_row, {"validation_mismatched": "test"})
             data.test.extend(one._replace(gold=(one.gold, False)) for one in parts["test"])
@@ -303,8 +318,8 @@ class MNLI(GlueTask):
         self, examples: Sequence[Example], predictions: Sequence[Any], data: TaskData
     ) -> tuple[np.ndarray, dict[str, float]]:
         """Right and all of the matched, then of the mismatched rows."""
-        matched = np.array([not isinstance(one.gold, tuple) for one in examples])
-        gold = np.array([one.gold[0] if isinstance(one.gold, tuple) else one.gold for one in examples])
+        matched = np.array([not _mismatched(one) for one in examples])
+        gold = np.array([one.gold[0] if _mismatched(one) else one.gold for one in examples])
         right = np.asarray(predictions) == gold
         rows = np.stack([right & matched, matched, right & ~matched, ~matched], axis=1).astype(np.float64)
         sums = rows.sum(axis=0)
@@ -315,6 +330,10 @@ class MNLI(GlueTask):
         """Accuracy of the matched rows."""
         sums = np.asarray(sums)
         return sums[..., 0] / np.maximum(sums[..., 1], 1)
+
+
+def _mismatched(example: Example) -> bool:
+    return isinstance(example.gold, tuple)
 
 
 class STSB(GradeScores, GlueTask):

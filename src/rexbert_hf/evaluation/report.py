@@ -163,7 +163,7 @@ def model_index(outcome: Outcome, model: str, budget: str) -> list[dict[str, Any
         if not cells:
             continue
         mean, spread = mean_and_spread([cell.result.metrics[task.metric] for cell in cells])
-        args: dict[str, Any] = {"budget": budget, "seeds": len(cells), "test_examples": len(cells[0].result.examples)}
+        args: dict[str, Any] = {"budget": budget, "seeds": len(cells), "test_examples": cells[0].result.tested}
         args |= {"seed": cells[0].seed} if len(cells) == 1 else {}
         args |= {} if spread is None else {"spread_over_seeds": round(spread, 5)}
         found.append(card_metric(task, mean, outcome.data[task.name], outcome.splits[task.name], args))

@@ -142,7 +142,8 @@ class TaskResult:
             NaN.
         examples: sufficient statistics of each test example, `[n, k]`, in an order that depends on the data only.
             `[n]` is taken as `[n, 1]`.
-        counts: rows of train, dev and test, rows skipped, judged pairs, ...
+        counts: rows of train, dev and test (of this one those that the primary figure counts), rows skipped, judged
+            pairs, ...
         slices: the primary metric on perturbed inputs, by the name of the perturbation.
         notes: what a reader must know, one line each.
         final: whether the same inputs would give it again; a result without some of a judge's answers is not cached.
@@ -161,6 +162,11 @@ class TaskResult:
     slices: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     final: bool = True
+
+    @property
+    def tested(self) -> int:
+        """Test examples that the primary figure counts."""
+        return self.counts.get("test", len(self.examples))
 
     def __post_init__(self) -> None:
         examples = np.asarray(self.examples, dtype=np.float64)

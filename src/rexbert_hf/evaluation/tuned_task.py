@@ -124,7 +124,7 @@ class TunedTask(Task):
         """Read the data, in this order: `dataset`, `data_dir`, `sample`."""
         data = self._read(source)
         data = self.resplit(data, source) if source.resplit else data
-        data = data.capped(*self.caps) if source.small else data
+        data = self.capped(data) if source.small else data
         for name, part in data.named().items():
             several = name != "dev" or HEADS[self.head].settles
             check_rows(self.head, [example.row for example in part], data.labels, name, several, self._place(source))
@@ -171,6 +171,22 @@ class TunedTask(Task):
             ValueError: if they cannot be divided so.
         """
         return data.resplit()
+
+    def capped(self, data: TaskData) -> TaskData:
+        """What the small budget takes of the data.
+
+        Args:
+            data: all.
+        """
+        return data.capped(*self.caps)
+
+    def sizes(self, data: TaskData) -> dict[str, int]:
+        """Rows of each split; of "test" those that the primary figure counts.
+
+        Args:
+            data: of the task.
+        """
+        return {name: len(part) for name, part in data.named().items()}
 
     def _with_labels(self, train: list[Example], dev: list[Example], test: list[Example]) -> TaskData:
         return TaskData(train, dev, test, labels=self.labels_of([*train, *dev, *test]))
@@ -231,8 +247,7 @@ class TunedTask(Task):
         slices: dict[str, float],
         notes: tuple[str, ...] = (),
     ) -> TaskResult:
-        sizes = {name: len(part) for name, part in data.named().items()}
-        return TaskResult(figures, statistics, {**sizes, **data.counts}, slices, (*data.notes, *notes))
+        return TaskResult(figures, statistics, {**self.sizes(data), **data.counts}, slices, (*data.notes, *notes))
 
     def _slices(self, fitted: FineTuned, data: TaskData, statistics: np.ndarray) -> dict[str, float]:
         found = {name: self.score(statistics[rows]) for name, rows in self.subsets(data).items()}
