@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from rexbert_hf.evaluation.fine_tuning_rows import Row
 from rexbert_hf.evaluation.registry import TASKS, make_task, task_names
 from rexbert_hf.evaluation.runner import comparison
 from rexbert_hf.evaluation.settings import DataSettings, GridSettings
 from rexbert_hf.evaluation.task import TaskOptions, TaskResult, TaskSource, Tuning, content_hash
+from rexbert_hf.evaluation.task_splits import Example, TaskData
 from rexbert_hf.evaluation.tasks_page import COMMAND, tasks_page
 from rexbert_hf.evaluation.tuned_task import TunedTask
 
@@ -85,6 +88,41 @@ def test_what_no_split_divides_is_drawn_together():
         assert len(set(zip(groups.tolist(), keys, strict=True))) == len(set(keys)) == len(set(groups.tolist()))
         several += len(set(keys)) < len(keys)
     assert several > 3
+
+
+def traced(work):
+    """What a call gives, and the most bytes that it held."""
+    tracemalloc.start()
+    try:
+        found = work()
+        return found, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_one_long_key_does_not_make_all_keys_long():
+    """An array of texts has as many characters a row as the longest."""
+    keys = ["b", "a", "x" * 100_000, "a", *(str(i) for i in range(2_000))]
+    data = TaskData([], [], [Example(Row("t"), 0, key) for key in keys])
+    groups, peak = traced(lambda: make_task("query_category").groups(data))
+    assert peak < 2e6
+    assert groups.tolist() == np.unique(np.array(keys, dtype=object), return_inverse=True)[1].tolist()
+    assert groups[1] == groups[3] == groups[0] - 1
+
+
+@pytest.mark.parametrize("name", ["product_classification", "query_category", "chinese_review_category"])
+def test_figures_of_many_labels_take_no_row_of_numbers_for_each_example(name):
+    """They are from sums: 40,000 titles in 2,000 places would take 1.9 GB after every epoch."""
+    task, labels, rows = make_task(name), tuple(f"{i:03}" for i in range(300)), 2_000
+    gold = [labels[i % 300] for i in range(rows)]
+    several = name == "product_classification"
+    examples = [Example(Row("t"), [one] if several else one, "k") for one in gold]
+    data = TaskData(examples, examples, examples, labels=labels)
+    said = [[i % 7] if several else i % 7 for i in range(rows)]
+    (statistics, figures), peak = traced(lambda: task.measure(examples, said, data))
+    assert peak < 8 * rows * (3 * 300 + 1) / 2, "not half of what such a table takes"
+    assert len(statistics) == rows
+    assert figures["accuracy"] == pytest.approx(np.mean([i % 300 == i % 7 for i in range(rows)]))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rexbert_hf.metrics.classification import label_counts, label_scores, macro_f1, micro_f1, one_hot
+from rexbert_hf.metrics.classification import (
+    label_counts,
+    label_scores,
+    label_sums,
+    macro_f1,
+    micro_f1,
+    one_hot,
+    scores_of_sums,
+)
 
 CASES = [(20, 3, 0), (200, 7, 1), (50, 40, 2), (5, 12, 3), (1, 2, 4)]
 
@@ -58,6 +66,18 @@ def test_sums_of_resamples_give_their_figures():
     assert micro_f1(sums).tolist() == pytest.approx([one["micro_f1"] for one in single], abs=1e-12)
     assert macro_f1(sums).tolist() == pytest.approx([one["macro_f1"] for one in single], abs=1e-12)
     assert (sums[:, -1] / 30).tolist() == pytest.approx([one["accuracy"] for one in single], abs=1e-12)
+
+
+@pytest.mark.parametrize(("rows", "classes"), [(30, 4), (1, 1), (7, 12)])
+def test_sums_are_those_of_the_rows(rows, classes):
+    generator = np.random.default_rng(rows)
+    gold, predicted = generator.random((2, rows, classes)) < 0.4
+    counts = label_counts(gold, predicted)
+    np.testing.assert_array_equal(label_sums(gold, predicted), counts.sum(axis=0))
+    for absent in ("skip", "zero"):
+        assert scores_of_sums(label_sums(gold, predicted), rows, absent) == label_scores(counts, absent)
+    with pytest.raises(ValueError, match=r"gold labels have shape .+: both are \[n, C\]"):
+        label_sums(gold, predicted[:, :0])
 
 
 def test_by_hand():

@@ -17,7 +17,7 @@ from rexbert_hf.evaluation.fine_tuning_rows import HeadName, Row
 from rexbert_hf.evaluation.task import Tuning
 from rexbert_hf.evaluation.task_splits import Example, TaskData, hash_split
 from rexbert_hf.evaluation.tuned_task import TunedTask
-from rexbert_hf.metrics.classification import label_counts, label_scores, one_hot
+from rexbert_hf.metrics.classification import label_sums, one_hot, scores_of_sums
 
 SAMPLE_REVIEWS = 600
 """Reviews of the sample shop that are the default data, half as many products."""
@@ -76,7 +76,7 @@ class ChineseReviews(TunedTask):
         """Whether each category is right."""
         gold = np.array([data.labels.index(example.gold) for example in examples])
         classes = len(data.labels)
-        scores = label_scores(label_counts(one_hot(gold, classes), one_hot(predictions, classes)))
+        scores = scores_of_sums(label_sums(one_hot(gold, classes), one_hot(predictions, classes)), len(examples))
         right = (gold == np.asarray(predictions)).astype(np.float64)
         return right[:, None], {"accuracy": scores["accuracy"], "macro_f1": scores["macro_f1"]}
 

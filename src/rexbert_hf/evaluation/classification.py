@@ -18,7 +18,7 @@ from rexbert_hf.evaluation.fine_tuning_rows import HeadName, Row
 from rexbert_hf.evaluation.task import Tuning
 from rexbert_hf.evaluation.task_splits import Example, TaskData, hash_split
 from rexbert_hf.evaluation.tuned_task import TunedTask, rare_brand_slice
-from rexbert_hf.metrics.classification import label_counts, label_scores
+from rexbert_hf.metrics.classification import label_sums, scores_of_sums
 
 LEVELS = " > "
 SAMPLE_PRODUCTS = 900
@@ -103,7 +103,7 @@ class ProductClassification(TunedTask):
             found[row, list(predicted)] = True
         nodes = [(gold & found).sum(axis=1), found.sum(axis=1), gold.sum(axis=1)]
         statistics = np.stack([(gold == found).all(axis=1), *nodes], axis=1).astype(np.float64)
-        return statistics, label_scores(label_counts(gold, found))
+        return statistics, scores_of_sums(label_sums(gold, found), len(examples))
 
     def score_sums(self, sums: np.ndarray, n: np.ndarray | int) -> np.ndarray:
         """Share of titles with all nodes right."""

@@ -126,7 +126,7 @@ def _squad(references: Any, predictions: Any) -> dict[str, float]:
 def _classes(references: Any, predictions: Any) -> dict[str, float]:
     known, numbers = np.unique([*references, *predictions], return_inverse=True)
     gold, said = (classification.one_hot(side, len(known)) for side in np.split(numbers, [len(references)]))
-    return classification.label_scores(classification.label_counts(gold, said))
+    return classification.scores_of_sums(classification.label_sums(gold, said), len(gold))
 
 
 def _label_sets(references: Any, predictions: Any, absent: str = "zero") -> dict[str, float]:
@@ -135,8 +135,7 @@ def _label_sets(references: Any, predictions: Any, absent: str = "zero") -> dict
     for name, rows in (("references", gold), ("predictions", said)):
         if (wrong := np.flatnonzero(~np.isin(rows, (0, 1)).reshape(len(rows), -1).all(axis=1))).size:
             raise ValueError(f"{name}, row {wrong[0]}: labels are 0 or 1, one a column; got {rows[wrong[0]].tolist()}")
-    counts = classification.label_counts(gold > 0, said > 0)
-    return classification.label_scores(counts, absent)
+    return classification.scores_of_sums(classification.label_sums(gold > 0, said > 0), len(gold), absent)
 
 
 def _ranking(

@@ -15,7 +15,7 @@ from rexbert_hf.evaluation.fine_tuning_rows import Row
 from rexbert_hf.evaluation.task import DataMissing, Tuning
 from rexbert_hf.evaluation.task_splits import Example, TaskData, hash_split
 from rexbert_hf.evaluation.tuned_task import TunedTask
-from rexbert_hf.metrics.classification import label_counts, label_scores, one_hot
+from rexbert_hf.metrics.classification import label_sums, one_hot, scores_of_sums
 
 FILE = "instant_search_demo_query_suggestions.json"
 LEAST_QUERIES = 10
@@ -123,7 +123,8 @@ class QueryCategory(TunedTask):
         """Whether the category is right; macro-F1 over the categories that occur."""
         gold = np.array([data.labels.index(one.gold) for one in examples])
         said = np.asarray(predictions, dtype=np.int64)
-        scores = label_scores(label_counts(one_hot(gold, len(data.labels)), one_hot(said, len(data.labels))))
+        sums = label_sums(one_hot(gold, len(data.labels)), one_hot(said, len(data.labels)))
+        scores = scores_of_sums(sums, len(examples))
         figures = {"accuracy": scores["accuracy"], "macro_f1": scores["macro_f1"]}
         return (gold == said).astype(np.float64)[:, None], figures
 

@@ -197,7 +197,9 @@ class TunedTask(Task):
 
     def groups(self, data: TaskData) -> np.ndarray:
         """Examples of one key, which no split divides, belong together."""
-        return np.unique([example.key for example in data.test], return_inverse=True)[1].reshape(-1)
+        keys = [example.key for example in data.test]  # an array of them has as many characters a row as the longest
+        number = {key: i for i, key in enumerate(sorted(set(keys)))}
+        return np.array([number[key] for key in keys], dtype=np.int64)
 
     def config(self, options: TaskOptions) -> dict[str, Any]:
         """The options, with this task's own hyper-parameters where they say none."""
