@@ -146,7 +146,7 @@ def small_shop():
 def test_fine_tuning_learns_and_leaves_the_model(bare, tmp_path):
     shop = small_shop()
     before = ProductSearch().run(str(bare), shop, 0, TaskOptions(max_length=16))
-    options = TaskOptions(max_length=16, tuning=Tuning((5e-3,), (2,), 64), keep=tmp_path / "kept", device="cpu")
+    options = TaskOptions(max_length=16, tuning=Tuning((5e-3,), (2,), 8), keep=tmp_path / "kept", device="cpu")
     after = ProductSearchTuned().run(str(bare), shop, 0, options)
     assert after.metrics["recall@10"] > before.metrics["recall@10"] + 0.05
     bare_note = "mean pooling over token states: a model came without a pooling head"
@@ -177,7 +177,7 @@ def test_a_model_with_two_encoders_is_measured_as_it_is(bare, tmp_path):
     load_biencoder(BiEncoderSettings(base=str(bare), shared=False, max_tokens=16)).save(folder)
     one, two = (ProductSearch().run(str(model), shop, 0, TaskOptions(max_length=16)) for model in (bare, folder))
     assert two.metrics == pytest.approx(one.metrics)
-    options = TaskOptions(max_length=16, tuning=Tuning((5e-3,), (1,), 64), keep=tmp_path / "kept", device="cpu")
+    options = TaskOptions(max_length=16, tuning=Tuning((5e-3,), (1,), 8), keep=tmp_path / "kept", device="cpu")
     tuned = ProductSearchTuned().run(folder, shop, 0, options)
     kept = ProductSearch().run(str(tmp_path / "kept"), shop, 0, TaskOptions(max_length=16))
     assert kept.metrics["recall@10"] == pytest.approx(tuned.metrics["recall@10"], abs=1e-9)
@@ -196,9 +196,35 @@ def test_what_a_user_says_of_a_grid_leaves_dssm_the_rest_of_its_own():
     assert "dssm" not in task.config(TaskOptions()), "results by the task's own grids stay in the cache"
 
 
+@pytest.mark.parametrize("model", ["dssm", "bare"])
+def test_a_batch_size_that_was_said_is_taken_and_another_noted(model, bare, tmp_path):
+    """71 training queries: the task's own batches of 256 are cut, and the report says so."""
+    shop, task, name = small_shop(), ProductSearchTuned(), "dssm" if model == "dssm" else str(bare)
+    seen = []
+
+    def fit_one(model, data, seed, options, tuning):
+        seen.append(search_settings(model, data, seed, options, tuning, tmp_path).rows.batch_size)
+        return model, 0.0
+
+    task._fit_one = fit_one
+    said = [TuningChanges(batch_size=64), TuningChanges(batch_size=256), Tuning((1e-3,), (1,), 4)]
+    left = [None, TuningChanges(epochs=(1,))]
+    notes = [task.fit(name, shop, 0, TaskOptions(tuning=tuning))[1] for tuning in (*said, *left)]
+    assert seen == [64, 256, 4, 8, 8]
+    assert notes == [(), (), (), *[("batches of 8 in place of 256: there are 71 training queries",)] * 2]
+
+
+def test_a_result_whose_batches_were_cut_is_none_of_those_that_were_said():
+    task = ProductSearchTuned()
+    configs = [task.config(TaskOptions(tuning=TuningChanges(epochs=(2,), batch_size=size))) for size in (None, 256, 64)]
+    assert configs[0]["tuning"] == configs[1]["tuning"]
+    assert len({content_hash(config) for config in configs}) == 3
+    assert "batch" not in configs[0], "results by the task's own batches stay in the cache"
+
+
 def test_dssm_is_a_word():
     shop = small_shop()
-    options = TaskOptions(tuning=Tuning((3e-2,), (2,), 64), device="cpu")
+    options = TaskOptions(tuning=Tuning((3e-2,), (2,), 8), device="cpu")
     result = ProductSearchTuned().run("dssm", shop, 0, options)
     chance = ProductSearchTuned().run("random", shop, 0, options)
     assert result.metrics["recall@10"] > chance.metrics["recall@10"] + 0.05

@@ -43,6 +43,7 @@ class ProductSearchTuned(ProductSearch):
     In-batch softmax over batches of 256 (full: 512) with known positives taken out, scale 20, .2 of the loss in the
     direction product to query, .3 of the rows with a query made of the product's words, .1 of the queries misspelt;
     learning rate 2e-4, 2 epochs (full: 10), texts cut at 40 tokens; the model of the best validation R@100 is searched.
+    Of few training queries a batch is an eighth, which a note says, unless its size was said.
     Data and figures are those of zero-shot search. `dssm` trains the paper's baseline from scratch, three times as many
     epochs at 1e-2, because it starts from nothing.
     """
@@ -55,11 +56,13 @@ class ProductSearchTuned(ProductSearch):
 
     def config(self, options: TaskOptions) -> dict[str, Any]:
         """As `Task.config`, with the precision; what the user leaves open of a grid is this task's own."""
-        precision = {"bf16": trains_in_bf16(options)}
+        more: dict[str, Any] = {"bf16": trains_in_bf16(options)}
         if options.tuning is None:
-            return {**super().config(options), **precision}
+            return {**super().config(options), **more}
+        if _says_batch(options):  # which an earlier version cut without a word
+            more["batch"] = "as said"
         own, dssm = (replace(options, tuning=_tuning(options, model)) for model in ("", DSSM))
-        return {**super().config(own), "dssm": dssm.config()["tuning"], **precision}
+        return {**super().config(own), "dssm": dssm.config()["tuning"], **more}
 
     def run(self, model: str, data: SearchProtocol, seed: int, options: TaskOptions) -> TaskResult:
         """As `Task.run`."""
@@ -95,7 +98,12 @@ class ProductSearchTuned(ProductSearch):
                 best = (figure, tuned, (rate, epochs))
         assert best is not None
         grid = len(tuning.cells()) > 1
-        notes = (f"chosen on validation: learning rate {best[2][0]:g}, {best[2][1]} epochs",) if grid else ()
+        notes: tuple[str, ...] = (
+            (f"chosen on validation: learning rate {best[2][0]:g}, {best[2][1]} epochs",) if grid else ()
+        )
+        pairs = data.counts.get("train_queries", 0)
+        if (batch := _batch_size(options, tuning, pairs)) != tuning.batch_size:
+            notes += (f"batches of {batch} in place of {tuning.batch_size}: there are {pairs} training queries",)
         return best[1], notes
 
     def _fit_one(
@@ -127,6 +135,15 @@ def _tuning(options: TaskOptions, model: str) -> Tuning:
     return options.tuned(small if options.small else full)
 
 
+def _says_batch(options: TaskOptions) -> bool:
+    return options.tuning is not None and options.tuning.batch_size is not None
+
+
+def _batch_size(options: TaskOptions, tuning: Tuning, pairs: int) -> int:
+    """Rows of a step: as said, else fewer than the task's own, so that a small shop takes a few steps an epoch."""
+    return tuning.batch_size if _says_batch(options) else max(8, min(tuning.batch_size, pairs // 8))
+
+
 def _folder(options: TaskOptions) -> AbstractContextManager[str]:
     """Where checkpoints lie while training."""
     if options.cache_dir is None:
@@ -155,8 +172,6 @@ def search_settings(
     pairs = data.counts.get("train_queries", 0)
     if not pairs:
         raise ValueError("no training query has a relevant product: fine-tuning has nothing to learn from")
-    # A small shop still takes a few dozen steps an epoch.
-    batch = max(8, min(tuning.batch_size, pairs // 8))
     fields: dict[str, Any] = {"max_tokens": options.max_length or MAX_TOKENS}
     if dssm:
         fields["preset"] = "dssm"
@@ -169,7 +184,7 @@ def search_settings(
         data=SearchDataSettings(relevant=data.data.relevant),
         model=BiEncoderSettings(**fields),
         loss=LossSettings(name="ranking", scale=20.0, symmetric=0.2, block_size=128),
-        rows=RowSettings(batch_size=batch, made_up=0.3, typos=0.1),
+        rows=RowSettings(batch_size=_batch_size(options, tuning, pairs), made_up=0.3, typos=0.1),
         validation=ValidationSettings(**checks, **(small if options.small else {})),
         trainer=SearchTrainerSettings(
             epochs=epochs,
