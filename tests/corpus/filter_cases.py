@@ -41,15 +41,25 @@ def tiny_classifier() -> FastTextClassifier:
     return FastTextClassifier.train(texts, labels, ["shop"], options=options)
 
 
+def matrix_places(layout: FastTextFile) -> tuple[int, int, int]:
+    """Where the input matrix' numbers begin, its rows, and where the output matrix' do; not of a quantised model.
+
+    They end the file, each behind 17 bytes: whether it is compressed, and its shape.
+    """
+    rows = layout.words + layout.buckets
+    output_at = layout.path.stat().st_size - 4 * len(layout.labels) * layout.dim
+    return output_at - 17 - 4 * rows * layout.dim, rows, output_at
+
+
 def read_matrices(layout: FastTextFile) -> tuple[np.ndarray, np.ndarray]:
     """The input matrix `[rows, dim]` and the output matrix `[labels, dim]` of a model that is not quantised."""
-    assert not layout.quantised
 
     def matrix(start: int, rows: int) -> np.ndarray:
         flat = np.fromfile(layout.path, dtype="<f4", count=rows * layout.dim, offset=start)
         return flat.reshape(rows, layout.dim)
 
-    return matrix(layout.input_at, layout.rows), matrix(layout.output_at, len(layout.labels))
+    input_at, rows, output_at = matrix_places(layout)
+    return matrix(input_at, rows), matrix(output_at, len(layout.labels))
 
 
 def write_crawl(path: Path, documents: Iterable[tuple[str, str]]) -> DocumentSource:

@@ -8,7 +8,7 @@ import struct
 
 import numpy as np
 import pytest
-from filter_cases import labelled_texts, read_matrices, tiny_classifier
+from filter_cases import labelled_texts, matrix_places, read_matrices, tiny_classifier
 
 from rexbert_hf.corpus.fasttext_file import _HEAD, _SHAPE, _write, read_layout
 from rexbert_hf.corpus.fasttext_model import FastTextClassifier
@@ -63,7 +63,7 @@ def collapse(path, target):
         projection, answers = (output[:1] - output[1:]) / 2, np.array([[1.0], [-1.0]])
     else:
         projection, answers = output, np.eye(len(output))
-    head = bytearray(layout.path.read_bytes()[: layout.input_at - _SHAPE.size - 1])
+    head = bytearray(layout.path.read_bytes()[: matrix_places(layout)[0] - _SHAPE.size - 1])
     struct.pack_into("<i", head, _HEAD.size, projection.shape[0])
     _write(target, bytes(head), table @ projection.T, answers)
     return read_layout(target)
@@ -172,7 +172,7 @@ def quantised_model(tmp_path, **options):
 @pytest.mark.parametrize("options", [{"qnorm": True}, {"qout": True}, {"cutoff": 300, "qnorm": True}])
 def test_a_quantised_model_is_whole_or_refused(tmp_path, options):
     path = quantised_model(tmp_path, **options)
-    assert read_layout(path).quantised
+    assert len(read_layout(path).labels) == 300
     content = path.read_bytes()
     for size in [len(content) - 1, len(content) - 40, len(content) // 2, 1_500]:
         path.write_bytes(content[:size])
@@ -217,16 +217,16 @@ def test_a_header_that_does_not_fit_is_refused(tmp_path, what, form, place, valu
 
 def test_matrices_of_other_shapes_are_refused(tmp_path):
     classifier = tiny_classifier()
-    layout = classifier.file
+    input_at, rows, output_at = matrix_places(classifier.file)
     for place, value in [
-        (layout.input_at - 17, 2),
-        (layout.input_at - 16, layout.rows - 1),
-        (layout.input_at - 8, 2),
-        (layout.output_at - 17, 2),
-        (layout.output_at - 16, 1),
-        (layout.output_at - 8, 2),
+        (input_at - 17, 2),
+        (input_at - 16, rows - 1),
+        (input_at - 8, 2),
+        (output_at - 17, 2),
+        (output_at - 16, 1),
+        (output_at - 8, 2),
     ]:
-        form = "<B" if value == 2 and place in (layout.input_at - 17, layout.output_at - 17) else "<q"
+        form = "<B" if value == 2 and place in (input_at - 17, output_at - 17) else "<q"
         with pytest.raises(ValueError, match="cut off or damaged"):
             read_layout(changed(classifier, tmp_path, form, place, value))
 
@@ -242,10 +242,9 @@ def test_words_come_before_labels(tmp_path):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
 def test_matrices_that_give_no_numbers_are_told_in_one_line(tmp_path, value):
     classifier = tiny_classifier()
-    size = 4 * classifier.file.rows
+    at, rows, _ = matrix_places(classifier.file)
     content = bytearray(classifier.file.path.read_bytes())
-    at = classifier.file.input_at
-    content[at : at + size] = np.full(classifier.file.rows, value, "<f4").tobytes()
+    content[at : at + 4 * rows] = np.full(rows, value, "<f4").tobytes()
     path = tmp_path / "changed.bin"
     path.write_bytes(content)
     texts = ["the basket, the price, delivery and stock"] * 3

@@ -35,7 +35,7 @@ _LOSSES = {1: "hs", 2: "ns", 3: "softmax", 4: "ova"}
 
 @dataclass(frozen=True, slots=True)
 class FastTextFile:
-    """What stands where in a model file.
+    """What a model file holds.
 
     Attributes:
         path: the file.
@@ -44,10 +44,6 @@ class FastTextFile:
         labels: with their prefix, in the model's order.
         buckets: rows for n-grams.
         loss: softmax, ova, hs or ns.
-        quantised: whether the input matrix is compressed; the fields below are then 0.
-        input_at: byte where the input matrix' numbers begin.
-        rows: of the input matrix.
-        output_at: byte where the output matrix' numbers begin.
     """
 
     path: Path
@@ -56,10 +52,6 @@ class FastTextFile:
     labels: tuple[str, ...]
     buckets: int
     loss: str
-    quantised: bool
-    input_at: int = 0
-    rows: int = 0
-    output_at: int = 0
 
 
 def read_layout(path: str | Path) -> FastTextFile:
@@ -110,11 +102,10 @@ def _layout(path: Path, data: mmap.mmap) -> FastTextFile:
         _due(data[after] <= 1)
         read_end = _quantised_end if data[after] else _plain_end
         _due(read_end(data, after + 1, len(labels), dim) == len(data))
-        return FastTextFile(path, dim, words, labels, buckets, _LOSSES[loss], quantised=True)
-    after = _plain_end(data, place + 1, rows, dim)
-    _due(data[after] <= 1 and _plain_end(data, after + 1, len(labels), dim) == len(data))
-    at = (place + 1 + _SHAPE.size, after + 1 + _SHAPE.size)
-    return FastTextFile(path, dim, words, labels, buckets, _LOSSES[loss], False, at[0], rows, at[1])
+    else:
+        after = _plain_end(data, place + 1, rows, dim)
+        _due(data[after] <= 1 and _plain_end(data, after + 1, len(labels), dim) == len(data))
+    return FastTextFile(path, dim, words, labels, buckets, _LOSSES[loss])
 
 
 def _due(holds: object) -> None:

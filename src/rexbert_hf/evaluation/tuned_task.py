@@ -23,9 +23,6 @@ from rexbert_hf.evaluation.task_splits import Example, TaskData, dataset_example
 
 logger = logging.getLogger(__name__)
 
-EBERT_GRID = Tuning(learning_rates=(5e-6, 1e-5, 2e-5, 5e-5), epochs=(2, 3, 4, 5), batch_size=32)
-"""The grid of E-BERT's fine-tuning, picked on the dev split; `TaskOptions(tuning=EBERT_GRID)`."""
-
 
 class TunedTask(Task):
     """A task that fine-tunes one head and measures on a test split.

@@ -148,13 +148,3 @@ def precision_recall_f1(sums: np.ndarray) -> Rates:
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
-
-
-def span_f1(counts: np.ndarray) -> float:
-    """Micro-averaged F1 of `span_counts`, over all spans of all sequences.
-
-    Example:
-        >>> span_f1(np.array([[1, 2, 1], [0, 0, 1]]))
-        0.5
-    """
-    return float(precision_recall_f1(np.asarray(counts).sum(axis=0)).f1)
