@@ -18,6 +18,10 @@ from typing import Any
 HANG_SECONDS = 30.0
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # a connection that finds no room is tried again after a second
+
+
 class ChatServer:
     """Use as a context manager; `url` is the base url."""
 
@@ -30,7 +34,7 @@ class ChatServer:
         self.at_once = self.most_at_once = 0
         self.broken = False  # everything is a 500 from now on
         self.lock, self.released = threading.Lock(), threading.Event()
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self.server = _Server(("127.0.0.1", 0), _Handler)
         self.server.chat = self  # type: ignore[attr-defined]
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"

@@ -25,7 +25,7 @@ from rexbert_hf.corpus.select import SelectSettings, select
 from rexbert_hf.corpus.stages import StageReport
 
 FAST = EndpointSettings(
-    model="tiny", timeout=0.7, retries=4, backoff=0.01, max_backoff=0.05, patience=8.0, attempts=3, concurrency=6,
+    model="tiny", timeout=2.0, retries=4, backoff=0.01, max_backoff=0.05, patience=40.0, attempts=3, concurrency=6,
     prompt_price=2.0, completion_price=10.0,
 )  # fmt: skip
 

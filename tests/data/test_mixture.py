@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rexbert_hf.data.mixture import Mixture
@@ -24,11 +24,12 @@ def _numerical(mixture: Mixture, t: float) -> np.ndarray:
 
 @settings(max_examples=40, deadline=None)
 @given(a=positive, b=positive, c=weight, d=weight, t=st.floats(0, 1))
+@example(a=8.0, b=0.001, c=0.0, d=8.0, t=1.0)  # weights whose sum hardly changes
 def test_integral_is_the_area_under_the_shares(a: float, b: float, c: float, d: float, t: float) -> None:
     mixture = Mixture({"x": (a, b), "y": (c, d), "z": 0.5})
     got = mixture.integral(t)
     np.testing.assert_allclose(got, _numerical(mixture, t), rtol=1e-7, atol=1e-9)
-    assert got.sum() == pytest.approx(t, abs=1e-12)
+    assert got.sum() == pytest.approx(t, abs=1e-11)  # the logarithm cancels four digits before its series is taken
     assert mixture.shares(t).sum() == pytest.approx(1, abs=1e-12)
 
 
@@ -45,6 +46,7 @@ def test_integral_is_smooth_where_the_formula_changes(drift: float) -> None:
     ends=st.tuples(weight, weight),
     t=st.floats(0, 1),
 )
+@example(x=[0.001] * 5, y=[0.0, 1.0, 1.0, 1.0, 1.0], ends=(0.0, 0.0), t=1.0)  # next to nothing at a point
 def test_integral_of_weights_along_several_lines(x: list, y: list, ends: tuple, t: float) -> None:
     mixture = Mixture({"x": x, "y": y, "z": ends})
     whole = np.array([np.interp(t, np.linspace(0, 1, 5), points) for points in (x, y)] + [np.interp(t, [0, 1], ends)])
@@ -58,11 +60,12 @@ def _quarters() -> list:
 
 
 def _numerical_between(mixture: Mixture, low: float, high: float) -> np.ndarray:
-    """Gauss-Legendre on 32 equal pieces inside which the weights are lines."""
+    """Gauss-Legendre between two points joined by lines, on pieces that halve towards both: shares may jump there."""
     nodes, weights = np.polynomial.legendre.leggauss(8)
-    edges = np.linspace(low, high, 33)
+    towards = np.concatenate([[0.0], 0.5 ** np.arange(24, 0, -1)])
+    edges = low + (high - low) * np.concatenate([towards, 1 - towards[-2::-1]])
     points = (edges[:-1, None] + edges[1:, None]) / 2 + (edges[1:, None] - edges[:-1, None]) / 2 * nodes
-    values = np.stack([mixture.shares(float(x)) for x in points.ravel()]).reshape(32, 8, -1)
+    values = np.stack([mixture.shares(float(x)) for x in points.ravel()]).reshape(len(edges) - 1, 8, -1)
     return ((edges[1:] - edges[:-1])[:, None, None] / 2 * weights[None, :, None] * values).sum((0, 1))
 
 

@@ -269,7 +269,7 @@ class DiesLater(Marks):
         return super().__call__(texts)
 
 
-def test_a_killed_run_leaves_nothing_that_loads(tokenizers, tmp_path: Path) -> None:
+def test_a_killed_run_leaves_nothing_that_loads(tokenizers, tmp_path: Path, monkeypatch) -> None:
     texts = _texts(200)
     dies = DiesLater(["lamp"])
     process = multiprocessing.get_context("fork").Process(
@@ -277,7 +277,7 @@ def test_a_killed_run_leaves_nothing_that_loads(tokenizers, tmp_path: Path) -> N
         args=(texts, tokenizers["wordpiece"], tmp_path),
         kwargs={"guides": [dies], "batch_size": 20},
     )
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL

@@ -67,7 +67,8 @@ def test_a_killed_run_keeps_nobody_out_even_if_its_workers_live_on(tmp_path, sig
     with hold_folder(tmp_path / "out"):
         assert (tmp_path / "out" / ".lock").exists()
     os.kill(child, signal.SIGKILL)
-    assert not list((tmp_path / "out").iterdir()) if (tmp_path / "out").exists() else True
+    folder = tmp_path / "out"
+    assert not folder.exists() or not list(folder.iterdir())
 
 
 def test_many_at_once_never_two(tmp_path):
@@ -277,7 +278,6 @@ def main():
     except BaseException as error:  # as extension modules do that import others
         raise ImportError(f"{error!r} while importing")
     assert slow.done
-    print("imported", flush=True)
     time.sleep(20)
 
 sys.path.insert(0, sys.argv[1])
@@ -288,7 +288,8 @@ run_recipe(main)
 def test_a_signal_while_a_module_is_imported_comes_after_it(tmp_path):
     """An extension module may make an ImportError of it, and a package that is there look like one that is missing."""
     (tmp_path / "slow.py").write_text(
-        "import os, signal, time\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(0.2)\ndone = True\n"
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(0.23)\ndone = True\n"
+        "os.write(1, b'imported\\n')\n"  # still inside, where the signal waits: between two prints it could come first
     )
     command = [sys.executable, "-c", IMPORTING, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

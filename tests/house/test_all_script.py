@@ -38,7 +38,7 @@ FAILURES = {
     "dies": "status 1: last line",
     "odd": "its last line is no JSON list",
     "silent": "its last line is no JSON list",
-    "hangs": "stopped after 0.05 minutes",
+    "hangs": "stopped after 0.2 minutes",
     "leaves": "",
 }
 
@@ -46,7 +46,7 @@ FAILURES = {
 def outcome_of(name, folder, full=False):
     script = folder / f"{name}.py"
     script.write_text(SCRIPTS[name])
-    return bench.run(script, full, 0.05 if name == "hangs" else 1.0, folder / "table.md")
+    return bench.run(script, full, 0.2 if name == "hangs" else 1.0, folder / "table.md")
 
 
 def ends(pid):

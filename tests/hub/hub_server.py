@@ -56,6 +56,10 @@ class Fault:
         return self.times > 0 and self.method in (None, method) and re.search(self.path, path) is not None
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # a connection that finds no room is tried again after a second
+
+
 class HubServer:
     """The server in threads of this process; a context manager.
 
@@ -73,7 +77,7 @@ class HubServer:
         self.announced: set[str] = set()
         self.stopping = threading.Event()
         self.connections: set[socket.socket] = set()
-        self._http = ThreadingHTTPServer(("127.0.0.1", port), _Handler)
+        self._http = _Server(("127.0.0.1", port), _Handler)
         self._http.daemon_threads = True
         self._http.hub = self  # type: ignore[attr-defined]
         self.endpoint = f"http://127.0.0.1:{self._http.server_port}"

@@ -124,7 +124,7 @@ def test_a_hub_in_trouble_is_asked_again_and_then_named(hub: HubServer, repo: st
 
 @pytest.mark.timeout(60)
 def test_a_silent_hub_is_named_and_nothing_waits_for_ever(hub: HubServer, repo: str, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(trouble, "REQUEST_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(trouble, "REQUEST_TIMEOUT_SECONDS", 2.0)
     hub.fail("hang", times=2, path="/api/models/")
     with pytest.raises(ConnectionError, match="Timeout"):
         pull(hub, repo, tmp_path)
@@ -135,7 +135,7 @@ def test_a_silent_hub_is_named_and_nothing_waits_for_ever(hub: HubServer, repo: 
 @pytest.mark.timeout(60)
 def test_a_silent_hub_does_not_keep_the_commits_of_data_sets(hub: HubServer, tmp_path: Path, monkeypatch, caplog):
     """Curation and pre-training ask for them before they read, and go on without."""
-    monkeypatch.setattr(trouble, "REQUEST_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(trouble, "REQUEST_TIMEOUT_SECONDS", 2.0)
     monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
     hub.fail("hang", times=2, path="/api/datasets/")
     (source,) = held_sources([DocumentSource(dataset="tester/d")], tmp_path / "revisions.json")

@@ -39,7 +39,7 @@ def name(hub: HubServer, tmp_path, monkeypatch) -> str:
     template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.endpoint)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-    monkeypatch.setattr(trouble, "REQUEST_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(trouble, "REQUEST_TIMEOUT_SECONDS", 3.0)
     monkeypatch.setattr(trouble, "RETRIES", 1)
     api = HfApi(endpoint=hub.endpoint, token=TOKEN)
     api.create_repo("tester/d", repo_type="dataset")

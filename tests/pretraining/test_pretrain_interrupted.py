@@ -46,7 +46,7 @@ def test_killed_three_times(tmp_path):
     assert "Traceback" not in err
     assert "model, card" not in out
     terminated = last_complete_checkpoint(output).step
-    assert 3 <= terminated < 20
+    assert terminated >= 3
     assert not (output / "run.json").exists()
 
     process = start(command, OMP_NUM_THREADS="1")
@@ -55,7 +55,7 @@ def test_killed_three_times(tmp_path):
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     killed = last_complete_checkpoint(output).step
-    assert killed >= 20
+    assert killed >= max(20, terminated)
 
     results = run(output, cache_dir=cache, **LONGER)
     assert read_run(output)["resumed_from_step"] == killed < results["phases"][-1]["steps"]

@@ -47,6 +47,7 @@ def main():
     try:
         runpy.run_path(str(RECIPE), run_name="__main__")
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends the others as soon as one has ended
         trainer = seen.pop("trainer")
         seen["step"], seen["group"] = trainer.state.global_step, torch.distributed.is_initialized()
         weights = trainer.model.state_dict()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -44,13 +43,10 @@ def base(tmp_path_factory):
 
 def two_ranks(output, base, words, **options):
     flat = [f"--{name}={value}" for name, value in {**WORDS, "model.base": base, **words}.items()]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_addr", "127.0.0.1"]
-    command += ["--master_port", str(port), str(SCRIPT), str(output), json.dumps({"words": flat, **options})]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [str(SCRIPT), str(output), json.dumps({"words": flat, **options})]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_GLOO_TIMEOUT": "60"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=150, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment, check=False)
     return done, [json.loads((output / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
 
 

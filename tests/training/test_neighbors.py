@@ -349,11 +349,9 @@ def test_settings_out_of_range(values):
 
 def test_two_ranks_equal_accumulation(tmp_path):
     """Micro-batches dealt to two processes give the losses and gradients of one that goes through them in turn."""
-    from test_ranks import free_port
-
     options = {"steps": 3, "contents": "clean", "logging_steps": 1}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_addr", "127.0.0.1"]
-    command += ["--master_port", str(free_port()), str(Path(__file__).with_name("neighbor_cases.py"))]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [str(Path(__file__).with_name("neighbor_cases.py"))]
     done = subprocess.run(
         [*command, str(tmp_path / "two"), json.dumps(options)],
         capture_output=True,
