@@ -18,6 +18,8 @@ from rexbert_hf.pretraining.processes import (
     fast_bfloat16,
     launched_with,
 )
+from rexbert_hf.retrieval.training.finetune import uses_bf16
+from rexbert_hf.retrieval.training.finetune_settings import SearchTrainerSettings
 from rexbert_hf.training.compiling import compile_layers
 
 
@@ -95,6 +97,20 @@ def test_cpus_with_fast_bfloat16(monkeypatch, tmp_path, about, fast):
         path.write_text(about)
     monkeypatch.setattr(processes, "CPU_INFO", path)
     assert fast_bfloat16(use_cpu=True) is fast
+
+
+def test_the_launcher_s_precision(monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr("rexbert_hf.pretraining.arguments.fast_bfloat16", lambda use_cpu: False)
+    assert not make_arguments(settings(tmp_path, trainer__bf16="auto")).bf16
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    with caplog.at_level(logging.INFO):
+        assert make_arguments(settings(tmp_path, trainer__bf16="auto")).bf16
+    assert "takes the launcher's mixed_precision" in caplog.text
+    message = "'bf16' .ACCELERATE_MIXED_PRECISION. would override bf16, which is off: set bf16 to true"
+    with pytest.raises(ValueError, match=message):
+        make_arguments(settings(tmp_path, trainer__bf16="false"))
+    with pytest.raises(ValueError, match=message):
+        uses_bf16(SearchTrainerSettings(use_cpu=True, bf16=False))
 
 
 def test_half_a_launcher(monkeypatch):

@@ -377,6 +377,12 @@ def test_what_a_launcher_may_not_ask_for(tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
     with pytest.raises(ValueError, match="fp16 is not supported"):
         make_trainer(tmp_path)
+    for launched in ("bf16", "fp8"):  # accelerate would take it where bf16 is off
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
+        with pytest.raises(ValueError, match=f"the launcher's mixed_precision '{launched}' .*--mixed_precision no$"):
+            make_trainer(tmp_path)
+        trainer = make_trainer(tmp_path, bf16=True)
+        assert trainer.accelerator.mixed_precision == trainer.description()["precision"] == "bf16"
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION")
     create = CurriculumTrainer.create_accelerator_and_postprocess
     for name, shown in (("is_fsdp_enabled", "FSDP"), ("is_deepspeed_enabled", "DeepSpeed")):

@@ -15,6 +15,7 @@ from rexbert_hf.pretraining.processes import fast_bfloat16
 from rexbert_hf.pretraining.settings import PretrainSettings
 from rexbert_hf.pretraining.threads import set_threads
 from rexbert_hf.training import CurriculumArguments
+from rexbert_hf.training.precision import choose_bfloat16
 
 DECIDED = {
     "learning_rate": "phases.NAME.learning_rate",
@@ -56,7 +57,7 @@ def make_arguments(settings: PretrainSettings) -> CurriculumArguments:
 
     Raises:
         ValueError: if `trainer.extra` names an argument that does not exist or that the recipe decides itself, or
-            `trainer.report_to` a tracker that is unknown or not installed.
+            `trainer.report_to` a tracker that is unknown or not installed, or the launcher set another precision.
     """
     chosen, evaluation = settings.trainer, settings.evaluation
     longest = max(phase.seq_length for phase in settings.phases)
@@ -66,7 +67,7 @@ def make_arguments(settings: PretrainSettings) -> CurriculumArguments:
     fields: dict[str, Any] = {
         "output_dir": settings.output_dir,
         "seed": settings.seed,
-        "bf16": fast_bfloat16(use_cpu) if chosen.bf16 == "auto" else chosen.bf16,
+        "bf16": choose_bfloat16(chosen.bf16, lambda: fast_bfloat16(use_cpu)),
         "weight_decay": chosen.weight_decay,
         "max_grad_norm": chosen.max_grad_norm,
         "dataloader_num_workers": chosen.num_workers,

@@ -6,12 +6,12 @@ Everything else is the Trainer's own. What the plan decides (steps, accumulation
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import TrainingArguments
 
+from rexbert_hf.training.precision import check_launched_precision, launched_precision
 from rexbert_hf.training.spikes import SPIKE_FACTOR, SpikeWatch
 
 logger = logging.getLogger(__name__)
@@ -79,11 +79,12 @@ class CurriculumArguments(TrainingArguments):
             raise ValueError(
                 "label_smoothing_factor takes the labels from the model, which then trains no grid: leave it 0"
             )
-        if self.fp16 or os.environ.get("ACCELERATE_MIXED_PRECISION") == "fp16":
+        if self.fp16 or launched_precision() == "fp16":
             raise ValueError(
                 "fp16 is not supported: its loss scaler finds its scale by overflows, and a gradient that is no number "
                 "ends a run here: use bf16, or float32"
             )
+        check_launched_precision(self.bf16)
         if self.load_best_model_at_end:
             raise ValueError("load_best_model_at_end is not supported: a curriculum ends with its last phase")
         if self.push_to_hub:

@@ -53,6 +53,7 @@ from rexbert_hf.retrieval.training.search_finish import (
 from rexbert_hf.retrieval.training.search_trainer import SearchTrainer
 from rexbert_hf.settings import sole_run
 from rexbert_hf.training.cpu import tune_cpu
+from rexbert_hf.training.precision import choose_bfloat16
 
 logger = logging.getLogger(__name__)
 
@@ -254,9 +255,12 @@ def uses_bf16(chosen: SearchTrainerSettings) -> bool:
 
     Args:
         chosen: the settings.
+
+    Raises:
+        ValueError: if the launcher set another precision.
     """
     use_cpu = chosen.use_cpu or not torch.cuda.is_available()
-    return fast_bfloat16(use_cpu) if chosen.bf16 == "auto" else chosen.bf16
+    return choose_bfloat16(chosen.bf16, lambda: fast_bfloat16(use_cpu))
 
 
 def training_texts(data: SearchData) -> list[str]:
