@@ -16,7 +16,16 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rexbert_hf.settings import SettingsError, from_dict, load_settings, parse_args, parse_number, run_recipe, to_dict
+from rexbert_hf.settings import (
+    SettingsError,
+    from_dict,
+    load_settings,
+    parse_args,
+    parse_number,
+    run_recipe,
+    sole_run,
+    to_dict,
+)
 
 
 class Mode(enum.Enum):
@@ -156,6 +165,37 @@ def test_texts_stay_as_written(tmp_path):
     assert run.note == "no"
     assert run.kinds == ["1.10", "2026-01-02", "yes"]
     assert parse_args(Run, ["--note", "a: [b"]).note == "a: [b"
+
+
+def test_folders_lie_in_the_home_folder(tmp_path, monkeypatch):
+    @dataclass
+    class Run:
+        output_dir: str = "output"
+        cache_dir: str | None = None
+        root: Path = Path("data")
+        query: str = ""
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "run.yaml"
+    path.write_text("output_dir: ~/runs/a\nquery: ~/a\n")
+    found = parse_args(Run, [str(path), "--cache_dir", "~/cache", "--root", "~/data"])
+    assert found == Run(f"{tmp_path}/runs/a", f"{tmp_path}/cache", tmp_path / "data", "~/a")
+    assert parse_args(Run, ["--cache_dir", "~"]).cache_dir is None  # null, as ever
+
+
+def test_a_run_that_python_starts_lies_in_the_home_folder_whole(tmp_path, monkeypatch):
+    @dataclass
+    class Run:
+        output_dir: str = "output"
+
+    @sole_run()
+    def run(settings):
+        return settings.output_dir, sorted(tmp_path.glob("runs/**/*"))
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder, found = run(Run("~/runs/a"))
+    assert folder == f"{tmp_path}/runs/a"
+    assert found == [tmp_path / "runs" / "a", tmp_path / "runs" / "a" / ".lock"]
 
 
 def test_flags():

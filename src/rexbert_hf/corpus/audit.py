@@ -175,7 +175,7 @@ def _draw(
 
 
 def _sheet(settings: AuditSettings, output: Path) -> Path:
-    return Path(settings.sheet) if settings.sheet else output / SHEET
+    return Path(settings.sheet).expanduser() if settings.sheet else output / SHEET
 
 
 def _second_labeller(

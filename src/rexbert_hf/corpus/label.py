@@ -71,7 +71,10 @@ def make_labeller(settings: LabelSettings, vertical: Vertical, folder: str | Pat
     """
     if settings.kind == "llm":
         return LLMLabeller(
-            settings.endpoint, vertical, settings.cache or Path(folder) / ANSWERS, settings.max_failed_share
+            settings.endpoint,
+            vertical,
+            Path(settings.cache).expanduser() if settings.cache else Path(folder) / ANSWERS,
+            settings.max_failed_share,
         )
     if settings.kind == "ready":
         return ReadyLabels(settings.ready, vertical)

@@ -108,7 +108,7 @@ def render_cards(settings: RenderCardsSettings) -> list[Path]:
         folder = Path(settings.output_dir) / name
         folder.mkdir(parents=True, exist_ok=True)
         if name in settings.runs:
-            take_run(Path(settings.runs[name]), folder, whole_card=card.kind in OWN_CARD)
+            take_run(Path(settings.runs[name]).expanduser(), folder, whole_card=card.kind in OWN_CARD)
         text = card_text(card, folder)
         if text is not None:
             write_whole(folder / README, text.encode("utf-8"))

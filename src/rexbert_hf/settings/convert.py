@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import os
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -96,7 +97,7 @@ def build(cls: type, node: Node, key: str = "", base: Any = None) -> Any:
     for name, kind in kinds.items():
         default = field_default(cls, name, base)
         if name in node.value:
-            values[name] = convert(node.value[name], kind, join(key, name), default)
+            values[name] = _at_home(name, convert(node.value[name], kind, join(key, name), default))
             _check_seed(name, values[name], node.value[name], join(key, name))
         elif default is not MISSING:
             values[name] = default
@@ -110,6 +111,11 @@ def build(cls: type, node: Node, key: str = "", base: Any = None) -> Any:
         raise
     except (ValueError, TypeError, ArithmeticError) as error:  # of a number that a check computes with
         raise SettingsError(f"{key}: {one_line(error)} (from {_places(node)})".removeprefix(": ")) from error
+
+
+def _at_home(name: str, value: Any) -> Any:
+    """Write out the `~` of a folder that is text, as a `Path`'s: transformers does, and a run would lie in two."""
+    return os.path.expanduser(value) if name.endswith("_dir") and isinstance(value, str) else value
 
 
 def _check_seed(name: str, value: Any, node: Node, key: str) -> None:

@@ -84,7 +84,10 @@ def _with_path(settings: S) -> S:
     given: Any = settings.output_dir  # type: ignore[attr-defined]
     if not (dataclasses.is_dataclass(settings) and isinstance(given, str)):
         return settings
-    declared = next(one.default for one in dataclasses.fields(settings) if one.name == "output_dir")
+    if given.startswith("~"):  # what transformers writes goes to the home folder, and so does the rest
+        given = os.path.expanduser(given)
+        settings = dataclasses.replace(settings, output_dir=given)  # type: ignore
+    declared = next(one.default for one in dataclasses.fields(settings) if one.name == "output_dir")  # type: ignore
     return dataclasses.replace(settings, output_dir=Path(given)) if isinstance(declared, Path) else settings  # type: ignore
 
 
