@@ -64,6 +64,8 @@ def test_a_run_from_end_to_end(whole):
     assert results["held_out"]["pairs_masked_tokens"] > 20
     assert results["phases"][0]["masked_accuracy_before"] <= results["early_stopping"]["best"]
     assert results["held_out"]["pairs_accuracy"] == pytest.approx(results["early_stopping"]["best"])
+    log = json.loads((folder / "checkpoint-16" / "trainer_state.json").read_text())["log_history"]
+    assert [entry["step"] for entry in log if "loss" in entry] == [*range(1, 17)]
     assert done["data"][0]["spans"]["train"]["spans"]["field"] > 100
     assert {"model.safetensors", "README.md", "tokenizer.json", "modernbert"} <= {
         path.name for path in folder.iterdir()

@@ -177,7 +177,9 @@ class PairTrainer(CurriculumTrainer):
         count = sum(value for key, value in held.items() if key.endswith("_masked_tokens"))
         names = [key.removesuffix("_masked_tokens") for key in held if key.endswith("_masked_tokens")]
         accuracy = sum(held[f"{name}_accuracy"] * held[f"{name}_masked_tokens"] for name in names) / count
+        due = control.should_log
         self.log({**held, "held_out_accuracy": accuracy})
+        control.should_log = due  # what was just logged cleared it, and the training loss is yet to come
         known = self.known
         if known["best"] is None or accuracy > known["best"] + self.stopping.min_gain:
             known |= {"best": accuracy, "best_step": step, "without_gain": 0}
