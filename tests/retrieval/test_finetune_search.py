@@ -31,6 +31,7 @@ from rexbert_hf.retrieval.training.finetune_settings import FinetuneSettings
 from rexbert_hf.retrieval.training.reranker import RerankerSettings, RerankerTrainer, finetune_reranker, reranker_rows
 from rexbert_hf.retrieval.training.search_trainer import SearchTrainer
 from rexbert_hf.settings import SettingsError, load_settings
+from rexbert_hf.training.checkpoint import last_complete_checkpoint
 from rexbert_hf.training.interruption import TrainingInterrupted
 from rexbert_hf.training.reproducing import NonFiniteLossError
 
@@ -145,6 +146,8 @@ def test_a_stopped_run_goes_on_under_other_logging(tmp_path, monkeypatch):
             finetune_search(settings_of(tmp_path, **more))
     more |= {"trainer__logging_steps": "3", "trainer__cpu_threads": "2", "trainer__save_total_limit": "1"}
     assert finetune_search(settings_of(tmp_path, **more))["resumed_from_step"] == 1
+    state = json.loads((last_complete_checkpoint(tmp_path).path / "trainer_state.json").read_text())
+    assert [entry["step"] for entry in state["log_history"] if "loss" in entry] == [1, 3]
 
 
 def test_the_best_model_is_the_one_that_stays(tmp_path, monkeypatch):

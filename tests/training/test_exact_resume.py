@@ -75,6 +75,16 @@ def test_stopped_twice_anywhere(tmp_path, uninterrupted, stops):
     assert_same(weights_of(trainer.model), uninterrupted)
 
 
+def test_how_often_to_save_and_log_may_change(tmp_path, uninterrupted):
+    trainer = make_trainer(tmp_path, make_curriculum(), max_steps=4)
+    trainer.train()
+    trainer = make_trainer(tmp_path, make_curriculum(), save_steps=5, logging_steps=3, save_total_limit=9)
+    trainer.train()
+    assert_same(weights_of(trainer.model), uninterrupted)
+    assert {path.name for path in tmp_path.iterdir()} == {f"checkpoint-{step}" for step in (4, 5, 6, 10, 12)}
+    assert [entry["step"] for entry in trainer.state.log_history if "loss" in entry] == [1, 2, 3, 4, 6, 9, 12]
+
+
 def three_phases():
     """The second phase changes the RoPE base, the third sets none and so keeps it."""
     curriculum = make_curriculum((2, 2))

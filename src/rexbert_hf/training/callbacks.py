@@ -30,6 +30,12 @@ class CurriculumCallback(TrainerCallback):
     def __init__(self, trainer: Steps) -> None:
         self.trainer = trainer
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Log, evaluate and save as often as the arguments say, which a checkpoint's own numbers would replace."""
+        state.compute_steps(args, state.max_steps)
+
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:

@@ -352,10 +352,13 @@ class _Finite(TrainerCallback):
 
 
 class _Clock(TrainerCallback):
-    """Ends training when its time is over, and after a signal."""
+    """Ends training when its time is over, and after a signal; logs and saves as often as the recipe says now."""
 
     def __init__(self, trainer: StepTrainer) -> None:
         self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        state.compute_steps(args, state.max_steps)  # a checkpoint's own would replace what the recipe says now
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         trainer = self.trainer
