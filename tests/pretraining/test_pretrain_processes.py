@@ -65,6 +65,7 @@ def test_the_command_line_of_the_parent_may_be_no_utf_8(monkeypatch, tmp_path):
         ("{betas: 0.9}", r"trainer\.extra\.betas must be a list of 2 numbers, as \[0\.9, 0\.98\]; got 0\.9"),
         ("{betas: [0.9, x]}", "must be a list of 2 numbers"),
         ("{adam_epsilon: small}", r"trainer\.extra\.adam_epsilon must be a number, as 1e-06; got 'small'"),
+        ("{eval_steps: ten}", r"trainer\.extra\.eval_steps must be a number; got 'ten'"),
     ],
 )
 def test_an_argument_that_is_no_number_is_refused(tmp_path, extra, message):
@@ -129,9 +130,39 @@ def test_extra_arguments_reach_the_trainer(tmp_path):
     refused = {"save_steps": "has its own key", "max_steps": "set phases", "sav_steps": "no such field"}
     refused |= {"optim": "always StableAdamW", "optim_args": "trainer.extra", "adam_beta1": "trainer.extra.betas"}
     refused |= {"adam_beta2": "trainer.extra.betas", "average_tokens_across_devices": "mean over the tokens"}
+    refused |= {"torch_compile_backend": "set trainer.torch_compile", "torch_compile_mode": "set trainer.torch_compile"}
+    refused |= {"activation_checkpointing": "set trainer.gradient_checkpointing", "data_seed": "set seed"}
+    refused |= {"lr_scheduler_kwargs": "set phases.NAME.schedule", "optim_target_modules": "always StableAdamW"}
+    refused |= {"dataloader_drop_last": "what is left", "train_sampling_strategy": "seed, phase and step"}
+    refused |= {"remove_unused_columns": "the collator", "bf16_full_eval": "precision of training"}
+    refused |= {"fp16_full_eval": "precision of training", "prediction_loss_only": "masked accuracy"}
+    refused |= {"metric_for_best_model": "last phase", "greater_is_better": "last phase"}
+    refused |= {"include_num_input_tokens_seen": "always counts"}
     for name, said in refused.items():
         with pytest.raises(ValueError, match=said):
             make_arguments(settings(tmp_path, trainer__extra=f"{{{name}: 1}}"))
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("{save_strategy: no}", r"^trainer\.extra\.save_strategy: False is not .*the text 'no' is written in quotes"),
+        ("{torch_empty_cache_steps: 0, full_determinism: false}", r"^trainer\.extra\.torch_empty_cache_steps: "),
+        ("{fp16: true}", r"^trainer\.extra.*fp16"),
+        ("{save_strategy: never, eval_strategy: never}", r"^trainer\.extra: never is not a valid"),
+    ],
+)
+def test_an_error_of_transformers_names_the_key(tmp_path, extra, message):
+    with pytest.raises(ValueError, match=message):
+        make_arguments(settings(tmp_path, trainer__extra=extra))
+
+
+def test_an_error_that_extra_arguments_do_not_make_keeps_its_words(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
+    with pytest.raises(ValueError, match=r"^the launcher's dynamo_backend 'inductor' .* --dynamo_backend no;"):
+        make_arguments(settings(tmp_path))
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "NO")  # what accelerate launch sets where nothing was asked for
+    make_arguments(settings(tmp_path))
 
 
 def test_blocks_that_cannot_be_compiled_stay_as_they_are(monkeypatch, caplog):

@@ -366,6 +366,13 @@ def test_arguments_that_a_curriculum_cannot_honour(tmp_path, arguments):
         make_trainer(tmp_path, **arguments)
 
 
+def test_noise_on_embeddings_is_part_of_the_plan(tmp_path):
+    plain = make_trainer(tmp_path).description()
+    assert not [name for name in plain if name.startswith("arguments.")]  # runs from before go on
+    noisy = make_trainer(tmp_path, neftune_noise_alpha=5.0).description()
+    assert noisy == plain | {"arguments.neftune_noise_alpha": 5.0}
+
+
 def test_one_process_stays_on_one_gpu(caplog):
     args = SimpleNamespace(n_gpu=2, _n_gpu=2)
     stay_on_one_gpu(args)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,6 +16,8 @@ from transformers.integrations.integration_utils import (
 from rexbert_hf.pretraining.processes import fast_bfloat16
 from rexbert_hf.pretraining.settings import PretrainSettings
 from rexbert_hf.pretraining.threads import set_threads
+from rexbert_hf.settings.kinds import members
+from rexbert_hf.settings.tree import one_line
 from rexbert_hf.training import CurriculumArguments
 from rexbert_hf.training.precision import choose_bfloat16
 
@@ -27,8 +31,13 @@ DECIDED = {
     "per_device_train_batch_size": "phases.NAME.batch_tokens and micro_batch_tokens",
     "gradient_accumulation_steps": "phases.NAME.batch_tokens and micro_batch_tokens",
     "per_device_eval_batch_size": "micro_batch_tokens",
+    "data_seed": "seed",
+    "lr_scheduler_kwargs": "phases.NAME.schedule",
     "torch_compile": "trainer.torch_compile",
+    "torch_compile_backend": "trainer.torch_compile",
+    "torch_compile_mode": "trainer.torch_compile",
     "gradient_checkpointing": "trainer.gradient_checkpointing",
+    "activation_checkpointing": "trainer.gradient_checkpointing",
     "push_to_hub": "push_to_hub",
     "hub_model_id": "push_to_hub",
 }
@@ -37,11 +46,21 @@ DECIDED = {
 FIXED = {
     "optim": "it is always StableAdamW",
     "optim_args": "StableAdamW takes betas and adam_epsilon from trainer.extra, and trainer.weight_decay",
+    "optim_target_modules": "it is always StableAdamW, over all weights",
     "adam_beta1": "set trainer.extra.betas",
     "adam_beta2": "set trainer.extra.betas",
     "label_smoothing_factor": "the model computes its loss itself",
     "auto_find_batch_size": "set micro_batch_tokens",
     "average_tokens_across_devices": "a loss is always the mean over the tokens of all devices",
+    "dataloader_drop_last": "a step has the tokens of its batch, and the last one what is left",
+    "train_sampling_strategy": "the order of samples is a function of seed, phase and step",
+    "remove_unused_columns": "the collator takes what the phase's masking reads",
+    "include_num_input_tokens_seen": "the trainer always counts them",
+    "bf16_full_eval": "evaluation runs in the precision of training",
+    "fp16_full_eval": "evaluation runs in the precision of training",
+    "prediction_loss_only": "evaluation is masked accuracy, and keeps no predictions",
+    "metric_for_best_model": "a curriculum ends with its last phase",
+    "greater_is_better": "a curriculum ends with its last phase",
 }
 """Training arguments that would be ignored or break the loss, and why they cannot be set."""
 
@@ -57,7 +76,8 @@ def make_arguments(settings: PretrainSettings) -> CurriculumArguments:
 
     Raises:
         ValueError: if `trainer.extra` names an argument that does not exist or that the recipe decides itself, or
-            `trainer.report_to` a tracker that is unknown or not installed, or the launcher set another precision.
+            transformers refuses it, or `trainer.report_to` a tracker that is unknown or not installed, or the launcher
+            asks for another precision or a compiler.
     """
     chosen, evaluation = settings.trainer, settings.evaluation
     longest = max(phase.seq_length for phase in settings.phases)
@@ -83,27 +103,56 @@ def make_arguments(settings: PretrainSettings) -> CurriculumArguments:
         "eval_seq_length": evaluation.seq_length or longest,
         "eval_batch_tokens": max(settings.micro_batch_tokens, longest),
     }
+    _check_extra(chosen.extra, fields)
+    return _constructed({"ddp_timeout": _WAIT_SECONDS} | fields, chosen.extra)
+
+
+def _check_extra(extra: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     known = {field.name: field.default for field in dataclasses.fields(CurriculumArguments)}
-    for name, value in chosen.extra.items():
+    kinds = typing.get_type_hints(CurriculumArguments)
+    for name, value in extra.items():
         if name in DECIDED:
             raise ValueError(f"trainer.extra.{name}: the recipe decides it: set {DECIDED[name]}")
         if name in FIXED:
             raise ValueError(f"trainer.extra.{name}: the recipe decides it: {FIXED[name]}")
         if name not in known:
             raise ValueError(f"trainer.extra.{name}: transformers' TrainingArguments has no such field")
-        if name in fields:
+        if name in own:
             raise ValueError(f"trainer.extra.{name}: the recipe has its own key for it")
-        _check_number(name, value, known[name])
-    return CurriculumArguments(**{"ddp_timeout": _WAIT_SECONDS} | fields | chosen.extra)
+        _check_number(name, value, known[name], set(members(kinds[name])))
 
 
-def _check_number(name: str, value: Any, default: Any) -> None:
-    """Refuse what is no number where the default is one, or a tuple of them: torch would, with a traceback, later."""
+def _constructed(fields: dict[str, Any], extra: dict[str, Any]) -> CurriculumArguments:
+    """The arguments; an error of transformers' own checks, which name no key, says which of `trainer.extra` it is."""
+    try:
+        return CurriculumArguments(**fields | extra)
+    except Exception as error:
+        guilty = [name for name in extra if _can_be(fields | {k: v for k, v in extra.items() if k != name})]
+        if not guilty and not _can_be(fields):  # it is of the other arguments, or of the launcher
+            raise
+        key = f"trainer.extra.{guilty[0]}" if len(guilty) == 1 else "trainer.extra"
+        quoted = len(guilty) == 1 and extra[guilty[0]] is False
+        hint = " (the text 'no' is written in quotes)" if quoted else ""
+        raise ValueError(f"{key}: {one_line(error)}{hint}") from error
+
+
+def _can_be(fields: dict[str, Any]) -> bool:
+    try:
+        CurriculumArguments(**fields)
+    except Exception:
+        return False
+    return True
+
+
+def _check_number(name: str, value: Any, default: Any, kinds: set[Any]) -> None:
+    """Refuse what is no number where one is due, or a tuple of them: torch would, with a traceback, later."""
     if isinstance(default, tuple):
         kept = isinstance(value, list | tuple) and len(value) == len(default) and all(map(_is_number, value))
         wanted = f"a list of {len(default)} numbers, as {list(default)}"
     else:
-        kept, wanted = not _is_number(default) or _is_number(value), f"a number, as {default}"
+        is_due = _is_number(default) or (bool(kinds & {int, float}) and kinds <= {int, float, type(None)})
+        kept = not is_due or _is_number(value) or (value is None and type(None) in kinds)
+        wanted = "a number" if default is None else f"a number, as {default}"
     if not kept:
         raise ValueError(f"trainer.extra.{name} must be {wanted}; got {value!r}")
 

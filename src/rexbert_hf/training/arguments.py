@@ -6,6 +6,7 @@ Everything else is the Trainer's own. What the plan decides (steps, accumulation
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,6 +86,12 @@ class CurriculumArguments(TrainingArguments):
                 "ends a run here: use bf16, or float32"
             )
         check_launched_precision(self.bf16)
+        compiler = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "").lower() or "no"
+        if compiler != "no":
+            raise ValueError(
+                f"the launcher's dynamo_backend '{compiler}' (ACCELERATE_DYNAMO_BACKEND) is not supported: start with "
+                "accelerate launch --dynamo_backend no; trainer.torch_compile compiles what gains by it"
+            )
         if self.load_best_model_at_end:
             raise ValueError("load_best_model_at_end is not supported: a curriculum ends with its last phase")
         if self.push_to_hub:

@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 STARTING_WEIGHTS = "model.starting_weights"
 """Key of a description: what names the content of the checkpoint that a model starts from."""
 
+CHANGING_ARGUMENTS = ("neftune_noise_alpha", "tf32")
+"""Further training arguments that change the weights; None where they are not used."""
+
 
 class ResumableTrainer(Trainer):
     """A `Trainer` whose checkpoints exist whole or not at all, and which continues the run its folder holds."""
@@ -57,6 +60,8 @@ class ResumableTrainer(Trainer):
             "optimizer.max_grad_norm": args.max_grad_norm,
             "precision": "bf16" if args.bf16 else str(next(self.model.parameters()).dtype),
         }
+        changing = {f"arguments.{name}": getattr(args, name) for name in CHANGING_ARGUMENTS}
+        own |= {name: value for name, value in changing.items() if value is not None}  # runs without them stay equal
         return as_json(self.plan.description() | own | self._extra_description)
 
     def find_checkpoint(self, resume: str | bool | None) -> ckpt.Checkpoint | None:
