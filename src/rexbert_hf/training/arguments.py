@@ -96,6 +96,10 @@ class CurriculumArguments(TrainingArguments):
             raise ValueError("load_best_model_at_end is not supported: a curriculum ends with its last phase")
         if self.push_to_hub:
             raise ValueError("push_to_hub belongs to the recipe, after training; leave it out of the arguments")
+        if self.include_num_input_tokens_seen != "no":
+            raise ValueError(
+                "include_num_input_tokens_seen would count tokens twice, for they always are: leave it out"
+            )
         if self.ignore_data_skip:
             raise ValueError("ignore_data_skip would train on the first samples again: leave it off")
         if self.num_train_epochs != 1:
