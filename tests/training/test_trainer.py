@@ -359,6 +359,7 @@ def test_what_a_model_cannot_do_is_refused_at_the_start(tmp_path, monkeypatch):
         {"save_only_model": True},
         {"fp16": True},
         {"label_smoothing_factor": 0.1},
+        {"include_num_input_tokens_seen": "non_padding"},
     ],
 )
 def test_arguments_that_a_curriculum_cannot_honour(tmp_path, arguments):
@@ -371,6 +372,17 @@ def test_noise_on_embeddings_is_part_of_the_plan(tmp_path):
     assert not [name for name in plain if name.startswith("arguments.")]  # runs from before go on
     noisy = make_trainer(tmp_path, neftune_noise_alpha=5.0).description()
     assert noisy == plain | {"arguments.neftune_noise_alpha": 5.0}
+
+
+def test_a_run_taken_over_is_evaluated_in_the_precision_of_training(tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path, held_out=True, bf16=True, max_steps=4, evaluate_phases=False)
+    trainer.train()
+    expected = trainer.evaluate()
+    monkeypatch.setattr(CurriculumTrainer, "is_finished", lambda *_: True)
+    again = make_trainer(tmp_path, held_out=True, bf16=True, evaluate_phases=False)
+    again.train()
+    assert again.state.global_step == 4
+    assert again.evaluate() == expected
 
 
 def test_one_process_stays_on_one_gpu(caplog):

@@ -100,6 +100,7 @@ class ResumableTrainer(Trainer):
         self.state.is_local_process_zero = self.is_local_process_zero()
         self.state.is_world_process_zero = self.is_world_process_zero()
         self._load_from_checkpoint(str(found.path))
+        self.model = self.accelerator.prepare_model(self.model, evaluation_mode=True)  # autocast, as after training
         return TrainOutput(self.state.global_step, float("nan"), {})
 
     def _check_ranks(self, found: ckpt.Checkpoint | None) -> None:
