@@ -373,6 +373,26 @@ def test_broken_files(tmp_path, text, message):
     assert message in fails(str(write(tmp_path, "c.yaml", text)))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "base: &base {eps: 1e-6}\none: &one {<<: *base, eps: 1e-8}\ntwo: *one\n",
+        "base: &base {eps: 1e-6}\none: {<<: &two {<<: *base, eps: 1e-8}}\ntwo: *two\n",
+    ],
+)
+def test_an_alias_of_a_mapping_that_merges_another(tmp_path, text):
+    @dataclass
+    class Run:
+        base: Optimizer = field(default_factory=Optimizer)
+        one: Optimizer = field(default_factory=Optimizer)
+        two: Optimizer = field(default_factory=Optimizer)
+
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    run = load_settings(Run, path)
+    assert (run.base.eps, run.one.eps, run.two.eps) == (1e-6, 1e-8, 1e-8)
+
+
 def test_a_file_that_is_not_utf8(tmp_path):
     (tmp_path / "c.yaml").write_bytes(b"note: caf\xe9\n")
     assert "not UTF-8" in fails(str(tmp_path / "c.yaml"))

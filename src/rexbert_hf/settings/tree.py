@@ -82,13 +82,19 @@ def from_value(value: Any, origin: str) -> Node:
     return Node(str(value), origin, quoted=not isinstance(value, int | float))
 
 
-def _refuse_duplicates(node: yaml.MappingNode, name: str) -> None:
+def _refuse_duplicates(node: yaml.Node, name: str, known: set[int]) -> None:
+    """Refuse a key that a mapping has twice, as written: a merge key adds, in place, what the mapping overrides."""
+    if id(node) in known or not isinstance(node, yaml.CollectionNode):
+        return
+    known.add(id(node))
     seen: set[str] = set()
-    for key, _ in node.value:
+    for item in node.value:
+        key, child = item if isinstance(node, yaml.MappingNode) else (None, item)
         if isinstance(key, yaml.ScalarNode):
             if key.value in seen:
                 raise SettingsError(f"{name}:{key.start_mark.line + 1}: '{key.value}' is given twice")
             seen.add(key.value)
+        _refuse_duplicates(child, name, known)
 
 
 def _from_yaml(
@@ -102,7 +108,6 @@ def _from_yaml(
     open_nodes = (*open_nodes, id(node))
     replaces = node.tag == "!replace"
     if isinstance(node, yaml.MappingNode):
-        _refuse_duplicates(node, name)
         loader.flatten_mapping(node)  # resolves `<<` merge keys
         items: dict[str, Node] = {}
         for key, child in node.value:
@@ -134,7 +139,10 @@ def read_text(text: str, name: str = "") -> Node:
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
-        return Node({}, name) if node is None else _from_yaml(loader, node, name, (), itertools.count())
+        if node is None:
+            return Node({}, name)
+        _refuse_duplicates(node, name, set())
+        return _from_yaml(loader, node, name, (), itertools.count())
     except RecursionError:
         raise SettingsError(f"{name or repr(text[:40])}: nested too deeply: write it flatter") from None
     except yaml.YAMLError as error:
