@@ -233,6 +233,25 @@ def test_both_losses_are_trained_and_logged(tmp_path):
     assert trainer.model.config.npr_normalize is True
 
 
+def test_triplets_of_both_modes_are_counted_once(tmp_path):
+    curriculum = make_phases(kind="ahm", first=False)
+    curriculum.phases[0].masking.options["mode"] = "weighted"
+    trainer = make_neighbor_trainer(tmp_path, curriculum)
+    counts = []
+    finish = trainer.finish_step
+
+    def counted(control):
+        counts.append(trainer._counts["loss.npr"])
+        finish(control)
+
+    trainer.finish_step = counted
+    trainer.train()
+    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert [entry["triplets"] for entry in logs] == counts
+    assert min(counts) > 0
+    assert all(entry["loss_npr"] > 0 for entry in logs)
+
+
 def test_the_loss_is_that_of_the_equations_over_the_whole_step(tmp_path):
     """Masked LM over the step's labels plus weight times the mean over the step's triplets, from hidden states."""
     curriculum = make_phases(steps=1, first=False, weight=0.25, margin=2.0)

@@ -232,9 +232,11 @@ class AdaptiveTrainer(NeighborTrainer):
             return loss, outputs
         shares = []
         for mode, weight in (("word", self.adaptive.alpha), ("phrase", 1 - self.adaptive.alpha)):
+            self._later_mode = mode == "phrase"
             loss, masked, outputs = compute(model, inputs_of(inputs, mode), mode)
             self._add_mode_loss(mode, masked)
             shares.append(weight * loss)
+        self._later_mode = False
         return torch.stack(shares).sum(), outputs
 
     def _add_mode_loss(self, mode: str, masked: torch.Tensor) -> None:

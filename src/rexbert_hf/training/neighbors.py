@@ -90,6 +90,8 @@ class NeighborTrainer(EvaluatingTrainer):
     """
 
     _window: torch.Tensor | None = None
+    _later_mode: bool = False
+    """Whether the forward pass is the second one of a micro-batch, whose triplets are counted already."""
 
     @property
     def neighbors(self) -> NeighborConfig | None:
@@ -120,7 +122,9 @@ class NeighborTrainer(EvaluatingTrainer):
         else:
             outputs, mlm, npr = self._from_states(model, inputs, wanted)
         outputs.loss_parts = {"mlm": (mlm, labels)} | ({"npr": (npr, count)} if count else {})
-        found = torch.stack([mlm, npr, labels.to(mlm), mlm.new_tensor(count)]).detach()
+        found = torch.stack(
+            [mlm, npr, labels.to(mlm), *mlm.new_tensor([count, 0 if self._later_mode else count])]
+        ).detach()
         self._window = found if self._window is None else self._window + found
         return (mlm + npr, outputs) if return_outputs else mlm + npr
 
@@ -163,8 +167,8 @@ class NeighborTrainer(EvaluatingTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log a record; one of the training loss gets both losses, each a mean over what it is counted in."""
         if "loss" in logs and self._window is not None:
-            mlm, npr, labels, count = self.sum_over_ranks(self._window.tolist())
+            mlm, npr, labels, count, triplets = self.sum_over_ranks(self._window.tolist())
             self._window = None
             logs |= {"loss_mlm": mlm / max(1, labels)} | ({"loss_npr": npr / count} if count else {})
-            logs["triplets"] = count
+            logs["triplets"] = triplets
         super().log(logs, start_time)
