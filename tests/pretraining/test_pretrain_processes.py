@@ -10,6 +10,8 @@ import torch
 from pretraining_cases import settings, whole_run
 
 from rexbert_hf import RexBertForMaskedLM
+from rexbert_hf.models import fused_rexbert
+from rexbert_hf.models.fused_rexbert import fuse
 from rexbert_hf.pretraining import make_arguments, processes
 from rexbert_hf.pretraining.processes import (
     asked_processes,
@@ -20,7 +22,7 @@ from rexbert_hf.pretraining.processes import (
 )
 from rexbert_hf.retrieval.training.finetune import uses_bf16
 from rexbert_hf.retrieval.training.finetune_settings import SearchTrainerSettings
-from rexbert_hf.training.compiling import compile_layers
+from rexbert_hf.training.compiling import compile_layers, prepare_layers
 
 
 @pytest.mark.parametrize(
@@ -163,6 +165,14 @@ def test_an_error_that_extra_arguments_do_not_make_keeps_its_words(tmp_path, mon
         make_arguments(settings(tmp_path))
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "NO")  # what accelerate launch sets where nothing was asked for
     make_arguments(settings(tmp_path))
+
+
+def test_a_run_is_not_compiled_because_one_before_it_was():
+    model = RexBertForMaskedLM.from_pretrained(whole_run())
+    fuse(backend="aot_eager")
+    assert fused_rexbert._COMPILED
+    assert not prepare_layers(model, torch.device("cpu"), False)
+    assert not fused_rexbert._COMPILED
 
 
 def test_blocks_that_cannot_be_compiled_stay_as_they_are(monkeypatch, caplog):

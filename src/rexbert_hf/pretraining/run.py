@@ -33,7 +33,7 @@ from rexbert_hf.settings import sole_run, to_dict
 from rexbert_hf.training import CurriculumTrainer, NeighborDataset, Plan, resolve
 from rexbert_hf.training.checkpoint import micro_batches_of
 from rexbert_hf.training.collation import MASKINGS, register_masking
-from rexbert_hf.training.compiling import compile_layers
+from rexbert_hf.training.compiling import prepare_layers
 from rexbert_hf.training.cpu import tune_cpu
 from rexbert_hf.training.languages import tokens_by_language
 from rexbert_hf.training.resumable import STARTING_WEIGHTS
@@ -88,7 +88,7 @@ def pretrain(
         corpora = prepare(settings, tokenizer, cache, num_proc=usable_cores())
     if settings.trainer.gradient_checkpointing:
         _recompute_activations(model)
-    compiled = settings.trainer.torch_compile and compile_layers(model, args.device)
+    compiled = prepare_layers(model, args.device, settings.trainer.torch_compile)
     stores = {name: corpus.train for name, corpus in corpora.items()}
     plan = resolve(settings.curriculum(), stores, args.world_size, micro_batches_of(output))
     associations = _associations(settings, stores)

@@ -17,6 +17,21 @@ from rexbert_hf.models.fused_rexbert import fuse
 logger = logging.getLogger(__name__)
 
 
+def prepare_layers(model: PreTrainedModel, device: torch.device, wanted: bool) -> bool:
+    """Compile what a run asks for, and nothing that an earlier run of this process asked for.
+
+    Args:
+        model: as in `compile_layers`.
+        device: likewise.
+        wanted: whether to compile.
+
+    Returns:
+        Whether anything is compiled.
+    """
+    fuse(False)
+    return wanted and compile_layers(model, device)
+
+
 def compile_layers(model: PreTrainedModel, device: torch.device) -> bool:
     """Compile the feed-forward block of each layer in place (the layer itself where it has no such block).
 
