@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,6 +100,25 @@ def test_unknown_products_are_counted_and_reported_or_an_error(caplog):
 
 
 # Sampling
+
+
+def test_a_graph_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    before = AssociationGraph.from_pairs([("a", "b"), ("b", "c")])
+    before.save(tmp_path)
+
+    def full(table, where, *args, **kwargs):
+        Path(where).write_bytes(b"PAR1")
+        raise OSError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rexbert_hf.objectives.association_graph.pq.write_table", full)
+        with pytest.raises(OSError, match="no room"):
+            AssociationGraph.from_pairs([("x", "y")]).save(tmp_path)
+    assert AssociationGraph.load(tmp_path).product_ids == before.product_ids
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 2
+    (tmp_path / "products" / "train-00001-of-00002.parquet").write_bytes(b"")  # of another layout
+    AssociationGraph.from_pairs([("x", "y")]).save(tmp_path)
+    assert AssociationGraph.load(tmp_path).product_ids == ["x", "y"]
 
 
 def test_samples_are_uniform_over_neighbours_and_over_unrelated_products():

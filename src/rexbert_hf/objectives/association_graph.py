@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -296,12 +297,21 @@ class AssociationGraph:
         Args:
             directory: made if needed.
         """
-        for name, dataset in self._tables().items():
-            folder = Path(directory) / name
-            folder.mkdir(parents=True, exist_ok=True)
-            for old in folder.glob("*.parquet"):
-                old.unlink()
-            pq.write_table(dataset.data.table, folder / "train-00000-of-00001.parquet")
+        staged: dict[Path, Path] = {}
+        try:
+            for name, dataset in self._tables().items():
+                place = Path(directory) / name / "train-00000-of-00001.parquet"
+                place.parent.mkdir(parents=True, exist_ok=True)
+                staged[place] = place.with_name(f".{place.name}.{os.getpid()}")
+                pq.write_table(dataset.data.table, staged[place])
+            for place, whole in staged.items():
+                os.replace(whole, place)
+                for old in place.parent.glob("*.parquet"):  # of another layout
+                    if old != place:
+                        old.unlink()
+        finally:
+            for whole in staged.values():
+                whole.unlink(missing_ok=True)
 
     def _tables(self) -> dict[str, Dataset]:
         from datasets import Dataset
