@@ -36,7 +36,7 @@ class TokenizerSettings:
     def __post_init__(self) -> None:
         if self.train and self.path is not None:
             raise ValueError("train makes a tokenizer, path names one: drop one of them")
-        check_least(self, temperature=0, max_documents=1)
+        check_least(self, temperature=0, max_documents=1, vocab_size=1)
 
 
 @dataclass

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from rexbert_hf.settings.ranges import check_above_zero
+
 
 @dataclass
 class NeighborConfig:
@@ -37,9 +39,7 @@ class NeighborConfig:
     token_share: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("weight", "margin"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive; got {getattr(self, name)}")
+        check_above_zero(self, "weight", "margin")
         if self.token_share is not None and not 0 < self.token_share < 1:
             raise ValueError(f"token_share must lie between 0 and 1; got {self.token_share}")
 
