@@ -198,6 +198,41 @@ def test_a_run_that_python_starts_lies_in_the_home_folder_whole(tmp_path, monkey
     assert found == [tmp_path / "runs" / "a", tmp_path / "runs" / "a" / ".lock"]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
+        RuntimeError("DataLoader worker (pid(s) 12, 13) exited unexpectedly"),
+        RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed. "),
+        MemoryError(),
+    ],
+)
+def test_want_of_memory_names_the_keys_that_take_less(tmp_path, error):
+    @dataclass
+    class Trainer:
+        gradient_checkpointing: bool = False
+        num_workers: int = 4
+
+    @dataclass
+    class Run:
+        output_dir: str
+        trainer: Trainer = field(default_factory=Trainer)
+        micro_batch_tokens: int = 9
+
+    @sole_run()
+    def run(settings, error):
+        raise error
+
+    folder = tmp_path / "run"
+    told = "lower micro_batch_tokens or trainer.num_workers, or set trainer.gradient_checkpointing; the last checkpoint"
+    with pytest.raises(MemoryError, match=f"^{folder}: out of memory .*: {told} is good$"):
+        run(Run(str(folder)), error)
+    with pytest.raises(RuntimeError, match="Terminated"):  # a stop, and no want of memory
+        run(Run(str(folder)), RuntimeError("DataLoader worker (pid 12) is killed by signal: Terminated. "))
+
+
 def test_flags():
     assert parse_args(Run, ["--resume", "--seed", "1"]).resume is True
     assert parse_args(Run, ["--resume", "false"]).resume is False
@@ -488,6 +523,8 @@ def test_help_names_keys_types_defaults_and_descriptions(capsys):
         (SettingsError("bad\nkey"), 2, "error: bad key"),
         (ValueError("bad row"), 1, "error: bad row"),
         (OSError(28, "No space left on device"), 1, "error: [Errno 28] No space left"),
+        (MemoryError("output/a: out of memory"), 1, "error: output/a: out of memory"),
+        (MemoryError(), 1, "error: MemoryError"),
         (FloatingPointError("the loss is nan"), 1, "error: the loss is nan"),
         (ImportError("faiss is missing: pip install rexbert-hf[search]"), 1, "error: faiss is missing: pip install"),
         (KeyboardInterrupt(), 130, "error: interrupted"),

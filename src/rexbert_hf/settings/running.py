@@ -58,9 +58,9 @@ def start_logging(level: int = logging.INFO) -> bool:
 def run_recipe(main: Callable[[], Any]) -> NoReturn:
     """Run a recipe's `main` and leave the process with its status.
 
-    `SettingsError` gives status 2; `ValueError`, `OSError` and `FloatingPointError` (bad data, a full disk, a loss that
-    is no number) give status 1, and so does an `ImportError` that names the extra to install; all print one line
-    `error: ...`. Other exceptions are defects and keep their traceback.
+    `SettingsError` gives status 2; `ValueError`, `OSError`, `FloatingPointError` and `MemoryError` (bad data, a full
+    disk, a loss that is no number, see `settings.memory`) give status 1, and so does an `ImportError` that names the
+    extra to install; all print one line `error: ...`. Other exceptions are defects and keep their traceback.
     `REXBERT_DEBUG=1` keeps all tracebacks. Secrets are taken out of what is printed, for users put them in wrong places
     and errors repeat them. SIGTERM unwinds the stack, so that temporary folders go, and gives status
     143; training takes the signal over and saves a checkpoint first. Work that ends in order leaves the group of its
@@ -80,13 +80,13 @@ def run_recipe(main: Callable[[], Any]) -> NoReturn:
         except SystemExit as stop:  # a run that stopped on a signal, on all processes at once; its traceback ends here
             status, stopped = stop.code, True
         leave_group()
-    except (ValueError, OSError, FloatingPointError, ImportError) as error:
+    except (ValueError, OSError, FloatingPointError, ImportError, MemoryError) as error:
         lacking = isinstance(error, ImportError) and "pip install" in str(error)  # an extra; others are defects
         if os.environ.get("REXBERT_DEBUG") == "1" or (isinstance(error, ImportError) and not lacking):
             _redact_traceback()
             raise
         where = "" if isinstance(error, SettingsError) else " (REXBERT_DEBUG=1 shows where)"
-        sys.stderr.write(f"error: {redact(one_line(error))}{where}\n")
+        sys.stderr.write(f"error: {redact(one_line(error)) or type(error).__name__}{where}\n")
         raise SystemExit(2 if isinstance(error, SettingsError) else 1) from None
     except KeyboardInterrupt:
         sys.stderr.write("error: interrupted\n")

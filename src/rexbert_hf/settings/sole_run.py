@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from rexbert_hf.hub.left_over import remove_temporary_left
+from rexbert_hf.settings.memory import is_out_of_memory, what_takes_less
 
 try:
     import fcntl
@@ -53,7 +54,7 @@ def sole_run(*leftovers: str) -> Callable[[Callable[Concatenate[S, P], R]], Call
     """Decorate the function behind a recipe, whose first argument has `output_dir`, so that it runs alone there.
 
     `output_dir` may be text where the settings declare a path, as on the command line. An error for want of room names
-    the folder: what libraries say of a full disk often does not.
+    the folder, one for want of memory the recipe's keys: what libraries say often does not.
 
     Args:
         leftovers: patterns of temporary files and folders in `output_dir` that a killed run may have left; they are
@@ -69,6 +70,8 @@ def sole_run(*leftovers: str) -> Callable[[Callable[Concatenate[S, P], R]], Call
                 try:
                     return function(settings, *args, **kwargs)
                 except Exception as error:  # safetensors and tokenizers have exceptions of their own
+                    if is_out_of_memory(error) and str(folder) not in str(error):
+                        raise _out_of_memory(folder, settings, error) from error
                     told = any(words in str(error) for words in (str(folder), "make room"))
                     if told or isinstance(error, ValueError | ArithmeticError) or not is_full(error, folder):
                         raise
@@ -78,6 +81,12 @@ def sole_run(*leftovers: str) -> Callable[[Callable[Concatenate[S, P], R]], Call
         return alone
 
     return decorate
+
+
+def _out_of_memory(folder: Any, settings: Any, error: BaseException) -> MemoryError:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    good = "; the last checkpoint is good" if hasattr(settings, "trainer") else ""
+    return MemoryError(f"{folder}: out of memory ({reason}): {what_takes_less(settings)}{good}")
 
 
 def _with_path(settings: S) -> S:
