@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from rexbert_hf.models import neighbor_reconstruction_loss, reconstruction_distance
+from rexbert_hf.models.reconstruction_rexbert import named_documents
 
 
 def one_way(rebuilt: list[list[float]], source: list[list[float]], scale: float) -> float:
@@ -137,3 +138,31 @@ def test_autocast_does_not_make_it_bfloat16(normalize):
             loss = neighbor_reconstruction_loss(*states, *masks, normalize=normalize)
         gradients.append(torch.autograd.grad(loss, states)[0])
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_documents_that_no_triplet_names_take_no_room(normalize):
+    """Loss and gradient of rows padded to the longest document of all, without a copy of that document."""
+    torch.manual_seed(0)
+    borders = torch.tensor([0, 3, 43, 43, 48, 52])
+    triplets = torch.tensor([[0, 3, 4], [4, 3, 0], [3, 0, 2]])
+    states = torch.randn(52, 8, dtype=torch.float64, requires_grad=True)
+    content = torch.rand(52) < 0.8
+    rows, mask, numbers = named_documents(states, content, borders, triplets)
+    assert rows.shape == (4, 5, 8)
+    place = torch.arange(40)[None, :] + borders[:-1, None]
+    inside = place < borders[1:, None]
+    place = place.clamp_max(51)
+    found = []
+    for hidden, seen, (a, b, c) in (
+        (rows, mask, numbers.unbind(1)),
+        (states[place], content[place] & inside, triplets.unbind(1)),
+    ):
+        loss = neighbor_reconstruction_loss(
+            hidden[a], hidden[b], hidden[c], seen[a], seen[b], seen[c], normalize=normalize
+        )
+        found.append((loss, torch.autograd.grad(loss, states, retain_graph=True)[0]))
+    torch.testing.assert_close(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1])
+    empty = named_documents(states, content, borders, triplets[:0])
+    assert [len(part) for part in empty] == [0, 0, 0]

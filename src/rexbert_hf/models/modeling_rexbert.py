@@ -38,7 +38,7 @@ from .layers_rexbert import RexBertPredictionHead, check_ids, drawn, residual_st
 from .losses_rexbert import masked_cross_entropy
 from .matryoshka_rexbert import Grid, LabelledStates, grid_loss
 from .products_rexbert import linear
-from .reconstruction_rexbert import neighbor_reconstruction_loss
+from .reconstruction_rexbert import named_documents, neighbor_reconstruction_loss
 
 
 @dataclass
@@ -312,10 +312,7 @@ class RexBertForPreTraining(RexBertForMaskedLM):
         borders = kwargs.get("cu_seq_lens_q")  # with its empty documents, which have a number too
         borders = flat.layout.borders() if borders is None else borders
         if borders is not None:
-            place = torch.arange(flat.layout.max_length, device=hidden.device)[None, :] + borders[:-1, None]
-            inside = place < borders[1:, None]
-            place = place.clamp_max(hidden.shape[1] - 1).long()
-            hidden, content_mask = hidden[0][place], content_mask[0][place] & inside
+            hidden, content_mask, triplets = named_documents(hidden[0], content_mask[0], borders, triplets)
         anchor, neighbor, negative = triplets.unbind(1)
         return neighbor_reconstruction_loss(
             hidden[anchor],

@@ -42,6 +42,35 @@ def neighbor_reconstruction_loss(
     return (margin + positive - other).clamp_min(0).mean()
 
 
+def named_documents(
+    hidden: torch.Tensor, mask: torch.Tensor, borders: torch.Tensor, triplets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rows of the documents that triplets name, as long as the longest of these: others may be far longer, and many.
+
+    Args:
+        hidden: `[T, H]` of a flat batch.
+        mask: bool `[T]`.
+        borders: `[D + 1]` of its documents.
+        triplets: int64 `[P, 3]`, numbers of documents.
+
+    Returns:
+        Hidden states `[R, N, H]`, the mask `[R, N]`, False beyond a document's end, and triplets `[P, 3]` of rows.
+
+    Example:
+        >>> states, borders = torch.arange(6.0)[:, None], torch.tensor([0, 3, 4, 6])
+        >>> rows, mask, triplets = named_documents(states, states[:, 0] >= 0, borders, torch.tensor([[2, 1, 1]]))
+        >>> rows[:, :, 0].tolist(), mask.tolist(), triplets.tolist()
+        ([[3.0, 4.0], [4.0, 5.0]], [[True, False], [True, True]], [[1, 0, 0]])
+    """
+    named, rows = triplets.unique(return_inverse=True)
+    first, end = borders.long()[named], borders.long()[named + 1]
+    longest = int((end - first).max()) if len(named) else 0
+    place = first[:, None] + torch.arange(longest, device=hidden.device)[None, :]
+    inside = place < end[:, None]
+    place = place.clamp_max(len(hidden) - 1)
+    return hidden[place], mask[place] & inside, rows
+
+
 def reconstruction_distance(
     left: torch.Tensor, right: torch.Tensor, left_mask: torch.Tensor, right_mask: torch.Tensor, normalize: bool = False
 ) -> torch.Tensor:
