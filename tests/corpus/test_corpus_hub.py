@@ -128,6 +128,9 @@ def test_a_second_push_replaces_files_and_keeps_what_people_wrote(hub, tmp_path)
         path_or_fileobj=(text + "\nMine.\n").encode(), path_in_repo="README.md", repo_id="tester/corpus",
         repo_type="dataset",
     )  # fmt: skip
+    own = {"mine.parquet", "notes/mine.parquet", "notes/old/train-00000-of-00001.parquet"}
+    for name in own:
+        api.upload_file(path_or_fileobj=b"mine", path_in_repo=name, repo_id="tester/corpus", repo_type="dataset")
     folder, _ = build_corpus(tmp_path, ["hobby", "toys"], count=40)
     before = commits(api)
     push_corpus(folder, "tester/corpus", endpoint=hub.endpoint, token=TOKEN)
@@ -136,7 +139,7 @@ def test_a_second_push_replaces_files_and_keeps_what_people_wrote(hub, tmp_path)
     )
     files = hub.files("tester/corpus", "dataset")
     local = {path.relative_to(folder).as_posix() for path in folder.glob("*/*.parquet")}
-    assert {name for name in files if name.endswith(".parquet")} == local
+    assert {name for name in files if name.endswith(".parquet")} == local | own
     assert {"corpus.json", "domains.svg"} <= set(files)
     card = DatasetCard(files["README.md"].decode())
     assert [config["config_name"] for config in card.data.configs] == ["default", "hobby", "toys"]

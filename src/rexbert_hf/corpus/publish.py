@@ -8,9 +8,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..catalog.split import SPLITS
 from ..hub.push_files import push_files
 from .card import FIGURE, corpus_card, merge_corpus_card
 from .manifest import MANIFEST, Manifest
+
+_STALE = tuple(f"*/{split}-[0-9]*-of-[0-9]*.parquet" for split in SPLITS)
+"""Files of domains as the build names them; other Parquet files of a repository may be somebody's own."""
 
 
 def push_corpus(
@@ -50,7 +54,7 @@ def push_corpus(
         card=corpus_card(manifest, repo_id),
         merge=merge_corpus_card,
         repo_type="dataset",
-        stale=("*.parquet",),
+        stale=_STALE,
         token=token,
         private=private,
         commit_message=commit_message

@@ -42,8 +42,8 @@ def push_files(
         card: a rendered card; text that somebody wrote into the README on the Hub is kept. Without text, none.
         repo_type: "model", "dataset" or "space".
         space_sdk: of a Space, such as "gradio".
-        stale: patterns of files that an earlier push may have left and that are removed, if they are not pushed now;
-            or what tells them by the repository's address and files.
+        stale: patterns (`lies_at`) of files that an earlier push may have left and that are removed, if they are not
+            pushed now; or what tells them by the repository's address and files.
         token: a write token; by default the one of this machine. Never logged, never written.
         private: whether a new repository is private.
         commit_message: the title of the commit.
@@ -99,9 +99,30 @@ def push_files(
     return url
 
 
+def lies_at(name: str, pattern: str) -> bool:
+    """Whether a file of a repository is one that a pattern means: `*` stays within a folder.
+
+    What a pattern removes may be somebody's own, so a folder more or less is another file.
+
+    Args:
+        name: path in the repository.
+        pattern: shell pattern of each part of the path; a last part "**" is whatever lies below.
+
+    Example:
+        >>> [lies_at(name, "model*.bin") for name in ("model-1.bin", "models/mine.bin")]
+        [True, False]
+        >>> [lies_at(name, "package/**") for name in ("package/a.py", "package/b/c.py", "packages/a.py")]
+        [True, True, False]
+    """
+    parts, wanted = name.split("/"), pattern.split("/")
+    if wanted[-1] == "**" and len(parts) >= len(wanted):
+        parts, wanted = parts[: len(wanted) - 1], wanted[:-1]
+    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
+
+
 def _left_over(there: Collection[str], pushed: Collection[str], stale: Collection[str]) -> list[str]:
     """Files of an earlier push that this one removes."""
-    old = [n for n in there if n not in pushed and any(fnmatch.fnmatchcase(n, pattern) for pattern in stale)]
+    old = [n for n in there if n not in pushed and any(lies_at(n, pattern) for pattern in stale)]
     if old:
         logger.info("removing what an earlier push left: %s", ", ".join(old))
     return old

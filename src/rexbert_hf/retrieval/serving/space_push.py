@@ -19,7 +19,7 @@ from rexbert_hf.retrieval.serving.page_settings import PageSettings
 SETTINGS_FILE = "space.yaml"
 """Of the Space: the settings that `app.py` reads there."""
 
-_STALE = ("app.py", "requirements.txt", SETTINGS_FILE, "rexbert_hf/*")
+_STALE = ("app.py", "requirements.txt", SETTINGS_FILE, "rexbert_hf/**")
 _LINKS = {"index": "datasets", "model": "models", "masked_lm": "models"}
 
 
