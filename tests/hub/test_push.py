@@ -164,10 +164,11 @@ def test_nothing_that_an_earlier_push_left_decides_what_the_model_computes(
     hub: HubServer, copy_of_run: Callable[[], Path], tiny_run: Path
 ):
     folder = copy_of_run()
-    left = {"modules.json": "[]", "1_Pooling/config.json": '{"truncate_dim": 8}', "added_tokens.json": "{}"}
+    modules = json.dumps([{"path": name} for name in ("", "1_Pooling", "2_Dense")])
+    left = {"modules.json": modules, "1_Pooling/config.json": '{"truncate_dim": 8}', "added_tokens.json": "{}"}
     left |= {"config_sentence_transformers.json": '{"truncate_dim": 8}', "2_Dense/config.json": "{}"}
     left |= {"special_tokens_map.json": "{}", "modernbert/1_Pooling/config.json": "{}", "onnx/encoder.json": "{}"}
-    left |= {"onnx/model.onnx": "graph", "onnx/onnx_encoder.py": ""}
+    left |= {"onnx/model.onnx": "graph", "onnx/onnx_encoder.py": "", "modernbert/modules.json": modules}
     for name, text in left.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from hub_server import TOKEN, HubServer
 from huggingface_hub import HfApi
 
 from rexbert_hf.hub import push_run
-from rexbert_hf.hub.push import STALE
+from rexbert_hf.hub.push import STALE, files_of_run
 from rexbert_hf.hub.push_files import lies_at
 
 OWN = {
@@ -40,3 +43,39 @@ def test_a_pattern_means_as_many_folders_as_it_names():
     assert lies_at("package/a/b.py", "package/**")
     assert not lies_at("package", "package/**")
     assert not lies_at("package", "package/*/**")
+
+
+def test_folders_of_modules_are_those_that_the_model_names(copy_of_run: Callable[[], Path]):
+    """A folder that begins with a number may hold whatever somebody keeps beside a run."""
+    folder = copy_of_run()
+    without = set(files_of_run(folder))
+    private = {"2026_customers/customers.json", "3_old_runs/secret.json", "1_Notes/config.json", "query_2_x/run.json"}
+    private |= {"encoder/2026_a/b.json", "modernbert/2026_a/b.json"}
+    modules = [{"path": ""}, {"path": "10_Pooling"}, {"path": "encoder"}, {"path": "11_Router/"}]
+    own = {"modules.json": json.dumps(modules), "10_Pooling/config.json": "{}", "encoder/vocab.txt": ""}
+    own |= {"11_Router/router_config.json": json.dumps({"types": {"query_0_Dense": "", "plain": ""}})}
+    own |= {"11_Router/query_0_Dense/config.json": "{}", "11_Router/plain/config.json": "{}"}
+    for name, text in {**own, **dict.fromkeys(private, "{}")}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    assert set(files_of_run(folder)) == without | set(own)
+
+
+@pytest.mark.parametrize("name", ["modules.json", "router_config.json"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read"),
+        ("7", "cannot be read"),
+        ('[{"path": "../other"}]', "lies outside|names no types"),
+        ('{"types": {"/etc": ""}}', "lies outside|no list of modules"),
+        ('[{"path": "link"}]', "lies outside|names no types"),
+    ],
+)
+def test_modules_that_lie_elsewhere_are_refused(copy_of_run: Callable[[], Path], name: str, text: str, message: str):
+    folder = copy_of_run()
+    (folder.parent / "other").mkdir()
+    (folder / "link").symlink_to(folder.parent / "other")
+    (folder / name).write_text(text)
+    with pytest.raises(ValueError, match=rf"{name}: .*({message}).*save the model again$"):
+        files_of_run(folder)

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .module_folders import module_folders
 from .run_file import KEPT_STEPS, read_run, write_whole
 
 logger = logging.getLogger(__name__)
@@ -55,10 +56,10 @@ def model_files(folder: Path) -> list[Path]:
         folder: of the model.
 
     Raises:
-        ValueError: if `modules.json` cannot be read, or names a folder outside.
+        ValueError: if `modules.json` or `router_config.json` cannot be read, or names a folder outside.
     """
     named = [path for path in folder.iterdir() if path.is_dir() and re.match(r"(\w+_)?\d+_", path.name)]
-    places = dict.fromkeys([*named, *_module_folders(folder)])
+    places = dict.fromkeys([*named, *(folder / name for name in module_folders(folder))])
     files = {path for place in places for path in place.rglob("*")} | set(folder.iterdir())
     return sorted(
         path
@@ -67,20 +68,6 @@ def model_files(folder: Path) -> list[Path]:
         and any(fnmatch.fnmatch(path.name, pattern) for pattern in _READ)
         and not any(fnmatch.fnmatch(path.name, pattern) for pattern in _NOT_READ)
     )
-
-
-def _module_folders(folder: Path) -> list[Path]:
-    """Where sentence-transformers finds a model's modules: whatever folders `modules.json` names."""
-    path = folder / "modules.json"
-    if not path.is_file():
-        return []
-    try:
-        names = [str(module.get("path", "")) for module in json.loads(path.read_text(encoding="utf-8"))]
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); save the model again") from None
-    if outside := next((name for name in names if not (folder / name).resolve().is_relative_to(folder.resolve())), ""):
-        raise ValueError(f"{path}: the module {outside!r} lies outside the model's folder: save the model again")
-    return [folder / name for name in names if Path(name).parts and (folder / name).is_dir()]
 
 
 def files_key(folder: Path) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rexbert_hf.hub.manifest_names import stays_inside
+from rexbert_hf.hub.module_folders import module_folders
 from rexbert_hf.hub.run_file import read_run
 
 logger = logging.getLogger(__name__)
@@ -65,19 +65,7 @@ def _places(folder: Path) -> Iterator[Path]:
     """The folder, its modules', and those of its stock form; not those of checkpoints and of other runs within it."""
     for root in (folder, folder / _STOCK):
         if root.is_dir():
-            names = ["", *_modules(root)]
-            yield from (root / name for name in dict.fromkeys(names))
-
-
-def _modules(root: Path) -> list[str]:
-    names: list[str] = []
-    if (path := root / "modules.json").is_file():
-        names += [str(module["path"]) for module in json.loads(path.read_text(encoding="utf-8"))]
-    for place in dict.fromkeys(["", *names]):
-        if (path := root / place / "router_config.json").is_file():  # separate encoders
-            types = json.loads(path.read_text(encoding="utf-8"))["types"]
-            names += [f"{place}/{name}" if place else name for name in types]
-    return [name for name in names if name and stays_inside(name)]
+            yield from (root / name for name in ("", *module_folders(root)))
 
 
 def _weights(place: Path) -> list[Path]:

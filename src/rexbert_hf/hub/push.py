@@ -20,6 +20,7 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, HfApi
 
 from .card import card_of_run
+from .module_folders import module_folders
 from .push_files import push_files, remote_readme
 from .readme import merge_card, split_card
 from .redaction import redact
@@ -41,15 +42,15 @@ ROOT_FILES = (
 )
 """What is pushed of a run's folder itself; weights by name, since steps that stopped it are safetensors too."""
 
+MODULE_FILES = (*CONFIGURATION, "*.py", "*.spm", "*.model", "*.safetensors", "*.json")
+"""What is pushed of the folder of a sentence-transformers module."""
+
 SUB_FOLDERS = {
     "modernbert": ROOT_FILES,
-    "[0-9]*_*": ("*.safetensors", "*.json"),
-    "query_[0-9]*_*": ROOT_FILES,
-    "document_[0-9]*_*": ROOT_FILES,
     "plots": ("*.png", "*.svg"),
     "onnx": ("*.onnx", "*.onnx_data", "*.json", "onnx_encoder.py"),
 }
-"""What is pushed of its sub-folders: the stock form, sentence-transformers modules, plots, exports."""
+"""What is pushed of its sub-folders: the stock form, plots, exports. Those of modules are `module_folders`."""
 
 LOADED_FIRST = (
     *("model*.safetensors", "model.safetensors.index.json"),
@@ -146,6 +147,7 @@ def files_of_run(folder: Path) -> dict[str, Path]:
 
     Raises:
         FileNotFoundError: when there is no finished model.
+        ValueError: when `modules.json` or `router_config.json` cannot be read, or names a folder outside.
 
     Example:
         >>> import tempfile
@@ -155,13 +157,17 @@ def files_of_run(folder: Path) -> dict[str, Path]:
         >>> list(files_of_run(folder))
         ['config.json', 'model.safetensors']
     """
-    found: dict[str, Path] = {}
-    for path in sorted([*folder.glob("*"), *folder.glob("*/*"), *folder.glob("modernbert/*/*")]):
-        parent = path.parent.name if path.parent != folder else ""
-        patterns = next((p for name, p in SUB_FOLDERS.items() if parent and fnmatch.fnmatchcase(parent, name)), ())
-        wanted = any(fnmatch.fnmatchcase(path.name, pattern) for pattern in (patterns if parent else ROOT_FILES))
-        if wanted and path.is_file() and path.resolve().is_relative_to(folder.resolve()):
-            found[path.relative_to(folder).as_posix()] = path
+    places = {"": ROOT_FILES, **SUB_FOLDERS}
+    for root in ("", "modernbert/"):
+        places |= {f"{root}{name}": MODULE_FILES for name in module_folders(folder / root)}
+    lying = [(path, patterns) for name, patterns in places.items() for path in (folder / name).glob("*")]
+    found = {
+        path.relative_to(folder).as_posix(): path
+        for path, patterns in sorted(lying)
+        if any(fnmatch.fnmatchcase(path.name, pattern) for pattern in patterns)
+        and path.is_file()
+        and path.resolve().is_relative_to(folder.resolve())
+    }
     # Sentence-transformers' modules may have folders of their own, with no model in the root.
     modular = "modules.json" in found
     missing = [] if modular or "config.json" in found else ["config.json"]
