@@ -167,14 +167,33 @@ def test_own_paths_become_relative(monkeypatch: pytest.MonkeyPatch):
     assert portable(run, "/data/run") == {"a": [".", "./x.png", "/data/runner/y"], "b": "see ~/data, /home/melon"}
 
 
+ENDS = (
+    "/srv",
+    "'/srv'",
+    '"/srv"',
+    "`/srv`",
+    "/srv x",
+    "(/srv)",
+    "/srv, x",
+    "/srv:/lib",
+    "in /srv.",
+    "/srv\nx",
+    "/srv\\x",
+)
+"""Texts that name the folder itself."""
+
+
 @pytest.mark.parametrize(
     "other",
-    ["s3://bucket/srv/x.csv", "/mnt/srv/x", "../srv", "hdfs://host-1/srv", "abfss://a@b.net/srv", "--in=./srv/x"],
+    [
+        *("s3://bucket/srv/x.csv", "/mnt/srv/x", "../srv", "hdfs://host-1/srv", "abfss://a@b.net/srv", "--in=./srv/x"),
+        *("/srv2", "/srv-old/x", "/srv.old", "/srv..x", "/srv_x", "/srv~"),
+    ],
 )
 def test_a_folder_of_the_home_folders_name_elsewhere_stays(other: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", "/srv")
     assert portable(other) == other
-    for text in ("/srv/x", "--in=/srv/x", "file:///srv/x", '"/srv/x"', "a /srv/x", "a:/srv/x"):
+    for text in ("/srv/x", "--in=/srv/x", "file:///srv/x", '"/srv/x"', "a /srv/x", "a:/srv/x", *ENDS):
         assert portable(text) == text.replace("/srv", "~")
     assert portable("/srv/srv/x") == "~/srv/x"
 

@@ -58,7 +58,8 @@ def portable(value: Any, folder: str | os.PathLike[str] | None = None) -> Any:
         return value
     for prefix, mark in ((folder and os.path.abspath(folder), "."), (os.path.expanduser("~"), "~")):
         if prefix and prefix not in ("/", "~"):
-            value = re.sub(rf"{re.escape(str(prefix))}(?=/|\\|$)", partial(_own, mark=mark), value)
+            # A longer name is another folder; what stands before is looked at there.
+            value = re.sub(rf"{re.escape(str(prefix))}(?!\.*[\w~-])", partial(_own, mark=mark), value)
     return value
 
 
