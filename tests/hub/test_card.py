@@ -191,6 +191,19 @@ def test_a_run_brings_fields_of_its_own_and_unknown_ones_are_errors():
         render_dataset_card(rows=1)
 
 
+def test_no_field_of_a_card_names_a_folder_of_this_machine(tmp_path, monkeypatch):
+    """A run's own card fields, and those of the caller, are what a recipe made of its settings."""
+    monkeypatch.setenv("HOME", "/home/me")
+    text = f"`load('{tmp_path}/a.txt')`, from '/home/me' with hf_{'Ab1' * 10}"
+    own = {"summary": text, "limits": [text], "sections": [{"title": "How to use", "text": text}]}
+    write_run(tmp_path, config={}, results={}, card=own)
+    for card in (card_of_run(tmp_path), render_model_card({}, folder=tmp_path, **own)):
+        assert str(tmp_path) not in card
+        assert "/home/me" not in card
+        assert "hf_Ab1" not in card
+        assert card.count("`load('./a.txt')`, from '~' with") == 3
+
+
 def test_hostile_names_do_not_break_the_card():
     name = "a|b\n<script>\n---\n"
     run = {
