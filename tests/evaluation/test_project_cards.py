@@ -11,6 +11,7 @@ from huggingface_hub import DatasetCard, ModelCard
 
 from rexbert_hf.evaluation.project_cards import CardSettings, RenderCardsSettings, render_cards, take_run
 from rexbert_hf.hub import render_dataset_card, render_model_card, write_run
+from rexbert_hf.hub.evaluated import write_evaluation
 from rexbert_hf.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -157,7 +158,7 @@ def test_a_later_run_leaves_nothing_of_the_one_before(tmp_path):
     for run in (old, new):
         write_run(run, config={}, results={"phases": [{"name": run.name, "tokens": 5}]})
     for name in ("evaluation.json", "loss.png", "grid.svg", "README.md"):
-        (old / name).write_text("{}")
+        (old / name).write_text('{"metrics": []}')
     (new / "grid.svg").write_text("new")
     (folder / "notes.txt").write_text("a person's")
     take_run(old, folder, whole_card=True)
@@ -184,6 +185,24 @@ def test_a_picture_that_no_run_brought_stays(tmp_path, version):
     kept = ["loss.png"] if version == "damaged" else []
     assert sorted(path.name for path in folder.iterdir()) == ["logo.svg", *kept, "run.json"]
     assert (folder / "logo.svg").read_text() == "a person's"
+
+
+def test_figures_of_other_weights_do_not_reach_a_card(tmp_path, caplog):
+    """Beside a card lie no weights to tell them by."""
+    run, folder = tmp_path / "run", tmp_path / "card"
+    folder.mkdir()
+    write_run(run, config={}, results={})
+    (run / "model.safetensors").write_bytes(b"first")
+    own = {"task_type": "retrieval", "dataset_type": "shop", "dataset_name": "Shop", "metric_type": "recall"}
+    write_evaluation(run, [{**own, "metric_value": 0.7}])
+    take_run(run, folder, whole_card=False)
+    assert (folder / "evaluation.json").read_bytes() == (run / "evaluation.json").read_bytes()
+    assert not caplog.records
+    (run / "model.safetensors").write_bytes(b"trained on")
+    take_run(run, folder, whole_card=False)
+    assert not (folder / "evaluation.json").exists()
+    assert f"{run}/evaluation.json is of other weights than lie there" in caplog.text
+    assert "evaluate with --update_cards" in caplog.text
 
 
 def test_what_is_not_there(tmp_path):

@@ -8,6 +8,7 @@ that its own recipe rendered.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +18,12 @@ import torch
 
 from rexbert_hf.hub import render_dataset_card, render_model_card
 from rexbert_hf.hub.card import LOSS_PLOT
-from rexbert_hf.hub.evaluated import EVALUATION_FILE, with_evaluation
+from rexbert_hf.hub.evaluated import EVALUATION_FILE, is_of_its_folder, with_evaluation
 from rexbert_hf.hub.redaction import redact
 from rexbert_hf.hub.run_file import RUN_FILE, portable, read_run, write_whole
 from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM
+
+logger = logging.getLogger(__name__)
 
 README = "README.md"
 PICTURES = ("*.svg", "*.png")
@@ -130,6 +133,7 @@ def take_run(run: Path, folder: Path, whole_card: bool) -> None:
 
     Raises:
         FileNotFoundError: if there is no finished run.
+        ValueError: if a file cannot be read.
     """
     record = portable(redact(read_run(run)), run)
     if not whole_card:
@@ -139,8 +143,9 @@ def take_run(run: Path, folder: Path, whole_card: bool) -> None:
     write_whole(folder / RUN_FILE, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
     names = [EVALUATION_FILE, *([README] if whole_card else [])]
     names += [*record["pictures"], *(name for name in _pictures(folder) if name in before)]
+    left = _figures_of_other_weights(run)
     for name in dict.fromkeys(names):
-        if (run / name).is_file():
+        if (run / name).is_file() and name not in left:
             shutil.copyfile(run / name, folder / name)
         else:
             (folder / name).unlink(missing_ok=True)
@@ -156,6 +161,15 @@ def _copied_before(folder: Path) -> list[str]:
         return list(read_run(folder).get("pictures", [LOSS_PLOT]))  # earlier versions did not name them
     except (OSError, ValueError, TypeError):
         return []
+
+
+def _figures_of_other_weights(run: Path) -> list[str]:
+    """The file of an evaluation before a later training; beside a card, which has no weights, it would be believed."""
+    path = run / EVALUATION_FILE
+    if not path.is_file() or is_of_its_folder(path):
+        return []
+    logger.warning("%s is of other weights than lie there: the card goes without; evaluate with --update_cards", path)
+    return [EVALUATION_FILE]
 
 
 def card_text(card: CardSettings, folder: Path) -> str | None:

@@ -112,6 +112,24 @@ def write_evaluation(folder: Path, metrics: Sequence[Mapping[str, Any]]) -> Path
     return folder / EVALUATION_FILE
 
 
+def is_of_its_folder(path: Path) -> bool:
+    """Whether an `evaluation.json` is of the weights that lie beside it; without weights it is believed.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    key = _key_of_weights(path.parent)
+    return key is None or _record(path).get("model_key") == key
+
+
+def _key_of_weights(folder: Path) -> str | None:
+    weights = any(file.suffix in (".safetensors", ".bin") for file in model_files(folder))
+    return files_key(folder) if weights else None
+
+
 def with_evaluation(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The `run.json` of a folder, with the figures of its `evaluation.json` among the run's own.
 
@@ -128,8 +146,7 @@ def with_evaluation(folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = folder / EVALUATION_FILE
     if not path.is_file():
         return run
-    weights = any(file.suffix in (".safetensors", ".bin") for file in model_files(folder))
-    later = _read(path, files_key(folder) if weights else None)
+    later = _read(path, _key_of_weights(folder))
     told = {_identity(metric) for metric in later}
     results = dict(run.get("results") or {})
     own = [m for m in results.get("metrics") or [] if _identity(m) not in told]
@@ -150,16 +167,20 @@ def _read(path: Path, key: str | None) -> list[dict[str, Any]]:
     """Entries of the file; none if there is no file, or it is of another model than `key` says."""
     if not path.is_file():
         return []
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        found = [dict(metric) for metric in record["metrics"]]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); delete it, and evaluate with --update_cards") from None
+    record = _record(path)
     if key is not None and record.get("model_key") != key:
         logger.warning("%s is of another model than its folder's: left out; evaluate with --update_cards", path)
         return []
     common = {name: record[name] for name in MEASURED if name in record}  # once for all, in files of version 0.1
-    return [{**common, **metric} for metric in found]
+    return [{**common, **metric} for metric in record["metrics"]]
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        record = dict(json.loads(path.read_text(encoding="utf-8")))
+        return {**record, "metrics": [dict(metric) for metric in record["metrics"]]}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); delete it, and evaluate with --update_cards") from None
 
 
 def _told(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
