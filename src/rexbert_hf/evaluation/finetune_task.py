@@ -118,6 +118,7 @@ def _run(output: Path, settings: FinetuneTaskSettings, work: _Work) -> dict[str,
     options = settings.options(cache_dir=output / "cache", keep=staged)
     result = task.run(work.model.path, work.data, settings.seed, options)
     check_result(task, result)
+    work.model.check_unchanged()
     if not any(staged.rglob("*.safetensors")):
         raise ValueError(f"task {task.name} left no model: it keeps none")
     source = settings.source(task.name)

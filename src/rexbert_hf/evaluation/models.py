@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rexbert_hf.hub.evaluated import files_key
+from rexbert_hf.hub.evaluated import files_key, model_files
 from rexbert_hf.retrieval.training.biencoder import MINILM, find_base
 
 BASELINES = ("random", "bm25", "dssm")
@@ -36,17 +36,24 @@ class ModelUnderTest:
         path: folder to load, or the word of a baseline.
         key: commit, hash of its files, or the word.
         by_seed: of a name with "{seed}", the model of each seed.
+        seen: name, size and time of the files that the key was made of.
     """
 
     name: str
     path: str
     key: str
     by_seed: tuple[ModelUnderTest, ...] = field(default=(), repr=False)
+    seen: tuple[tuple[str, int, int], ...] = field(default=(), repr=False, compare=False)
 
     @property
     def is_word(self) -> bool:
         """Whether it is a baseline by word."""
         return self.name in BASELINES
+
+    @property
+    def has_files_key(self) -> bool:
+        """Whether its key is the hash of its files, which may change; a word's and a commit's do not."""
+        return self.key != Path(self.path).name
 
     def at(self, seed: int) -> ModelUnderTest:
         """The model that a seed is measured on.
@@ -55,6 +62,22 @@ class ModelUnderTest:
             seed: of the run.
         """
         return self.by_seed[seed] if self.by_seed else self
+
+    def check_unchanged(self) -> None:
+        """See that the folder still holds the model that the key says: a training may be writing into it.
+
+        Files are hashed only where a size or a time differs.
+
+        Raises:
+            ValueError: if it holds another one.
+        """
+        if self.by_seed or not self.has_files_key:
+            return
+        folder = Path(self.path)
+        if _seen(folder) != self.seen and model_key(folder) != self.key:
+            raise ValueError(
+                f"{folder} was written anew while it was measured: evaluate again once nothing writes into it"
+            )
 
 
 def find_model(name: str, seeds: int = 0) -> ModelUnderTest:
@@ -90,7 +113,13 @@ def find_model(name: str, seeds: int = 0) -> ModelUnderTest:
         place = "" if str(folder) == name else f"{name}: "
         raise FileNotFoundError(f"{place}{folder} holds no model (no config.json or modules.json)")
     path = str(folder.absolute() if str(folder) in BASELINES else folder)  # tasks take the word for the baseline
-    return ModelUnderTest(name, path, model_key(folder))
+    seen = _seen(folder)  # before the hash: what changes under it is seen to differ
+    return ModelUnderTest(name, path, model_key(folder), seen=seen)
+
+
+def _seen(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    files = {path.relative_to(folder).as_posix(): path.stat() for path in model_files(folder)}
+    return tuple((name, found.st_size, found.st_mtime_ns) for name, found in files.items())
 
 
 def _near(name: str) -> str | None:

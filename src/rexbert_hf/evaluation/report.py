@@ -238,6 +238,10 @@ def update_cards(outcome: Outcome, results: dict[str, Any]) -> list[Path]:
 
     Returns:
         The files written.
+
+    Raises:
+        ValueError: if a folder holds another model than the one that was measured, or a file cannot be read.
+        OSError: if a file cannot be written.
     """
     from rexbert_hf.hub import write_card
 
@@ -255,6 +259,7 @@ def update_cards(outcome: Outcome, results: dict[str, Any]) -> list[Path]:
             write_evaluation(
                 folder,
                 [{**kinds[kind], **told[kind], **({BESIDE: peers[kind]} if peers[kind] else {})} for kind in kinds],
+                key=model.key if model.has_files_key else None,
             )
         )
         if (folder / "run.json").is_file():

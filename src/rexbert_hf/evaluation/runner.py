@@ -141,9 +141,11 @@ def _run_cell(
     cache, key = ResultCache(folder), cell_key(task, measured.key, fingerprint, seed, options)
     found = _kept(task, cache, key)
     if found is None:
+        measured.check_unchanged()  # before the work too, which would be for nothing
         start = time.perf_counter()
         result = task.run(measured.path, data, seed, options)
         check_result(task, result)
+        measured.check_unchanged()
         seconds = time.perf_counter() - start
         provenance = measured_now()
         if result.final:

@@ -94,20 +94,25 @@ def files_key(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def write_evaluation(folder: Path, metrics: Sequence[Mapping[str, Any]]) -> Path:
+def write_evaluation(folder: Path, metrics: Sequence[Mapping[str, Any]], key: str | None = None) -> Path:
     """Put figures beside a model; those of earlier evaluations of the same model stay.
 
     Args:
         folder: of the model.
         metrics: fields of `huggingface_hub.EvalResult`, and those of `MEASURED`.
+        key: `files_key` of the model as it was measured; None where nothing can have changed it since.
 
     Raises:
-        ValueError: if the file that is there cannot be read.
+        ValueError: if the file that is there cannot be read, or the folder holds another model by now.
         OSError: if it cannot be written.
     """
-    key, told = files_key(folder), {_measurement(metric) for metric in metrics}
-    before = [one for one in _read(folder / EVALUATION_FILE, key) if _measurement(one) not in told]
-    text = json.dumps({"model_key": key, "metrics": [*before, *metrics]}, indent=1)
+    there, told = files_key(folder), {_measurement(metric) for metric in metrics}
+    if key is not None and there != key:
+        raise ValueError(
+            f"{folder} was written anew since it was measured: its figures are another model's; evaluate again"
+        )
+    before = [one for one in _read(folder / EVALUATION_FILE, there) if _measurement(one) not in told]
+    text = json.dumps({"model_key": there, "metrics": [*before, *metrics]}, indent=1)
     write_whole(folder / EVALUATION_FILE, f"{text}\n".encode())
     return folder / EVALUATION_FILE
 

@@ -1,0 +1,89 @@
+"""What an evaluation puts into `evaluation.json` and onto cards: figures of the model that was measured, and how."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from toy_tasks import RUNS, STATE, TOYS, Toy, write_model
+
+from rexbert_hf.evaluation import registry
+from rexbert_hf.evaluation.evaluate import evaluate
+from rexbert_hf.evaluation.models import find_model
+from rexbert_hf.evaluation.settings import EvaluateSettings
+from rexbert_hf.hub import write_run
+
+
+@pytest.fixture(autouse=True)
+def toys(monkeypatch):
+    monkeypatch.setattr(registry, "TASKS", dict(TOYS))
+    monkeypatch.setattr("rexbert_hf.evaluation.settings.TASKS", dict(TOYS))
+    monkeypatch.setitem(STATE, "data", "first")
+    monkeypatch.setitem(STATE, "stop_at", None)
+    RUNS.clear()
+
+
+@pytest.fixture
+def models(tmp_path):
+    write_run(tmp_path / "good", config={}, results={})
+    return [write_model(tmp_path / "good", 0.8), write_model(tmp_path / "fair", 0.5), "random"]
+
+
+def measure(tmp_path, models, tasks=("toy",), **more):
+    options = {"seeds": 1, "resamples": 500, "output_dir": str(tmp_path / "out"), "update_cards": True, **more}
+    return evaluate(EvaluateSettings(models=list(models), tasks=list(tasks), **options))
+
+
+def figures(folder):
+    return json.loads((Path(folder) / "evaluation.json").read_text())["metrics"]
+
+
+def line_of(folder, start):
+    return next(line for line in (Path(folder) / "README.md").read_text().splitlines() if line.startswith(start))
+
+
+def test_a_model_that_is_written_anew_while_it_is_measured_is_not_signed(tmp_path, models, monkeypatch):
+    """The figures are of the files that were loaded, or of some of them; nobody can say which."""
+    run = Toy.run
+
+    def training_on(self, model, *rest):
+        found = run(self, model, *rest)
+        if model.endswith("good"):
+            write_model(Path(model), 0.9)
+        return found
+
+    monkeypatch.setattr(Toy, "run", training_on)
+    results = measure(tmp_path, models)
+    assert "good was written anew while it was measured" in results["failed"]["toy / good / seed 0"]
+    assert {cell["model"] for cell in results["cells"]} == {"fair", "random"}
+    assert not (tmp_path / "good" / "evaluation.json").exists()
+    assert len(list((tmp_path / "out" / "cache" / "toy").glob("*.json"))) == 2
+    RUNS.clear()
+    monkeypatch.setattr(Toy, "run", run)
+    assert not measure(tmp_path, models)["failed"]
+    assert list(RUNS) == ["toy good 0"]
+
+
+def test_a_model_that_is_written_anew_before_its_card_gets_no_figures(tmp_path, models, monkeypatch):
+    measure(tmp_path, models)
+    before = (tmp_path / "good" / "evaluation.json").read_bytes()
+
+    def later(folder, results):
+        write_model(tmp_path / "good", 0.9)
+
+    monkeypatch.setattr("rexbert_hf.evaluation.evaluate.write_results", later)
+    with pytest.raises(ValueError, match=r"good was written anew since it was measured: .*evaluate again$"):
+        measure(tmp_path, models)
+    assert (tmp_path / "good" / "evaluation.json").read_bytes() == before
+
+
+def test_a_file_that_is_written_with_the_same_content_changes_no_model(tmp_path, models):
+    model = find_model(models[0])
+    write_model(tmp_path / "good", 0.8)
+    (tmp_path / "good" / "README.md").write_text("a card")
+    model.check_unchanged()
+    (tmp_path / "good" / "vocab.txt").write_text("a")
+    with pytest.raises(ValueError, match="written anew while it was measured"):
+        model.check_unchanged()
+    find_model("bm25").check_unchanged()
