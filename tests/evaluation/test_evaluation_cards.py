@@ -87,3 +87,31 @@ def test_a_file_that_is_written_with_the_same_content_changes_no_model(tmp_path,
     with pytest.raises(ValueError, match="written anew while it was measured"):
         model.check_unchanged()
     find_model("bm25").check_unchanged()
+
+
+def test_figures_over_other_cells_do_not_stand_beside(tmp_path, models, monkeypatch):
+    """As a grid of another number of layers: the mean is of something else, however much higher it is."""
+    monkeypatch.setattr(Toy, "averaged_over", lambda self, result: (str(result.metrics["accuracy"] < 0.3),))
+    measure(tmp_path, models)
+    (one,) = figures(models[0])
+    assert list(one["beside"]) == ["fair"]
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "**" not in report
+    assert "Bold is the best of a row. `toy`: models' figures are over other test examples or cells" in report
+    monkeypatch.setattr(Toy, "averaged_over", lambda self, result: ())
+    measure(tmp_path, models)
+    assert list(figures(models[0])[0]["beside"]) == ["fair", "random"]
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert report.count("**") == 2
+    assert "so none is the best" not in report
+
+
+def test_what_was_not_compared_does_not_look_like_no_difference(tmp_path, models):
+    write_run(models[1], config={}, results={})
+    measure(tmp_path, models)
+    real = {name: told["real"] for name, told in figures(models[1])[0]["beside"].items()}
+    assert real == {"good": True, "random": None}, "the first model alone is compared with the others"
+    told = {name: told["value"] for name, told in figures(models[1])[0]["beside"].items()}
+    assert line_of(models[1], "| A toy").endswith(f"| {told['good']}* | {told['random']} (not compared) |")
+    assert "\n(not compared): nothing was asked about the difference" in (Path(models[1]) / "README.md").read_text()
+    assert "not compared" not in (Path(models[0]) / "README.md").read_text()

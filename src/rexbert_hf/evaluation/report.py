@@ -116,11 +116,17 @@ def table_rows(outcome: Outcome) -> list[dict[str, Any]]:
                     "mean": figures[task.metric][0],
                     "spread": figures[task.metric][1],
                     "seeds": len(cells),
+                    "over": _over(task, cells[0]),
                     "all": {name: {"mean": mean, "spread": spread} for name, (mean, spread) in figures.items()},
                     "slices": _slices(cells),
                 }
             )
     return rows
+
+
+def _over(task: Task, cell: Cell) -> list[Any]:
+    """What a figure is a mean over: how many test examples, and what else; models that differ are not compared."""
+    return [len(cell.result.examples), *task.averaged_over(cell.result)]
 
 
 def _slices(cells: Sequence[Cell]) -> dict[str, float]:
@@ -215,6 +221,8 @@ def write_results(folder: Path, results: dict[str, Any]) -> None:
 def beside(results: dict[str, Any], task: str, model: str) -> dict[str, dict[str, Any]]:
     """Primary figures of the other models on a task, and whether they are real differences: None if not compared.
 
+    A figure over other test examples or cells (`Task.averaged_over`) has no place beside this one.
+
     Args:
         results: what `results_of` made.
         task: name of the task.
@@ -225,7 +233,9 @@ def beside(results: dict[str, Any], task: str, model: str) -> dict[str, dict[str
         for row in results["comparisons"]
         if row["task"] == task and model in (row["first"], row["second"])
     }
+    over = {row["model"]: row["over"] for row in results["table"] if row["task"] == task}
     rows = [row for row in results["table"] if row["task"] == task and row["model"] != model]
+    rows = [row for row in rows if row["over"] == over.get(model)]
     return {row["model"]: {"value": round(row["mean"], 5), "real": real.get(row["model"])} for row in rows}
 
 

@@ -86,14 +86,14 @@ def _main_table(results: Mapping[str, Any]) -> str:
     rows, models = _rows(results), _models(results)
     if not rows:
         return "Nothing was measured."
-    lines = []
+    lines, unlike = [], []
     for name, task in results["tasks"].items():
         there = {model: rows[name, model] for model in models if (name, model) in rows}
-        best = max((row["mean"] for row in there.values()), default=None)
+        alike = all(row["over"] == next(iter(there.values()))["over"] for row in there.values())
+        unlike += [] if alike else [f"`{name}`"]
+        best = max((row["mean"] for row in there.values()), default=None) if alike and len(there) > 1 else None
         cells = [
-            figure(there[model]["mean"], there[model]["spread"], there[model]["mean"] == best and len(there) > 1)
-            if model in there
-            else ""
+            figure(there[model]["mean"], there[model]["spread"], there[model]["mean"] == best) if model in there else ""
             for model in models
         ]
         lines.append([f"{task['title']} (`{name}`)", task["metric"], task["data"], *cells])
@@ -101,7 +101,10 @@ def _main_table(results: Mapping[str, Any]) -> str:
     told = (
         f"Mean over seeds, +- their standard deviation ({'/'.join(map(str, seeds))} seeds; one where nothing is drawn"
     )
-    return table(["task", "metric", "data", *models], lines) + f"\n\n{told}). Bold is the best of a row."
+    told += "). Bold is the best of a row."
+    if unlike:
+        told += f" {', '.join(unlike)}: models' figures are over other test examples or cells, so none is the best."
+    return table(["task", "metric", "data", *models], lines) + f"\n\n{told}"
 
 
 def _comparisons(results: Mapping[str, Any]) -> list[str]:

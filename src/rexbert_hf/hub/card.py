@@ -16,6 +16,7 @@ from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard,
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from .evaluated import BESIDE, slug, with_evaluation
+from .metrics_table import metrics_table
 from .readme import BEGIN, END, MASKED, merge_card, split_card
 from .redaction import redact
 from .run_file import RUN_FILE, plain, portable, read_run, write_whole
@@ -137,7 +138,6 @@ def render_model_card(run: Mapping[str, Any], template: str | None = None, **fie
     results = run.get("results") or {}
     phases = [phase for phase in results.get("phases") or [] if isinstance(phase, Mapping)]
     metrics = [m for m in results.get("metrics") or [] if isinstance(m, Mapping) and "metric_value" in m]
-    peers = list(dict.fromkeys(peer for metric in metrics for peer in metric.get(BESIDE) or {}))
     unnamed = "RexBERT model" if "rexbert" in given["tags"] else "Model"
     name = given["model_name"] or (given["repo_id"] or unnamed).split("/")[-1]
     values = {
@@ -149,10 +149,7 @@ def render_model_card(run: Mapping[str, Any], template: str | None = None, **fie
         "end": f"Base model: `{base}`.\n\n{END}" if (base := _base_on_hub(given)) else END,  # see `merge_card`
         "metadata": _model_metadata(run, results, phases, name, given),
         "phase_table": _phase_table([*_earlier_phases(results), *phases]),
-        "metrics": [
-            {**m, "over_seeds": _over_seeds(m), "of_peers": [_of_peer(m, peer) for peer in peers]} for m in metrics
-        ],
-        "peers": peers,
+        **metrics_table(metrics),
         "evaluated": results.get("evaluated") or [],
         "data": [source for source in run.get("data") or [] if isinstance(source, Mapping)],
         "languages": [found for found in results.get("languages") or [] if isinstance(found, Mapping)],
@@ -338,19 +335,6 @@ def _earlier_phases(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _placed(section: Mapping[str, Any], repo: str) -> dict[str, Any]:
     return {**section, "text": str(section.get("text", "")).replace("{{ repo }}", repo)}
-
-
-def _over_seeds(metric: Mapping[str, Any]) -> str:
-    """Number of seeds, and the standard deviation over them; empty where the metric does not say."""
-    told = metric.get("metric_args") or {}
-    spread = f", +- {told['spread_over_seeds']}" if "spread_over_seeds" in told else ""
-    return f"{told['seeds']}{spread}" if "seeds" in told else ""
-
-
-def _of_peer(metric: Mapping[str, Any], peer: str) -> str:
-    """Another model's figure, with a star where the difference is real; empty where it has none."""
-    told = (metric.get(BESIDE) or {}).get(peer)
-    return f"{_cell(told['value'])}{'*' if told.get('real') else ''}" if told else ""
 
 
 def _total(phases: Sequence[Mapping[str, Any]], key: str) -> float | None:

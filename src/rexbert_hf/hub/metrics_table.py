@@ -1,0 +1,48 @@
+"""The rows of a card's table of figures: over how many seeds, and other models beside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .evaluated import BESIDE
+
+NOT_COMPARED = "(not compared)"
+
+
+def metrics_table(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the template `metrics_table.md` shows.
+
+    Args:
+        metrics: fields of `huggingface_hub.EvalResult`, with other models' figures where an evaluation put them.
+
+    Example:
+        >>> beside = {"a": {"value": 0.2, "real": True}, "b": {"value": 0.3, "real": None}}
+        >>> metrics_table([{"metric_value": 0.1, "beside": beside}])["metrics"][0]["of_peers"]
+        ['0.2*', '0.3 (not compared)']
+    """
+    peers = list(dict.fromkeys(peer for metric in metrics for peer in metric.get(BESIDE) or {}))
+    rows = [{**m, "over_seeds": _over_seeds(m), "of_peers": [_of_peer(m, peer) for peer in peers]} for m in metrics]
+    return {"metrics": rows, "peers": peers, "not_compared": _not_compared(metrics)}
+
+
+def _over_seeds(metric: Mapping[str, Any]) -> str:
+    """Number of seeds, and the standard deviation over them; empty where the metric does not say."""
+    told = metric.get("metric_args") or {}
+    spread = f", +- {told['spread_over_seeds']}" if "spread_over_seeds" in told else ""
+    return f"{told['seeds']}{spread}" if "seeds" in told else ""
+
+
+def _of_peer(metric: Mapping[str, Any], peer: str) -> str:
+    """Another model's figure, and whether the difference is real; empty where it has none."""
+    told = (metric.get(BESIDE) or {}).get(peer)
+    if not told:
+        return ""
+    real = told.get("real")
+    return f"{told['value']}{f' {NOT_COMPARED}' if real is None else '*' if real else ''}"
+
+
+def _not_compared(metrics: Sequence[Mapping[str, Any]]) -> str:
+    """The mark of a figure that nothing was said of; empty where each was compared."""
+    found = any(told.get("real") is None for metric in metrics for told in (metric.get(BESIDE) or {}).values())
+    return NOT_COMPARED if found else ""
