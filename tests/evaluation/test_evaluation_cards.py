@@ -115,3 +115,19 @@ def test_what_was_not_compared_does_not_look_like_no_difference(tmp_path, models
     assert line_of(models[1], "| A toy").endswith(f"| {told['good']}* | {told['random']} (not compared) |")
     assert "\n(not compared): nothing was asked about the difference" in (Path(models[1]) / "README.md").read_text()
     assert "not compared" not in (Path(models[0]) / "README.md").read_text()
+
+
+def test_one_column_of_a_card_is_one_model(tmp_path, models):
+    """runs/x/final and runs/y/final are both called final where only one of them is in an evaluation."""
+    for name, share in (("x", 0.5), ("y", 0.3)):
+        write_model(tmp_path / name / "final", share)
+    measure(tmp_path, [models[0], str(tmp_path / "x" / "final"), "random"])
+    first = figures(models[0])[0]["beside"]
+    assert first["final"]["key"] == find_model(str(tmp_path / "x" / "final")).key
+    measure(tmp_path, [models[0], str(tmp_path / "x" / "final")], ["median"])
+    assert [list(one["beside"]) for one in figures(models[0])] == [["final", "random"], ["final"]]
+    measure(tmp_path, [models[0], str(tmp_path / "y" / "final")], ["median"])
+    old, new = figures(models[0])
+    assert old["beside"] == {"random": first["random"]}
+    assert new["beside"]["final"]["key"] == find_model(str(tmp_path / "y" / "final")).key
+    assert str(first["final"]["value"]) not in line_of(models[0], "| A toy")

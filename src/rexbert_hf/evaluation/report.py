@@ -221,6 +221,8 @@ def write_results(folder: Path, results: dict[str, Any]) -> None:
 def beside(results: dict[str, Any], task: str, model: str) -> dict[str, dict[str, Any]]:
     """Primary figures of the other models on a task, and whether they are real differences: None if not compared.
 
+    Each has the key of its model: of another evaluation, another one may have the same name.
+
     A figure over other test examples or cells (`Task.averaged_over`) has no place beside this one.
 
     Args:
@@ -236,7 +238,11 @@ def beside(results: dict[str, Any], task: str, model: str) -> dict[str, dict[str
     over = {row["model"]: row["over"] for row in results["table"] if row["task"] == task}
     rows = [row for row in results["table"] if row["task"] == task and row["model"] != model]
     rows = [row for row in rows if row["over"] == over.get(model)]
-    return {row["model"]: {"value": round(row["mean"], 5), "real": real.get(row["model"])} for row in rows}
+    keys = {told["name"]: told["key"] for told in results["models"]}
+    return {
+        row["model"]: {"value": round(row["mean"], 5), "real": real.get(row["model"]), "key": keys[row["model"]]}
+        for row in rows
+    }
 
 
 def update_cards(outcome: Outcome, results: dict[str, Any]) -> list[Path]:

@@ -24,7 +24,8 @@ EVALUATION_FILE = "evaluation.json"
 """In a model's folder: what an evaluation measured after the run (`recipes/evaluate.py --update_cards`)."""
 
 BESIDE = "beside"
-"""In an entry of the file: figures of other models on the same test examples, and whether they differ beyond chance."""
+"""In an entry of the file: figures of other models on the same test examples, by the name that the evaluation gave:
+`value`, `real` (whether it differs beyond chance; None if not compared), and the `key` of the model."""
 
 _READ = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.py", "*.model", "*.spm", "*.tiktoken", "*.jinja")
 _NOT_READ = (
@@ -97,6 +98,8 @@ def files_key(folder: Path) -> str:
 def write_evaluation(folder: Path, metrics: Sequence[Mapping[str, Any]], key: str | None = None) -> Path:
     """Put figures beside a model; those of earlier evaluations of the same model stay.
 
+    What they have of other models goes where a name is another model's by now: a card has one column for it.
+
     Args:
         folder: of the model.
         metrics: fields of `huggingface_hub.EvalResult`, and those of `MEASURED`.
@@ -112,9 +115,19 @@ def write_evaluation(folder: Path, metrics: Sequence[Mapping[str, Any]], key: st
             f"{folder} was written anew since it was measured: its figures are another model's; evaluate again"
         )
     before = [one for one in _read(folder / EVALUATION_FILE, there) if _measurement(one) not in told]
+    known = {name: told.get("key") for metric in metrics for name, told in (metric.get(BESIDE) or {}).items()}
+    before = [_without_others(metric, known) for metric in before]
     text = json.dumps({"model_key": there, "metrics": [*before, *metrics]}, indent=1)
     write_whole(folder / EVALUATION_FILE, f"{text}\n".encode())
     return folder / EVALUATION_FILE
+
+
+def _without_others(metric: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry without the models whose names mean other ones now, or may: files of version 0.1 name no key."""
+    peers = metric.get(BESIDE) or {}
+    kept = {name: told for name, told in peers.items() if known.get(name, told.get("key")) == told.get("key")}
+    found = {name: value for name, value in metric.items() if name != BESIDE}
+    return {**found, BESIDE: kept} if kept else found
 
 
 def is_of_its_folder(path: Path) -> bool:
