@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from huggingface_hub import EvalResult, ModelCardData
 from toy_tasks import RUNS, STATE, TOYS, Toy, write_model
 
 from rexbert_hf.evaluation import registry
 from rexbert_hf.evaluation.evaluate import evaluate
 from rexbert_hf.evaluation.models import find_model
-from rexbert_hf.evaluation.settings import EvaluateSettings
+from rexbert_hf.evaluation.runner import set_by_hand
+from rexbert_hf.evaluation.settings import EvaluateSettings, GridSettings
+from rexbert_hf.evaluation.task import TaskOptions, TaskSource
+from rexbert_hf.evaluation.tuning import TuningChanges
 from rexbert_hf.hub import write_run
+from rexbert_hf.hub.evaluated import with_evaluation, write_evaluation
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +45,8 @@ def figures(folder):
     return json.loads((Path(folder) / "evaluation.json").read_text())["metrics"]
 
 
-def line_of(folder, start):
-    return next(line for line in (Path(folder) / "README.md").read_text().splitlines() if line.startswith(start))
+def line_of(folder, start, which=0):
+    return [line for line in (Path(folder) / "README.md").read_text().splitlines() if line.startswith(start)][which]
 
 
 def test_a_model_that_is_written_anew_while_it_is_measured_is_not_signed(tmp_path, models, monkeypatch):
@@ -131,3 +137,47 @@ def test_one_column_of_a_card_is_one_model(tmp_path, models):
     assert old["beside"] == {"random": first["random"]}
     assert new["beside"]["final"]["key"] == find_model(str(tmp_path / "y" / "final")).key
     assert str(first["final"]["value"]) not in line_of(models[0], "| A toy")
+
+
+def test_what_was_set_by_hand_neither_replaces_the_protocols_figure_nor_hides(tmp_path, models):
+    shown = measure(tmp_path, models)["model_index"]["good"]
+    assert "max_length" not in shown[0]["metric_args"]
+    changed = {"max_length": 64, "pooling": "cls", "tuning": GridSettings([1e-4], batch_size=8), "resplit": True}
+    told = {"max_length": 64, "pooling": "cls", "tuning.learning_rates": [1e-4], "tuning.batch_size": 8}
+    results = measure(tmp_path, models, datasets={"toy": "sample shop"}, **changed)
+    standard, other = figures(models[0])
+    assert standard["metric_args"] == shown[0]["metric_args"]
+    assert other["metric_args"] == {**standard["metric_args"], **told, "resplit": True}
+    assert (standard["dataset_split"], other["dataset_split"]) == ("test", "test, divided by hash")
+    assert "max_length 64; pooling cls; tuning.learning_rates 0.0001; tuning.batch_size 8; resplit |" in (
+        line_of(models[0], "| A toy | sample shop | accuracy |", -1)
+    )
+    card = ModelCardData(model_name="m", eval_results=[EvalResult(**one) for one in results["model_index"]["good"]])
+    assert "tuning.learning_rates" in card.to_yaml()
+    measure(tmp_path, models, **{**changed, "max_length": None})
+    assert len(figures(models[0])) == 3
+    measure(tmp_path, models)
+    assert len(figures(models[0])) == 3, "the same again takes its own place"
+
+
+def test_what_comes_to_the_tasks_own_protocol_is_no_change():
+    class Short(Toy):
+        trains = False
+
+        def config(self, options):
+            return super().config(replace(options, max_length=options.max_length or 64))
+
+    source, task = TaskSource(sample=True, resplit=True), Short()
+    assert set_by_hand(task, source, TaskOptions(max_length=64, tuning=TuningChanges(epochs=(2,)))) == {}
+    assert set_by_hand(task, source, TaskOptions(max_length=32)) == {"max_length": 32}
+    assert task.measured_split(source) == "test", "the sample shop has no published splits"
+
+
+def test_the_runs_own_figure_stays_beside_one_of_another_protocol(tmp_path):
+    own = {"task_type": "retrieval", "dataset_type": "shop", "dataset_name": "Shop", "metric_type": "recall"}
+    write_run(tmp_path, config={}, results={"metrics": [{**own, "metric_value": 0.1}]})
+    write_evaluation(tmp_path, [{**own, "metric_value": 0.2, "metric_args": {"budget": "small", "max_length": 8}}])
+    values = [metric["metric_value"] for metric in with_evaluation(tmp_path)["results"]["metrics"]]
+    assert values == [0.1, 0.2]
+    write_evaluation(tmp_path, [{**own, "metric_value": 0.3, "metric_args": {"budget": "small"}}])
+    assert [metric["metric_value"] for metric in with_evaluation(tmp_path)["results"]["metrics"]] == [0.2, 0.3]

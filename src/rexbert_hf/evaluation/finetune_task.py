@@ -12,7 +12,7 @@ from typing import Any
 from rexbert_hf.evaluation.models import ModelUnderTest, find_model
 from rexbert_hf.evaluation.registry import make_task
 from rexbert_hf.evaluation.report import card_metric
-from rexbert_hf.evaluation.runner import check_result, comparison, where
+from rexbert_hf.evaluation.runner import check_result, comparison, set_by_hand, where
 from rexbert_hf.evaluation.settings import FinetuneTaskSettings
 from rexbert_hf.evaluation.task import DataMissing, Task
 from rexbert_hf.hub import push_run, read_run, write_card, write_run
@@ -123,7 +123,8 @@ def _run(output: Path, settings: FinetuneTaskSettings, work: _Work) -> dict[str,
         raise ValueError(f"task {task.name} left no model: it keeps none")
     source = settings.source(task.name)
     data_name = where(task, source)
-    args = {"budget": settings.budget, "seed": settings.seed, "test_examples": result.tested}
+    args: dict[str, Any] = {"budget": settings.budget, "seed": settings.seed, "test_examples": result.tested}
+    args |= set_by_hand(task, source, options)
     results: dict[str, Any] = {
         "test": result.metrics,
         "slices": result.slices,

@@ -172,6 +172,7 @@ def model_index(outcome: Outcome, model: str, budget: str) -> list[dict[str, Any
         args: dict[str, Any] = {"budget": budget, "seeds": len(cells), "test_examples": cells[0].result.tested}
         args |= {"seed": cells[0].seed} if len(cells) == 1 else {}
         args |= {} if spread is None else {"spread_over_seeds": round(spread, 5)}
+        args |= outcome.by_hand[task.name]
         found.append(card_metric(task, mean, outcome.data[task.name], outcome.splits[task.name], args))
     return found
 
@@ -184,7 +185,7 @@ def card_metric(task: Task, value: float, data: str, split: str, args: dict[str,
         value: the figure.
         data: what it was measured on (`where`).
         split: of the data (`Task.measured_split`).
-        args: how it was measured: budget, seeds, ...
+        args: how it was measured: budget, seeds, what the user set by hand, ...
     """
     return {
         "task_type": task.hub_task,

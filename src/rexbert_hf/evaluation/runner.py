@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Outcome:
         comparable: task -> whether its figures may stand beside the paper's.
         splits: task -> the split that its figures are of.
         groups: task -> what its test examples belong to (`Task.groups`).
+        by_hand: task -> what the user changed of its protocol (`set_by_hand`).
     """
 
     models: list[ModelUnderTest] = field(default_factory=list)
@@ -57,6 +58,7 @@ class Outcome:
     comparable: dict[str, str] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
     groups: dict[str, np.ndarray | None] = field(default_factory=dict)
+    by_hand: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def of(self, task: str, model: str) -> list[Cell]:
         """The cells of one task and model, by seed.
@@ -115,6 +117,7 @@ def _run_task(name: str, settings: EvaluateSettings, outcome: Outcome) -> None:
     outcome.tasks.append(task)
     outcome.data[name], outcome.comparable[name] = where(task, source), comparison(task, source, settings.options())
     outcome.splits[name], outcome.groups[name] = task.measured_split(source), groups
+    outcome.by_hand[name] = set_by_hand(task, source, settings.options())
     called = labels(outcome.models)
     for model in outcome.models:
         if model.is_word and model.name not in task.baselines:
@@ -218,6 +221,32 @@ def comparison(task: Task, source: TaskSource, options: TaskOptions) -> str:
     changed = [*(name for name, value in settled.items() if value is not None)]
     changed += ["tuning"] if task.trains and options.tuning is not None else []
     return found if found.startswith("no") or not changed else f"{found}; set by hand: {', '.join(changed)}"
+
+
+def set_by_hand(task: Task, source: TaskSource, options: TaskOptions) -> dict[str, Any]:
+    """What the user changed of a task's protocol, by the names of the settings; nothing that comes to the task's own.
+
+    The budget is told apart from it, and a judge leaves the primary figure as it is.
+
+    Args:
+        task: of the figures.
+        source: that it read.
+        options: that it ran with.
+
+    Example:
+        >>> from rexbert_hf.evaluation.registry import make_task
+        >>> source = TaskSource(data_dir=Path("data"), resplit=True)
+        >>> set_by_hand(make_task("review_qa"), source, TaskOptions(max_length=64))
+        {'max_length': 64, 'resplit': True}
+    """
+    asked = replace(options, judge=None)
+    names = ("max_length", "pooling", "tuning")
+    changed = [name for name in names if task.config(replace(asked, **{name: None})) != task.config(asked)]
+    found = {name: getattr(options, name) for name in changed if name != "tuning"}
+    if "tuning" in changed:
+        found |= {f"tuning.{name}": value for name, value in vars(options.tuning).items() if value is not None}
+    found |= {"resplit": True} if task.is_divided_anew(source) else {}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
 def where(task: Task, source: TaskSource) -> str:

@@ -254,7 +254,7 @@ class Task(ABC):
             return "no: sample shop"
         if source.dataset is not None and not self.is_benchmark(source.dataset):
             return "no: data named by the user"
-        if source.resplit and not self.keeps_splits:
+        if self.is_divided_anew(source):
             return "no: divided by hash"
         if source.small and not self.comparable.startswith("no"):
             return "no: small budget caps rows and epochs"
@@ -269,12 +269,21 @@ class Task(ABC):
         return dataset.partition("@")[0] == self.dataset_name
 
     def measured_split(self, source: TaskSource) -> str:
-        """The published name of the split that figures are of, for cards: "test", or "validation".
+        """The split that figures are of, for cards: its published name ("test", "validation"), or that it is ours.
 
         Args:
             source: that `load` read.
         """
-        return "test"
+        return "test, divided by hash" if self.is_divided_anew(source) else "test"
+
+    def is_divided_anew(self, source: TaskSource) -> bool:
+        """Whether published splits make way for ones by hash; the sample shop has none.
+
+        Args:
+            source: that `load` read.
+        """
+        named = source.dataset is not None or source.data_dir is not None
+        return source.resplit and named and not self.keeps_splits
 
     def averaged_over(self, result: TaskResult) -> tuple[str, ...]:
         """What else than test examples the primary figure is a mean over; models that differ in it are not compared.

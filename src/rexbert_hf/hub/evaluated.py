@@ -33,6 +33,8 @@ _NOT_READ = (
     *("optimizer*.bin", "training_args.bin", "requirements.txt", KEPT_STEPS),
 )
 _IDENTITY = ("task_type", "dataset_type", "dataset_name", "dataset_split", "metric_type")
+_COUNTED = ("budget", "seeds", "seed", "spread_over_seeds", "test_examples")
+"""What `metric_args` say that is no change of a task's protocol."""
 MEASURED = ("date", "hardware", "versions", "git_commit")
 """What an entry of the file says of its own measurement, beside the fields of `huggingface_hub.EvalResult`."""
 
@@ -165,20 +167,35 @@ def with_evaluation(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         return run
     later = _read(path, _key_of_weights(folder))
-    told = {_identity(metric) for metric in later}
+    told = {_figure(metric) for metric in later}
     results = dict(run.get("results") or {})
-    own = [m for m in results.get("metrics") or [] if _identity(m) not in told]
+    own = [m for m in results.get("metrics") or [] if _figure(m) not in told]
     figures = [{key: value for key, value in metric.items() if key not in MEASURED} for metric in later]
     return {**run, "results": {**results, "metrics": own + figures, "evaluated": _told(later)}}
 
 
-def _identity(metric: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(metric.get(name) for name in _IDENTITY)
+def changes_of(metric: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a task's protocol was set by hand for a figure, as its `metric_args` say.
+
+    Args:
+        metric: fields of `huggingface_hub.EvalResult`.
+
+    Example:
+        >>> changes_of({"metric_args": {"budget": "small", "seeds": 3, "max_length": 64}})
+        {'max_length': 64}
+    """
+    return {name: value for name, value in (metric.get("metric_args") or {}).items() if name not in _COUNTED}
+
+
+def _figure(metric: Mapping[str, Any]) -> tuple[Any, ...]:
+    """With what was set by hand: such a figure is another one, and does not replace the protocol's."""
+    changes = json.dumps(changes_of(metric), sort_keys=True, default=str)
+    return (*(metric.get(name) for name in _IDENTITY), changes)
 
 
 def _measurement(metric: Mapping[str, Any]) -> tuple[Any, ...]:
     """With its budget: figures of a small one do not replace those of the full one."""
-    return (*_identity(metric), (metric.get("metric_args") or {}).get("budget"))
+    return (*_figure(metric), (metric.get("metric_args") or {}).get("budget"))
 
 
 def _read(path: Path, key: str | None) -> list[dict[str, Any]]:

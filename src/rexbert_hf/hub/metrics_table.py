@@ -1,11 +1,11 @@
-"""The rows of a card's table of figures: over how many seeds, and other models beside."""
+"""The rows of a card's table of figures: over how many seeds, what is not the full protocol, other models beside."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .evaluated import BESIDE
+from .evaluated import BESIDE, changes_of
 
 NOT_COMPARED = "(not compared)"
 
@@ -22,7 +22,10 @@ def metrics_table(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         ['0.2*', '0.3 (not compared)']
     """
     peers = list(dict.fromkeys(peer for metric in metrics for peer in metric.get(BESIDE) or {}))
-    rows = [{**m, "over_seeds": _over_seeds(m), "of_peers": [_of_peer(m, peer) for peer in peers]} for m in metrics]
+    rows = [
+        {**m, "over_seeds": _over_seeds(m), "protocol": _changes(m), "of_peers": [_of_peer(m, peer) for peer in peers]}
+        for m in metrics
+    ]
     return {"metrics": rows, "peers": peers, "not_compared": _not_compared(metrics)}
 
 
@@ -31,6 +34,15 @@ def _over_seeds(metric: Mapping[str, Any]) -> str:
     told = metric.get("metric_args") or {}
     spread = f", +- {told['spread_over_seeds']}" if "spread_over_seeds" in told else ""
     return f"{told['seeds']}{spread}" if "seeds" in told else ""
+
+
+def _changes(metric: Mapping[str, Any]) -> str:
+    """What was set by hand of a task's protocol; empty where nothing was."""
+    return "; ".join(f"{name} {_plain(value)}".removesuffix(" True") for name, value in changes_of(metric).items())
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _of_peer(metric: Mapping[str, Any], peer: str) -> str:
