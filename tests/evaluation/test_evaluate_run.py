@@ -255,7 +255,7 @@ def test_cells_say_when_and_with_what_they_were_measured(tmp_path, models, monke
     card = (Path(models[0]) / "README.md").read_text()
     assert "Evaluated 2026-01-01 to 2026-02-02; A / B; torch 1; code: git commit abc." in card
     spread = results["model_index"]["good"][0]["metric_args"]["spread_over_seeds"]
-    assert f"| 2, +- {spread} |" in card
+    assert f"| 2, +- {spread} | small budget |" in card
     # A cell of a version that kept none is read like any other.
     record = json.loads(kept.read_text())
     del record["measured"]
@@ -363,10 +363,7 @@ def test_cards_have_other_models_beside(tmp_path, models):
     real = {(row["task"], row["second"]): row["real"] for row in results["comparisons"]}
     assert real["toy", "fair"]
     card = ModelCard.load(Path(models[0]) / "README.md").content
-    assert (
-        "| task | dataset | metric | value | seeds | fair | random |\n| --- | --- | --- | --- | --- | --- | --- |\n"
-        in card
-    )
+    assert f"| task | dataset | metric | value | seeds | protocol | fair | random |\n{'| --- ' * 8}|\n" in card
     row = next(line for line in card.splitlines() if line.startswith("| A toy |"))
     cells = [f"{round(means['toy', peer], 5):.5g}{'*' * real['toy', peer]}" for peer in ("fair", "random")]
     assert row.endswith(f"| {cells[0]} | {cells[1]} |")

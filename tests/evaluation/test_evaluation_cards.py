@@ -181,3 +181,17 @@ def test_the_runs_own_figure_stays_beside_one_of_another_protocol(tmp_path):
     assert values == [0.1, 0.2]
     write_evaluation(tmp_path, [{**own, "metric_value": 0.3, "metric_args": {"budget": "small"}}])
     assert [metric["metric_value"] for metric in with_evaluation(tmp_path)["results"]["metrics"]] == [0.2, 0.3]
+
+
+def test_the_budget_of_a_figure_stands_on_the_card_unless_all_have_the_full_one(tmp_path, models):
+    start = "| A toy | sample shop | accuracy |"
+    full = {"budget": "full", "data_dir": str(tmp_path), "datasets": {"toy": "sample shop"}}
+    measure(tmp_path, models[:1], **full)
+    assert line_of(models[0], start).endswith(" | 1 |")
+    assert "| protocol |" not in (Path(models[0]) / "README.md").read_text()
+    measure(tmp_path, models[:1])
+    assert line_of(models[0], start).endswith(" | 1 | full budget |")
+    assert line_of(models[0], start, 1).endswith(" | 1 | small budget |")
+    write_run(tmp_path / "fair", config={}, results={})
+    measure(tmp_path, models[1:2])
+    assert line_of(models[1], start).endswith(" | 1 | small budget |")

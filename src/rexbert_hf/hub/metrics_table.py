@@ -22,8 +22,15 @@ def metrics_table(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         ['0.2*', '0.3 (not compared)']
     """
     peers = list(dict.fromkeys(peer for metric in metrics for peer in metric.get(BESIDE) or {}))
+    told = [(metric.get("metric_args") or {}).get("budget") for metric in metrics]
+    budgets = {budget for budget in told if budget is not None} != {"full"}
     rows = [
-        {**m, "over_seeds": _over_seeds(m), "protocol": _changes(m), "of_peers": [_of_peer(m, peer) for peer in peers]}
+        {
+            **m,
+            "over_seeds": _over_seeds(m),
+            "protocol": _protocol(m, budgets),
+            "of_peers": [_of_peer(m, peer) for peer in peers],
+        }
         for m in metrics
     ]
     return {"metrics": rows, "peers": peers, "not_compared": _not_compared(metrics)}
@@ -36,9 +43,12 @@ def _over_seeds(metric: Mapping[str, Any]) -> str:
     return f"{told['seeds']}{spread}" if "seeds" in told else ""
 
 
-def _changes(metric: Mapping[str, Any]) -> str:
-    """What was set by hand of a task's protocol; empty where nothing was."""
-    return "; ".join(f"{name} {_plain(value)}".removesuffix(" True") for name, value in changes_of(metric).items())
+def _protocol(metric: Mapping[str, Any], budgets: bool) -> str:
+    """The budget, where not all figures have the full one, and what was set by hand."""
+    budget = (metric.get("metric_args") or {}).get("budget")
+    parts = [f"{budget} budget"] if budgets and budget is not None else []
+    parts += [f"{name} {_plain(value)}".removesuffix(" True") for name, value in changes_of(metric).items()]
+    return "; ".join(parts)
 
 
 def _plain(value: Any) -> str:
