@@ -135,6 +135,7 @@ def render_model_card(run: Mapping[str, Any], template: str | None = None, **fie
     chosen = theirs if template is None else template
     asked = _with_defaults({**own, **fields}, MODEL_FIELDS, "render_model_card")
     given, run = (portable(redact(plain(told)), asked["folder"]) for told in (asked, run))
+    given["repo_id"] = asked["repo_id"]  # what is loaded may be the run's own folder, where the caller says so
     results = run.get("results") or {}
     phases = [phase for phase in results.get("phases") or [] if isinstance(phase, Mapping)]
     metrics = [m for m in results.get("metrics") or [] if isinstance(m, Mapping) and "metric_value" in m]
