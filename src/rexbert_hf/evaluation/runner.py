@@ -240,8 +240,12 @@ def set_by_hand(task: Task, source: TaskSource, options: TaskOptions) -> dict[st
         {'max_length': 64, 'resplit': True}
     """
     asked = replace(options, judge=None)
-    names = ("max_length", "pooling", "tuning")
-    changed = [name for name in names if task.config(replace(asked, **{name: None})) != task.config(asked)]
+    without = {
+        "max_length": replace(asked, max_length=None),
+        "pooling": replace(asked, pooling=None),
+        "tuning": replace(asked, tuning=None),
+    }
+    changed = [name for name, plain in without.items() if task.config(plain) != task.config(asked)]
     found = {name: getattr(options, name) for name in changed if name != "tuning"}
     if "tuning" in changed:
         found |= {f"tuning.{name}": value for name, value in vars(options.tuning).items() if value is not None}
