@@ -29,6 +29,7 @@ from rexbert_hf.pretraining.finish import finish, finished_results, measure, pus
 from rexbert_hf.pretraining.processes import check_launcher, check_processes
 from rexbert_hf.pretraining.settings import PretrainSettings
 from rexbert_hf.pretraining.threads import usable_cores
+from rexbert_hf.pretraining.unread import warn_of_unread
 from rexbert_hf.settings import sole_run, to_dict
 from rexbert_hf.training import CurriculumTrainer, NeighborDataset, Plan, resolve
 from rexbert_hf.training.checkpoint import micro_batches_of
@@ -107,7 +108,7 @@ def pretrain(
         )
     results = finished_results(settings, trainer)
     if results is None:
-        _report(plan, stores, trainer)
+        _report(settings, plan, stores, trainer)
         logger.info("%d steps in %d phases; ready in %.1f s", plan.total_steps, len(plan.phases), _since(start))
         trainer.train()
         results = measure(settings, trainer, plan, corpora, tokenizer)
@@ -157,10 +158,13 @@ def _since(start: float) -> float:
     return time.perf_counter() - start
 
 
-def _report(plan: Plan, stores: Mapping[str, TokenisedDataset], trainer: CurriculumTrainer) -> None:
-    """Say what a user would otherwise miss: documents that are cut, and that nothing will be evaluated."""
+def _report(
+    settings: PretrainSettings, plan: Plan, stores: Mapping[str, TokenisedDataset], trainer: CurriculumTrainer
+) -> None:
+    """Say what a user would otherwise miss: settings not read, documents cut, that nothing will be evaluated."""
     if not trainer.is_world_process_zero():
         return
+    warn_of_unread(settings)
     for phase in plan.phases:
         for name in phase.order.names:
             longer = int(np.count_nonzero(stores[name].lengths > phase.phase.seq_length))
