@@ -164,6 +164,6 @@ def test_documents_that_no_triplet_names_take_no_room(normalize):
         )
         found.append((loss, torch.autograd.grad(loss, states, retain_graph=True)[0]))
     torch.testing.assert_close(found[0][0], found[1][0])
-    torch.testing.assert_close(found[0][1], found[1][1])
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-4, atol=1e-5)  # distances are sums in float32
     empty = named_documents(states, content, borders, triplets[:0])
     assert [len(part) for part in empty] == [0, 0, 0]
