@@ -173,14 +173,20 @@ def test_the_best_model_is_the_one_that_stays(tmp_path, monkeypatch):
         validation__every_epochs="1",
         validation__patience="2",
         validation__test="false",
+        trainer__bf16="true",
     )
+    stock = SearchTrainer.take_over
     with monkeypatch.context() as patch:
         patch.setattr("rexbert_hf.retrieval.training.finetune.finish", None)
         with pytest.raises(TypeError, match="not callable"):
             finetune_search(settings)
     # Killed between its stop and its end, it takes no further step, and does not validate again.
     figures[:] = [0.1]  # before training, for the report
-    results = finetune_search(settings)
+    taken = []
+    with monkeypatch.context() as patch:
+        patch.setattr(SearchTrainer, "take_over", lambda self, found: (taken.append(self.model), stock(self, found))[1])
+        results = finetune_search(settings)
+    assert ["forward" in vars(model) for model in taken] == [False], "test figures are not those of bfloat16"
     # Before, then after epochs 1 to 3: .9 is the best, two worse ones stop the run.
     assert [entry["recall@100"] for entry in results["validation"]] == [0.9, 0.2, 0.3]
     assert results["epochs"] == pytest.approx(3, abs=0.2)

@@ -217,15 +217,20 @@ class StepTrainer(ResumableTrainer):
         if found is not None:
             self.resumed_from_step, self.seconds_before = found.step, float(found.info.get("seconds", 0.0))
             if self.is_finished(found):
-                return self.take_over(found)
+                result = self.take_over(found)
+                self._without_autocast()
+                return result
         self._started = time.monotonic()
         with self._stop:
             result = super().train(resume_from_checkpoint=str(found.path) if found else None, **kwargs)
         if signum := self.agreed[1]:
             raise TrainingInterrupted(signum, self.state.global_step)
-        # `prepare` wrapped it in autocast: left so, test figures would be those of bfloat16, which nobody serves.
-        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False).__dict__.pop("forward", None)
+        self._without_autocast()
         return result
+
+    def _without_autocast(self) -> None:
+        """`prepare` wrapped the model: left so, test figures would be those of bfloat16, which nobody serves."""
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False).__dict__.pop("forward", None)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = Path(output_dir or self.output_dir)
