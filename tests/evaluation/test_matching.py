@@ -185,11 +185,17 @@ def plain(example):
     return example.row.text, example.row.pair, example.gold, example.key
 
 
-def test_pairs_that_hang_together_are_not_divided(tmp_path):
+def test_pairs_that_hang_together_are_not_divided(tmp_path, caplog):
     pairs = [("hub", f"offer {i}", i % 2) for i in range(60)] + [(f"x{i}", f"y{i}", i % 2) for i in range(50)]
     said = r"60 of 110 pairs are one chain of shared titles, which no split may divide: give the data splits of its own"
     with pytest.raises(ValueError, match=said):
         ProductMatching().load(save_pairs(tmp_path / "pairs", train=pairs))
+    own = save_pairs(tmp_path / "no_dev", train=pairs, test=pairs[:30])
+    parts = ProductMatching().load(own).named()
+    assert len(parts["test"]) == 30
+    assert len(parts["train"]) + len(parts["dev"]) == 110
+    assert min(map(len, parts.values())) > 0
+    assert "its validation rows are like some of training" in caplog.text
     own = save_pairs(tmp_path / "own", train=pairs, validation=pairs[40:80], test=pairs[:30])
     assert [len(part) for part in ProductMatching().load(own).named().values()] == [110, 40, 30], (
         "published splits stay"

@@ -169,7 +169,12 @@ def dataset_examples(
     if not parts["test"]:
         parts["train"], parts["dev"], parts["test"] = hash_split(keyed([*parts["train"], *parts["dev"]]))
     elif not parts["dev"]:
-        parts["train"], parts["dev"], _ = hash_split(keyed(parts["train"]), NO_TEST)
+        try:
+            rows_to_divide = keyed(parts["train"])
+        except ValueError as reason:  # nothing of it reaches the test split: only the choice of an epoch is kinder
+            logger.warning("%s: its validation rows are like some of training (%s)", name, reason)
+            rows_to_divide = parts["train"]
+        parts["train"], parts["dev"], _ = hash_split(rows_to_divide, NO_TEST)
     return parts
 
 
