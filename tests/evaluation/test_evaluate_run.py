@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from toy_tasks import RUNS, STATE, TOYS, Toy, write_model
+from toy_tasks import RUNS, STATE, TOYS, Median, Toy, write_model
 
 from rexbert_hf.evaluation import registry
 from rexbert_hf.evaluation.cache import cell_key
@@ -190,6 +190,16 @@ def test_failures_are_listed_and_the_rest_goes_through(tmp_path, models):
     report = (tmp_path / "out" / "report.md").read_text()
     assert "- bad_row: bad_row/train.tsv, row 3: label 7 is not in the set" in report
     assert "- missing: no missing/train.tsv in the data folder" in report
+
+
+def test_a_task_that_refuses_its_options_fails_alone(tmp_path, models, monkeypatch):
+    def config(self, options):
+        raise ValueError("the launcher's mixed_precision 'fp16' would override bf16")
+
+    monkeypatch.setattr(Median, "config", config)
+    results = evaluate(settings(tmp_path, models, ["median", "toy"], seeds=1))
+    assert results["failed"] == {"median": "the launcher's mixed_precision 'fp16' would override bf16"}
+    assert {row["task"] for row in results["table"]} == {"toy"}
 
 
 def test_data_that_were_named_and_are_not_there_fail(tmp_path, models):

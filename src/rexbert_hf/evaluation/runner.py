@@ -104,6 +104,7 @@ def _run_task(name: str, settings: EvaluateSettings, outcome: Outcome) -> None:
         task = make_task(name)
         data = task.load(source)
         fingerprint, groups = task.fingerprint(data), task.groups(data)
+        by_hand = set_by_hand(task, source, settings.options())
     except DataMissing as reason:
         if source.dataset is not None:  # it was named: a slip of the pen must not look like success
             _fail(outcome, name, reason)
@@ -117,7 +118,7 @@ def _run_task(name: str, settings: EvaluateSettings, outcome: Outcome) -> None:
     outcome.tasks.append(task)
     outcome.data[name], outcome.comparable[name] = where(task, source), comparison(task, source, settings.options())
     outcome.splits[name], outcome.groups[name] = task.measured_split(source), groups
-    outcome.by_hand[name] = set_by_hand(task, source, settings.options())
+    outcome.by_hand[name] = by_hand
     called = labels(outcome.models)
     for model in outcome.models:
         if model.is_word and model.name not in task.baselines:
