@@ -198,6 +198,13 @@ def test_a_folder_of_the_home_folders_name_elsewhere_stays(other: str, monkeypat
     assert portable("/srv/srv/x") == "~/srv/x"
 
 
+def test_a_repository_whose_name_is_the_runs_folder_keeps_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/root")
+    for text in ("me/rexbert-base", "data/rexbert-base/x", "x/root"):
+        assert portable(text, "/rexbert-base") == text
+    assert portable("see /rexbert-base and /root/a", "/rexbert-base") == "see . and ~/a"
+
+
 @pytest.mark.parametrize("before", ["-I", "-L", "in", "\u6570", "/data/a,", "\u00e9", "_", "1", "/\u6570"])
 def test_a_home_folder_leaves_no_machine_whatever_letter_stands_before_it(before: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", "/home/me")

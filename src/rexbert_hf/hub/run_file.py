@@ -35,6 +35,7 @@ PACKAGES = ("rexbert-hf", "torch", "transformers", "datasets", "tokenizers", "ac
 _LONGEST_NAME = 256
 _PATH_BEFORE = re.compile(r"(?:/[A-Za-z0-9_.~@%+-]+|(?:\A|[^A-Za-z0-9_.~@%+-])(?:\.\.?|~))\Z")
 """A segment of a path that goes on; letters alone are an option (`-I/home/me`), or a word without a space behind it."""
+_NAME_BEFORE = re.compile(r"[\w.~-]\Z")
 _being_written: set[str] = set()
 """Names of this process's staged files."""
 
@@ -66,7 +67,9 @@ def portable(value: Any, folder: str | os.PathLike[str] | None = None) -> Any:
 def _own(found: re.Match[str], *, mark: str) -> str:
     """The mark, but within a longer path, such as a bucket's, what stands there: it is another folder."""
     before = found.string[max(found.start() - _LONGEST_NAME, 0) : found.start()]
-    return found[0] if _PATH_BEFORE.search(before) else mark
+    one_part = found[0].count("/") == 1  # `/corpus` is in the name of a repository, `me/corpus`, too
+    other = _PATH_BEFORE.search(before) or (one_part and _NAME_BEFORE.search(before))
+    return found[0] if other else mark
 
 
 def plain(value: Any) -> Any:
