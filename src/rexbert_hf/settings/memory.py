@@ -12,11 +12,15 @@ from typing import Any
 
 _SAYS = re.compile(
     r"out of memory|(can't|cannot|can not|unable to) allocate|not enough memory|alloc_failed|"
-    r"DataLoader worker.*(exited unexpectedly|killed by signal: Killed|Bus error)",
+    r"DataLoader worker.*(killed by signal: Killed|Bus error)",
     re.IGNORECASE | re.DOTALL,
 )
 _LOWER = ("micro_batch_tokens", "batch_size", "block_size", "num_workers")
 _SET = ("gradient_checkpointing",)
+
+
+class OutOfMemoryToldError(MemoryError):
+    """Want of memory that is told already, with folder and keys."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

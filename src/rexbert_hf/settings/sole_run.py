@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from rexbert_hf.hub.left_over import remove_temporary_left
-from rexbert_hf.settings.memory import is_out_of_memory, what_takes_less
+from rexbert_hf.settings.memory import OutOfMemoryToldError, is_out_of_memory, what_takes_less
 
 try:
     import fcntl
@@ -70,7 +70,7 @@ def sole_run(*leftovers: str) -> Callable[[Callable[Concatenate[S, P], R]], Call
                 try:
                     return function(settings, *args, **kwargs)
                 except Exception as error:  # safetensors and tokenizers have exceptions of their own
-                    if is_out_of_memory(error) and str(folder) not in str(error):
+                    if is_out_of_memory(error) and not isinstance(error, OutOfMemoryToldError):
                         raise _out_of_memory(folder, settings, error) from error
                     told = any(words in str(error) for words in (str(folder), "make room"))
                     if told or isinstance(error, ValueError | ArithmeticError) or not is_full(error, folder):
@@ -83,10 +83,10 @@ def sole_run(*leftovers: str) -> Callable[[Callable[Concatenate[S, P], R]], Call
     return decorate
 
 
-def _out_of_memory(folder: Any, settings: Any, error: BaseException) -> MemoryError:
+def _out_of_memory(folder: Any, settings: Any, error: BaseException) -> OutOfMemoryToldError:
     reason = next(iter(str(error).splitlines()), type(error).__name__)
-    good = "; the last checkpoint is good" if hasattr(settings, "trainer") else ""
-    return MemoryError(f"{folder}: out of memory ({reason}): {what_takes_less(settings)}{good}")
+    good = "; the last checkpoint is good" if any(Path(folder).glob("checkpoint-*")) else ""
+    return OutOfMemoryToldError(f"{folder}: out of memory ({reason}): {what_takes_less(settings)}{good}")
 
 
 def _with_path(settings: S) -> S:
