@@ -53,7 +53,7 @@ NUMBERS = [
     (StagedSettings, PRETRAIN, "phases.0.languages.temperature", [-1, math.inf]),
     (StagedSettings, PRETRAIN, "phases.0.neighbors.weight", [0, math.inf]),
     (StagedSettings, PRETRAIN, "phases.0.neighbors.margin", [-1, math.inf]),
-    (StagedSettings, PRETRAIN, "trainer.max_grad_norm", [-1, math.inf]),
+    (StagedSettings, PRETRAIN, "trainer.max_grad_norm", [-1, math.nan]),
     (StagedSettings, PRETRAIN, "tokenizer.vocab_size", [0, -64]),
     (StagedSettings, PRETRAIN, "micro_batch_tokens", [0, -1]),
     (StagedSettings, PRETRAIN, "scale", [0, -1, math.inf, 1e306]),

@@ -183,7 +183,9 @@ class TrainerSettings:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise ValueError(f"{name} must be at least {low}; got {value}")
-        check_least(self, weight_decay=0, max_grad_norm=0, save_total_limit=0)
+        check_least(self, weight_decay=0, save_total_limit=0)
+        if not self.max_grad_norm >= 0:  # infinity measures the norm and cuts nothing
+            raise ValueError(f"max_grad_norm must be at least 0; got {self.max_grad_norm}")
         if self.spike_factor is not None:
             SpikeWatch(self.spike_factor, self.spike_window)  # of these two it says what is wrong
 
