@@ -347,6 +347,10 @@ def test_cache_dir_maps_one_file_of_equal_rows_and_leaves_nothing_behind_on_fail
     assert again.cache_files == rows.cache_files
     assert again.to_list() == rows.to_list() == ROWS
     assert len(list((tmp_path / "cache").iterdir())) == 1
+    del again, rows
+    kept.write_bytes(b"cut")  # by a power cut
+    assert read_records(path, cache_dir=tmp_path / "cache").to_list() == ROWS
+    rows = read_records(path, cache_dir=tmp_path / "cache")
     other = read_records(path, {"title": "uid"}, cache_dir=tmp_path / "cache")
     assert other._fingerprint != rows._fingerprint
     bad = write(tmp_path / "bad.txt", "good\n" * 1_500 + "\0\n" * 1_500)

@@ -138,7 +138,8 @@ def _collect(
         with open(name, "rb") as written:
             content = hashlib.file_digest(written, "sha256").hexdigest()[:32]
         kept = Path(cache_dir) / f"records-{content}.arrow"
-        if kept.exists():  # equal rows are one file; somebody may have it mapped, so it stays as it is
+        # Equal rows are one file; somebody may have it mapped, so it stays. A power cut may have left it short.
+        if kept.exists() and kept.stat().st_size == os.path.getsize(name):
             os.unlink(name)
         else:
             os.replace(name, kept)

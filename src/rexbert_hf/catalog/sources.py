@@ -115,9 +115,12 @@ def _expand(path: str | Path, options: FileOptions) -> list[Path]:
         files = sorted(file for file in found.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(found)))
         files = [file for file in files if _is_wanted(file.relative_to(found), options)]
         if not files:
+            way = "pass format=... for files without a suffix"
+            if options.format is not None:
+                way = f"name files with another suffix by a pattern, such as {path}/*.dat"
             raise ValueError(
                 f"{path}: the folder holds no file to read (wanted {', '.join(FORMATS)}, plain, .gz, .zst or .zip);"
-                " pass format=... for files without a suffix"
+                f" {way}"
             )
         return files
     if found.exists():
