@@ -189,4 +189,6 @@ def test_the_micro_batches_of_a_run_are_known_without_reading_its_weights(tmp_pa
 )
 def test_the_micro_batches_of_a_finished_run_outlive_its_checkpoints(tmp_path, text, micros):
     (tmp_path / "run.json").write_text(text)
+    assert ckpt.micro_batches_of(tmp_path) is None, "somebody removed its weights, to train anew"
+    (tmp_path / "model.safetensors").write_text("weights")
     assert ckpt.micro_batches_of(tmp_path) == micros

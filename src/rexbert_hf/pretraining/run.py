@@ -80,7 +80,7 @@ def pretrain(
         tune_cpu()  # before torch starts its threads, which take the setting over
     check_processes(args.world_size, settings.trainer.num_processes)
     make_folder(output)
-    cache = Path(settings.cache_dir) if settings.cache_dir else output / "cache"
+    cache = Path(settings.cache_dir).expanduser() if settings.cache_dir else output / "cache"
     with args.main_process_first(desc="the tokenizer"):
         tokenizer = load_tokenizer(settings, cache)
     with args.main_process_first(desc="the model"):  # before the data: what is wrong with it shows at once

@@ -117,7 +117,7 @@ class StagedSettings(PretrainSettings):
             fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(PretrainSettings)}
             return [("", PretrainSettings(**fields))]
         found: list[tuple[str, PretrainSettings]] = []
-        output = Path(self.stages[0].output_dir)
+        output = Path(self.stages[0].output_dir).expanduser()
         for stage in self.stages:
             last = stage is self.stages[-1]
             changes: dict[str, Any] = {

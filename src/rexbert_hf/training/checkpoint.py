@@ -308,14 +308,15 @@ def described(output_dir: str | Path) -> tuple[Path, dict[str, Any]] | None:
 def micro_batches_of(output_dir: str | Path) -> int | None:
     """Micro-batches in a step of the run that a folder holds, before its checkpoints are verified; None without one.
 
-    A finished run whose checkpoints are gone has them in its `run.json`.
+    A finished run whose checkpoints are gone has them in its `run.json`; one whose weights are gone too is no run.
 
     Args:
         output_dir: a run's folder; it need not exist.
     """
     found = described(output_dir)
     try:
-        plan = found[1] if found is not None else read_run(output_dir).get("plan")
+        finished = any(Path(output_dir).glob("*.safetensors"))
+        plan = found[1] if found is not None else read_run(output_dir).get("plan") if finished else None
     except (OSError, ValueError):
         return None
     micros = plan.get("micro_batches") if isinstance(plan, dict) else None
