@@ -43,8 +43,8 @@ def base(tmp_path_factory):
 
 def two_ranks(output, base, words, **options):
     flat = [f"--{name}={value}" for name, value in {**WORDS, "model.base": base, **words}.items()]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(SCRIPT), str(output), json.dumps({"words": flat, **options})]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    command += ["--nproc_per_node", "2", str(SCRIPT), str(output), json.dumps({"words": flat, **options})]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_GLOO_TIMEOUT": "60"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment, check=False)
     return done, [json.loads((output / f"rank-{rank}.json").read_text()) for rank in (0, 1)]

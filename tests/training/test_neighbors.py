@@ -369,8 +369,8 @@ def test_settings_out_of_range(values):
 def test_two_ranks_equal_accumulation(tmp_path):
     """Micro-batches dealt to two processes give the losses and gradients of one that goes through them in turn."""
     options = {"steps": 3, "contents": "clean", "logging_steps": 1}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(Path(__file__).with_name("neighbor_cases.py"))]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    command += ["--nproc_per_node", "2", str(Path(__file__).with_name("neighbor_cases.py"))]
     done = subprocess.run(
         [*command, str(tmp_path / "two"), json.dumps(options)],
         capture_output=True,

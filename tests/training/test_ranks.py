@@ -19,8 +19,8 @@ OPTIONS = '{"micro_batch_tokens": 256, "steps": [3, 3], "save_steps": 3}'
 
 
 def run_two_ranks(output_dir, options):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(SCRIPT), str(output_dir), options]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    command += ["--nproc_per_node", "2", str(SCRIPT), str(output_dir), options]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
     )
