@@ -154,15 +154,15 @@ def measure_speed(
 MEMORY = """
 import sys
 from pathlib import Path
+import fasttext
+from rexbert_hf.corpus.fasttext_model import FastTextClassifier
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
 kind, path, texts = sys.argv[1], sys.argv[2], Path(sys.argv[3]).read_text().splitlines()
 before = resident()
 if kind == "ours":
-    from rexbert_hf.corpus.fasttext_model import FastTextClassifier
     FastTextClassifier.load(path).scores(texts)
 else:
-    import fasttext
     model = fasttext.load_model(path)
     model.predict(texts, k=-1)
 print(resident() - before)
@@ -170,7 +170,7 @@ print(resident() - before)
 
 
 def measure_memory(texts: list[str], classifier: FastTextClassifier, stock: Path, folder: Path) -> report.Reading:
-    """MiB that a process grows by when it loads a classifier and uses it, the library included."""
+    """MiB that a process grows by when it loads a classifier and uses it; both libraries are there before."""
     (folder / "texts.txt").write_text("\n".join(texts[:500]), encoding="utf-8")
     classifier.save(folder / "ours")
 
