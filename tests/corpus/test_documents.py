@@ -237,6 +237,13 @@ def test_identifiers_take_the_memory_that_is_promised():
     assert not ids.is_taken("id 7", text_id("text 7"))
 
 
+def test_a_field_with_a_line_break_in_its_name_is_told_on_one_line(tmp_path):
+    path = lines(tmp_path / "a.jsonl", {"t\n": 1}, {f"field {i}": 1 for i in range(40)})
+    with pytest.raises(ValueError, match=r"'t\\n', field 0, .* and 11 more: set text_field$") as told:
+        list(read_documents([DocumentSource(str(path))], StageReport("x", "k")))
+    assert "\n" not in str(told.value)
+
+
 def test_a_wrong_field_name_is_an_error(tmp_path):
     path = lines(tmp_path / "a.jsonl", {"content": "x", "id": 1}, {"content": "y"})
     with pytest.raises(ValueError, match=r"no row has a field 'text'; the fields are content, id: set text_field"):

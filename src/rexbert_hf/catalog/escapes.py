@@ -1,13 +1,16 @@
 r"""Characters that a publisher left as escapes: `\xe2\x9c\xa8` for the bytes of one in UTF-8, `\u2019` for its number.
 
 Titles of the Shopee data and tweets of SemEval hold them. What is no valid character stays as it is written. And text
-that a spreadsheet would take for a formula.
+that a spreadsheet would take for a formula, and names that would break a message.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
+MOST_LISTED = 30
+"""Names of a file that a message lists; a broken one has as many as it has lines."""
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _BYTES = re.compile(r"(?:\\x[0-9a-fA-F]{2})+")
 _NUMBERS = re.compile(r"(?:\\u[0-9a-fA-F]{4})+")
@@ -42,6 +45,21 @@ def _of_numbers(match: re.Match[str]) -> str:
         return data.decode("utf-16-be")
     except UnicodeDecodeError:
         return match[0]
+
+
+def listed(names: Iterable[object]) -> str:
+    r"""Names of fields or columns for a message of one line, whatever a file calls them.
+
+    Args:
+        names: as read.
+
+    Example:
+        >>> listed(["title", "pri\nce"]), listed([])
+        ("title, 'pri\\nce'", 'none')
+    """
+    found = [name if isinstance(name, str) and name.isprintable() else repr(name) for name in names]
+    more = f" and {len(found) - MOST_LISTED} more" if len(found) > MOST_LISTED else ""
+    return ", ".join(found[:MOST_LISTED]) + more or "none"
 
 
 def as_cell(text: str) -> str:

@@ -14,6 +14,8 @@ from collections.abc import Iterable
 import numpy as np
 from datasets import Dataset, DatasetDict
 
+from rexbert_hf.catalog.escapes import listed
+
 HELD_OUT = 0.01
 """Default share of documents that training never sees: half of it validation, half test."""
 
@@ -158,7 +160,7 @@ def deduplicate(dataset: Dataset, column: str = "text") -> tuple[Dataset, int]:
 
 def _column_digests(dataset: Dataset, column: str) -> np.ndarray:
     if column not in dataset.column_names:
-        raise ValueError(f"no column '{column}' to hash: the dataset has {', '.join(dataset.column_names)}")
+        raise ValueError(f"no column '{column}' to hash: the dataset has {listed(dataset.column_names)}")
     digests, seen = [np.zeros((0, 2), dtype=np.uint64)], 0
     for batch in dataset.select_columns([column]).with_format("arrow").iter(batch_size=10_000):
         texts = batch[column].to_pylist()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rexbert_hf.hub.run_file import write_whole
 
-from ..catalog.escapes import as_cell
+from ..catalog.escapes import as_cell, listed
 from .documents import Document
 from .offline_labellers import ReadyLabels, ReadySettings
 from .vertical import Vertical
@@ -125,7 +125,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
     try:
         for column in ("id", "label"):
             if column not in (rows.fieldnames or ()):
-                raise ValueError(f"{path}: no column '{column}'; it has {', '.join(rows.fieldnames or ())}")
+                raise ValueError(f"{path}: no column '{column}'; it has {listed(rows.fieldnames or ())}")
         begun = rows.line_num + 1
         for row in rows:
             yield rows.line_num, row

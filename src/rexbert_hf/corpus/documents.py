@@ -18,6 +18,7 @@ from typing import Any
 
 from ..catalog import load_sample
 from ..catalog.columns import as_text
+from ..catalog.escapes import listed
 from ..hub.trouble import read_hub
 from ..settings.ranges import check_least
 from .raw_rows import FILE_ERRORS, Flaw, Row, folder_of, format_of, is_of_the_machine, raw_rows
@@ -315,7 +316,7 @@ class _SourceReader:
             wanted = "', '".join(self.source.text_fields)
             raise ValueError(
                 f"{self.source.name}: no row has a field '{wanted}'; the fields are "
-                f"{', '.join(map(str, self._fields)) or 'none'}: set text_field"
+                f"{listed(self._fields)}: set text_field"
             )
 
     def _judge_breakage(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 
+from ..catalog.escapes import listed
 from ..catalog.split import SPLITS
 from ..hub.trouble import read_hub
 from .builder import EcomNiverse
@@ -106,5 +107,5 @@ def _from_hub(
         raise FileNotFoundError(f"{name}: no such corpus here or on the Hub ({message})") from error
     for part in parts:
         if part.column_names is not None and "text" not in part.column_names:
-            raise ValueError(f"{name} has no column 'text': it has {', '.join(part.column_names)}")
+            raise ValueError(f"{name} has no column 'text': it has {listed(part.column_names)}")
     return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..catalog import load_sample, read_records
 from ..catalog.columns import as_text
+from ..catalog.escapes import listed
 from ..settings.ranges import check_least
 from .documents import Document, text_id
 from .labels import Failure, Label
@@ -188,7 +189,7 @@ class ReadyLabels:
         needed = settings.id_field if by_id else settings.text_field
         for field in (needed, settings.label_field):
             if field not in rows.column_names:
-                raise ValueError(f"{settings.name}: no field '{field}'; it has {', '.join(rows.column_names)}")
+                raise ValueError(f"{settings.name}: no field '{field}'; it has {listed(rows.column_names)}")
         for row in rows.select_columns([needed, settings.label_field]):
             label = as_text(row[settings.label_field]).strip()
             if label:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from rexbert_hf.catalog.escapes import listed
 from rexbert_hf.evaluation.fine_tuning_rows import HeadName, Row
 from rexbert_hf.evaluation.glue_files import GLUE_FILES, GlueFiles, glue_parts, glue_rows
 from rexbert_hf.evaluation.shared_scores import GradeScores
@@ -125,7 +126,7 @@ class GlueTask(TunedTask):
         """Make an example of a `datasets` row."""
         missing = [name for name in (*self.columns, "label") if name is not None and name not in row]
         if missing:
-            raise ValueError(f"{where}: no column '{missing[0]}', only {', '.join(row)}")
+            raise ValueError(f"{where}: no column '{missing[0]}', only {listed(row)}")
         pair = None if self.columns[1] is None else row[self.columns[1]]
         return self.example(row[self.columns[0]], pair, row["label"], where)
 

@@ -19,6 +19,7 @@ from torch import nn
 from transformers import AutoModelForMaskedLM, DataCollatorForLanguageModeling, PreTrainedTokenizerBase
 
 from rexbert_hf.catalog import load_sample
+from rexbert_hf.catalog.escapes import listed
 from rexbert_hf.catalog.split import split_of, text_digests
 from rexbert_hf.evaluation.esci_files import esci_rows, is_esci
 from rexbert_hf.evaluation.fine_tuning import length_limit
@@ -176,7 +177,7 @@ def text_of(row: Mapping[str, Any], where: str) -> str:
     names = [("text",), ("title", "description"), ("product_title", "product_description")]
     fields = next((found for found in names if isinstance(row.get(found[0]), str)), None)
     if fields is None:
-        raise ValueError(f"{where}: no column text, title or product_title of strings, only {', '.join(row)}")
+        raise ValueError(f"{where}: no column text, title or product_title of strings, only {listed(row)}")
     return " ".join(str(row[name]) for name in fields if row.get(name))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from datasets import Features, Value
 
 from rexbert_hf.catalog import ReadReport, load_sample, read_records
+from rexbert_hf.catalog.escapes import listed
 from rexbert_hf.catalog.split import normalize_text
 from rexbert_hf.catalog.whole_files import csv_rows, text_of
 from rexbert_hf.evaluation.fine_tuning_rows import Row
@@ -75,7 +76,7 @@ class ProductMatching(TunedTask):
         """Make an example of a row with the columns left, right and label."""
         missing = [name for name in ("left", "right", "label") if name not in row]
         if missing:
-            raise ValueError(f"{where}: no column '{missing[0]}', only {', '.join(row)}")
+            raise ValueError(f"{where}: no column '{missing[0]}', only {listed(row)}")
         return pair_example(row["left"], row["right"], row["label"], where)
 
     def read_sample(self) -> list[Example]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rexbert_hf.catalog import load_sample
+from rexbert_hf.catalog.escapes import listed
 from rexbert_hf.evaluation.fine_tuning_rows import Row
 from rexbert_hf.evaluation.task import DataMissing, Tuning
 from rexbert_hf.evaluation.task_splits import Example, TaskData, hash_split
@@ -105,7 +106,7 @@ class QueryCategory(TunedTask):
         """Make an example of a row with the columns query and category."""
         missing = [name for name in ("query", "category") if name not in row]
         if missing:
-            raise ValueError(f"{where}: no column '{missing[0]}', only {', '.join(row)}")
+            raise ValueError(f"{where}: no column '{missing[0]}', only {listed(row)}")
         return self.example(row["query"], row["category"], where)
 
     def read_sample(self) -> list[Example]:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from rexbert_hf.catalog.escapes import listed
 from rexbert_hf.phrases.guides import Span, fingerprint_of
 
 _WORD = re.compile(r"\w+|[^\w\s-]|(?<!\w)-|-(?!\w)")
@@ -52,14 +53,14 @@ def _columns(products: Any, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     if hasattr(products, "iter") and getattr(products, "column_names", None):
         absent = [name for name in names if name not in products.column_names]
         if absent:
-            raise ValueError(f"no column '{absent[0]}' in the products; columns: {', '.join(products.column_names)}")
+            raise ValueError(f"no column '{absent[0]}' in the products; columns: {listed(products.column_names)}")
         for batch in products.select_columns(list(names)).iter(batch_size=1000):
             yield from zip(*(batch[name] for name in names), strict=True)
         return
     for index, row in enumerate(products):
         absent = [name for name in names if name not in row]
         if absent:
-            raise ValueError(f"product {index} has no '{absent[0]}'; it has: {', '.join(row)}")
+            raise ValueError(f"product {index} has no '{absent[0]}'; it has: {listed(row)}")
         yield tuple(row[name] for name in names)
 
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
 from rexbert_hf.catalog import PRODUCT, SPLITS, load_sample, product_text, read_label, read_records
+from rexbert_hf.catalog.escapes import listed
 from rexbert_hf.catalog.report import ReadReport
 from rexbert_hf.pretraining.product_settings import PairSettings, ProductTextSettings
 
@@ -168,7 +169,7 @@ def pair_rows(
     needed = [*settings.query_fields, *(("product_id",) if products is not None else ())]
     missing = [name for name in needed if name not in pairs.column_names]
     if missing:
-        raise ValueError(f"pairs: no column '{missing[0]}' among {', '.join(pairs.column_names)}: map it in 'columns'")
+        raise ValueError(f"pairs: no column '{missing[0]}' among {listed(pairs.column_names)}: map it in 'columns'")
     left_out: Counter[str] = Counter()
     for number, row in enumerate(rows_of(pairs)):
         relevance = relevance_of(row, number)

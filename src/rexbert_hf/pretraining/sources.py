@@ -28,7 +28,7 @@ from huggingface_hub import HfApi
 
 from rexbert_hf.catalog import PRODUCT, load_sample, read_records
 from rexbert_hf.catalog.columns import ColumnMap
-from rexbert_hf.catalog.escapes import unescape
+from rexbert_hf.catalog.escapes import listed, unescape
 from rexbert_hf.catalog.report import ReadReport
 from rexbert_hf.data.manifest import FORMAT_VERSION
 from rexbert_hf.data.tokenise import VERSION
@@ -86,7 +86,7 @@ def read_source(
         return product_texts(dataset, source.products, work_dir)
     if "text" not in dataset.column_names:
         raise ValueError(
-            f"{source.path or source.sample}: no column 'text' among {', '.join(dataset.column_names)}:"
+            f"{source.path or source.sample}: no column 'text' among {listed(dataset.column_names)}:"
             " set the source's columns.text"
         )
     if source.unescape:
