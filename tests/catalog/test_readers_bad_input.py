@@ -51,6 +51,15 @@ def test_unknown_formats(tmp_path):
         archive.writestr("a.xyz", "x")
     with pytest.raises(ValueError, match=r"a\.zip: nothing readable inside \(it holds a\.xyz\)"):
         read_records(tmp_path / "a.zip")
+    for name, message in (
+        ("-\ncsv", r"nothing readable inside \(it holds '-\\ncsv'\)"),
+        ("-\n.csv", r"a\.zip!'-\\n\.csv'"),
+    ):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            archive.writestr(name, "x,y\n1\n")
+        with pytest.raises(ValueError, match=message) as told:
+            read_records(tmp_path / "a.zip")
+        assert "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.txt", "a.parquet", "a.txt.gz"])

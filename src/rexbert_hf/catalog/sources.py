@@ -18,6 +18,8 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from rexbert_hf.catalog.escapes import listed
+
 FORMATS = {
     ".csv": "csv",
     ".tsv": "tsv",
@@ -189,13 +191,11 @@ def _zip_sources(file: Path, options: FileOptions) -> list[Source]:
         raise ValueError(f"{file}: a file in it has no name: pack it again")
     wanted = [name for name in names if not _is_hidden(Path(name)) and (options.format or _format_of(name))]
     if not wanted:
-        raise ValueError(
-            f"{file}: nothing readable inside (it holds {', '.join(names[:5]) or 'nothing'}); pass format=..."
-        )
+        raise ValueError(f"{file}: nothing readable inside (it holds {listed(names[:5])}); pass format=...")
     if twice := next((name for name, count in Counter(wanted).items() if count > 1), None):
-        raise ValueError(f"{file}: two files in it are named {twice}: pack it again")
+        raise ValueError(f"{file}: two files in it are named {listed([twice])}: pack it again")
 
     return [
-        Source(f"{file}!{name}", options.format or _format_of(name) or "", partial(_open_member, file, name))
+        Source(f"{file}!{listed([name])}", options.format or _format_of(name) or "", partial(_open_member, file, name))
         for name in wanted
     ]
