@@ -54,9 +54,7 @@ def label_counts(gold: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         >>> label_counts(np.array([[1, 1]], bool), np.array([[1, 0]], bool)).tolist()
         [[1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0]]
     """
-    gold, predicted = _checked(gold, predicted)
-    exact = (gold == predicted).all(axis=1, keepdims=True)
-    return np.concatenate([gold & predicted, predicted, gold, exact], axis=1).astype(np.float64)
+    return np.concatenate(_counted(gold, predicted), axis=1).astype(np.float64)
 
 
 def label_sums(gold: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -73,10 +71,12 @@ def label_sums(gold: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         >>> label_sums(np.array([[1, 1], [1, 0]], bool), np.array([[1, 0], [1, 0]], bool)).tolist()
         [2.0, 0.0, 2.0, 0.0, 2.0, 1.0, 1.0]
     """
+    return np.concatenate([part.sum(axis=0) for part in _counted(gold, predicted)]).astype(np.float64)
+
+
+def _counted(gold: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, ...]:
     gold, predicted = _checked(gold, predicted)
-    exact = (gold == predicted).all(axis=1, keepdims=True)
-    parts = (gold & predicted, predicted, gold, exact)
-    return np.concatenate([part.sum(axis=0) for part in parts]).astype(np.float64)
+    return gold & predicted, predicted, gold, (gold == predicted).all(axis=1, keepdims=True)
 
 
 def _checked(gold: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
