@@ -1,8 +1,9 @@
-"""What all tests share: one torch thread, no network, no progress bars, no deadlines."""
+"""What all tests share: one torch thread, no network, no progress bars, no deadlines, no peers of the benchmarks."""
 
 from __future__ import annotations
 
 import os
+import sys
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -14,6 +15,9 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 import torch
+
+# Only the `bench` extra brings it: a test that needs it shall fail on machines that have it too.
+sys.modules["gensim"] = None  # type: ignore[assignment]
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("random", deadline=None)  # machines may be busy

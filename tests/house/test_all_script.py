@@ -120,14 +120,14 @@ def test_every_benchmark_is_run_once():
 
 
 def test_the_judged_phrase_list_in_the_results_is_read_back(tmp_path):
-    quality = importlib.import_module("phrase_quality")
-    (reading,) = quality.count_judged(ROOT / "benchmarks" / "results" / "phrase_lists_2026-11-21.tsv")
+    lists = importlib.import_module("phrase_lists")
+    (reading,) = lists.count_judged(ROOT / "benchmarks" / "results" / "phrase_lists_2026-11-21.tsv")
     assert (reading.ours, reading.peer) == (0.975, 0.39)
-    quality.write_lists(tmp_path, {"ours": ["tea pot", "desk lamp"], "gensim": ["desk lamp", "screen of"]})
-    blind = tmp_path / quality.JUDGED
+    lists.write_lists(tmp_path, {"ours": ["tea pot", "desk lamp"], "gensim": ["desk lamp", "screen of"]})
+    blind = tmp_path / lists.JUDGED
     with pytest.raises(SystemExit, match="3 phrases have neither y nor n, such as 'desk lamp'"):
-        quality.count_judged(blind)
+        lists.count_judged(blind)
     marks = {"tea pot": "y", "desk lamp": "y", "screen of": "n"}
     blind.write_text("".join(f"{phrase}\t{mark}\n" for phrase, mark in marks.items()))
-    (reading,) = quality.count_judged(blind)
+    (reading,) = lists.count_judged(blind)
     assert (reading.ours, reading.peer) == (1.0, 0.5)
