@@ -235,8 +235,15 @@ def test_a_folder_named_in_text_becomes_the_path_that_the_settings_declare(tmp_p
 
 
 FINALIZING = """
-import os, signal, sys, tempfile, time
+import os, signal, sys, tempfile, time, weakref
 from rexbert_hf.settings import run_recipe
+
+class Named:
+    pass
+
+def called(reference):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.2)
 
 class Deleted:
     def __del__(self):
@@ -251,7 +258,8 @@ class Folder(tempfile.TemporaryDirectory):
         os.rmdir(name)
 
 def main():
-    made = Deleted() if sys.argv[1] == "del" else Folder()
+    made = {"del": Deleted, "finalize": Folder, "callback": Named}[sys.argv[1]]()
+    reference = weakref.ref(made, called) if sys.argv[1] == "callback" else None
     del made
     time.sleep(20)
 
@@ -259,7 +267,7 @@ run_recipe(main)
 """
 
 
-@pytest.mark.parametrize("kind", ["del", "finalize"])
+@pytest.mark.parametrize("kind", ["del", "finalize", "callback"])
 def test_a_signal_while_an_object_is_finalized_ends_the_recipe_all_the_same(kind):
     """Python swallows what is raised there, and the recipe would go on to its end."""
     command = [sys.executable, "-W", "ignore", "-c", FINALIZING, kind]

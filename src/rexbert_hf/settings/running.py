@@ -73,7 +73,8 @@ def run_recipe(main: Callable[[], Any]) -> NoReturn:
         SystemExit: always.
     """
     main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, _terminate(os.getpid())) if main_thread else None
+    handler = _Terminate() if main_thread else None
+    before = signal.signal(signal.SIGTERM, handler) if handler else None
     try:
         try:
             status, stopped = main(), False
@@ -95,6 +96,8 @@ def run_recipe(main: Callable[[], Any]) -> NoReturn:
         _redact_traceback()
         raise
     finally:
+        if handler:
+            sys.unraisablehook = handler.before
         if before is not None:
             signal.signal(signal.SIGTERM, before)
     raise SystemExit(status if stopped or isinstance(status, int) else 0)
@@ -125,8 +128,12 @@ def _redact_traceback() -> None:
     sys.excepthook = show
 
 
+class _Terminated(SystemExit):
+    """A SIGTERM, on its way up the stack."""
+
+
 def _swallows(frame: FrameType | None) -> bool:
-    """Whether what is raised here would be lost.
+    """Whether what is raised here would be lost, or end half way what the frame cleans up.
 
     Python ignores exceptions of `__del__` and of a `weakref.finalize` that garbage collection called, and an extension
     module that is being imported may turn one into an `ImportError`, which looks like a package that is missing.
@@ -139,19 +146,37 @@ def _swallows(frame: FrameType | None) -> bool:
     return False
 
 
-def _terminate(owner: int) -> Callable[[int, FrameType | None], None]:
+class _Terminate:
     """A handler that leaves the recipe's process in order; workers that were forked from it die at once, as always."""
 
-    def stop(signum: int, frame: FrameType | None) -> None:
-        if os.getpid() == owner and _swallows(frame):  # ask once more, a little later
-            again = threading.Timer(_AGAIN_SECONDS, os.kill, (owner, signum))
-            again.daemon = True
-            again.start()
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        self.told = False
+        self.before = sys.unraisablehook
+        sys.unraisablehook = self.unraisable
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        if os.getpid() == self.owner and _swallows(frame):
+            self.ask_again(signum)
             return
         signal.signal(signum, signal.SIG_DFL)
-        if os.getpid() != owner:
+        if os.getpid() != self.owner:
             os.kill(os.getpid(), signum)
-        sys.stderr.write("error: terminated: start again to go on\n")
-        raise SystemExit(128 + signum)
+        if not self.told:
+            sys.stderr.write("error: terminated: start again to go on\n")
+        self.told = True
+        raise _Terminated(128 + signum)
 
-    return stop
+    def ask_again(self, signum: int) -> None:
+        """Send the signal once more, a little later."""
+        again = threading.Timer(_AGAIN_SECONDS, os.kill, (self.owner, signum))
+        again.daemon = True
+        again.start()
+
+    def unraisable(self, lost: sys.UnraisableHookArgs) -> None:
+        """Python has ignored an exception: the callback of a weak reference raised it, which no frame shows."""
+        if isinstance(lost.exc_value, _Terminated) and os.getpid() == self.owner:
+            signal.signal(signal.SIGTERM, self)
+            self.ask_again(signal.SIGTERM)
+        else:
+            self.before(lost)
