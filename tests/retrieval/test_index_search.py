@@ -84,6 +84,14 @@ def test_a_graph_walks_with_a_selector_where_many_pass(graph, monkeypatch):
     assert len(asked) == 2
 
 
+def test_a_number_of_numpy_is_one_of_hits(index, monkeypatch):
+    """Where graph and lists are walked too: FAISS takes its own whole numbers only."""
+    monkeypatch.setattr("rexbert_hf.retrieval.serving.dense.EXACT_ROWS", 0)
+    monkeypatch.setattr("rexbert_hf.retrieval.serving.dense._WALK_COST", 0.0)
+    for wanted in (None, {"brand": ["Acme", "Cord"]}):
+        assert index.search(QUERIES[:2], np.int64(5), wanted) == index.search(QUERIES[:2], 5, wanted)
+
+
 def test_walking_pays_for_many_rows_only():
     assert not walk_pays(1_000, 1_000, 64)
     assert walk_pays(1_000_000, 1_000_000, 300)

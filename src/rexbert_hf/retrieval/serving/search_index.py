@@ -115,6 +115,7 @@ class SearchIndex(abc.ABC):
             raise ValueError(f"search mode {mode!r} is unknown: choose one of {', '.join(MODES)}")
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
             raise ValueError(f"k={k!r}: ask for at least one hit, in a whole number")
+        k = int(k)  # FAISS and Qdrant take no number of numpy
         searched = self._searched()
         given = _listed(queries)
         if isinstance(given, np.ndarray) or (given and not isinstance(given[0], str)):
