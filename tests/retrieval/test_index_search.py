@@ -418,3 +418,27 @@ def test_without_faiss_small_catalogues_are_searched_exactly(monkeypatch, caplog
     monkeypatch.setattr("rexbert_hf.retrieval.serving.index_state.SMALL_CATALOGUE", 100)
     with pytest.raises(ImportError, match="pip install rexbert-hf"):
         ProductIndex.build(PRODUCTS, None, "hnsw", vectors=VECTORS)
+
+
+@pytest.mark.parametrize(
+    ("package", "options"),
+    [
+        ("bm25s", {"kind": "flat", "lexical": True}),
+        ("rapidfuzz", {"kind": "flat", "lexical": True, "spelling": True}),
+        ("faiss", {"kind": "hnsw"}),
+        ("faiss", {"kind": "int4"}),
+    ],
+)
+def test_a_missing_package_is_told_before_the_encoding(monkeypatch, package, options):
+    """FAISS is known to be needed when the product comes that makes the catalogue a large one."""
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr("rexbert_hf.retrieval.serving.index_state.SMALL_CATALOGUE", 100)
+    monkeypatch.setattr("rexbert_hf.retrieval.serving.product_rows.BATCH_PRODUCTS", 80)
+    model = HashModel()
+    read = []
+    products = (read.append(product) or product for product in PRODUCTS[:400])
+    with pytest.raises(ImportError, match=r"pip install rexbert-hf\[search\]"):
+        ProductIndex.build(products, model, **options)
+    titles = {product["title"] for product in PRODUCTS}
+    assert len(titles & set(model.seen)) == (80 if package == "faiss" else 0)
+    assert len(read) <= 160

@@ -30,6 +30,9 @@ TRAINING_ROWS = 65_536
 ADD_ROWS = 16_384
 """Vectors added at a time."""
 
+FAISS_KINDS = ("hnsw", "int8", "int4")
+"""Kinds whose codes are FAISS's."""
+
 _BINARY_BLOCK = 65_536
 _ROWS_A_LIST = 16  # of the sample: fewer teach k-means nothing, and more lists are worth more than better ones
 _EF_A_LIST = 8

@@ -104,7 +104,7 @@ class ProductIndex(SearchIndex):
 
         Raises:
             ValueError: for a product without id, a vector that is not finite, an empty catalogue.
-            ImportError: if FAISS is needed and not installed.
+            ImportError: if FAISS, or what BM25 and spelling need, is not installed.
         """
         if backend == "qdrant":
             from rexbert_hf.retrieval.serving.qdrant_index import QdrantIndex

@@ -20,14 +20,15 @@ import pyarrow as pa
 
 from rexbert_hf.hub import versions
 from rexbert_hf.hub.left_over import temporary_folder
-from rexbert_hf.retrieval.serving.codes import Codes, build_codes, load_codes
+from rexbert_hf.retrieval.serving.codes import FAISS_KINDS, Codes, build_codes, load_codes, load_faiss
 from rexbert_hf.retrieval.serving.dense import dense_search
 from rexbert_hf.retrieval.serving.filters import parse_filter
 from rexbert_hf.retrieval.serving.index_folder import FORMAT, INDEX_FILE, check_files
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
-from rexbert_hf.retrieval.serving.lexical import LexicalIndex
+from rexbert_hf.retrieval.serving.lexical import LexicalIndex, load_bm25s
 from rexbert_hf.retrieval.serving.product_rows import Batch, ProductRows, batches
 from rexbert_hf.retrieval.serving.search_index import Hits, checked_documents
+from rexbert_hf.retrieval.serving.spelling import load_rapidfuzz
 from rexbert_hf.retrieval.serving.vector_store import VECTORS_FILE, VectorStore, VectorWriter, read_segment
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,12 @@ class IndexState:
 
         Raises:
             ValueError: if there is no product, or vectors do not fit them.
+            ImportError: if a package is missing; before the encoding that would be lost.
         """
+        if options.lexical:
+            load_bm25s()
+            if options.spelling:
+                load_rapidfuzz()
         rows = ProductRows(options.filters)
         scratch = temporary_folder(work_dir, ".index-")
         path = Path(scratch.name) / VECTORS_FILE
@@ -109,6 +115,8 @@ class IndexState:
                 batch.repeated += rows.kill(rows.find([*batch.ids, *batch.skipped]))
                 if not batch.ids:
                     continue
+                if options.kind in FAISS_KINDS and len(rows) + len(batch.ids) > SMALL_CATALOGUE:
+                    load_faiss()
                 if vectors is None:
                     found = encode(batch.texts, batch.ids)
                 else:
