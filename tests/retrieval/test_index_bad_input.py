@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import socket
+from datetime import date
 from decimal import Decimal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from datasets import Dataset
 from index_cases import DIM, HashModel, clustered, make_products, rewrite_facts
 
+from rexbert_hf.catalog import read_records
 from rexbert_hf.retrieval.serving.hashing_encoder import HashingEncoder
 from rexbert_hf.retrieval.serving.index import ProductIndex
 from rexbert_hf.retrieval.serving.index_folder import current_version
@@ -178,6 +184,35 @@ def test_decimal_prices_are_numbers():
     for index in (ProductIndex.build(products, HashModel(), "flat", backend=name) for name in ("faiss", "qdrant")):
         assert index.facts(["1.50", "20", "NaN"]) == [{"price": 1.5}, {"price": 20.0}, {}]
         assert [name for name, _ in index.search("x", 5, filter={"price": (Decimal("1.6"), None)})[0]] == ["20"]
+
+
+def test_an_object_as_price_or_stock_is_read_as_its_json(tmp_path, caplog):
+    """A column of structs in Parquet and objects from Python give the index that the same JSON lines give."""
+    pytest.importorskip("qdrant_client")
+    objects = [
+        {"price": {"amount": 9.5, "unit": "EUR"}, "in_stock": {"quantity": 3}, "brand": {"name": "Acme"}},
+        {"price": {"amount": None, "unit": "EUR"}, "in_stock": {"quantity": 0}, "brand": None},
+    ]
+    rows = [{"product_id": str(i), "title": "x", **row} for i, row in enumerate(objects)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "p.parquet")
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    wanted = [{"price": 9.5, "in_stock": True, "brand": '{"name": "Acme"}'}, {"in_stock": False}]
+    structs = Dataset.from_parquet(str(tmp_path / "p.parquet"), cache_dir=str(tmp_path / "cache"))
+    for products in (rows, structs, *(read_records(str(tmp_path / name)) for name in ("p.parquet", "p.jsonl"))):
+        caplog.clear()
+        index = ProductIndex.build(products, HashModel(), "flat")
+        assert index.facts(["0", "1"]) == wanted
+        assert "1 products have a price that is no number" in caplog.text
+    assert ProductIndex.build(rows, HashModel(), "flat", backend="qdrant").facts(["0", "1"]) == wanted
+
+
+def test_what_is_no_price_and_no_stock_is_counted(caplog):
+    odd = [date(2026, 1, 2), {1, 2}, object()]
+    products = [{"product_id": str(i), "title": "x", "price": one, "in_stock": one} for i, one in enumerate(odd)]
+    index = ProductIndex.build([*products, dict(PRODUCTS[1])], HashModel(), "flat")
+    assert index.facts(["0", "1", "2"]) == [{}, {}, {}]
+    assert "3 products have a price that is no number" in caplog.text
+    assert "3 products have a stock that says neither yes nor no" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["product_id", "text", "digest", "__alive", "__digest"])

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from rexbert_hf.catalog.columns import is_missing
+from rexbert_hf.catalog.columns import as_text, is_missing
 from rexbert_hf.catalog.nested import PATH_SEPARATOR, attribute_pairs, path_levels
 from rexbert_hf.retrieval.serving.texts import valid_text
 
@@ -84,13 +84,17 @@ def _value(product: Mapping[str, Any], name: str, attributes: Mapping[str | None
         value = float(value) if isinstance(value, Decimal) else value  # as databases give prices
         if _is_empty(value):
             continue
+        if isinstance(value, (Mapping, bytes)):  # a column of structs is read as the same objects of JSON lines are
+            value = as_text(dict(value) if isinstance(value, Mapping) else value)
         if name == "category_path" or isinstance(value, (list, tuple, np.ndarray)):
             value = PATH_SEPARATOR.join(path_levels(value)) or None
         if name == "price" and isinstance(value, str):
             number = number_of(value)
             value = math.nan if number is None else number
+        if name in ("price", "in_stock") and not isinstance(value, (str, int, float, type(None))):  # such as a date
+            value = math.nan
         if name == "in_stock" and value is not None:
-            value = _in_stock(value) if isinstance(value, str) else value > 0
+            value = _stock_of(value)
         return valid_text(value) if isinstance(value, str) else value
     return None
 
@@ -99,8 +103,11 @@ def _is_empty(value: Any) -> bool:
     return is_missing(value) or (isinstance(value, str) and not value)
 
 
-def _in_stock(text: str) -> bool | float:
-    """What a text says of the stock, in words or by how many there are; NaN for what is neither yes nor no."""
+def _stock_of(value: str | float) -> bool | float:
+    """What a number or a text says of the stock, in words or by how many there are; NaN for neither yes nor no."""
+    if not isinstance(value, str):
+        return value if math.isnan(value) else value > 0
+    text = value
     words = _LETTERS.findall(_SCHEMA.sub("", text.strip()).lower())
     number = number_of(text)
     if number is not None and set(words) <= _COUNTED:
@@ -113,7 +120,7 @@ def filter_values(product: Mapping[str, Any], names: Iterable[str]) -> dict[str,
     """A product's filter columns, fields or attributes of these names; those that it lacks are left out.
 
     `locale` falls back to `language`; the first number of a textual price counts, and NaN stands for a price that holds
-    none, and for a stock that says neither yes nor no.
+    none, and for a stock that says neither yes nor no. A mapping is its JSON text, as the readers of files have it.
 
     Args:
         product: a `PRODUCT` row or any mapping.
