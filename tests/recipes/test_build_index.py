@@ -14,6 +14,7 @@ import pytest
 from rexbert_hf.catalog import load_sample
 from rexbert_hf.hub import read_run
 from rexbert_hf.retrieval.serving.index import ProductIndex
+from rexbert_hf.retrieval.serving.index_folder import current_version
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.index_recipe import BuildIndexRun, ProductSource, QdrantSettings, run_build_index
 from rexbert_hf.settings import SettingsError, parse_args
@@ -84,6 +85,39 @@ def test_a_new_index_has_no_run_file_of_the_one_before(tmp_path):
         run_build_index(run)
     assert len(ProductIndex.load(tmp_path / "index")) == 90
     assert not (tmp_path / "index" / "run.json").exists()
+
+
+@pytest.mark.parametrize("name", ["index.faiss", "vectors.safetensors", "products.parquet", "texts.parquet"])
+def test_a_damaged_index_that_is_too_large_to_hash_is_built_anew(tmp_path, monkeypatch, caplog, name):
+    """Its message says to build it again, which is what this recipe does."""
+    monkeypatch.setattr("rexbert_hf.retrieval.serving.index_folder.VERIFIED_BYTES", 10)
+    run = small_run(tmp_path / "index", index=IndexOptions(kind="hnsw"))
+    run_build_index(run)
+    assert run_build_index(run)["updated"] is True
+    path = current_version(tmp_path / "index") / name
+    whole = path.read_bytes()
+    half = min(len(whole) // 2, 4_096)
+    path.write_bytes(b"\xff" * half + whole[half:])
+    caplog.clear()
+    results = run_build_index(run)
+    assert (results["updated"], results["encoded"], results["products"]) == (False, 200, 200)
+    (warning,) = [record.getMessage() for record in caplog.records if "built anew" in record.getMessage()]
+    assert name in warning
+    assert "\n" not in warning
+    assert run_build_index(run)["updated"] is True
+
+
+def test_a_damaged_index_hides_no_other_error(tmp_path, monkeypatch):
+    """The index of a later version is whole: nothing is built over it."""
+    run = small_run(tmp_path / "index")
+    run_build_index(run)
+    version = current_version(tmp_path / "index")
+    rewrite = json.loads((version / "index.json").read_text()) | {"format": 99}
+    rewrite.pop("crc32")
+    (version / "index.json").write_text(json.dumps(rewrite))
+    with pytest.raises(ValueError, match="written by a later rexbert-hf"):
+        run_build_index(run)
+    assert current_version(tmp_path / "index") == version
 
 
 def test_vectors_that_a_killed_run_left_are_removed(tmp_path):

@@ -38,6 +38,10 @@ _OWN_SUM = "crc32"
 _STAGING = ".staging-"
 
 
+class DamagedIndexError(ValueError):
+    """A file of an index cannot be what was written; the message names it. Nothing is wrong with any setting."""
+
+
 def write_version(folder: Path, fill: Callable[[Path], dict[str, Any]]) -> Path:
     """Write a version and make it the current one; what was there stays until then.
 

@@ -16,7 +16,7 @@ from rexbert_hf.hub import write_run
 from rexbert_hf.hub.run_file import RUN_FILE
 from rexbert_hf.retrieval.serving.hashing_encoder import HASHING
 from rexbert_hf.retrieval.serving.index import COMPACT_SHARE, ProductIndex
-from rexbert_hf.retrieval.serving.index_folder import current_version, read_facts
+from rexbert_hf.retrieval.serving.index_folder import DamagedIndexError, current_version, read_facts
 from rexbert_hf.retrieval.serving.index_options import MODES, IndexOptions
 from rexbert_hf.retrieval.serving.product_rows import text_of
 from rexbert_hf.retrieval.serving.query_model import fingerprint, open_model
@@ -143,17 +143,7 @@ def run_build_index(run: BuildIndexRun) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=run.output_dir, prefix=".rows-") as rows:
         products = run.products.read(Path(rows))
         start = time.perf_counter()
-        index = _existing(run, model)
-        if index is not None:
-            index.use_cache(run.cache_dir)
-            results = _update(index, products, run.output_dir)
-        else:
-            index = _build(run, model, products)
-            encoded = len(index) if index.cache is None else index.cache.encoded
-            results = {"updated": False, "encoded": encoded, "deleted": 0}
-    if index.identity is not None:
-        index.identity.name, index.identity.revision = run.model, commit
-    version = index.save(run.output_dir)
+        index, results, version = _updated(run, model, commit, products) or _built(run, model, commit, products)
     (run.output_dir / RUN_FILE).unlink(missing_ok=True)  # of an earlier run: it says what was measured of its index
     seconds = time.perf_counter() - start
     results |= {"products": len(index), "dim": index.dim, "seconds": seconds, "kind": run.index.kind}
@@ -193,9 +183,36 @@ def _existing(run: BuildIndexRun, model: Any) -> Any:
         return None
 
 
-def _build(run: BuildIndexRun, model: Any, products: Dataset) -> Any:
+Made = tuple[Any, dict[str, Any], Path]
+"""An index, what was done, and the folder of the version that was saved."""
+
+
+def _updated(run: BuildIndexRun, model: Any, commit: str | None, products: Dataset) -> Made | None:
+    """The index in the folder, brought up to date and saved; None if there is none to update, or it is damaged."""
+    try:
+        index = _existing(run, model)
+        if index is None:
+            return None
+        index.use_cache(run.cache_dir)
+        results = _update(index, products, run.output_dir)
+        return index, results, _save(index, run, commit)
+    except DamagedIndexError as error:  # found while it was read: a large index is not hashed
+        logger.warning("%s; it is built anew", error)
+        return None
+
+
+def _built(run: BuildIndexRun, model: Any, commit: str | None, products: Dataset) -> Made:
     options = asdict(run.index) | (asdict(run.qdrant) if run.backend == "qdrant" else {"work_dir": run.output_dir})
-    return ProductIndex.build(products, model, backend=run.backend, cache_dir=run.cache_dir, **options)
+    index = ProductIndex.build(products, model, backend=run.backend, cache_dir=run.cache_dir, **options)
+    encoded = len(index) if index.cache is None else index.cache.encoded
+    return index, {"updated": False, "encoded": encoded, "deleted": 0}, _save(index, run, commit)
+
+
+def _save(index: Any, run: BuildIndexRun, commit: str | None) -> Path:
+    if index.identity is not None:
+        index.identity.name, index.identity.revision = run.model, commit
+    version: Path = index.save(run.output_dir)
+    return version
 
 
 def _update(index: Any, products: Dataset, work_dir: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from rexbert_hf.hub.left_over import temporary_folder
 from rexbert_hf.retrieval.serving.codes import FAISS_KINDS, Codes, build_codes, load_codes, load_faiss
 from rexbert_hf.retrieval.serving.dense import dense_search
 from rexbert_hf.retrieval.serving.filters import parse_filter
-from rexbert_hf.retrieval.serving.index_folder import FORMAT, INDEX_FILE, check_files
+from rexbert_hf.retrieval.serving.index_folder import FORMAT, INDEX_FILE, DamagedIndexError, check_files
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.lexical import LexicalIndex, load_bm25s
 from rexbert_hf.retrieval.serving.product_rows import Batch, ProductRows, batches
@@ -290,10 +290,14 @@ class IndexState:
 
         Raises:
             FileNotFoundError: if a newer version takes this one's place meanwhile.
-            ValueError: if a file is damaged, or they do not belong together.
+            DamagedIndexError: if a file is damaged, or they do not belong together.
         """
         try:
             return cls._read(version, options, facts)
+        except DamagedIndexError:
+            raise
+        except ValueError as error:  # what the files hold is all that is looked at
+            raise DamagedIndexError(str(error)) from None
         finally:
             # A version is removed file by file: had one been missing above, it still is, whatever came of that.
             check_files(version, facts)

@@ -28,6 +28,7 @@ from rexbert_hf.catalog import PRODUCT_FIELDS, product_text
 from rexbert_hf.catalog.columns import as_text
 from rexbert_hf.retrieval.serving.filter_columns import Coded, FilterColumns
 from rexbert_hf.retrieval.serving.filters import filter_values
+from rexbert_hf.retrieval.serving.index_folder import DamagedIndexError
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.texts import valid_text
 
@@ -348,8 +349,8 @@ def _whole(path: Path) -> Iterator[Path]:
         raise _damaged(path, error) from None
 
 
-def _damaged(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path} is damaged ({str(error).splitlines()[0]}): build the index again")
+def _damaged(path: Path, error: Exception) -> DamagedIndexError:
+    return DamagedIndexError(f"{path} is damaged ({str(error).splitlines()[0]}): build the index again")
 
 
 def _opened(path: Path) -> pq.ParquetFile:
