@@ -393,6 +393,29 @@ def test_options_of_another_type_are_one_line(options, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["links", "ef_construction", "ef_search"])
+def test_an_option_that_counts_is_whole(name):
+    """FAISS would say so only when all products are encoded, or at the first search."""
+    model = HashModel()
+    with pytest.raises(ValueError, match=f"index {name} is a whole number, not 64.5") as error:
+        ProductIndex.build(PRODUCTS[:3], model, **{name: 64.5})
+    assert "\n" not in str(error.value)
+    assert PRODUCTS[0]["title"] not in model.seen
+
+
+def test_options_may_be_numbers_of_numpy_or_whole_floats(tmp_path, monkeypatch):
+    monkeypatch.setattr("rexbert_hf.retrieval.serving.dense.EXACT_ROWS", 0)
+    monkeypatch.setattr("rexbert_hf.retrieval.serving.dense._WALK_COST", 0.0)
+    plain = {"links": 16, "ef_construction": 64, "ef_search": 200, "oversample": 2.0, "dense_weight": 0.5}
+    numpy = {"links": np.int64(16), "ef_construction": 64.0, "ef_search": np.int32(200)}
+    numpy |= {"oversample": np.float32(2), "dense_weight": np.float32(0.5)}
+    wanted = ProductIndex.build(PRODUCTS[:300], None, vectors=VECTORS[:300], **plain)
+    index = ProductIndex.build(PRODUCTS[:300], None, vectors=VECTORS[:300], **numpy)
+    assert index.search(QUERIES, 5) == wanted.search(QUERIES, 5)
+    index.save(tmp_path)
+    assert ProductIndex.load(tmp_path).options == wanted.options
+
+
 def test_wrong_options_are_one_line():
     with pytest.raises(ValueError, match="index kind 'ivf' is unknown: choose one of flat, hnsw, int8, int4, binary"):
         ProductIndex.build(PRODUCTS[:5], HashModel(), "ivf")

@@ -90,10 +90,16 @@ class IndexOptions:
             value = getattr(self, name)
             if value is not None and not 2 <= value < _MOST:
                 raise ValueError(f"index {name} must be at least 2 and below {_MOST:,}, got {value}")
+            if value is not None:
+                if value != int(value):
+                    raise ValueError(f"index {name} is a whole number, not {value}")
+                setattr(self, name, int(value))  # FAISS takes no float and no number of numpy, JSON no number of numpy
         if not 0 < self.dense_weight < math.inf:
             raise ValueError(f"index dense_weight must be above 0, got {self.dense_weight}")
         if self.oversample is not None and not 1 <= self.oversample < _MOST:  # NaN is neither
             raise ValueError(f"index oversample must be at least 1 and below {_MOST:,}, got {self.oversample}")
+        self.dense_weight = float(self.dense_weight)
+        self.oversample = None if self.oversample is None else float(self.oversample)
 
     @classmethod
     def of(cls, **options: Any) -> IndexOptions:
