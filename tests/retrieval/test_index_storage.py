@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from index_cases import HashModel, clustered, make_products, rewrite_facts
 
-from rexbert_hf.retrieval.serving import index_state, product_rows
+from rexbert_hf.retrieval.serving import index_folder, index_state, product_rows
 from rexbert_hf.retrieval.serving.index import ProductIndex
 from rexbert_hf.retrieval.serving.index_folder import current_version
 from rexbert_hf.retrieval.serving.index_options import KINDS
@@ -365,6 +365,29 @@ def test_a_reader_between_two_saves_reads_the_new_version(saved, model, monkeypa
 
     monkeypatch.setattr(ProductIndex, "_open", classmethod(late))
     assert len(ProductIndex.load(saved, model)) == 301
+
+
+def test_the_current_version_is_there_whoever_else_saves(saved, model, monkeypatch):
+    """Another writer's two saves, begun between a version's name and `CURRENT`, would remove what that is to name."""
+    ours, theirs = ProductIndex.load(saved, model), ProductIndex.load(saved, model)
+    theirs.upsert(make_products(5, first=1000))
+    real, others = index_folder.write_whole, []
+
+    def slow(path, data):
+        if not others:
+            others.append(threading.Thread(target=lambda: [theirs.save(saved) for _ in range(3)]))
+            others[0].start()
+            others[0].join(timeout=1)
+        real(path, data)
+
+    monkeypatch.setattr(index_folder, "write_whole", slow)
+    ours.save(saved)
+    assert current_version(saved).is_dir()
+    others[0].join()
+    versions = sorted((saved / "versions").iterdir())
+    assert current_version(saved) == versions[-1]
+    assert len(versions) == 2
+    assert len(ProductIndex.load(saved, model)) == 305
 
 
 WRITER = """

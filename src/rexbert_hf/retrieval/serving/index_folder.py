@@ -1,7 +1,8 @@
 """An index's folder: versions that are written whole, and one small file that says which one counts.
 
 A save is staged in a hidden folder, synced, renamed to `versions/vNNNNNN`, and only then does `CURRENT` name it; a
-process killed at any moment leaves the old version in place. A reader that was caught between two saves reads again.
+process killed at any moment leaves the old version in place. Writers take turns at that. A reader that was caught
+between two saves reads again.
 A folder without `CURRENT` that holds `index.json` itself (a download) is one version.
 """
 
@@ -9,10 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,11 @@ from rexbert_hf.hub.run_file import sync, write_whole
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.query_model import ModelIdentity
 from rexbert_hf.settings import from_dict
+
+try:
+    import fcntl
+except ImportError:  # not on this platform
+    fcntl = None  # type: ignore[assignment]
 
 INDEX_FILE = "index.json"
 CURRENT_FILE = "CURRENT"
@@ -65,14 +73,36 @@ def write_version(folder: Path, fill: Callable[[Path], dict[str, Any]]) -> Path:
         facts[_OWN_SUM] = _checksum(facts)
         (stage / INDEX_FILE).write_text(_text_of(facts), encoding="utf-8")
         sync(stage / INDEX_FILE)
-        version = _rename(stage, versions)
+        with _alone(versions):
+            version = _rename(stage, versions)
+            write_whole(folder / CURRENT_FILE, f"{version.name}\n".encode())
+            for old in sorted(versions.glob("v[0-9]*"))[:-KEPT_VERSIONS]:
+                shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
         raise
-    write_whole(folder / CURRENT_FILE, f"{version.name}\n".encode())
-    for old in sorted(versions.glob("v[0-9]*"))[:-KEPT_VERSIONS]:
-        shutil.rmtree(old, ignore_errors=True)
     return version
+
+
+@contextmanager
+def _alone(versions: Path) -> Iterator[None]:
+    """One writer at a time: else `CURRENT` of one may name a version that another has removed.
+
+    The folder itself is locked, so that no file stays behind. Where folders cannot be locked (Windows, some network
+    file systems) writers are not kept apart.
+    """
+    place = None
+    if fcntl is not None:
+        place = os.open(versions, os.O_RDONLY)
+        with suppress(OSError):
+            fcntl.flock(place, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if fcntl is not None and place is not None:
+            with suppress(OSError):
+                fcntl.flock(place, fcntl.LOCK_UN)  # closing alone leaves it to a process that was forked meanwhile
+            os.close(place)
 
 
 def current_version(folder: Path) -> Path:

@@ -87,13 +87,8 @@ class IndexOptions:
         if taken := [name for name in columns_of(self.filters) if name in OWN_COLUMNS]:
             raise ValueError(f"index filters: '{taken[0]}' is a name that the index itself uses: rename the column")
         for name in ("links", "ef_construction", "ef_search"):
-            value = getattr(self, name)
-            if value is not None and not 2 <= value < _MOST:
-                raise ValueError(f"index {name} must be at least 2 and below {_MOST:,}, got {value}")
-            if value is not None:
-                if value != int(value):
-                    raise ValueError(f"index {name} is a whole number, not {value}")
-                setattr(self, name, int(value))  # FAISS takes no float and no number of numpy, JSON no number of numpy
+            if (value := getattr(self, name)) is not None:
+                setattr(self, name, _counted(name, value))
         if not 0 < self.dense_weight < math.inf:
             raise ValueError(f"index dense_weight must be above 0, got {self.dense_weight}")
         if self.oversample is not None and not 1 <= self.oversample < _MOST:  # NaN is neither
@@ -131,3 +126,12 @@ class IndexOptions:
         least, a_hit = _LIST_EF if self.kind in _IN_LISTS else _GRAPH_EF
         wanted = self.ef_search or max(least, a_hit * k)
         return wanted if self.kind in _IN_LISTS else max(wanted, self.candidates(k))
+
+
+def _counted(name: str, value: Any) -> int:
+    """Python's own whole number: FAISS takes no other, and JSON none of numpy's."""
+    if not 2 <= value < _MOST:
+        raise ValueError(f"index {name} must be at least 2 and below {_MOST:,}, got {value}")
+    if value != int(value):
+        raise ValueError(f"index {name} is a whole number, not {value}")
+    return int(value)
