@@ -148,7 +148,7 @@ class EmbeddingCache:
             OSError: if the process may open no more files, or finds no memory: the file may be whole.
         """
         try:
-            vectors = read_segment(path).data
+            vectors = read_segment(path, in_order=True).data
             keys = _keys_of(path)
             if keys.shape != (len(vectors), _KEY_BYTES) or (check and not np.isfinite(vectors).all()):
                 raise ValueError("keys and vectors do not fit")

@@ -143,8 +143,8 @@ class IndexState:
         living = np.flatnonzero(self.rows.alive)
         scratch = temporary_folder(work_dir, ".index-")
         with VectorWriter(Path(scratch.name) / VECTORS_FILE, self.dim, self.options.storage) as writer:
-            for start in range(0, len(living), COPY_ROWS):
-                writer.append(self.store.take(living[start : start + COPY_ROWS]))
+            for first, block in self.store.blocks(COPY_ROWS):
+                writer.append(block[self.rows.alive[first : first + len(block)]])
         return self._over(self.options, self.rows.kept(living), scratch)
 
     @classmethod

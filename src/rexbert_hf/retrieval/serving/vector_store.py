@@ -70,6 +70,15 @@ class Segment:
             return chosen
         return chosen.astype(np.float32) * self.scale[rows][:, None]
 
+    def expect(self, in_order: bool) -> None:
+        """Tell the system how rows are read from now on: it reads ahead, or just the pages that are touched.
+
+        Args:
+            in_order: one after another; else here and there.
+        """
+        if self.mapped is not None and hasattr(self.mapped, "madvise"):
+            self.mapped.madvise(mmap.MADV_NORMAL if in_order else mmap.MADV_RANDOM)
+
 
 class VectorWriter:
     """Write a file of vectors batch by batch; a context manager.
@@ -129,11 +138,12 @@ class VectorWriter:
         self.close()
 
 
-def read_segment(path: Path) -> Segment:
+def read_segment(path: Path, in_order: bool = False) -> Segment:
     """Map a file that `VectorWriter` wrote (or any safetensors file with a tensor `vectors`).
 
     Args:
         path: the file.
+        in_order: whether its rows will be read one after another; see `Segment.expect`.
 
     Raises:
         ValueError: if the file is cut off or no such file.
@@ -159,13 +169,13 @@ def read_segment(path: Path) -> Segment:
         if count == 0:
             return Segment(np.zeros((0, dim), np.float32))
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    if hasattr(mapped, "madvise"):
-        mapped.madvise(mmap.MADV_RANDOM)
     data = np.frombuffer(mapped, dtype, count * dim, start + begin).reshape(count, dim)
     scale = None
     if scales:
         scale = np.frombuffer(mapped, "<f4", count, start + scales[2]).copy()
-    return Segment(data, scale, mapped)
+    segment = Segment(data, scale, mapped)
+    segment.expect(in_order)
+    return segment
 
 
 def _entry(entry: Any, axes: int) -> tuple[np.dtype[Any], list[int], int, int]:
@@ -238,13 +248,19 @@ class VectorStore:
     def blocks(self, size: int) -> Iterator[tuple[int, np.ndarray]]:
         """All rows in order: the first row of a block, and the block as float32.
 
+        The system reads ahead meanwhile: page by page a file that is not in its cache takes many times as long.
+
         Args:
             size: most rows in a block.
         """
         first = 0
         for segment in self.segments:
-            for start in range(0, len(segment.data), size):
-                yield first + start, segment.take(slice(start, start + size))
+            try:
+                for start in range(0, len(segment.data), size):
+                    segment.expect(in_order=True)  # each time: another pass over it may have ended
+                    yield first + start, segment.take(slice(start, start + size))
+            finally:
+                segment.expect(in_order=False)
             first += len(segment.data)
 
     def release(self, rows: int) -> None:
