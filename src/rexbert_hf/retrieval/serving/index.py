@@ -142,8 +142,8 @@ class ProductIndex(SearchIndex):
         """See `SearchIndex.texts`."""
         all_rows = self.state.rows
         rows = all_rows.find(list(ids))
-        there = all_rows.texts.take(pa.array(rows[rows >= 0])).to_pylist()
-        return [there.pop(0) if row >= 0 else None for row in rows]
+        there = iter(all_rows.texts.take(pa.array(rows[rows >= 0])).to_pylist())
+        return [next(there) if row >= 0 else None for row in rows]
 
     def facts(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """See `SearchIndex.facts`."""

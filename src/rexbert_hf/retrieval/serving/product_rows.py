@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset
 
@@ -28,6 +27,7 @@ from rexbert_hf.catalog import PRODUCT_FIELDS, product_text
 from rexbert_hf.catalog.columns import as_text
 from rexbert_hf.retrieval.serving.filter_columns import Coded, FilterColumns
 from rexbert_hf.retrieval.serving.filters import filter_values
+from rexbert_hf.retrieval.serving.id_lookup import IdLookup
 from rexbert_hf.retrieval.serving.index_folder import DamagedIndexError
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.texts import valid_text
@@ -179,6 +179,7 @@ class ProductRows:
         self.alive = np.zeros(0, dtype=bool)
         self._digests: np.ndarray | None = np.zeros(0, dtype=np.uint64)
         self.columns = FilterColumns(filters)
+        self._lookup = IdLookup()
         self._texts: list[pa.Array] = []
         self._reading = threading.Lock()
         # Open files: what is read later is there even when the version has been replaced meanwhile.
@@ -200,14 +201,11 @@ class ProductRows:
         Args:
             ids: product ids.
         """
-        asked = pa.array(ids, pa.string()).dictionary_encode()
-        # Few ids are hashed and those of the catalogue looked up among them: the other way round it is all of these.
-        places = pc.index_in(self.ids, value_set=asked.dictionary).fill_null(-1).to_numpy(zero_copy_only=False)
-        living = np.flatnonzero((places >= 0) & self.alive)
-        rows = np.full(len(asked.dictionary), -1, dtype=np.int64)
-        rows[places[living]] = living
-        found: np.ndarray = rows[asked.indices.to_numpy(zero_copy_only=False)]
-        return found
+        rows = self._lookup.latest(self.ids, ids)
+        there = np.flatnonzero(rows >= 0)
+        # A product gets a new row when its last one is dead, so no earlier one is alive.
+        rows[there[~self.alive[rows[there]]]] = -1
+        return rows
 
     def holds(self, rows: np.ndarray, texts: Sequence[str]) -> np.ndarray:
         """Whether each row is there and has this text, bool `[N]`.

@@ -195,6 +195,13 @@ def _entry(entry: Any, axes: int) -> tuple[np.dtype[Any], list[int], int, int]:
     return dtype, shape, offsets[0], offsets[1]
 
 
+def _joined(first: Segment, second: Segment) -> Segment:
+    if not len(first.data):  # an empty file, whatever it was to hold
+        return second
+    scale = None if first.scale is None or second.scale is None else np.concatenate([first.scale, second.scale])
+    return Segment(np.concatenate([first.data, second.data]), scale)
+
+
 class VectorStore:
     """All vectors of an index, a row each, in segments.
 
@@ -221,13 +228,21 @@ class VectorStore:
     def append(self, vectors: np.ndarray) -> None:
         """Add rows in memory.
 
+        Segments there that are no longer than the one behind them are joined with it: single rows, one by one, come to
+        as many segments as their number has binary digits, and each is copied as often.
+
         Args:
             vectors: float32 `[N, D]`.
         """
         if self.dtype == "int8":
-            self.segments.append(Segment(*quantise_rows(vectors)))
+            last = Segment(*quantise_rows(vectors))
         else:
-            self.segments.append(Segment(np.array(vectors, dtype=np.float32)))
+            last = Segment(np.array(vectors, dtype=np.float32))
+        kept = self.segments
+        while kept and kept[-1].mapped is None and len(kept[-1].data) <= len(last.data):
+            last = _joined(kept[-1], last)
+            kept = kept[:-1]
+        self.segments = [*kept, last]
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Rows in the order asked for, float32 `[n, D]`.

@@ -1,0 +1,68 @@
+"""Products that come one by one: what finds an id, and where their vectors lie, stays small work."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from index_cases import HashModel, clustered, make_products
+
+from rexbert_hf.retrieval.serving import id_lookup
+from rexbert_hf.retrieval.serving.id_lookup import IdLookup
+from rexbert_hf.retrieval.serving.index import ProductIndex
+from rexbert_hf.retrieval.serving.vector_store import VectorStore, VectorWriter, read_segment
+
+
+@pytest.mark.parametrize("hashed", [hash, len, lambda name: 7], ids=["different", "some equal", "all equal"])
+def test_the_last_row_of_an_id_is_found_whatever_the_hashes(monkeypatch, hashed):
+    monkeypatch.setattr(id_lookup, "hash", hashed, raising=False)
+    monkeypatch.setattr(id_lookup, "LEAST_TAIL", 8)
+    rng = np.random.default_rng(0)
+    lookup, names = IdLookup(), []
+    for _ in range(60):
+        names += [f"p{i}" for i in rng.integers(0, 150, rng.integers(0, 12))]
+        last = {name: row for row, name in enumerate(names)}
+        for size in (0, 1, 5, 200):  # single ones by their hash, many by a look through all
+            asked = [f"p{i}" for i in rng.integers(0, 170, size)]
+            found = lookup.latest(pa.array(names, pa.string()), asked)
+            assert found.tolist() == [last.get(name, -1) for name in asked]
+
+
+def test_a_few_ids_are_not_looked_up_among_all(monkeypatch):
+    seen = []
+    real = id_lookup._latest_of_all
+    monkeypatch.setattr(id_lookup, "_latest_of_all", lambda ids, asked: seen.append(len(ids)) or real(ids, asked))
+    ids = pa.array([f"p{i}" for i in range(20_000)], pa.string())
+    lookup = IdLookup()
+    assert lookup.latest(ids, ["p7", "none", "p19999"]).tolist() == [7, -1, 19_999]
+    ids = pa.concat_arrays([ids, pa.array(["new", "p7"], pa.string())])
+    assert lookup.latest(ids, ["p7", "new"]).tolist() == [20_001, 20_000]
+    assert seen == [0, 2]
+
+
+def test_an_empty_index_finds_nothing():
+    index = ProductIndex.build(make_products(3), HashModel(), "flat")
+    index.delete(["p0", "p1", "p2"])
+    index.compact()
+    assert index.facts(["p0"]) == [{}]
+    assert index.upsert(make_products(1)) == 1
+    assert index.texts(["p0", "p1"]) == ["thing number 0", None]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("first", [0, 50])
+def test_vectors_that_come_singly_lie_in_few_segments(tmp_path, dtype, first):
+    """Each segment is a product of matrices of its own in a search: 3,000 made it fifty times as slow."""
+    vectors = clustered(1_000, dim=4)
+    with VectorWriter(tmp_path / "v.safetensors", 4, dtype) as writer:
+        writer.append(vectors[:first])
+    store = VectorStore(4, dtype, [read_segment(tmp_path / "v.safetensors")])
+    mapped = store.segments[0]
+    for row in vectors[first:]:
+        store.append(row[None])
+    assert len(store) == 1_000
+    assert len(store.segments) <= 11  # one for each binary digit of 1,000, and the file
+    assert not first or store.segments[0] is mapped  # a mapped file is not read into memory
+    atol = 0 if dtype == "float32" else 2e-2
+    np.testing.assert_allclose(store.take(np.arange(1_000)), vectors, atol=atol)
+    np.testing.assert_array_equal(np.concatenate([rows for _, rows in store.blocks(64)]), store.take(np.arange(1_000)))
