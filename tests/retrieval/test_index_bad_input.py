@@ -177,6 +177,32 @@ def test_an_id_that_cannot_be_written_names_its_product():
     one_line(error)
 
 
+@pytest.mark.parametrize("backend", ["faiss", "qdrant"])
+def test_a_category_is_asked_for_as_it_is_written_in_the_catalogue(backend):
+    """Paths come with or without spaces, and as JSON; a level of a list may hold the mark itself."""
+    pytest.importorskip("qdrant_client")
+    paths = {
+        "a": "Home>Lamps",
+        "b": "Home > Lamps > Desk",
+        "c": '["Home", "Lamps"]',
+        "d": ["R>S", "T"],
+        "e": "Home>Rugs",
+    }
+    products = [{"product_id": name, "title": "x", "category_path": path} for name, path in paths.items()]
+    index = ProductIndex.build(products, HashModel(), "flat", backend=backend)
+    for wanted, names in (
+        ("Home>Lamps", "abc"),
+        (" Home >Lamps ", "abc"),
+        ("Home > Lamps", "abc"),
+        ('["Home", "Lamps"]', "abc"),
+        (["Home>Rugs", "Desk"], "be"),
+        ("R>S", "d"),
+        ("", ""),
+        ("Home>Lam", ""),
+    ):
+        assert {name for name, _ in index.search("x", 9, filter={"category": wanted})[0]} == set(names), wanted
+
+
 def test_decimal_prices_are_numbers():
     """As databases give them."""
     pytest.importorskip("qdrant_client")

@@ -2,7 +2,7 @@
 
 A filter is a mapping of column to what passes, all of which must hold:
 
-    {"category": "Shoes"}                   a level of the path; "Sport > Shoes" is the beginning of one
+    {"category": "Shoes"}                   a level of the path; "Sport > Shoes" or "Sport>Shoes" is how one begins
     {"brand": ["Acme", "Bolt"]}             any of a list
     {"price": (10, 50)}, {"price": (None, 50)}   a range, borders included
     {"in_stock": True}, {"locale": "en"}    equal
@@ -204,7 +204,10 @@ def _condition(name: str, wanted: Any, texts: bool) -> Condition:
         return Condition(tuple(_number(name, choice) for choice in choices))
     if wrong := [choice for choice in choices if not isinstance(choice, str)]:
         raise ValueError(f"filter {name}: the column holds texts, not {wrong[0]!r}")
-    return Condition(tuple(str(choice) for choice in choices))
+    given = [str(choice) for choice in choices]
+    if name == "category_path":  # as it is kept; and as it is written, for a level of a list may hold a > itself
+        given += [PATH_SEPARATOR.join(path_levels(choice)) for choice in given]
+    return Condition(tuple(dict.fromkeys(given)))
 
 
 def _number(name: str, value: Any) -> float:
