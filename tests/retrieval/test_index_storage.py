@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 from index_cases import HashModel, clustered, make_products, rewrite_facts
 
-from rexbert_hf.retrieval.serving import index_folder, index_state, product_rows
+from rexbert_hf.retrieval.serving import index_folder, index_state, text_column
 from rexbert_hf.retrieval.serving.index import ProductIndex
 from rexbert_hf.retrieval.serving.index_folder import current_version
 from rexbert_hf.retrieval.serving.index_options import KINDS
@@ -236,7 +236,7 @@ def test_an_error_of_the_system_is_no_damage(saved, model, monkeypatch):
     def failing(file):
         raise OSError(errno.EIO, "Error reading bytes from file")
 
-    monkeypatch.setattr(product_rows, "_stored_texts", failing)
+    monkeypatch.setattr(text_column, "_stored_texts", failing)
     with pytest.raises(OSError, match=r"Input/output error: '.*texts\.parquet'"):
         ProductIndex.load(saved, model).texts(["p5"])
 
@@ -308,7 +308,7 @@ def test_texts_that_threads_ask_for_first_are_read_once(saved, model, monkeypatc
     """Else each would put the column in again, and rows would have texts of other products."""
     index = ProductIndex.load(saved, model)
     index.upsert([{"product_id": "new", "title": "quite another"}])
-    real, together = product_rows._stored_texts, threading.Barrier(4)
+    real, together = text_column._stored_texts, threading.Barrier(4)
 
     def slow(file):
         found = real(file)
@@ -319,7 +319,7 @@ def test_texts_that_threads_ask_for_first_are_read_once(saved, model, monkeypatc
         together.wait()
         return index.texts(["p5", "new"])
 
-    monkeypatch.setattr(product_rows, "_stored_texts", slow)
+    monkeypatch.setattr(text_column, "_stored_texts", slow)
     with ThreadPoolExecutor(4) as pool:
         found = [answer.result() for answer in [pool.submit(ask) for _ in range(4)]]
     assert found == [["thing number 5", "quite another"]] * 4
@@ -345,7 +345,7 @@ def test_texts_are_kept_in_an_array_of_any_size(saved, model):
     rewrite_facts(path.parent / "index.json", lambda facts: facts["files"]["texts.parquet"].update(size))
     index = ProductIndex.load(saved, model, verify=False)
     index.upsert([{"product_id": "new", "title": "quite another"}])
-    assert index.state.rows.texts.type == pa.large_string()
+    assert {chunk.type for chunk in index.state.rows.texts.chunks()} == {pa.large_string()}
     assert index.texts(["p5", "new"]) == ["thing number 5", "quite another"]
     index.save(saved)
     assert pq.read_schema(current_version(saved) / "texts.parquet").field("text").type == pa.large_string()

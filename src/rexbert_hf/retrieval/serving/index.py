@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from rexbert_hf.hub import resolve
 from rexbert_hf.retrieval.serving.index_card import push_index
@@ -83,7 +82,9 @@ class ProductIndex(SearchIndex):
         vectors: np.ndarray | None = None,
         **options: Any,
     ) -> Any:
-        """Encode a catalogue and index it, in batches: memory holds codes, columns and one batch.
+        """Encode a catalogue and index it, in batches: memory holds codes, ids, columns and one batch.
+
+        Vectors and texts lie on disk meanwhile. BM25 (`lexical`) reads all texts into memory.
 
         Of products with the same id the last one counts; products without any text are left out; both are logged.
 
@@ -95,7 +96,7 @@ class ProductIndex(SearchIndex):
             revision: of the model's repository; the index remembers the commit and loads its model from there.
             backend: "faiss", or "qdrant" (then see `QdrantIndex.build` for `url`, `collection`).
             cache_dir: an embedding cache: texts encoded before with this model are not encoded again.
-            work_dir: where vectors are kept until the index is saved; the system's temporary folder by default.
+            work_dir: where vectors and texts are kept until the index is saved; the system's temporary folder by default.
             vectors: `[N, D]` of the products, in place of encoding them.
             options: further fields of `IndexOptions`, such as `fields`, `filters`, `metric`, `lexical`.
 
@@ -142,7 +143,7 @@ class ProductIndex(SearchIndex):
         """See `SearchIndex.texts`."""
         all_rows = self.state.rows
         rows = all_rows.find(list(ids))
-        there = iter(all_rows.texts.take(pa.array(rows[rows >= 0])).to_pylist())
+        there = iter(all_rows.texts.take(rows[rows >= 0]))
         return [next(there) if row >= 0 else None for row in rows]
 
     def facts(self, ids: Sequence[str]) -> list[dict[str, Any]]:
@@ -192,7 +193,7 @@ class ProductIndex(SearchIndex):
         """Drop dead rows and build the codes again; nothing is encoded.
 
         Args:
-            work_dir: where vectors are kept until the index is saved; the system's temporary folder by default.
+            work_dir: where vectors and texts are kept until the index is saved; the system's temporary folder by default.
         """
         self._unsaved = True
         self.state = self.state.compacted(work_dir)

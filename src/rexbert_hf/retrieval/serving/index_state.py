@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from rexbert_hf.hub import versions
 from rexbert_hf.hub.left_over import temporary_folder
@@ -29,6 +28,7 @@ from rexbert_hf.retrieval.serving.lexical import LexicalIndex, load_bm25s
 from rexbert_hf.retrieval.serving.product_rows import Batch, ProductRows, batches
 from rexbert_hf.retrieval.serving.search_index import Hits, checked_documents
 from rexbert_hf.retrieval.serving.spelling import load_rapidfuzz
+from rexbert_hf.retrieval.serving.text_column import SCRATCH_FILE
 from rexbert_hf.retrieval.serving.vector_store import VECTORS_FILE, VectorStore, VectorWriter, read_segment
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class IndexState:
         options: how it is built.
         rows: product ids, texts, filter columns, and which rows count.
         store: vectors of all rows.
-        scratch: folder of the vectors until the index is saved.
+        scratch: folder of vectors and texts until the index is saved.
 
     Attributes:
         codes: of all rows, see `codes.py`; None where every vector is compared.
@@ -87,14 +87,14 @@ class IndexState:
         vectors: np.ndarray | None = None,
         work_dir: str | Path | None = None,
     ) -> IndexState:
-        """Encode products in batches into a scratch file and build the codes.
+        """Encode products in batches into scratch files and build the codes.
 
         Args:
             options: how.
             products: as for `ProductIndex.build`.
             encode: encodes and checks.
             vectors: `[N, D]` of the products, in place of encoding them.
-            work_dir: where the scratch file lies.
+            work_dir: where the scratch files lie.
 
         Raises:
             ValueError: if there is no product, or vectors do not fit them.
@@ -104,8 +104,8 @@ class IndexState:
             load_bm25s()
             if options.spelling:
                 load_rapidfuzz()
-        rows = ProductRows(options.filters)
         scratch = temporary_folder(work_dir, ".index-")
+        rows = ProductRows(options.filters, Path(scratch.name) / SCRATCH_FILE)
         path = Path(scratch.name) / VECTORS_FILE
         writer: VectorWriter | None = None
         skipped = 0
@@ -128,6 +128,7 @@ class IndexState:
         finally:
             if writer is not None:
                 writer.close()
+            rows.texts.settle()
         if writer is None:
             raise ValueError(f"no product to index ({skipped} had no text): give products with a title")
         if vectors is not None and len(vectors) != len(rows):
@@ -138,14 +139,13 @@ class IndexState:
         """A copy without dead rows, with codes of its own.
 
         Args:
-            work_dir: where its vectors lie until it is saved.
+            work_dir: where its vectors and texts lie until it is saved.
         """
-        living = np.flatnonzero(self.rows.alive)
         scratch = temporary_folder(work_dir, ".index-")
         with VectorWriter(Path(scratch.name) / VECTORS_FILE, self.dim, self.options.storage) as writer:
             for first, block in self.store.blocks(COPY_ROWS):
                 writer.append(block[self.rows.alive[first : first + len(block)]])
-        return self._over(self.options, self.rows.kept(living), scratch)
+        return self._over(self.options, self.rows.kept(self.rows.alive, Path(scratch.name) / SCRATCH_FILE), scratch)
 
     @classmethod
     def _over(cls, options: IndexOptions, rows: ProductRows, scratch: tempfile.TemporaryDirectory[str]) -> IndexState:
@@ -184,7 +184,7 @@ class IndexState:
             sizes = len(self.rows), self.rows.count
             if self.lexical is None or (self.lexical.rows, len(self.lexical.numbers)) != sizes:
                 living = np.flatnonzero(self.rows.alive)
-                texts = self.rows.texts.take(pa.array(living)).to_pylist()
+                texts = self.rows.texts.take(living)
                 options = self.options
                 self.lexical = LexicalIndex.build(texts, options.stem, living, len(self.rows), options.spelling)
             return self.lexical
@@ -271,12 +271,13 @@ class IndexState:
         return {**facts, "options": asdict(self.options), "versions": versions()}
 
     def written(self, version: Path) -> None:
-        """Read vectors from the files of a version from now on, and let the scratch file go.
+        """Read vectors and texts from the files of a version from now on, and let the scratch files go.
 
         Args:
             version: the folder that `write` filled.
         """
         self.store = VectorStore(self.dim, self.options.storage, [read_segment(version / VECTORS_FILE)])
+        self.rows.texts.use(version, len(self.rows))
         self.version, self.scratch = version, None
 
     @classmethod

@@ -12,7 +12,6 @@ import math
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -28,17 +27,17 @@ from rexbert_hf.catalog.columns import as_text
 from rexbert_hf.retrieval.serving.filter_columns import Coded, FilterColumns
 from rexbert_hf.retrieval.serving.filters import filter_values
 from rexbert_hf.retrieval.serving.id_lookup import IdLookup
-from rexbert_hf.retrieval.serving.index_folder import DamagedIndexError
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
+from rexbert_hf.retrieval.serving.parquet_file import AS_WRITTEN, opened, whole
+from rexbert_hf.retrieval.serving.text_column import TextColumn
 from rexbert_hf.retrieval.serving.texts import valid_text
 
 logger = logging.getLogger(__name__)
 
-PRODUCTS_FILE, TEXTS_FILE = "products.parquet", "texts.parquet"
+PRODUCTS_FILE = "products.parquet"
 BATCH_PRODUCTS = 4_096
 """Products that are encoded at a time."""
 
-_TEXT = pa.large_string()  # offsets of 64 bits: all texts together may exceed 2 GiB
 _OWN = {"product_id": "product_id", "alive": "__alive", "digest": "__digest"}
 
 
@@ -167,24 +166,25 @@ class ProductRows:
 
     Args:
         filters: columns to keep for filters.
+        texts: a scratch file for the texts until `TextColumn.settle`; without it they are kept in memory.
 
     Attributes:
         ids: product id of each row.
+        texts: text of each row.
         alive: bool `[N]`, rows that count.
         columns: filter columns.
     """
 
-    def __init__(self, filters: Sequence[str] = ()) -> None:
+    def __init__(self, filters: Sequence[str] = (), texts: Path | None = None) -> None:
         self.ids: pa.Array = pa.array([], pa.string())
         self.alive = np.zeros(0, dtype=bool)
         self._digests: np.ndarray | None = np.zeros(0, dtype=np.uint64)
         self.columns = FilterColumns(filters)
         self._lookup = IdLookup()
-        self._texts: list[pa.Array] = []
+        self.texts = TextColumn(texts)
         self._reading = threading.Lock()
-        # Open files: what is read later is there even when the version has been replaced meanwhile.
+        # An open file: what is read later is there even when the version has been replaced meanwhile.
         self._folder = Path()
-        self._texts_file: pq.ParquetFile | None = None
         self._products_file: pq.ParquetFile | None = None
 
     def __len__(self) -> int:
@@ -245,7 +245,7 @@ class ProductRows:
         self.ids = pa.concat_arrays([self.ids, pa.array(new, pa.string())])
         self.alive = np.concatenate([self.alive, np.ones(len(new), dtype=bool)])
         self._digests = np.concatenate([self.digests, digests_of(own)])
-        self._texts.append(pa.array(own, _TEXT))
+        self.texts.append(own)
 
     @property
     def digests(self) -> np.ndarray:
@@ -257,37 +257,31 @@ class ProductRows:
         with self._reading:
             if self._digests is None:
                 assert self._products_file is not None
-                with _whole(self._folder / PRODUCTS_FILE):
+                with whole(self._folder / PRODUCTS_FILE):
                     self._digests = self._products_file.read(columns=[_OWN["digest"]]).column(0).to_numpy()
             return self._digests
-
-    @property
-    def texts(self) -> pa.Array:
-        """Text of each row; read from disk when first asked for, by one thread, while others wait.
-
-        Raises:
-            ValueError: if the file is damaged.
-        """
-        with self._reading:
-            if self._texts_file is not None or len(self._texts) != 1:
-                with _whole(self._folder / TEXTS_FILE):
-                    stored = [] if self._texts_file is None else [_stored_texts(self._texts_file)]
-                self._texts = [pa.concat_arrays([*stored, *self._texts, pa.array([], _TEXT)])]
-                self._texts_file = None
-            return self._texts[0]
 
     def names(self, rows: np.ndarray) -> list[str]:
         """Product ids of rows."""
         names: list[str] = self.ids.take(pa.array(rows)).to_pylist()
         return names
 
-    def kept(self, rows: np.ndarray) -> ProductRows:
-        """A copy with these rows only, in this order."""
-        copy = ProductRows()
-        copy._texts = [self.texts.take(pa.array(rows))]
-        copy.ids = self.ids.take(pa.array(rows))
+    def kept(self, rows: np.ndarray, texts: Path | None = None) -> ProductRows:
+        """A copy with some rows only.
+
+        Args:
+            rows: bool `[N]`, those that it has.
+            texts: a scratch file for their texts.
+        """
+        copy = ProductRows(texts=texts)
+        first = 0
+        for chunk in self.texts.chunks():
+            copy.texts.append(chunk.filter(pa.array(rows[first : first + len(chunk)])))
+            first += len(chunk)
+        copy.texts.settle()
+        copy.ids = self.ids.filter(pa.array(rows))
         copy.alive, copy._digests = self.alive[rows], self.digests[rows]
-        copy.columns = self.columns.kept(rows)
+        copy.columns = self.columns.kept(np.flatnonzero(rows))
         return copy
 
     def save(self, folder: Path) -> None:
@@ -297,10 +291,8 @@ class ProductRows:
             folder: of the index.
         """
         table = {"product_id": self.ids, _OWN["alive"]: pa.array(self.alive), _OWN["digest"]: pa.array(self.digests)}
-        tables = {PRODUCTS_FILE: {**table, **self.columns.to_arrow()}, TEXTS_FILE: {"text": self.texts}}
-        for name, columns in tables.items():
-            # A checksum for each page: a bit that turned is a wrong text or price, and large indexes are not hashed.
-            pq.write_table(pa.table(columns), folder / name, compression="zstd", write_page_checksum=True)
+        pq.write_table(pa.table({**table, **self.columns.to_arrow()}), folder / PRODUCTS_FILE, **AS_WRITTEN)
+        self.texts.save(folder)
 
     @classmethod
     def load(cls, folder: Path, filters: Sequence[str]) -> ProductRows:
@@ -315,8 +307,8 @@ class ProductRows:
         """
         rows = cls(filters)
         rows._folder = folder
-        with _whole(folder / PRODUCTS_FILE) as path:
-            rows._digests, rows._products_file = None, _opened(path)
+        with whole(folder / PRODUCTS_FILE) as path:
+            rows._digests, rows._products_file = None, opened(path)
             names = [name for name in rows._products_file.schema_arrow.names if name != _OWN["digest"]]
             # Else a column whose name has changed would be one that no product has.
             if unknown := set(names) - {*_OWN.values(), *rows.columns.names}:
@@ -325,35 +317,7 @@ class ProductRows:
             rows.ids = table.column("product_id").combine_chunks()
             rows.alive = table.column(_OWN["alive"]).to_numpy().copy()
             rows.columns = FilterColumns.from_arrow(filters, table)
-        with _whole(folder / TEXTS_FILE) as path:
-            rows._texts_file = _opened(path)
-            if rows._texts_file.metadata.num_rows != len(rows):
-                raise pa.ArrowInvalid(f"{rows._texts_file.metadata.num_rows} texts for {len(rows)} rows")
+        rows.texts.use(folder, len(rows))
         del table
         pa.default_memory_pool().release_unused()
         return rows
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Name a file in what pyarrow raises of its contents: a plain OSError without a number, or one of its own."""
-    try:
-        yield path
-    except OSError as error:
-        if error.errno is not None:  # the system's, not the file's: it is missing, or may not be read
-            raise type(error)(error.errno, os.strerror(error.errno), str(path)) from None
-        raise _damaged(path, error) from None
-    except (pa.ArrowException, KeyError, OverflowError, UnicodeDecodeError) as error:
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, error: Exception) -> DamagedIndexError:
-    return DamagedIndexError(f"{path} is damaged ({str(error).splitlines()[0]}): build the index again")
-
-
-def _opened(path: Path) -> pq.ParquetFile:
-    return pq.ParquetFile(path, page_checksum_verification=True)  # of files that have such; earlier versions wrote none
-
-
-def _stored_texts(file: pq.ParquetFile) -> pa.Array:
-    return file.read().column("text").cast(_TEXT).combine_chunks()

@@ -1,0 +1,100 @@
+"""Texts of an index: on disk while it is built, in groups where it is saved, in memory only when somebody asks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from index_cases import HashModel, make_products
+
+from rexbert_hf.retrieval.serving import product_rows, text_column
+from rexbert_hf.retrieval.serving.index import ProductIndex
+from rexbert_hf.retrieval.serving.index_folder import DamagedIndexError, current_version
+from rexbert_hf.retrieval.serving.text_column import TextColumn
+
+LONG = 4_000
+COUNT = 1_500
+ALL_BYTES = LONG * COUNT
+
+
+def long_products():
+    return ({"product_id": f"p{i}", "title": f"{i} ".ljust(LONG, "x")} for i in range(COUNT))
+
+
+def test_no_step_of_a_build_holds_all_texts(tmp_path, monkeypatch):
+    """They lie in a mapped file; a save and a compaction copy them group by group."""
+    monkeypatch.setattr(product_rows, "BATCH_PRODUCTS", 100)
+    monkeypatch.setattr(text_column, "GROUP_BYTES", 10 * LONG)
+    monkeypatch.setattr(text_column, "COPY_ROWS", 100)
+    held, real = [], pq.ParquetWriter.write_table
+    before = pa.total_allocated_bytes()
+
+    def counting(writer, table, *rest, **options):
+        held.append(pa.total_allocated_bytes() - before)
+        return real(writer, table, *rest, **options)
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", counting)
+    index = ProductIndex.build(long_products(), HashModel(), "flat", work_dir=tmp_path)
+    held.append(pa.total_allocated_bytes() - before)
+    index.save(tmp_path / "index")
+    held.append(pa.total_allocated_bytes() - before)
+    index.delete([f"p{i}" for i in range(0, COUNT, 2)])
+    index.compact(tmp_path)
+    held.append(pa.total_allocated_bytes() - before)
+    index.save(tmp_path / "index")
+    assert len(held) > 2 * ALL_BYTES // (100 * LONG)  # the groups, in hundreds
+    assert max(held) < ALL_BYTES / 3
+    assert not list(tmp_path.glob(".index-*"))
+    wanted = [f"{i} ".ljust(LONG, "x") for i in (1_499, 1, 77)]
+    for found in (index, ProductIndex.load(tmp_path / "index", HashModel())):
+        assert found.texts(["p1499", "p2", "p1", "p77"]) == [wanted[0], None, *wanted[1:]]
+
+
+def test_an_index_is_changed_whose_texts_lie_on_disk(tmp_path):
+    index = ProductIndex.build(make_products(50), HashModel(), "flat", lexical=True, work_dir=tmp_path)
+    index.upsert([{"product_id": "p3", "title": "quite another"}, *make_products(3, first=900)])
+    names = ["p901", "p3", "p4", "none", "p49"]
+    texts = ["thing number 901", "quite another", "thing number 4", None, "thing number 49"]
+    assert index.texts(names) == texts
+    assert index.search("another", 2, mode="lexical")[0][0][0] == "p3"
+    index.save(tmp_path / "index")
+    index.upsert([{"product_id": "p4", "title": "new"}])  # before the saved ones were asked for
+    again = ProductIndex.load(tmp_path / "index", HashModel())
+    again.upsert([{"product_id": "p4", "title": "new"}])
+    again.save(tmp_path / "copy")  # nor here
+    texts[2] = "new"
+    assert index.texts(names) == again.texts(names) == texts
+    assert ProductIndex.load(tmp_path / "copy", HashModel()).texts(names) == texts
+
+
+def test_damage_that_a_save_meets_is_named(tmp_path):
+    """Texts that nobody has asked for are read when they are copied."""
+    ProductIndex.build(long_products(), HashModel(), "flat").save(tmp_path / "index")
+    path = current_version(tmp_path / "index") / "texts.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100] + b"\xff" * 64 + whole[164:])
+    index = ProductIndex.load(tmp_path / "index", HashModel(), verify=False)
+    with pytest.raises(DamagedIndexError, match=r"texts\.parquet is damaged \([^\n]*\): build the index again$"):
+        index.save(tmp_path / "copy")
+    assert not (tmp_path / "copy" / "CURRENT").exists()
+
+
+def test_texts_are_found_in_any_order_wherever_they_lie(tmp_path):
+    rng = np.random.default_rng(0)
+    column, texts = TextColumn(tmp_path / "texts.arrow"), []
+    for turn in range(40):
+        if turn == 20:
+            column.settle()
+        new = [f"text {i}" for i in range(len(texts), len(texts) + int(rng.integers(0, 5)))]
+        column.append(new)
+        texts += new
+    assert len(column) == len(texts)
+    rows = rng.integers(0, len(texts), 300)
+    assert column.take(rows) == [texts[row] for row in rows]
+    assert column.take(np.zeros(0, np.int64)) == []
+    assert [text for chunk in column.chunks() for text in chunk.to_pylist()] == texts
+    assert len(list(column.chunks())) <= 20 + 6  # written ones as they are, later ones joined
+    column.save(tmp_path)
+    assert pq.read_table(tmp_path / "texts.parquet").column("text").to_pylist() == texts
+    assert pq.ParquetFile(tmp_path / "texts.parquet").num_row_groups == 1
