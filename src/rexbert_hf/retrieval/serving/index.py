@@ -96,7 +96,7 @@ class ProductIndex(SearchIndex):
             revision: of the model's repository; the index remembers the commit and loads its model from there.
             backend: "faiss", or "qdrant" (then see `QdrantIndex.build` for `url`, `collection`).
             cache_dir: an embedding cache: texts encoded before with this model are not encoded again.
-            work_dir: where vectors and texts are kept until the index is saved; the system's temporary folder by default.
+            work_dir: where vectors and texts lie until the index is saved; the system's temporary folder by default.
             vectors: `[N, D]` of the products, in place of encoding them.
             options: further fields of `IndexOptions`, such as `fields`, `filters`, `metric`, `lexical`.
 
@@ -193,7 +193,7 @@ class ProductIndex(SearchIndex):
         """Drop dead rows and build the codes again; nothing is encoded.
 
         Args:
-            work_dir: where vectors and texts are kept until the index is saved; the system's temporary folder by default.
+            work_dir: where vectors and texts lie until the index is saved; the system's temporary folder by default.
         """
         self._unsaved = True
         self.state = self.state.compacted(work_dir)
