@@ -4,7 +4,7 @@ An entry belongs to a model's fingerprint, to its precision where it is an expor
 a changed model or text is never served an old vector, nor a model in float32 that of its int8 form. Each batch of new
 texts becomes one more safetensors file, written aside and renamed: several processes may share a cache, and one that is
 killed leaves nothing behind that could be read. Files are open while they are read only: there may be more of them than
-a process may have open at a time.
+a process may have open at a time. In memory are the keys and where their vectors lie, see `key_table.py`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from rexbert_hf.hub.left_over import remove_left, staged_name
+from rexbert_hf.retrieval.serving.key_table import KEY_BYTES, KeyTable
 from rexbert_hf.retrieval.serving.query_model import encode, fingerprint
 from rexbert_hf.retrieval.serving.vector_store import read_segment
 
 logger = logging.getLogger(__name__)
 
-_KEY_BYTES = 16
 _STAGED = ".vectors-"
 _OUT_OF = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 """Errors that say nothing about a file: the process, or the machine, has no more of something."""
@@ -66,7 +66,7 @@ class EmbeddingCache:
         remove_left(self.folder, _STAGED)
         self.encoded = self.served = 0
         self._shards: list[str] = []
-        self._known: dict[bytes, tuple[int, int]] = {}
+        self._known = KeyTable()
         self._read: set[str] = set()
         self._look()
 
@@ -80,7 +80,7 @@ class EmbeddingCache:
             role: "document" or "query".
         """
         keys = [_key(text, role) for text in texts]
-        if any(key not in self._known for key in keys):
+        if None in self._known.find(keys):
             self._look()  # another process may have written them
         found = self._stored(keys)
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
@@ -97,9 +97,9 @@ class EmbeddingCache:
     def _stored(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
         """Vectors of those keys that are known; what a file lost since it was read is forgotten."""
         wanted: dict[int, dict[bytes, int]] = {}
-        for key in keys:
-            if key in self._known:
-                shard, row = self._known[key]
+        for key, place in zip(keys, self._known.find(keys), strict=True):
+            if place is not None:
+                shard, row = place
                 wanted.setdefault(shard, {})[key] = row
         found: dict[bytes, np.ndarray] = {}
         for shard, rows in wanted.items():
@@ -107,14 +107,13 @@ class EmbeddingCache:
             if content is not None and len(content[1]) > max(rows.values()):
                 found |= zip(rows, content[1][list(rows.values())], strict=True)
                 continue
-            for key in rows:
-                del self._known[key]
+            self._known.forget(list(rows))
         return found
 
     def _write(self, keys: list[bytes], vectors: np.ndarray) -> None:
         name = f"vectors-{uuid.uuid4().hex}.safetensors"
         staged = self.folder / staged_name(_STAGED)
-        table = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, _KEY_BYTES)
+        table = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, KEY_BYTES)
         try:
             save_file({"keys": table, "vectors": np.ascontiguousarray(vectors)}, staged)
             with staged.open("rb") as file:
@@ -138,8 +137,7 @@ class EmbeddingCache:
             return
         shard = len(self._shards)
         self._shards.append(name)
-        for row, key in enumerate(content[0]):
-            self._known.setdefault(key.tobytes(), (shard, row))
+        self._known.add([key.tobytes() for key in content[0]], shard)
 
     def _read_file(self, path: Path, check: bool = False) -> tuple[np.ndarray, np.ndarray] | None:
         """Keys and vectors of a file, mapped for as long as they are used; None if it is gone or damaged.
@@ -150,7 +148,7 @@ class EmbeddingCache:
         try:
             vectors = read_segment(path, in_order=True).data
             keys = _keys_of(path)
-            if keys.shape != (len(vectors), _KEY_BYTES) or (check and not np.isfinite(vectors).all()):
+            if keys.shape != (len(vectors), KEY_BYTES) or (check and not np.isfinite(vectors).all()):
                 raise ValueError("keys and vectors do not fit")
         except (ValueError, KeyError, TypeError, OSError) as error:
             if isinstance(error, OSError) and error.errno in _OUT_OF:
@@ -167,9 +165,9 @@ def _keys_of(path: Path) -> np.ndarray:
         length = int.from_bytes(file.read(8), "little")
         begin, end = json.loads(file.read(length))["keys"]["data_offsets"]
         file.seek(8 + length + begin)
-        return np.frombuffer(file.read(end - begin), np.uint8).reshape(-1, _KEY_BYTES)
+        return np.frombuffer(file.read(end - begin), np.uint8).reshape(-1, KEY_BYTES)
 
 
 def _key(text: str, role: str) -> bytes:
     data = f"{role}\0{text}".encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(data, digest_size=_KEY_BYTES).digest()
+    return hashlib.blake2b(data, digest_size=KEY_BYTES).digest()
