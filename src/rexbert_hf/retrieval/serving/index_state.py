@@ -128,7 +128,7 @@ class IndexState:
         finally:
             if writer is not None:
                 writer.close()
-            rows.texts.settle()
+        rows.texts.settle()
         if writer is None:
             raise ValueError(f"no product to index ({skipped} had no text): give products with a title")
         if vectors is not None and len(vectors) != len(rows):
