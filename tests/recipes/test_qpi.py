@@ -222,28 +222,51 @@ def test_any_masked_model_trains_on_padded_batches(whole, tmp_path, objective):
     assert read_run(tmp_path / "out")["config"]["phases"][0]["masking"]["options"]["token_type_ids"] is True
 
 
+PAIR_PHASE = {"mixture": {"pairs": 1}, "masking": {"kind": "query_product", "mlm_probability": 0.15}}
+
+
+def curriculum(output_dir, *phases, **changes):
+    """A run of several phases, each of four steps."""
+    short = {"max_tokens": 2000, "seq_length": 64, "batch_tokens": 512}
+    base = {name: value for name, value in BASE.items() if not name.startswith("phases.")}
+    base |= {"phases": json.dumps([short | phase for phase in phases])}
+    base |= {"sources.shop": "{sample: shop_text, sample_size: 60}"}
+    return run_qpi(load_settings(QPISettings, CONFIGS / "qpi.yaml", options(output_dir, base, **changes)))
+
+
 def test_pairs_and_documents_in_one_phase_list(tmp_path):
     """QPI is one phase of a curriculum: whatever pre-training has stands beside it."""
-    phases = [
-        {"name": "text", "mixture": {"shop": 1}, "max_tokens": 2000, "seq_length": 64, "batch_tokens": 512},
-        {
-            "name": "both",
-            "mixture": {"shop": 1, "pairs": 1},
-            "max_tokens": 2000,
-            "seq_length": 64,
-            "batch_tokens": 512,
-            "masking": {"kind": "query_product", "mlm_probability": 0.15},
-        },
-    ]
-    base = {name: value for name, value in BASE.items() if not name.startswith("phases.")}
-    pairs = options(
-        tmp_path, {**base, "phases": json.dumps(phases), "sources.shop": "{sample: shop_text, sample_size: 60}"}
-    )
-    results = run_qpi(load_settings(QPISettings, CONFIGS / "qpi.yaml", pairs))
+    both = {"name": "both", **PAIR_PHASE, "mixture": {"shop": 1, "pairs": 1}}
+    results = curriculum(tmp_path, {"name": "text", "mixture": {"shop": 1}}, both)
     assert [phase["name"] for phase in results["phases"]] == ["text", "both"]
     assert results["held_out"]["shop_masked_tokens"] > 0
     first = results["phases"][0]["steps"]
     assert results["early_stopping"]["best_step"] > first, "a phase of documents is not judged by pairs"
+
+
+def test_the_phases_after_one_over_pairs_are_kept(tmp_path, caplog):
+    results = curriculum(tmp_path / "run", {"name": "pairs", **PAIR_PHASE}, {"name": "text", "mixture": {"shop": 1}})
+    assert [phase["steps"] for phase in results["phases"]] == [4, 4]
+    assert results["early_stopping"]["best"] is None
+    assert "phase 'pairs': trained to the end of the budget, as early stopping is for the last phase, 'text'" in (
+        caplog.text
+    )
+    shutil.copytree(tmp_path / "run", tmp_path / "last")
+    shutil.copy(tmp_path / "run" / "checkpoint-8" / "model.safetensors", tmp_path / "last")
+    assert_same_weights(tmp_path / "run", tmp_path / "last")
+
+
+def test_patience_and_the_best_weights_are_those_of_the_last_phase(tmp_path, monkeypatch):
+    """The first phase has the best figure and no gain after it; the second is trained, judged by its own, and ends."""
+    accuracies(monkeypatch, [0.9, 0.2, 0.2, 0.2, 0.3, 0.1, 0.1])  # step 8: after a phase and before one
+    two = [{"name": name, **PAIR_PHASE, "max_tokens": 4000} for name in ("first", "second")]
+    rule = {"early_stopping__patience": "1", "trainer__save_total_limit": "9"}
+    results = curriculum(tmp_path / "run", *two, **rule, trainer__save_steps="4")
+    assert [phase["steps"] for phase in results["phases"]] == [8, 8]
+    assert results["early_stopping"] == {"best": 0.3, "best_step": 12, "without_gain": 1, "stopped_at": None}
+    shutil.copytree(tmp_path / "run", tmp_path / "best")
+    shutil.copy(tmp_path / "run" / "checkpoint-12" / "model.safetensors", tmp_path / "best")
+    assert_same_weights(tmp_path / "run", tmp_path / "best")
 
 
 def test_without_held_out_pairs_the_budget_decides(tmp_path, caplog):

@@ -16,7 +16,7 @@ KINDS = {"span": "query_product", "relevance": "relevance"}
 
 @dataclass
 class EarlyStopping:
-    """When a run stops before its budget is spent.
+    """When the last phase of a run stops before its budget is spent; earlier ones take all of theirs.
 
     Attributes:
         every_steps: evaluate on the held-out pairs every so many steps; 0 for never (the budget decides).

@@ -1,5 +1,7 @@
 """`CurriculumTrainer` over pairs: evaluation by the objective itself, early stopping, the best weights kept.
 
+Early stopping is for the last phase: the best weights of an earlier one would undo all phases after it.
+
 What early stopping knows (best accuracy, evaluations without gain) is in `trainer_state.json`, so a resumed run stops
 where an uninterrupted one does. The best weights lie in `best/`; they are written again, the same, after a kill.
 """
@@ -25,6 +27,7 @@ from rexbert_hf.retrieval.training.qpi_settings import KINDS, EarlyStopping
 from rexbert_hf.training import Checkpoint, CurriculumTrainer
 from rexbert_hf.training.checkpoint import replace
 from rexbert_hf.training.heldout import accepts_flat, held_out_pieces, length_batches, predict_masked
+from rexbert_hf.training.plan import PhasePlan
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +55,7 @@ class PairTrainer(CurriculumTrainer):
 
     def _pair_options(self) -> dict[str, Any]:
         """Options of the first phase over pairs: evaluation masks as training does."""
-        masking = next(p.phase.masking for p in self.plan.phases if p.phase.masking.kind in KINDS.values())
+        masking = next(plan.phase.masking for plan in self.plan.phases if _trains_on_pairs(plan))
         flat = accepts_flat(self.model)
         return {**masking.options, "mlm_probability": masking.mlm_probability, "flat": flat, "permute_fields": False}
 
@@ -126,6 +129,12 @@ class PairTrainer(CurriculumTrainer):
             *args: of `CurriculumTrainer.train`.
             **kwargs: of `CurriculumTrainer.train`.
         """
+        earlier = [phase.name for phase in self.plan.phases[:-1] if _trains_on_pairs(phase)]
+        if earlier and self.stopping.every_steps:
+            logger.warning(
+                "phase%s %s: trained to the end of the budget, as early stopping is for the last phase, '%s'",
+                "s" if len(earlier) > 1 else "", ", ".join(f"'{name}'" for name in earlier), self.plan.phases[-1].name,
+            )  # fmt: skip
         output = super().train(*args, **kwargs)
         self.accelerator.wait_for_everyone()  # the first rank writes the best weights
         self.restore_best()
@@ -138,9 +147,7 @@ class PairTrainer(CurriculumTrainer):
             found: a complete checkpoint of this plan.
         """
         state = TrainerState.load_from_json(str(found.path / "trainer_state.json"))
-        states = state.stateful_callbacks
-        stopped = isinstance(states, dict) and states.get(STATE, {}).get("stopped_at") is not None
-        return stopped or super().is_finished(found)
+        return self._known_of(state)["stopped_at"] is not None or super().is_finished(found)
 
     def further_results(self) -> dict[str, Any]:
         """The held-out accuracy of the weights that are saved, and where training stopped; every rank must call it."""
@@ -158,7 +165,7 @@ class PairTrainer(CurriculumTrainer):
         """
         every = self.stopping.every_steps
         phase = self.plan.phase_at(step - 1)
-        if not every or self.eval_dataset is None or not self._sets or phase.phase.masking.kind not in KINDS.values():
+        if not every or self.eval_dataset is None or not self._sets or not _trains_on_pairs(phase):
             return False
         return step % every == 0 or step == self.state.max_steps
 
@@ -167,7 +174,7 @@ class PairTrainer(CurriculumTrainer):
         return {name: store for name, store in self._sets.items() if _is_of_pairs(store)}
 
     def check_best(self, step: int, control: TrainerControl) -> None:
-        """Evaluate, keep the weights if they are the best so far, stop if patience is at its end.
+        """Evaluate; in the last phase keep the weights if they are its best, and stop if patience is at its end.
 
         Args:
             step: steps done.
@@ -180,6 +187,8 @@ class PairTrainer(CurriculumTrainer):
         due = control.should_log
         self.log({**held, "held_out_accuracy": accuracy})
         control.should_log = due  # what was just logged cleared it, and the training loss is yet to come
+        if not self._in_last_phase(step):
+            return
         known = self.known
         if known["best"] is None or accuracy > known["best"] + self.stopping.min_gain:
             known |= {"best": accuracy, "best_step": step, "without_gain": 0}
@@ -196,10 +205,19 @@ class PairTrainer(CurriculumTrainer):
 
     @property
     def known(self) -> dict[str, Any]:
-        """What early stopping knows: best, best_step, without_gain, stopped_at."""
-        start = {"best": None, "best_step": 0, "without_gain": 0, "stopped_at": None}
-        states = self.state.stateful_callbacks
-        return {**start, **(states.get(STATE, {}) if isinstance(states, dict) else {})}
+        """What early stopping knows of the last phase: best, best_step, without_gain, stopped_at."""
+        return self._known_of(self.state)
+
+    def _known_of(self, state: TrainerState) -> dict[str, Any]:
+        start: dict[str, Any] = {"best": None, "best_step": 0, "without_gain": 0, "stopped_at": None}
+        states = state.stateful_callbacks
+        found = {**start, **(states.get(STATE, {}) if isinstance(states, dict) else {})}
+        # Earlier versions judged the phases before by it too.
+        return found if self._in_last_phase(found["best_step"]) else start
+
+    def _in_last_phase(self, step: int) -> bool:
+        """Whether the last of so many steps is one of the last phase."""
+        return step > self.plan.phases[-1].first_step
 
     def _keep_best(self, step: int, accuracy: float) -> None:
         if not self.args.should_save:
@@ -238,6 +256,10 @@ class PairTrainer(CurriculumTrainer):
         model = self.accelerator.unwrap_model(self.model)
         model.load_state_dict(load_file(path, device=str(self.args.device)), strict=False)
         return int(step)
+
+
+def _trains_on_pairs(phase: PhasePlan) -> bool:
+    return phase.phase.masking.kind in KINDS.values()
 
 
 def _is_of_pairs(store: TokenisedDataset) -> bool:
