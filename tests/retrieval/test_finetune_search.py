@@ -31,7 +31,7 @@ from rexbert_hf.retrieval.training.finetune_settings import FinetuneSettings
 from rexbert_hf.retrieval.training.reranker import RerankerSettings, RerankerTrainer, finetune_reranker, reranker_rows
 from rexbert_hf.retrieval.training.search_trainer import SearchTrainer
 from rexbert_hf.settings import SettingsError, load_settings
-from rexbert_hf.training.checkpoint import last_complete_checkpoint
+from rexbert_hf.training.checkpoint import last_complete_checkpoint, seal
 from rexbert_hf.training.interruption import TrainingInterrupted
 from rexbert_hf.training.reproducing import NonFiniteLossError
 
@@ -267,6 +267,22 @@ def test_another_plan_does_not_resume(tmp_path):
     finetune_search(settings_of(tmp_path, trainer__max_steps="2", validation__test="false"))
     with pytest.raises(ValueError, match=r"another plan \(loss.scale: 20"):
         finetune_search(settings_of(tmp_path, trainer__max_steps="2", validation__test="false", loss__scale="10"))
+
+
+def test_another_relevant_grade_or_number_of_processes_is_another_run(tmp_path, monkeypatch):
+    """What is a positive, and which rows a step has; a run that an earlier version began says neither and goes on."""
+    short = {"trainer__max_steps": "2", "validation__test": "false"}
+    finetune_search(settings_of(tmp_path, **short))
+    with pytest.raises(ValueError, match=r"another plan \(relevant: 1.0 -> 0.33\)"):
+        finetune_search(settings_of(tmp_path, **short, data__relevant="0.33"))
+    found = last_complete_checkpoint(tmp_path)
+    assert (found.info["description"].pop("relevant"), found.info["description"].pop("processes")) == (1.0, 1)
+    (tmp_path / "run.json").unlink()
+    seal(found.path, found.step, {**found.info, "description": {**found.info["description"], "processes": 2}})
+    with pytest.raises(ValueError, match=r"another plan \(processes: 2 -> 1\)"):
+        finetune_search(settings_of(tmp_path, **short))
+    seal(found.path, found.step, found.info)
+    assert finetune_search(settings_of(tmp_path, **short))["resumed_from_step"] == 2
 
 
 @pytest.mark.parametrize(

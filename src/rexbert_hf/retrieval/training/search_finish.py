@@ -67,7 +67,8 @@ def description(settings: Any, parts: Sequence[str], contents: Mapping[str, str]
         contents: what `made_of` gave.
     """
     fields = flatten({name: to_dict(value) if (value := getattr(settings, name)) else None for name in parts})
-    return {**contents, **{name: value for name, value in in_effect(fields).items() if name not in INDIFFERENT}}
+    deciding = {name: value for name, value in in_effect(fields).items() if name not in INDIFFERENT}
+    return {**contents, "relevant": settings.data.relevant, **deciding}
 
 
 def finished_results(output: Path, settings: Any, contents: Mapping[str, str]) -> dict[str, Any] | None:

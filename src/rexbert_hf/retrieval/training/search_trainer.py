@@ -35,6 +35,9 @@ from rexbert_hf.training.resumable import ResumableTrainer, as_json, check_same_
 
 logger = logging.getLogger(__name__)
 
+LATER = frozenset({"relevant", "processes"})
+"""Keys of a description that earlier versions did not write: their runs go on without."""
+
 
 class StepTrainer(ResumableTrainer):
     """Train over steps that a dataset gives by number, with any of sentence-transformers' trainers as the next base.
@@ -114,11 +117,13 @@ class StepTrainer(ResumableTrainer):
         """Do nothing: the run's own card is written at the end."""
 
     def description(self) -> dict[str, Any]:
-        """What decides the weights."""
-        return as_json(self._extra_description)
+        """What decides the weights; rank r of W takes every W-th row of steps, so their number does too."""
+        return as_json({**self._extra_description, "processes": self.args.world_size})
 
     def _check_plan(self, found: ckpt.Checkpoint) -> None:
-        check_same_run(found.path, in_effect(found.info.get("description", {})), self.description())
+        before = in_effect(found.info.get("description", {}))
+        now = {name: value for name, value in self.description().items() if name in before or name not in LATER}
+        check_same_run(found.path, before, now)
 
     def get_train_dataloader(self) -> DataLoader:
         """Steps in their order; rank r of W takes every W-th."""
