@@ -26,6 +26,7 @@ from rexbert_hf.retrieval.training import distil as distil_module
 from rexbert_hf.retrieval.training.biencoder import load_biencoder
 from rexbert_hf.retrieval.training.distil import distil_search
 from rexbert_hf.retrieval.training.distil_settings import DistilSettings
+from rexbert_hf.retrieval.training.evaluator import SearchEvaluator
 from rexbert_hf.retrieval.training.finetune import finetune_search
 from rexbert_hf.retrieval.training.finetune_settings import FinetuneSettings
 from rexbert_hf.retrieval.training.reranker import RerankerSettings, RerankerTrainer, finetune_reranker, reranker_rows
@@ -357,6 +358,30 @@ def test_layers_of_a_teacher_with_two_encoders_or_one(tmp_path, shared, student)
     assert modes == ["mean"] * (1 if student == "true" else 2), "the student's own setting"
     encoders = [part for part in model.modules() if isinstance(part, Transformer)]
     assert all(part.auto_model.config.num_hidden_layers == 1 for part in encoders)
+
+
+def test_a_student_that_stopped_early_is_not_trained_on(teacher, tmp_path, monkeypatch):
+    """Killed after the training: what starts again reads in the log that no better model came."""
+    more = {"trainer__epochs": "4", "validation__patience": "1", "validation__test": "true"}
+    figures = iter([0.5, 0.4])
+    stock = SearchEvaluator.__call__
+
+    def scripted(self, model, *args, **options):
+        found = stock(self, model, *args, **options)
+        return found if not self.name else {**found, "validation_recall@100": next(figures)}
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SearchEvaluator, "__call__", scripted)
+    with monkeypatch.context() as patch:
+        patch.setattr(distil_module, "_tests", killed)
+        with pytest.raises(KeyboardInterrupt):
+            distil_search(distil_settings(tmp_path / "run", teacher[0], **more))
+    stopped_at = last_complete_checkpoint(tmp_path / "run").step
+    results = distil_search(distil_settings(tmp_path / "run", teacher[0], **more))
+    assert results["steps"] == results["resumed_from_step"] == stopped_at
+    assert [entry["recall@100"] for entry in results["validation"]] == [0.5, 0.4]
 
 
 def test_a_retrained_teacher_is_another_run(teacher, tmp_path):

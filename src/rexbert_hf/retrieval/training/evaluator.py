@@ -66,7 +66,8 @@ class SearchEvaluator(BaseEvaluator):
         self.products = part_of(len(data.texts), np.unique(judged.products), max_products, seed)
         place = np.searchsorted(self.products, judged.products)
         self.judged = Judgements(judged.offsets, place, judged.grades)
-        self.primary_metric = "recall@100"
+        # The base would put the name before it at the first call only, and a log of before may be read without one.
+        self.primary_metric = f"{name}_recall@100" if name else "recall@100"
         self.greater_is_better = True
 
     def __call__(

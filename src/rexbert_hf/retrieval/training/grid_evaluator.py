@@ -39,7 +39,7 @@ class GridEvaluator(SearchEvaluator):
     def __init__(self, cells: Sequence[Cell], *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.cells = list(cells)
-        self.primary_metric = "mean_recall@100"
+        self.primary_metric = f"{self.name}_mean_recall@100" if self.name else "mean_recall@100"
 
     def __call__(
         self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
