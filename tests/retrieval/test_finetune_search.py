@@ -384,6 +384,20 @@ def test_a_student_that_stopped_early_is_not_trained_on(teacher, tmp_path, monke
     assert [entry["recall@100"] for entry in results["validation"]] == [0.5, 0.4]
 
 
+def test_other_blocks_of_a_distillation_are_another_run(teacher, tmp_path):
+    """Dropout falls otherwise in them; a run that an earlier version began does not say what it had, and goes on."""
+    more = {"trainer__max_steps": "1", "validation__test": "false"}
+    first = distil_search(distil_settings(tmp_path, teacher[0], **more))
+    for name, value, told in (("block_size", "8", "64 -> 8"), ("cached", "true", "None -> True")):
+        with pytest.raises(ValueError, match=rf"another plan \({name}: {told}\)"):
+            distil_search(distil_settings(tmp_path, teacher[0], **more, **{name: value}))
+    found = last_complete_checkpoint(tmp_path)
+    old = {name: value for name, value in found.info["description"].items() if name not in ("block_size", "cached")}
+    seal(found.path, found.step, {**found.info, "description": old})
+    (tmp_path / "run.json").unlink()
+    assert distil_search(distil_settings(tmp_path, teacher[0], **more))["steps"] == first["steps"]
+
+
 def test_a_retrained_teacher_is_another_run(teacher, tmp_path):
     copied = Path(shutil.copytree(teacher[0], tmp_path / "teacher", ignore=shutil.ignore_patterns("checkpoint-*")))
     more = {"trainer__max_steps": "2", "validation__test": "false", "cache_dir": str(tmp_path / "cache")}

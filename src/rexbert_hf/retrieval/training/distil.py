@@ -53,7 +53,7 @@ from rexbert_hf.settings import sole_run
 
 logger = logging.getLogger(__name__)
 
-_DECIDING = ("seed", "student", "teacher_layers", "rows", "trainer", "validation")
+_DECIDING = ("seed", "student", "teacher_layers", "rows", "trainer", "validation", "block_size", "cached")
 """Settings that decide the weights."""
 
 

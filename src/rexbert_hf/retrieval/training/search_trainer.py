@@ -35,7 +35,7 @@ from rexbert_hf.training.resumable import ResumableTrainer, as_json, check_same_
 
 logger = logging.getLogger(__name__)
 
-LATER = frozenset({"relevant", "processes"})
+LATER = frozenset({"relevant", "processes", "block_size", "cached"})
 """Keys of a description that earlier versions did not write: their runs go on without."""
 
 
