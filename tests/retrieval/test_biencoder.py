@@ -23,8 +23,10 @@ from rexbert_hf.retrieval.training.biencoder import (
     model_fingerprint,
     query_side,
 )
+from rexbert_hf.retrieval.training.distil import distil_pairs
+from rexbert_hf.retrieval.training.distil_settings import DistilPairsSettings, DistilSettings
 from rexbert_hf.retrieval.training.dssm import fold_dssm
-from rexbert_hf.retrieval.training.evaluator import SearchEvaluator, part_of
+from rexbert_hf.retrieval.training.evaluator import SearchEvaluator, part_of, searched_products
 from rexbert_hf.retrieval.training.exact_search import encode, exact_top_k
 from rexbert_hf.retrieval.training.finetune import finetune_search
 from rexbert_hf.retrieval.training.finetune_settings import FinetuneSettings
@@ -32,6 +34,7 @@ from rexbert_hf.retrieval.training.grid_encoder import encode_grid
 from rexbert_hf.retrieval.training.grid_submodel import keep_layers
 from rexbert_hf.retrieval.training.search_batches import RowSettings
 from rexbert_hf.retrieval.training.search_data import SearchDataSettings
+from rexbert_hf.retrieval.training.teacher_scores import TeacherScores
 from rexbert_hf.training import FaultyStep
 
 ODD = [
@@ -317,6 +320,25 @@ def test_evaluator_searches_all_judged_products_of_a_part():
     with pytest.raises(ValueError, match="no query to evaluate"):
         SearchEvaluator(data, np.zeros(0, dtype=np.int64))
     assert part_of(10, np.array([9]), 3, seed=0).tolist() == sorted(part_of(10, np.array([9]), 3, seed=0).tolist())
+
+
+def test_products_without_text_are_in_no_figure_and_no_pair_unless_they_were_judged():
+    """Judged are products 0, 2, 3, 4; without text are 0, 1 and 5, which an index would leave out."""
+    data = tiny_data(splits=(0, 1, 1, 1))
+    data.texts = ["", "", *data.texts[2:5], ""]
+    judged = data.judged.select(np.arange(4))
+    assert searched_products(data, judged).tolist() == [0, 2, 3, 4]
+    assert searched_products(data, judged.select(np.array([3]))).tolist() == [2, 3, 4]
+    assert searched_products(data, judged.select(np.array([3])), 1).tolist() == [4]
+    evaluator = SearchEvaluator(data, data.of(1))
+    assert evaluator.products[evaluator.judged.products].tolist() == [2, 3, 4]
+    # The teacher likes product 5 best, then 1; a student gets none of them.
+    vectors = np.array([[0.1], [0.9], [0.4], [0.3], [0.2], [1.0]], dtype=np.float32)
+    scores = TeacherScores(np.ones((5, 1), dtype=np.float32), vectors)
+    settings = DistilSettings(teacher="", rows=DistilPairsSettings(retrieved=2))
+    pairs = distil_pairs(settings, data, scores, num_queries=5)
+    assert pairs.tolist() == [[0, 0], [0, 2], [0, 3], [4, 2]]
+    assert exact_top_k(scores.queries[:1], vectors, 9, np.array([1, 4, 3]))[1].tolist() == [[1, 3, 4]]
 
 
 def test_minilm_is_found_by_the_name_of_its_distribution():

@@ -24,7 +24,7 @@ from rexbert_hf.evaluation.task import DataMissing, TaskSource, content_hash
 from rexbert_hf.hub.left_over import temporary_folder
 from rexbert_hf.metrics import Judgements
 from rexbert_hf.retrieval.pairs.events import QuerySplit
-from rexbert_hf.retrieval.training.evaluator import exponential_gain, part_of
+from rexbert_hf.retrieval.training.evaluator import exponential_gain, searched_products
 from rexbert_hf.retrieval.training.search_data import (
     TEST,
     TRAIN,
@@ -157,8 +157,7 @@ class SearchProtocol:
             size: products of the part; None for all.
             seed: of the draw.
         """
-        needed = np.unique(self.data.judged.select(self.queries).products)
-        products = part_of(len(self.data.texts), needed, size, seed)
+        products = searched_products(self.data, self.data.judged.select(self.queries), size, seed)
         return SearchProtocol(self.data, self.scale, self.queries, products, self.counts)
 
 
@@ -190,13 +189,14 @@ def load_protocol(source: TaskSource) -> SearchProtocol:
             f"{source.dataset or settings.pairs or 'sample shop'}: none of {len(tests)} test queries has a product of "
             f"grade {scale.relevant:g} or above; check labels and split"
         )
+    judged = data.judged.select(queries)
     counts = {
         "train_queries": len(data.of(TRAIN)),
         "test_queries": len(queries),
         "test_queries_without_relevant": len(tests) - len(queries),
-        "judged_pairs": len(data.judged.select(queries).products),
+        "judged_pairs": len(judged.products),
     }
-    return SearchProtocol(data, scale, queries, np.arange(len(data.texts)), counts)
+    return SearchProtocol(data, scale, queries, searched_products(data, judged), counts)
 
 
 def _settings(source: TaskSource, folder: Path) -> tuple[SearchDataSettings, Scale]:

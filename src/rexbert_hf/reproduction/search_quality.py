@@ -18,7 +18,7 @@ from sentence_transformers import SentenceTransformer
 from rexbert_hf.hub import read_run
 from rexbert_hf.metrics import Judgements, sparse_results
 from rexbert_hf.reproduction.jobs import Job
-from rexbert_hf.retrieval.training.evaluator import part_of, search_metrics
+from rexbert_hf.retrieval.training.evaluator import search_metrics, searched_products
 from rexbert_hf.retrieval.training.exact_search import encode, exact_top_k
 from rexbert_hf.retrieval.training.finetune import prepare_device
 from rexbert_hf.retrieval.training.finetune_settings import SearchTrainerSettings
@@ -71,7 +71,7 @@ def measure_search(
     if not len(test):
         raise ValueError("no test query has a relevant product: change the recipe's data")
     judged = data.judged.select(test)
-    part = part_of(len(data.texts), np.unique(judged.products), max_products, seed=0)
+    part = searched_products(data, judged, max_products)
     products = encode(model, [data.texts[i] for i in part], "document", batch_size)
     queries = encode(model, [data.queries[i] for i in test], "query", batch_size)
     scores, ranked = exact_top_k(queries, products, DEPTH)

@@ -23,7 +23,13 @@ from rexbert_hf.retrieval.serving.onnx_export import GRAPHS
 from rexbert_hf.retrieval.serving.onnx_publish import STAGING, export_in_place
 from rexbert_hf.retrieval.serving.query_model import encode, load_model, normalised
 from rexbert_hf.retrieval.serving.vector_store import VectorStore
-from rexbert_hf.retrieval.training.evaluator import DEPTH, gain_name, part_of, search_metrics, validation_queries
+from rexbert_hf.retrieval.training.evaluator import (
+    DEPTH,
+    gain_name,
+    search_metrics,
+    searched_products,
+    validation_queries,
+)
 from rexbert_hf.retrieval.training.search_data import TEST, SearchData, SearchDataSettings, load_search_data
 from rexbert_hf.settings import sole_run, to_dict
 from rexbert_hf.settings.ranges import check_least
@@ -152,7 +158,7 @@ def _quality(
 ) -> dict[str, Any]:
     """Figures of each precision, the points of R@100 that it loses, and the overlap of its hits with torch's."""
     judged = data.judged.select(numbers)
-    chosen = part_of(len(data.texts), np.unique(judged.products), run.max_products, seed=0)
+    chosen = searched_products(data, judged, run.max_products)
     store = VectorStore(0)
     store.append(normalised(encode(model, [data.texts[i] for i in chosen], "document")))
     queries = [data.queries[i] for i in numbers]

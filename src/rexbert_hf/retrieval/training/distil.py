@@ -249,6 +249,8 @@ def distil_texts(settings: DistilSettings, data: SearchData) -> tuple[list[str],
 def distil_pairs(settings: DistilSettings, data: SearchData, scores: TeacherScores, num_queries: int) -> np.ndarray:
     """Listed pairs, int64 `[N, 2]`: judged ones of training queries, and what the teacher finds; no held-out query.
 
+    It finds no product without text, which says nothing that a student could learn.
+
     Args:
         settings: the recipe.
         data: catalogue, queries, judgements.
@@ -257,11 +259,12 @@ def distil_pairs(settings: DistilSettings, data: SearchData, scores: TeacherScor
     """
     train = data.of(TRAIN, with_relevant=False)
     made_up = np.arange(len(data.queries), num_queries)
+    described = np.flatnonzero([bool(text) for text in data.texts])
     judged = data.pairs(train)
     found = [np.stack(judged[:2], axis=1)]
     for numbers, count in ((train, settings.rows.retrieved), (made_up, 1)):
         if count and len(numbers):
-            near = exact_top_k(scores.queries[numbers], np.asarray(scores.products), count)[1]
+            near = exact_top_k(scores.queries[numbers], np.asarray(scores.products), count, described)[1]
             found.append(np.stack([np.repeat(numbers, near.shape[1]), near.reshape(-1)], axis=1))
     return np.unique(np.concatenate(found), axis=0)
 
@@ -332,8 +335,10 @@ def _tests(
     queries = data.of(TEST)
     if not len(queries):
         return {}
-    student = SearchEvaluator(data, queries, None, settings.block_size)(model)
-    ranked = exact_top_k(np.asarray(scores.queries[queries]), np.asarray(scores.products), DEPTH)[1]
+    evaluator = SearchEvaluator(data, queries, None, settings.block_size)
+    student = evaluator(model)
+    vectors = np.asarray(scores.queries[queries]), np.asarray(scores.products)
+    ranked = exact_top_k(*vectors, DEPTH, evaluator.products)[1]
     judged: Judgements = data.judged.select(queries)
     values = search_metrics(ranked, judged, data.relevant)
     teacher = {name: float(np.nanmean(value)) for name, value in values.items()}

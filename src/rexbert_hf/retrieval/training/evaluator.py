@@ -33,6 +33,7 @@ DEPTH = 1000
 class SearchEvaluator(BaseEvaluator):
     """R@100 (and the rest) of some queries over the catalogue or a part of it.
 
+    Products without text are left out, as an index leaves them out, unless they were judged for one of the queries.
     The paper's validation catalogue is a part too. A part holds all judged products of the queries, and others drawn at
     random; recall is higher over a part, so compare figures over equal parts only.
 
@@ -63,7 +64,7 @@ class SearchEvaluator(BaseEvaluator):
         if not len(self.queries):
             raise ValueError("no query to evaluate has a relevant product: change the split or data.relevant")
         judged = data.judged.select(self.queries)
-        self.products = part_of(len(data.texts), np.unique(judged.products), max_products, seed)
+        self.products = searched_products(data, judged, max_products, seed)
         place = np.searchsorted(self.products, judged.products)
         self.judged = Judgements(judged.offsets, place, judged.grades)
         # The base would put the name before it at the first call only, and a log of before may be read without one.
@@ -97,6 +98,21 @@ def validation_queries(data: SearchData, max_queries: int | None, split: int = V
     found = data.of(split)
     # Files are often sorted, so the first ones would be no sample.
     return found if max_queries is None else np.sort(np.random.default_rng(0).permutation(found)[:max_queries])
+
+
+def searched_products(data: SearchData, judged: Judgements, wanted: int | None = None, seed: int = 0) -> np.ndarray:
+    """Products that queries are searched in, int64, sorted: those with text, or some of them, and all judged ones.
+
+    Args:
+        data: the catalogue.
+        judged: graded products of the queries.
+        wanted: how many in all; None for the whole catalogue.
+        seed: of the draw.
+    """
+    needed = np.unique(judged.products)
+    described = np.flatnonzero([bool(text) for text in data.texts])
+    found = np.union1d(described, needed).astype(np.int64)
+    return found[part_of(len(found), np.searchsorted(found, needed), wanted, seed)]
 
 
 def part_of(size: int, needed: np.ndarray, wanted: int | None, seed: int) -> np.ndarray:

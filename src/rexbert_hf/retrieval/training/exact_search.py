@@ -78,13 +78,16 @@ def encode_to(
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def exact_top_k(queries: np.ndarray, products: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def exact_top_k(
+    queries: np.ndarray, products: np.ndarray, k: int, among: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The k products with the highest inner product, best first.
 
     Args:
         queries: `[Q, D]`.
         products: `[P, D]`, in memory or mapped; k beyond P is cut to P.
         k: how many.
+        among: numbers of the products that are looked at; None for all.
 
     Returns:
         Scores float32 `[Q, K]` and product numbers int64 `[Q, K]`; equal scores may come in any order.
@@ -97,27 +100,39 @@ def exact_top_k(queries: np.ndarray, products: np.ndarray, k: int) -> tuple[np.n
         >>> found[:, 0].tolist()
         [0, 1]
     """
-    for name, vectors, size in (("query", queries, QUERY_BLOCK), ("product", products, PRODUCT_BLOCK)):
-        for start in range(0, len(vectors), size):
-            finite = np.isfinite(vectors[start : start + size]).all(axis=1)
-            if not finite.all():
-                row = start + int(np.flatnonzero(~finite)[0])
-                raise ValueError(f"{name} {row} has an embedding with NaN or infinite numbers: retrain or re-encode")
-    k = min(k, len(products))
+    _check_finite("query", queries, QUERY_BLOCK, None)
+    _check_finite("product", products, PRODUCT_BLOCK, among)
+    k = min(k, len(products if among is None else among))
     scores = np.empty((len(queries), k), dtype=np.float32)
     found = np.empty((len(queries), k), dtype=np.int64)
     for start in range(0, len(queries), QUERY_BLOCK):
         block = torch.from_numpy(np.array(queries[start : start + QUERY_BLOCK], dtype=np.float32))
-        best, number = _best(block, products, k)
+        best, number = _best(block, products, k, among)
         scores[start : start + len(block)], found[start : start + len(block)] = best.numpy(), number.numpy()
     return scores, found
 
 
-def _best(queries: torch.Tensor, products: np.ndarray, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _rows(start: int, size: int, among: np.ndarray | None) -> slice | np.ndarray:
+    """A block's rows; a mapped file is read by slices, and by numbers only where not all are looked at."""
+    return slice(start, start + size) if among is None else among[start : start + size]
+
+
+def _check_finite(name: str, vectors: np.ndarray, size: int, among: np.ndarray | None) -> None:
+    for start in range(0, len(vectors if among is None else among), size):
+        finite = np.isfinite(vectors[_rows(start, size, among)]).all(axis=1)
+        if not finite.all():
+            place = start + int(np.flatnonzero(~finite)[0])
+            row = place if among is None else int(among[place])
+            raise ValueError(f"{name} {row} has an embedding with NaN or infinite numbers: retrain or re-encode")
+
+
+def _best(
+    queries: torch.Tensor, products: np.ndarray, k: int, among: np.ndarray | None
+) -> tuple[torch.Tensor, torch.Tensor]:
     best, number = queries.new_zeros(len(queries), 0), torch.zeros(len(queries), 0, dtype=torch.int64)
-    for start in range(0, len(products), PRODUCT_BLOCK):
+    for start in range(0, len(products if among is None else among), PRODUCT_BLOCK):
         # A block at a time: a mapped file stays on disk (and is read-only, which torch does not take).
-        part = np.require(products[start : start + PRODUCT_BLOCK], dtype=np.float32, requirements=["C", "W"])
+        part = np.require(products[_rows(start, PRODUCT_BLOCK, among)], dtype=np.float32, requirements=["C", "W"])
         scores = queries @ torch.from_numpy(part).T
         top, place = scores.topk(min(k, scores.shape[1]), dim=1)
         best, number = torch.cat([best, top], dim=1), torch.cat([number, place + start], dim=1)
@@ -125,4 +140,5 @@ def _best(queries: torch.Tensor, products: np.ndarray, k: int) -> tuple[torch.Te
             best, order = best.topk(k, dim=1)
             number = number.gather(1, order)
     best, order = best.sort(dim=1, descending=True, stable=True)
-    return best, number.gather(1, order)
+    number = number.gather(1, order)
+    return best, number if among is None else torch.from_numpy(among)[number]

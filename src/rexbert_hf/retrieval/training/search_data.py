@@ -364,7 +364,7 @@ def _catalogue(products: Dataset, settings: SearchDataSettings) -> tuple[list[st
         place = settings.products or settings.pairs
         raise ValueError(f"{place}: no product has an id and a text: map {', '.join(PRODUCT_FIELDS)} (product_columns)")
     if missing:
-        logger.warning("%d of %d products have no text: they are never found", missing, len(found))
+        logger.warning("%d of %d products have no text: figures leave out those never judged", missing, len(found))
     if repeated and settings.products is not None:
         logger.warning("%d rows repeat a product id or have none: the first row of a product counts", repeated)
     return list(found), list(found.values()), titles
