@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rexbert_hf.catalog import SPLITS, load_sample, split_of
+from rexbert_hf.retrieval.training import judged_pairs
 from rexbert_hf.retrieval.training.distil import distil_texts
 from rexbert_hf.retrieval.training.distil_settings import DistilSettings
 from rexbert_hf.retrieval.training.evaluator import search_metrics
@@ -165,6 +166,27 @@ def test_what_is_neither_is_known_and_changes_no_figure(tmp_path):
     assert found["judged@10"].tolist() == [0.5, 0.25]
     assert data.fingerprint != plain.fingerprint
     assert dataclasses.replace(data, neither=plain.neither).fingerprint == plain.fingerprint
+
+
+def test_rows_are_read_in_batches_and_random_ones_are_never_made_texts(tmp_path, monkeypatch):
+    """Batches of two: numbers of rows and of queries go on, what is neither may come before its query is judged."""
+    seen = []
+    stock = judged_pairs._Reader._add
+    monkeypatch.setattr(judged_pairs, "_BATCH_ROWS", 2)
+    monkeypatch.setattr(judged_pairs._Reader, "_add", lambda self, *row: (seen.append(row[0]), stock(self, *row)))
+    pairs = ["query,id,label,part"]
+    pairs += ["mug,d,-2,test", "mug,a,1,test", "pot,b,-1,train", "lamp,c,-1,train", "pot,c,0,train", "MUG,b,0,test"]
+    settings = settings_of(tmp_path, pairs, ["id,title,brand", *[f"{i},title {i},x" for i in "abcd"]])
+    settings.pair_columns["split"] = "part"
+    data = load_search_data(settings)
+    assert seen == [0, 1, 4, 5]
+    assert (data.queries, data.splits.tolist()) == (["mug", "pot"], [TEST, TRAIN])
+    assert data.judged.offsets.tolist() == [0, 2, 3]
+    assert (data.judged.products.tolist(), data.judged.grades.tolist()) == ([0, 1, 2], [1.0, 0.0, 0.0])
+    assert data.neither.tolist() == [[0, 3]]
+    write(tmp_path / "pairs.csv", *pairs, "pan,a,1,nowhere")
+    with pytest.raises(ValueError, match=r"pairs.csv, row 6: the split 'nowhere'"):
+        load_search_data(settings)
 
 
 def test_an_endless_relevance_is_still_an_error(tmp_path):

@@ -29,7 +29,7 @@ from rexbert_hf.evaluation.training_steps import TrainingSteps
 from rexbert_hf.evaluation.tuned_task import TunedTask
 from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings, load_biencoder
 from rexbert_hf.retrieval.training.exact_search import encode
-from rexbert_hf.retrieval.training.search_data import LABEL_GRADES
+from rexbert_hf.retrieval.training.judged_pairs import LABEL_GRADES
 from rexbert_hf.training.cpu import tune_cpu
 
 logger = logging.getLogger(__name__)

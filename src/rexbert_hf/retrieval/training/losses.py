@@ -4,7 +4,7 @@ Labels say which query and product a row is, so that products that answer a quer
 positives of the same query, and the same product under another id (pains of sentence-transformers #2848, #3299).
 
 The paper's three-part hinge loss and the usual in-batch softmax are here; CoSENT over the E/S/C/I grades is
-sentence-transformers' own, fed with the grades of `search_data.LABEL_GRADES`.
+sentence-transformers' own, fed with the grades of `judged_pairs.LABEL_GRADES`.
 """
 
 from __future__ import annotations

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,25 +20,18 @@ from datasets import Dataset, Features, Value
 from rexbert_hf.catalog import (
     PRODUCT,
     PRODUCT_FIELDS,
-    SPLITS,
     load_sample,
     normalize_text,
     product_text,
-    read_label,
     read_records,
 )
+from rexbert_hf.hub.left_over import temporary_folder
 from rexbert_hf.metrics import Judgements
 from rexbert_hf.retrieval.pairs.query_split import QuerySplit
+from rexbert_hf.retrieval.training.judged_pairs import read_judged_pairs
 from rexbert_hf.settings.ranges import check_least
 
 logger = logging.getLogger(__name__)
-
-LABEL_GRADES = {"E": 1.0, "S": 0.66, "C": 0.33, "I": 0.0, "1": 1.0, "0": 0.0}
-"""Grades of ESCI labels, as RexBERT's own sentence-transformers script has them; of a click log's: bought, shown."""
-RANDOM_LABEL = "-1"
-"""A product drawn at random: nobody judged it, and training draws its own anew in every epoch, so it is left out."""
-NEITHER_LABEL = "-2"
-"""Clicked and not bought, and the like: not judged, and never a negative; see `SearchData.neither`."""
 
 TRAIN, VALIDATION, TEST = range(3)
 _PAIR_COLUMNS = {name: Value("string") for name in ("query", "product_id", "label", "split")}
@@ -226,57 +217,13 @@ def load_search_data(settings: SearchDataSettings) -> SearchData:
     """
     ids, texts, titles = _catalogue(_read_products(settings), settings)
     number = {product_id: i for i, product_id in enumerate(ids)}
-    rows = _read_pairs(settings)
-    numbers, queries = dict[str, int](), list[str]()
-    kept: list[tuple[int, int, float]] = []
-    aside = array("q")
-    split, held_out = QuerySplit(settings.held_out, settings.split_rule), dict[str, int]()
-    torn = dict[str, int]()
-    bad = {"an empty query": 0, "an unknown product": 0, "no label or relevance": 0}
-    grades = _grades(rows)
-    named = rows["split"][:] if "split" in rows.column_names else [None] * len(rows)
-    asked, answers = rows["query"][:], rows["product_id"][:]
-    for row, (query, product_id, grade, own) in enumerate(zip(asked, answers, grades, named, strict=True)):
-        text = query or ""
-        if grade is _RANDOM:
-            continue
-        form = normalize_text(text)
-        if not text.strip() or product_id not in number or grade is None:
-            place = 0 if not text.strip() else 1 if product_id not in number else 2
-            bad[list(bad)[place]] += 1
-            continue
-        if grade is _NEITHER:
-            aside.append(row)
-            continue
-        index = numbers.setdefault(form if settings.split_rule == "text" else text, len(queries))
-        if index == len(queries):
-            queries.append(text)
-        kept.append((index, number[product_id], grade))
-        known = held_out.get(form, TRAIN)
-        number_of = None if own is None else _split_number(own, f"{settings.pairs}, row {row}")
-        if number_of is not None and form in held_out and number_of != known:
-            torn[form] = row
-        held_out[form] = split.further(known, text) if number_of is None else max(known, number_of)
-    if torn:
-        told = "%s: %d queries stand in two splits, as that of row %d: all their pairs go to the one held out further"
-        logger.warning(told, settings.pairs, len(torn), next(iter(torn.values())))
-    for reason, count in bad.items():
-        if count:
-            logger.warning("%d of %d pairs have %s and are left out", count, len(rows), reason)
-    if not kept:
-        raise ValueError(f"no usable pair is left of {len(rows)}: do data.pairs and data.products belong together?")
-    splits = np.array([held_out[normalize_text(text)] for text in queries], dtype=np.int8)
-    judged = Judgements.from_pairs(
-        [query for query, _, _ in kept],
-        [product for _, product, _ in kept],
-        [grade for *_, grade in kept],
-        len(queries),
-    )
-    forms = (normalize_text(asked[row]) if settings.split_rule == "text" else asked[row] for row in aside)
-    pairs = ((numbers.get(form, -1), number[answers[row]]) for form, row in zip(forms, aside, strict=True))
-    neither = np.fromiter(chain.from_iterable(pairs), dtype=np.int64).reshape(-1, 2)
-    neither = np.unique(neither[neither[:, 0] >= 0], axis=0)
-    return SearchData(ids, texts, text_groups(texts), queries, splits, judged, settings.relevant, titles, neither)
+    split = QuerySplit(settings.held_out, settings.split_rule)
+    with temporary_folder() as folder:  # mapped from there: in memory they take as much again as they are read
+        found = read_judged_pairs(_read_pairs(settings, folder), number, split, str(settings.pairs))
+    return SearchData(
+        ids, texts, text_groups(texts), found.queries, found.splits, found.judged, settings.relevant, titles,
+        found.neither,
+    )  # fmt: skip
 
 
 def text_groups(texts: Sequence[str]) -> np.ndarray:
@@ -288,12 +235,6 @@ def text_groups(texts: Sequence[str]) -> np.ndarray:
     """
     seen: dict[str, int] = {}
     return np.array([seen.setdefault(normalize_text(text), len(seen)) for text in texts], dtype=np.int64)
-
-
-def _split_number(name: str, where: str) -> int:
-    if name not in SPLITS:
-        raise ValueError(f"{where}: the split '{name}': use {', '.join(SPLITS)}, or set data.pair_columns without")
-    return SPLITS.index(name)
 
 
 def _located(paths: str | list[str], data_dir: str | None) -> str | list[str]:
@@ -326,7 +267,7 @@ def _product_columns(settings: SearchDataSettings) -> list[str]:
     return names
 
 
-def _read_pairs(settings: SearchDataSettings) -> Dataset:
+def _read_pairs(settings: SearchDataSettings, folder: str) -> Dataset:
     if settings.pairs is None:
         return load_sample("query_products", size=settings.sample_size)
     source = _located(settings.pairs, settings.data_dir)
@@ -336,7 +277,9 @@ def _read_pairs(settings: SearchDataSettings) -> Dataset:
         graded = "relevance" if "label" not in there and "relevance" in there else "label"
         columns = {name: name for name in ("query", "product_id", graded, "split") if name != "split" or name in there}
     features = Features({name: _PAIR_COLUMNS[name] for name in columns})
-    return read_records(source, columns, features=features, encoding=settings.encoding, limit=settings.limit)
+    return read_records(
+        source, columns, features=features, encoding=settings.encoding, limit=settings.limit, cache_dir=folder
+    )
 
 
 def _catalogue(products: Dataset, settings: SearchDataSettings) -> tuple[list[str], list[str], list[str]]:
@@ -374,23 +317,3 @@ def _described(product: Mapping[str, Any], text_fields: Sequence[str], field_nam
     """The chosen fields, or all others where those are empty."""
     text = product_text(product, text_fields, field_names)
     return text or product_text(product, [name for name in PRODUCT_FIELDS if name in product], field_names)
-
-
-_RANDOM, _NEITHER = float("-inf"), float("inf")
-"""What the labels without a grade come to; told by identity, as a relevance that is infinite is an error."""
-
-
-def _grades(rows: Dataset) -> list[float | None]:
-    """Numbers as they are, labels by `LABEL_GRADES`; six digits, so that a float32 column says 2.33 too."""
-    empty = [None] * len(rows)
-    numbers = rows["relevance"][:] if "relevance" in rows.column_names else empty
-    labels = rows["label"][:] if "label" in rows.column_names else empty
-    worth: dict[str | None, float | None] = {None: None, RANDOM_LABEL: _RANDOM, NEITHER_LABEL: _NEITHER}
-    worth.update(LABEL_GRADES)
-    try:
-        known = {label: worth[read_label(label)] for label in set(labels)}
-    except ValueError as error:
-        raise ValueError(f"data.pairs: {error}") from None
-    return [
-        round(number, 6) if number is not None else known[label] for number, label in zip(numbers, labels, strict=True)
-    ]
