@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import logging
 import math
 
@@ -11,6 +12,7 @@ from rexbert_hf.retrieval.pairs.events import count_events
 from rexbert_hf.retrieval.pairs.graded import Grades, graded_groups, read_grades
 from rexbert_hf.retrieval.pairs.query_split import QuerySplit
 from rexbert_hf.retrieval.pairs.weak import (
+    AuditSample,
     Rule,
     audit_pairs,
     csv_judge,
@@ -88,6 +90,20 @@ def test_audit_estimates_and_warns(caplog):
     assert (poor.judged, poor.relevant) == (50, 35)
     assert "only 70.0% of 50 judged pairs are relevant" in caplog.text
     assert audit_pairs(sample, lambda query, product: None).share is None
+
+
+@pytest.mark.parametrize("judge", [None, lambda query, product: None if product == "p3" else product == "p1"])
+def test_the_sample_is_that_of_least_hashes_and_nothing_else_is_kept(judge):
+    pairs = [(f"query {query}", f"p{product}", product) for query in range(50) for product in range(7)]
+    sample = AuditSample(40, seed=5, judge=judge)
+    for query, product, number in pairs:
+        sample.add(query, product, number)
+        assert len(sample.pairs) <= 40
+    judged = [pair for pair in pairs if judge is None or judge(*pair[:2]) is not None]
+    hashed = sorted(judged, key=lambda pair: hashlib.sha1(f"5 {pair[0]} {pair[1]}".encode()).digest())
+    assert sample.pairs == hashed[:40]
+    assert sample.passed == len(pairs)
+    assert AuditSample(0, seed=5, judge=judge).pairs == []
 
 
 def test_a_persons_file(tmp_path):

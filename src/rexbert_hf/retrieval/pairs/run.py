@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from rexbert_hf.retrieval.pairs.graded import GradedPair, graded_groups, read_gr
 from rexbert_hf.retrieval.pairs.settings import BuildPairsRun
 from rexbert_hf.retrieval.pairs.weak import (
     Audit,
+    AuditSample,
     Judge,
     audit_pairs,
     csv_judge,
@@ -36,8 +36,6 @@ from rexbert_hf.settings import sole_run, to_dict
 
 logger = logging.getLogger(__name__)
 
-Sample = list[tuple[str, int]]
-"""(query, index of a product) of pairs that are labelled relevant."""
 STAGED = "built"
 """Where a run's files lie until all of them are written, in its folder of rows."""
 _OWNED = ("products.parquet", *(f"{kind}/{split}.parquet" for kind in ("pairs", "qpi") for split in SPLITS))
@@ -69,17 +67,19 @@ def build_pairs(run: BuildPairsRun) -> dict[str, Any]:
             counts = count_events(events, ids, run.split.resolved(), run.max_query_words)
             results: dict[str, Any] = {**read, "log": counts.report, "count_bytes": counts.nbytes}
             groups: Any = counts.groups()
-            sample, results["qpi"] = _write_weak(run, counts, ids, built)
+            known = _graded_judge(run, cache)
+            sample = AuditSample(run.audit.size, run.seed, known)
+            results["qpi"] = _write_weak(run, counts, ids, built, sample)
         else:
             assert run.graded is not None
             rows = run.graded.read("query_products", ("query", "product_id"), cache)
             graded, report = read_grades(_rows(rows), ids, run.grades, run.split.resolved(), run.max_query_words)
             results = {**read, "judgements": report}
             groups = graded_groups(graded)
-            sample, results["qpi"] = _write_graded(graded, ids, built)
+            results["qpi"] = _write_graded(graded, ids, built)
         results["pairs"] = _write_pairs(run, groups, ids, built)
         if run.events is not None and run.audit.size:
-            results["audit"] = asdict(_audit(run, sample, products, ids, cache, judge))
+            results["audit"] = asdict(_audit(run, sample, products, cache, known or judge))
         card = _card(run, results)
         take_place(built, run.output_dir, _OWNED)
     write_whole(run.output_dir / "README.md", card.encode("utf-8"))
@@ -148,11 +148,12 @@ def _write_pairs(run: BuildPairsRun, groups: Iterator[QueryGroup], ids: list[str
     return found
 
 
-def _write_weak(run: BuildPairsRun, counts: EventCounts, ids: list[str], built: Path) -> tuple[Sample, dict[str, Any]]:
+def _write_weak(
+    run: BuildPairsRun, counts: EventCounts, ids: list[str], built: Path, sample: AuditSample
+) -> dict[str, Any]:
     label = label_weakly(counts, run.weak.relevant, run.weak.irrelevant)
     if run.weak.irrelevant_share is not None:
         label = thin_out(counts, label, run.weak.irrelevant_share, run.seed)
-    sample: Sample = []
     tally = {split: {"relevant": 0, "irrelevant": 0} for split in SPLITS}
     with PairWriter(built / "qpi", QPI) as writer:
         for query, at in counts.ranges():
@@ -167,13 +168,14 @@ def _write_weak(run: BuildPairsRun, counts: EventCounts, ids: list[str], built: 
             writer.add(split, {**named, "relevance": relevance.tolist(), **columns})
             tally[split]["relevant"] += int(relevance.sum())
             tally[split]["irrelevant"] += int((1 - relevance).sum())
-            sample += [(text, index) for index in counts.product[keep][relevance == 1].tolist()]
-    if not sample:
+            for index in counts.product[keep][relevance == 1].tolist():
+                sample.add(text, ids[index], index)
+    if not sample.passed:
         logger.warning("no pair matches a rule of weak.relevant: there are no pairs for stage 2")
-    return sample, {split: numbers for split, numbers in tally.items() if any(numbers.values())}
+    return {split: numbers for split, numbers in tally.items() if any(numbers.values())}
 
 
-def _write_graded(graded: list[GradedPair], ids: list[str], built: Path) -> tuple[Sample, dict[str, Any]]:
+def _write_graded(graded: list[GradedPair], ids: list[str], built: Path) -> dict[str, Any]:
     tally = {split: {"relevant": 0, "irrelevant": 0} for split in SPLITS}
     with PairWriter(built / "qpi", QPI) as writer:
         for pair in graded:
@@ -186,24 +188,23 @@ def _write_graded(graded: list[GradedPair], ids: list[str], built: Path) -> tupl
             }
             writer.add(pair.split, {**named, **zeros})
             tally[pair.split]["relevant" if pair.relevant else "irrelevant"] += 1
-    sample = [(pair.query, pair.product) for pair in graded if pair.relevant]
-    return sample, {split: numbers for split, numbers in tally.items() if any(numbers.values())}
+    return {split: numbers for split, numbers in tally.items() if any(numbers.values())}
 
 
-def _audit(
-    run: BuildPairsRun, relevant: Sample, products: Dataset, ids: list[str], cache_dir: Path, judge: Judge | None
-) -> Audit:
-    """Judge a uniform sample by a person's file; with graded judgements, of the pairs that have one."""
-    if run.audit.judgements is not None:
-        rows = run.audit.judgements.read("query_products", ("query", "product_id"), cache_dir)
-        judge = graded_judge(_rows(rows), run.grades.is_relevant)
-        relevant = [pair for pair in relevant if judge(pair[0], ids[pair[1]]) is not None]
-    # The order follows from the pairs alone, so a sample that a person judged stays the sample.
-    relevant = sorted(relevant, key=lambda pair: hashlib.sha1(f"{run.seed} {pair[0]} {ids[pair[1]]}".encode()).digest())
-    relevant = relevant[: run.audit.size]
-    sample = [(query, ids[product]) for query, product in relevant]
+def _graded_judge(run: BuildPairsRun, cache_dir: Path) -> Judge | None:
+    """Graded judgements of the audit, which takes its sample of the pairs that have one; None where there are none."""
+    if run.audit.judgements is None or not run.audit.size:
+        return None
+    rows = run.audit.judgements.read("query_products", ("query", "product_id"), cache_dir)
+    return graded_judge(_rows(rows), run.grades.is_relevant)
+
+
+def _audit(run: BuildPairsRun, drawn: AuditSample, products: Dataset, cache_dir: Path, judge: Judge | None) -> Audit:
+    """Judge a sample by graded judgements or a person's file; without either, write it for a person."""
+    sample = [(query, product) for query, product, _ in drawn.pairs]
     if judge is None:
-        titles = [product_text(products[product], ("title", "brand", "description"))[:200] for _, product in relevant]
+        texts = (product_text(products[number], ("title", "brand", "description")) for *_, number in drawn.pairs)
+        titles = [text[:200] for text in texts]
         write_audit_sample(cache_dir / STAGED / _SAMPLE, sample, titles, earlier=run.output_dir / _SAMPLE)
         return Audit(len(sample), 0, 0, None, None, None)
     return audit_pairs(sample, judge, run.audit.least)

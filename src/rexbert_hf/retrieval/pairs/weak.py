@@ -7,6 +7,8 @@ the pairs it trains on to be relevant (sections 2.2 and 3.1). Here the rules are
 from __future__ import annotations
 
 import csv
+import hashlib
+import heapq
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -145,6 +147,55 @@ class Audit:
     share: float | None
     low: float | None
     high: float | None
+
+
+class AuditSample:
+    """A uniform sample of the pairs labelled relevant, drawn as they pass: nothing but the sample is kept.
+
+    It holds those whose hash is least, which follows from the pairs alone: what a person judged stays the sample.
+
+    Args:
+        size: pairs of the sample.
+        seed: of the draw.
+        judge: pairs that it has no judgement of are passed by; None takes all.
+
+    Attributes:
+        passed: pairs so far, judged or not.
+
+    Example:
+        >>> sample = AuditSample(2, seed=0)
+        >>> for number, name in enumerate("abc"):
+        ...     sample.add("mug", name, number)
+        >>> sample.passed, [product for _, product, _ in sample.pairs]
+        (3, ['a', 'c'])
+    """
+
+    def __init__(self, size: int, seed: int, judge: Judge | None = None) -> None:
+        self.size, self.seed, self.judge, self.passed = size, seed, judge, 0
+        self._heap: list[tuple[int, str, str, int]] = []
+
+    def add(self, query: str, product: str, number: int) -> None:
+        """Let a pair pass.
+
+        Args:
+            query: its text.
+            product: the id.
+            number: of the product.
+        """
+        self.passed += 1
+        if not self.size or (self.judge is not None and self.judge(query, product) is None):
+            return
+        digest = hashlib.sha1(f"{self.seed} {query} {product}".encode()).digest()
+        item = (-int.from_bytes(digest, "big"), query, product, number)  # the heap's first is what has to give way
+        if len(self._heap) < self.size:
+            heapq.heappush(self._heap, item)
+        else:
+            heapq.heappushpop(self._heap, item)
+
+    @property
+    def pairs(self) -> list[tuple[str, str, int]]:
+        """Query, product id and number of each pair of the sample, in its order."""
+        return [item[1:] for item in sorted(self._heap, key=lambda item: item[0], reverse=True)]
 
 
 def audit_pairs(sample: Sequence[tuple[str, str]], judge: Judge, least: float = RELEVANT_SHARE) -> Audit:
