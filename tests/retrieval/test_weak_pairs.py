@@ -243,6 +243,32 @@ def test_letters():
     assert judge("MUG", "b") is True
 
 
+def test_columns_that_a_person_added_to_a_sample_stay(tmp_path):
+    path = tmp_path / "audit_sample.csv"
+    path.write_text(
+        "remark,query,product_id,title,relevant,by\n"
+        '"wrong, I think",red mug,a,Mug,0,Ann\n'
+        ",lamp,b,Lamp,,\n"
+        "ask,pot,c,Pot,\n"
+        "which?,lid,e,Lid,,Bo,a cell without a header\n"
+        ",pan,d,Pan,1,\n"
+    )
+    write_audit_sample(path, [("lamp", "b"), ("Red mug", "a"), ("lid", "e"), ("cup", "f")], ["Lamp", "Mug", "Lid", "C"])
+    assert path.read_text().splitlines() == [
+        "query,product_id,title,relevant,remark,by",
+        "lamp,b,Lamp,,,",
+        'Red mug,a,Mug,0,"wrong, I think",Ann',
+        "lid,e,Lid,,which?,Bo,a cell without a header",
+        "cup,f,C,,,",
+        "pot,c,Pot,,ask,",
+        "pan,d,Pan,1,,",
+    ]
+    before = path.read_bytes()
+    write_audit_sample(path, [("lamp", "b"), ("Red mug", "a"), ("lid", "e"), ("cup", "f")], ["Lamp", "Mug", "Lid", "C"])
+    assert path.read_bytes() == before
+    assert csv_judge(path)("pan", "d") is True
+
+
 @pytest.mark.parametrize("query", ["=1+1", "-5 freezer", "'=1", "'tis", "@home"])
 def test_no_query_is_a_formula_in_the_sample_and_its_answer_is_found(tmp_path, query):
     path = tmp_path / "audit_sample.csv"

@@ -302,7 +302,8 @@ def write_audit_sample(
 ) -> None:
     """Write a sample for a person to judge, with a column `relevant` to fill in.
 
-    What a person wrote into an earlier file stays: answers to pairs of this sample with them, others below.
+    What a person wrote into an earlier file stays: answers to pairs of this sample with them, others below, and the
+    columns that a person added.
 
     Args:
         path: of the CSV.
@@ -314,15 +315,15 @@ def write_audit_sample(
         ValueError: if the earlier file cannot be read, so that answers in it would be lost.
     """
     path = Path(path)
-    answered = _answered(earlier or path)
+    further, written = _written(earlier or path)
     rows = []
     for (query, product), title in zip(sample, titles, strict=True):
-        old = answered.pop((normalize_text(query), product), None)
-        rows.append([as_cell(query), product, as_cell(title), old[-1] if old else ""])
+        old = written.pop((normalize_text(query), product), None)
+        rows.append([as_cell(query), product, as_cell(title), *(old[_RELEVANT:] if old else [""] * (1 + len(further)))])
     staged = path.with_name(f".{path.name}")
     try:
         with open(staged, "w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([_COLUMNS, *rows, *answered.values()])
+            csv.writer(file).writerows([[*_COLUMNS, *further], *rows, *written.values()])
         staged.replace(path)
     finally:
         staged.unlink(missing_ok=True)  # of a full disk
@@ -334,18 +335,28 @@ def _rows_of(file: TextIO) -> csv.DictReader[str]:
 
 
 _COLUMNS = ("query", "product_id", "title", "relevant")
+_RELEVANT = 3
+"""Where in a row begins what a person writes: the answer, then columns of their own."""
 
 
-def _answered(path: Path) -> dict[tuple[str, str], list[str]]:
-    """Rows of an earlier sample that a person answered."""
+def _written(path: Path) -> tuple[list[str], dict[tuple[str, str], list[str]]]:
+    """Columns that a person added to an earlier sample, and the rows that a person wrote something into, ours first."""
     if not path.exists():
-        return {}
+        return [], {}
+    allow_long_fields()  # remarks outgrow the default
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = _rows_of(file)
-            if not set(_COLUMNS) <= set(reader.fieldnames or ()):
+            reader = csv.reader(file)
+            header = next(reader, [])
+            if not set(_COLUMNS) <= set(header):
                 raise ValueError(f"its columns are not {', '.join(_COLUMNS)}")
-            rows = [[row[name] or "" for name in _COLUMNS] for row in reader]
+            ours = [header.index(name) for name in _COLUMNS]
+            rows = []
+            for cells in filter(None, reader):
+                cells += [""] * (len(header) - len(cells))
+                # Cells beyond the header too: not everybody names the column of a remark.
+                rows.append([cells[i] for i in ours] + [cell for i, cell in enumerate(cells) if i not in ours])
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}: an earlier sample that cannot be read ({error}): move it or mend it") from None
-    return {(normalize_text(from_cell(row[0])), row[1]): row for row in rows if row[-1].strip()}
+    written = {(normalize_text(from_cell(row[0])), row[1]): row for row in rows if "".join(row[_RELEVANT:]).strip()}
+    return [name for i, name in enumerate(header) if i not in ours], written
