@@ -305,6 +305,17 @@ def test_every_loss_and_encoder_trains(tmp_path, more):
         assert results["steps"] == 1
 
 
+@pytest.mark.parametrize("cached", ["false", "true"])
+def test_a_finished_dssm_is_fine_tuned_again(tmp_path, cached):
+    """It is a `StaticEmbedding` then, whose rows come without padding and mask."""
+    short = {"trainer__max_steps": "3", "validation__test": "false"}
+    finetune_search(settings_of(tmp_path / "first", model__preset="dssm", model__overrides="{dimensions: 32}", **short))
+    more = {**short, "loss__cached": cached, "loss__block_size": "3", "model__base": str(tmp_path / "first")}
+    assert np.isfinite(finetune_search(settings_of(tmp_path / "again", **more))["last_loss"])
+    first, again = (SentenceTransformer(str(tmp_path / run))[0].embedding.weight for run in ("first", "again"))
+    assert not torch.equal(first, again)
+
+
 def distil_settings(output, teacher, **more):
     words = {name.replace("model.", "student."): value for name, value in TINY.items()}
     words |= {"output_dir": str(output), "teacher": str(teacher), "rows.batch_size": "64", "rows.retrieved": "5"}

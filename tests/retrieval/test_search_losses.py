@@ -115,6 +115,20 @@ def test_blocks_hold_every_row_once_and_shorten_it():
         assert rows[place[i]].tolist()[: int((text > 0).sum())] == text[text > 0].tolist()
 
 
+def test_rows_without_padding_are_embedded_block_by_block_as_at_once():
+    """Rows as `StaticEmbedding` has them: three texts of two, no and one token."""
+    table = torch.nn.EmbeddingBag(8, 4)
+    features = {"input_ids": torch.tensor([3, 5, 7]), "offsets": torch.tensor([0, 2, 2]), "task": "query"}
+    whole = table(features["input_ids"], features["offsets"])
+    for block_size in (1, 2, 5):
+        blocks, place = blocks_of(features, block_size)
+        assert len(blocks) == -(-3 // block_size)
+        found = torch.cat([table(block["input_ids"], block["offsets"]) for block in blocks])[place]
+        torch.testing.assert_close(found, whole)
+    with pytest.raises(ValueError, match="the model makes input_ids, task of texts, and no attention_mask"):
+        blocks_of({"input_ids": torch.zeros(2, 3), "task": "query"}, 2)
+
+
 def test_embedding_in_blocks_is_embedding():
     model = tiny_model().eval()
     (features,) = features_of(model, [*PRODUCT_TEXTS, "red mug"])

@@ -23,15 +23,28 @@ ROUND_TO = 4
 Features = Mapping[str, Any]
 
 
+def rows_in(features: Features) -> int:
+    """Texts of one column of a batch.
+
+    Args:
+        features: as `blocks_of` takes them.
+    """
+    return len(features["offsets"] if "offsets" in features else features["input_ids"])
+
+
 def blocks_of(features: Features, block_size: int) -> tuple[list[dict[str, Any]], Tensor]:
     """Split one column of a batch.
 
     Args:
-        features: `input_ids` and `attention_mask` `[B, S]`, and whatever else the model takes.
+        features: `input_ids` and `attention_mask` `[B, S]`, and whatever else the model takes; or, of a
+            `StaticEmbedding`, `input_ids` of all rows `[N]` and `offsets`, where each row begins, `[B]`.
         block_size: rows of a block.
 
     Returns:
         Blocks, and for each row of the batch its place in their concatenation.
+
+    Raises:
+        ValueError: for features of another kind.
 
     Example:
         >>> ids = torch.tensor([[5, 6, 7, 8, 9], [5, 0, 0, 0, 0], [5, 0, 0, 0, 0]])
@@ -39,6 +52,8 @@ def blocks_of(features: Features, block_size: int) -> tuple[list[dict[str, Any]]
         >>> [tuple(block["input_ids"].shape) for block in blocks], place.tolist()
         ([(1, 4), (1, 5)], [1, 0, 0])
     """
+    if "attention_mask" not in features:
+        return _blocks_without_padding(features, block_size)
     ids, mask = features["input_ids"], features["attention_mask"]
     # -1 marks padding, so that rows that differ in their mask alone stay apart.
     _, inverse = torch.unique(torch.where(mask.bool(), ids, -1), dim=0, return_inverse=True)
@@ -54,6 +69,22 @@ def blocks_of(features: Features, block_size: int) -> tuple[list[dict[str, Any]]
         columns = min(-(-int(width[rows].max()) // ROUND_TO) * ROUND_TO, ids.shape[1])
         blocks.append({name: _part(value, rows, columns, ids.shape) for name, value in features.items()})
     return blocks, place[inverse]
+
+
+def _blocks_without_padding(features: Features, block_size: int) -> tuple[list[dict[str, Any]], Tensor]:
+    if not {"input_ids", "offsets"} <= set(features):
+        raise ValueError(
+            f"the model makes {', '.join(sorted(features))} of texts, and no attention_mask: use one whose first module"
+            " is sentence-transformers' Transformer or StaticEmbedding"
+        )
+    ids, offsets = features["input_ids"], features["offsets"]
+    ends = torch.cat([offsets[1:], offsets.new_tensor([len(ids)])])
+    blocks = []
+    for start in range(0, len(offsets), block_size):
+        part = offsets[start : start + block_size]
+        first, last = int(part[0]), int(ends[start + len(part) - 1])
+        blocks.append({**features, "input_ids": ids[first:last], "offsets": part - first})
+    return blocks, torch.arange(len(offsets), device=offsets.device)
 
 
 def _part(value: Any, rows: Tensor, columns: int, shape: torch.Size) -> Any:

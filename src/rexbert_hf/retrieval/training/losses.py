@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from rexbert_hf.metrics import Judgements
 from rexbert_hf.objectives import three_part_hinge
-from rexbert_hf.retrieval.training.embedding_blocks import Features, cached_loss, embed
+from rexbert_hf.retrieval.training.embedding_blocks import Features, cached_loss, embed, rows_in
 
 LossOf = Callable[[list[Tensor]], Tensor]
 """The loss of the embeddings of each column, `[B, D]` each."""
@@ -204,7 +204,7 @@ class MaskedRankingLoss(nn.Module):
             columns: features of the queries, of their products, and of hard negatives.
             labels: int64 `[B, columns]`.
         """
-        if len(columns) < 2 or labels.shape != (len(columns[0]["input_ids"]), len(columns)):
+        if len(columns) < 2 or labels.shape != (rows_in(columns[0]), len(columns)):
             raise ValueError(
                 f"{len(columns)} columns need labels [rows, {len(columns)}], the numbers of the query and of each"
                 f" product; got {tuple(labels.shape)}"
