@@ -31,6 +31,7 @@ from rexbert_hf.training import (
 )
 from rexbert_hf.training.arguments import stay_on_one_gpu
 from rexbert_hf.training.callbacks import progress_line
+from rexbert_hf.training.padded_parts import parts_of
 
 
 def without_dropout(model):
@@ -60,7 +61,7 @@ def global_batch_gradients(trainer, model):
     micros = [trainer.data_collator(trainer.train_dataset[0, i]) for i in range(trainer.plan.micro_batches)]
     count = sum(int((batch["labels"] != -100).sum()) for batch in micros)
     total = 0.0
-    for batch in micros:
+    for batch in (dict(part) for micro in micros for part in parts_of(micro)):
         batch.pop("batch_stats")
         labels = batch.pop("labels")
         logits = model(**batch).logits

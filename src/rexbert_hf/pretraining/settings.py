@@ -238,7 +238,7 @@ class PretrainSettings:
         cache_dir: tokenised data; None for `output_dir`/cache.
         scale: multiplies all token budgets, warm-ups and decays.
         seed: of everything.
-        micro_batch_tokens: most tokens of one forward pass on one device.
+        micro_batch_tokens: most tokens of one forward pass on one device, padding counted.
         push_to_hub: "user/name" to push the finished run to.
         private: whether a new repository is private.
     """

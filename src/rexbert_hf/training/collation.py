@@ -28,6 +28,7 @@ from rexbert_hf.masking import (
 from rexbert_hf.objectives.triplets import TripletRows
 from rexbert_hf.training.adaptive_settings import split_options
 from rexbert_hf.training.flops import visible_pairs
+from rexbert_hf.training.padded_parts import cut_by_length, slots_of
 from rexbert_hf.training.phases import MaskingConfig
 from rexbert_hf.training.plan import PhasePlan, Plan
 from rexbert_hf.training.triplet_inputs import triplet_inputs
@@ -109,7 +110,8 @@ class PhaseCollator:
     Args:
         plan: gives each phase's masking, and the capacity that `slots` reports.
         tokenizer: of the run.
-        flat: emit flat batches; False for models that take padded ones only.
+        flat: emit flat batches; False for models that take padded ones only, which come in parts (`padded_parts`)
+            that hold no more slots than a micro-batch holds tokens.
         window: largest distance of a query-key pair in a local layer, for the count of local pairs; None for none.
 
     Raises:
@@ -120,6 +122,7 @@ class PhaseCollator:
         self, plan: Plan, tokenizer: PreTrainedTokenizerBase, flat: bool = True, window: int | None = None
     ) -> None:
         self.plan = plan
+        self.flat = flat
         self.window = window
         self.collators: list[Collator] = []
         for phase in plan.phases:
@@ -147,7 +150,17 @@ class PhaseCollator:
         out[STATS] = self._count(batch)
         if isinstance(collator, MaskingCollator):
             out[STATS] |= collator.stats
-        return self._with_triplets(out, batch) if isinstance(batch, TripletRows) else out
+        if isinstance(batch, TripletRows):  # its documents meet in the loss, so they stay together
+            out = self._with_triplets(out, batch)
+        elif "attention_mask" in out and not self.flat:
+            out = self._in_parts(out, batch, collator)
+        if "attention_mask" in out:
+            out[STATS]["slots"] = slots_of(out)
+        return out
+
+    def _in_parts(self, out: dict[str, Any], batch: RowBatch, collator: Collator) -> dict[str, Any]:
+        most = self.plan.phases[batch.phase].order.capacity
+        return cut_by_length(out, most, self._padding[1], getattr(collator, "pad_to_multiple_of", None) or 1)
 
     def _with_triplets(self, out: dict[str, Any], batch: TripletRows) -> dict[str, Any]:
         stats = out.pop(STATS)

@@ -25,11 +25,12 @@ from rexbert_hf.training.checkpoint import last_complete_checkpoint
 from rexbert_hf.training.faulty_step import FaultyStep
 from rexbert_hf.training.masked_loss import forward_with_loss
 from rexbert_hf.training.neighbors import TRIPLETS
+from rexbert_hf.training.padded_parts import PARTS, parts_of
 from rexbert_hf.training.reproducing import seed_generators
 
 IGNORED = -100
 _FORWARD = {"input_ids", "labels", "position_ids", "attention_mask", "cu_seq_lens_q", "cu_seq_lens_k"}
-_FORWARD |= {"max_length_q", "max_length_k", "phrase_input_ids", "phrase_labels", TRIPLETS, "content_mask"}
+_FORWARD |= {"max_length_q", "max_length_k", "phrase_input_ids", "phrase_labels", TRIPLETS, "content_mask", PARTS}
 _OTHER_WEIGHTS = "give other weights with --model"
 
 
@@ -221,18 +222,29 @@ def _add_step(model: nn.Module, step: FaultyStep, device: str, parts: Counter[st
     summed: torch.Tensor | None = None
     for micro, batch in step.batches.items():
         seed_generators(step.seed, step.step, micro)
-        moved = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-        total: Any = 0.0
-        for mode, weight in step.modes.items():
-            name = "mlm" if mode == "word" else "mlm_phrase"
-            with _autocast(step, device):
-                shares = _shares(model, step, inputs_of(moved, mode), name)
-            for part, value in shares.items():
-                parts[part] += weight * float(value.detach())  # type: ignore[assignment]
-                total = total + weight * value
-        total.backward()
-        summed = total.detach() if summed is None else summed + total.detach()
+        done: Any = 0.0
+        for inputs in parts_of(batch):
+            moved = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+            done = done + _add_inputs(model, step, moved, device, parts)
+        summed = done if summed is None else summed + done
     return 0.0 if summed is None else float(summed)
+
+
+def _add_inputs(
+    model: nn.Module, step: FaultyStep, inputs: dict[str, Any], device: str, parts: Counter[str]
+) -> torch.Tensor:
+    """Forward and backward of what goes through the model at once, in each mode of the step; its loss."""
+    total: Any = 0.0
+    for mode, weight in step.modes.items():
+        name = "mlm" if mode == "word" else "mlm_phrase"
+        with _autocast(step, device):
+            shares = _shares(model, step, inputs_of(inputs, mode), name)
+        for part, value in shares.items():
+            parts[part] += weight * float(value.detach())  # type: ignore[assignment]
+            total = total + weight * value
+    total.backward()
+    found: torch.Tensor = total.detach()
+    return found
 
 
 def _shares(model: nn.Module, step: FaultyStep, inputs: dict[str, Any], name: str) -> dict[str, torch.Tensor]:
@@ -263,7 +275,8 @@ def document_losses(model: nn.Module, step: FaultyStep, device: str = "cpu") -> 
         if not set(batch) <= _FORWARD or batch["labels"].dim() != 2:  # [D]: a label for each pair
             continue
         for mode in step.modes:
-            for number, (ids, labels) in enumerate(_documents(inputs_of(batch, mode))):
+            documents = (_documents(inputs_of(part, mode)) for part in parts_of(batch))
+            for number, (ids, labels) in enumerate(itertools.chain.from_iterable(documents)):
                 if not bool((labels != IGNORED).any()):
                     continue
                 moved = {"input_ids": ids[None].to(device), "labels": labels[None].to(device)}

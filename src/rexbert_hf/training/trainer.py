@@ -36,6 +36,7 @@ from rexbert_hf.training.masked_loss import masked_lm_loss
 from rexbert_hf.training.meter import StepMeter
 from rexbert_hf.training.neighbors import TRIPLETS
 from rexbert_hf.training.optimizer import StableAdamW, parameter_groups
+from rexbert_hf.training.padded_parts import parts_of
 from rexbert_hf.training.plan import Plan
 from rexbert_hf.training.reproducing import seed_generators
 from rexbert_hf.training.requirements import check_model, check_strategy
@@ -268,10 +269,15 @@ class CurriculumTrainer(WatchedTrainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """Seed the generators for this micro-batch, then forward and backward as the stock Trainer does."""
+        """Seed the generators for this micro-batch, then forward and backward as the stock Trainer does, by parts."""
         seed_generators(self.plan.seed, self.state.global_step, self._micros[self._micro])
         self._micro += 1
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        *before, last = parts_of(inputs)
+        done: Any = 0.0
+        for part in before:  # ranks have different numbers of parts, and meet once a step
+            with self.accelerator.no_sync(model):
+                done = done + super().training_step(model, dict(part), num_items_in_batch)
+        loss: torch.Tensor = done + super().training_step(model, dict(last), num_items_in_batch)
         self._step_loss = loss if self._step_loss is None else self._step_loss + loss
         return loss
 
