@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    MPNetConfig,
+    MPNetForMaskedLM,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForMaskedLM,
+)
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from rexbert_hf.catalog import load_sample
@@ -196,3 +204,53 @@ def test_the_old_place_of_padding_learns():
     rows = model.get_input_embeddings()
     (gradient,) = torch.autograd.grad(rows(torch.tensor([0, 2])).sum(), rows.weight)
     assert gradient.abs().sum(1).nonzero().tolist() == [[0]]  # 0 was [PAD], 2 is
+
+
+ROBERTA = "<s> [UNK] [CLS] [PAD] [SEP] [MASK]"
+
+
+def roberta(size, kind=RobertaForMaskedLM, pad_token_id=3, rows=20):
+    torch.manual_seed(0)
+    tiny = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    config = {RobertaForMaskedLM: RobertaConfig, MPNetForMaskedLM: MPNetConfig}[kind]
+    fields = {"pad_token_id": pad_token_id, "max_position_embeddings": rows, "initializer_range": 0.5}
+    return kind(config(vocab_size=size, **fields, **tiny)).eval()
+
+
+def states_of(model, tokenizer):
+    batch = tokenizer(["red mug red", "mug"], padding=True, return_tensors="pt")
+    states = model.base_model(batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+    return states[batch["attention_mask"].bool()]
+
+
+@pytest.mark.parametrize("first", ["[PAD] [UNK] [CLS] [SEP] [MASK]", "a b c d e [UNK] [CLS] [SEP] [MASK] f [PAD]"])
+def test_positions_that_begin_behind_the_padding_id_move_with_it(first, tmp_path):
+    """RoBERTa: the same text has the same states in the new ids, now and after it is loaded again."""
+    old = words(["red", "mug"], first=ROBERTA)
+    tokens = first.split()
+    new = words(["mug", "red"], first=f"{tokens.pop(0)} [UNK] " + " ".join(t for t in tokens if t != "[UNK]"))
+    assert new.pad_token_id in (0, 10)
+    model = roberta(len(old))
+    before = states_of(model, old)
+    transfer_vocabulary(model, old, new)
+    torch.testing.assert_close(states_of(model, new), before)
+    model.save_pretrained(tmp_path)
+    again = RobertaForMaskedLM.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(states_of(again, new), before)
+    table = model.roberta.embeddings.position_embeddings
+    assert table.padding_idx == again.roberta.embeddings.position_embeddings.padding_idx == new.pad_token_id
+    longest = torch.full((1, 20 - new.pad_token_id - 1), new.get_vocab()["red"])
+    assert torch.equal(again(longest).logits, model(longest).logits)
+
+
+def test_a_padding_id_that_positions_cannot_begin_behind_is_refused():
+    old = words(["red", "mug"], first=ROBERTA)
+    far = words(["red"], first="x [UNK] [CLS] [SEP] [MASK] " + " ".join(f"w{i}" for i in range(20)) + " [PAD]")
+    model = roberta(len(old))
+    rows = model.get_input_embeddings().weight.clone()
+    with pytest.raises(ValueError, match=r"^tokenizer\.path: its padding token has the id 25, and Roberta.* 20 rows"):
+        transfer_vocabulary(model, old, far)
+    assert torch.equal(model.get_input_embeddings().weight, rows)
+    model = roberta(len(old), MPNetForMaskedLM, pad_token_id=1)
+    with pytest.raises(ValueError, match="id 0, and MPNetForMaskedLM knows no other than 1"):
+        transfer_vocabulary(model, old, words(["red", "mug"]))

@@ -14,6 +14,7 @@ from pretraining_cases import CONFIGS, assert_same_weights, error_line, options
 from pretraining_cases import THREE_STAGES as SMALL
 from pretraining_cases import recipe as run_recipe
 from safetensors.torch import load_file, save_file
+from transformers import RobertaConfig, RobertaForMaskedLM
 
 from rexbert_hf.data.vocabulary import train_tokenizer
 from rexbert_hf.hub import read_run
@@ -191,6 +192,31 @@ def test_a_later_tokenizer_without_a_mask_stops_the_first_stage(tmp_path, capsys
     assert status == 1
     assert error_line(err).startswith("error: stage 'multilingual': the tokenizer")
     assert not (tmp_path / "run" / "stages").exists()
+
+
+def test_a_later_tokenizer_that_a_roberta_cannot_take_stops_the_first_stage(tmp_path, monkeypatch):
+    """Its positions begin behind the padding id, which of the trained tokenizer is beyond the table."""
+    tokenizer = train_tokenizer(["red lamp"] * 3, 384)
+    tokenizer.save_pretrained(tmp_path / "base")
+    tiny = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    config = RobertaConfig(vocab_size=len(tokenizer), max_position_embeddings=130, **tiny)
+    RobertaForMaskedLM(config).save_pretrained(tmp_path / "base")
+    phase = {"mixture": {"shop": 1}, "max_tokens": 2000, "batch_tokens": 1024, "seq_length": 64}
+    recipe = {
+        "output_dir": str(tmp_path / "run"),
+        "model": {"init_from": str(tmp_path / "base")},
+        "trainer": {"use_cpu": True, "bf16": False},
+        "micro_batch_tokens": 1024,
+        "sources": {"shop": {"sample": "shop_text", "sample_size": 60}},
+        "stages": [
+            {"name": "one", "phases": [{"name": "a", **phase}]},
+            {"name": "two", "tokenizer": {"train": True, "vocab_size": 512}, "phases": [{"name": "b", **phase}]},
+        ],
+    }
+    (tmp_path / "run.yaml").write_text(json.dumps(recipe))  # which is YAML too
+    monkeypatch.setattr("rexbert_hf.pretraining.stages.pretrain", lambda *_, **__: pytest.fail("it has begun"))
+    with pytest.raises(ValueError, match=r"^stage 'two': tokenizer\.path: its padding token has the id \d+"):
+        pretrain_stages(load_settings(StagedSettings, tmp_path / "run.yaml").runs())
 
 
 def test_what_was_prepared_for_the_checks_is_what_is_trained_on(tmp_path, monkeypatch):

@@ -17,6 +17,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from rexbert_hf.models.padded_positions import check_padding, move_positions
+
 ROLES = ("pad", "cls", "sep", "mask", "unk", "bos", "eos")
 MULTIPLE = 64
 """A model has a multiple of so many rows: products over the vocabulary are faster for it."""
@@ -53,7 +55,8 @@ def transfer_vocabulary(
         new: the fast tokenizer that it goes on with.
 
     Raises:
-        ValueError: if `new` has no mask token, or `old` has more tokens than the model has rows.
+        ValueError: if `new` has no mask token, or a padding id that the model's positions cannot begin behind, or `old`
+            has more tokens than the model has rows.
 
     Example:
         >>> from rexbert_hf.catalog import load_sample
@@ -72,6 +75,7 @@ def transfer_vocabulary(
     assert isinstance(rows, torch.Tensor)
     if len(old) > len(rows):
         raise ValueError(f"the old tokenizer has {len(old)} tokens, the model {len(rows)} rows: they do not belong")
+    check_padding(model, new.pad_token_id)
     sources = row_sources(old, new)
     counts = [len(part) for part in sources]
     report = TransferReport(counts.count(1), sum(n > 1 for n in counts), counts.count(0))
@@ -93,6 +97,7 @@ def transfer_vocabulary(
             output.weight.copy_(made[1])
         if bias is not None:
             output.bias.copy_(bias)
+    move_positions(model, new.pad_token_id)
     model.tie_weights()
     model.config.vocab_size = rounded
     for role in ROLES:

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from rexbert_hf.hub.finished import run_of_finished, weights_are_whole
 from rexbert_hf.hub.redaction import redact
 from rexbert_hf.hub.run_file import plain, portable
+from rexbert_hf.models.padded_positions import check_padding_of
 from rexbert_hf.pretraining.arguments import make_arguments
 from rexbert_hf.pretraining.corpora import prepare
 from rexbert_hf.pretraining.encoder import load_tokenizer, open_tokenizer, set_grid, starting_config
@@ -54,6 +55,8 @@ def check_stages(runs: Sequence[tuple[str, PretrainSettings]]) -> None:
     for name, settings in runs:
         with _named(name):
             tokenizer = _prepare(settings, tokenizer)
+            if settings.tokenizer.path is not None or settings.tokenizer.train:
+                check_padding_of(config, tokenizer.pad_token_id)
 
 
 @contextmanager
