@@ -3,7 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
-from training_cases import make_model
+from training_cases import make_model, make_padded_curriculum, make_trainer
+from transformers import (
+    BertConfig,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    FlaubertConfig,
+    FunnelConfig,
+    XLMConfig,
+)
 
 from rexbert_hf.models import RexBertConfig
 from rexbert_hf.training.flops import FlopCounter, visible_pairs
@@ -42,8 +50,6 @@ def test_linear_part_equals_what_torch_counts():
 
 
 def test_other_encoders_count_as_global_layers_with_a_plain_mlp():
-    from transformers import BertConfig
-
     counter = FlopCounter.from_config(BertConfig(hidden_size=12, intermediate_size=48, num_hidden_layers=3))
     assert (counter.global_layers, counter.local_layers) == (3, 0)
     assert counter.forward(1, 0, 0, 0) == 3 * (8 * 144 + 4 * 12 * 48)
@@ -64,3 +70,32 @@ def test_a_grid_counts_each_cell_as_often_as_it_is_trained():
     assert head("plain") == cell(256)
     assert head("grid") == 2 * cell(32) + 2 * cell(256)
     assert head("some") == pytest.approx(cell(256) + (2 * cell(32) + cell(256)) / 3)
+
+
+def test_other_names_of_the_inner_width():
+    """DistilBERT's own names, and XLM, which has none: four times the width."""
+    for config in (
+        DistilBertConfig(dim=12, hidden_dim=48, n_layers=3, n_heads=2),
+        XLMConfig(emb_dim=12, n_layers=3, n_heads=2),
+        FlaubertConfig(emb_dim=12, n_layers=3, n_heads=2),
+    ):
+        counter = FlopCounter.from_config(config)
+        assert counter.forward(1, 0, 0, 0) == 3 * (8 * 144 + 4 * 12 * 48)
+
+
+def test_a_shape_that_is_unknown_leaves_mfu_out(tmp_path, caplog, monkeypatch):
+    assert FlopCounter.from_config(FunnelConfig()) is None
+    assert "the layers of FunnelConfig cannot be counted: the log has no MFU" in caplog.text
+    config = DistilBertConfig(vocab_size=64, dim=16, hidden_dim=24, n_layers=1, n_heads=2, max_position_embeddings=64)
+    for known in (True, False):
+        model = DistilBertForMaskedLM(config)
+        if not known:
+            monkeypatch.setattr("rexbert_hf.training.flops._inner_size", lambda config: None)
+        trainer = make_trainer(
+            tmp_path / str(known), make_padded_curriculum(steps=(2, 1)), model, measure_mfu=True, save_steps=100
+        )
+        trainer.train()
+        logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+        assert logs
+        assert all(("mfu" in entry) == known for entry in logs)
+        assert (trainer.state.total_flos > 0) == known

@@ -14,6 +14,7 @@ nothing: the figure is what the mathematics needs, so a wasteful implementation 
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ import torch
 from rexbert_hf.models import RexBertConfig
 from rexbert_hf.models.matryoshka_rexbert import Grid
 from rexbert_hf.models.products_rexbert import linear
+
+logger = logging.getLogger(__name__)
 
 
 def visible_pairs(lengths: np.ndarray, window: int | None = None) -> int:
@@ -72,15 +75,20 @@ class FlopCounter:
     heads: tuple[tuple[int, float], ...] = ()
 
     @classmethod
-    def from_config(cls, config: Any) -> FlopCounter:
+    def from_config(cls, config: Any) -> FlopCounter | None:
         """Read a ModernBERT-shaped configuration; other encoders count as all-global layers with a plain MLP.
 
-        A plain MLP costs 4 H I, which 6 H I' equals with I' = 2/3 I.
+        A plain MLP costs 4 H I, which 6 H I' equals with I' = 2/3 I. None, after a warning, where a configuration does
+        not say what is to be counted.
         """
-        kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+        layers, width = getattr(config, "num_hidden_layers", None), _inner_size(config)
+        kinds = getattr(config, "layer_types", None) or ["full_attention"] * (layers or 0)
         local = sum(kind == "sliding_attention" for kind in kinds)
         gated = hasattr(config, "local_attention")
-        inner = config.intermediate_size if gated else round(config.intermediate_size * 2 / 3)
+        if width is None or not kinds or (local and not gated):
+            logger.warning("the layers of %s cannot be counted: the log has no MFU", type(config).__name__)
+            return None
+        inner = width if gated else round(width * 2 / 3)
         window = config.local_attention // 2 if local else None
         return cls(config.hidden_size, inner, config.vocab_size, len(kinds) - local, local, window, _heads(config))
 
@@ -103,6 +111,14 @@ class FlopCounter:
     def step(self, tokens: int, global_pairs: int, local_pairs: int, predicted: int) -> int:
         """FLOPs of forward and backward."""
         return 3 * self.forward(tokens, global_pairs, local_pairs, predicted)
+
+
+def _inner_size(config: Any) -> int | None:
+    """Width of the feed-forward layers, by the names that architectures have for it; None if it is not known."""
+    if config.model_type in ("xlm", "flaubert"):  # which have no field for it
+        return int(4 * config.hidden_size)
+    found = getattr(config, "intermediate_size", None) or getattr(config, "hidden_dim", None)  # the latter DistilBERT's
+    return found if isinstance(found, int) else None
 
 
 def _heads(config: Any) -> tuple[tuple[int, float], ...]:

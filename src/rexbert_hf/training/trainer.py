@@ -92,7 +92,8 @@ class CurriculumTrainer(WatchedTrainer):
         args.learning_rate = plan.max_learning_rate
         self.flops = FlopCounter.from_config(model.config)
         if data_collator is None:
-            data_collator = PhaseCollator(plan, processing_class, flat=accepts_flat(model), window=self.flops.window)
+            window = self.flops.window if self.flops is not None else None
+            data_collator = PhaseCollator(plan, processing_class, flat=accepts_flat(model), window=window)
         self._reset_run()
         super().__init__(
             model=model,
@@ -162,7 +163,7 @@ class CurriculumTrainer(WatchedTrainer):
         return output
 
     def _make_meter(self) -> StepMeter:
-        if not self.args.measure_mfu:
+        if not self.args.measure_mfu or self.flops is None:
             return StepMeter()
         dtype = torch.bfloat16 if self.args.bf16 else self.model.dtype
         peak = measure_matmul_peak(dtype, self.args.device)
@@ -336,7 +337,7 @@ class CurriculumTrainer(WatchedTrainer):
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Useful FLOPs of the micro-batch just done."""
         stats = self._stats[self._micro - 1]
-        if not stats:
+        if not stats or self.flops is None:
             return 0
         counts = self.loss_counts(self._batches[self._micro - 1])
         labels = counts["mlm"] + counts.get("mlm_phrase", 0)
