@@ -20,7 +20,7 @@ from training_cases import (
     make_trainer,
     weights_of,
 )
-from transformers import TrainerCallback
+from transformers import RobertaConfig, RobertaForMaskedLM, TrainerCallback
 
 from rexbert_hf.training import (
     CheckpointError,
@@ -329,6 +329,22 @@ def test_a_part_without_a_count_is_an_error(tmp_path):
     trainer.model.forward = with_parts
     with pytest.raises(ValueError, match="loss parts without a count: other"):
         trainer.train()
+
+
+def test_positions_behind_a_padding_id_are_counted_from_there(tmp_path):
+    """RoBERTa's 64 rows with the padding id 3 are 60 positions: what the error names trains."""
+    tiny = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = RobertaConfig(vocab_size=64, max_position_embeddings=64, pad_token_id=3, **tiny)
+    curriculum = make_padded_curriculum(steps=(1, 1))
+    with pytest.raises(ValueError, match=r"phase 'shop': seq_length=64 is beyond the 60 positions that Rob.*: lower"):
+        make_trainer(tmp_path, curriculum, RobertaForMaskedLM(config))
+    curriculum.phases[1].seq_length = 60
+    with pytest.raises(ValueError, match=r"evaluation\.seq_length=61 is beyond the 60 positions"):
+        make_trainer(tmp_path, curriculum, RobertaForMaskedLM(config), eval_seq_length=61)
+    model = make_trainer(tmp_path, curriculum, RobertaForMaskedLM(config), eval_seq_length=60).model
+    assert model(torch.full((1, 60), 9)).logits.shape == (1, 60, 64)
+    with pytest.raises((IndexError, RuntimeError)):
+        model(torch.full((1, 61), 9))
 
 
 def test_what_a_model_cannot_do_is_refused_at_the_start(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 from transformers import Trainer
 
+from rexbert_hf.models.padded_positions import longest_text
 from rexbert_hf.training.arguments import CurriculumArguments
 from rexbert_hf.training.plan import Plan
 
@@ -26,25 +27,22 @@ def check_model(model: nn.Module, args: CurriculumArguments, plan: Plan, trained
             f"the plan is for {plan.world_size} process(es) but {args.world_size} run: resolve it with "
             f"world_size={args.world_size}, or start as many processes as were asked for"
         )
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = longest_text(model)
+    beyond_it = f"is beyond the model's max_position_embeddings={limit}"
+    if limit is not None and limit != model.config.max_position_embeddings:  # type: ignore[union-attr]
+        beyond_it = f"is beyond the {limit} positions that {type(model).__name__} has behind its padding id"
     for phase in plan.phases:
         wanted = phase.phase
         beyond = [name for name in wanted.objectives if name not in trained]
         if beyond:
             raise ValueError(f"phase '{phase.name}': this trainer does not train the objective '{beyond[0]}'")
-        if isinstance(limit, int) and wanted.seq_length > limit:
-            raise ValueError(
-                f"phase '{phase.name}': seq_length={wanted.seq_length} is beyond the model's "
-                f"max_position_embeddings={limit}"
-            )
+        if limit is not None and wanted.seq_length > limit:
+            raise ValueError(f"phase '{phase.name}': seq_length={wanted.seq_length} {beyond_it}: lower it")
         rope = wanted.global_rope_theta is not None or wanted.local_rope_theta is not None
         if rope and not hasattr(model, "set_rope_theta"):
             raise ValueError(f"phase '{phase.name}': {type(model).__name__} cannot change its RoPE theta")
-    if isinstance(limit, int) and args.eval_seq_length is not None and args.eval_seq_length > limit:
-        raise ValueError(
-            f"evaluation.seq_length={args.eval_seq_length} is beyond the model's max_position_embeddings={limit}: "
-            "lower it"
-        )
+    if limit is not None and args.eval_seq_length is not None and args.eval_seq_length > limit:
+        raise ValueError(f"evaluation.seq_length={args.eval_seq_length} {beyond_it}: lower it")
 
 
 def check_strategy(trainer: Trainer) -> None:
