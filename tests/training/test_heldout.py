@@ -4,8 +4,9 @@ from itertools import pairwise
 
 import pytest
 import torch
+from accelerate.utils import convert_outputs_to_fp32
 from torch.nn.functional import cross_entropy
-from training_cases import make_model, make_stock_model, make_store, make_tokenizer
+from training_cases import make_bert, make_model, make_stock_model, make_store, make_tokenizer
 
 from rexbert_hf.data.store import TokenisedDataset
 from rexbert_hf.masking import MLMCollator
@@ -156,3 +157,44 @@ def test_ranks_are_those_of_the_metric(make, store):
 def test_an_empty_store_is_an_error():
     with pytest.raises(ValueError, match="held-out data is empty"):
         evaluate_masked(make_model(), TokenisedDataset.from_rows([]), make_tokenizer())
+
+
+@pytest.mark.parametrize("make", [make_bert, make_stock_model])
+@torch.no_grad()
+def test_ranks_under_bfloat16_are_those_of_float32_scores(make):
+    """Sixty scores about 10, less than bfloat16's steps there apart: the label is found among them all the same."""
+    model = make().eval()
+    head = model.get_output_embeddings()
+    head.bias.copy_(10 + torch.arange(64) * 1e-4)
+    head.weight.mul_(1e-6)
+    batch = MLMCollator(make_tokenizer(), flat=False, seed=0)(make_store(2, documents=20).take([0, 1, 2], step=0))
+    masked = batch["labels"] != -100
+    exact = predict_masked(model, batch, masked)[1]
+    assert exact.tolist() == (63 - batch["labels"][masked]).tolist()
+    accelerator_forward = model.forward
+    for where in ("around", "within"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=where == "around"):
+            if where == "within":  # as accelerate prepares a model
+                model.forward = convert_outputs_to_fp32(torch.autocast("cpu", torch.bfloat16)(accelerator_forward))
+            assert predict_masked(model, batch, masked)[1].tolist() == exact.tolist()
+    assert not head._forward_hooks
+
+
+def test_logits_that_are_changed_after_the_output_layer_are_taken_as_they_are():
+    model = make_bert().eval()
+    batch = MLMCollator(make_tokenizer(), flat=False, seed=0)(make_store(2, documents=20).take([0, 1, 2], step=0))
+    masked = batch["labels"] != -100
+    forward = model.forward
+
+    def capped(**inputs):
+        output = forward(**inputs)
+        output.logits = -output.logits
+        return output
+
+    model.forward = capped
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = capped(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[masked]
+        loss, ranks = predict_masked(model, batch, masked)
+    targets = batch["labels"][masked]
+    assert loss == pytest.approx(float(cross_entropy(expected.float(), targets, reduction="sum")))
+    assert ranks.tolist() == label_ranks(expected.float().numpy(), targets.numpy()).tolist()

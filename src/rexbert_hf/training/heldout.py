@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedTokenizerBase
 
 from rexbert_hf.data.pieces import PieceIndex
@@ -185,10 +185,35 @@ def predict_masked(model: nn.Module, batch: dict[str, Any], masked: Tensor) -> t
     if "return_ranks" in inspect.signature(model.forward).parameters:
         output = model(**batch, return_ranks=True)
         return float(output.loss) * len(targets), output.label_ranks
-    logits = model(**batch).logits
-    if logits.ndim == 3:  # `sparse_prediction` of ModernBERT returns the masked positions only
-        logits = logits[masked]
-    logits = logits.float()
+    logits = _masked_logits(model, batch, masked)
     own, last = logits.gather(1, targets[:, None]), logits.shape[1] - 1
     losses = cross_entropy(logits, targets, reduction="none")
     return float(losses.sum()), torch.where(losses.isfinite(), last - (logits < own).sum(1), last)
+
+
+def _masked_logits(model: nn.Module, batch: dict[str, Any], masked: Tensor) -> Tensor:
+    """Logits `[M, V]` of a model without ranks of its own, in float32.
+
+    In bfloat16 many scores are equal to the label's, which then counts as not guessed. So the last product is done
+    again in float32, as RexBERT's ranks are, where the logits are what the output layer returned.
+    """
+    layer = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # type: ignore[operator]
+    calls: list[tuple[Tensor, Tensor]] = []
+    handle = None
+    if isinstance(layer, nn.Linear):
+        handle = layer.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output)))
+    try:
+        logits: Tensor = model(**batch).logits
+    finally:
+        if handle is not None:
+            handle.remove()
+    is_whole = logits.ndim == 3  # `sparse_prediction` of ModernBERT returns the masked positions only
+    found = logits[masked] if is_whole else logits
+    if len(calls) == 1 and calls[0][1].dtype != torch.float32 and calls[0][1].shape == logits.shape:
+        states, output = (value[masked] if is_whole else value for value in calls[0])
+        if torch.equal(output.to(found.dtype), found):
+            assert isinstance(layer, nn.Linear)
+            bias = None if layer.bias is None else layer.bias.float()
+            with torch.autocast(found.device.type, enabled=False):
+                return linear(states.float(), layer.weight.float(), bias)
+    return found.float()
