@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_models import LENGTHS, SHORT_LENGTHS, build, documents, flat_batch, padded_batch
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.integrations.neftune import neftune_post_forward_hook
 
 from rexbert_hf import RexBertForMaskedLM, RexBertForSequenceClassification, RexBertModel
 
@@ -237,3 +238,28 @@ def test_attention_on_cpu_is_float32_under_autocast_in_both_directions(lengths):
     assert {dtype for _, dtype in seen.found} == {torch.float32}
     blocks = {"bmm", "baddbmm"} if lengths is LENGTHS else set()
     assert {name for name, _ in seen.found} == {"_scaled_dot_product_flash_attention_for_cpu", *blocks}
+
+
+@pytest.mark.parametrize("make", [flat_batch, padded_batch])
+def test_noise_on_embeddings_is_bounded_and_in_training_only(make):
+    """NEFTune, a hook of transformers on the embedding: uniform noise below alpha / sqrt(tokens * width)."""
+    model = build(RexBertForMaskedLM)
+    batch = make(DOCS)
+    tokens, width = sum(len(document) for document in DOCS), model.config.hidden_size
+    seen = []
+    embedding = model.get_input_embeddings()
+    embedding.neftune_noise_alpha = 5.0
+    embedding.register_forward_hook(neftune_post_forward_hook)
+    embedding.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output.detach())))
+    for training in (True, False):
+        model.train(training)
+        loss, gradients = loss_and_gradients(model, labelled(batch))
+        (ids, output), bound = seen.pop(), 5.0 / (tokens * width) ** 0.5
+        noise = output - embedding.weight[ids].detach()
+        assert noise.numel() == tokens * width
+        if training:
+            assert 0.9 * bound < float(noise.abs().max()) <= 1.001 * bound
+        else:
+            assert not noise.any()
+        assert torch.isfinite(loss)
+        assert gradients["model.embeddings.tok_embeddings.weight"].abs().sum() > 0

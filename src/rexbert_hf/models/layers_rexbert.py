@@ -59,7 +59,9 @@ class RexBertEmbeddings(nn.Module):
             assert input_ids is not None
             if input_ids.device.type == "cpu" and not torch.compiler.is_compiling():
                 check_ids(input_ids, self.tok_embeddings.num_embeddings, "input_ids")
-            inputs_embeds = self.tok_embeddings(input_ids)
+            # As one row: transformers' hooks on embeddings (NEFTune) count rows, tokens and width. Both are views, also
+            # on the way back.
+            inputs_embeds = self.tok_embeddings(input_ids.unsqueeze(0)).squeeze(0)
         return self.drop(self.norm(inputs_embeds))
 
 
