@@ -124,6 +124,32 @@ def test_state_dict_continues_bit_for_bit(dtype, foreach, tmp_path):
     assert torch.equal(param.detach(), expected)
 
 
+@pytest.mark.parametrize("foreach", [True, False])
+def test_a_group_decays_relative_to_its_own_peak(foreach):
+    """The share that a weight loses a step at its peak rate is the weight decay, whatever that rate is."""
+    weights = [torch.nn.Parameter(torch.ones(2, 2)) for _ in range(4)]
+    groups = [{"params": [weights[0]], "lr": 1e-2}, {"params": [weights[1]]}]
+    groups.append({"params": [weights[2]], "lr": 1e-2, "max_lr": 2e-2})
+    optimizer = StableAdamW(groups, lr=1e-3, weight_decay=0.1, decouple_lr=True, foreach=foreach)
+    optimizer.add_param_group({"params": [weights[3]], "lr": 1e-4})
+    for weight in weights:
+        weight.grad = torch.zeros(2, 2)
+    optimizer.step()
+    assert [weight.detach()[0, 0].item() for weight in weights] == pytest.approx([0.9, 0.9, 0.95, 0.9])
+
+
+def test_the_state_of_an_earlier_version_goes_on_as_it_was():
+    """Its groups were saved with the optimizer's own rate as their peak."""
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    optimizer = StableAdamW([{"params": [weight], "lr": 1e-2}], lr=1e-3, weight_decay=0.01, decouple_lr=True)
+    saved = optimizer.state_dict()
+    saved["param_groups"][0]["max_lr"] = 1e-3
+    optimizer.load_state_dict(saved)
+    weight.grad = torch.zeros(2, 2)
+    optimizer.step()
+    assert weight.detach()[0, 0].item() == pytest.approx(0.9)
+
+
 def test_loading_does_not_share_memory_with_the_state_dict():
     _, optimizer = run(torch.ones(4, dtype=torch.bfloat16), [torch.ones(4, dtype=torch.bfloat16)], lr=0.1)
     saved = copy.deepcopy(optimizer.state_dict())

@@ -39,7 +39,7 @@ class StableAdamW(torch.optim.Optimizer):
 
     Args:
         params: parameters or groups.
-        lr: peak learning rate.
+        lr: peak learning rate, of groups without their own.
         betas: decays of the two moments.
         eps: added to the root of the second moment.
         weight_decay: with `decouple_lr` the share of a weight lost a step at the peak rate, else multiplied by the
@@ -87,6 +87,16 @@ class StableAdamW(torch.optim.Optimizer):
             "foreach": foreach,
         }
         super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; one with a rate of its own decays relative to that peak, unless it names `max_lr` too.
+
+        Args:
+            param_group: `params`, and options in place of the optimizer's.
+        """
+        if "lr" in param_group:
+            param_group = {"max_lr": param_group["lr"], **param_group}
+        super().add_param_group(param_group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
