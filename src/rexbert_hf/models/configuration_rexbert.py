@@ -156,10 +156,37 @@ class RexBertConfig(ModernBertConfig):
     npr_normalize: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
+        self._check_shape(kwargs)
         super().__post_init__(**kwargs)
+        self._check_numbers()
         self.check_truncate_dim()
         self.check_matryoshka()
         self.auto_map = dict(AUTO_MAP)
+
+    def _check_shape(self, others: dict[str, Any]) -> None:
+        """Refuse numbers of layers, heads and dimensions that no model has; kinds of values are checked elsewhere."""
+        names = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")
+        found = {name: getattr(self, name) for name in names} | {
+            name: others[name] for name in ("global_attn_every_n_layers",) if name in others
+        }
+        for name, value in found.items():
+            if is_count(value) and value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
+        width, heads = self.hidden_size, self.num_attention_heads
+        if is_count(width) and is_count(heads) and width % heads == 0 and (width // heads) % 2:
+            raise ValueError(
+                f"hidden_size={width} in num_attention_heads={heads} makes heads of width {width // heads}: rotary"
+                " positions turn pairs, so it must be even"
+            )
+
+    def _check_numbers(self) -> None:
+        """Refuse what would make every state not a number."""
+        for kind, values in (self.rope_parameters or {}).items():
+            theta = values.get("rope_theta") if isinstance(values, dict) else None
+            if theta is not None and not theta > 0:
+                raise ValueError(f"the RoPE theta of {kind} layers is {theta}: it must be above 0")
+        if not self.norm_eps >= 0:
+            raise ValueError(f"norm_eps={self.norm_eps} must not be negative")
 
     def check_truncate_dim(self) -> None:
         """Refuse a `truncate_dim` outside 1 to hidden_size (models ask again: overrides arrive after this class)."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,14 +31,12 @@ from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM, RexBertForPreTr
 from rexbert_hf.models.matryoshka_rexbert import Grid
 from rexbert_hf.models.vocabulary_transfer import transfer_vocabulary
 from rexbert_hf.pretraining.languages import split_languages
+from rexbert_hf.pretraining.new_encoder import built, check_attention, check_overrides, sized
 from rexbert_hf.pretraining.settings import MatryoshkaSettings, PretrainSettings
 from rexbert_hf.pretraining.sources import read_source, room, source_key, texts_of, working_folder
-from rexbert_hf.settings.tree import closest
 
 logger = logging.getLogger(__name__)
 
-_ALSO_KNOWN = ("global_rope_theta", "local_rope_theta", "global_attn_every_n_layers")
-"""Fields of a configuration that become others."""
 _OWN_TOKENIZER = ("*token*", "*vocab*", "merges.txt", "*.model")
 """Files that a checkpoint with a tokenizer has."""
 
@@ -174,8 +171,11 @@ def load_model(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -
 
     Raises:
         FileNotFoundError: if there is no checkpoint at the path.
-        ValueError: if the tokenizer has more tokens than the checkpoint's embedding has rows.
+        ValueError: if the tokenizer has more tokens than the checkpoint's embedding has rows, or there can be no such
+            model, or not with its `attn_implementation`.
     """
+    if settings.model.attn_implementation:
+        check_attention(starting_config(settings), settings.model.attn_implementation)
     torch.manual_seed(settings.seed)
     model = _new(settings, tokenizer) if settings.model.init_from is None else _continued(settings, tokenizer)
     _set_grid(settings, model)
@@ -246,7 +246,7 @@ def starting_config(settings: PretrainSettings) -> PretrainedConfig:
     """
     wanted = settings.model
     if wanted.init_from is None:
-        return _sized(settings, wanted.overrides)
+        return sized(settings, wanted.overrides)
     folder = resolve_model(wanted.init_from, wanted.revision)
     with loading("model", wanted.init_from, "set model.init_from to a complete checkpoint"):
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -330,30 +330,8 @@ def _warn_of_second_warmup(settings: PretrainSettings, folder: Path) -> None:
         )
 
 
-def _check_overrides(overrides: Mapping[str, Any]) -> None:
-    """A configuration takes any name and keeps it for nothing, so a mistyped one would never show."""
-    known = [*(field.name for field in dataclasses.fields(RexBertConfig)), *_ALSO_KNOWN]
-    for name in overrides:
-        if name not in known:
-            near = closest(name, known)
-            raise ValueError(
-                f"model.overrides.{name}: the configuration of a RexBERT has no such field"
-                + (f"; did you mean '{near}'?" if near else "; RexBertConfig lists them")
-            )
-
-
-def _sized(settings: PretrainSettings, fields: Mapping[str, Any]) -> RexBertConfig:
-    """The configuration of a new model."""
-    _check_overrides(settings.model.overrides)
-    assert settings.model.size is not None
-    try:
-        return RexBertConfig.from_size(settings.model.size, **fields)
-    except Exception as error:  # the strict configuration has exceptions of its own
-        raise ValueError(f"model.overrides: {first_line(error)}") from error
-
-
 def _new(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -> RexBertForMaskedLM:
-    _check_overrides(settings.model.overrides)
+    check_overrides(settings.model.overrides)
     longest = max(phase.seq_length for phase in settings.phases)
     small = None
     if settings.model.grow_from is not None:
@@ -373,14 +351,14 @@ def _new(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -> RexB
             f"the vocab_size of the model is {fields['vocab_size']}, smaller than the tokenizer's {len(tokenizer)}"
             " tokens: raise model.overrides.vocab_size, or use the tokenizer of model.grow_from"
         )
-    config = _sized(settings, fields)
+    config = sized(settings, fields)
     if small is not None:
         from rexbert_hf.models.growth import grow
 
-        model = _model_class(settings)(config)
+        model = built(_model_class(settings), config)
         model.load_state_dict(grow(small, config).state_dict())
     else:
-        model = _model_class(settings)(config)
+        model = built(_model_class(settings), config)
     if settings.model.attn_implementation:
         model.set_attn_implementation(settings.model.attn_implementation)
     return model
