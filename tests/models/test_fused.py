@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM, fused_rexbert, losses_rexbert
+from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM, attention_rexbert, fused_rexbert, losses_rexbert
 from rexbert_hf.models.attention_rexbert import rotate
 from rexbert_hf.models.fused_rexbert import fusable, fuse
+from rexbert_hf.models.layout_rexbert import Layout
 from rexbert_hf.training.compiling import compile_layers
 
 
@@ -96,3 +98,40 @@ def test_softmax_parts_as_written_out(dtype, bias):
     assert torch.equal(found[2] > found[3], whole.argmax(1) == labels.clamp_min(0))
     assert torch.equal(found[4], (whole >= chosen).sum(1) - 1)
     assert losses_rexbert.softmax_parts(others.clone(), offset, chosen[:, 0].float(), False)[4] is None
+
+
+def test_the_way_back_through_the_kernels_inputs_fills_no_zeros(monkeypatch):
+    """The gradient of queries, keys and values is put together once, and is that of indexing, bit for bit."""
+    layout = Layout(torch.arange(6), (1, 6), torch.tensor([0, 4, 6], dtype=torch.int32), 4)
+    monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", lambda q, k, v, *args, **options: (q * k + v,))
+    qkv, (cos, sin) = torch.randn(6, 3, 2, 8), torch.randn(2, 6, 4)
+    found, sizes = [], []
+    for indexed in (True, False):
+        given = qkv.clone().requires_grad_()
+        if indexed:
+            pair = attention_rexbert.rotate(given[:, :2], cos, sin)
+            out = (pair[:, 0] * pair[:, 1] + given[:, 2]).reshape(6, -1)
+        else:
+            out = attention_rexbert._varlen(given, cos, sin, layout, None, "sdpa", 0.0, False)
+        with Zeros() as zeros:
+            out.square().sum().backward()
+        found.append((out.detach(), given.grad))
+        sizes.append(zeros.sizes)
+    assert qkv.numel() in sizes[0]
+    assert qkv.numel() not in sizes[1]
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
+class Zeros(TorchDispatchMode):
+    """Notes how many numbers each tensor of zeros has that the way back through an index makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if func in (torch.ops.aten.slice_backward.default, torch.ops.aten.select_backward.default):
+            self.sizes.append(out.numel())
+        return out

@@ -209,6 +209,19 @@ def _blocks(length: int, window: int | None) -> list[tuple[int, int, int, int]]:
     ]
 
 
+def _rotated(
+    qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rotated queries and keys, and values, `[T, N, E]` each.
+
+    By `split` and `unbind`, whose way back is one copy each: indexes would fill a tensor of the whole size with zeros
+    for every one of them, and add these up.
+    """
+    pair, value = qkv.split([2, 1], dim=1)
+    query, key = rotate(pair, cos, sin).unbind(1)
+    return query, key, value.squeeze(1)
+
+
 def _varlen(
     qkv: torch.Tensor,
     cos: torch.Tensor,
@@ -220,8 +233,7 @@ def _varlen(
     deterministic: bool,
 ) -> torch.Tensor:
     """One variable-length flash kernel for the whole batch."""
-    qk = rotate(qkv[:, :2], cos, sin)
-    query, key, value = qk[:, 0], qk[:, 1], qkv[:, 2]
+    query, key, value = _rotated(qkv, cos, sin)
     cu, longest = layout.cu_seqlens, layout.max_length
     span = (-1, -1) if window is None else (window, window)
     if implementation == "flash_attention_3":
