@@ -99,21 +99,48 @@ def test_a_changed_model_is_fine_tuned_again_and_another_run_is_refused(tmp_path
     settings = head_settings(tmp_path, model)
     finetune_task(settings)
     before = files_key(tmp_path / "out")
-    (tmp_path / "out" / "vocab.txt").write_text("left over")
-    (tmp_path / "out" / "1_Pooling").mkdir()
-    (tmp_path / "out" / "1_Pooling" / "config.json").write_text("{}")
+    earlier = tmp_path / "out" / "1_Pooling" / "config.json"
+    earlier.parent.mkdir()
+    earlier.write_text("{}")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    run = read_run(tmp_path / "out")
+    run["files"] += ["1_Pooling/config.json", "../base/config.json"]
+    (tmp_path / "out" / "run.json").write_text(json.dumps(run))
     made = BertModel.from_pretrained(model)
     torch.nn.init.normal_(made.embeddings.word_embeddings.weight)
     made.save_pretrained(model)
     finetune_task(settings)
     assert files_key(tmp_path / "out") not in (before, None)
-    assert not (tmp_path / "out" / "vocab.txt").exists()
-    assert not (tmp_path / "out" / "1_Pooling" / "config.json").exists()
+    assert not earlier.exists()
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
     with pytest.raises(ValueError, match=r"another run \(task differ\): choose another output_dir"):
         finetune_task(head_settings(tmp_path, model, task="attribute_extraction"))
     with pytest.raises(ValueError, match="a model that this recipe did not make"):
         finetune_task(head_settings(tmp_path, model, output_dir=model))
     assert FinetuneTaskSettings(task="review_qa").output_dir == "output/task/review_qa"
+
+
+def test_files_of_the_user_stay_and_train_nothing_again(tmp_path, model, monkeypatch):
+    settings, mine = head_settings(tmp_path, model), {"brands.txt", "prices.json", "mine.py", "2026_q1/orders.json"}
+    (tmp_path / "out" / "2026_q1").mkdir(parents=True)
+    for name in mine:
+        (tmp_path / "out" / name).write_text("mine")
+    finetune_task(settings)
+    run = read_run(tmp_path / "out")
+    assert {"config.json", "model.safetensors"} <= set(run["files"])
+    assert not mine & set(run["files"])
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with monkeypatch.context() as patch:
+        patch.setattr(QueryCategory, "run", None)
+        finetune_task(settings)
+    del run["files"]  # of an earlier version: it cannot tell whose they are, and removes nothing
+    (tmp_path / "out" / "run.json").write_text(json.dumps(run))
+    finetune_task(settings)
+    assert {(tmp_path / "out" / name).read_text() for name in (*mine, "notes.txt")} == {"mine"}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"did not make \(tokenizer.json\): choose another output_dir"):
+        finetune_task(head_settings(tmp_path, model, output_dir=str(tmp_path / "other")))
 
 
 def test_another_version_of_the_task_trains_again(tmp_path, model, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from rexbert_hf.evaluation.runner import check_result, comparison, set_by_hand, 
 from rexbert_hf.evaluation.settings import FinetuneTaskSettings
 from rexbert_hf.evaluation.task import DataMissing, Task
 from rexbert_hf.hub import push_run, read_run, write_card, write_run
-from rexbert_hf.hub.evaluated import files_key, model_files
+from rexbert_hf.hub.evaluated import files_key
+from rexbert_hf.hub.manifest_names import stays_inside
 from rexbert_hf.hub.redaction import redact
 from rexbert_hf.hub.run_file import plain
 from rexbert_hf.pretraining.processes import one_process
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 _NO_RESULT = ("push_to_hub", "private", "output_dir")
 _STAGED = "cache/.training-model"
 """Below the run's folder: the fitted model until all of it is there, so that no folder holds parts of two."""
+_OF_A_MODEL = ("config.json", "modules.json", "*.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
+"""Names that a result would replace; where they are without a `run.json`, they are of somebody else."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,10 @@ def _finished(output: Path, settings: FinetuneTaskSettings, work: _Work) -> dict
         ValueError: if the folder holds another run, or a model of none.
     """
     if not (output / "run.json").is_file():
-        if (output / "config.json").exists() or (output / "modules.json").exists():
-            raise ValueError(f"{output} holds a model that this recipe did not make: choose another output_dir")
+        if found := [path.name for pattern in _OF_A_MODEL for path in sorted(output.glob(pattern))]:
+            raise ValueError(
+                f"{output} holds a model that this recipe did not make ({found[0]}): choose another output_dir"
+            )
         return None
     run = read_run(output)
     before, config = dict(run.get("config") or {}), redact(plain(to_dict(settings)))
@@ -105,7 +111,7 @@ def _finished(output: Path, settings: FinetuneTaskSettings, work: _Work) -> dict
     if {name: run.get(name) for name in decided} != decided:
         logger.info("%s holds a run with another state of model, data or task: trained again", output)
         return None
-    if run.get("model_key") != files_key(output) or not (output / "README.md").is_file():
+    if run.get("model_key") != files_key(output, _named(run)) or not (output / "README.md").is_file():
         return None
     logger.info("%s holds this run, finished: nothing to train", output)
     found: dict[str, Any] = run["results"]
@@ -136,16 +142,32 @@ def _run(output: Path, settings: FinetuneTaskSettings, work: _Work) -> dict[str,
     data = [{"name": data_name, "fingerprint": work.fingerprint}]
     keys: dict[str, Any] = {**work.decided(), "model_key": files_key(staged)}
     card = _card(work, settings, staged)
-    write_run(output, config=to_dict(settings), results=results, data=data, card=card, **keys)
-    for path in model_files(output):
-        path.unlink()
-    for path in staged.iterdir():
-        if (output / path.name).is_dir():
-            shutil.rmtree(output / path.name)
-        path.replace(output / path.name)
-    staged.rmdir()
+    files = sorted(path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file())
+    _remove_earlier(output, files)
+    write_run(output, config=to_dict(settings), results=results, data=data, card=card, files=files, **keys)
+    for name in files:
+        (output / name).parent.mkdir(parents=True, exist_ok=True)
+        (staged / name).replace(output / name)
+    shutil.rmtree(staged)
     write_card(output)
     return results
+
+
+def _named(run: Mapping[str, Any]) -> list[str] | None:
+    """Files of a run's model as its `run.json` names them; None of one that an earlier version wrote."""
+    files = run.get("files")
+    return [name for name in files if stays_inside(name)] if isinstance(files, list) else None
+
+
+def _remove_earlier(output: Path, files: Sequence[str]) -> None:
+    """Remove what an earlier result of this recipe wrote and the new one lacks; everything else is the user's.
+
+    Before the new `run.json`, which names the new files only: a kill in between leaves a result that is made again.
+    """
+    if not (output / "run.json").is_file():
+        return
+    for name in set(_named(read_run(output)) or []) - set(files):
+        (output / name).unlink(missing_ok=True)
 
 
 def _card(work: _Work, settings: FinetuneTaskSettings, folder: Path) -> dict[str, Any]:

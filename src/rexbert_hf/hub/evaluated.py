@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +73,12 @@ def model_files(folder: Path) -> list[Path]:
     )
 
 
-def files_key(folder: Path) -> str:
+def files_key(folder: Path, names: Collection[str] | None = None) -> str:
     """SHA-1 of `model_files`; cards, figures and checkpoints do not count.
 
     Args:
         folder: of the model.
+        names: count only these of its files, as paths below the folder; None for all.
 
     Example:
         >>> import tempfile
@@ -90,7 +91,10 @@ def files_key(folder: Path) -> str:
     """
     digest = hashlib.sha1(usedforsecurity=False)
     for path in model_files(folder):
-        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size} ".encode())
+        name = path.relative_to(folder).as_posix()
+        if names is not None and name not in names:
+            continue
+        digest.update(f"{name} {path.stat().st_size} ".encode())
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
