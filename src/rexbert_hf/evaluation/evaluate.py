@@ -12,6 +12,7 @@ from rexbert_hf.evaluation.report import names_in, results_of, update_cards, wri
 from rexbert_hf.evaluation.runner import run_tasks
 from rexbert_hf.evaluation.settings import EvaluateSettings
 from rexbert_hf.hub import write_run
+from rexbert_hf.hub.own_folder import check_own_folder
 from rexbert_hf.pretraining.processes import one_process
 from rexbert_hf.settings import sole_run, to_dict
 
@@ -29,10 +30,12 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         The content of `results.json`.
 
     Raises:
-        ValueError: if no model can be had, two are one folder, or several processes were started.
+        ValueError: if no model can be had, two are one folder, the folder holds another run or a model, or several
+            processes were started.
         OSError: if a result cannot be written.
     """
     one_process("the evaluation")
+    check_own_folder(settings.output_dir, "resamples")
     outcome = run_tasks(settings)
     folder = Path(settings.output_dir)
     examples = {

@@ -19,6 +19,7 @@ from rexbert_hf.data.languages import UNKNOWN, balanced_texts, fertility
 from rexbert_hf.data.vocabulary import bytes_per_token, surface_counts, train_tokenizer, with_placeholders
 from rexbert_hf.hub import write_run
 from rexbert_hf.hub.left_over import temporary_folder
+from rexbert_hf.hub.own_folder import check_own_folder
 from rexbert_hf.hub.take_place import take_place
 from rexbert_hf.phrases import LexiconGuide, RegexGuide
 from rexbert_hf.pretraining.encoder import open_tokenizer
@@ -163,9 +164,10 @@ def make_tokenizer(run: TokenizerRun) -> dict[str, Any]:
 
     Raises:
         ValueError: if a source has no text, a language none to train on, none is held out of any, or the tokenizer has
-            no mask token.
+            no mask token, or the folder holds another run or a model.
         FileNotFoundError: if a path does not exist.
     """
+    check_own_folder(run.output_dir, "vocab_size")
     started = time.perf_counter()
     train, held_out = read_texts(run)
     options: dict[str, Any] = {"min_frequency": run.min_frequency, "model_max_length": run.model_max_length}

@@ -13,6 +13,7 @@ from datasets import Dataset
 
 from rexbert_hf.catalog import load_sample, read_records, record_types
 from rexbert_hf.hub import write_run
+from rexbert_hf.hub.own_folder import check_own_folder
 from rexbert_hf.hub.run_file import RUN_FILE
 from rexbert_hf.retrieval.serving.hashing_encoder import HASHING
 from rexbert_hf.retrieval.serving.index import COMPACT_SHARE, ProductIndex
@@ -137,7 +138,11 @@ def run_build_index(run: BuildIndexRun) -> dict[str, Any]:
 
     Args:
         run: the settings.
+
+    Raises:
+        ValueError: if the folder holds another run or a model, or the products cannot be used.
     """
+    check_own_folder(run.output_dir, "backend")
     run.output_dir.mkdir(parents=True, exist_ok=True)
     model, commit = open_model(run.model, run.revision)
     with tempfile.TemporaryDirectory(dir=run.output_dir, prefix=".rows-") as rows:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from rexbert_hf.hub import write_run
+from rexbert_hf.hub.own_folder import check_own_folder
 from rexbert_hf.hub.push_files import push_files
 from rexbert_hf.hub.readme import BEGIN, END
 from rexbert_hf.retrieval.serving.exact import exact_search
@@ -101,7 +102,11 @@ def run_export_onnx(run: ExportOnnxRun) -> dict[str, Any]:
 
     Args:
         run: the settings.
+
+    Raises:
+        ValueError: if the folder holds another run or a model, or what `export_onnx` and the data raise.
     """
+    check_own_folder(run.output_dir, "precisions", model=run.model)
     run.output_dir.mkdir(parents=True, exist_ok=True)
     data = load_search_data(run.data)
     model: Any = _untrained(data) if run.model is None else load_model(run.model)

@@ -18,6 +18,7 @@ from huggingface_hub.utils import validate_repo_id
 from sentence_transformers import SentenceTransformer
 
 from rexbert_hf.hub import push_run, write_card, write_run
+from rexbert_hf.hub.own_folder import check_own_folder
 from rexbert_hf.hub.run_file import RUN_FILE
 from rexbert_hf.retrieval.serving.query_model import load_model
 from rexbert_hf.retrieval.training.evaluator import gain_name, validation_queries
@@ -117,9 +118,10 @@ def choose_submodel(run: ChooseRun) -> dict[str, Any]:
     Raises:
         NoCellFitsError: if no cell meets the budget (with the one that is nearest); it has what was measured, which is
             written too, unless the folder holds the model of an earlier choice.
-        ValueError: if the model has no grid.
+        ValueError: if the model has no grid, or the folder holds another run, or the model itself.
         FileNotFoundError: for a missing file or model.
     """
+    check_own_folder(run.output_dir, "latency_ms", model=run.model, makes_model=True)
     run.output_dir.mkdir(parents=True, exist_ok=True)
     data = load_search_data(run.data)
     model, source = _model(run)
