@@ -96,9 +96,9 @@ def _finished(output: Path, settings: FinetuneTaskSettings, work: _Work) -> dict
         ValueError: if the folder holds another run, or a model of none.
     """
     if not (output / "run.json").is_file():
-        if found := [path.name for pattern in _OF_A_MODEL for path in sorted(output.glob(pattern))]:
+        if there := [path.name for pattern in _OF_A_MODEL for path in sorted(output.glob(pattern))]:
             raise ValueError(
-                f"{output} holds a model that this recipe did not make ({found[0]}): choose another output_dir"
+                f"{output} holds a model that this recipe did not make ({there[0]}): choose another output_dir"
             )
         return None
     run = read_run(output)
