@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -119,6 +120,17 @@ def test_a_graph_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypa
     (tmp_path / "products" / "train-00001-of-00002.parquet").write_bytes(b"")  # of another layout
     AssociationGraph.from_pairs([("x", "y")]).save(tmp_path)
     assert AssociationGraph.load(tmp_path).product_ids == ["x", "y"]
+
+
+@pytest.mark.parametrize("name", ["catalogue.parquet", "train-00000-of-00001.parquet"])
+def test_a_folder_with_parquet_files_of_others_is_refused(tmp_path, name):
+    (tmp_path / "products").mkdir()
+    Dataset.from_dict({"product_id": ["a"], "price": [1.0]}).to_parquet(tmp_path / "products" / name)
+    before = (tmp_path / "products" / name).read_bytes()
+    with pytest.raises(FileExistsError, match=rf"products/{name} is no file of an association graph: choose another"):
+        AssociationGraph.from_pairs([("x", "y")]).save(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.rglob("*.parquet")} == {name: before}
+    assert not (tmp_path / "associations").exists()
 
 
 def test_samples_are_uniform_over_neighbours_and_over_unrelated_products():

@@ -11,6 +11,7 @@ import bisect
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,6 +32,8 @@ Negatives = Literal["uniform", "degree"]
 
 _TRIES = 16
 """Draws by degree before the choice among unrelated products becomes uniform."""
+_COLUMNS = {"associations": ["product_a", "product_b"], "products": ["product_id"]}
+_PART = re.compile(r"train-\d{5}-of-\d{5}\.parquet")
 
 
 class AssociationGraph:
@@ -296,7 +299,11 @@ class AssociationGraph:
 
         Args:
             directory: made if needed.
+
+        Raises:
+            FileExistsError: if its folders `associations` or `products` hold Parquet files that are no graph's.
         """
+        earlier = _earlier_files(Path(directory))
         staged: dict[Path, Path] = {}
         try:
             for name, dataset in self._tables().items():
@@ -306,9 +313,8 @@ class AssociationGraph:
                 pq.write_table(dataset.data.table, staged[place])
             for place, whole in staged.items():
                 os.replace(whole, place)
-                for old in place.parent.glob("*.parquet"):  # of another layout
-                    if old != place:
-                        old.unlink()
+            for old in set(earlier) - staged.keys():  # of another layout
+                old.unlink()
         finally:
             for whole in staged.values():
                 whole.unlink(missing_ok=True)
@@ -335,14 +341,13 @@ class AssociationGraph:
         folder = resolve(
             directory_or_repo, revision, ["associations/*.parquet", "products/*.parquet"], repo_type="dataset"
         )
-        columns = {"associations": ["product_a", "product_b"], "products": ["product_id"]}
         tables = {}
-        for name, wanted in columns.items():
+        for name, wanted in _COLUMNS.items():
             files = sorted((folder / name).glob("*.parquet"))
             if not files:
                 raise FileNotFoundError(f"{folder} has no {name}/*.parquet: it holds no association graph")
             tables[name] = pa.concat_tables(pq.read_table(file, columns=wanted) for file in files)
-        ends = (tables["associations"].column(name).to_pylist() for name in columns["associations"])
+        ends = (tables["associations"].column(name).to_pylist() for name in _COLUMNS["associations"])
         products = tables["products"].column("product_id").to_pylist()
         return cls.from_pairs(zip(*ends, strict=True), products, unknown="raise")
 
@@ -367,3 +372,20 @@ class AssociationGraph:
 
 def _position(text: str) -> int:
     return int.from_bytes(hashlib.sha1(text.encode("utf-8", "surrogatepass"), usedforsecurity=False).digest()[:8])
+
+
+def _earlier_files(folder: Path) -> list[Path]:
+    """Files of the graph that a folder holds; a damaged one under the name of a graph's is one.
+
+    Raises:
+        FileExistsError: with the first Parquet file that is no graph's.
+    """
+    found = [path for name in _COLUMNS for path in sorted((folder / name).glob("*.parquet"))]
+    for path in found:
+        try:
+            is_graph = pq.read_schema(path).names == _COLUMNS[path.parent.name]
+        except (pa.ArrowException, OSError):
+            is_graph = True
+        if not is_graph or not _PART.fullmatch(path.name):
+            raise FileExistsError(f"{path} is no file of an association graph: choose another folder, or move it")
+    return found
