@@ -239,6 +239,38 @@ def test_the_home_depot_configuration_can_be_read():
     assert settings.split.resolved().of("angle bracket") in ("train", "validation", "test")
 
 
+def test_what_the_recipe_did_not_make_stays(run, tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    rows = {"product_id": ["a", "b"], "title": ["red mug", "blue mug"], "price": [1.0, 2.0]}
+    Dataset.from_dict(rows).to_parquet(own / "products.parquet")
+    before = (own / "products.parquet").read_bytes()
+    words = ("--output_dir", str(own), "--events.sample_size", "150", "--audit.judgements.sample_size", "150")
+    status, _, err = run(*words, "--products.path", str(own / "products.parquet"))
+    assert (status, "products.parquet is read, and the result would replace it" in err) == (1, True)
+    status, _, err = run(*words, "--products.sample_size", "150")
+    assert (status, "products.parquet was not made by this recipe: choose another" in err) == (1, True)
+    (own / "pairs").mkdir()
+    Dataset.from_dict({"query": ["mug"], "price": [1.0]}).to_parquet(own / "pairs" / "train.parquet")
+    status, _, err = run(*words, "--products.sample_size", "150")
+    assert (status, "train.parquet was not made by this recipe: choose another" in err) == (1, True)
+    assert (own / "products.parquet").read_bytes() == before
+
+
+def test_text_around_the_card_stays_and_a_stopped_folder_goes_on(run, tmp_path):
+    (tmp_path / "README.md").write_text("# My shop\n\nWritten by hand.\n")
+    words = ("--output_dir", str(tmp_path), *SMALL)
+    assert run(*words)[0] == 0
+    assert "Written by hand." in (tmp_path / "README.md").read_text()
+    (tmp_path / "README.md").unlink()
+    (tmp_path / "run.json").unlink()  # as a kill between two files leaves it
+    assert run(*words)[0] == 0
+    with (tmp_path / "README.md").open("a") as file:
+        file.write("\nBelow the marks.\n")
+    assert run(*words)[0] == 0
+    assert "Below the marks." in (tmp_path / "README.md").read_text()
+
+
 def test_a_finished_folder_stays_whole_while_new_pairs_are_made(tmp_path, monkeypatch):
     """It writes beside the finished result: one that is killed, here at its last file, leaves the old one."""
     from rexbert_hf.retrieval.pairs import run as module

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets import Dataset, DatasetDict
 
 from rexbert_hf.catalog import PRODUCT_FIELDS, SPLITS, product_text
-from rexbert_hf.hub import push_dataset, render_dataset_card, write_run
-from rexbert_hf.hub.run_file import write_whole
+from rexbert_hf.hub import merge_card, push_dataset, render_dataset_card, write_run
+from rexbert_hf.hub.own_folder import check_own_folder
+from rexbert_hf.hub.run_file import RUN_FILE, write_whole
 from rexbert_hf.hub.take_place import take_place
 from rexbert_hf.retrieval.pairs.draw import PairReport, Ratio, draw_pairs
 from rexbert_hf.retrieval.pairs.events import CONTEXT, EventCounts, QueryGroup, count_events
@@ -50,9 +53,12 @@ def build_pairs(run: BuildPairsRun) -> dict[str, Any]:
         run: the settings.
 
     Raises:
-        ValueError: if a column is missing, or log or judgements and products have nothing in common.
+        ValueError: if a column is missing, log or judgements and products have nothing in common, or the folder holds
+            another run, a model, or what is read.
+        FileExistsError: if the folder holds a `products.parquet` or pairs that this recipe did not make.
         FileNotFoundError: for a missing file.
     """
+    _check_place(run)
     run.output_dir.mkdir(parents=True, exist_ok=True)
     # Read first: what is wrong in a person's file must not be told after a whole log was counted.
     judge = csv_judge(run.audit.csv) if run.audit.csv is not None and run.events is not None else None
@@ -82,13 +88,43 @@ def build_pairs(run: BuildPairsRun) -> dict[str, Any]:
             results["audit"] = asdict(_audit(run, sample, products, cache, known or judge))
         card = _card(run, results)
         take_place(built, run.output_dir, _OWNED)
-    write_whole(run.output_dir / "README.md", card.encode("utf-8"))
+    readme = run.output_dir / "README.md"
+    there = readme.read_text(encoding="utf-8") if readme.is_file() else None
+    write_whole(readme, merge_card(there, card).encode("utf-8"))
     data = _data(run)
     write_run(run.output_dir, config=to_dict(run), results=results, data=data)  # before the push, which may fail
     if run.push_to_hub:
         results["url"] = _push(run, card)
         write_run(run.output_dir, config=to_dict(run), results=results, data=data)
     return results
+
+
+def _check_place(run: BuildPairsRun) -> None:
+    """Refuse a folder in which the result would replace what this recipe did not make.
+
+    A start that was stopped between two files leaves pairs without a `run.json`; their columns say whose they are.
+    """
+    folder = run.output_dir
+    check_own_folder(folder, "ratio")
+    ours = [folder / name for name in _OWNED if (folder / name).is_file()]
+    for source in (run.products, run.events, run.graded, run.audit.judgements):
+        paths = [] if source is None or source.path is None else source.path
+        for path in [paths] if isinstance(paths, str) else paths:
+            if Path(path).exists() and (same := [one for one in ours if one.samefile(path)]):
+                raise ValueError(f"{same[0]} is read, and the result would replace it: choose another output_dir")
+    if not ours or (folder / RUN_FILE).is_file():
+        return
+    pairs = [path for path in ours if path.parent != folder]
+    for path in pairs or ours:
+        if not pairs or not _has_pairs(path):
+            raise FileExistsError(f"{path} was not made by this recipe: choose another output_dir, or move it")
+
+
+def _has_pairs(path: Path) -> bool:
+    try:
+        return pq.read_schema(path).names == (PAIRS if path.parent.name == "pairs" else QPI).names
+    except (pa.ArrowException, OSError):
+        return True  # damaged, under our name
 
 
 def _rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
