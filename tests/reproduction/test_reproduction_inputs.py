@@ -119,6 +119,19 @@ def test_a_kill_while_the_shared_tokenizer_is_saved_is_started_again(tmp_path, m
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("name", ["tokenizer/tokenizer.json", "phrases/README.md", "pairs.parquet", "calibration/x"])
+def test_what_a_reproduction_did_not_make_is_refused_and_stays(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    for _ in range(2):
+        with pytest.raises(
+            ValueError, match=rf"holds {name.split('/')[0]} of something else: choose another output_dir"
+        ):
+            reproduce(paper(tmp_path))
+    assert (tmp_path / name).read_text() == "mine"
+    assert not (tmp_path / "shared.json").exists()
+
+
 def test_what_other_settings_left_before_a_plan_is_made_again(tmp_path, monkeypatch):
     class Stopped(BaseException):
         pass
@@ -151,8 +164,13 @@ def test_a_folder_with_a_plan_keeps_what_its_runs_began_with(tmp_path):
     drop_others(paper(tmp_path, **{"base.tokenizer": {"vocab_size": 640}}))
     assert pairs.exists()
     (tmp_path / "plan.json").unlink()
-    drop_others(paper(tmp_path))
-    assert not pairs.exists(), "nobody knows what it was made for"
+    with pytest.raises(
+        ValueError, match=r"holds pairs\.parquet of something else: choose another output_dir, or delete"
+    ):
+        drop_others(paper(tmp_path))
+    assert pairs.exists(), "nobody knows whose it is"
     (tmp_path / "shared.json").write_text("{")
-    with pytest.raises(ValueError, match=r"shared\.json, line 1: not JSON .*; delete it to make them again"):
+    with pytest.raises(
+        ValueError, match=r"shared\.json, line 1: not JSON .*; choose another output_dir, or delete it with tokenizer"
+    ):
         drop_others(paper(tmp_path))

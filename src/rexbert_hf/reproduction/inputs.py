@@ -35,6 +35,8 @@ SHARED_GUIDES = ("brands", "types", "phrases")
 
 SHARED_FILE = "shared.json"
 TOKENIZER, PHRASES, PAIRS = "tokenizer", "phrases", "pairs.parquet"
+CALIBRATION = "calibration"
+"""Folder of the runs that measure speed, which goes before and after them."""
 
 
 def with_data(settings: ReproductionSettings) -> ReproductionSettings:
@@ -64,16 +66,23 @@ def drop_others(settings: ReproductionSettings) -> None:
         settings: the reproduction, before `with_pairs`.
 
     Raises:
-        ValueError: if the folder's `shared.json` is damaged.
+        ValueError: if the folder's `shared.json` is damaged; if it is missing, and what is there under these names was
+            made by something else.
     """
     folder, path = settings.output_dir, settings.output_dir / SHARED_FILE
     if (folder / PLAN_FILE).exists():
         return
     decisive = ("base", "lexicons", "phrases", "pairs", "recipes")
     wanted = {key: value for key, value in identity(settings).items() if key.partition(".")[0] in decisive}
-    if path.exists() and read_json_object(path, "delete it to make them again", ("for",))["for"] == wanted:
+    way_out = f"choose another output_dir, or delete it with {TOKENIZER}, {PHRASES} and {PAIRS}"
+    if path.exists() and read_json_object(path, way_out, ("for",))["for"] == wanted:
         return
     made = [folder / name for name in (TOKENIZER, PHRASES, PAIRS) if (folder / name).exists()]
+    if not path.exists():  # it is written before anything is made
+        others = [name for name in (TOKENIZER, PHRASES, PAIRS, CALIBRATION) if (folder / name).exists()]
+        if others:
+            names = ", ".join(others)
+            raise ValueError(f"{folder} holds {names} of something else: choose another output_dir, or delete them")
     if made:
         logger.warning("%s: made for other settings, and made again", ", ".join(map(str, made)))
     for place in made:

@@ -30,7 +30,7 @@ from rexbert_hf.reproduction.curves import (
     measure_curve,
 )
 from rexbert_hf.reproduction.downstream import place_step
-from rexbert_hf.reproduction.inputs import drop_others, prepare_shared, stage_guides, with_data, with_pairs
+from rexbert_hf.reproduction.inputs import CALIBRATION, drop_others, prepare_shared, stage_guides, with_data, with_pairs
 from rexbert_hf.reproduction.jobs import MEASURES, RUNS, Job, Ran, corpora_of, run_job
 from rexbert_hf.reproduction.plan import Cost, RunPlan, fit, load_costs, load_plan, save_costs, save_plan
 from rexbert_hf.reproduction.settings import ReproductionSettings
@@ -160,7 +160,7 @@ def _job(
 
 def _calibrate(settings: ReproductionSettings, recipes: Mapping[str, Any], shared: PretrainSettings) -> dict[str, Cost]:
     """Train each stage for a few full steps, measure each model once."""
-    place = settings.output_dir / "calibration"
+    place = settings.output_dir / CALIBRATION
     shutil.rmtree(place, ignore_errors=True)
     costs: dict[str, Cost] = {}
     alike: dict[str, float] = {}
@@ -191,7 +191,7 @@ def _calibration_job(settings: ReproductionSettings, stage: Stage, recipe: Any, 
     """A stage that trains `calibration_steps` full steps of each phase."""
     seed, steps = settings.seeds[0], settings.calibration_steps
     if stage.recipe is not None:
-        return _job(settings, stage, seed, recipe, shared, steps, folder="calibration")
+        return _job(settings, stage, seed, recipe, shared, steps, folder=CALIBRATION)
     phases = [
         dataclasses.replace(
             phase,
@@ -202,7 +202,7 @@ def _calibration_job(settings: ReproductionSettings, stage: Stage, recipe: Any, 
         for phase in recipe.phases
     ]
     recipe = dataclasses.replace(recipe, phases=phases, trainer=dataclasses.replace(recipe.trainer, logging_steps=1))
-    job = _job(settings, stage, seed, recipe, shared, scale=1.0, folder="calibration")
+    job = _job(settings, stage, seed, recipe, shared, scale=1.0, folder=CALIBRATION)
     corpora_of(job.recipe)  # what a stage tokenises for itself it tokenises once, not with every seed
     return job
 
