@@ -110,6 +110,18 @@ def test_ordinary_texts_stay(text):
     assert redact({"note": [text], text: None}) == {"note": [text], text: None}
 
 
+def test_figures_under_a_secret_name_stay_and_texts_below_it_go():
+    figures = {"masked_accuracy_after_victorias_secret": 0.25, "password": None, "victorias_secret": [1, True, 0.5]}
+    assert redact(figures) == figures
+    source = {"victorias_secret": {"path": "pw", "weight": 2.0, "columns": {"text": ["pw", 3]}, "limit": None}}
+    assert redact(source) == {
+        "victorias_secret": {
+            "path": REDACTED, "weight": 2.0, "columns": {"text": [REDACTED, 3]}, "limit": None
+        }
+    }  # fmt: skip
+    assert SECRET not in json.dumps(redact({"secrets": {TOKENS[0]: 1}}))
+
+
 def test_secrets_as_keys_go_and_none_takes_anothers_place():
     one, two = TOKENS[:2]
     found = redact({one: 1, "lr": {two: 2}, two: 3, REDACTED: 4})

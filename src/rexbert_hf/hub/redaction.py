@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 REDACTED = "<redacted>"
@@ -67,6 +67,8 @@ def redact(value: Any, key: str = "") -> Any:
         {'hub_token': '<redacted>', 'max_tokens': 5, 'tokenizer': 't', 'mask_token': '[MASK]'}
         >>> redact("HF_TOKEN=abc run --hub_token abc"), redact("Masked-token recovery")
         ('HF_TOKEN=<redacted> run --hub_token <redacted>', 'Masked-token recovery')
+        >>> redact({"secrets": {"shop": "abc", "tried": 2}, "accuracy_of_victorias_secret": 0.5})
+        {'secrets': {'shop': '<redacted>', 'tried': 2}, 'accuracy_of_victorias_secret': 0.5}
         >>> redact("http://me:word@host/v1?api_key=abc&page=2")
         'http://<redacted>@host/v1?api_key=<redacted>&page=2'
     """
@@ -74,9 +76,9 @@ def redact(value: Any, key: str = "") -> Any:
         return value
     name = _plain_name(key)
     if _ALWAYS_SECRET.search(name):
-        return REDACTED
+        return _without_texts(value)
     if isinstance(value, Mapping):
-        return _redacted_mapping(value)
+        return _redacted_mapping(value, lambda name, item: redact(item, name))
     if isinstance(value, (list, tuple)):
         # A command line in pieces: "--hub_token" names what follows it.
         flags = [v.lstrip("-") if isinstance(v, str) and v.startswith("-") and "=" not in v else key for v in value]
@@ -99,7 +101,7 @@ def redact_texts(value: Any) -> Any:
         {'masked_token': 'no data', 'model <redacted>': ['at http://<redacted>@host']}
     """
     if isinstance(value, Mapping):
-        return _redacted_mapping(value, by_name=False)
+        return _redacted_mapping(value, lambda _, item: redact_texts(item))
     if isinstance(value, (list, tuple)):
         return [redact_texts(item) for item in value]
     return _redacted_text(value) if isinstance(value, str) else value
@@ -144,7 +146,16 @@ def _says_token(name: str) -> bool:
     return "token" in _TEXT_TOKENS.sub("", name)
 
 
-def _redacted_mapping(value: Mapping[Any, Any], by_name: bool = True) -> dict[Any, Any]:
+def _without_texts(value: Any) -> Any:
+    """What stands under a secret name: texts go, however deep; figures stay, for a source may be so called."""
+    if isinstance(value, Mapping):
+        return _redacted_mapping(value, lambda _, item: _without_texts(item))
+    if isinstance(value, (list, tuple)):
+        return [_without_texts(item) for item in value]
+    return value if value is None or isinstance(value, (bool, int, float)) else REDACTED
+
+
+def _redacted_mapping(value: Mapping[Any, Any], each: Callable[[str, Any], Any]) -> dict[Any, Any]:
     """Keys too: a token in a wrong place may have become one. Those that would fall together are numbered."""
     found: dict[Any, Any] = {}
     for key, item in value.items():
@@ -153,7 +164,7 @@ def _redacted_mapping(value: Mapping[Any, Any], by_name: bool = True) -> dict[An
         while clean != key and (name in found or name in value):
             number += 1
             name = f"{clean} {number}"
-        found[name] = redact(item, str(key)) if by_name else redact_texts(item)
+        found[name] = each(str(key), item)
     return found
 
 
