@@ -19,6 +19,7 @@ from rexbert_hf.catalog import load_sample
 from rexbert_hf.hub import resolve
 from rexbert_hf.hub.heat_map import HeatMap, heat_maps
 from rexbert_hf.hub.loading import loading
+from rexbert_hf.hub.redaction import RedactedParser
 from rexbert_hf.objectives.cross_attention import cross_attention
 from rexbert_hf.settings import SettingsError, run_recipe
 
@@ -32,7 +33,7 @@ def sample_pair() -> list[str]:
 
 def main() -> None:
     """Parse, encode, draw, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = RedactedParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a checkpoint: folder or Hub id")
     parser.add_argument("texts", nargs="*", help="two product texts")
     parser.add_argument("--plot", type=Path, default=Path("attention.png"), help="the PNG to write")

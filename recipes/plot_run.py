@@ -10,13 +10,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rexbert_hf.hub.redaction import RedactedParser
 from rexbert_hf.hub.run_plot import read_history, read_phases, run_plot
 from rexbert_hf.settings import run_recipe
 
 
 def main() -> None:
     """Parse, draw, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = RedactedParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output_dir", type=Path, help="folder of a run, or one checkpoint")
     parser.add_argument("--plot", type=Path, help="the PNG to write (default: OUTPUT_DIR/run.png)")
     options = parser.parse_args()

@@ -18,6 +18,7 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
+from rexbert_hf.hub.redaction import RedactedParser
 from rexbert_hf.settings import run_recipe
 from rexbert_hf.training.cpu import tune_cpu
 from rexbert_hf.training.replay import DocumentLoss, Replay, load_model, replay, token_losses
@@ -28,7 +29,7 @@ SHOWN_CHARACTERS = 300
 
 def main() -> None:
     """Parse, compute, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = RedactedParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("batch", type=Path, help="the file that the run named when it stopped")
     parser.add_argument("--model", type=Path, help="weights (default: those of the step, or the last checkpoint)")
     parser.add_argument("--documents", type=int, default=5, help="documents or rows to show")

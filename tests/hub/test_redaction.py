@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import logging
+import runpy
+import sys
+from pathlib import Path
 
 import pytest
 
 from rexbert_hf.hub.redaction import REDACTED, RedactedRecord, looks_secret, redact, redact_logs
 
+ROOT = Path(__file__).parents[2]
 SECRET = "Zq7Xw9Lm2Kp4Rt6Vb8Nc1Dg3Hj5"
 TOKENS = [
     f"hf_{SECRET}",
@@ -156,3 +161,20 @@ def test_logs_of_any_logger_and_tracebacks_in_them_hold_no_secret():
     assert f"OSError: {REDACTED} is not a file\n" in told
     assert told.endswith("plain text\n")
     assert isinstance(logging.makeLogRecord({}), RedactedRecord)
+
+
+@pytest.mark.parametrize("command", ["hub", "evaluation", "plot_attention", "plot_run", "replay_batch"])
+def test_a_command_line_that_cannot_be_parsed_prints_no_secret(command, monkeypatch, capsys):
+    words = ["push", "X", "me/x"] if command == "hub" else ["tasks", "X"] if command == "evaluation" else ["X"]
+    package = command in ("hub", "evaluation")
+    monkeypatch.setattr(sys, "argv", [command, *words, "--nothing", TOKENS[0], "--hub_password", "pw"])
+    if package:
+        start = importlib.import_module(f"rexbert_hf.{command}.__main__").main
+    else:
+        start = runpy.run_path(str(ROOT / "recipes" / f"{command}.py"))["main"]
+    with pytest.raises(SystemExit) as ended:
+        start()
+    told = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert f"unrecognized arguments: --nothing {REDACTED} --hub_password {REDACTED}" in told
+    assert SECRET not in told

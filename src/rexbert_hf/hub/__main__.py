@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 from collections.abc import Sequence
 
 from .card import write_card
 from .push import push_run
-from .redaction import redact_logs
+from .redaction import RedactedParser, redact_logs
 
 logger = logging.getLogger("rexbert_hf.hub")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m rexbert_hf.hub", description=__doc__)
+    parser = RedactedParser(prog="python -m rexbert_hf.hub", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     push = commands.add_parser("push", help="push a finished run")
     push.add_argument("folder")

@@ -6,11 +6,12 @@ name of a variable belongs, which an error repeats, and which a run file would t
 
 from __future__ import annotations
 
+import argparse
 import logging
 import re
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 REDACTED = "<redacted>"
 
@@ -131,6 +132,18 @@ class RedactedRecord(logging.LogRecord):
     def getMessage(self) -> str:  # noqa: N802
         """The message with its arguments."""
         return str(redact(super().getMessage()))
+
+
+class RedactedParser(argparse.ArgumentParser):
+    """A parser of a command line whose errors hold no secrets: they repeat what was typed."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and message to stderr, then exit with status 2.
+
+        Args:
+            message: in words.
+        """
+        super().error(str(redact(message)))
 
 
 def redact_logs() -> None:
