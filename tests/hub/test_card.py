@@ -11,6 +11,7 @@ import yaml
 from huggingface_hub import DatasetCard, ModelCard
 
 from rexbert_hf.hub import card_of_run, merge_card, render_dataset_card, render_model_card, split_card, write_run
+from rexbert_hf.hub.__main__ import main
 from rexbert_hf.hub.card import DATASET_FIELDS, MODEL_FIELDS
 from rexbert_hf.hub.evaluated import write_evaluation
 from rexbert_hf.hub.readme import BEGIN, END, overruled
@@ -399,3 +400,13 @@ def test_odd_readmes_are_read(text: str):
     metadata, body = split_card(text)
     assert metadata in ({}, {"a": 1})
     assert body in (text, "x")
+
+
+def test_the_command_renders_no_models_card_of_a_data_set(tmp_path, caplog):
+    write_run(tmp_path, config={}, results={})
+    (tmp_path / "README.md").write_text("# Phrases\n")
+    assert main(["card", str(tmp_path)]) == 1
+    assert f"{tmp_path} holds no model: its recipe renders its card" in caplog.text
+    assert (tmp_path / "README.md").read_text() == "# Phrases\n"
+    (tmp_path / "config.json").write_text("{}")
+    assert main(["card", str(tmp_path)]) == 0
