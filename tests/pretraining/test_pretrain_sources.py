@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from rexbert_hf.pretraining.corpora import prepare, tokenizer_key
 from rexbert_hf.pretraining.product_settings import PairSettings, ProductTextSettings
 from rexbert_hf.pretraining.settings import PretrainSettings, SourceSettings
 from rexbert_hf.pretraining.sources import pinned, read_source, source_key, working_folder
+from rexbert_hf.training import checkpoint as ckpt
 from rexbert_hf.training.phases import Phase
 
 TEXTS = [f"text number {i} of a lamp that stands on table {i % 7}" for i in range(300)]
@@ -140,6 +143,96 @@ def test_near_copies_of_training_documents_are_not_held_out(tmp_path):
     assert count["near"].count("validation") == corpus.report["held_out_near_copies"] > 0
     assert corpus.report["held_out_documents"] == count["own"].count("validation")
     assert corpus.report["documents"] == count["near"].count("train") + count["own"].count("train")
+
+
+def unlike_texts(count):
+    """Texts of words that no two of them have in the same order."""
+    words, rng = [a + b for a in ("ka", "lo", "mi", "tu", "re") for b in ("b", "nd", "st", "p")], random.Random(3)
+    return [" ".join(rng.choices(words, k=40)) for _ in range(count)]
+
+
+def phase_of(*names):
+    return Phase("only", dict.fromkeys(names, 1.0), max_tokens=2000, seq_length=64, batch_tokens=512)
+
+
+def several(tmp_path, **files):
+    """Settings of a run on sources a, b, ... with these texts; those in capitals are not evaluated."""
+    for name, texts in files.items():
+        (tmp_path / f"{name}.txt").write_text("".join(text + "\n" for text in texts))
+    evaluate = {name: "" if name.islower() else ", evaluate: false" for name in files}
+    said = ", ".join(f"{name}: {{path: {tmp_path / name}.txt{evaluate[name]}}}" for name in files)
+    phases = f"[{{name: only, mixture: {dict.fromkeys(files, 1)}, max_tokens: 2k, seq_length: 64, batch_tokens: 512}}]"
+    return one_source(tmp_path, "unused", sources=f"{{{said}}}", phases=phases)
+
+
+def texts_in(store):
+    return {tokenizer().decode(store.take([i]).input_ids, skip_special_tokens=True) for i in range(len(store))}
+
+
+def test_what_one_source_holds_out_no_other_trains_on(tmp_path):
+    """Neither one without evaluation nor, nearly the same, any other; what is trained on is that of each source."""
+    own = unlike_texts(200)
+    near = [f"{text} again" for text in own]
+    made = several(tmp_path, a=own, b=near[:100] + TEXTS, C=own)
+    found = prepare(made, tokenizer(), tmp_path / "cache")
+    side = {text: split_of(text, 0.2) for text in [*own, *near]}
+    copied = {text for text, copy in zip(own[:100], near, strict=False) if side[copy] == "train"}
+    held = {text for text in own if side[text] == "validation"}
+    assert held - copied
+    assert held & copied
+    assert texts_in(found["a"].held_out) == held - copied
+    assert found["a"].report["held_out_documents"] == len(found["a"].held_out) == len(held - copied)
+    assert found["a"].report["held_out_near_copies"] == len(held & copied)
+    assert texts_in(found["C"].train) == texts_in(found["a"].train) == {text for text in own if side[text] == "train"}
+    assert found["C"].held_out is None
+    again = prepare(made, tokenizer(), tmp_path / "cache")
+    assert [again[name].report for name in "abC"] == [found[name].report for name in "abC"]
+    only = dataclasses.replace(made, sources={"b": made.sources["b"]}, phases=[phase_of("b")])
+    alone = prepare(only, tokenizer(), tmp_path / "cache")["b"]
+    assert alone.train.path == found["b"].train.path, "the tokens of a source do not hang on those beside it"
+
+
+def test_damaged_held_out_documents_are_compared_again(tmp_path):
+    own = unlike_texts(100)
+    made = several(tmp_path, a=own, b=[f"{text} again" for text in own])
+    first = prepare(made, tokenizer(), tmp_path / "cache")["a"]
+    assert first.report["held_out_near_copies"]
+    (place,) = (tmp_path / "cache").glob("held-out-*")
+    for damage in ("held_out.json", "a/*.arrow"):
+        (file,) = place.glob(damage)
+        file.write_bytes(file.read_bytes()[:-8])
+        again = prepare(made, tokenizer(), tmp_path / "cache")["a"]
+        assert again.report == first.report
+        assert texts_in(again.held_out) == texts_in(first.held_out)
+
+
+def test_a_source_of_which_nothing_is_left_is_not_evaluated(tmp_path, caplog):
+    own = [text for text in unlike_texts(200) if split_of(text, 0.2) != "validation"]
+    held = [text for text in unlike_texts(200) if split_of(text, 0.2) == "validation"]
+    copies = [f"{text} {i}" for text in held for i in range(9)]
+    found = prepare(several(tmp_path, a=own + held, B=copies), tokenizer(), tmp_path / "cache")
+    assert found["a"].held_out is None
+    assert found["a"].report["held_out_documents"] == 0
+    assert f"'a': {len(held)} held-out documents are near copies of what other sources train on: it" in caplog.text
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_its_texts(tmp_path, caplog):
+    """A source without evaluation was trained on whole; only the run that was started on it goes on so."""
+    own = unlike_texts(100)
+    made = several(tmp_path, a=own, C=own)
+    rule = corpora._HELD_OUT_RULE
+    key = source_key(made.sources["C"], made.data_dir, tokenizer_key(tokenizer()), [], 0.0, rule)
+    whole = corpora._prepare(
+        "C", made.sources["C"], made.data_dir, 0.0, tokenizer(), [], tmp_path / "cache" / f"C-{key}", key, 1
+    )["C"]
+    new = prepare(made, tokenizer(), tmp_path / "cache")["C"]
+    assert len(new.train) < len(whole.train) == 100
+    shutil.rmtree(new.train.path.parent)
+    folder = tmp_path / "out" / "checkpoint-1"
+    folder.mkdir(parents=True)
+    ckpt.seal(folder, 1, {"description": {"data.C": whole.report["fingerprint"]}})
+    assert prepare(made, tokenizer(), tmp_path / "cache")["C"].report == whole.report
+    assert "was started on all of it, as an earlier version read it" in caplog.text
 
 
 def test_prepared_data_is_found_without_reading(tmp_path, text_file, monkeypatch):

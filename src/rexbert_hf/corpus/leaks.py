@@ -10,13 +10,23 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from .near_duplicates import NearDuplicateSettings, minhash, similarity
+from .near_duplicates import NearDuplicateSettings, Signatures, joined_signatures, minhash, similarity
 
 MOST_CHARS = 1 << 32
 """So much training text is looked through, some minutes' worth; what follows in a larger corpus is not."""
 _SETTINGS = NearDuplicateSettings(numbers="shingles")
 _MOST_TRIED = 64
 """Held-out texts that share a key are compared with a training text up to this one: they repeat each other."""
+
+
+def signatures_of(texts: Iterable[Sequence[str]]) -> Signatures:
+    """Sign held-out texts for `copies_among`; what stays in memory is some 300 bytes a text.
+
+    Args:
+        texts: batches of them.
+    """
+    signed = [minhash(batch, _SETTINGS) for batch in texts] or [minhash([], _SETTINGS)]
+    return joined_signatures(signed)
 
 
 def near_copies(held_out: Sequence[str], training: Iterable[Sequence[str]], most_chars: int = MOST_CHARS) -> np.ndarray:
@@ -35,10 +45,23 @@ def near_copies(held_out: Sequence[str], training: Iterable[Sequence[str]], most
         >>> near_copies([kettle + " 1041", "a red mug"], [["a blue mug", kettle + " 1042"]]).tolist()
         [True, False]
     """
-    found = np.zeros(len(held_out), dtype=bool)
+    return copies_among(signatures_of([held_out]), training, most_chars)
+
+
+def copies_among(signed: Signatures, training: Iterable[Sequence[str]], most_chars: int = MOST_CHARS) -> np.ndarray:
+    """As `near_copies`, of texts that are signed.
+
+    Args:
+        signed: by `signatures_of`.
+        training: batches of texts, each looked at once.
+        most_chars: of training text that is looked through.
+
+    Returns:
+        bool `[H]`.
+    """
+    found = np.zeros(len(signed.values), dtype=bool)
     if not len(found):
         return found
-    signed = minhash(held_out, _SETTINGS)
     orders = np.argsort(signed.keys, axis=1, kind="stable")
     tables = np.take_along_axis(signed.keys, orders, axis=1)
     for texts in training:

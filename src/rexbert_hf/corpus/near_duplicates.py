@@ -94,6 +94,17 @@ def minhash(texts: Sequence[str], settings: NearDuplicateSettings | None = None)
     return Signatures(np.concatenate([k for k, _ in parts], axis=1), np.concatenate([v for _, v in parts]))
 
 
+def joined_signatures(parts: Sequence[Signatures]) -> Signatures:
+    """Signatures of several lots of texts as those of one.
+
+    Args:
+        parts: at least one, made with the same settings.
+    """
+    return Signatures(
+        np.concatenate([part.keys for part in parts], axis=1), np.concatenate([part.values for part in parts])
+    )
+
+
 def similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Estimated Jaccard shares of pairs of signatures, from their values `[P, H]`; a byte agrees by chance in 256."""
     agreeing = (first == second).mean(axis=1)

@@ -150,6 +150,19 @@ class TokenisedDataset:
         for shard in old:
             shard.unlink()
 
+    def where(self, kept: np.ndarray) -> TokenisedDataset:
+        """Some of the rows, in memory, in their order.
+
+        Args:
+            kept: bool `[N]`.
+
+        Example:
+            >>> store = TokenisedDataset.from_rows([{"input_ids": [1, n, 2]} for n in (7, 8, 9)])
+            >>> [row["input_ids"].tolist() for row in store.where(np.array([True, False, True])).take([0, 1])]
+            [[1, 7, 2], [1, 9, 2]]
+        """
+        return TokenisedDataset(self._table.filter(pa.array(kept)), self.num_prefix, self.num_suffix)
+
     def __reduce__(self) -> tuple[Any, ...]:
         if self.path is not None:
             return TokenisedDataset.load, (self.path, False)  # a loader worker's: it was looked at before

@@ -1,5 +1,8 @@
 """From a recipe's sources to tokenised stores: read, deduplicate, hold out, tokenise; each source once.
 
+What is held out is the same share of every source, by the hash of the text: one without evaluation drops it, since
+another source may be measured on the same texts.
+
 The result of a source lies in a folder named by everything that decides it, and is found again in milliseconds: a
 resumed run reads no text. The manifest is written last, so what a killed run left is never taken for a result. A source
 in several languages becomes a corpus for each, called SOURCE.LANGUAGE, in a folder of its own below the source's.
@@ -7,6 +10,7 @@ in several languages becomes a corpus for each, called SOURCE.LANGUAGE, in a fol
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -33,10 +37,12 @@ from rexbert_hf.pretraining.associations import check_product_rows, save_product
 from rexbert_hf.pretraining.baselines import batches_of
 from rexbert_hf.pretraining.curated import with_held_out
 from rexbert_hf.pretraining.guides import make_guides
+from rexbert_hf.pretraining.held_out import without_copies
 from rexbert_hf.pretraining.languages import split_languages
 from rexbert_hf.pretraining.settings import PretrainSettings
 from rexbert_hf.pretraining.source_settings import DETECT, SourceSettings
 from rexbert_hf.pretraining.sources import PRODUCT_ID, pinned, read_source, room, source_key, working_folder
+from rexbert_hf.pretraining.started import description_in
 
 logger = logging.getLogger(__name__)
 
@@ -90,14 +96,17 @@ def prepare(
         logger.info("no phase mixes %s: evaluated only", ", ".join(unused))
     corpora: dict[str, Corpus] = {}
     for name, source in settings.sources.items():
-        held_out = settings.evaluation.held_out if source.evaluate else 0.0
-        marks = [guide.fingerprint for guide in guides]
-        key = source_key(source, settings.data_dir, tokenizer_key(tokenizer), marks, held_out, _HELD_OUT_RULE)
+        parts = (tokenizer_key(tokenizer), [guide.fingerprint for guide in guides])
+        key = source_key(source, settings.data_dir, *parts, settings.held_out, _HELD_OUT_RULE)
         folder = cache_dir / f"{name}-{key}"
-        corpora |= _prepared(name, folder) or _prepare(
-            name, source, settings.data_dir, held_out, tokenizer, guides, folder, key, num_proc
+        found = _prepared(name, folder)
+        if not found and not source.evaluate:
+            earlier = source_key(source, settings.data_dir, *parts, 0.0, _HELD_OUT_RULE)
+            found = _of_earlier_version(name, cache_dir / f"{name}-{earlier}", Path(settings.output_dir))
+        corpora |= found or _prepare(
+            name, source, settings.data_dir, settings.held_out, tokenizer, guides, folder, key, num_proc
         )
-    return corpora
+    return _without_copies_of_others(settings, corpora, tokenizer, cache_dir)
 
 
 def tokenizer_key(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -122,6 +131,49 @@ def _prepared(name: str, folder: Path) -> dict[str, Corpus]:
         logger.warning("%s cannot be used (%s): preparing the source again", folder, error)
         shutil.rmtree(folder)
         return {}
+
+
+def _of_earlier_version(name: str, folder: Path, output: Path) -> dict[str, Corpus]:
+    """A source without evaluation whole, as earlier versions trained on it, for the run that was started on it."""
+    started = description_in(output) if (folder / "prepared.json").exists() else None
+    found = _prepared(name, folder) if started is not None else {}
+    if started is None or any(started[1].get(f"data.{k}") != of.report["fingerprint"] for k, of in found.items()):
+        return {}
+    logger.warning(
+        "source '%s': %s was started on all of it, as an earlier version read it, and goes on so: documents that"
+        " another source holds out may be among it",
+        name,
+        output,
+    )
+    return found
+
+
+def _without_copies_of_others(
+    settings: PretrainSettings, corpora: dict[str, Corpus], tokenizer: PreTrainedTokenizerBase, cache_dir: Path
+) -> dict[str, Corpus]:
+    """The corpora, without held-out documents that are near copies of what another one trains on.
+
+    Pairs are split by query: the same products stand on both sides.
+    """
+    pairs = {name for name, source in settings.sources.items() if source.pairs is not None}
+    held = {name: of.held_out for name, of in corpora.items() if of.held_out is not None and name not in pairs}
+    found = without_copies({name: of.train for name, of in corpora.items()}, held, tokenizer, cache_dir)
+    for name, (left, lost) in found.items():
+        said = "it is not evaluated" if left is None else f"{len(left)} are left"
+        logger.log(
+            logging.WARNING if left is None else logging.INFO,
+            "source '%s': %d held-out documents are near copies of what other sources train on: %s",
+            name,
+            lost,
+            said,
+        )
+        report = corpora[name].report
+        counts = {
+            "held_out_documents": 0 if left is None else len(left),
+            "held_out_near_copies": report.get("held_out_near_copies", 0) + lost,
+        }
+        corpora[name] = dataclasses.replace(corpora[name], held_out=left, report=report | counts)
+    return corpora
 
 
 def _opened(folder: Path, report: dict[str, Any]) -> Corpus:
@@ -153,9 +205,11 @@ def _prepare(
         parts = split_dataset(unique, "text", held_out) if source.pairs is None else split_queries(unique, held_out)
         if source.corpus is not None and source.evaluate and not source.splits_languages:
             parts = with_held_out(source, data_dir, work, parts)
+        if not source.evaluate:
+            parts["validation"] = parts["validation"].select([])
         parts, copies = _without_near_copies(parts) if source.pairs is None else (parts, 0)
         stores = _stores(name, source, parts, tokenizer, folder, guides, num_proc, key)
-        if held_out and "validation" not in stores:
+        if held_out and source.evaluate and "validation" not in stores:
             logger.warning(
                 "source '%s': none of its %d documents is held out (evaluation.held_out=%g, near copies of training "
                 "documents left out: %d): it is not evaluated",

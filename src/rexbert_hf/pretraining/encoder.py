@@ -146,14 +146,13 @@ def _texts_by_language(settings: PretrainSettings, work_dir: Path) -> Iterator[t
     for name, source in settings.sources.items():
         place = work_dir / name
         place.mkdir()
-        held_out = settings.evaluation.held_out if source.evaluate else 0.0
         dataset = read_source(source, settings.data_dir, work_dir=place)
         by_language = source.splits_languages and settings.tokenizer.temperature is not None
         parts = split_languages(name, source, dataset) if by_language else {source.language or UNKNOWN: dataset}
         for code, part in parts.items():
             count = min(most, len(part))
             chosen = part.select(number * len(part) // count for number in range(count))
-            yield code, _on_training_side(chosen, held_out)
+            yield code, _on_training_side(chosen, settings.held_out)
 
 
 def _on_training_side(documents: Dataset, held_out: float) -> Iterator[str]:

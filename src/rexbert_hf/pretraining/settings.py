@@ -195,7 +195,7 @@ class EvaluationSettings:
     """Held-out evaluation before and after each phase: masks .15 with a fixed seed, whatever a phase masks.
 
     Attributes:
-        held_out: share of the documents that is never trained on (by the hash of the text).
+        held_out: share of the documents that no source trains on (by the hash of the text).
         max_tokens: held-out tokens of each source to use.
         seq_length: longest document; None for the longest of all phases.
         position_edges: report accuracy by position too, between these edges.
@@ -316,6 +316,11 @@ class PretrainSettings:
     def curriculum(self) -> Curriculum:
         """The phases, scaled."""
         return Curriculum(self.phases, self.seed, self.micro_batch_tokens).scaled(self.scale)
+
+    @property
+    def held_out(self) -> float:
+        """Share of the documents that no source trains on, whichever holds them out; 0 where none is evaluated."""
+        return self.evaluation.held_out if any(source.evaluate for source in self.sources.values()) else 0.0
 
     @property
     def classifies_pairs(self) -> bool:

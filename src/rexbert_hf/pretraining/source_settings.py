@@ -60,7 +60,8 @@ class SourceSettings:
         split: of a Hub dataset.
         max_documents: read so many at most.
         join_words: join neighbouring documents until they have this many words (long documents for long contexts).
-        evaluate: keep held-out documents of this source for evaluation.
+        evaluate: keep held-out documents of this source for evaluation; false drops them, since another source may hold
+            out the same texts.
         products: the rows are products (`sample: products`, or columns named as their fields), joined to texts.
         pairs: the rows are query-product pairs, for masking.kind query_product; they are split by query.
     """

@@ -13,7 +13,6 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from rexbert_hf.hub.finished import run_of_finished, weights_are_whole
 from rexbert_hf.hub.redaction import redact
 from rexbert_hf.hub.run_file import plain, portable
 from rexbert_hf.models.padded_positions import check_padding_of
@@ -23,9 +22,10 @@ from rexbert_hf.pretraining.encoder import load_tokenizer, open_tokenizer, set_g
 from rexbert_hf.pretraining.processes import check_launcher, check_processes
 from rexbert_hf.pretraining.run import description, make_folder
 from rexbert_hf.pretraining.settings import PretrainSettings
+from rexbert_hf.pretraining.started import description_in
 from rexbert_hf.pretraining.threads import usable_cores
 from rexbert_hf.training import resolve
-from rexbert_hf.training.checkpoint import described, micro_batches_of
+from rexbert_hf.training.checkpoint import micro_batches_of
 from rexbert_hf.training.cpu import tune_cpu
 from rexbert_hf.training.resumable import STARTING_WEIGHTS, as_json, check_same_run
 
@@ -92,10 +92,7 @@ def _prepare(settings: PretrainSettings, before: PreTrainedTokenizerBase | None)
 
 def _check_folder(output: Path, now: Mapping[str, Any]) -> None:
     """Stop where the folder of a stage holds another run, as `output_dir` does where a stage was added at the end."""
-    held = described(output)
-    if held is None and weights_are_whole(output):
-        run = run_of_finished(output)
-        held = (output, run["plan"]) if run is not None and isinstance(run.get("plan"), dict) else None
+    held = description_in(output)
     if held is not None:
         place, before = held
         parts = {key.partition(".")[0] for key in now}  # optimizer, precision and starting weights show later

@@ -1,0 +1,142 @@
+"""Held-out documents of one source that the training documents of another nearly repeat: none is measured on.
+
+Equal texts are on the same side in every source, by their hash. Near copies are looked for in what the tokens say, so
+no source is read again; the result lies in the cache under a name made of all corpora that were compared, and what is
+prepared of a source stays the same whatever stands beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from rexbert_hf.corpus.leaks import copies_among, signatures_of
+from rexbert_hf.corpus.near_duplicates import joined_signatures
+from rexbert_hf.data import TokenisedDataset
+from rexbert_hf.hub.run_file import write_whole
+from rexbert_hf.pretraining.baselines import batches_of
+from rexbert_hf.pretraining.sources import room, working_folder
+
+logger = logging.getLogger(__name__)
+
+_FOUND = "held_out.json"
+"""How many documents each corpus lost; beside the stores of those that lost some."""
+_ROWS = 1_000
+
+
+def without_copies(
+    training: Mapping[str, TokenisedDataset],
+    held_out: Mapping[str, TokenisedDataset],
+    tokenizer: PreTrainedTokenizerBase,
+    cache_dir: Path,
+) -> dict[str, tuple[TokenisedDataset | None, int]]:
+    """Leave out held-out documents that nearly repeat a training document of another corpus.
+
+    Args:
+        training: what is trained on, by corpus, from folders.
+        held_out: what is not, free of near copies of its own corpus, from folders.
+        tokenizer: of both.
+        cache_dir: where the result is kept.
+
+    Returns:
+        Of each corpus that lost some: what is left (None for nothing) and how many it lost.
+
+    Raises:
+        OSError: if there is no room for what is left.
+    """
+    if not held_out or len(training.keys() | held_out.keys()) < 2:
+        return {}
+    contents = [{name: _content(store, cache_dir) for name, store in stores.items()} for stores in (training, held_out)]
+    key = hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]
+    folder = cache_dir / f"held-out-{key}"
+    found = _read(folder)
+    if found is None:
+        with room("no room for the held-out documents", cache_dir), working_folder(cache_dir) as work:
+            _write(work / "held-out", training, held_out, tokenizer)
+            try:
+                (work / "held-out").rename(folder)
+            except OSError:  # another run was faster
+                if _read(folder) is None:
+                    raise
+        found = _read(folder) or {}
+    for name, (store, _) in found.items():
+        if store is not None:
+            kept = ("language", "source")
+            store.metadata |= {key: held_out[name].metadata[key] for key in kept if key in held_out[name].metadata}
+    return found
+
+
+def _content(store: TokenisedDataset, cache_dir: Path) -> list[Any]:
+    """What names the rows of a store of the cache, wherever the cache lies: its place in it, sizes and checksums."""
+    assert store.path is not None
+    whole = cache_dir.resolve()
+    place = store.path.relative_to(whole) if store.path.is_relative_to(whole) else store.path
+    return [str(place), store.metadata.get("files")]
+
+
+def _read(folder: Path) -> dict[str, tuple[TokenisedDataset | None, int]] | None:
+    """What an earlier call found; None if there is nothing, and a folder that cannot be used is removed."""
+    if not folder.exists():
+        return None
+    try:
+        lost: dict[str, dict[str, Any]] = json.loads((folder / _FOUND).read_text(encoding="utf-8"))
+        return {
+            name: (TokenisedDataset.load(folder / name) if of["left"] else None, int(of["lost"]))
+            for name, of in lost.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        logger.warning("%s cannot be used (%s): comparing held-out documents again", folder, error)
+        shutil.rmtree(folder)
+        return None
+
+
+def _write(
+    folder: Path,
+    training: Mapping[str, TokenisedDataset],
+    held_out: Mapping[str, TokenisedDataset],
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    lost: dict[str, dict[str, int]] = {}
+    folder.mkdir()
+    for name, copied in _copies(training, held_out, tokenizer).items():
+        if copied.any():
+            lost[name] = {"lost": int(copied.sum()), "left": int((~copied).sum())}
+            if lost[name]["left"]:
+                held_out[name].where(~copied).save(folder / name)
+    write_whole(folder / _FOUND, json.dumps(lost, indent=2).encode())
+
+
+def _copies(
+    training: Mapping[str, TokenisedDataset],
+    held_out: Mapping[str, TokenisedDataset],
+    tokenizer: PreTrainedTokenizerBase,
+) -> dict[str, np.ndarray]:
+    """Which held-out documents of each corpus are near copies, bool `[H]`; training text is read once."""
+    signed = {name: signatures_of(_texts(store, tokenizer)) for name, store in held_out.items()}
+    copied = {name: np.zeros(len(store), dtype=bool) for name, store in held_out.items()}
+    for source, store in training.items():
+        others: Collection[str] = [name for name in signed if name != source]
+        if not others:
+            continue
+        logger.info("comparing what %s holds out with what %s trains on", ", ".join(others), source)
+        found = copies_among(joined_signatures([signed[name] for name in others]), _texts(store, tokenizer))
+        start = 0
+        for name in others:
+            copied[name] |= found[start : start + len(copied[name])]
+            start += len(copied[name])
+    return copied
+
+
+def _texts(store: TokenisedDataset, tokenizer: PreTrainedTokenizerBase) -> Iterator[list[str]]:
+    """The documents of a store as texts, near enough: on both sides a tokenizer leaves out the same."""
+    for batch in batches_of(store, rows=_ROWS):
+        rows = [ids.tolist() for ids in np.split(batch.input_ids, batch.offsets[1:-1])]
+        yield tokenizer.backend_tokenizer.decode_batch(rows, skip_special_tokens=True)
