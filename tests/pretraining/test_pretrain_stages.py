@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from pretraining_cases import CONFIGS, assert_same_weights, error_line, options
+from pretraining_cases import CONFIGS, MODEL, assert_same_weights, error_line, options, whole_run
 from pretraining_cases import THREE_STAGES as SMALL
 from pretraining_cases import recipe as run_recipe
 from safetensors.torch import load_file, save_file
@@ -19,12 +19,13 @@ from transformers import RobertaConfig, RobertaForMaskedLM
 from rexbert_hf.data.vocabulary import train_tokenizer
 from rexbert_hf.hub import read_run
 from rexbert_hf.models import RexBertForMaskedLM
-from rexbert_hf.pretraining import PretrainSettings, corpora
+from rexbert_hf.pretraining import PretrainSettings, corpora, pretrain
 from rexbert_hf.pretraining.encoder import open_tokenizer
 from rexbert_hf.pretraining.stages import StagedSettings, pretrain_stages
 from rexbert_hf.settings import SettingsError, from_dict, load_settings
 from rexbert_hf.training import checkpoint as ckpt
 
+WITH_IDS = "{sample: products, language: en, columns: {text: title, product_id: product_id}}"
 EARLIER = ("monolingual", "multilingual")
 
 
@@ -169,6 +170,29 @@ def test_stages_that_cannot_be_are_one_line(tmp_path, changes, message):
         ({"stages__commercial__sources__shop": "{path: nowhere.csv}"}, "nowhere.csv: no such file or folder"),
         ({"stages__commercial__trainer__extra": "{no_such_field: 1}"}, "TrainingArguments has no such field"),
         ({"stages__commercial__phases__shop__schedule__warmup_tokens": "1B"}, "do not fit its 3000 tokens"),
+        (
+            {"stages__commercial__phases__shop__masking__options": "{bost: 3}"},
+            "phase 'shop': masking.options: .*unexpected keyword argument 'bost'",
+        ),
+        (
+            {"stages__commercial__phases__shop__masking": "{kind: span, mlm_probability: 0.9}"},
+            "phase 'shop': masking: .*0.9",
+        ),
+        (
+            {
+                "stages__commercial__phases__shop__seq_length": "128",
+                "model__overrides": MODEL.replace("}", ", max_position_embeddings: 64}"),
+            },
+            "phase 'shop': seq_length=128 is beyond the model's max_position_embeddings=64: lower it",
+        ),
+        (
+            {
+                "stages__commercial__phases__shop__objectives": "[mlm, npr]",
+                "stages__commercial__associations": "{path: none.csv}",
+                "stages__commercial__sources__shop": WITH_IDS,
+            },
+            "none.csv",
+        ),
     ],
 )
 def test_what_stops_a_later_stage_stops_the_first_one(tmp_path, changes, message, monkeypatch):
@@ -180,6 +204,22 @@ def test_what_stops_a_later_stage_stops_the_first_one(tmp_path, changes, message
         pretrain_stages(staged(tmp_path, **changes).runs())
     assert str(caught.value).startswith(f"stage '{stage}': ")
     assert not started
+
+
+def test_a_new_model_has_positions_for_the_longest_phase_of_all_stages(tmp_path):
+    short, long = ("model__overrides", MODEL), ("stages__commercial__phases__shop__seq_length", "16384")
+    first = staged(tmp_path, **dict([short, long])).runs()[0][1]
+    assert first.model.overrides["max_position_embeddings"] == 16384
+    assert first.model.overrides["num_hidden_layers"] == 2
+    assert "max_position_embeddings" not in staged(tmp_path).runs()[0][1].model.overrides  # as earlier versions
+
+
+def test_masking_that_cannot_be_stops_a_run_before_its_text_is_read(tmp_path, monkeypatch):
+    tokenizer = str(whole_run())
+    monkeypatch.setattr(corpora, "read_source", None)
+    made = dict(laid(tmp_path, ("tokenizer.path", tokenizer), ("phases.only.masking.options", "{bost: 3}")))["second"]
+    with pytest.raises(ValueError, match=r"phase 'only': masking\.options: .*'bost'"):
+        pretrain(dataclasses.replace(made, output_dir=str(tmp_path / "out")))
 
 
 def test_a_later_tokenizer_without_a_mask_stops_the_first_stage(tmp_path, capsys, monkeypatch):

@@ -245,12 +245,17 @@ def starting_config(settings: PretrainSettings) -> PretrainedConfig:
     """
     wanted = settings.model
     if wanted.init_from is None:
-        return sized(settings, wanted.overrides)
+        return sized(settings, {"max_position_embeddings": positions_for(settings), **wanted.overrides})
     folder = resolve_model(wanted.init_from, wanted.revision)
     with loading("model", wanted.init_from, "set model.init_from to a complete checkpoint"):
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         ours = config.model_type in ("rexbert", "modernbert")
         return RexBertConfig.from_pretrained(folder) if ours else config
+
+
+def positions_for(settings: PretrainSettings) -> int:
+    """Tokens of the longest input that a new model is made for, unless the recipe's `model.overrides` say it."""
+    return max(8192, *(phase.seq_length for phase in settings.phases))
 
 
 def _set_grid(settings: PretrainSettings, model: PreTrainedModel) -> None:
@@ -331,7 +336,6 @@ def _warn_of_second_warmup(settings: PretrainSettings, folder: Path) -> None:
 
 def _new(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -> RexBertForMaskedLM:
     check_overrides(settings.model.overrides)
-    longest = max(phase.seq_length for phase in settings.phases)
     small = None
     if settings.model.grow_from is not None:
         folder = resolve_model(settings.model.grow_from)
@@ -341,7 +345,7 @@ def _new(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase) -> RexB
             _change_vocabulary(small, settings.model.grow_from, folder, tokenizer)
     fields: dict[str, Any] = {
         "vocab_size": small.config.vocab_size if small is not None else -(-len(tokenizer) // 64) * 64,
-        "max_position_embeddings": max(8192, longest),
+        "max_position_embeddings": positions_for(settings),
         **special_ids(tokenizer),
         **settings.model.overrides,
     }

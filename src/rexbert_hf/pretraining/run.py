@@ -33,7 +33,7 @@ from rexbert_hf.pretraining.unread import warn_of_unread
 from rexbert_hf.settings import sole_run, to_dict
 from rexbert_hf.training import CurriculumTrainer, NeighborDataset, Plan, resolve
 from rexbert_hf.training.checkpoint import micro_batches_of
-from rexbert_hf.training.collation import MASKINGS, register_masking
+from rexbert_hf.training.collation import MASKINGS, check_maskings, register_masking
 from rexbert_hf.training.compiling import prepare_layers
 from rexbert_hf.training.cpu import tune_cpu
 from rexbert_hf.training.languages import tokens_by_language
@@ -83,6 +83,7 @@ def pretrain(
     cache = Path(settings.cache_dir).expanduser() if settings.cache_dir else output / "cache"
     with args.main_process_first(desc="the tokenizer"):
         tokenizer = load_tokenizer(settings, cache)
+    check_maskings(settings.phases, tokenizer)
     with args.main_process_first(desc="the model"):  # before the data: what is wrong with it shows at once
         model = make_model(settings, tokenizer)
     with args.main_process_first(desc="the data"):
@@ -92,7 +93,7 @@ def pretrain(
     compiled = prepare_layers(model, args.device, settings.trainer.torch_compile)
     stores = {name: corpus.train for name, corpus in corpora.items()}
     plan = resolve(settings.curriculum(), stores, args.world_size, micro_batches_of(output))
-    associations = _associations(settings, stores)
+    associations = associations_of(settings, stores)
     with _masking_tables(settings, [stores[name] for name in plan.sources], tokenizer):
         trainer = make_trainer(
             model,
@@ -127,7 +128,17 @@ def pretrain(
     return results
 
 
-def _associations(settings: PretrainSettings, stores: Mapping[str, TokenisedDataset]) -> Associations | None:
+def associations_of(settings: PretrainSettings, stores: Mapping[str, TokenisedDataset]) -> Associations | None:
+    """What neighbours are reconstructed from; None where no phase does.
+
+    Args:
+        settings: the recipe.
+        stores: the prepared sources.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if no association of two products of the sources is left.
+    """
     if not settings.needs_associations:
         return None
     assert settings.associations is not None

@@ -20,18 +20,20 @@ from rexbert_hf.pretraining.arguments import make_arguments
 from rexbert_hf.pretraining.corpora import prepare
 from rexbert_hf.pretraining.encoder import load_tokenizer, open_tokenizer, set_grid, starting_config
 from rexbert_hf.pretraining.processes import check_launcher, check_processes
-from rexbert_hf.pretraining.run import description, make_folder
+from rexbert_hf.pretraining.run import associations_of, description, make_folder
 from rexbert_hf.pretraining.settings import PretrainSettings
 from rexbert_hf.pretraining.started import description_in
 from rexbert_hf.pretraining.threads import usable_cores
 from rexbert_hf.training import resolve
 from rexbert_hf.training.checkpoint import micro_batches_of
+from rexbert_hf.training.collation import check_maskings
 from rexbert_hf.training.cpu import tune_cpu
+from rexbert_hf.training.requirements import check_lengths
 from rexbert_hf.training.resumable import STARTING_WEIGHTS, as_json, check_same_run
 
 
 def check_stages(runs: Sequence[tuple[str, PretrainSettings]]) -> None:
-    """Find what would stop a later stage: training arguments, tokenizer, grid, data, languages, plan, folder.
+    """Find what would stop a later stage: training arguments, tokenizer, grid, lengths, masking, data, plan, folder.
 
     Args:
         runs: names and recipes, in order; each but the first goes on from the folder of the one before.
@@ -52,6 +54,8 @@ def check_stages(runs: Sequence[tuple[str, PretrainSettings]]) -> None:
                     open_tokenizer(settings.tokenizer.path)
             config = starting_config(settings) if config is None else config
             set_grid(config, settings.model.matryoshka, f"a model of the kind {config.model_type}")
+            longest = getattr(config, "max_position_embeddings", None)
+            check_lengths(longest, settings.phases, args.eval_seq_length)
     for name, settings in runs:
         with _named(name):
             tokenizer = _prepare(settings, tokenizer)
@@ -82,11 +86,14 @@ def _prepare(settings: PretrainSettings, before: PreTrainedTokenizerBase | None)
     if tokenizer is None or settings.tokenizer.path is not None or settings.tokenizer.train:
         with args.main_process_first(desc="the tokenizer"):
             tokenizer = load_tokenizer(settings, cache)
+    check_maskings(settings.phases, tokenizer)
     with args.main_process_first(desc="the data"):
         corpora = prepare(settings, tokenizer, cache, num_proc=usable_cores())
     stores = {name: corpus.train for name, corpus in corpora.items()}
     plan = resolve(settings.curriculum(), stores, args.world_size, micro_batches_of(output))
-    _check_folder(output, as_json(plan.description() | description(settings, corpora, tokenizer, compiled=False)))
+    associations = associations_of(settings, stores)
+    own = description(settings, corpora, tokenizer, compiled=False, associations=associations)
+    _check_folder(output, as_json(plan.description() | own))
     return tokenizer
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rexbert_hf.pretraining.encoder import positions_for
 from rexbert_hf.pretraining.run import pretrain
 from rexbert_hf.pretraining.settings import ModelSettings, PretrainSettings
 from rexbert_hf.pretraining.source_settings import SourceSettings
@@ -127,6 +128,8 @@ class StagedSettings(PretrainSettings):
             }
             if found:
                 changes["model"] = _after(stage.model, found[-1][1].output_dir)
+            elif not last:
+                changes["model"] = _long_enough(stage, self.stages[1:])
             found.append((stage.name, stage.settings(**changes)))
         return found
 
@@ -171,6 +174,15 @@ def _after(model: ModelSettings, folder: str) -> ModelSettings:
     return ModelSettings(
         size=None, init_from=folder, attn_implementation=model.attn_implementation, matryoshka=model.matryoshka
     )
+
+
+def _long_enough(first: Stage, later: Sequence[Stage]) -> ModelSettings:
+    """The model of the first stage, with positions for the longest phase of all where it is a new one."""
+    longest = max(phase.seq_length for stage in later for phase in stage.phases)
+    if first.model.init_from is not None or longest <= positions_for(first):
+        return first.model
+    overrides = {"max_position_embeddings": longest, **first.model.overrides}
+    return dataclasses.replace(first.model, overrides=overrides)
 
 
 def pretrain_stages(runs: Sequence[tuple[str, PretrainSettings]]) -> dict[str, Any]:

@@ -6,8 +6,9 @@ batch. Counting here keeps it in the loader's workers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -29,7 +30,7 @@ from rexbert_hf.objectives.triplets import TripletRows
 from rexbert_hf.training.adaptive_settings import split_options
 from rexbert_hf.training.flops import visible_pairs
 from rexbert_hf.training.padded_parts import cut_by_length, slots_of
-from rexbert_hf.training.phases import MaskingConfig
+from rexbert_hf.training.phases import MaskingConfig, Phase
 from rexbert_hf.training.plan import PhasePlan, Plan
 from rexbert_hf.training.triplet_inputs import triplet_inputs
 
@@ -94,6 +95,49 @@ MASKINGS: dict[str, Builder] = {
 }
 
 
+_OWN = dict(MASKINGS)
+
+
+@dataclass(frozen=True)
+class _Unplanned:
+    """What builders ask of the plan of a phase, before there is one."""
+
+    first_step: int = 0
+    num_steps: int = 1
+
+    def steps_for(self, tokens: int) -> int:
+        return 1
+
+
+def check_maskings(phases: Iterable[Phase], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse masking that a run would stop at, before any text is tokenised; kinds of one's own are not looked at.
+
+    Args:
+        phases: to train.
+        tokenizer: of the run.
+
+    Raises:
+        ValueError: if a value or an option of the masking of a phase cannot be.
+    """
+    for phase in phases:
+        kind = phase.masking.kind
+        if kind in _OWN and MASKINGS[kind] is _OWN[kind]:
+            _collator(phase, cast(PhasePlan, _Unplanned()), tokenizer, True, 0)
+
+
+def _collator(phase: Phase, plan: PhasePlan, tokenizer: PreTrainedTokenizerBase, flat: bool, seed: int) -> Collator:
+    """The collator of one phase."""
+    masking = phase.masking
+    if masking.kind not in MASKINGS:
+        raise ValueError(f"phase '{phase.name}': unknown masking '{masking.kind}': use one of {', '.join(MASKINGS)}")
+    try:
+        return MASKINGS[masking.kind](masking, plan, tokenizer, flat, seed)
+    except TypeError as error:  # an option that the collator does not have
+        raise ValueError(f"phase '{phase.name}': masking.options: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"phase '{phase.name}': masking: {error}") from error
+
+
 def register_masking(kind: str, build: Builder) -> None:
     """Make a masking scheme available to `MaskingConfig.kind`.
 
@@ -124,17 +168,7 @@ class PhaseCollator:
         self.plan = plan
         self.flat = flat
         self.window = window
-        self.collators: list[Collator] = []
-        for phase in plan.phases:
-            masking = phase.phase.masking
-            if masking.kind not in MASKINGS:
-                raise ValueError(
-                    f"phase '{phase.name}': unknown masking '{masking.kind}': use one of {', '.join(MASKINGS)}"
-                )
-            try:
-                self.collators.append(MASKINGS[masking.kind](masking, phase, tokenizer, flat, plan.seed))
-            except TypeError as error:  # an option that the collator does not have
-                raise ValueError(f"phase '{phase.name}': masking.options: {error}") from error
+        self.collators = [_collator(phase.phase, phase, tokenizer, flat, plan.seed) for phase in plan.phases]
         self._padding = tokenizer.pad_token_id, tokenizer.padding_side == "left"
         self._special_ids = np.array(sorted(tokenizer.all_special_ids), dtype=np.int64)
 
