@@ -10,7 +10,15 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard, ModelCard
 
-from rexbert_hf.hub import card_of_run, merge_card, render_dataset_card, render_model_card, split_card, write_run
+from rexbert_hf.hub import (
+    card_of_run,
+    merge_card,
+    render_dataset_card,
+    render_model_card,
+    split_card,
+    write_card,
+    write_run,
+)
 from rexbert_hf.hub.__main__ import main
 from rexbert_hf.hub.card import DATASET_FIELDS, MODEL_FIELDS
 from rexbert_hf.hub.evaluated import write_evaluation
@@ -140,6 +148,17 @@ def test_figures_that_an_evaluation_left_in_the_folder_reach_the_card(tmp_path):
     (tmp_path / "evaluation.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match=r"evaluation.json: cannot be read"):
         card_of_run(tmp_path)
+
+
+def test_a_licence_that_was_said_once_stands_in_metadata_and_text(tmp_path):
+    write_run(tmp_path, config={}, results={})
+    write_card(tmp_path, license="apache-2.0", language=["en"])
+    text = card_of_run(tmp_path, "user/x")
+    card = ModelCard(text)
+    assert (card.data.license, card.data.language) == ("apache-2.0", ["en"])
+    assert "Not stated" not in text
+    assert "apache-2.0" in card.text.partition("## Licence")[2]
+    assert "mit" in ModelCard(card_of_run(tmp_path, license="mit")).text.partition("## Licence")[2]
 
 
 def test_figures_of_one_task_on_two_data_sets_keep_their_names():

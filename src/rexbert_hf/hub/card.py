@@ -185,7 +185,12 @@ def card_of_run(folder: str | os.PathLike[str], repo_id: str | None = None, **fi
         "remote_code": any(folder.glob("*.py")),
         "folder": folder,
     }
-    return merge_card(local, render_model_card(with_evaluation(folder), repo_id=repo_id, **{**found, **fields}))
+    run = with_evaluation(folder)
+    said = {**(run.get("card") or {}), **fields}
+    written, _ = split_card(local)
+    # What was said once stands in the metadata, which the text of a later rendering must not contradict.
+    kept = {name: written[name] for name in ("license", "language") if said.get(name) is None and written.get(name)}
+    return merge_card(local, render_model_card(run, repo_id=repo_id, **{**found, **fields, **kept}))
 
 
 def write_card(folder: str | os.PathLike[str], repo_id: str | None = None, **fields: Any) -> Path:

@@ -31,9 +31,9 @@ def check_model(model: nn.Module, args: CurriculumArguments, plan: Plan, trained
             f"the plan is for {plan.world_size} process(es) but {args.world_size} run: resolve it with "
             f"world_size={args.world_size}, or start as many processes as were asked for"
         )
-    limit, what = longest_text(model), "the model's max_position_embeddings"
+    limit, what = longest_text(model), None
     if limit is not None and limit != model.config.max_position_embeddings:  # type: ignore[union-attr]
-        what = f"the positions that {type(model).__name__} has behind its padding id"
+        what = f"the {limit} positions that {type(model).__name__} has behind its padding id"
     check_lengths(limit, [phase.phase for phase in plan.phases], args.eval_seq_length, what)
     for phase in plan.phases:
         wanted = phase.phase
@@ -46,7 +46,7 @@ def check_model(model: nn.Module, args: CurriculumArguments, plan: Plan, trained
 
 
 def check_lengths(
-    limit: Any, phases: Iterable[Phase], eval_seq_length: int | None, what: str = "the model's max_position_embeddings"
+    limit: Any, phases: Iterable[Phase], eval_seq_length: int | None, what: str | None = None
 ) -> None:
     """Refuse inputs that are longer than a model can take.
 
@@ -54,21 +54,22 @@ def check_lengths(
         limit: tokens that it can take; models without such a limit (None) take any length.
         phases: to train.
         eval_seq_length: longest document of the evaluation, in tokens; None for that of the phases.
-        what: the limit is, for the message.
+        what: the limit is, for the message; None for the model's `max_position_embeddings`.
 
     Raises:
         ValueError: with the first phase that is too long.
     """
     if not isinstance(limit, int):
         return
+    what = what or f"the model's max_position_embeddings={limit}"
     for phase in phases:
         if phase.seq_length > limit:
             raise ValueError(
-                f"phase '{phase.name}': seq_length={phase.seq_length} is beyond {what}={limit}: lower it, or start"
-                " from a longer model"
+                f"phase '{phase.name}': seq_length={phase.seq_length} is beyond {what}: lower it, or start from a longer"
+                " model"
             )
     if eval_seq_length is not None and eval_seq_length > limit:
-        raise ValueError(f"evaluation.seq_length={eval_seq_length} is beyond {what}={limit}: lower it")
+        raise ValueError(f"evaluation.seq_length={eval_seq_length} is beyond {what}: lower it")
 
 
 def check_strategy(trainer: Trainer) -> None:
