@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from datasets import Dataset
+from datasets import Dataset, load_dataset
 
 from rexbert_hf.catalog import split_of
 from rexbert_hf.retrieval.pairs import run as pairs_run
@@ -85,6 +85,12 @@ def test_pairs_of_the_sample_shop(run, tmp_path):
     card = (tmp_path / "README.md").read_text()
     assert "| train |" in card
     assert "-2 neither" in card
+    code = card.partition("```python\n")[2].partition("```")[0].replace("path/to/this/folder", str(tmp_path))
+    exec(compile(code, "card", "exec"), {})  # what "How to use" says
+    for kind in ("pairs", "qpi", "products"):
+        found = load_dataset(str(tmp_path), kind, cache_dir=str(tmp_path.parent / "cache"))
+        count = sum(len(part) for part in found.values())
+        assert f"| {kind} | {count:,} |" in card
     assert "judged pairs labelled relevant" in card
 
 

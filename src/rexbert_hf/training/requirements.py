@@ -45,9 +45,7 @@ def check_model(model: nn.Module, args: CurriculumArguments, plan: Plan, trained
             raise ValueError(f"phase '{phase.name}': {type(model).__name__} cannot change its RoPE theta")
 
 
-def check_lengths(
-    limit: Any, phases: Iterable[Phase], eval_seq_length: int | None, what: str | None = None
-) -> None:
+def check_lengths(limit: Any, phases: Iterable[Phase], eval_seq_length: int | None, what: str | None = None) -> None:
     """Refuse inputs that are longer than a model can take.
 
     Args:

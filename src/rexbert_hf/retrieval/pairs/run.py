@@ -86,7 +86,7 @@ def build_pairs(run: BuildPairsRun) -> dict[str, Any]:
         results["pairs"] = _write_pairs(run, groups, ids, built)
         if run.events is not None and run.audit.size:
             results["audit"] = asdict(_audit(run, sample, products, cache, known or judge))
-        card = _card(run, results)
+        card = _card(run, results, built)
         take_place(built, run.output_dir, _OWNED)
     readme = run.output_dir / "README.md"
     there = readme.read_text(encoding="utf-8") if readme.is_file() else None
@@ -94,7 +94,7 @@ def build_pairs(run: BuildPairsRun) -> dict[str, Any]:
     data = _data(run)
     write_run(run.output_dir, config=to_dict(run), results=results, data=data)  # before the push, which may fail
     if run.push_to_hub:
-        results["url"] = _push(run, card)
+        results["url"] = _push(run, _card(run, results, run.output_dir, on_hub=True))
         write_run(run.output_dir, config=to_dict(run), results=results, data=data)
     return results
 
@@ -251,7 +251,24 @@ def _data(run: BuildPairsRun) -> list[dict[str, str]]:
     return [{"name": kind, "source": source.name} for kind, source in sources.items() if source is not None]
 
 
-def _card(run: BuildPairsRun, results: dict[str, Any]) -> str:
+def _files(folder: Path) -> dict[str, dict[str, Path]]:
+    """Files of each configuration by split; the products have one split."""
+    found = {kind: {split: folder / kind / f"{split}.parquet" for split in SPLITS} for kind in ("pairs", "qpi")}
+    found["products"] = {SPLITS[0]: folder / "products.parquet"}
+    there = {kind: {split: path for split, path in of.items() if path.is_file()} for kind, of in found.items()}
+    return {kind: of for kind, of in there.items() if of}
+
+
+def _card(run: BuildPairsRun, results: dict[str, Any], folder: Path, on_hub: bool = False) -> str:
+    """The card of the files in a folder; on the Hub `datasets` writes by itself which files are whose."""
+    files = _files(folder)
+    data_files = [
+        {
+            "config_name": kind,
+            "data_files": [{"split": split, "path": path.relative_to(folder).as_posix()} for split, path in of.items()],
+        }
+        for kind, of in files.items()
+    ]
     audit = results.get("audit") or {}
     said = "The relevant share was not audited."
     if audit.get("share") is not None:
@@ -271,6 +288,11 @@ def _card(run: BuildPairsRun, results: dict[str, Any]) -> str:
         license=run.card.license,
         language=run.card.language,
         config=to_dict(run),
+        configs=[
+            {"name": kind, "rows": sum(pq.read_metadata(path).num_rows for path in of.values())}
+            for kind, of in files.items()
+        ],
+        data_files=() if on_hub else data_files,
         sections=[
             {"title": f"Pairs at {run.ratio}", "text": "\n".join([*lines, "", _LABELS])},
             {"title": "Weak labels", "text": said},
