@@ -187,3 +187,13 @@ def test_the_card_of_an_index_of_given_vectors_names_no_model(tmp_path):
     assert "index.search(vectors, k=10" in card
     assert "built from given vectors" in card
     assert "model=" not in card
+
+
+def test_the_card_of_an_index_of_a_local_model_says_what_is_missing(tmp_path):
+    index = ProductIndex.build(make_products(5), "hashing", "flat")
+    facts = read_facts(index.save(tmp_path))
+    assert 'load("me/shop", model="hashing")\n' in index_card(facts, [], "me/shop")
+    facts["model"]["name"] = "my-student"
+    card = index_card(facts, [], "me/shop")
+    assert 'load("me/shop", model="...")  # push the encoder first and put its name here\n' in card
+    assert "my-student" in card

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from configparser import ConfigParser
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,20 @@ def test_a_masked_language_model_that_arrives_damaged_is_not_served(hub, tmp_pat
     with pytest.raises(ValueError, match=r"masked_lm tester/lm: no masked language model can .*arrived damaged"):
         FillMask("tester/lm")
     assert FillMask("tester/lm")("a [MASK] lamp").blanks
+
+
+def test_an_index_whose_model_was_a_folder_makes_no_space(hub, tmp_path):
+    api = HfApi(endpoint=hub.endpoint, token=TOKEN)
+    api.create_repo("tester/shop", repo_type="dataset")
+    for name, refused in (("my-student", True), ("tester/student", False), ("hashing", False)):
+        facts = json.dumps({"model": {"name": name}}).encode()
+        api.upload_file(path_or_fileobj=facts, path_in_repo="index.json", repo_id="tester/shop", repo_type="dataset")
+        settings = PageSettings(index="tester/shop", push_to_hub="tester/search")
+        with pytest.raises(ValueError, match=r"names its model as 'my-student'.*--model") if refused else nullcontext():
+            push_space(settings, SPACE, endpoint=hub.endpoint, token=TOKEN)
+        if refused:
+            settings.model = "tester/student"
+            push_space(settings, SPACE, endpoint=hub.endpoint, token=TOKEN)
 
 
 def test_what_lies_here_only_is_not_named_there(hub, tmp_path):

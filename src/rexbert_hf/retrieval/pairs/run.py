@@ -115,9 +115,9 @@ def _check_place(run: BuildPairsRun) -> None:
     if not ours or (folder / RUN_FILE).is_file():
         return
     pairs = [path for path in ours if path.parent != folder]
-    for path in pairs or ours:
-        if not pairs or not _has_pairs(path):
-            raise FileExistsError(f"{path} was not made by this recipe: choose another output_dir, or move it")
+    for file in pairs or ours:
+        if not pairs or not _has_pairs(file):
+            raise FileExistsError(f"{file} was not made by this recipe: choose another output_dir, or move it")
 
 
 def _has_pairs(path: Path) -> bool:

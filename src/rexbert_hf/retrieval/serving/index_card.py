@@ -11,6 +11,7 @@ import yaml
 from rexbert_hf.hub.left_over import temporary_folder
 from rexbert_hf.hub.push_files import push_files
 from rexbert_hf.hub.readme import BEGIN, END
+from rexbert_hf.retrieval.serving.hashing_encoder import HASHING
 from rexbert_hf.retrieval.serving.index_folder import read_facts, write_version
 
 _OURS = ("index.json", "*.parquet", "*.safetensors", "index.faiss", "bm25/*")
@@ -23,7 +24,7 @@ _TEXT = """{begin}
 ```python
 from rexbert_hf.retrieval import ProductIndex
 
-index = ProductIndex.load("{repo_id}"{load})
+index = ProductIndex.load("{repo_id}"{load}){remark}
 index.search({query}, k=10{filter})
 ```
 
@@ -31,6 +32,21 @@ index.search({query}, k=10{filter})
 Filter columns: {columns}.
 {end}
 """
+
+
+def was_folder(model: str) -> bool:
+    """Whether the model that a pushed index names was a folder of the machine that built it, which nobody else has.
+
+    Args:
+        model: its name in `index.json`.
+
+    Example:
+        >>> [was_folder(name) for name in ("my-student", "user/my-student", "hashing")]
+        [True, False, False]
+    """
+    from rexbert_hf.retrieval.training.biencoder import MINILM
+
+    return model.count("/") != 1 and model not in (HASHING, MINILM)
 
 
 def index_card(facts: dict[str, Any], columns: list[str], repo_id: str) -> str:
@@ -44,13 +60,16 @@ def index_card(facts: dict[str, Any], columns: list[str], repo_id: str) -> str:
     model = facts["model"]
     metadata: dict[str, Any] = {"tags": ["rexbert", "e-commerce", "product-search"], "viewer": False}
     if model is None:
-        told = {"encoded": "built from given vectors", "load": "", "query": "vectors"}
+        told = {"encoded": "built from given vectors", "load": "", "query": "vectors", "remark": ""}
         told["answers"] = "No model is known: it answers float32 vectors `[Q, D]` of whatever encoded its products."
     else:
         if model["name"].count("/") == 1:
             metadata["base_model"] = model["name"]
         revision = f" at {model['revision']}" if model["revision"] else ""
         told = {"encoded": f"encoded with `{model['name']}`{revision}", "load": f', model="{model["name"]}"'}
+        told["remark"] = ""
+        if was_folder(model["name"]):
+            told |= {"load": ', model="..."', "remark": "  # push the encoder first and put its name here"}
         told["query"] = '["..."]'
         told["answers"] = f"It answers queries of that model only (fingerprint `{model['fingerprint'][:16]}`)"
         told["answers"] += " and refuses others."

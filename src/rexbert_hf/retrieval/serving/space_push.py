@@ -6,15 +6,23 @@ finds it beside itself.
 
 from __future__ import annotations
 
+import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import yaml
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
 
 import rexbert_hf.hub
 from rexbert_hf.hub.left_over import temporary_folder
 from rexbert_hf.hub.push_files import push_files
+from rexbert_hf.retrieval.serving.index_card import was_folder
+from rexbert_hf.retrieval.serving.index_folder import INDEX_FILE
 from rexbert_hf.retrieval.serving.page_settings import PageSettings
+
+logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "space.yaml"
 """Of the Space: the settings that `app.py` reads there."""
@@ -35,7 +43,7 @@ def push_space(settings: PageSettings, folder: Path, **options: Any) -> str:
         The Space's address.
 
     Raises:
-        ValueError: if index or model is a folder of this machine.
+        ValueError: if index or model is a folder of this machine, or the index names a model that was one.
     """
     if settings.push_to_hub is None:
         raise ValueError("push_to_hub is empty: name the Space, as user/name")
@@ -43,6 +51,8 @@ def push_space(settings: PageSettings, folder: Path, **options: Any) -> str:
         value = getattr(settings, key)
         if value is not None and Path(value).exists():
             raise ValueError(f"{key} {value} is a folder of this machine: push it, and give its name on the Hub")
+    if settings.index is not None and settings.model is None:
+        _check_model(settings.index, options.get("endpoint"), options.get("token"))
     chosen = {key: getattr(settings, key) for key in (*_LINKS, "sample_size", "hits", "title")}
     with temporary_folder() as place:
         written = Path(place) / SETTINGS_FILE
@@ -60,6 +70,24 @@ def push_space(settings: PageSettings, folder: Path, **options: Any) -> str:
             stale=_STALE,
             private=settings.private,
             **options,
+        )
+
+
+def _check_model(index: str, endpoint: str | None, token: str | None) -> None:
+    """Refuse an index whose model the Space could not find; one that cannot be read now is left to the Space."""
+    with temporary_folder() as place:
+        try:
+            path = HfApi(endpoint=endpoint, token=token).hf_hub_download(
+                index, INDEX_FILE, repo_type="dataset", cache_dir=place
+            )
+            model = json.loads(Path(path).read_text(encoding="utf-8")).get("model")
+        except (OSError, ValueError, AttributeError, HfHubHTTPError) as error:
+            logger.warning("index %s: its model is not known here (%s)", index, type(error).__name__)
+            return
+    if isinstance(model, dict) and was_folder(str(model.get("name"))):
+        raise ValueError(
+            f"index {index} names its model as '{model.get('name')}', a folder of the machine that built it: push the"
+            " model, and give its name on the Hub with --model"
         )
 
 
