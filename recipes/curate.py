@@ -28,7 +28,7 @@ def main() -> None:
     except ImportError as error:  # a package that is not installed
         raise ValueError(error) from error
     if "corpus" in results:
-        print(f"corpus, card and run.json in {results['corpus']}")
+        print(f"corpus and card in {results['corpus']}, run.json in {settings.output_dir}")
     for name in ("url", "classifier_url"):
         if name in results:
             print(f"pushed to {results[name]}")
