@@ -2,9 +2,11 @@
 
     python recipes/render_cards.py [recipes/configs/render_cards.yaml]
     python recipes/render_cards.py --runs.rexbert-micro output/rexbert-micro
+    python recipes/render_cards.py --runs.ecom-niverse output/my-corpus --runs.domain-classifier output/my-corpus
 
 A run named with `--runs.CARD FOLDER` gives its `run.json` and `evaluation.json` (`recipes/evaluate.py --update_cards`)
-to the card's folder, and the card shows them from then on. A card without figures says so.
+to the card's folder, and the card shows them from then on. Of a curation the cards of the corpus and of the classifier
+are taken. A card without figures says so.
 """
 
 from __future__ import annotations

@@ -47,6 +47,29 @@ def test_committed_cards_are_current(tmp_path):
         assert path.read_text() == committed.read_text(), "run: python recipes/render_cards.py"
 
 
+@pytest.mark.parametrize("below", [False, True])
+@pytest.mark.parametrize(
+    ("name", "part", "picture"),
+    [("ecom-niverse", "corpus", "domains.svg"), ("domain-classifier", "distil", "thresholds.png")],
+)
+def test_the_cards_of_a_curation_are_taken_over(tmp_path, name, part, picture, below):
+    run = tmp_path / "my-corpus"
+    (run / part).mkdir(parents=True)
+    write_run(run, config={}, results={"documents": 3})
+    runs = RenderCardsSettings(
+        str(tmp_path / "cards"), {name: SETTINGS.cards[name]}, {name: str(run / part if below else run)}
+    )
+    with pytest.raises(FileNotFoundError, match=f"has neither README.md nor {part}/README.md"):
+        render_cards(runs)
+    card = render_dataset_card() if part == "corpus" else render_model_card({}, "plain_card.md")
+    (run / part / "README.md").write_text(f"{card}\nof 3 documents\n")
+    (run / part / picture).write_bytes(b"picture")
+    (path,) = render_cards(runs)
+    assert "of 3 documents" in path.read_text()
+    assert (path.parent / picture).read_bytes() == b"picture"
+    assert json.loads((path.parent / "run.json").read_text())["results"] == {"documents": 3}
+
+
 @pytest.mark.parametrize("name", SETTINGS.cards)
 def test_a_card_without_a_run_says_so(tmp_path, name):
     (path,) = render_cards(RenderCardsSettings(str(tmp_path), {name: SETTINGS.cards[name]}))

@@ -32,6 +32,8 @@ STOCK = "modernbert"
 TEMPLATES = {"model": "model_card.md", "search": "search_card.md", "plain": "plain_card.md"}
 OWN_CARD = ("dataset", "plain")
 """Kinds whose recipes render the whole card."""
+CURATED = {"dataset": "corpus", "plain": "distil"}
+"""Part of a curation's folder with the card of each of them."""
 TAGS = {
     "model": ["rexbert", "e-commerce", "modernbert"],
     "search": ["sentence-transformers", "product-search", "e-commerce", "rexbert"],
@@ -111,7 +113,12 @@ def render_cards(settings: RenderCardsSettings) -> list[Path]:
         folder = Path(settings.output_dir) / name
         folder.mkdir(parents=True, exist_ok=True)
         if name in settings.runs:
-            take_run(Path(settings.runs[name]).expanduser(), folder, whole_card=card.kind in OWN_CARD)
+            run = Path(settings.runs[name]).expanduser()
+            if card.kind in OWN_CARD:
+                run, place = card_place(run, card.kind)
+                take_run(run, folder, whole_card=True, place=place)
+            else:
+                take_run(run, folder, whole_card=False)
         text = card_text(card, folder)
         if text is not None:
             write_whole(folder / README, text.encode("utf-8"))
@@ -119,7 +126,32 @@ def render_cards(settings: RenderCardsSettings) -> list[Path]:
     return written
 
 
-def take_run(run: Path, folder: Path, whole_card: bool) -> None:
+def card_place(run: Path, kind: str) -> tuple[Path, Path]:
+    """Where the record and the card of a corpus, a pool or a classifier lie.
+
+    Args:
+        run: folder of a finished run; of a curation also the part of it that the card is about.
+        kind: one of `OWN_CARD`.
+
+    Returns:
+        The folder with `run.json`, and that with the card, which is a part of it in a curation.
+
+    Raises:
+        FileNotFoundError: if there is no finished run, or no card.
+    """
+    part = CURATED[kind]
+    if run.name == part and not (run / RUN_FILE).is_file() and (run.parent / RUN_FILE).is_file():
+        run = run.parent
+    read_run(run)
+    for place in (run / part, run):
+        if (place / README).is_file():
+            return run, place
+    raise FileNotFoundError(
+        f"{run} has neither {README} nor {part}/{README}: name the folder of a run that wrote its card"
+    )
+
+
+def take_run(run: Path, folder: Path, whole_card: bool, place: Path | None = None) -> None:
     """Copy what a card is made of: figures, without secrets and without this machine's folders, and pictures.
 
     Which forms of the model the run's folder holds is written down too: of them the card has blocks. What the card
@@ -130,6 +162,7 @@ def take_run(run: Path, folder: Path, whole_card: bool) -> None:
         run: folder of a finished run.
         folder: of the card.
         whole_card: take the README that the run rendered.
+        place: where it and the pictures lie; None for the run's folder.
 
     Raises:
         FileNotFoundError: if there is no finished run.
@@ -139,14 +172,16 @@ def take_run(run: Path, folder: Path, whole_card: bool) -> None:
     if not whole_card:
         forms = {"stock_subfolder": STOCK if (run / STOCK / "config.json").is_file() else None}
         record["card"] = {**(record.get("card") or {}), **forms, "remote_code": any(run.glob("*.py"))}
-    before, record["pictures"] = _copied_before(folder), _pictures(run)
+    place = run if place is None else place
+    before, record["pictures"] = _copied_before(folder), _pictures(place)
     write_whole(folder / RUN_FILE, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
     names = [EVALUATION_FILE, *([README] if whole_card else [])]
     names += [*record["pictures"], *(name for name in _pictures(folder) if name in before)]
     left = _figures_of_other_weights(run)
     for name in dict.fromkeys(names):
-        if (run / name).is_file() and name not in left:
-            shutil.copyfile(run / name, folder / name)
+        source = (run if name == EVALUATION_FILE else place) / name
+        if source.is_file() and name not in left:
+            shutil.copyfile(source, folder / name)
         else:
             (folder / name).unlink(missing_ok=True)
 
