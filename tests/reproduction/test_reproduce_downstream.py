@@ -14,7 +14,7 @@ from reproduction_cases import paper
 from rexbert_hf.hub.run_file import read_run
 from rexbert_hf.reproduction import Kind, Ran, jobs, register_kind, register_measure, reproduce
 from rexbert_hf.reproduction.budgets import STEPS, Budget, stage_recipe, written_budget
-from rexbert_hf.reproduction.downstream import KINDS
+from rexbert_hf.reproduction.downstream import KINDS, _filled
 from rexbert_hf.reproduction.plan import Cost, fit
 from rexbert_hf.settings import SettingsError, to_dict
 
@@ -125,6 +125,19 @@ def test_a_step_gets_its_folders_its_seed_its_device_and_its_steps(tmp_path, cac
     for part in ("| teacher | 2 | 200 |", "| row | weights | size |", "| teacher | 0.00M | five |"):
         assert part in results["table"]
     assert read_run(tmp_path)["config"]["recipes"]["note"]["run"] == "note"
+
+
+def test_a_misspelt_value_stops_behind_the_calibration(tmp_path, cache, notes):
+    stages = further_stages(step("teacher"), columns={"note.sise": "size"})
+    with pytest.raises(ValueError, match="columns: measure 'note' gives no 'sise'; it gives size"):
+        reproduce(prepared(tmp_path, cache, **stages))
+    assert len(notes) == 1, "the calibration alone"
+
+
+def test_templates_of_columns_are_no_folders():
+    written = {"data": {"product_columns": {"title": "{title} {note}"}, "pairs": "{after}/pairs"}}
+    found = {"data": {"product_columns": {"title": "{title} {note}"}, "pairs": "there/pairs"}}
+    assert _filled(written, {"after": "there"}) == found
 
 
 def test_branches_add_values_to_the_line_of_their_row(tmp_path, cache, notes):

@@ -59,6 +59,21 @@ def test_names_that_do_not_fit_are_errors(changes, message):
         paper(**changes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"columns": {"shop.acuracy": "shop"}}, "columns: measure 'shop' gives no 'acuracy'; it gives accuracy, accur"),
+        ({"claims.0.value": "shop.acuracy"}, "claims.helps: measure 'shop' gives no 'acuracy'"),
+    ],
+)
+def test_a_value_that_no_measure_gives_is_told_after_the_first_measuring(changes, message):
+    settings = paper(**changes)
+    with pytest.raises(ValueError, match=message):
+        settings.check_values({"shop.accuracy", "shop.accuracy_guided"})
+    settings.check_values({"other.accuracy"})  # of a measure whose data are missing nothing is known
+    paper().check_values({"shop.accuracy", "shop.accuracy_guided"})
+
+
 def test_an_override_replaces_a_mapping_and_leaves_the_base_alone():
     settings = paper(**{"stages.1.settings": {"phases.anneal.mixture": {"general": 2}, "seed": 7}})
     recipe = stage_recipe(settings, settings.stages[1])

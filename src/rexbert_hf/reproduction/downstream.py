@@ -12,7 +12,8 @@ trained once a seed, resumes, is calibrated, and may be a row of the table. In p
 `run` is one of `KINDS`: which settings the recipe has, the function that runs them, and the key of its budget, which
 the plan scales as it scales tokens. A stage's `settings` are dotted keys over the recipe's. In any text "{after}" is
 the folder of the stage that it starts from, "{NAME}" that of a stage that it `needs`, "{tokenizer}" the tokenizer that
-all stages share, "{output}" the reproduction's own folder.
+all stages share, "{output}" the reproduction's own folder; in `data.pair_columns` and `data.product_columns` braces are
+templates of columns.
 
 The same step after every row is a branch: it adds values to that row in place of making rows of its own.
 
@@ -171,14 +172,18 @@ def place_step(
     return from_dict(kind.settings, _filled(to_dict(placed), folders), output_dir)
 
 
+_TEMPLATES = ("pair_columns", "product_columns")
+"""Keys of mappings of columns, in whose texts names in braces are columns."""
+
+
 def _filled(value: Any, folders: Mapping[str, str]) -> Any:
-    """The value with folders in place of names in braces.
+    """The value with folders in place of names in braces; templates of columns stay.
 
     Raises:
         SettingsError: for an unknown name.
     """
     if isinstance(value, Mapping):
-        return {key: _filled(child, folders) for key, child in value.items()}
+        return {key: child if key in _TEMPLATES else _filled(child, folders) for key, child in value.items()}
     if isinstance(value, list):
         return [_filled(child, folders) for child in value]
     if not isinstance(value, str):

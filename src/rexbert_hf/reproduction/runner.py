@@ -164,13 +164,14 @@ def _calibrate(settings: ReproductionSettings, recipes: Mapping[str, Any], share
     shutil.rmtree(place, ignore_errors=True)
     costs: dict[str, Cost] = {}
     alike: dict[str, float] = {}
+    given: set[str] = set()
     for stage in settings.needed_stages():
         job = _calibration_job(settings, stage, recipes[stage.name], shared)
         ran = run_job(job)
         speed = ran.speed or ran.amount / ran.seconds
         taken = {measure.name: measure for measure in settings.measures if measure.applies(stage)}
         seconds = {name: alike[name] for name in taken if name in alike}
-        _measure(settings, job, only=set(taken) - set(seconds), seconds=seconds)
+        given |= _measure(settings, job, only=set(taken) - set(seconds), seconds=seconds).keys()
         alike |= {name: seconds[name] for name, measure in taken.items() if measure.alike}
         drawn = settings.curves.measures if settings.curves and not stage.shared and not stage.recipe else set()
         costs[stage.name] = Cost(
@@ -184,6 +185,7 @@ def _calibrate(settings: ReproductionSettings, recipes: Mapping[str, Any], share
             "calibration: %s at %.4g %s/s, %.0f s + %.0f s", stage.name, speed, ran.unit, cost.overhead, cost.measuring
         )
     shutil.rmtree(place)
+    settings.check_values(given)
     return costs
 
 

@@ -6,7 +6,7 @@ trained once a seed, or once for all. Every row of the table is a stage; all row
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -256,11 +256,33 @@ class ReproductionSettings:
             for name in (claim.row, claim.than):
                 if name not in rows:
                     _refuse(f"claims.{claim.name}", "names the row", name, rows)
-        drawn = self.curves.values if self.curves else {}
-        further = [value for columns in self.further.values() for value in columns]
-        for value in [*self.columns, *further, *drawn, *(value for claim in self.claims for value in claim.values)]:
+        for value in self.shown_values():
             if value.split(".")[0] not in measures:
                 _refuse("columns, claims and curves", "name the measure", value.split(".")[0], measures)
+
+    def shown_values(self) -> dict[str, str]:
+        """Values, as MEASURE.KEY, that the report shows or judges by, and the part of the settings that names each."""
+        further = [(value, f"further.{name}") for name, columns in self.further.items() for value in columns]
+        claimed = [(value, f"claims.{claim.name}") for claim in self.claims for value in claim.values]
+        drawn = [(value, "curves") for value in (self.curves.values if self.curves else ())]
+        return dict([*drawn, *claimed, *further, *((value, "columns") for value in self.columns)])
+
+    def check_values(self, given: Collection[str]) -> None:
+        """Refuse values that measures do not give, before rows are trained for them.
+
+        Args:
+            given: MEASURE.KEY of all values that a first measuring gave; a measure without any is not looked at, since
+                its data may be missing.
+
+        Raises:
+            ValueError: with the first one that is not given, and what its measure gives.
+        """
+        for value, place in self.shown_values().items():
+            name = value.split(".")[0]
+            keys = sorted(one.removeprefix(f"{name}.") for one in given if one.startswith(f"{name}."))
+            if keys and value not in given:
+                wanted = value.removeprefix(name).removeprefix(".")
+                raise ValueError(f"{place}: measure '{name}' gives no '{wanted}'; it gives {', '.join(keys)}")
 
     @property
     def all_stages(self) -> list[Stage]:
