@@ -63,8 +63,8 @@ def check_lengths(limit: Any, phases: Iterable[Phase], eval_seq_length: int | No
     for phase in phases:
         if phase.seq_length > limit:
             raise ValueError(
-                f"phase '{phase.name}': seq_length={phase.seq_length} is beyond {what}: lower it, or start from a longer"
-                " model"
+                f"phase '{phase.name}': seq_length={phase.seq_length} is beyond {what}: lower it, or start from a"
+                " longer model"
             )
     if eval_seq_length is not None and eval_seq_length > limit:
         raise ValueError(f"evaluation.seq_length={eval_seq_length} is beyond {what}: lower it")
