@@ -1,8 +1,10 @@
 """Pre-train a RexBERT through its phases, or continue any masked-LM checkpoint on your own text.
 
     accelerate launch recipes/pretrain.py recipes/configs/quickstart.yaml [--phases.general.max_tokens 1e6 ...]
-    accelerate launch recipes/pretrain.py recipes/configs/continue.yaml --sources.catalog.path my_catalogue.csv
-    accelerate launch recipes/pretrain.py recipes/configs/m3bert.yaml [--stages.multilingual.tokenizer.path NAME ...]
+    accelerate launch recipes/pretrain.py recipes/configs/continue.yaml --model.init_from NAME
+        --sources.catalog.path my_catalogue.csv
+    accelerate launch recipes/pretrain.py recipes/configs/m3bert.yaml
+        [--stages.multilingual.tokenizer '{path: NAME}' ...]
 
 A recipe with `stages` is several runs, each of which starts from the folder of the one before. Starting again on the
 same `--output_dir` resumes the run. `--help` lists every key.

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
+import shlex
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "pretraining"))
 
 import pytest
-from pretraining_cases import CONFIGS, THREE_PHASES, TINY, error_line, recipe, start, whole_run, words
+from pretraining_cases import CONFIGS, RECIPE, ROOT, THREE_PHASES, TINY, error_line, recipe, start, whole_run, words
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
 from rexbert_hf.hub import read_run
+from rexbert_hf.pretraining.stages import StagedSettings
+from rexbert_hf.settings import load_settings
 
 SENTENCES = [f"a red steel lamp number {i} for the kitchen table" for i in range(120)]
 ONE_PHASE = {
@@ -20,6 +25,23 @@ ONE_PHASE = {
     "phases": "[{name: only, mixture: {shop: 1}, max_tokens: 2k, seq_length: 64, batch_tokens: 512}]",
     "model.overrides": THREE_PHASES["model.overrides"],
 }
+
+
+def commands():
+    """Words behind the recipe's name of each command in its docstring; what is optional too."""
+    text = ast.get_docstring(ast.parse(RECIPE.read_text())) or ""
+    block = text.split("\n\n")[1]
+    return [
+        shlex.split(re.sub(r" \.\.\.|[\[\]]", "", line))[1:]
+        for line in block.replace("\n", " ").split("accelerate launch ")[1:]
+    ]
+
+
+@pytest.mark.parametrize("given", commands())
+def test_commands_of_the_docstring_are_accepted(given):
+    assert given[1::2], "keys behind the configuration"
+    pairs = [(key.removeprefix("--"), value) for key, value in zip(given[1::2], given[2::2], strict=True)]
+    assert load_settings(StagedSettings, ROOT / given[0], pairs).runs()
 
 
 @pytest.fixture
