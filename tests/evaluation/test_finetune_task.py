@@ -168,6 +168,7 @@ def test_what_cannot_be_kept(tmp_path, model, monkeypatch):
     for changes, message in (
         ({"task": "product_search"}, "trains nothing"),
         ({"model": "bm25"}, "is a baseline"),
+        ({"task": "glue_rte"}, "^glue_rte: the sample shop has no GLUE"),
         ({"data_dir": str(tmp_path)}, "product_search_tuned: no homedepot"),
         ({"data_dir": "nowhere"}, "no folder nowhere"),
     ):

@@ -85,7 +85,8 @@ def _work(settings: FinetuneTaskSettings) -> _Work:
     try:
         data = task.load(settings.source(task.name))
     except DataMissing as reason:
-        raise ValueError(f"{task.name}: {reason}") from None
+        said = str(reason).removeprefix(f"{task.name}: ")
+        raise ValueError(f"{task.name}: {said}") from None
     return _Work(task, data, model, task.fingerprint(data))
 
 

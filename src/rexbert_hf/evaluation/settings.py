@@ -47,7 +47,7 @@ class GridSettings:
 
 @dataclass
 class DataSettings:
-    """Where tasks find their data, and how they run; with no place given, all read the sample shop.
+    """Where tasks find their data, and how they run; with no place given, all but GLUE's read the sample shop.
 
     Attributes:
         data_dir: folder of raw public files (homedepot/train.csv.zip, glue/RTE, ...; docs/tasks.md lists them).

@@ -35,7 +35,8 @@ def tasks_page() -> str:
         f"Rendered by `{COMMAND}` from the tasks themselves; edit those.",
         "`recipes/evaluate.py` runs them, and [evaluation.md](evaluation.md) says how. With `--data_dir DIR` a task "
         "reads raw public files in the folder named below; with `--datasets.TASK NAME` a "
-        '`datasets` name or a folder in the columns named here; with neither the built-in sample shop. "Comparable" '
+        "`datasets` name or a folder in the columns named here; with neither the built-in sample shop (GLUE's "
+        'tasks are then skipped). "Comparable" '
         "says whether a figure may stand beside the paper's.",
         *_group("Product tasks", [task for task in tasks if task.domain]),
         *_group("General tasks", [task for task in tasks if not task.domain]),
