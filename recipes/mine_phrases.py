@@ -2,8 +2,10 @@
 
     python recipes/mine_phrases.py [recipes/configs/mine_phrases.yaml] [--mining.min_count 30 ...]
     python recipes/mine_phrases.py recipes/configs/mine_phrases_real.yaml --push_to_hub user/phrases
+    python recipes/mine_phrases.py --texts '[{path: my.csv}]' --positives '[{path: brands.txt}]' --card.language en
 
-Known phrases (categories, brands) teach what a phrase is; repeated texts are mined once. Needs scikit-learn.
+Known phrases (categories, brands) teach what a phrase is: texts of your own need lists of your own, else the sample
+shop's are taken, with a warning. Repeated texts are mined once. Needs scikit-learn.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import runpy
@@ -53,6 +54,23 @@ def test_mines_the_sample_shop(run, tmp_path):
     assert f"{done['hardware']}. Energy and carbon were not measured." in card
     assert f"{len(pool):,} phrases in" in out
     assert {path.name for path in tmp_path.iterdir()} == {"data", "README.md", "run.json"}
+
+
+def test_own_texts_with_the_known_phrases_of_the_sample_are_told(tmp_path, caplog):
+    """And nothing is said of their language."""
+    lines = [f"a dog food bowl number {i % 9} and running shoes of size {i}" for i in range(60)]
+    (tmp_path / "own.txt").write_text("\n".join(lines))
+    config = ROOT / "recipes" / "configs" / "mine_phrases.yaml"
+    pairs = [("texts", f"[{{path: {tmp_path / 'own.txt'}}}]"), ("output_dir", str(tmp_path / "pool"))]
+    mined = load_settings(MineRun, config, [*pairs, ("mining.trees", "5"), ("card.noun_phrase_texts", "0")])
+    assert mined.card.language is None
+    run_mining(mined)
+    assert "positives are those of the sample shop, and texts your own: set --positives" in caplog.text
+    assert "language:" not in (tmp_path / "pool" / "README.md").read_text().split("---")[1]
+    caplog.clear()
+    (tmp_path / "names.txt").write_text("dog food\nrunning shoes\n")
+    run_mining(dataclasses.replace(mined, positives=[NameSource(path=str(tmp_path / "names.txt"))]))
+    assert "positives are those" not in caplog.text
 
 
 def test_patterns_categories_and_repeated_texts(tmp_path):

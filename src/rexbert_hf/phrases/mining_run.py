@@ -128,7 +128,7 @@ class MineRun:
 
     Attributes:
         texts: what is mined.
-        positives: lists of known phrases, such as categories and brands.
+        positives: lists of known phrases, such as categories and brands; name your own with texts of your own.
         output_dir: folder of the pool, its card and `run.json`.
         mining: how to mine.
         max_size: most phrases kept.
@@ -254,6 +254,11 @@ def run_mining(run: MineRun) -> tuple[PhrasePool, dict[str, Any]]:
     check_place(run.output_dir)
     if run.mining.work_dir is not None:
         make_work_dir(run.mining.work_dir)
+    if any(source.path is not None for source in run.texts) and all(source.sample for source in run.positives):
+        logger.warning(
+            "positives are those of the sample shop, and texts your own: set --positives to your own categories"
+            " and brands, which teach what a phrase is"
+        )
     run.output_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=run.output_dir, prefix=".rows-") as folder:
         cache = Path(folder)
