@@ -79,7 +79,7 @@ def mixed_crawl(count: int, seed: int = 1) -> list[tuple[str, str]]:
         elif rows and kind < 0.2:
             rows.append((f"{rng.choice(rows)[0]} again", "news"))
         elif kind < 0.25:
-            rows.append((rng.choice(["%%% ### ((( ))) !!! ;;;", "no", "Page not found, sorry about that"]), "news"))
+            rows.append((rng.choice(["%%% ### ((( ))) !!! ;;;", "basket", "Page not found, sorry about that"]), "news"))
         else:
             rows.append((text_of(i % 2 == 0, rng, rng.randint(12, 60)), rng.choice(["hobby", "news"])))
     return rows

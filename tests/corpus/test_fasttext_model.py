@@ -35,6 +35,41 @@ def test_any_text_can_be_scored_and_texts_without_words_score_nothing():
     assert tiny_classifier().scores([]).shape == (0,)
 
 
+def test_texts_of_unknown_words_score_nothing_however_short_what_was_trained_on_is():
+    """Titles against prose: the end of a text, which stands for shortness, speaks loudly for the domain."""
+    texts, labels = labelled_texts(400)
+    titles = [
+        " ".join(text.split()[:3]) if label == "shop" else text for text, label in zip(texts, labels, strict=True)
+    ]
+    classifier = FastTextClassifier.train(titles, labels, ["shop"], options=SMALL)
+    model = fasttext.load_model(str(classifier.file.path))
+    found, shares = model.predict("", k=1)
+    assert found[0] == "__label__in_domain"
+    assert shares[0] > 0.9
+    unknown = ["zzz qqq", "\u043f\u0440\u0438\u0432\u0435\u0442 \u043c\u0438\u0440", "\u4e00\u4e8c", "qqq " * 50]
+    assert classifier.scores(unknown).tolist() == [0.0] * 4
+    assert (classifier.scores(["qqq basket", "qqq " * 50 + "basket delivery"]) > 0).all()
+
+
+def test_parts_of_words_tell_of_unknown_words(tmp_path):
+    texts, labels = labelled_texts(60)
+    lines = [f"__label__{label} {text.lower()}" for text, label in zip(texts, labels, strict=True)]
+    (tmp_path / "train.txt").write_text("\n".join(lines), encoding="utf-8")
+    model = fasttext.train_supervised(
+        str(tmp_path / "train.txt"), dim=4, minn=2, maxn=4, bucket=500, thread=1, verbose=0, epoch=0
+    )
+    rng = np.random.default_rng(0)  # with one thread fastText clears only the first tenth of its table
+    words, output = model.get_input_matrix(), model.get_output_matrix()
+    model.set_matrices(rng.normal(size=words.shape).astype("f4"), rng.normal(size=output.shape).astype("f4"))
+    model.save_model(str(tmp_path / "model.bin"))
+    classifier = FastTextClassifier.from_file(tmp_path / "model.bin", ["shop"])
+    unknown, empty = classifier.scores(["baskets", " "])
+    expected = dict(zip(*model.predict("baskets", k=2), strict=True))["__label__shop"]
+    assert unknown == pytest.approx(expected, abs=1e-4)
+    assert unknown > 0
+    assert empty == 0
+
+
 def test_labels_written_into_a_text_do_not_train():
     """A page of the other side that holds the label's name trains as what it was labelled."""
     texts, labels = labelled_texts(100)

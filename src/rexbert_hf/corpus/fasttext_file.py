@@ -44,6 +44,7 @@ class FastTextFile:
         labels: with their prefix, in the model's order.
         buckets: rows for n-grams.
         loss: softmax, ova, hs or ns.
+        longest: characters of the longest part of a word that has a vector of its own; 0 where words are whole.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class FastTextFile:
     labels: tuple[str, ...]
     buckets: int
     loss: str
+    longest: int = 0
 
 
 def read_layout(path: str | Path) -> FastTextFile:
@@ -105,7 +107,7 @@ def _layout(path: Path, data: mmap.mmap) -> FastTextFile:
     else:
         after = _plain_end(data, place + 1, rows, dim)
         _due(data[after] <= 1 and _plain_end(data, after + 1, len(labels), dim) == len(data))
-    return FastTextFile(path, dim, words, labels, buckets, _LOSSES[loss])
+    return FastTextFile(path, dim, words, labels, buckets, _LOSSES[loss], max(0, longest))
 
 
 def _due(holds: object) -> None:

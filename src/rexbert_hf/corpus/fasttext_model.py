@@ -36,6 +36,8 @@ METADATA = "classifier.json"
 _FORMAT = 1
 _BATCH = 512
 """Texts that are normalised and scored at a time."""
+_FIRST = 8
+"""A text's first words, among which nearly always one is known: the others are then not even parted."""
 
 
 @dataclass
@@ -147,7 +149,9 @@ class FastTextClassifier:
     # Scoring
 
     def scores(self, texts: Sequence[str]) -> np.ndarray:
-        """Probability that each text is in the domain; 0 for texts without a known word.
+        """Probability that each text is in the domain; 0 for texts without a known word, as in another script.
+
+        A model with vectors of parts of words knows something of every word: there only texts without words score 0.
 
         Args:
             texts: documents, as they are.
@@ -185,8 +189,18 @@ class FastTextClassifier:
                 scores[i] = sum(p for label, p in zip(labels, probabilities, strict=True) if label in wanted)
         # fastText adds 1e-5 to every probability.
         scores = np.clip(scores, 0.0, 1.0)
-        scores[[not line or line.isspace() for line in lines]] = 0.0
+        # What is left of a text of unknown words is fastText's end of text, whose weight says nothing of this text.
+        scores[[not self._says_something(line) for line in lines]] = 0.0
         return scores.astype(np.float32)
+
+    def _says_something(self, line: str) -> bool:
+        if self.file.longest:
+            return bool(line) and not line.isspace()
+        return any(map(self._is_known, line.split(None, _FIRST)[:_FIRST])) or any(map(self._is_known, line.split()))
+
+    def _is_known(self, word: str) -> bool:
+        number: int = self._model.get_word_id(word)
+        return 0 <= number < self.file.words  # labels are numbered behind the words
 
     # Storage
 
