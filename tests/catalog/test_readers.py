@@ -3,6 +3,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
+import time
 import zipfile
 from datetime import datetime
 from pathlib import Path
@@ -11,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset, DatasetDict, Features, List, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
-from rexbert_hf.catalog import RECORDS, ReadReport, load_sample, read_records
+from rexbert_hf.catalog import RECORDS, ReadReport, load_sample, read_label, read_records, record_types
 from rexbert_hf.catalog.formats import _json_rows
 from rexbert_hf.catalog.sources import Source
 
@@ -384,6 +386,36 @@ def test_hub_names_with_configuration_and_revision(hub):
         ("shop/offers", "small", "v1.0", "test"),
         ("shop/offers", None, "refs/pr/1", "train"),
     ]
+
+
+def test_classes_of_a_hub_dataset_are_their_names(monkeypatch):
+    label = ClassLabel(names=["E", "I"])
+    features = Features(
+        {
+            "query": Value("string"),
+            "label": label,
+            "tags": List(label),
+            "pair": List(label, length=2),
+            "judges": List({"who": Value("string"), "said": label}),
+        }
+    )
+    rows = {
+        "query": ["mug", "pan", "lid"],
+        "label": [0, 1, -1],
+        "tags": [[0, 1], [], None],
+        "pair": [[0, 0], [1, 1], None],
+        "judges": [[{"who": "a", "said": 1}], [], [{"who": "b", "said": None}]],
+    }
+    monkeypatch.setattr(
+        "rexbert_hf.catalog.readers.load_dataset", lambda *_, **__: Dataset.from_dict(rows, features=features)
+    )
+    read = read_records("shop/judged", types=record_types("query_products"))
+    assert [read_label(label) for label in read["label"]] == ["E", "I", None]
+    assert read["tags"][:] == [["E", "I"], [], None]
+    assert read["pair"][:] == [["E", "E"], ["I", "I"], None]
+    assert read["judges"][:] == [[{"who": "a", "said": "I"}], [], [{"who": "b", "said": None}]]
+    plain = read_records("shop/judged", {"q": "query", "grade": "label"})
+    assert plain.to_list()[0] == {"q": "mug", "grade": "E"}
 
 
 def test_hub_misses_are_explained(hub):

@@ -26,6 +26,7 @@ from datasets.table import MemoryMappedTable
 
 from .batches import BATCH_ROWS, RowPacker
 from .columns import ColumnSpec
+from .class_labels import named_classes
 from .delimited import Located
 from .formats import Rows, open_rows, rows_of
 from .report import ReadReport, Tolerance
@@ -216,6 +217,9 @@ def _hub_rows(source: str, split: str, needed: Sequence[str] | None) -> Rows:
 
     def rows() -> Iterator[Located]:
         for start, batch in enumerate(dataset.with_format("arrow").iter(batch_size=BATCH_ROWS)):
-            yield from enumerate(rows_of(batch), start * BATCH_ROWS + 1)
+            for number, row in enumerate(rows_of(batch), start * BATCH_ROWS + 1):
+                yield number, row | {name: read(row[name]) for name, read in named.items()} if named else row
 
     return Rows(columns, dataset.features.arrow_schema, "row", rows())
+    features, named = named_classes(dataset.features)
+
