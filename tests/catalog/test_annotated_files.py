@@ -250,6 +250,12 @@ def test_both_forms_of_a_taxonomy(tmp_path):
     assert read_taxonomy(full) == read_taxonomy(nested) == expected
 
 
+def test_a_number_within_a_path_is_part_of_its_name(tmp_path):
+    path = tmp_path / "tree.txt"
+    path.write_text("Toys > Ages > 0 - 2 Years\n7 - Toys > 3 - 5 Years\n")
+    assert read_taxonomy(path) == [("Toys", "Ages", "0 - 2 Years"), ("Toys", "3 - 5 Years")]
+
+
 def test_taxonomy_of_another_form(tmp_path):
     path = tmp_path / "tree.txt"
     path.write_text("   1 | [ 1- 2] | Home\nKitchen\n")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .whole_files import text_of
 
-_NUMBER = re.compile(r"\s*\d+\s+-\s+")
+_NUMBER = re.compile(r"\A\s*\d+\s+-\s+")
 _NESTED = re.compile(r"\s*\d+\s*\|\s*\[[\d\s-]+\]\s*\|\s*(?P<name>.+)")
 
 
