@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Features, Value
+from datasets.exceptions import DatasetGenerationError
 
 from rexbert_hf.catalog import PRODUCT, ReadReport, read_records
 from rexbert_hf.catalog.formats import _array_items
@@ -169,12 +170,18 @@ def test_quote_that_swallows_lines_and_closes(tmp_path):
 
 
 def test_quote_is_given_up_after_too_many_lines(tmp_path, monkeypatch):
-    monkeypatch.setattr("rexbert_hf.catalog.delimited.MAX_RECORD_LINES", 10)
+    monkeypatch.setattr("rexbert_hf.catalog.delimited.MAX_RECORD_CHARS", 40)
     (tmp_path / "a.csv").write_text('a,b\n1,"2\n' + "3,4\n" * 60 + '5,"6\nseven\nlines"\n')
     table, report = read(tmp_path / "a.csv")
     assert len(table) == 61
     assert table[60] == {"a": "5", "b": "6\nseven\nlines"}
     assert report.reasons == [f"{tmp_path / 'a.csv'}:2 opens a quote that is never closed"]
+
+
+def test_a_record_of_many_lines_is_one_row(tmp_path):
+    text = "a\n" * 5_000
+    (tmp_path / "a.csv").write_text(f'a,b\n1,"{text}"\n3,4\n')
+    assert read_records(tmp_path / "a.csv", errors="raise")[:] == {"a": ["1", "3"], "b": [text, "4"]}
 
 
 def test_line_numbers_count_lines_of_quoted_fields(tmp_path):
@@ -236,7 +243,7 @@ def test_another_encoding_is_told_from_damaged_rows(tmp_path):
 
 def test_a_hopeless_file_is_not_read_to_its_end(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xff\n" * 5_000)
-    with pytest.raises(ValueError, match=r"1,000 of 1,000 rows"):
+    with pytest.raises(ValueError, match=r"1,000 of the first 1,000 rows"):
         read_records(tmp_path / "a.txt")
 
 

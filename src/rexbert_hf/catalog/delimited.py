@@ -12,8 +12,8 @@ from typing import Any
 
 from .sources import FileOptions, Source
 
-MAX_RECORD_LINES = 2_000
-"""A quoted CSV field that goes on for more lines than this was never closed."""
+MAX_RECORD_CHARS = 1 << 21
+"""A CSV record that goes on over lines for more characters than this has a quote that was never closed."""
 
 _MAX_FIELD = 1 << 30
 
@@ -29,13 +29,14 @@ class _Lines:
         self._again: list[str] = []
         self.number = 0  # lines handed out for good
         self.taken: list[str] = []
+        self._chars = 0
         self.ran_out = False
 
     def __iter__(self) -> _Lines:
         return self
 
     def __next__(self) -> str:
-        if len(self.taken) >= MAX_RECORD_LINES:
+        if self._chars >= MAX_RECORD_CHARS:
             self.ran_out = True
             raise StopIteration
         try:
@@ -44,12 +45,13 @@ class _Lines:
             self.ran_out = True
             raise
         self.taken.append(line)
+        self._chars += len(line)
         return line
 
     def begin(self) -> int:
         """Start a record: its line number."""
         self.number += len(self.taken)
-        self.taken, self.ran_out = [], False
+        self.taken, self.ran_out, self._chars = [], False, 0
         return self.number + 1
 
     def give_back(self) -> None:
