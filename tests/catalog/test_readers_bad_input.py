@@ -184,6 +184,31 @@ def test_a_record_of_many_lines_is_one_row(tmp_path):
     assert read_records(tmp_path / "a.csv", errors="raise")[:] == {"a": ["1", "3"], "b": [text, "4"]}
 
 
+@pytest.mark.parametrize(
+    "column",
+    [pa.array([3_000_000], pa.int32()).cast(pa.date32()), pa.array([0], pa.timestamp("us", tz="Mars/Base"))],
+    ids=["year 10183", "time zone"],
+)
+def test_dates_that_python_does_not_know_cost_nothing_where_nobody_asks_for_them(tmp_path, column):
+    pq.write_table(pa.table({"title": ["Mug"], "seen": column}), tmp_path / "a.parquet")
+    assert read_records(tmp_path / "a.parquet", {"text": "title"})[:] == {"text": ["Mug"]}
+    with pytest.raises(ValueError, match=r"a\.parquet: cannot be read \(\w+Error: ") as told:
+        read_records(tmp_path / "a.parquet")
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("Dataset scripts are no longer supported"), DatasetGenerationError("An error occurred")]
+)
+def test_a_hub_dataset_that_cannot_be_made_is_one_line(monkeypatch, error):
+    def load_dataset(*_, **__):
+        raise error
+
+    monkeypatch.setattr("rexbert_hf.catalog.readers.load_dataset", load_dataset)
+    with pytest.raises(FileNotFoundError, match=rf"'shop/offers' is neither .* \({error}"):
+        read_records("shop/offers")
+
+
 def test_line_numbers_count_lines_of_quoted_fields(tmp_path):
     (tmp_path / "a.csv").write_text('a,b\n"1\n1",2\n' + "3,4\n" * 20 + "bad\n" + "5,6\n")
     assert read(tmp_path / "a.csv")[1].reasons[0].startswith(f"{tmp_path / 'a.csv'}:24 ")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pyarrow as pa
 from datasets import Dataset, DatasetInfo, Features, load_dataset
-from datasets.exceptions import DataFilesNotFoundError
+from datasets.exceptions import DataFilesNotFoundError, DatasetsError
 from datasets.table import MemoryMappedTable
 
 from .batches import BATCH_ROWS, RowPacker
@@ -176,7 +176,10 @@ def _open(file: Source, options: FileOptions, needed: Sequence[str] | None) -> I
         yield rows
 
 
-_FILE_ERRORS = (EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowException, OSError, RuntimeError, UnicodeError)
+_FILE_ERRORS = (
+    *(EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowException, OSError, RuntimeError, UnicodeError),
+    *(OverflowError, LookupError),  # dates beyond Python's, time zones that nobody knows
+)
 
 
 def _file_error(name: str, error: Exception) -> ValueError:
@@ -206,7 +209,7 @@ def _hub_rows(source: str, split: str, needed: Sequence[str] | None) -> Rows:
     assert match is not None  # _is_hub_name said so
     try:
         dataset = load_dataset(match["name"], match["config"], revision=match["revision"], split=split)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         advice = f"; it may hold MDS shards, {MDS_ADVICE}" if isinstance(error, DataFilesNotFoundError) else ""
         raise FileNotFoundError(
             f"'{source}' is neither a file or folder here nor a readable Hub dataset with a split '{split}' "
@@ -220,6 +223,4 @@ def _hub_rows(source: str, split: str, needed: Sequence[str] | None) -> Rows:
             for number, row in enumerate(rows_of(batch), start * BATCH_ROWS + 1):
                 yield number, row | {name: read(row[name]) for name, read in named.items()} if named else row
 
-    return Rows(columns, dataset.features.arrow_schema, "row", rows())
-    features, named = named_classes(dataset.features)
-
+    return Rows(columns, features.arrow_schema, "row", _guarded(source, rows()))
