@@ -261,6 +261,15 @@ def test_short_floats_are_written_as_they_were_meant(tmp_path, monkeypatch, narr
         assert kept.data.column("price").to_pylist() == table["price"].to_pylist()
 
 
+def test_a_parquet_file_with_a_map_is_read_without_a_mapping(tmp_path):
+    specs = pa.array([[("colour", "red")], None], pa.map_(pa.string(), pa.string()))
+    pq.write_table(pa.table({"title": ["Mug", "Pan"], "specs": specs}), tmp_path / "a.parquet")
+    assert read_records(tmp_path / "a.parquet").to_list() == [
+        {"title": "Mug", "specs": '[["colour", "red"]]'},
+        {"title": "Pan", "specs": ""},
+    ]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
 def test_encodings_and_byte_order_marks(tmp_path, encoding):
     for name in ("a.csv", "a.jsonl", "a.txt"):

@@ -222,7 +222,10 @@ def _feature_of(kind: pa.DataType, mapped: bool) -> Any:
         return Value("string")  # writers that know no text store it so; a column that nobody named may hold pictures
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind):
         return Value("string")
-    return generate_from_arrow_type(kind)
+    try:
+        return generate_from_arrow_type(kind)
+    except ValueError:  # `datasets` knows no maps, and no intervals: as_text makes JSON or text of them
+        return Value("string")
 
 
 def _require(name: str, missing: list[str], columns: list[str]) -> None:
