@@ -169,6 +169,16 @@ def test_columns_of_json_are_those_of_many_objects(tmp_path, caplog):
         read_records([path, nameless])
 
 
+def test_a_key_that_only_a_later_file_has_is_told(tmp_path, caplog):
+    (tmp_path / "a.jsonl").write_text('{"id": 1, "title": "Mug"}\n')
+    (tmp_path / "b.jsonl").write_text('{"id": 2, "title": "Pan", "brand": "Ostwick"}\n')
+    assert read_records(tmp_path).column_names == ["id", "title"]
+    assert "b.jsonl row 1: no earlier row has 'brand', which is left out" in caplog.text
+    caplog.clear()
+    read_records(tmp_path, {"title": "title"})
+    assert caplog.text == ""
+
+
 def test_json_array_larger_than_the_buffer(tmp_path, monkeypatch):
     monkeypatch.setattr("rexbert_hf.catalog.formats._CHUNK", 7)
     rows = [{"id": str(i), "text": 'a "]" , [{' * (i % 5)} for i in range(40)]

@@ -134,6 +134,8 @@ class RowPacker:
                 located, columns, self._rare = _with_first_keys(name, located)
             else:
                 located = _watch_columns(name, located, set(self._needed_of(self._columns)))
+                if not self._mapped:
+                    located = _told_of_other_keys(name, located, set(self._columns.needed))
         if self._columns is None:
             self._columns = ColumnMap({column: column for column in columns or ()})
         if columns is not None:
