@@ -168,6 +168,12 @@ def _as_bool(text: str) -> bool:
     raise ValueError(f"{text!r} is neither true nor false")
 
 
+def _as_int(text: str) -> int:
+    """A whole number; pandas writes 3 as 3.0 in a column that has gaps."""
+    whole, _, rest = text.partition(".")
+    return int(text if rest.strip("0") else whole)
+
+
 def converter_to(kind: pa.DataType) -> Callable[[Any], Any]:
     """How a value of a file becomes one that Arrow stores as `kind`; text is parsed, what is empty or missing is null.
 
@@ -189,7 +195,7 @@ def converter_to(kind: pa.DataType) -> Callable[[Any], Any]:
 
 def _text_parser(kind: pa.DataType) -> Callable[[str], Any]:
     if pa.types.is_integer(kind):
-        return int
+        return _as_int
     if pa.types.is_floating(kind):
         return float
     if pa.types.is_boolean(kind):
