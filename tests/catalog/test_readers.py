@@ -271,6 +271,28 @@ def test_short_floats_are_written_as_they_were_meant(tmp_path, monkeypatch, narr
         assert kept.data.column("price").to_pylist() == table["price"].to_pylist()
 
 
+def test_short_floats_within_lists_maps_and_structs_are_written_as_they_were_meant(tmp_path):
+    number = pa.float32()
+    table = pa.table(
+        {
+            "sizes": pa.array([[19.99, None], None], pa.list_(number)),
+            "specs": pa.array([[("watts", 19.99), ("volts", None)], []], pa.map_(pa.string(), number)),
+            "box": pa.array(
+                [{"w": 0.1, "d": 0.1, "n": "x"}, None], pa.struct({"w": number, "d": pa.float64(), "n": pa.string()})
+            ),
+            "all": pa.array([[{"w": [0.3]}], []], pa.list_(pa.struct({"w": pa.list_(number)}))),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    read = read_records(tmp_path / "a.parquet", {name: f"{{{name}}}" for name in table.column_names})
+    assert read[0] == {
+        "sizes": "[19.99, null]",
+        "specs": '[["watts", 19.99], ["volts", null]]',
+        "box": '{"w": 0.1, "d": 0.1, "n": "x"}',
+        "all": '[{"w": [0.3]}]',
+    }
+
+
 def test_a_parquet_file_with_a_map_is_read_without_a_mapping(tmp_path):
     specs = pa.array([[("colour", "red")], None], pa.map_(pa.string(), pa.string()))
     pq.write_table(pa.table({"title": ["Mug", "Pan"], "specs": specs}), tmp_path / "a.parquet")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -24,6 +24,7 @@ from .sources import FileOptions, Source
 _CHUNK = 1 << 20
 _UNFINISHED = 64
 """An error so near to the end of what was read may go with more of it: of an escape, a number or a word."""
+_LISTS = (pa.ListType, pa.LargeListType, pa.FixedSizeListType, pa.ListViewType, pa.LargeListViewType)
 _BETWEEN_ITEMS = re.compile(r"[ \t\r\n,]*")
 
 
@@ -106,6 +107,8 @@ def _parquet_rows(stream: io.BufferedReader[Any], needed: Sequence[str] | None) 
 def rows_of(table: pa.RecordBatch | pa.Table) -> list[dict[str, Any]]:
     """Rows of a table; numbers of 16 and 32 bits are the shortest decimals that stand for them, which text shows.
 
+    So are those within lists, maps and structs.
+
     Args:
         table: any.
 
@@ -115,12 +118,36 @@ def rows_of(table: pa.RecordBatch | pa.Table) -> list[dict[str, Any]]:
     """
     rows: list[dict[str, Any]] = table.to_pylist()
     for field in table.schema:
-        if pa.types.is_float32(field.type) or pa.types.is_float16(field.type):
-            narrow = np.float32 if pa.types.is_float32(field.type) else np.float16
+        shorten = _shortener(field.type)
+        if shorten is not None:
             for row in rows:
                 if row[field.name] is not None:
-                    row[field.name] = float(str(narrow(row[field.name])))
+                    row[field.name] = shorten(row[field.name])
     return rows
+
+
+def _shortener(kind: pa.DataType) -> Callable[[Any], Any] | None:
+    """How the numbers of 16 and 32 bits in a value that is there are made short; None if it can hold none."""
+    if pa.types.is_float32(kind) or pa.types.is_float16(kind):
+        narrow = np.float32 if pa.types.is_float32(kind) else np.float16
+        return lambda value: float(str(narrow(value)))
+    if pa.types.is_map(kind):
+        key, item = _shortener(kind.key_type), _shortener(kind.item_type)
+        if key is None and item is None:
+            return None
+        first, second = _unless_missing(key), _unless_missing(item)
+        return lambda pairs: [(first(name), second(value)) for name, value in pairs]
+    if pa.types.is_struct(kind):
+        parts = {field.name: _unless_missing(part) for field in kind if (part := _shortener(field.type)) is not None}
+        return (lambda value: value | {name: part(value[name]) for name, part in parts.items()}) if parts else None
+    if isinstance(kind, _LISTS) and (item := _shortener(kind.value_type)) is not None:
+        each = _unless_missing(item)
+        return lambda items: [each(one) for one in items]
+    return None
+
+
+def _unless_missing(shorten: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+    return lambda value: value if value is None or shorten is None else shorten(value)
 
 
 def _json_rows(source: Source, text: io.TextIOWrapper) -> Rows:
