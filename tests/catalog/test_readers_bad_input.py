@@ -184,6 +184,16 @@ def test_a_record_of_many_lines_is_one_row(tmp_path):
     assert read_records(tmp_path / "a.csv", errors="raise")[:] == {"a": ["1", "3"], "b": [text, "4"]}
 
 
+def test_a_file_that_is_refused_before_its_end_says_so(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("a,b\n" + "bad\n" * 1_000 + "1,2\n" * 20_000)
+    with pytest.raises(ValueError, match=r"1,000 of the first 1,000 rows are bad"):
+        read_records(path)
+    path.write_text("a,b\n" + "bad\n" * 300 + "1,2\n" * 20)
+    with pytest.raises(ValueError, match=r"300 of 320 rows are bad"):
+        read_records(path)
+
+
 @pytest.mark.parametrize(
     "column",
     [pa.array([3_000_000], pa.int32()).cast(pa.date32()), pa.array([0], pa.timestamp("us", tz="Mars/Base"))],

@@ -59,7 +59,8 @@ class Tolerance:
 
     Attributes:
         errors: "skip" or "raise".
-        max_bad_share: the share of a file's rows that may be bad before the file is refused.
+        max_bad_share: the share of a file's rows that may be bad before the file is refused: of all its rows, or, from
+            1,000 bad rows on, of those read so far.
     """
 
     errors: str = "skip"
@@ -99,20 +100,26 @@ class Tally:
         if len(self._report.reasons) < REPORTED:
             self._report.reasons.append(where)
         if self._bad >= _EARLY:
-            self.judge(where)
+            self.judge(where, early=True)
 
-    def judge(self, example: str = "") -> None:
-        """Refuse the source if the share of bad rows is too large, or if it is in another encoding."""
+    def judge(self, example: str = "", early: bool = False) -> None:
+        """Refuse the source if the share of bad rows is too large, or if it is in another encoding.
+
+        Args:
+            example: of a bad row; by default the first that was reported.
+            early: before the source's end.
+        """
+        of = f"{'the first ' if early else ''}{self.rows:,} rows"
         asked = self._tolerance.max_bad_share > USUAL_BAD_SHARE  # whoever raises it wants the rest
         if not asked and self.undecodable > max(_UNDECODABLE, _UNDECODABLE_SHARE * self.rows, self._decoded):
             raise ValueError(
-                f"{self._name}: {self.undecodable:,} of {self.rows:,} rows do not decode ({self._undecoded}): pass the "
+                f"{self._name}: {self.undecodable:,} of {of} do not decode ({self._undecoded}): pass the "
                 "encoding that the file was written in, as encoding='cp1252', or raise "
                 f"max_bad_share={self._tolerance.max_bad_share:g} to go on without them"
             )
         if self._bad > self._tolerance.max_bad_share * self.rows:
             example = example or next((why for why in self._report.reasons if why.startswith(self._name)), "")
             raise ValueError(
-                f"{self._name}: {self._bad:,} of {self.rows:,} rows are bad ({example}); check format, encoding and "
+                f"{self._name}: {self._bad:,} of {of} are bad ({example}); check format, encoding and "
                 f"delimiter, or raise max_bad_share={self._tolerance.max_bad_share:g}"
             )
