@@ -412,6 +412,20 @@ def test_cache_dir_maps_one_file_of_equal_rows_and_leaves_nothing_behind_on_fail
     assert list((tmp_path / "other").iterdir()) == []
 
 
+def test_what_a_killed_reading_left_in_cache_dir_goes_after_a_day(tmp_path):
+    path = write(tmp_path / "shop.csv", CSV)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    old, young = cache / "records-old.partial", cache / "records-young.partial"
+    for left in (old, young):
+        left.write_bytes(b"half")
+    day_ago = time.time() - 25 * 3_600
+    os.utime(old, (day_ago, day_ago))
+    read_records(path, cache_dir=cache)
+    assert not old.exists()
+    assert young.exists()  # somebody may be writing it
+
+
 @pytest.fixture
 def hub(monkeypatch):
     """A Hub of one data set; tests against real HTTP live in tests/hub."""

@@ -13,10 +13,11 @@ import logging
 import os
 import re
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,8 +26,8 @@ from datasets.exceptions import DataFilesNotFoundError, DatasetsError
 from datasets.table import MemoryMappedTable
 
 from .batches import BATCH_ROWS, RowPacker
-from .columns import ColumnSpec
 from .class_labels import named_classes
+from .columns import ColumnSpec
 from .delimited import Located
 from .formats import Rows, open_rows, rows_of
 from .report import ReadReport, Tolerance
@@ -34,6 +35,8 @@ from .sources import COMPRESSED, FORMATS, MDS_ADVICE, FileOptions, Source, find_
 
 logger = logging.getLogger(__name__)
 
+_LEFT_SECONDS = 24 * 3_600
+"""Nobody goes on with a file that has not been written to for so long."""
 _HUB_NAME = re.compile(r"(?P<name>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[\w.-]+))?(?:@(?P<revision>[\w./-]+))?")
 
 
@@ -130,6 +133,7 @@ def _collect(
     if cache_dir is None:
         return Dataset(pa.Table.from_batches([first, *rest]), info=info)
     Path(cache_dir).mkdir(parents=True, exist_ok=True)
+    _remove_left(Path(cache_dir))
     descriptor, name = tempfile.mkstemp(dir=cache_dir, prefix="records-", suffix=".partial")
     try:
         with os.fdopen(descriptor, "wb") as file, pa.ipc.new_stream(file, first.schema) as writer:
@@ -148,6 +152,14 @@ def _collect(
         os.unlink(name)
         raise
     return Dataset(MemoryMappedTable.from_file(str(kept)), info=info, fingerprint=content)
+
+
+def _remove_left(folder: Path) -> None:
+    """Remove what killed processes, of whatever machine, were writing."""
+    for left in folder.glob("records-*.partial"):
+        with suppress(FileNotFoundError):  # somebody else has just removed it
+            if time.time() - left.stat().st_mtime >= _LEFT_SECONDS:
+                left.unlink()
 
 
 def _batches(
@@ -217,6 +229,8 @@ def _hub_rows(source: str, split: str, needed: Sequence[str] | None) -> Rows:
         ) from error
     columns = list(dataset.column_names)
     dataset = dataset.select_columns([name for name in columns if needed is None or name in needed])
+
+    features, named = named_classes(dataset.features)
 
     def rows() -> Iterator[Located]:
         for start, batch in enumerate(dataset.with_format("arrow").iter(batch_size=BATCH_ROWS)):
