@@ -126,6 +126,12 @@ def test_boilerplate_in_a_long_page_is_forgiven():
     assert quality_reasons([" ".join(WORDS * 8) + " please enable JavaScript"]) == [""]
 
 
+def test_phrases_of_ones_own_may_have_capital_letters():
+    settings = QualitySettings(boilerplate=("Seite nicht gefunden",))
+    texts = ["Seite nicht gefunden, bitte zur Startseite", "SEITE NICHT GEFUNDEN, bitte zur Startseite", ENGLISH]
+    assert quality_reasons(texts, settings) == ["boilerplate", "boilerplate", ""]
+
+
 def test_rules_can_be_switched_off():
     assert quality_reasons(["", "a"], QualitySettings(enabled=False)) == ["", ""]
 

@@ -89,7 +89,8 @@ def quality_reasons(texts: Sequence[str], settings: QualitySettings | None = Non
     settings = settings or QualitySettings()
     if not settings.enabled:
         return [""] * len(texts)
-    phrases = re.compile("|".join(map(re.escape, settings.boilerplate))) if settings.boilerplate else None
+    boilerplate = [re.escape(phrase.lower()) for phrase in settings.boilerplate]
+    phrases = re.compile("|".join(boilerplate)) if boilerplate else None
     return [_reason(text, settings, phrases) for text in texts]
 
 
