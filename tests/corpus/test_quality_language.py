@@ -132,6 +132,11 @@ def test_phrases_of_ones_own_may_have_capital_letters():
     assert quality_reasons(texts, settings) == ["boilerplate", "boilerplate", ""]
 
 
+def test_text_without_words_is_short_whatever_the_limit():
+    settings = QualitySettings(min_words=0)
+    assert quality_reasons(["", " \n", "mug", "\u3000" * 9], settings) == ["short", "short", "", "short"]
+
+
 def test_rules_can_be_switched_off():
     assert quality_reasons(["", "a"], QualitySettings(enabled=False)) == ["", ""]
 

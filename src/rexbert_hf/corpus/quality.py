@@ -100,7 +100,7 @@ _SHORT_PAGE, _LONG_ENOUGH = 100, 50
 def _reason(text: str, settings: QualitySettings, phrases: re.Pattern[str] | None) -> str:
     words = text.split()
     count = len(words)
-    if count < settings.min_words and not _unspaced(text, settings.min_words):
+    if not words or (count < settings.min_words and not _unspaced(text, settings.min_words)):
         return "short"
     if settings.max_words and count > settings.max_words:
         return "long"
