@@ -147,6 +147,14 @@ def test_shares_are_counted_and_domains_picked(tmp_path):
     assert picked_domains(tmp_path / "out") == ["hobby", "news"]
 
 
+def test_the_sample_is_counted_once_for_all_domains(tmp_path, monkeypatch):
+    """Counting it for each took 14 s with 4,000 domains."""
+    counted, sizes = [], StratifiedSample.sizes
+    monkeypatch.setattr(StratifiedSample, "sizes", lambda self: counted.append(self) or sizes(self))
+    select(SelectSettings(), ECOMMERCE, [crawl(tmp_path / "c")], ByNumber(hobby=21, news=31), tmp_path / "out")
+    assert len(counted) < len(DOMAINS)
+
+
 def test_rules_of_picking(tmp_path):
     source, labeller = crawl(tmp_path / "crawl"), ByNumber(hobby=21, news=31, rare=2)
     for number, (changes, picked) in enumerate(

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from ..metrics.agreement import wilson_interval
 from .documents import Document, DocumentSource, read_documents, sources_key
 from .labels import Label, Labeller, with_progress
-from .sample import StratifiedSample, draw
+from .sample import draw
 from .stages import StageReport, begin, stage_key, write_json
 from .vertical import Vertical
 
@@ -107,7 +107,11 @@ def select(
     if not documents:
         raise ValueError(f"no document to select by: {report.read:,} were read, {report.reasons or 'none was there'}")
     labelled, in_domain = _count(labeller, vertical, documents, report)
-    rows = [_row(settings, domain, drawn, labelled[domain], in_domain[domain]) for domain in sorted(drawn.seen)]
+    sizes = drawn.sizes()  # of all domains together
+    rows = [
+        _row(settings, domain, drawn.seen[domain], sizes[domain], labelled[domain], in_domain[domain])
+        for domain in sorted(drawn.seen)
+    ]
     rows.sort(key=lambda row: -row["share"])
     report.details |= {"picked": [row["domain"] for row in rows if row["picked"]], "labeller": labeller.name}
     report.details |= labeller.figures()
@@ -136,7 +140,7 @@ def _count(
 
 
 def _row(
-    settings: SelectSettings, domain: str, drawn: StratifiedSample, labelled: int, in_domain: int
+    settings: SelectSettings, domain: str, seen: int, sampled: int, labelled: int, in_domain: int
 ) -> dict[str, Any]:
     """A domain's line in `domains.json`."""
     found = wilson_interval(in_domain, labelled, settings.confidence)
@@ -145,8 +149,8 @@ def _row(
     above = bool(labelled) and judged >= settings.min_share
     return {
         "domain": domain,
-        "seen": drawn.seen[domain],
-        "sampled": drawn.sizes()[domain],
+        "seen": seen,
+        "sampled": sampled,
         "labelled": labelled,
         "in_domain": in_domain,
         "share": round(share, 6),
