@@ -175,3 +175,23 @@ def test_no_label_at_all_is_an_error(tmp_path):
     (tmp_path / "out/labels.jsonl").write_text('{"id": 1}\n')
     with pytest.raises(ValueError, match=r"labels.jsonl:1: not a label"):
         list(read_labels(tmp_path / "out/labels.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (b'"confidence": null, "label": "recipe"', "confidence is NoneType, not a float"),
+        (b'"confidence": true, "label": "recipe"', "confidence is bool, not a float"),
+        (b'"confidence": "high", "label": "recipe"', "confidence is str, not a float"),
+        (b'"confidence": 1, "label": 3', "label is int, not a str"),
+        (b'"confidence": 1, "label": "caf\xe9"', "'utf-8' codec can't decode byte 0xe9"),
+    ],
+)
+def test_labels_of_another_type_are_told_with_their_line(tmp_path, wrong, reason):
+    path = tmp_path / "labels.jsonl"
+    good = b'{"id": "a", "label": "recipe", "confidence": 1, "reason": "", "labeller": "me"}\n'
+    path.write_bytes(good + b'{"id": "b", ' + wrong + b', "reason": "", "labeller": "me"}\n')
+    with pytest.raises(ValueError, match=rf"labels\.jsonl:2: not a label \({reason}"):
+        list(read_labels(path))
+    path.write_bytes(good)
+    assert [found.id for found in read_labels(path)] == ["a"]

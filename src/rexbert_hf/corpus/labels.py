@@ -120,12 +120,22 @@ def read_labels(path: str | Path) -> Iterator[Label]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no labels there; run the stage `label` first")
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                yield Label(**json.loads(line))
-            except (ValueError, TypeError) as error:
+                label = _label_of(line)
+            except (ValueError, TypeError, RecursionError) as error:
                 raise ValueError(f"{path}:{number}: not a label ({error}); run the stage `label` again") from error
+            yield label
+
+
+def _label_of(line: bytes) -> Label:
+    label = Label(**json.loads(line.decode("utf-8")))
+    for field in dataclasses.fields(label):
+        value, kind = getattr(label, field.name), (int, float) if field.name == "confidence" else str
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise TypeError(f"{field.name} is {type(value).__name__}, not a {field.type}")
+    return label
 
 
 def json_line(outcome: Label | Failure) -> str:
