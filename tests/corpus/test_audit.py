@@ -25,6 +25,7 @@ from rexbert_hf.corpus import (
 )
 from rexbert_hf.corpus.audit import _Pair, _write_disagreements
 from rexbert_hf.corpus.audit_sheet import read_sheet, write_sheet
+from rexbert_hf.corpus.label import make_labeller
 from rexbert_hf.metrics.agreement import cohen_kappa
 
 FOOD = Vertical(
@@ -213,6 +214,17 @@ def test_a_sample_that_is_drawn_anew_adds_its_rows_to_the_sheet(labelled, change
     fill()
     found = run(labelled, again)
     assert (found.written, found.reasons.get("no_label")) == (4 * again.per_stratum, None)
+
+
+def test_every_row_that_was_checked_gives_its_label(tmp_path):
+    """Texts of thousands of lines, and rows that a person cut short behind the label."""
+    sheet, documents = tmp_path / "sheet.csv", [Document("a", "soup\n" * 2_400), Document("b", "\n" * 2_400 + "bread")]
+    write_sheet(sheet, documents, FOOD)
+    filled = sheet.read_text(encoding="utf-8-sig").replace("id:a,,", "id:a,recipe,").replace("id:b,,", "id:b,menu,")
+    sheet.write_text(f"{filled}id:c,other\n", encoding="utf-8")
+    documents.append(Document("c", "rain"))
+    found = read_sheet(sheet, FOOD, {"a", "b", "c"}, documents).label(documents)
+    assert [(one.id, one.label) for one in found] == [("a", "recipe"), ("b", "menu"), ("c", "other")]
 
 
 @pytest.mark.parametrize(

@@ -60,11 +60,12 @@ def _add_rows(path: Path, documents: Sequence[Document]) -> None:
 
 
 class SheetLabels(ReadyLabels):
-    """The labels of a sheet."""
+    """The labels of a sheet, in the rows that `read_sheet` has checked: none is lost, however long its text is."""
 
     def _read(self) -> Iterator[tuple[str, str]]:
-        for identifier, label in super()._read():
-            yield identifier.removeprefix(_PREFIX), label
+        for _, row in _rows(Path(self.settings.path)):
+            if label := (row["label"] or "").strip():
+                yield _identifier(row), label
 
 
 def read_sheet(
@@ -89,8 +90,7 @@ def read_sheet(
     """
     rows: dict[str, bool] = {}
     for line, row in _rows(path):
-        label, identifier = ((row[name] or "").strip() for name in ("label", "id"))
-        identifier = identifier.removeprefix(_PREFIX)
+        label, identifier = (row["label"] or "").strip(), _identifier(row)
         if label and label not in vertical.labels:
             raise ValueError(f"{path}:{line}: '{label}' is not one of the labels {', '.join(vertical.labels)}")
         if label and identifier not in known:
@@ -110,6 +110,10 @@ def read_sheet(
     if not any(rows.values()):
         raise ValueError(f"{path}: the column 'label' is empty: fill it in with {', '.join(vertical.labels)}")
     return SheetLabels(ReadySettings(path=str(path)), vertical)
+
+
+def _identifier(row: dict[str, str | None]) -> str:
+    return (row["id"] or "").strip().removeprefix(_PREFIX)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
