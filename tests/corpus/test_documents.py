@@ -149,8 +149,8 @@ def test_a_failing_disk_stops_the_reading(tmp_path, monkeypatch):
         lines(tmp_path / f"{name}.jsonl", {"text": name})
     whole = documents_module.raw_rows
 
-    def failing(path, max_bytes):
-        yield from whole(path, max_bytes)
+    def failing(path, *how):
+        yield from whole(path, *how)
         if path.name == "a.jsonl":
             raise OSError(errno.EIO, "Input/output error", str(path))
 
@@ -276,6 +276,30 @@ def test_a_dataset_by_name_streams(tmp_path):
         assert report.reasons == {"empty": 1}
     with pytest.raises(FileNotFoundError, match="split 'test' cannot be read"):
         read(DocumentSource(dataset=str(tmp_path / "data"), split="test"))
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_dataset_that_breaks_on_the_way_is_one_line(tmp_path, streaming):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rows = "".join(f'{{"text": "mug {i} {"x" * 300}"}}\n' for i in range(100))
+    (folder / "a.jsonl").write_text(rows + '{"text": \n')
+    (folder / "b.jsonl").write_text('{"text": \n')
+    with pytest.raises(
+        (ValueError, FileNotFoundError), match=r"(/data\[train\] row \d+|dataset '.*data').* cannot be read \(\w"
+    ) as told:
+        read(DocumentSource(dataset=str(folder), streaming=streaming))
+    assert "\n" not in str(told.value)
+    assert "An error occurred" not in str(told.value)
+
+
+def test_a_dataset_that_is_made_by_a_script_is_one_line(tmp_path):
+    folder = tmp_path / "scripted"
+    folder.mkdir()
+    (folder / "scripted.py").write_text("x = 1\n")
+    with pytest.raises(FileNotFoundError, match=r"scripted', configuration .* cannot be read \(") as told:
+        read(DocumentSource(dataset=str(folder)))
+    assert "\n" not in str(told.value)
 
 
 def test_a_dataset_is_held_to_the_commit_of_the_first_run(tmp_path, monkeypatch, caplog):

@@ -21,7 +21,7 @@ from ..catalog.columns import as_text
 from ..catalog.escapes import listed
 from ..hub.trouble import read_hub
 from ..settings.ranges import check_least
-from .raw_rows import FILE_ERRORS, Flaw, Row, folder_of, format_of, is_of_the_machine, raw_rows
+from .raw_rows import FILE_ERRORS, Flaw, Row, folder_of, format_of, is_of_the_machine, raw_rows, told_rows
 from .stages import StageReport, files_key
 from .taken_ids import TakenIds
 
@@ -254,7 +254,7 @@ class _SourceReader:
     def _located(self) -> Iterator[tuple[str, str, Row]]:
         """Rows with their place and the folder that may name their domain."""
         if not self.source.path:
-            for number, fields in enumerate(_dataset_rows(self.source), 1):
+            for number, fields in told_rows(_dataset_rows(self.source), self.source.name):
                 yield f"{self.source.name} row {number}", "", fields
             return
         root = Path(self.source.path).expanduser()
@@ -361,6 +361,7 @@ def _dataset_rows(source: DocumentSource) -> Iterable[dict[str, Any]]:
     from datasets import load_dataset
 
     def load() -> Iterable[dict[str, Any]]:
+    from datasets.exceptions import DatasetsError
         found: Iterable[dict[str, Any]] = load_dataset(
             source.dataset, source.config, split=source.split, revision=source.revision, streaming=source.streaming
         )
@@ -370,9 +371,10 @@ def _dataset_rows(source: DocumentSource) -> Iterable[dict[str, Any]]:
         return read_hub(load, f"dataset '{source.dataset}'")
     except ConnectionError:
         raise
-    except (OSError, ValueError) as error:
-        message = next(iter(str(error).splitlines()), "no details")
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        behind = error.__cause__ if isinstance(error, DatasetsError) else None  # they say only that something is wrong
+        message = next(iter(str(behind or error).splitlines()), "no details")
         raise FileNotFoundError(
             f"dataset '{source.dataset}', configuration '{source.config}', split '{source.split}' cannot be read "
-            f"({message}); check the names"
+            f"({message}); check the names and the files"
         ) from error

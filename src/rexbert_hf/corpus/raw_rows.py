@@ -12,7 +12,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from ..catalog.formats import open_rows
 from ..catalog.sources import COMPRESSED, FORMATS, FileOptions, find_sources
+from ..hub.trouble import explain, is_passing
 
 BATCH_ROWS = 256
 """Rows of Parquet that are decoded at a time: web documents are long."""
@@ -116,6 +117,35 @@ def _open(path: Path) -> Any:
     if path.suffix.lower() == ".gz":
         return gzip.open(path, "rb")
     if path.suffix.lower() == ".zst":
+def told_rows(rows: Iterable[dict[str, Any]], name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of a data set with their numbers, counted from 1; what breaks on the way is one line with its place.
+
+    Args:
+        rows: of it.
+        name: of the data set.
+
+    Raises:
+        ConnectionError: if the Hub goes away.
+        OSError: if the disk fails.
+        ValueError: if a row cannot be read: those behind it cannot be found again.
+    """
+    left, number = iter(rows), 0
+    while True:
+        number += 1
+        try:
+            row = next(left)
+        except StopIteration:
+            return
+        except FILE_ERRORS as error:
+            if is_of_the_machine(error):
+                raise
+            what, reason = f"{name} row {number} cannot be read", next(iter(str(error).splitlines()), "no details")
+            remedy = "correct it, or give the files as `path`, where a broken row costs one"
+            told = explain(error, what, "start again") if is_passing(error) else None
+            raise told or ValueError(f"{what} ({type(error).__name__}: {reason}); {remedy}") from error
+        yield number, row
+
+
         return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))
     return path.open("rb", buffering=1 << 20)
 
