@@ -302,6 +302,22 @@ def test_a_dataset_that_is_made_by_a_script_is_one_line(tmp_path):
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.parametrize(
+    "column",
+    [pa.array([3_000_000] * 2, pa.int32()).cast(pa.date32()), pa.array([0, 1], pa.timestamp("us", tz="Mars/Base"))],
+    ids=["year 10183", "time zone"],
+)
+def test_of_parquet_only_the_fields_of_documents_are_read(tmp_path, column):
+    table = pa.table({"seen": column, "topic": ["x", "y"], "body": ["a", "b"], "key": ["1", "2"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    source = DocumentSource(str(tmp_path / "a.parquet"), text_field="body", domain_field="topic", id_field="key")
+    assert read(source)[0] == [Document("1", "a", "", "x"), Document("2", "b", "", "y")]
+    with pytest.raises(ValueError, match=r"no row has a field 'text'; the fields are seen, topic, body, key: set"):
+        read(DocumentSource(str(tmp_path / "a.parquet")))
+    documents, report = read(DocumentSource(str(tmp_path / "a.parquet"), text_field="seen", max_bad_share=1.0))
+    assert (documents, report.reasons) == ([], {"broken_file": 1})
+
+
 def test_a_dataset_is_held_to_the_commit_of_the_first_run(tmp_path, monkeypatch, caplog):
     asked = []
 

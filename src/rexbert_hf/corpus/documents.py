@@ -257,12 +257,13 @@ class _SourceReader:
             for number, fields in told_rows(_dataset_rows(self.source), self.source.name):
                 yield f"{self.source.name} row {number}", "", fields
             return
-        root = Path(self.source.path).expanduser()
+        root = with_home(self.source.path)
+        others = [self.source.domain_field, self.source.url_field, self.source.id_field]
         for path in self.source.files():
             folder = folder_of(path, root)
             self._files += 1
             try:
-                for number, row in raw_rows(path, self._max_bytes):
+                for number, row in raw_rows(path, self._max_bytes, self.source.text_fields, others):
                     yield f"{path}:{number}", folder, row
             except FILE_ERRORS as error:
                 if is_of_the_machine(error):

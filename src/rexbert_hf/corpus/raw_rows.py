@@ -38,7 +38,10 @@ class Flaw:
 
 Row = dict[str, Any] | Flaw
 
-FILE_ERRORS = (EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowException, OSError, ValueError, RuntimeError)
+FILE_ERRORS = (
+    *(EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowException, OSError, ValueError, RuntimeError),
+    *(OverflowError, LookupError),  # dates beyond Python's, time zones that nobody knows
+)
 """What a file that is broken as a whole raises while it is read; see `is_of_the_machine`."""
 
 
@@ -80,12 +83,14 @@ def folder_of(path: PurePath, root: PurePath) -> str:
     return "" if path == root else path.parent.name if path.parent != root else root.name
 
 
-def raw_rows(path: Path, max_bytes: int) -> Iterator[tuple[int, Row]]:
+def raw_rows(path: Path, max_bytes: int, texts: Sequence[str], others: Sequence[str] = ()) -> Iterator[tuple[int, Row]]:
     """Rows of one file with their numbers, counted from 1: lines of line formats, rows or items of the others.
 
     Args:
         path: the file.
         max_bytes: a longer line is skipped and comes out as a flaw.
+        texts: fields that make the text. Of Parquet without any, rows have all fields, and no values.
+        others: further fields that matter; Parquet's others are not read.
 
     Raises:
         OSError, ValueError: one of `FILE_ERRORS`, if the file breaks off or is not what its name says, or if the disk
@@ -93,7 +98,7 @@ def raw_rows(path: Path, max_bytes: int) -> Iterator[tuple[int, Row]]:
     """
     form = format_of(path)
     if form == "parquet" and path.suffix.lower() not in COMPRESSED:
-        yield from _parquet(path)
+        yield from _parquet(path, texts, others)
         return
     if form not in ("json", "text"):
         yield from _by_catalog(path)
@@ -112,11 +117,6 @@ def raw_rows(path: Path, max_bytes: int) -> Iterator[tuple[int, Row]]:
                 yield number, _object(line) if form == "json" else _text(line)
 
 
-def _open(path: Path) -> Any:
-    """A stream with `readline` and `peek`. Its buffer is what is lost of a compressed file that breaks off."""
-    if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rb")
-    if path.suffix.lower() == ".zst":
 def told_rows(rows: Iterable[dict[str, Any]], name: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows of a data set with their numbers, counted from 1; what breaks on the way is one line with its place.
 
@@ -146,6 +146,11 @@ def told_rows(rows: Iterable[dict[str, Any]], name: str) -> Iterator[tuple[int, 
         yield number, row
 
 
+def _open(path: Path) -> Any:
+    """A stream with `readline` and `peek`. Its buffer is what is lost of a compressed file that breaks off."""
+    if path.suffix.lower() == ".gz":
+        return gzip.open(path, "rb")
+    if path.suffix.lower() == ".zst":
         return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))
     return path.open("rb", buffering=1 << 20)
 
@@ -183,10 +188,16 @@ def _text(line: bytes) -> Row:
         return Flaw("wrong_encoding", f"not UTF-8 (byte {line[error.start]:#04x} at {error.start + 1})")
 
 
-def _parquet(path: Path) -> Iterator[tuple[int, Row]]:
+def _parquet(path: Path, texts: Sequence[str], others: Sequence[str]) -> Iterator[tuple[int, Row]]:
     number = 0
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=BATCH_ROWS):
+        names = file.schema_arrow.names
+        if not set(texts) & set(names):
+            for number in range(1, file.metadata.num_rows + 1):
+                yield number, dict.fromkeys(names)
+            return
+        wanted = [name for name in dict.fromkeys((*texts, *others)) if name in names]
+        for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted):
             yield from enumerate(batch.to_pylist(), number + 1)
             number += batch.num_rows
 
