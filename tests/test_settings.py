@@ -181,6 +181,8 @@ def test_folders_lie_in_the_home_folder(tmp_path, monkeypatch):
     found = parse_args(Run, [str(path), "--cache_dir", "~/cache", "--root", "~/data"])
     assert found == Run(f"{tmp_path}/runs/a", f"{tmp_path}/cache", tmp_path / "data", "~/a")
     assert parse_args(Run, ["--cache_dir", "~"]).cache_dir is None  # null, as ever
+    with pytest.raises(SettingsError, match=r"^root: expected .* got '~nosuchuser/a'; no such user here: write the"):
+        parse_args(Run, ["--root", "~nosuchuser/a"])
 
 
 def test_a_run_that_python_starts_lies_in_the_home_folder_whole(tmp_path, monkeypatch):

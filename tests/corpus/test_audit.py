@@ -227,6 +227,13 @@ def test_every_row_that_was_checked_gives_its_label(tmp_path):
     assert [(one.id, one.label) for one in found] == [("a", "recipe"), ("b", "menu"), ("c", "other")]
 
 
+def test_a_sheet_or_cache_of_an_unknown_user_is_one_line(labelled):
+    with pytest.raises(FileNotFoundError, match=r"^~nosuchuser/sheet\.csv: no such user here"):
+        run(labelled, AuditSettings(by="person", sheet="~nosuchuser/sheet.csv"))
+    with pytest.raises(FileNotFoundError, match=r"^~nosuchuser/answers: no such user here"):
+        make_labeller(LabelSettings("llm", cache="~nosuchuser/answers"), FOOD, labelled)
+
+
 @pytest.mark.parametrize(
     ("content", "line", "reason"),
     [

@@ -318,6 +318,11 @@ def test_of_parquet_only_the_fields_of_documents_are_read(tmp_path, column):
     assert (documents, report.reasons) == ([], {"broken_file": 1})
 
 
+def test_the_folder_of_an_unknown_user_is_one_line():
+    with pytest.raises(FileNotFoundError, match=r"^~nosuchuser/x\.jsonl: no such user here"):
+        read(DocumentSource("~nosuchuser/x.jsonl"))
+
+
 def test_a_dataset_is_held_to_the_commit_of_the_first_run(tmp_path, monkeypatch, caplog):
     asked = []
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..catalog.escapes import as_cell
+from ..catalog.sources import with_home
 from ..metrics.agreement import Agreement, Interval, stratified_agreement, wilson_interval
 from .audit_sheet import read_sheet, write_sheet
 from .document_files import parquet_files, read_parquet
@@ -175,7 +176,7 @@ def _draw(
 
 
 def _sheet(settings: AuditSettings, output: Path) -> Path:
-    return Path(settings.sheet).expanduser() if settings.sheet else output / SHEET
+    return with_home(settings.sheet) if settings.sheet else output / SHEET
 
 
 def _second_labeller(

@@ -19,6 +19,7 @@ from typing import Any
 from ..catalog import load_sample
 from ..catalog.columns import as_text
 from ..catalog.escapes import listed
+from ..catalog.sources import with_home
 from ..hub.trouble import read_hub
 from ..settings.ranges import check_least
 from .raw_rows import FILE_ERRORS, Flaw, Row, folder_of, format_of, is_of_the_machine, raw_rows, told_rows
@@ -131,7 +132,7 @@ class DocumentSource:
         """
         if not self.path:
             return []
-        place = Path(self.path).expanduser()
+        place = with_home(self.path)
         if place.is_dir():
             found = [file for file in place.rglob("*") if not _is_hidden(file.relative_to(place)) and format_of(file)]
         elif place.exists():
@@ -360,9 +361,9 @@ def _dataset_rows(source: DocumentSource) -> Iterable[dict[str, Any]]:
     if source.sample:
         return load_sample(source.sample, size=source.sample_size or None)
     from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
 
     def load() -> Iterable[dict[str, Any]]:
-    from datasets.exceptions import DatasetsError
         found: Iterable[dict[str, Any]] = load_dataset(
             source.dataset, source.config, split=source.split, revision=source.revision, streaming=source.streaming
         )

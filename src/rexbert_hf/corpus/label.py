@@ -19,6 +19,7 @@ from typing import Literal
 
 import pyarrow.parquet as pq
 
+from ..catalog.sources import with_home
 from ..settings.ranges import check_share
 from .document_files import parquet_files, read_parquet
 from .documents import Document
@@ -73,7 +74,7 @@ def make_labeller(settings: LabelSettings, vertical: Vertical, folder: str | Pat
         return LLMLabeller(
             settings.endpoint,
             vertical,
-            Path(settings.cache).expanduser() if settings.cache else Path(folder) / ANSWERS,
+            with_home(settings.cache) if settings.cache else Path(folder) / ANSWERS,
             settings.max_failed_share,
         )
     if settings.kind == "ready":

@@ -265,7 +265,10 @@ def _convert_scalar(node: Node, text: str, kind: Any, key: str) -> Any:
     if kind is str:
         return text
     if isinstance(kind, type) and issubclass(kind, Path):
-        return kind(text).expanduser()
+        try:
+            return kind(text).expanduser()
+        except RuntimeError:
+            raise _wrong(node, kind, key, "; no such user here: write the folder out") from None
     if kind is bool:
         if text.lower() not in FLAG_WORDS:
             raise _wrong(node, kind, key)
