@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+LATER = frozenset({"relevant", "processes", "block_size", "cached"})
+"""Keys of a description that earlier versions did not write: their runs go on without."""
+
 
 def in_effect(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with what each of them comes to.

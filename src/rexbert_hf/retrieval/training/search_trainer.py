@@ -23,7 +23,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from rexbert_hf.retrieval.training.best_weights import BEST, is_complete, kept_figure, note_figure
 from rexbert_hf.retrieval.training.faulty_rows import FaultyRows
-from rexbert_hf.retrieval.training.in_effect import in_effect
+from rexbert_hf.retrieval.training.in_effect import LATER, in_effect
 from rexbert_hf.retrieval.training.search_batches import Rows
 from rexbert_hf.training import checkpoint as ckpt
 from rexbert_hf.training.arguments import stay_on_one_gpu
@@ -34,9 +34,6 @@ from rexbert_hf.training.reproducing import NonFiniteLossError, seed_generators
 from rexbert_hf.training.resumable import ResumableTrainer, as_json, check_same_run
 
 logger = logging.getLogger(__name__)
-
-LATER = frozenset({"relevant", "processes", "block_size", "cached"})
-"""Keys of a description that earlier versions did not write: their runs go on without."""
 
 
 class StepTrainer(ResumableTrainer):
