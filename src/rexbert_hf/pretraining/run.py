@@ -113,8 +113,7 @@ def pretrain(
         logger.info("%d steps in %d phases; ready in %.1f s", plan.total_steps, len(plan.phases), _since(start))
         trainer.train()
         results = measure(settings, trainer, plan, corpora, tokenizer)
-        results |= trainer.further_results()
-        results |= further or {}
+        results |= {**trainer.further_results(), **(further or {})}
         if associations is not None:
             results["associations"] = associations.report
         # Of a run in several sittings only the last one's time is known: it would pass for the whole.
