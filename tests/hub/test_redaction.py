@@ -116,7 +116,7 @@ def test_ordinary_texts_stay(text):
 
 
 def test_figures_under_a_secret_name_stay_and_texts_below_it_go():
-    figures = {"masked_accuracy_after_victorias_secret": 0.25, "password": None, "victorias_secret": [1, True, 0.5]}
+    figures = {"masked_accuracy_after_victorias_secret": 0.25, "password": None, "victorias_secret": [1.0, True, 0.5]}
     assert redact(figures) == figures
     source = {"victorias_secret": {"path": "pw", "weight": 2.0, "columns": {"text": ["pw", 3]}, "limit": None}}
     assert redact(source) == {

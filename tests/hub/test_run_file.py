@@ -68,10 +68,21 @@ def test_secrets_on_command_lines_are_known_by_their_flag():
 
 
 def test_whole_secret_sections_go():
-    assert redact({"secrets": {"hub": "abc"}, "phases": {"secrets": 1}}) == {
-        "secrets": REDACTED,
+    assert redact({"secrets": {"hub": "abc", "pins": ["1", "2"]}, "phases": {"secrets": 1}}) == {
+        "secrets": {"hub": REDACTED, "pins": [REDACTED, REDACTED]},
         "phases": {"secrets": REDACTED},
     }
+
+
+def test_a_number_may_be_a_password():
+    """YAML makes a number of `password: 12345678`; figures of what is called so stay."""
+    assert redact({"password": 12345678, "endpoint": {"api_key": [1, 2]}}) == {
+        "password": REDACTED,
+        "endpoint": {"api_key": [REDACTED, REDACTED]},
+    }
+    figures = {"accuracy_victorias_secret": 0.5, "victorias_secret": {"documents": 3, "share": None, "read": True}}
+    assert redact(figures) == figures
+    assert redact({"victorias_secret": {"password": 12345678}}) == {"victorias_secret": {"password": REDACTED}}
 
 
 @dataclasses.dataclass

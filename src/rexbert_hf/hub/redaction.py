@@ -159,13 +159,20 @@ def _says_token(name: str) -> bool:
     return "token" in _TEXT_TOKENS.sub("", name)
 
 
-def _without_texts(value: Any) -> Any:
-    """What stands under a secret name: texts go, however deep; figures stay, for a source may be so called."""
+def _without_texts(value: Any, named: bool = False) -> Any:
+    """What stands under a secret name: texts go, however deep, and whole numbers, which may be a password.
+
+    Figures stay, for a source may be so called: fractions, and below it whole numbers `named` by a name of their own.
+    """
     if isinstance(value, Mapping):
-        return _redacted_mapping(value, lambda _, item: _without_texts(item))
+        return _redacted_mapping(
+            value, lambda name, item: _without_texts(item, not _ALWAYS_SECRET.search(_plain_name(name)))
+        )
     if isinstance(value, (list, tuple)):
-        return [_without_texts(item) for item in value]
-    return value if value is None or isinstance(value, (bool, int, float)) else REDACTED
+        return [_without_texts(item, named) for item in value]
+    if value is None or isinstance(value, (bool, float)) or (named and isinstance(value, int)):
+        return value
+    return REDACTED
 
 
 def _redacted_mapping(value: Mapping[Any, Any], each: Callable[[str, Any], Any]) -> dict[Any, Any]:
