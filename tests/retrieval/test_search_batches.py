@@ -281,6 +281,14 @@ def test_search_in_a_mapped_file_does_not_read_it_into_memory(tmp_path):
     assert found.tolist() == np.argsort(-(queries @ np.asarray(products).T), axis=1)[:, :5].tolist()
 
 
+def test_a_mapped_file_of_which_all_rows_are_searched_is_read_by_slices(monkeypatch):
+    vectors, read = np.eye(4, dtype="f4"), []
+    stock = exact_search._rows
+    monkeypatch.setattr(exact_search, "_rows", lambda *args: read.append(stock(*args)) or read[-1])
+    assert exact_search.exact_top_k(vectors[:1], vectors, 1, np.arange(4))[1].tolist() == [[0]]
+    assert {type(rows) for rows in read} == {slice}
+
+
 def test_shuffled_is_endless_and_every_pass_is_whole():
     order = Shuffled(7, seed=1)
     passes = [sorted(order.take(7 * i, 7).tolist()) for i in (0, 3, 1)]

@@ -240,7 +240,7 @@ def distil_texts(settings: DistilSettings, data: SearchData) -> tuple[list[str],
         data: catalogue and queries.
     """
     rng = np.random.default_rng([settings.seed, 3])
-    described = np.flatnonzero([bool(text) for text in data.texts])
+    described = np.flatnonzero(data.described)
     count = round(settings.rows.made_up * len(described))
     owners = np.resize(rng.permutation(described), count)
     return [*data.queries, *(made_up_query(data.titles[i], rng) for i in owners)], list(data.texts)
@@ -259,7 +259,7 @@ def distil_pairs(settings: DistilSettings, data: SearchData, scores: TeacherScor
     """
     train = data.of(TRAIN, with_relevant=False)
     made_up = np.arange(len(data.queries), num_queries)
-    described = np.flatnonzero([bool(text) for text in data.texts])
+    described = np.flatnonzero(data.described)
     judged = data.pairs(train)
     found = [np.stack(judged[:2], axis=1)]
     for numbers, count in ((train, settings.rows.retrieved), (made_up, 1)):

@@ -110,8 +110,7 @@ def searched_products(data: SearchData, judged: Judgements, wanted: int | None =
         seed: of the draw.
     """
     needed = np.unique(judged.products)
-    described = np.flatnonzero([bool(text) for text in data.texts])
-    found = np.union1d(described, needed).astype(np.int64)
+    found = np.union1d(np.flatnonzero(data.described), needed).astype(np.int64)
     return found[part_of(len(found), np.searchsorted(found, needed), wanted, seed)]
 
 

@@ -87,7 +87,7 @@ def exact_top_k(
         queries: `[Q, D]`.
         products: `[P, D]`, in memory or mapped; k beyond P is cut to P.
         k: how many.
-        among: numbers of the products that are looked at; None for all.
+        among: numbers of the products that are looked at, each once; None for all.
 
     Returns:
         Scores float32 `[Q, K]` and product numbers int64 `[Q, K]`; equal scores may come in any order.
@@ -100,6 +100,8 @@ def exact_top_k(
         >>> found[:, 0].tolist()
         [0, 1]
     """
+    if among is not None and len(among) == len(products):
+        among = None  # a mapped file is then read by slices
     _check_finite("query", queries, QUERY_BLOCK, None)
     _check_finite("product", products, PRODUCT_BLOCK, among)
     k = min(k, len(products if among is None else among))

@@ -147,15 +147,14 @@ def reranker_rows(data: SearchData, random: float, seed: int) -> Dataset:
         ValueError: if no training query has a judged product.
     """
     queries, products, grades = data.pairs(data.of(TRAIN, with_relevant=False))
-    described = np.array([bool(text) for text in data.texts])
-    kept = described[products]
+    kept = data.described[products]
     queries, products, grades = queries[kept], products[kept], grades[kept]
     if not len(queries):
         raise ValueError("no training query has a judged product: change the split")
     targets = _targets(grades, data.relevant)
     rng = np.random.default_rng([seed, 4])
     asked = queries[rng.integers(len(queries), size=round(random * len(queries)))]
-    drawn = rng.choice(np.flatnonzero(described), size=len(asked))
+    drawn = rng.choice(np.flatnonzero(data.described), size=len(asked))
     groups = int(data.groups.max()) + 1
     known = np.concatenate([np.stack([queries, products], axis=1), data.neither])
     new = ~np.isin(asked * groups + data.groups[drawn], known[:, 0] * groups + data.groups[known[:, 1]])

@@ -133,13 +133,12 @@ class SearchBatches(Dataset[Rows]):
     def __init__(self, data: SearchData, kind: RowKind, settings: RowSettings, num_steps: int, seed: int = 0) -> None:
         self.data, self.kind, self.settings, self.seed, self.num_steps = data, kind, settings, seed, num_steps
         queries, products, grades = data.pairs(data.of(0, with_relevant=False))
-        with_text = np.array([bool(text) for text in data.texts])
-        kept = with_text[products]
+        kept = data.described[products]
         self.queries, self.products, self.grades = queries[kept], products[kept], grades[kept]
         self.positives = np.flatnonzero(self.grades >= data.relevant)
         if not len(self.positives):
             raise ValueError("no training query has a relevant product: change the split or data.relevant")
-        self.described = np.flatnonzero(with_text)
+        self.described = np.flatnonzero(data.described)
         self._tables: dict[int, np.ndarray] = {}
         self._hard = self._hard_negatives()
         self._hard_queries = self.queries[self._hard]

@@ -11,6 +11,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -150,6 +151,11 @@ class SearchData:
 
     def __post_init__(self) -> None:
         self.titles = self.titles or self.texts
+
+    @cached_property
+    def described(self) -> np.ndarray:
+        """Products with text, bool `[P]`; of the others nothing can be searched, drawn or learned."""
+        return np.array([bool(text) for text in self.texts], dtype=bool)
 
     def of(self, split: int, with_relevant: bool = True) -> np.ndarray:
         """Query numbers of a split.
