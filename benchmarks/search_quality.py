@@ -28,7 +28,7 @@ from rexbert_hf.retrieval.serving.lexical import LexicalIndex, fuse
 from rexbert_hf.retrieval.serving.search_index import FUSED_A_HIT
 from rexbert_hf.retrieval.serving.spelling import Speller
 from rexbert_hf.retrieval.training.biencoder import MINILM, find_base
-from rexbert_hf.retrieval.training.evaluator import DEPTH, gain_name, part_of, search_metrics, with_intervals
+from rexbert_hf.retrieval.training.evaluator import DEPTH, gain_name, search_metrics, searched_products, with_intervals
 from rexbert_hf.retrieval.training.exact_search import encode, exact_top_k
 from rexbert_hf.retrieval.training.search_data import TEST, VALIDATION, SearchData, SearchDataSettings, load_search_data
 from stock_search import train_stock
@@ -69,7 +69,7 @@ class Bench:
         self.data = data
         self.queries = {split: data.of(split)[: QUICK_QUERIES if quick else None] for split in (VALIDATION, TEST)}
         needed = data.judged.select(np.concatenate(list(self.queries.values())))
-        self.products = part_of(len(data.texts), np.unique(needed.products), QUICK_PRODUCTS if quick else None, 0)
+        self.products = searched_products(data, needed, QUICK_PRODUCTS if quick else None)
         self.texts = [data.texts[i] for i in self.products]
 
     def judged(self, split: int) -> Judgements:

@@ -312,6 +312,15 @@ def test_graphs_are_measured_as_they_serve(trained, backwards):
     assert graph[0].p50 <= graph[0].p99
 
 
+def test_vectors_of_a_cell_are_those_that_an_index_holds(trained):
+    """It leaves out products without text."""
+    data = load_search_data(from_dict(SearchDataSettings, DATA))
+    data.texts = ["", "", *data.texts[2:]]
+    model = SentenceTransformer(str(trained[0])).eval()
+    (cell,) = measure_cells(model, [(1, 8)], GridEvaluator([(1, 8)], data, data.of(VALIDATION)), repeats=1)
+    assert cell.vector_bytes == 4 * 8 * (len(data.texts) - 2)
+
+
 def figures_of_queries(data, cut, vectors):
     """Test figures of given vectors of the queries, over the products of a cut model."""
     evaluator = SearchEvaluator(data, data.of(TEST))

@@ -189,6 +189,17 @@ def test_a_product_without_text_is_never_mined():
     assert 4 not in table
 
 
+def test_products_without_text_take_no_rank_of_a_mining():
+    """As many ranks as there are products with text are all of these: what has none is not searched."""
+    data = dataclasses.replace(tiny_data(), texts=[*TEXTS[:3], "", "", TEXTS[-1]])
+    for skip, found in ((0, {0, 1, 5}), (1, {0, 1, 2, 5})):
+        settings = MiningSettings(keep=4 - skip, skip=skip, depth=4, max_ratio=None)
+        table = mine_negatives(tiny_model(), data, settings)
+        mined = table[1][table[1] >= 0]  # of the plate, which is product 2
+        assert set(mined.tolist()) <= found
+        assert len(mined) >= 3 - skip
+
+
 def test_negatives_are_seen_from_their_step_on_by_every_rank(tmp_path):
     data, settings = tiny_data(), FinetuneSettings(rows=RowSettings(batch_size=2, mined=1))
     batches = SearchBatches(data, "ranking", settings.rows, 99)

@@ -53,7 +53,7 @@ class CellFigures:
         p50: milliseconds of one query, median; tokenising included, searching not.
         p99: 99th percentile.
         model_bytes: weights, or the exported graph.
-        vector_bytes: float32 vectors of the catalogue.
+        vector_bytes: float32 vectors of the products with text, which an index holds.
         quality: figures by name.
     """
 
@@ -122,7 +122,7 @@ def measure_cells(
         served, place = depths[depth], layers.index(depth)
         asked = queries[:, place] if served.queries is None else served.queries
         means = means_of(evaluator.figures(unit(asked[:, :dim]), unit(products[:, place, :dim])))
-        vector_bytes = 4 * dim * len(evaluator.data.texts)
+        vector_bytes = 4 * dim * int(evaluator.data.described.sum())
         times = served.latency.p50, served.latency.p99
         found.append(CellFigures(depth, dim, *times, served.size, vector_bytes, means))
     return found

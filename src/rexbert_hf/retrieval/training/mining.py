@@ -99,17 +99,16 @@ def _table(
     seed: int,
 ) -> np.ndarray:
     known = KnownPositives(data.groups, data.judged, data.relevant, data.neither)
-    described = np.array([bool(text) for text in data.texts])
+    described = np.flatnonzero(data.described)  # a product without text is nobody's negative: it says nothing
     table = np.full((len(data.queries), settings.keep), -1, dtype=np.int32)
     rng = np.random.default_rng(seed)
     for start in range(0, len(queries), QUERY_BLOCK):
         rows = queries[start : start + QUERY_BLOCK]
         vectors = query_vectors[start : start + QUERY_BLOCK]
-        scores, numbers = exact_top_k(vectors, products, settings.depth)
+        scores, numbers = exact_top_k(vectors, products, settings.depth, described)
         for row, vector, score, found in zip(rows, vectors, scores, numbers, strict=True):
             limit = None if settings.max_ratio is None else settings.max_ratio * _best(data, row, vector, products)
-            # A product without text is nobody's negative: it says nothing.
-            good = _allowed(int(row), found, score, limit, known, settings.skip) & described[found]
+            good = _allowed(int(row), found, score, limit, known, settings.skip)
             chosen = rng.permutation(found[good])[: settings.keep]
             table[row, : len(chosen)] = chosen
     return table
