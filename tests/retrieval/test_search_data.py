@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import logging
+import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from rexbert_hf.catalog import SPLITS, load_sample, split_of
-from rexbert_hf.retrieval.training import judged_pairs
+from rexbert_hf.retrieval.training import judged_pairs, search_data
 from rexbert_hf.retrieval.training.distil import distil_texts
 from rexbert_hf.retrieval.training.distil_settings import DistilSettings
 from rexbert_hf.retrieval.training.evaluator import search_metrics
+from rexbert_hf.retrieval.training.finetune import finetune_search
+from rexbert_hf.retrieval.training.finetune_settings import FinetuneSettings
 from rexbert_hf.retrieval.training.search_batches import RowSettings, SearchBatches
 from rexbert_hf.retrieval.training.search_data import (
     TEST,
@@ -187,6 +192,22 @@ def test_rows_are_read_in_batches_and_random_ones_are_never_made_texts(tmp_path,
     write(tmp_path / "pairs.csv", *pairs, "pan,a,1,nowhere")
     with pytest.raises(ValueError, match=r"pairs.csv, row 6: the split 'nowhere'"):
         load_search_data(settings)
+
+
+def test_a_full_folder_of_temporary_files_is_named_and_not_the_runs(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(search_data, "_read_pairs", full)
+    run = FinetuneSettings(str(tmp_path / "run"), data=SearchDataSettings(sample_size=30))
+    with pytest.raises(OSError, match="no room for data.pairs") as caught:
+        finetune_search(run)
+    place = tempfile.gettempdir()
+    assert str(caught.value).startswith(f"{place}: no room for data.pairs while they are read (No space left on device)")
+    assert "set TMPDIR" in str(caught.value)
+    monkeypatch.setattr(search_data, "_read_pairs", lambda *args: (_ for _ in ()).throw(PermissionError("not yours")))
+    with pytest.raises(PermissionError, match="not yours"):
+        load_search_data(run.data)
 
 
 def test_an_endless_relevance_is_still_an_error(tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,6 +32,7 @@ from rexbert_hf.metrics import Judgements
 from rexbert_hf.retrieval.pairs.query_split import QuerySplit
 from rexbert_hf.retrieval.training.judged_pairs import read_judged_pairs
 from rexbert_hf.settings.ranges import check_least
+from rexbert_hf.settings.sole_run import is_full
 
 logger = logging.getLogger(__name__)
 
@@ -215,6 +217,7 @@ def load_search_data(settings: SearchDataSettings) -> SearchData:
     Raises:
         FileNotFoundError: if a file is not there.
         ValueError: for an unknown label, a missing column, or if no pair is left.
+        OSError: if $TMPDIR, where pairs lie while they are read, has no room; it is named.
 
     Example:
         >>> data = load_search_data(SearchDataSettings(sample_size=30))
@@ -224,8 +227,16 @@ def load_search_data(settings: SearchDataSettings) -> SearchData:
     ids, texts, titles = _catalogue(_read_products(settings), settings)
     number = {product_id: i for i, product_id in enumerate(ids)}
     split = QuerySplit(settings.held_out, settings.split_rule)
-    with temporary_folder() as folder:  # mapped from there: in memory they take as much again as they are read
-        found = read_judged_pairs(_read_pairs(settings, folder), number, split, str(settings.pairs))
+    try:
+        with temporary_folder() as folder:  # mapped from there: in memory they take as much again as they are read
+            found = read_judged_pairs(_read_pairs(settings, folder), number, split, str(settings.pairs))
+    except OSError as error:
+        place = tempfile.gettempdir()
+        if not is_full(error, place):
+            raise
+        # Else the run's folder would be named as the one that is full.
+        reason, way_out = error.strerror or "full", "make room there, or set TMPDIR to another disk"
+        raise OSError(f"{place}: no room for data.pairs while they are read ({reason}): {way_out}") from error
     return SearchData(
         ids, texts, text_groups(texts), found.queries, found.splits, found.judged, settings.relevant, titles,
         found.neither,
