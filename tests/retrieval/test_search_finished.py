@@ -75,6 +75,52 @@ def test_what_was_damaged_is_written_again_from_the_last_checkpoint(teacher, tmp
         assert all(torch.equal(value, two[key]) for key, value in one.items())
 
 
+def test_a_finished_run_without_checkpoints_is_never_trained_over(teacher, tmp_path, monkeypatch):
+    output = copied(teacher, tmp_path)
+    for checkpoint in output.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    run = json.loads((output / "run.json").read_text())
+    run["config"]["output_dir"] = "elsewhere"  # the folder was moved
+    del run["config"]["rows"]["typos"]  # an earlier version did not know it
+    (output / "run.json").write_text(json.dumps(run))
+    kept = content(output)
+    monkeypatch.setattr(StepTrainer, "train", lambda self: pytest.fail("trained again"))
+    finetune_search(settings_of(output, **SHORT))
+    for more, told in (
+        ({"loss__scale": "30"}, r"loss.scale: 20.0 -> 30.0"),
+        ({"rows__typos": "0.5"}, r"rows.typos: 0.0 -> 0.5"),
+        ({"data__sample_size": "140"}, r"data: \w+ -> \w+"),
+    ):
+        with pytest.raises(ValueError, match=rf"finished run of another recipe \({told}\), and no checkpoint of it"):
+            finetune_search(settings_of(output, **SHORT, **more))
+    del run["results"]["made_of"]  # nor what names the contents
+    (output / "run.json").write_text(json.dumps(run))
+    finetune_search(settings_of(output, **SHORT))
+    (output / "run.json").write_bytes(kept[Path("run.json")])
+    assert content(output) == kept
+
+
+def test_a_model_that_is_read_and_another_recipes_run_are_not_written_over(teacher, tmp_path):
+    output = copied(teacher, tmp_path)
+    for checkpoint in output.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    kept = content(output)
+    own = rf"{output} is the folder of the model itself: choose another output_dir"
+    with pytest.raises(ValueError, match=own):
+        finetune_search(settings_of(output, **SHORT, model__base=str(output)))
+    with pytest.raises(ValueError, match=own):
+        distil_search(distil_settings(output, output, **SHORT))
+    with pytest.raises(ValueError, match=own):
+        finetune_reranker(reranker_of(output, output))
+    for start in (
+        lambda: distil_search(distil_settings(output, teacher, **SHORT)),
+        lambda: finetune_reranker(reranker_of(output, teacher)),
+    ):
+        with pytest.raises(ValueError, match=f"{output} holds another run: choose another output_dir"):
+            start()
+    assert content(output) == kept
+
+
 def test_a_finished_run_gives_back_what_a_kill_at_the_very_end_left(teacher, tmp_path, monkeypatch):
     output = copied(teacher, tmp_path)
     (output / "best").mkdir()

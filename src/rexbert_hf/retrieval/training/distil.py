@@ -24,6 +24,7 @@ from transformers import set_seed
 
 from rexbert_hf.hub import push_run
 from rexbert_hf.hub.loading import loading
+from rexbert_hf.hub.own_folder import check_own_folder
 from rexbert_hf.metrics import Judgements
 from rexbert_hf.models import use_onednn
 from rexbert_hf.pretraining.processes import one_process
@@ -178,11 +179,14 @@ def distil_search(settings: DistilSettings) -> dict[str, Any]:
         The `results` of `run.json`: figures of student and teacher, and the share of the teacher's R@100 that is kept.
 
     Raises:
-        ValueError: for settings that contradict each other or the data.
+        ValueError: for settings that contradict each other or the data; if the folder holds a run with another plan,
+            the teacher, or the student's base.
         FileNotFoundError: for a missing file or model.
         TrainingInterrupted: after a signal, once a checkpoint is written.
     """
     start, output = time.perf_counter(), Path(settings.output_dir)
+    for read in (settings.teacher, settings.student.base):
+        check_own_folder(output, "teacher", model=read, makes_model=True)
     one_process("distillation")
     prepare_device(settings.trainer)
     data = load_search_data(settings.data)

@@ -23,6 +23,7 @@ from torch import nn
 from transformers import set_seed
 
 from rexbert_hf.hub import push_run
+from rexbert_hf.hub.own_folder import check_own_folder
 from rexbert_hf.models.matryoshka_rexbert import Grid
 from rexbert_hf.pretraining.arguments import trackers
 from rexbert_hf.pretraining.processes import check_launcher, check_processes, fast_bfloat16
@@ -72,11 +73,13 @@ def finetune_search(settings: FinetuneSettings) -> dict[str, Any]:
         The `results` of `run.json`: validation history, test figures, speed.
 
     Raises:
-        ValueError: for settings that contradict each other or the data; if the folder holds a run with another plan.
+        ValueError: for settings that contradict each other or the data; if the folder holds a run with another plan, or
+            the model that is fine-tuned.
         FileNotFoundError: for a missing file or model.
         TrainingInterrupted: after a signal, once a checkpoint is written.
     """
     start, output = time.perf_counter(), Path(settings.output_dir)
+    check_own_folder(output, "loss", model=settings.model.base, makes_model=True)
     check_launcher()
     prepare_device(settings.trainer)
     data = load_search_data(settings.data)

@@ -24,6 +24,7 @@ from transformers import set_seed
 
 from rexbert_hf.hub import push_run, write_card, write_run
 from rexbert_hf.hub.loading import loading
+from rexbert_hf.hub.own_folder import check_own_folder
 from rexbert_hf.metrics import Judgements
 from rexbert_hf.pretraining.arguments import trackers
 from rexbert_hf.pretraining.processes import one_process
@@ -88,11 +89,12 @@ def finetune_reranker(settings: RerankerSettings) -> dict[str, Any]:
         The `results` of `run.json`.
 
     Raises:
-        ValueError: for data without training pairs; if the folder holds a run with another plan.
+        ValueError: for data without training pairs; if the folder holds a run with another plan, or the base.
         FileNotFoundError: for a missing file or model.
         TrainingInterrupted: after a signal, once a checkpoint is written.
     """
     start, output = time.perf_counter(), Path(settings.output_dir)
+    check_own_folder(output, "test_queries", model=settings.base, makes_model=True)
     one_process("the re-ranker")
     prepare_device(settings.trainer)
     data = load_search_data(settings.data)

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 from rexbert_hf.hub import read_run, write_card, write_run
 from rexbert_hf.hub.finished import run_of_finished, weights_are_whole
 from rexbert_hf.hub.redaction import redact
-from rexbert_hf.hub.run_file import plain
+from rexbert_hf.hub.run_file import plain, portable
 from rexbert_hf.models import RexBertModel, to_modernbert, use_onednn
 from rexbert_hf.retrieval.training.best_weights import BEST
 from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings, find_base, model_fingerprint
@@ -24,8 +25,9 @@ from rexbert_hf.retrieval.training.evaluator import gain_name
 from rexbert_hf.retrieval.training.in_effect import in_effect
 from rexbert_hf.retrieval.training.mining_callback import NEGATIVES
 from rexbert_hf.retrieval.training.search_data import SearchData
-from rexbert_hf.settings import to_dict
-from rexbert_hf.training.plan import flatten
+from rexbert_hf.settings import from_dict, to_dict
+from rexbert_hf.training.checkpoint import last_complete_checkpoint
+from rexbert_hf.training.plan import flatten, listed_differences
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,10 @@ STOCK = "modernbert"
 _LOGGED = ("logging_steps", "report_to", "cpu_threads", "save_epochs", "save_total_limit")
 INDIFFERENT = frozenset({"push_to_hub", "private", "validation.test", *(f"trainer.{name}" for name in _LOGGED)})
 """Settings that do not decide the weights: a run may be gone on with under others."""
+_ELSEWHERE = ("output_dir", "cache_dir")
+"""Settings that differ where the folder of a run was moved, or came from the Hub."""
+_BY_CONTENT = ("teacher", "base")
+"""Settings, beside those of `data`, that name what `made_of` knows by its content."""
 
 
 def made_of(data: SearchData, model: BiEncoderSettings | None = None, **others: str | None) -> dict[str, str]:
@@ -81,6 +87,9 @@ def finished_results(output: Path, settings: Any, contents: Mapping[str, str]) -
         output: the folder.
         settings: of the recipe.
         contents: what `made_of` gave.
+
+    Raises:
+        ValueError: if it holds a finished run with others, and no checkpoint that could say so.
     """
     if not all((output / name).exists() for name in ("run.json", "modules.json", "README.md")):
         return None
@@ -92,11 +101,36 @@ def finished_results(output: Path, settings: Any, contents: Mapping[str, str]) -
         for config in (run["config"], redact(plain(to_dict(settings))))
     )
     same = was == now and run["results"].get("made_of") == contents
+    if not same and last_complete_checkpoint(output) is None:
+        _check_recipe(output, run, settings, contents)
+        same = True
     if same:
         logger.info("%s holds this run, finished: nothing to train", output)
         if os.environ.get("RANK", "0") == "0":
             remove_working_files(output)
     return run["results"] if same else None
+
+
+def _check_recipe(output: Path, run: Mapping[str, Any], settings: Any, contents: Mapping[str, str]) -> None:
+    """Refuse to train over a finished model of other settings or contents."""
+    before, made = run["config"], run["results"].get("made_of") or {}  # the first versions did not write it
+    with suppress(ValueError):  # with a value that is refused now it is compared as it is: see `in_effect`
+        before = to_dict(from_dict(type(settings), before))  # keys that came later have their defaults
+
+    def decides(name: str) -> bool:
+        by_content = name in _BY_CONTENT or (name.startswith("data.") and name != "data.relevant")
+        return name not in INDIFFERENT and name not in _ELSEWHERE and not (made and by_content)
+
+    was, now = (
+        {name: value for name, value in in_effect(flatten(portable(config, output))).items() if decides(name)}
+        for config in (redact(plain(config)) for config in (before, to_dict(settings)))
+    )
+    known = made.keys() & contents.keys()
+    if changed := listed_differences(was | {k: made[k] for k in known}, now | {k: contents[k] for k in known}):
+        raise ValueError(
+            f"{output} holds a finished run of another recipe ({changed}), and no checkpoint of it: undo the change,"
+            " choose another output_dir, or delete it"
+        )
 
 
 def with_test_figures(
