@@ -269,6 +269,27 @@ def test_patience_and_the_best_weights_are_those_of_the_last_phase(tmp_path, mon
     assert_same_weights(tmp_path / "run", tmp_path / "best")
 
 
+def test_a_run_that_an_earlier_version_stopped_in_an_earlier_phase(tmp_path, monkeypatch):
+    """It judged all phases by early stopping. Finished so it stays; what was stopped on the way goes on to the end."""
+    two = [{"name": name, **PAIR_PHASE, "max_tokens": 4000} for name in ("first", "second")]
+    rule = {"early_stopping__patience": "1", "trainer__save_total_limit": "9", "trainer__save_steps": "4"}
+    with monkeypatch.context() as patch:
+        patch.setattr(qpi_trainer.PairTrainer, "_in_last_phase", lambda self, step: True)
+        accuracies(patch, [0.9, 0.2, 0.2, 0.2])
+        before = curriculum(tmp_path / "run", *two, **rule)
+    assert before["early_stopping"] == {"best": 0.9, "best_step": 4, "without_gain": 1, "stopped_at": 8}
+    shutil.copytree(tmp_path / "run", tmp_path / "old")
+    accuracies(monkeypatch, [])
+    assert curriculum(tmp_path / "run", *two, **rule) == before
+    (tmp_path / "run" / "model.safetensors").unlink()
+    again = curriculum(tmp_path / "run", *two, **rule)
+    assert again["early_stopping"] == before["early_stopping"]
+    assert_same_weights(tmp_path / "run", tmp_path / "old")
+    (tmp_path / "run" / "run.json").unlink()
+    accuracies(monkeypatch, [0.3, 0.3, 0.4, 0.4])
+    assert curriculum(tmp_path / "run", *two, **rule)["early_stopping"]["best_step"] == 16
+
+
 def test_without_held_out_pairs_the_budget_decides(tmp_path, caplog):
     results = run(tmp_path, evaluation__held_out="0", phases__pairs__max_tokens="2k")
     assert results["early_stopping"]["best"] is None

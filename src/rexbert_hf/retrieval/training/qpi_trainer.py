@@ -21,6 +21,8 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rexbert_hf.data.store import TokenisedDataset
+from rexbert_hf.hub.finished import run_of_finished
+from rexbert_hf.hub.run_file import RUN_FILE
 from rexbert_hf.masking import QueryProductCollator, QueryProductRelevanceCollator
 from rexbert_hf.masking.query_product import PairCollator
 from rexbert_hf.retrieval.training.qpi_settings import KINDS, EarlyStopping
@@ -212,8 +214,13 @@ class PairTrainer(CurriculumTrainer):
         start: dict[str, Any] = {"best": None, "best_step": 0, "without_gain": 0, "stopped_at": None}
         states = state.stateful_callbacks
         found = {**start, **(states.get(STATE, {}) if isinstance(states, dict) else {})}
-        # Earlier versions judged the phases before by it too.
-        return found if self._in_last_phase(found["best_step"]) else start
+        if found["best"] is None or self._in_last_phase(found["best_step"]) or self._was_finished():
+            return found
+        return start  # earlier versions judged the phases before by it too
+
+    def _was_finished(self) -> bool:
+        """Whether the folder holds a finished run: where an earlier version stopped early stays its end."""
+        return (self.output_dir / RUN_FILE).is_file() and run_of_finished(self.output_dir) is not None
 
     def _in_last_phase(self, step: int) -> bool:
         """Whether the last of so many steps is one of the last phase."""
