@@ -10,6 +10,7 @@ import pytest
 from datasets import Dataset, load_dataset
 
 from rexbert_hf.catalog import split_of
+from rexbert_hf.hub.readme import split_card
 from rexbert_hf.retrieval.pairs import run as pairs_run
 from rexbert_hf.retrieval.pairs.files import load_pairs
 from rexbert_hf.retrieval.pairs.settings import BuildPairsRun
@@ -275,6 +276,42 @@ def test_text_around_the_card_stays_and_a_stopped_folder_goes_on(run, tmp_path):
         file.write("\nBelow the marks.\n")
     assert run(*words)[0] == 0
     assert "Below the marks." in (tmp_path / "README.md").read_text()
+
+
+def test_the_card_of_a_rebuild_lists_the_files_that_there_are(run, tmp_path, caplog):
+    folder = tmp_path / "out"
+    words = ("--output_dir", str(folder), *SMALL, "--split.held_out")
+    for count, held_out in enumerate(("0.3", "0", "0.3")):
+        status, _, err = run(*words, held_out, "--card.license", ("mit", "mit", "apache-2.0")[count])
+        assert status == 0, err
+        found = {path.stem for path in (folder / "pairs").iterdir()}
+        cache = str(tmp_path / f"cache{count}")
+        assert load_dataset(str(folder), "pairs", cache_dir=cache).keys() == found
+        configs = [one["config_name"] for one in split_card((folder / "README.md").read_text())[0]["configs"]]
+        assert sorted(configs) == ["pairs", "products", "qpi"]
+    # As for every card what stands there stays; where it goes against the settings one line says so.
+    assert split_card((folder / "README.md").read_text())[0]["license"] == "mit"
+    assert f"{folder}/README.md keeps its own license, not what the settings say: edit it there" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("README.md", "caf\u00e9".encode("latin-1"), "README.md is not UTF-8: save it as UTF-8, or move it"),
+        ("README.md", b"---\na: b\nc: [\n---\n", ": README.md, line 4: the metadata block is not valid YAML"),
+        ("audit_sample.csv", b"query,relevant\n", "audit_sample.csv: an earlier sample that cannot be read"),
+    ],
+    ids=["not UTF-8", "not YAML", "sample"],
+)
+def test_a_file_of_a_person_that_cannot_be_kept_is_told_before_the_log(run, tmp_path, name, content, told):
+    out = tmp_path / "out"
+    words = ("--output_dir", str(out), *SMALL[:4], "--audit.judgements", "null")
+    assert run(*words)[0] == 0
+    (out / name).write_bytes(content)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    status, _, err = run(*words, "--events.path", "absent.parquet")
+    assert (status, told in err.splitlines()[-1], str(out) in err.splitlines()[-1]) == (1, True, True), err
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 def test_a_finished_folder_stays_whole_while_new_pairs_are_made(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset, DatasetDict
 
 from rexbert_hf.catalog import PRODUCT_FIELDS, SPLITS, product_text
-from rexbert_hf.hub import merge_card, push_dataset, render_dataset_card, write_run
+from rexbert_hf.hub import push_dataset, render_dataset_card, write_run
 from rexbert_hf.hub.own_folder import check_own_folder
 from rexbert_hf.hub.run_file import RUN_FILE, write_whole
 from rexbert_hf.hub.take_place import take_place
@@ -23,6 +23,7 @@ from rexbert_hf.retrieval.pairs.draw import PairReport, Ratio, draw_pairs
 from rexbert_hf.retrieval.pairs.events import CONTEXT, EventCounts, QueryGroup, count_events
 from rexbert_hf.retrieval.pairs.files import PAIRS, QPI, PairWriter, load_pairs
 from rexbert_hf.retrieval.pairs.graded import GradedPair, graded_groups, read_grades
+from rexbert_hf.retrieval.pairs.readme import merge_pairs_card, read_readme
 from rexbert_hf.retrieval.pairs.settings import BuildPairsRun
 from rexbert_hf.retrieval.pairs.weak import (
     Audit,
@@ -32,6 +33,7 @@ from rexbert_hf.retrieval.pairs.weak import (
     csv_judge,
     graded_judge,
     label_weakly,
+    read_audit_sample,
     thin_out,
     write_audit_sample,
 )
@@ -54,7 +56,7 @@ def build_pairs(run: BuildPairsRun) -> dict[str, Any]:
 
     Raises:
         ValueError: if a column is missing, log or judgements and products have nothing in common, or the folder holds
-            another run, a model, or what is read.
+            another run, a model, what is read, or a README or an audit sample that cannot be read.
         FileExistsError: if the folder holds a `products.parquet` or pairs that this recipe did not make.
         FileNotFoundError: for a missing file.
     """
@@ -86,11 +88,9 @@ def build_pairs(run: BuildPairsRun) -> dict[str, Any]:
         results["pairs"] = _write_pairs(run, groups, ids, built)
         if run.events is not None and run.audit.size:
             results["audit"] = asdict(_audit(run, sample, products, cache, known or judge))
-        card = _card(run, results, built)
+        card = merge_pairs_card(run.output_dir, _card(run, results, built))
         take_place(built, run.output_dir, _OWNED)
-    readme = run.output_dir / "README.md"
-    there = readme.read_text(encoding="utf-8") if readme.is_file() else None
-    write_whole(readme, merge_card(there, card).encode("utf-8"))
+    write_whole(run.output_dir / "README.md", card.encode("utf-8"))
     data = _data(run)
     write_run(run.output_dir, config=to_dict(run), results=results, data=data)  # before the push, which may fail
     if run.push_to_hub:
@@ -106,6 +106,9 @@ def _check_place(run: BuildPairsRun) -> None:
     """
     folder = run.output_dir
     check_own_folder(folder, "ratio")
+    read_readme(folder)  # what a person wrote there stays, so it must be readable
+    if run.events is not None and run.audit.size and run.audit.judgements is None and run.audit.csv is None:
+        read_audit_sample(folder / _SAMPLE)
     ours = [folder / name for name in _OWNED if (folder / name).is_file()]
     for source in (run.products, run.events, run.graded, run.audit.judgements):
         paths = [] if source is None or source.path is None else source.path

@@ -315,7 +315,7 @@ def write_audit_sample(
         ValueError: if the earlier file cannot be read, so that answers in it would be lost.
     """
     path = Path(path)
-    further, written = _written(earlier or path)
+    further, written = read_audit_sample(earlier or path)
     rows = []
     for (query, product), title in zip(sample, titles, strict=True):
         old = written.pop((normalize_text(query), product), None)
@@ -339,8 +339,15 @@ _RELEVANT = 3
 """Where in a row begins what a person writes: the answer, then columns of their own."""
 
 
-def _written(path: Path) -> tuple[list[str], dict[tuple[str, str], list[str]]]:
-    """Columns that a person added to an earlier sample, and the rows that a person wrote something into, ours first."""
+def read_audit_sample(path: Path) -> tuple[list[str], dict[tuple[str, str], list[str]]]:
+    """Columns that a person added to an earlier sample, and the rows that a person wrote something into, ours first.
+
+    Args:
+        path: of the CSV; without one there is nothing.
+
+    Raises:
+        ValueError: if it cannot be read, so that answers in it would be lost.
+    """
     if not path.exists():
         return [], {}
     allow_long_fields()  # remarks outgrow the default
