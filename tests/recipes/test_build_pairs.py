@@ -255,6 +255,9 @@ def test_what_the_recipe_did_not_make_stays(run, tmp_path):
     words = ("--output_dir", str(own), "--events.sample_size", "150", "--audit.judgements.sample_size", "150")
     status, _, err = run(*words, "--products.path", str(own / "products.parquet"))
     assert (status, "products.parquet is read, and the result would replace it" in err) == (1, True)
+    for path in (str(own), str(own / "*.parquet"), f"[{own}/../own/products.parquet]"):
+        status, _, err = run(*words, "--products.path", path)
+        assert (status, "products.parquet is read, and the result would replace it" in err) == (1, True), err
     status, _, err = run(*words, "--products.sample_size", "150")
     assert (status, "products.parquet was not made by this recipe: choose another" in err) == (1, True)
     (own / "pairs").mkdir()

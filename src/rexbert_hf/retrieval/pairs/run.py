@@ -111,9 +111,8 @@ def _check_place(run: BuildPairsRun) -> None:
         read_audit_sample(folder / _SAMPLE)
     ours = [folder / name for name in _OWNED if (folder / name).is_file()]
     for source in (run.products, run.events, run.graded, run.audit.judgements):
-        paths = [] if source is None or source.path is None else source.path
-        for path in [paths] if isinstance(paths, str) else paths:
-            if Path(path).exists() and (same := [one for one in ours if one.samefile(path)]):
+        for file in source.files() if source is not None and ours else ():
+            if same := [one for one in ours if one.samefile(file)]:
                 raise ValueError(f"{same[0]} is read, and the result would replace it: choose another output_dir")
     if not ours or (folder / RUN_FILE).is_file():
         return

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +14,7 @@ from datasets import Dataset, Features, Value
 from huggingface_hub.utils import validate_repo_id
 
 from rexbert_hf.catalog import RECORDS, load_sample, read_records, record_types
-from rexbert_hf.catalog.sources import FileOptions
+from rexbert_hf.catalog.sources import FileOptions, find_sources
 from rexbert_hf.retrieval.pairs.draw import Ratio
 from rexbert_hf.retrieval.pairs.graded import Grades
 from rexbert_hf.retrieval.pairs.query_split import QuerySplit
@@ -57,6 +59,14 @@ class RecordSource:
     def name(self) -> str:
         """What messages call it."""
         return f"sample {self.sample}" if self.sample else str(self.path)
+
+    def files(self) -> list[Path]:
+        """Files that are read, those of folders and globs too; none where reading will say what is wrong."""
+        options = FileOptions(self.format, self.encoding, self.delimiter)
+        with suppress(FileNotFoundError, ValueError):  # a Hub data set is no file either
+            found = [] if self.path is None else find_sources(self.path, options)
+            return [Path(one.name) for one in found if os.path.exists(one.name)]  # members of archives are not
+        return []
 
     def read(self, kind: str, needed: Sequence[str], cache_dir: Path) -> Dataset:
         """Read the rows as records of a kind; they are mapped from disk, not held in memory.
