@@ -166,6 +166,22 @@ def test_answers_of_an_earlier_sample_stay(tmp_path):
     assert path.read_text().endswith("lamp;b;Lamp;1\n")
 
 
+def test_no_answer_to_a_pair_of_several_rows_is_lost(tmp_path):
+    path = tmp_path / "audit_sample.csv"
+    header = "query,product_id,title,relevant,remark"
+    answers = ["mug,a,Mug,0,", "mug,a,Mug,,why?", "pot,c,Pot,,", "Pot,c,Pot,1,", "lamp,b,Lamp,1,", "lamp,b,Lamp,0,dark"]
+    path.write_text("\n".join([header, *answers]))
+    judged = [("mug", "a", False), ("pot", "c", True), ("lamp", "b", False)]
+    for query, product, answer in judged:
+        assert csv_judge(path)(query, product) is answer
+    for _ in range(2):
+        write_audit_sample(path, [("mug", "a"), ("lamp", "b")], ["Mug", "Lamp"])
+        below = ["lamp,b,Lamp,0,dark", "Pot,c,Pot,1,"]  # of two answers the last one counts, as before
+        assert path.read_text().splitlines() == [header, "mug,a,Mug,0,why?", "lamp,b,Lamp,1,", *below]
+        for query, product, answer in judged:
+            assert csv_judge(path)(query, product) is answer
+
+
 HOME_DEPOT = [
     {"query": "angle bracket", "product_id": "a", "relevance": 3.0},
     {"query": "Angle  bracket", "product_id": "b", "relevance": 2.33},

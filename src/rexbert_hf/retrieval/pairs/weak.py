@@ -12,6 +12,7 @@ import heapq
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -302,8 +303,8 @@ def write_audit_sample(
 ) -> None:
     """Write a sample for a person to judge, with a column `relevant` to fill in.
 
-    What a person wrote into an earlier file stays: answers to pairs of this sample with them, others below, and the
-    columns that a person added.
+    What a person wrote into an earlier file stays: answers to pairs of this sample with them, others below (a second,
+    different one to the same pair too), and the columns that a person added.
 
     Args:
         path: of the CSV.
@@ -316,14 +317,16 @@ def write_audit_sample(
     """
     path = Path(path)
     further, written = read_audit_sample(earlier or path)
-    rows = []
+    rows, below = [], []
     for (query, product), title in zip(sample, titles, strict=True):
-        old = written.pop((normalize_text(query), product), None)
-        rows.append([as_cell(query), product, as_cell(title), *(old[_RELEVANT:] if old else [""] * (1 + len(further)))])
+        old, *others = written.pop((normalize_text(query), product), [[""] * (len(_COLUMNS) + len(further))])
+        rows.append([as_cell(query), product, as_cell(title), *old[_RELEVANT:]])
+        below += others
+    below += [row for rows_of_pair in written.values() for row in rows_of_pair]
     staged = path.with_name(f".{path.name}")
     try:
         with open(staged, "w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([[*_COLUMNS, *further], *rows, *written.values()])
+            csv.writer(file).writerows([[*_COLUMNS, *further], *rows, *below])
         staged.replace(path)
     finally:
         staged.unlink(missing_ok=True)  # of a full disk
@@ -339,8 +342,10 @@ _RELEVANT = 3
 """Where in a row begins what a person writes: the answer, then columns of their own."""
 
 
-def read_audit_sample(path: Path) -> tuple[list[str], dict[tuple[str, str], list[str]]]:
+def read_audit_sample(path: Path) -> tuple[list[str], dict[tuple[str, str], list[list[str]]]]:
     """Columns that a person added to an earlier sample, and the rows that a person wrote something into, ours first.
+
+    A pair has several rows where they say different things of it, in the file's order: the last answer is what counts.
 
     Args:
         path: of the CSV; without one there is nothing.
@@ -365,5 +370,20 @@ def read_audit_sample(path: Path) -> tuple[list[str], dict[tuple[str, str], list
                 rows.append([cells[i] for i in ours] + [cell for i, cell in enumerate(cells) if i not in ours])
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}: an earlier sample that cannot be read ({error}): move it or mend it") from None
-    written = {(normalize_text(from_cell(row[0])), row[1]): row for row in rows if "".join(row[_RELEVANT:]).strip()}
+    written: dict[tuple[str, str], list[list[str]]] = {}
+    for row in rows:
+        if "".join(row[_RELEVANT:]).strip():
+            of_pair = written.setdefault((normalize_text(from_cell(row[0])), row[1]), [])
+            if of_pair and (both := _joined(of_pair[-1], row)):
+                of_pair[-1] = both
+            else:
+                of_pair.append(row)
     return [name for i, name in enumerate(header) if i not in ours], written
+
+
+def _joined(first: list[str], second: list[str]) -> list[str] | None:
+    """Two rows of a pair as one; None where both say something in a cell, and not the same."""
+    cells = list(zip_longest(first[_RELEVANT:], second[_RELEVANT:], fillvalue=""))
+    if any(a.strip() and b.strip() and a.strip() != b.strip() for a, b in cells):
+        return None
+    return [*first[:_RELEVANT], *(a if a.strip() else b for a, b in cells)]
