@@ -32,7 +32,7 @@ from rexbert_hf.retrieval.training.finetune_settings import FinetuneSettings
 from rexbert_hf.retrieval.training.reranker import RerankerSettings, RerankerTrainer, finetune_reranker, reranker_rows
 from rexbert_hf.retrieval.training.search_trainer import SearchTrainer
 from rexbert_hf.settings import SettingsError, load_settings
-from rexbert_hf.training.checkpoint import last_complete_checkpoint, seal
+from rexbert_hf.training.checkpoint import last_complete_checkpoint, seal, verify
 from rexbert_hf.training.interruption import TrainingInterrupted
 from rexbert_hf.training.reproducing import NonFiniteLossError
 
@@ -407,6 +407,27 @@ def test_other_blocks_of_a_distillation_are_another_run(teacher, tmp_path):
     seal(found.path, found.step, {**found.info, "description": old})
     (tmp_path / "run.json").unlink()
     assert distil_search(distil_settings(tmp_path, teacher[0], **more))["steps"] == first["steps"]
+
+
+def test_a_distillation_that_goes_on_with_other_pairs_says_so(teacher, tmp_path, caplog):
+    """Earlier versions listed pairs of products without text too."""
+    own = own_pairs(tmp_path)
+    more = {**own, "trainer__max_steps": "2", "trainer__save_epochs": "0.01", "validation__test": "false"}
+    titles = load_sample("products", size=150)
+    empty = titles.map(lambda row: {name: None for name in row if name != "product_id"} if row == titles[0] else row)
+    empty.to_parquet(own["data__products"])
+    distil_search(distil_settings(tmp_path / "run", teacher[0], **more))
+    (tmp_path / "run" / "run.json").unlink()
+    distil_search(distil_settings(tmp_path / "run", teacher[0], **more))
+    assert "of an earlier version" not in caplog.text
+    for path in (tmp_path / "run").glob("checkpoint-*"):
+        info = verify(path).info
+        for name in ("block_size", "cached"):
+            del info["description"][name]
+        seal(path, int(path.name.rpartition("-")[2]), info)
+    (tmp_path / "run" / "run.json").unlink()
+    distil_search(distil_settings(tmp_path / "run", teacher[0], **more))
+    assert "checkpoint-2 is of an earlier version, whose pairs held products without text" in caplog.text
 
 
 def test_a_retrained_teacher_is_another_run(teacher, tmp_path):

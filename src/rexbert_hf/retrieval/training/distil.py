@@ -51,6 +51,7 @@ from rexbert_hf.retrieval.training.search_finish import (
 from rexbert_hf.retrieval.training.search_trainer import SearchTrainer
 from rexbert_hf.retrieval.training.teacher_scores import TeacherScores, teacher_scores
 from rexbert_hf.settings import sole_run
+from rexbert_hf.training.checkpoint import described
 
 logger = logging.getLogger(__name__)
 
@@ -326,10 +327,19 @@ def _train(
         final=settings.trainer.final, max_minutes=settings.trainer.max_minutes,
         patience=chosen.patience, description=description(settings, _DECIDING, contents),
     )  # fmt: skip
+    _tell_other_pairs(Path(settings.output_dir), data)
     results = {**trainer.train_to_best(steps.epoch_steps), "pairs": len(pairs)}
     if chosen.test:
         results |= _tests(settings, data, model, scores)
     return results
+
+
+def _tell_other_pairs(output: Path, data: SearchData) -> None:
+    """Warn where a run that an earlier version began goes on: it listed pairs of products without text too."""
+    begun = described(output)
+    if begun is not None and not data.described.all() and "block_size" not in begun[1]:  # as old as that
+        told = "%s is of an earlier version, whose pairs held products without text: it goes on without these"
+        logger.warning(told, begun[0])
 
 
 def _tests(
