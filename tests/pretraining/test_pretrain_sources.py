@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import random
-import shutil
 import socket
 import subprocess
 import sys
@@ -227,12 +226,13 @@ def test_a_run_of_an_earlier_version_goes_on_with_its_texts(tmp_path, caplog):
     )["C"]
     new = prepare(made, tokenizer(), tmp_path / "cache")["C"]
     assert len(new.train) < len(whole.train) == 100
-    shutil.rmtree(new.train.path.parent)
     folder = tmp_path / "out" / "checkpoint-1"
     folder.mkdir(parents=True)
     ckpt.seal(folder, 1, {"description": {"data.C": whole.report["fingerprint"]}})
     assert prepare(made, tokenizer(), tmp_path / "cache")["C"].report == whole.report
     assert "was started on all of it, as an earlier version read it" in caplog.text
+    other = dataclasses.replace(made, output_dir=str(tmp_path / "other"))
+    assert prepare(other, tokenizer(), tmp_path / "cache")["C"].report == new.report
 
 
 def test_prepared_data_is_found_without_reading(tmp_path, text_file, monkeypatch):

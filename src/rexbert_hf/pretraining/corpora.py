@@ -99,11 +99,11 @@ def prepare(
         parts = (tokenizer_key(tokenizer), [guide.fingerprint for guide in guides])
         key = source_key(source, settings.data_dir, *parts, settings.held_out, _HELD_OUT_RULE)
         folder = cache_dir / f"{name}-{key}"
-        found = _prepared(name, folder)
-        if not found and not source.evaluate:
-            earlier = source_key(source, settings.data_dir, *parts, 0.0, _HELD_OUT_RULE)
-            found = _of_earlier_version(name, cache_dir / f"{name}-{earlier}", Path(settings.output_dir))
-        corpora |= found or _prepare(
+        earlier: list[Path] = []
+        if not source.evaluate:
+            whole = source_key(source, settings.data_dir, *parts, 0.0, _HELD_OUT_RULE)
+            earlier.append(cache_dir / f"{name}-{whole}")
+        corpora |= _found(name, folder, earlier, Path(settings.output_dir)) or _prepare(
             name, source, settings.data_dir, settings.held_out, tokenizer, guides, folder, key, num_proc
         )
     return _without_copies_of_others(settings, corpora, tokenizer, cache_dir)
@@ -133,19 +133,32 @@ def _prepared(name: str, folder: Path) -> dict[str, Corpus]:
         return {}
 
 
-def _of_earlier_version(name: str, folder: Path, output: Path) -> dict[str, Corpus]:
-    """A source without evaluation whole, as earlier versions trained on it, for the run that was started on it."""
-    started = description_in(output) if (folder / "prepared.json").exists() else None
-    found = _prepared(name, folder) if started is not None else {}
-    if started is None or any(started[1].get(f"data.{k}") != of.report["fingerprint"] for k, of in found.items()):
-        return {}
-    logger.warning(
-        "source '%s': %s was started on all of it, as an earlier version read it, and goes on so: documents that"
-        " another source holds out may be among it",
-        name,
-        output,
-    )
+def _found(name: str, folder: Path, earlier: Sequence[Path], output: Path) -> dict[str, Corpus]:
+    """What is prepared of a source: as it is read now, but for a run that was started on what an earlier version read.
+
+    Others may have prepared it as it is read now since, in the same cache: only the run's folder tells which it needs.
+    """
+    found = _prepared(name, folder)
+    started = description_in(output) if any((place / "prepared.json").exists() for place in earlier) else None
+    if started is None or _trained_on(found, started[1]):
+        return found
+    for place in earlier:
+        before = _prepared(name, place)
+        if _trained_on(before, started[1]):
+            logger.warning(
+                "source '%s': %s was started on all of it, as an earlier version read it, and goes on so: documents"
+                " that another source holds out may be among it",
+                name,
+                output,
+            )
+            return before
     return found
+
+
+def _trained_on(corpora: Mapping[str, Corpus], description: Mapping[str, Any]) -> bool:
+    """Whether these are what the run of a description is trained on."""
+    told = [description.get(f"data.{name}") == of.report["fingerprint"] for name, of in corpora.items()]
+    return bool(told) and all(told)
 
 
 def _without_copies_of_others(
