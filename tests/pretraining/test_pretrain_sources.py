@@ -191,6 +191,18 @@ def test_what_one_source_holds_out_no_other_trains_on(tmp_path):
     assert alone.train.path == found["b"].train.path, "the tokens of a source do not hang on those beside it"
 
 
+def test_what_a_source_without_a_phase_repeats_is_still_held_out(tmp_path):
+    """Nothing trains on it, unless the model starts from a run that did, as the stage before."""
+    own = unlike_texts(200)
+    made = several(tmp_path, a=own, b=[f"{text} again" for text in own])
+    only = dataclasses.replace(made, phases=[phase_of("a")])
+    held = {text for text in own if split_of(text, 0.2) == "validation"}
+    assert texts_in(prepare(only, tokenizer(), tmp_path / "cache")["a"].held_out) == held
+    model = dataclasses.replace(made.model, size=None, init_from=str(whole_run()))
+    later = prepare(dataclasses.replace(only, model=model), tokenizer(), tmp_path / "cache")["a"]
+    assert texts_in(later.held_out) < held
+
+
 def test_damaged_held_out_documents_are_compared_again(tmp_path):
     own = unlike_texts(100)
     made = several(tmp_path, a=own, b=[f"{text} again" for text in own])

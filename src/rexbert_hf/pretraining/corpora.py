@@ -166,11 +166,16 @@ def _without_copies_of_others(
 ) -> dict[str, Corpus]:
     """The corpora, without held-out documents that are near copies of what another one trains on.
 
-    Pairs are split by query: the same products stand on both sides.
+    A source that is only evaluated is no training text. Pairs are split by query: the same products stand on both
+    sides.
     """
     pairs = {name for name, source in settings.sources.items() if source.pairs is not None}
     held = {name: of.held_out for name, of in corpora.items() if of.held_out is not None and name not in pairs}
-    found = without_copies({name: of.train for name, of in corpora.items()}, held, tokenizer, cache_dir)
+    mixed = {name for phase in settings.phases for name in phase.mixture}
+    if settings.model.init_from is not None or settings.model.grow_from is not None:
+        mixed = set(settings.sources)  # what the model starts from, as the stage before, may have been trained on any
+    training = {name: of.train for name, of in corpora.items() if of.report.get("source", name) in mixed}
+    found = without_copies(training, held, tokenizer, cache_dir)
     for name, (left, lost) in found.items():
         said = "it is not evaluated" if left is None else f"{len(left)} are left"
         logger.log(
