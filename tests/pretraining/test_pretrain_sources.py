@@ -191,6 +191,29 @@ def test_what_one_source_holds_out_no_other_trains_on(tmp_path):
     assert alone.train.path == found["b"].train.path, "the tokens of a source do not hang on those beside it"
 
 
+def with_joined(made, name, **changes):
+    """The same settings, with joined documents of one source."""
+    source = dataclasses.replace(made.sources[name], join_words=90, **changes)
+    return dataclasses.replace(made, sources={**made.sources, name: source})
+
+
+def test_joined_documents_hold_nothing_that_is_held_out(tmp_path):
+    """Neither single documents of another source nor the joined ones of one that joins alike."""
+    own = unlike_texts(200)
+    side = {text: split_of(text, 0.2) for text in own}
+    made = with_joined(several(tmp_path, a=own, C=own), "C")
+    found = prepare(made, tokenizer(), tmp_path / "cache")
+    trained = [text for joined in texts_in(found["C"].train) for text in joined.split("\n")]
+    assert texts_in(found["a"].held_out) == {text for text in own if side[text] == "validation"}
+    assert {side[text] for text in trained} == {"train"}
+    assert len(trained) > 100
+    alike = with_joined(with_joined(several(tmp_path, b=own, C=own), "b"), "C")
+    found = prepare(alike, tokenizer(), tmp_path / "cache")
+    held = {text for joined in texts_in(found["b"].held_out) for text in joined.split("\n")}
+    assert held
+    assert held.isdisjoint(text for joined in texts_in(found["C"].train) for text in joined.split("\n"))
+
+
 def test_what_a_source_without_a_phase_repeats_is_still_held_out(tmp_path):
     """Nothing trains on it, unless the model starts from a run that did, as the stage before."""
     own = unlike_texts(200)
@@ -227,22 +250,29 @@ def test_a_source_of_which_nothing_is_left_is_not_evaluated(tmp_path, caplog):
     assert f"'a': {len(held)} held-out documents are near copies of what other sources train on: it" in caplog.text
 
 
-def test_a_run_of_an_earlier_version_goes_on_with_its_texts(tmp_path, caplog):
-    """A source without evaluation was trained on whole; only the run that was started on it goes on so."""
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_a_run_of_an_earlier_version_goes_on_with_its_texts(tmp_path, caplog, monkeypatch, share):
+    """A source without evaluation was trained on whole; only the run that was started on it goes on so.
+
+    Joined documents were split after they had been joined.
+    """
     own = unlike_texts(100)
     made = several(tmp_path, a=own, C=own)
+    made = with_joined(made, "C") if share else made
     rule = corpora._HELD_OUT_RULE
-    key = source_key(made.sources["C"], made.data_dir, tokenizer_key(tokenizer()), [], 0.0, rule)
+    key = source_key(made.sources["C"], made.data_dir, tokenizer_key(tokenizer()), [], share, rule)
+    monkeypatch.setattr(corpora, "_drops_within", lambda source: False)
     whole = corpora._prepare(
-        "C", made.sources["C"], made.data_dir, 0.0, tokenizer(), [], tmp_path / "cache" / f"C-{key}", key, 1
+        "C", made.sources["C"], made.data_dir, share, tokenizer(), [], tmp_path / "cache" / f"C-{key}", key, 1
     )["C"]
+    monkeypatch.undo()
     new = prepare(made, tokenizer(), tmp_path / "cache")["C"]
-    assert len(new.train) < len(whole.train) == 100
+    assert new.train.num_tokens < whole.train.num_tokens
     folder = tmp_path / "out" / "checkpoint-1"
     folder.mkdir(parents=True)
     ckpt.seal(folder, 1, {"description": {"data.C": whole.report["fingerprint"]}})
     assert prepare(made, tokenizer(), tmp_path / "cache")["C"].report == whole.report
-    assert "was started on all of it, as an earlier version read it" in caplog.text
+    assert "was started on it as an earlier version read it" in caplog.text
     other = dataclasses.replace(made, output_dir=str(tmp_path / "other"))
     assert prepare(other, tokenizer(), tmp_path / "cache")["C"].report == new.report
 

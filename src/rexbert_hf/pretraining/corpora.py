@@ -1,7 +1,8 @@
 """From a recipe's sources to tokenised stores: read, deduplicate, hold out, tokenise; each source once.
 
 What is held out is the same share of every source, by the hash of the text: one without evaluation drops it, since
-another source may be measured on the same texts.
+another source may be measured on the same texts, and drops it before it joins documents too. Pairs go by their query,
+and one that is evaluated by the joined document.
 
 The result of a source lies in a folder named by everything that decides it, and is found again in milliseconds: a
 resumed run reads no text. The manifest is written last, so what a killed run left is never taken for a result. A source
@@ -51,7 +52,8 @@ PRODUCT_ROWS = "product_rows"
 _PART = "part.json"
 """Report of one language, in its folder."""
 _HELD_OUT_RULE = "no near copy of a training document"
-"""Part of what names a prepared source."""
+_JOINED_RULE = "no held-out document within a joined one"
+"""Parts of what names a prepared source."""
 
 
 class NothingToTrainOnError(ValueError):
@@ -97,12 +99,13 @@ def prepare(
     corpora: dict[str, Corpus] = {}
     for name, source in settings.sources.items():
         parts = (tokenizer_key(tokenizer), [guide.fingerprint for guide in guides])
-        key = source_key(source, settings.data_dir, *parts, settings.held_out, _HELD_OUT_RULE)
-        folder = cache_dir / f"{name}-{key}"
-        earlier: list[Path] = []
-        if not source.evaluate:
-            whole = source_key(source, settings.data_dir, *parts, 0.0, _HELD_OUT_RULE)
-            earlier.append(cache_dir / f"{name}-{whole}")
+        rules: list[tuple[Any, ...]] = [(settings.held_out, _HELD_OUT_RULE)]
+        if not source.evaluate:  # before the rule of today those of earlier versions
+            rules.append((0.0, _HELD_OUT_RULE))
+            if _drops_within(source) and settings.held_out:
+                rules.insert(0, (settings.held_out, _HELD_OUT_RULE, _JOINED_RULE))
+        key, *older = (source_key(source, settings.data_dir, *parts, *rule) for rule in rules)
+        folder, *earlier = (cache_dir / f"{name}-{of}" for of in (key, *older))
         corpora |= _found(name, folder, earlier, Path(settings.output_dir)) or _prepare(
             name, source, settings.data_dir, settings.held_out, tokenizer, guides, folder, key, num_proc
         )
@@ -146,13 +149,18 @@ def _found(name: str, folder: Path, earlier: Sequence[Path], output: Path) -> di
         before = _prepared(name, place)
         if _trained_on(before, started[1]):
             logger.warning(
-                "source '%s': %s was started on all of it, as an earlier version read it, and goes on so: documents"
-                " that another source holds out may be among it",
+                "source '%s': %s was started on it as an earlier version read it, and goes on so: documents that"
+                " another source holds out may be among it",
                 name,
                 output,
             )
             return before
     return found
+
+
+def _drops_within(source: SourceSettings) -> bool:
+    """Whether what is held out of other sources is dropped from within joined documents, since none is evaluated."""
+    return source.join_words is not None and not source.evaluate
 
 
 def _trained_on(corpora: Mapping[str, Corpus], description: Mapping[str, Any]) -> bool:
@@ -220,7 +228,8 @@ def _prepare(
     def write(name: str, dataset: Dataset, folder: Path, work: Path) -> dict[str, Any]:
         """Hold out, tokenise and report one set of documents."""
         unique, repeated = deduplicate(dataset)
-        parts = split_dataset(unique, "text", held_out) if source.pairs is None else split_queries(unique, held_out)
+        share = 0.0 if _drops_within(source) else held_out
+        parts = split_dataset(unique, "text", share) if source.pairs is None else split_queries(unique, share)
         if source.corpus is not None and source.evaluate and not source.splits_languages:
             parts = with_held_out(source, data_dir, work, parts)
         if not source.evaluate:
@@ -243,7 +252,7 @@ def _prepare(
         return report | {"repeated_documents": repeated, "held_out_near_copies": copies, **revision, **products}
 
     with room(f"source '{name}': no room for its tokens", folder.parent), working_folder(folder) as work:
-        documents = read_source(source, data_dir, reading, work)
+        documents = read_source(source, data_dir, reading, work, held_out if _drops_within(source) else 0.0)
         read = {"bad_rows": reading.bad, "empty_rows": reading.empty}
         if not source.splits_languages:
             report = write(name, documents, folder, work) | read

@@ -1,8 +1,10 @@
-"""Held-out documents of one source that the training documents of another nearly repeat: none is measured on.
+"""Held-out documents of one source that the training documents of another nearly repeat: left out of the evaluation.
 
-Equal texts are on the same side in every source, by their hash. Near copies are looked for in what the tokens say, so
-no source is read again; the result lies in the cache under a name made of all corpora that were compared, and what is
-prepared of a source stays the same whatever stands beside it.
+Equal texts are on the same side in every source, by their hash, but for pairs, which go by their query, for evaluated
+sources that join documents, and for the validation part of a curated corpus: there this comparison alone helps. It
+finds no document within a longer one, and looks through `MOST_CHARS` of each source. Near copies are looked for in what
+the tokens say, so no source is read again; the result lies in the cache under a name made of all corpora that were
+compared, and what is prepared of a source stays the same whatever stands beside it.
 """
 
 from __future__ import annotations

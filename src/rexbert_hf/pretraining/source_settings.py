@@ -61,7 +61,7 @@ class SourceSettings:
         max_documents: read so many at most.
         join_words: join neighbouring documents until they have this many words (long documents for long contexts).
         evaluate: keep held-out documents of this source for evaluation; false drops them, since another source may hold
-            out the same texts.
+            out the same texts, from within joined documents too.
         products: the rows are products (`sample: products`, or columns named as their fields), joined to texts.
         pairs: the rows are query-product pairs, for masking.kind query_product; they are split by query.
     """

@@ -26,7 +26,7 @@ import pyarrow as pa
 from datasets import Dataset, Features, Value
 from huggingface_hub import HfApi
 
-from rexbert_hf.catalog import PRODUCT, load_sample, read_records
+from rexbert_hf.catalog import PRODUCT, load_sample, read_records, split_of
 from rexbert_hf.catalog.columns import ColumnMap
 from rexbert_hf.catalog.escapes import listed, unescape
 from rexbert_hf.catalog.report import ReadReport
@@ -62,6 +62,7 @@ def read_source(
     data_dir: str | None = None,
     report: ReadReport | None = None,
     work_dir: Path | None = None,
+    held_out: float = 0.0,
 ) -> Dataset:
     """Read a source into a data set with a `text` column, and `product_id` and `language` where its columns name them.
 
@@ -72,6 +73,7 @@ def read_source(
         data_dir: relative paths start here.
         report: filled with counts of bad rows.
         work_dir: text is written there and mapped; None keeps it in memory.
+        held_out: share of texts that must not stand within a joined document, by their hash; others are split later.
 
     Raises:
         FileNotFoundError: if a path does not exist.
@@ -97,7 +99,7 @@ def read_source(
             raise ValueError("join_words makes one document of several products: drop it, or columns.product_id")
         if "language" in (source.columns or {}):
             raise ValueError("join_words makes one document of several languages: drop it, or columns.language")
-        return _joined(dataset.select_columns(["text"]), source.join_words, work_dir)
+        return _joined(dataset.select_columns(["text"]), source.join_words, work_dir, held_out)
     kept = ["text", PRODUCT_ID] + (["language"] if "language" in (source.columns or {}) else [])
     return dataset.select_columns([name for name in kept if name in dataset.column_names])
 
@@ -170,20 +172,31 @@ def texts_of(dataset: Dataset, column: str = "text") -> Iterator[str]:
         yield from batch[column].to_pylist()
 
 
-def _joined(dataset: Dataset, words: int, work_dir: Path | None) -> Dataset:
-    """Neighbouring documents joined by line breaks until they have `words` words; the last one may be shorter."""
+def _joined(dataset: Dataset, words: int, work_dir: Path | None, held_out: float) -> Dataset:
+    """Neighbouring documents joined by line breaks until they have `words` words; the last one may be shorter.
 
-    def documents() -> Iterator[str]:
+    What is held out goes afterwards, so that the documents which another source joins alike and holds out go too.
+    """
+
+    def neighbours() -> Iterator[list[str]]:
         held: list[str] = []
         count = 0
         for text in texts_of(dataset):
             held.append(text)
             count += text.count(" ") + 1
             if count >= words:
-                yield "\n".join(held)
+                yield held
                 held, count = [], 0
         if held:
-            yield "\n".join(held)
+            yield held
+
+    def documents() -> Iterator[str]:
+        for texts in neighbours():
+            if held_out:
+                whole = split_of("\n".join(texts), held_out) == "train"
+                texts = [text for text in texts if whole and split_of(text, held_out) == "train"]
+            if texts:
+                yield "\n".join(texts)
 
     schema = pa.schema([("text", pa.large_string())])
     batches = (pa.record_batch([pa.array([text], pa.large_string())], schema=schema) for text in documents())
