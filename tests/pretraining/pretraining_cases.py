@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from rexbert_hf.pretraining import PretrainSettings, pretrain
 from rexbert_hf.settings import load_settings
@@ -159,3 +160,15 @@ def whole_run() -> Path:
 
 def copy_of_whole_run(folder: Path) -> Path:
     return Path(shutil.copytree(whole_run(), folder))
+
+
+def one_source(tmp_path: Path, path: Path | str, **changes: Any) -> PretrainSettings:
+    """Settings of a run on one file."""
+    phases = "[{name: only, mixture: {shop: 1}, max_tokens: 2k, seq_length: 64, batch_tokens: 512}]"
+    base = {"tokenizer.vocab_size": "384", "evaluation.held_out": "0.2", "phases": phases}
+    return settings(tmp_path / "out", "quickstart", {**base, "sources": f"{{shop: {{path: {path}}}}}"}, **changes)
+
+
+def tokenizer() -> PreTrainedTokenizerBase:
+    """That of the whole run."""
+    return AutoTokenizer.from_pretrained(whole_run())

@@ -54,6 +54,11 @@ _PART = "part.json"
 _HELD_OUT_RULE = "no near copy of a training document"
 _JOINED_RULE = "no held-out document within a joined one"
 """Parts of what names a prepared source."""
+_NONE_LEFT = "all documents are held out: lower evaluation.held_out"
+_NONE_LEFT_WITHOUT_EVALUATION = (
+    "all its documents are on the side that is held out of every source, of one with 'evaluate: false' too, since"
+    " another may be measured on them: lower evaluation.held_out, or give it more documents"
+)
 
 
 class NothingToTrainOnError(ValueError):
@@ -341,7 +346,7 @@ def _tokenised(
     """The tokens of one side of the split; None where nothing is held out."""
     try:
         if not len(texts):
-            raise NoTextLeftError("all documents are held out: lower evaluation.held_out")
+            raise NoTextLeftError(_NONE_LEFT if source.evaluate else _NONE_LEFT_WITHOUT_EVALUATION)
         options: dict[str, Any] = {"num_proc": num_proc, "fingerprint": fingerprint}
         if source.pairs is None:
             return tokenise(texts, tokenizer, folder, guides=guides, **options)
