@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import shutil
 
 import pytest
 from pretraining_cases import one_source, tokenizer, whole_run
 
 from rexbert_hf.catalog import split_of
-from rexbert_hf.pretraining import corpora
+from rexbert_hf.pretraining import corpora, held_out
 from rexbert_hf.pretraining.corpora import prepare, tokenizer_key
 from rexbert_hf.pretraining.sources import source_key
 from rexbert_hf.training import checkpoint as ckpt
@@ -121,6 +122,30 @@ def test_what_a_source_without_a_phase_repeats_is_still_held_out(tmp_path):
     model = dataclasses.replace(made.model, size=None, init_from=str(whole_run()))
     later = prepare(dataclasses.replace(only, model=model), tokenizer(), tmp_path / "cache")["a"]
     assert texts_in(later.held_out) < held
+
+
+def test_training_text_is_signed_once_whatever_is_added(tmp_path, monkeypatch):
+    own = unlike_texts(200)
+    added = {"b": [f"{text} again" for text in own[:100]], "d": [f"{text} anew" for text in own[100:]]}
+    made = several(tmp_path, a=own, **added)
+    first = {name: made.sources[name] for name in "ab"}
+    prepare(dataclasses.replace(made, sources=first, phases=[phase_of("a", "b")]), tokenizer(), tmp_path / "cache")
+    signed, write = [], held_out._write_keys
+    monkeypatch.setattr(held_out, "_write_keys", lambda path, *rest: signed.append(path.name) or write(path, *rest))
+    found = prepare(made, tokenizer(), tmp_path / "cache")
+    assert signed == ["d"]
+    for keys in (tmp_path / "cache").glob("keys-*.npy"):
+        keys.write_bytes(keys.read_bytes()[:-4])
+    for place in (tmp_path / "cache").glob("held-out-*"):
+        shutil.rmtree(place)
+    again = prepare(made, tokenizer(), tmp_path / "cache")
+    assert signed == ["d", "a", "b", "d"], "damaged ones are made again"
+    monkeypatch.setattr(held_out, "_sharing", lambda keys, signed: None)  # compare with every document
+    compared = prepare(made, tokenizer(), tmp_path / "other")
+    for name in "abd":
+        assert found[name].report["held_out_near_copies"] > 0
+        assert found[name].report == again[name].report == compared[name].report
+        assert texts_in(found[name].held_out) == texts_in(compared[name].held_out)
 
 
 def test_damaged_held_out_documents_are_compared_again(tmp_path):

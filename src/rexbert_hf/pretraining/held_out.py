@@ -5,6 +5,9 @@ sources that join documents, and for the validation part of a curated corpus: th
 finds no document within a longer one, and looks through `MOST_CHARS` of each source. Near copies are looked for in what
 the tokens say, so no source is read again; the result lies in the cache under a name made of all corpora that were
 compared, and what is prepared of a source stays the same whatever stands beside it.
+
+One decision worth knowing: the keys of all training documents lie in the cache too, 80 bytes each, by source. Where a
+source is added or another share held out, only documents that share a key with a held-out one are read again.
 """
 
 from __future__ import annotations
@@ -13,18 +16,17 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from rexbert_hf.corpus.leaks import copies_among, signatures_of
-from rexbert_hf.corpus.near_duplicates import joined_signatures
+from rexbert_hf.corpus.leaks import MOST_CHARS, copies_among, signatures_of
+from rexbert_hf.corpus.near_duplicates import Signatures, joined_signatures
 from rexbert_hf.data import TokenisedDataset
 from rexbert_hf.hub.run_file import write_whole
-from rexbert_hf.pretraining.baselines import batches_of
 from rexbert_hf.pretraining.sources import room, working_folder
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,9 @@ logger = logging.getLogger(__name__)
 _FOUND = "held_out.json"
 """How many documents each corpus lost; beside the stores of those that lost some."""
 _ROWS = 1_000
+_ROWS_OF_KEYS = 1 << 20
+_PROBE = "a steel kettle with a handle of wood that holds two litres"
+"""Its keys tell by which rule keys were made."""
 
 
 def without_copies(
@@ -62,7 +67,9 @@ def without_copies(
     found = _read(folder)
     if found is None:
         with room("no room for the held-out documents", cache_dir), working_folder(cache_dir) as work:
-            _write(work / "held-out", training, held_out, tokenizer)
+            compared = {name: store for name, store in training.items() if held_out.keys() - {name}}
+            keys = {name: _keys_of(name, store, tokenizer, cache_dir, work) for name, store in compared.items()}
+            _write(work / "held-out", compared, keys, held_out, tokenizer)
             try:
                 (work / "held-out").rename(folder)
             except OSError:  # another run was faster
@@ -103,12 +110,13 @@ def _read(folder: Path) -> dict[str, tuple[TokenisedDataset | None, int]] | None
 def _write(
     folder: Path,
     training: Mapping[str, TokenisedDataset],
+    keys: Mapping[str, np.ndarray],
     held_out: Mapping[str, TokenisedDataset],
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
     lost: dict[str, dict[str, int]] = {}
     folder.mkdir()
-    for name, copied in _copies(training, held_out, tokenizer).items():
+    for name, copied in _copies(training, keys, held_out, tokenizer).items():
         if copied.any():
             lost[name] = {"lost": int(copied.sum()), "left": int((~copied).sum())}
             if lost[name]["left"]:
@@ -118,18 +126,18 @@ def _write(
 
 def _copies(
     training: Mapping[str, TokenisedDataset],
+    keys: Mapping[str, np.ndarray],
     held_out: Mapping[str, TokenisedDataset],
     tokenizer: PreTrainedTokenizerBase,
 ) -> dict[str, np.ndarray]:
-    """Which held-out documents of each corpus are near copies, bool `[H]`; training text is read once."""
+    """Which held-out documents of each corpus are near copies, bool `[H]`."""
     signed = {name: signatures_of(_texts(store, tokenizer)) for name, store in held_out.items()}
     copied = {name: np.zeros(len(store), dtype=bool) for name, store in held_out.items()}
     for source, store in training.items():
-        others: Collection[str] = [name for name in signed if name != source]
-        if not others:
-            continue
+        others = [name for name in signed if name != source]
         logger.info("comparing what %s holds out with what %s trains on", ", ".join(others), source)
-        found = copies_among(joined_signatures([signed[name] for name in others]), _texts(store, tokenizer))
+        wanted = joined_signatures([signed[name] for name in others])
+        found = copies_among(wanted, _texts(store, tokenizer, _sharing(keys[source], wanted)))
         start = 0
         for name in others:
             copied[name] |= found[start : start + len(copied[name])]
@@ -137,8 +145,58 @@ def _copies(
     return copied
 
 
-def _texts(store: TokenisedDataset, tokenizer: PreTrainedTokenizerBase) -> Iterator[list[str]]:
-    """The documents of a store as texts, near enough: on both sides a tokenizer leaves out the same."""
-    for batch in batches_of(store, rows=_ROWS):
-        rows = [ids.tolist() for ids in np.split(batch.input_ids, batch.offsets[1:-1])]
-        yield tokenizer.backend_tokenizer.decode_batch(rows, skip_special_tokens=True)
+def _keys_of(
+    name: str, store: TokenisedDataset, tokenizer: PreTrainedTokenizerBase, cache_dir: Path, work: Path
+) -> np.ndarray:
+    """The lower halves of the keys of a store's documents, uint32 `[N, bands]`, mapped; made once, first in `work`."""
+    probe = signatures_of([[_PROBE]]).keys
+    parts = [_content(store, cache_dir), MOST_CHARS, probe.tolist()]
+    path = cache_dir / f"keys-{hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]}.npy"
+    if path.exists():
+        try:
+            found: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+            return found
+        except (OSError, ValueError, EOFError) as error:
+            logger.warning("%s cannot be used (%s): made again", path, error)
+    logger.info("signing what %s trains on, to compare it with what others hold out", name)
+    _write_keys(work / name, store, tokenizer, len(probe))
+    (work / name).replace(path)
+    found = np.load(path, mmap_mode="r", allow_pickle=False)
+    return found
+
+
+def _write_keys(path: Path, store: TokenisedDataset, tokenizer: PreTrainedTokenizerBase, bands: int) -> None:
+    """Sign a store's documents; those beyond `MOST_CHARS` have zeros, which are no text's keys."""
+    left, shape = MOST_CHARS, (len(store), bands)
+    with path.open("wb") as file:  # no mapped writing: a full disk would end the process
+        np.lib.format.write_array_header_1_0(file, {"descr": "<u4", "fortran_order": False, "shape": shape})
+        start = file.tell()
+        for texts in _texts(store, tokenizer):
+            file.write(signatures_of([texts]).keys.T.astype("<u4").tobytes())
+            left -= sum(map(len, texts))
+            if left <= 0:
+                break
+        file.truncate(start + 4 * len(store) * bands)
+
+
+def _sharing(keys: np.ndarray, signed: Signatures) -> np.ndarray:
+    """Rows of keys of which one is that of a signed text, int64; by chance one in thousands more."""
+    wanted, found = signed.keys.astype(np.uint32), [np.zeros(0, dtype=np.int64)]
+    for start in range(0, len(keys), _ROWS_OF_KEYS):
+        block = np.asarray(keys[start : start + _ROWS_OF_KEYS])
+        shared = np.zeros(len(block), dtype=bool)
+        for band, known in enumerate(wanted):
+            shared |= np.isin(block[:, band], known)
+        found.append(start + np.flatnonzero(shared))
+    return np.concatenate(found)
+
+
+def _texts(
+    store: TokenisedDataset, tokenizer: PreTrainedTokenizerBase, rows: np.ndarray | None = None
+) -> Iterator[list[str]]:
+    """Documents of a store, all or some rows, as texts, near enough: on both sides a tokenizer leaves out the same."""
+    rows = np.arange(len(store)) if rows is None else rows
+    for start in range(0, len(rows), _ROWS):
+        batch = store.take(rows[start : start + _ROWS])
+        ids = [part.tolist() for part in np.split(batch.input_ids, batch.offsets[1:-1])]
+        yield tokenizer.backend_tokenizer.decode_batch(ids, skip_special_tokens=True)
