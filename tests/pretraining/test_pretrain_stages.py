@@ -26,6 +26,7 @@ from rexbert_hf.settings import SettingsError, from_dict, load_settings
 from rexbert_hf.training import checkpoint as ckpt
 
 WITH_IDS = "{sample: products, language: en, columns: {text: title, product_id: product_id}}"
+TRAINED = {"train": True, "vocab_size": 512}
 EARLIER = ("monolingual", "multilingual")
 
 
@@ -234,14 +235,24 @@ def test_a_later_tokenizer_without_a_mask_stops_the_first_stage(tmp_path, capsys
     assert not (tmp_path / "run" / "stages").exists()
 
 
-def test_a_later_tokenizer_that_a_roberta_cannot_take_stops_the_first_stage(tmp_path, monkeypatch):
-    """Its positions begin behind the padding id, which of the trained tokenizer is beyond the table."""
+@pytest.mark.parametrize(
+    ("rows", "second", "message"),
+    [
+        (130, {"tokenizer": TRAINED}, r"tokenizer\.path: its padding token has the id \d+"),
+        (514, {"length": 514}, r"phase 'b': seq_length=514 is beyond the 512 positions that RobertaForMaskedLM has"),
+        (514, {"tokenizer": TRAINED, "length": 300}, r"phase 'b': seq_length=300 is beyond the \d+ positions that Rob"),
+    ],
+)
+def test_what_a_roberta_cannot_take_stops_the_first_stage(tmp_path, monkeypatch, rows, second, message):
+    """Its positions begin behind the padding id, and another tokenizer moves them."""
     tokenizer = train_tokenizer(["red lamp"] * 3, 384)
     tokenizer.save_pretrained(tmp_path / "base")
     tiny = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
-    config = RobertaConfig(vocab_size=len(tokenizer), max_position_embeddings=130, **tiny)
+    config = RobertaConfig(vocab_size=len(tokenizer), max_position_embeddings=rows, **tiny)
     RobertaForMaskedLM(config).save_pretrained(tmp_path / "base")
     phase = {"mixture": {"shop": 1}, "max_tokens": 2000, "batch_tokens": 1024, "seq_length": 64}
+    second, length = dict(second), second.get("length", 64)
+    second.pop("length", None)
     recipe = {
         "output_dir": str(tmp_path / "run"),
         "model": {"init_from": str(tmp_path / "base")},
@@ -250,12 +261,12 @@ def test_a_later_tokenizer_that_a_roberta_cannot_take_stops_the_first_stage(tmp_
         "sources": {"shop": {"sample": "shop_text", "sample_size": 60}},
         "stages": [
             {"name": "one", "phases": [{"name": "a", **phase}]},
-            {"name": "two", "tokenizer": {"train": True, "vocab_size": 512}, "phases": [{"name": "b", **phase}]},
+            {"name": "two", **second, "phases": [{"name": "b", **phase, "seq_length": length}]},
         ],
     }
     (tmp_path / "run.yaml").write_text(json.dumps(recipe))  # which is YAML too
     monkeypatch.setattr("rexbert_hf.pretraining.stages.pretrain", lambda *_, **__: pytest.fail("it has begun"))
-    with pytest.raises(ValueError, match=r"^stage 'two': tokenizer\.path: its padding token has the id \d+"):
+    with pytest.raises(ValueError, match=f"^stage 'two': {message}"):
         pretrain_stages(load_settings(StagedSettings, tmp_path / "run.yaml").runs())
 
 

@@ -6,16 +6,18 @@ and is found again, so nothing is done twice.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+import torch
+from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedTokenizerBase
 
 from rexbert_hf.hub.redaction import redact
 from rexbert_hf.hub.run_file import plain, portable
-from rexbert_hf.models.padded_positions import check_padding_of
+from rexbert_hf.models.padded_positions import check_padding_of, longest_text
 from rexbert_hf.pretraining.arguments import make_arguments
 from rexbert_hf.pretraining.corpora import prepare
 from rexbert_hf.pretraining.encoder import load_tokenizer, open_tokenizer, set_grid, starting_config
@@ -46,6 +48,7 @@ def check_stages(runs: Sequence[tuple[str, PretrainSettings]]) -> None:
     check_launcher()
     config: Any = None
     tokenizer: PreTrainedTokenizerBase | None = None
+    longest: tuple[Any, str | None] | None = None
     for name, settings in runs:  # what costs nothing comes first, for all of them
         with _named(name):
             args = make_arguments(settings)
@@ -54,13 +57,40 @@ def check_stages(runs: Sequence[tuple[str, PretrainSettings]]) -> None:
                     open_tokenizer(settings.tokenizer.path)
             config = starting_config(settings) if config is None else config
             set_grid(config, settings.model.matryoshka, f"a model of the kind {config.model_type}")
-            longest = getattr(config, "max_position_embeddings", None)
-            check_lengths(longest, settings.phases, args.eval_seq_length)
+            longest = longest or _longest(config)
+            check_lengths(longest[0], settings.phases, args.eval_seq_length, longest[1])
     for name, settings in runs:
         with _named(name):
             tokenizer = _prepare(settings, tokenizer)
             if settings.tokenizer.path is not None or settings.tokenizer.train:
                 check_padding_of(config, tokenizer.pad_token_id)
+                longest = _longest(config, tokenizer.pad_token_id)
+            if longest is not None and longest[1] is not None:
+                seq_length = make_arguments(settings).eval_seq_length
+                check_lengths(longest[0], settings.phases, seq_length, longest[1])
+
+
+def _longest(config: PretrainedConfig, pad_id: int | None = None) -> tuple[Any, str | None]:
+    """Most tokens of a text of a model that is not made yet, and what says so where its configuration does not.
+
+    Args:
+        config: of the model.
+        pad_id: that its positions are moved to begin behind, of a tokenizer that `check_padding_of` let through.
+    """
+    named = getattr(config, "max_position_embeddings", None)
+    if config.model_type in ("rexbert", "modernbert"):
+        return named, None
+    moved: Any = copy.deepcopy(config)
+    if pad_id is not None:
+        moved.pad_token_id, moved.vocab_size = pad_id, max(moved.vocab_size, pad_id + 1)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForMaskedLM.from_config(moved)
+    except (ValueError, ImportError):  # loading it says what is wrong
+        return named, None
+    limit = longest_text(model)
+    behind = f"the {limit} positions that {type(model).__name__} has behind its padding id"
+    return limit, behind if limit != named else None
 
 
 @contextmanager
