@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from reproduction_cases import paper, plan_ahead
+from reproduction_cases import PAPER, paper, plan_ahead
 
 from rexbert_hf.hub.run_file import read_run
 from rexbert_hf.models.modeling_rexbert import RexBertModel
@@ -191,6 +191,25 @@ def test_calibration_tries_every_stage_and_a_small_budget_is_one_line(tmp_path, 
         reproduce(paper(tmp_path, cache, budget=0.02, calibration_steps=2, **phases))
     assert len(runs) == 3, "another budget needs no other calibration"
     assert not (tmp_path / "calibration").exists()
+
+
+def test_a_value_that_no_measure_gives_is_refused_at_every_start_and_measured_once(
+    tmp_path, cache, monkeypatch, caplog
+):
+    """What a run measured itself hangs on its length: it is told only."""
+    runs = count_runs(monkeypatch)
+    own = {"name": "own", "kind": "results"}
+    few = {"calibration_steps": 2, "budget": 0.01, "measures": [*PAPER["measures"], own], "claims": []}
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"columns: measure 'shop' gives no 'acuracy'"):
+            reproduce(paper(tmp_path, cache, **few, columns={"shop.acuracy": "shop text"}))
+    assert len(runs) == 3
+    with pytest.raises(SettingsError, match="budget of"):
+        reproduce(paper(tmp_path, cache, **few, columns={"own.later": "own", "shop.accuracy": "shop"}))
+    assert len(runs) == 3, "the values of the report are no part of what a stage costs"
+    assert [line.partition(":")[2] for line in caplog.messages if "in the calibration" in line] == [
+        " no row gave own.later in the calibration: without a longer run or another row that does, it stays empty"
+    ]
 
 
 def test_papers_bring_their_own_runs_and_measures(tmp_path, cache, monkeypatch):

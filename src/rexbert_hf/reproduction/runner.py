@@ -32,7 +32,7 @@ from rexbert_hf.reproduction.curves import (
 from rexbert_hf.reproduction.downstream import place_step
 from rexbert_hf.reproduction.inputs import CALIBRATION, drop_others, prepare_shared, stage_guides, with_data, with_pairs
 from rexbert_hf.reproduction.jobs import MEASURES, RUNS, Job, Ran, corpora_of, run_job
-from rexbert_hf.reproduction.plan import Cost, RunPlan, fit, load_costs, load_plan, save_costs, save_plan
+from rexbert_hf.reproduction.plan import COSTS_FILE, Cost, RunPlan, fit, load_costs, load_plan, save_costs, save_plan
 from rexbert_hf.reproduction.settings import ReproductionSettings
 from rexbert_hf.reproduction.stages import BranchStage, Stage
 from rexbert_hf.reproduction.table import judge, render
@@ -40,6 +40,11 @@ from rexbert_hf.settings import SettingsError, sole_run, to_dict
 from rexbert_hf.training.checkpoint import checkpoint_folders
 
 logger = logging.getLogger(__name__)
+
+VALUES_FILE = "calibration_values.json"
+"""Names of all values that the calibration gave."""
+OWN_RESULTS = "results"
+"""Kind of measure that takes what a run measured itself."""
 
 
 @sole_run()
@@ -77,6 +82,7 @@ def reproduce(settings: ReproductionSettings, command: str = "") -> dict[str, An
         if costs is None:
             costs = _calibrate(settings, recipes, shared)
             save_costs(costs, settings, hardware())
+        _check_values(settings)
         plan = fit(settings, budgets, costs, time.perf_counter() - start)
         settings.check_budgets(plan.amounts)  # stages with a share of their own are scaled apart
         save_plan(plan, settings, hardware())
@@ -185,8 +191,31 @@ def _calibrate(settings: ReproductionSettings, recipes: Mapping[str, Any], share
             "calibration: %s at %.4g %s/s, %.0f s + %.0f s", stage.name, speed, ran.unit, cost.overhead, cost.measuring
         )
     shutil.rmtree(place)
-    settings.check_values(given)
+    write_whole(settings.output_dir / VALUES_FILE, json.dumps({"values": sorted(given)}, indent=2).encode())
     return costs
+
+
+def _check_values(settings: ReproductionSettings) -> None:
+    """Refuse values of the report that no measure gave in the calibration, now or before.
+
+    What a run measured itself hangs on its row and its length, so a value of it that is missing is only told.
+
+    Raises:
+        ValueError: as `ReproductionSettings.check_values`; if the file is damaged.
+    """
+    path = settings.output_dir / VALUES_FILE
+    if not path.exists():  # earlier versions left none
+        return
+    given = read_json_object(path, f"delete it and {COSTS_FILE} to measure again", ("values",))["values"]
+    own = {measure.name for measure in settings.measures if measure.kind == OWN_RESULTS}
+    settings.check_values([value for value in given if value.partition(".")[0] not in own])
+    for value, place in settings.shown_values().items():
+        if value.partition(".")[0] in own and value not in given:
+            logger.warning(
+                "%s: no row gave %s in the calibration: without a longer run or another row that does, it stays empty",
+                place,
+                value,
+            )
 
 
 def _calibration_job(settings: ReproductionSettings, stage: Stage, recipe: Any, shared: PretrainSettings) -> Job:
