@@ -215,6 +215,21 @@ def test_a_new_model_has_positions_for_the_longest_phase_of_all_stages(tmp_path)
     assert "max_position_embeddings" not in staged(tmp_path).runs()[0][1].model.overrides  # as earlier versions
 
 
+@pytest.mark.parametrize("checkpoints", ["kept", "removed"])
+def test_a_first_stage_that_was_made_shorter_is_not_another_run(tmp_path, whole, monkeypatch, checkpoints):
+    """What is wrong is the stage that is longer now."""
+    folder = copied(whole, tmp_path / "run")
+    for path in folder.rglob("checkpoint-*") if checkpoints == "removed" else ():
+        shutil.rmtree(path)
+    runs = staged(folder, stages__commercial__phases__shop__seq_length="16384").runs()
+    assert runs[0][1].model == staged(folder).runs()[0][1].model
+    monkeypatch.setattr("rexbert_hf.pretraining.stages.pretrain", lambda *_, **__: pytest.fail("it has begun"))
+    with pytest.raises(
+        ValueError, match=r"^stage 'commercial': phase 'shop': seq_length=16384 is beyond the model's max"
+    ):
+        pretrain_stages(runs)
+
+
 def test_masking_that_cannot_be_stops_a_run_before_its_text_is_read(tmp_path, monkeypatch):
     tokenizer = str(whole_run())
     monkeypatch.setattr(corpora, "read_source", None)

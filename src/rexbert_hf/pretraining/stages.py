@@ -21,6 +21,7 @@ from rexbert_hf.pretraining.run import pretrain
 from rexbert_hf.pretraining.settings import ModelSettings, PretrainSettings
 from rexbert_hf.pretraining.source_settings import SourceSettings
 from rexbert_hf.pretraining.stage_checks import check_stages
+from rexbert_hf.pretraining.started import description_in
 from rexbert_hf.settings import hold_folder
 from rexbert_hf.settings.convert import structured
 from rexbert_hf.settings.tree import COMMAND_LINE, Node, item_name, merge
@@ -129,7 +130,7 @@ class StagedSettings(PretrainSettings):
             if found:
                 changes["model"] = _after(stage.model, found[-1][1].output_dir)
             elif not last:
-                changes["model"] = _long_enough(stage, self.stages[1:])
+                changes["model"] = _long_enough(stage, self.stages[1:], output / STAGES / stage.name)
             found.append((stage.name, stage.settings(**changes)))
         return found
 
@@ -176,13 +177,19 @@ def _after(model: ModelSettings, folder: str) -> ModelSettings:
     )
 
 
-def _long_enough(first: Stage, later: Sequence[Stage]) -> ModelSettings:
-    """The model of the first stage, with positions for the longest phase of all where it is a new one."""
+def _long_enough(first: Stage, later: Sequence[Stage], folder: Path) -> ModelSettings:
+    """The model of the first stage, with positions for the longest phase of all where it is a new one.
+
+    One that its folder holds keeps those that it was made with: the check of lengths says which stage is beyond them.
+    """
     longest = max(phase.seq_length for stage in later for phase in stage.phases)
     if first.model.init_from is not None or longest <= positions_for(first):
         return first.model
-    overrides = {"max_position_embeddings": longest, **first.model.overrides}
-    return dataclasses.replace(first.model, overrides=overrides)
+    positions, started = {"max_position_embeddings": longest}, description_in(folder)
+    if started is not None:
+        made = started[1].get("model.overrides") or {}
+        positions = {name: made[name] for name in positions if name in made}
+    return dataclasses.replace(first.model, overrides=positions | first.model.overrides)
 
 
 def pretrain_stages(runs: Sequence[tuple[str, PretrainSettings]]) -> dict[str, Any]:
