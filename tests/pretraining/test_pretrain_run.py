@@ -15,7 +15,7 @@ from rexbert_hf import RexBertForMaskedLM
 from rexbert_hf.data import TokenisedDataset
 from rexbert_hf.hub import read_run
 from rexbert_hf.models.modeling_rexbert import RexBertModel
-from rexbert_hf.pretraining import corpora, encoder, sources
+from rexbert_hf.pretraining import corpora, encoder, finish, sources
 from rexbert_hf.pretraining.baselines import batches_of
 
 
@@ -142,6 +142,16 @@ def test_figures_of_an_earlier_evaluation_say_what_they_were_measured_on(tmp_pat
         assert said["evaluated_after"]["max_tokens"] > 64
         assert phase == was
     assert "phase 'anneal': held-out accuracy after was measured with" in caplog.text
+
+
+def test_readings_of_other_documents_are_not_compared_without_a_word(caplog):
+    """A run of an earlier version goes on, and another rule holds out fewer of the same source."""
+    both = [{"phase": "anneal", "when": when, "eval_shop_masked_tokens": 140} for when in ("before", "after")]
+    assert finish._other_documents(both) == finish._other_documents(both[1:]) == finish._other_documents([]) == {}
+    assert not caplog.text
+    later = {**both[1], "eval_shop_masked_tokens": 40}
+    assert finish._other_documents([both[0], later]) == {"masked_tokens_before": 140, "masked_tokens_after": 40}
+    assert "phase 'anneal': held-out accuracy before and after are not of the same documents (140 and" in caplog.text
 
 
 def test_a_run_that_goes_on_keeps_its_micro_batches(tmp_path):

@@ -184,7 +184,28 @@ def _phase(trainer: CurriculumTrainer, plan: Plan, index: int) -> dict[str, Any]
             found |= _accuracies(reading, reading["when"]) | _measured_otherwise(trainer, phase, reading)
             if reading["when"] == "after":
                 found |= _by_position(reading)
+    if not {"evaluated_before", "evaluated_after"} & found.keys():
+        found |= _other_documents([reading for reading in trainer.held_out_results() if reading["phase"] == phase.name])
     return found
+
+
+def _other_documents(readings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Tokens behind the two readings of a phase where they differ: an earlier version held out other documents."""
+    counts = {
+        reading["when"]: {key: count for key, count in reading.items() if key.endswith("_masked_tokens")}
+        for reading in readings
+    }
+    before, after = counts.get("before", {}), counts.get("after", {})
+    if before == after or not before or not after:
+        return {}
+    sums = {"masked_tokens_before": sum(before.values()), "masked_tokens_after": sum(after.values())}
+    logger.warning(
+        "phase '%s': held-out accuracy before and after are not of the same documents (%d and %d masked tokens), as"
+        " where an earlier version held out others: do not compare them",
+        readings[0]["phase"],
+        *sums.values(),
+    )
+    return sums
 
 
 def _measured_otherwise(trainer: CurriculumTrainer, phase: PhasePlan, reading: Mapping[str, Any]) -> dict[str, Any]:
