@@ -18,8 +18,10 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from rexbert_hf.catalog import load_sample
 from rexbert_hf.data.vocabulary import train_tokenizer
+from rexbert_hf.evaluation.fine_tuning import length_limit
 from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM
 from rexbert_hf.models.vocabulary_transfer import row_sources, transfer_vocabulary
+from rexbert_hf.retrieval.serving.fill_mask import FillMask
 
 NAMES = {"pad_token": "[PAD]", "mask_token": "[MASK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
 
@@ -254,3 +256,19 @@ def test_a_padding_id_that_positions_cannot_begin_behind_is_refused():
     model = roberta(len(old), MPNetForMaskedLM, pad_token_id=1)
     with pytest.raises(ValueError, match="id 0, and MPNetForMaskedLM knows no other than 1"):
         transfer_vocabulary(model, old, words(["red", "mug"]))
+
+
+def test_long_texts_of_moved_positions_are_cut_where_the_table_ends(tmp_path):
+    """The lower half of the table is no position; `max_position_embeddings` counts it all the same."""
+    old = words(["red", "mug"], first=ROBERTA)
+    new = words(["mug", "red"], first="a b c d e [UNK] [CLS] [SEP] [MASK] f [PAD]")
+    model = roberta(len(old))
+    transfer_vocabulary(model, old, new)
+    limit = length_limit(model, new, 512)
+    assert limit == 20 - new.pad_token_id - 1
+    ids = new(["red " * 50], truncation=True, max_length=limit, return_tensors="pt")["input_ids"]
+    assert model(ids).logits.shape[:2] == (1, limit)
+    model.save_pretrained(tmp_path)
+    new.save_pretrained(tmp_path)
+    filled = FillMask(str(tmp_path), words=2)("[MASK] " + "red " * 50)
+    assert (filled.problem, len(filled.blanks)) == ("", 1)

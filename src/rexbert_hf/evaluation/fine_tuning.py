@@ -32,6 +32,7 @@ from rexbert_hf.evaluation.fine_tuning_model import load_head_model, load_tokeni
 from rexbert_hf.evaluation.fine_tuning_rows import HeadName, Row, check_rows, labels_of
 from rexbert_hf.evaluation.task import Tuning
 from rexbert_hf.evaluation.training_steps import TrainingSteps
+from rexbert_hf.models.padded_positions import longest_text
 from rexbert_hf.retrieval.training.biencoder import find_base
 from rexbert_hf.training.cpu import tune_cpu
 from rexbert_hf.training.heldout import accepts_flat
@@ -262,12 +263,12 @@ def length_limit(model: nn.Module, tokenizer: PreTrainedTokenizerBase, wanted: i
     """The longest input that all of model, tokenizer and caller allow.
 
     Args:
-        model: whose configuration says how many positions it has.
-        tokenizer: may say less, where positions begin behind the padding token's.
+        model: has so many positions.
+        tokenizer: may say less.
         wanted: by the caller.
     """
-    positions = getattr(model.config, "max_position_embeddings", None)
-    return min(wanted, tokenizer.model_max_length, positions if isinstance(positions, int) else wanted)
+    positions = longest_text(model)
+    return min(wanted, tokenizer.model_max_length, wanted if positions is None else positions)
 
 
 def _forward(fitted: FineTuned, features: Sequence[Feature], learn: bool) -> tuple[torch.Tensor | None, Any]:

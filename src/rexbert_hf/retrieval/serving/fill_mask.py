@@ -55,6 +55,7 @@ class FillMask:
         from transformers import AutoModelForMaskedLM, AutoTokenizer
 
         import rexbert_hf.models  # noqa: F401 - RexBERT is known to transformers from now on
+        from rexbert_hf.models.padded_positions import longest_text
 
         with loading("masked language model", f"masked_lm {name}", "give a masked language model"):
             folder = resolve_model(name)  # with retries, and the hash of what arrives is checked
@@ -63,8 +64,8 @@ class FillMask:
         if self.tokenizer.mask_token is None:
             raise ValueError(f"masked_lm {name} has no mask token: give a masked language model")
         self.words = words
-        limits = (self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", MOST_TOKENS))
-        self.limit = min(MOST_TOKENS, *(int(limit) for limit in limits))
+        positions = longest_text(self.model)
+        self.limit = min(MOST_TOKENS, int(self.tokenizer.model_max_length), positions or MOST_TOKENS)
 
     def __call__(self, text: str | None) -> FilledText:
         """Fill the blanks of a text.
