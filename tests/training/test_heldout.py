@@ -7,11 +7,12 @@ import torch
 from accelerate.utils import convert_outputs_to_fp32
 from torch.nn.functional import cross_entropy
 from training_cases import make_bert, make_model, make_stock_model, make_store, make_tokenizer
+from transformers import MobileBertConfig, MobileBertForMaskedLM
 
 from rexbert_hf.data.store import TokenisedDataset
 from rexbert_hf.masking import MLMCollator
 from rexbert_hf.metrics import label_ranks
-from rexbert_hf.training import evaluate_masked
+from rexbert_hf.training import evaluate_masked, heldout
 from rexbert_hf.training.heldout import length_batches, predict_masked
 
 EDGES = (0, 8, 16, 64)
@@ -178,6 +179,46 @@ def test_ranks_under_bfloat16_are_those_of_float32_scores(make):
                 model.forward = convert_outputs_to_fp32(torch.autocast("cpu", torch.bfloat16)(accelerator_forward))
             assert predict_masked(model, batch, masked)[1].tolist() == exact.tolist()
     assert not head._forward_hooks
+
+
+@torch.no_grad()
+def test_labels_go_only_to_models_that_find_places_by_them(monkeypatch):
+    """No loss is computed over all logits; `sparse_prediction` has the same ranks from a forward of few rows."""
+    batch = MLMCollator(make_tokenizer(), flat=False, seed=0)(make_store(2, documents=20).take([0, 1, 2], step=0))
+    masked = batch["labels"] != -100
+    seen = []
+    for sparse in (False, True):
+        model = make_stock_model().eval()
+        model.sparse_prediction = model.config.sparse_prediction = sparse
+        forward = model.forward
+        monkeypatch.setattr(
+            model, "forward", lambda forward=forward, **inputs: seen.append(inputs) or forward(**inputs)
+        )
+        with torch.autocast("cpu", torch.bfloat16):
+            seen.append(predict_masked(model, batch, masked))
+    assert ["labels" in inputs for inputs in seen[::2]] == [False, True]
+    assert seen[1][0] == pytest.approx(seen[3][0], rel=1e-3)
+    assert seen[1][1].tolist() == seen[3][1].tolist()
+
+
+@torch.no_grad()
+def test_half_precision_ranks_are_told_once(caplog):
+    """MobileBERT multiplies by the table of its output layer without calling it."""
+    heldout._warn_of_ties.cache_clear()
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes |= {"embedding_size": 16, "intra_bottleneck_size": 16, "true_hidden_size": 16}
+    model = MobileBertForMaskedLM(MobileBertConfig(vocab_size=64, max_position_embeddings=64, **sizes)).eval()
+    batch = MLMCollator(make_tokenizer(), flat=False, seed=0)(make_store(2, documents=20).take([0, 1, 2], step=0))
+    masked = batch["labels"] != -100
+    predict_masked(model, batch, masked)
+    predict_masked(make_bert().eval(), batch, masked)
+    assert not caplog.records
+    with torch.autocast("cpu", torch.bfloat16):
+        predict_masked(make_bert().eval(), batch, masked)
+        predict_masked(model, batch, masked)
+        predict_masked(model, batch, masked)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("MobileBertForMaskedLM: its logits are in half precision")
 
 
 def test_logits_that_are_changed_after_the_output_layer_are_taken_as_they_are():

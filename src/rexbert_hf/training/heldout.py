@@ -7,7 +7,9 @@ see the same masks.
 
 from __future__ import annotations
 
+import functools
 import inspect
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -16,11 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rexbert_hf.data.pieces import PieceIndex
 from rexbert_hf.data.store import TokenisedDataset
 from rexbert_hf.masking import MLMCollator
+
+logger = logging.getLogger(__name__)
+
+_COMPARED = 4
+"""Labelled places at which logits are compared with what the output layer returned."""
 
 
 def accepts_flat(model: nn.Module) -> bool:
@@ -181,22 +188,26 @@ def predict_masked(model: nn.Module, batch: dict[str, Any], masked: Tensor) -> t
         The summed loss in nats, and how many other entries do not score lower than each label `[M]` (0: it was
         guessed), as `metrics.label_ranks` counts them, in float32.
     """
-    targets = batch["labels"][masked]
+    places = masked.nonzero(as_tuple=True)
+    targets = batch["labels"][places]
     if "return_ranks" in inspect.signature(model.forward).parameters:
         output = model(**batch, return_ranks=True)
         return float(output.loss) * len(targets), output.label_ranks
-    logits = _masked_logits(model, batch, masked)
+    logits = _masked_logits(model, batch, places)
     own, last = logits.gather(1, targets[:, None]), logits.shape[1] - 1
     losses = cross_entropy(logits, targets, reduction="none")
     return float(losses.sum()), torch.where(losses.isfinite(), last - (logits < own).sum(1), last)
 
 
-def _masked_logits(model: nn.Module, batch: dict[str, Any], masked: Tensor) -> Tensor:
-    """Logits `[M, V]` of a model without ranks of its own, in float32.
+def _masked_logits(model: nn.Module, batch: dict[str, Any], places: tuple[Tensor, ...]) -> Tensor:
+    """Logits `[M, V]` at the labelled places of a model without ranks of its own, in float32.
 
     In bfloat16 many scores are equal to the label's, which then counts as not guessed. So the last product is done
     again in float32, as RexBERT's ranks are, where the logits are what the output layer returned.
     """
+    # Of labels a stock model makes a loss over all logits, thrown away here; ModernBERT may choose places by them.
+    if isinstance(model, PreTrainedModel) and not getattr(model.config, "sparse_prediction", False):
+        batch = {key: value for key, value in batch.items() if key != "labels"}
     layer = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # type: ignore[operator]
     calls: list[tuple[Tensor, Tensor]] = []
     handle = None
@@ -207,13 +218,27 @@ def _masked_logits(model: nn.Module, batch: dict[str, Any], masked: Tensor) -> T
     finally:
         if handle is not None:
             handle.remove()
-    is_whole = logits.ndim == 3  # `sparse_prediction` of ModernBERT returns the masked positions only
-    found = logits[masked] if is_whole else logits
+    # `sparse_prediction` returns the labelled places only.
+    at: Any = places if logits.ndim == 3 else (torch.arange(len(logits), device=logits.device),)
+    few = tuple(index[:_COMPARED] for index in at)
+    found = logits[few]
     if len(calls) == 1 and calls[0][1].dtype != torch.float32 and calls[0][1].shape == logits.shape:
-        states, output = (value[masked] if is_whole else value for value in calls[0])
-        if torch.equal(output.to(found.dtype), found):
+        states, output = calls[0]
+        if torch.equal(output[few].to(found.dtype), found):
             assert isinstance(layer, nn.Linear)
             bias = None if layer.bias is None else layer.bias.float()
             with torch.autocast(found.device.type, enabled=False):
-                return linear(states.float(), layer.weight.float(), bias)
-    return found.float()
+                return linear(states[at].float(), layer.weight.float(), bias)
+    exact = any(output.dtype == torch.float32 for _, output in calls)
+    if not exact and any(torch.equal(found.to(half).to(found.dtype), found) for half in (torch.bfloat16, torch.half)):
+        _warn_of_ties(type(model).__name__)
+    return logits[at].float()
+
+
+@functools.cache
+def _warn_of_ties(name: str) -> None:
+    logger.warning(
+        "%s: its logits are in half precision and not what its output layer returned, so its held-out ranks count"
+        " equal scores as misses: evaluate it in float32 for exact ones",
+        name,
+    )
