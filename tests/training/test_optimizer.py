@@ -138,6 +138,17 @@ def test_a_group_decays_relative_to_its_own_peak(foreach):
     assert [weight.detach()[0, 0].item() for weight in weights] == pytest.approx([0.9, 0.9, 0.95, 0.9])
 
 
+def test_a_group_that_begins_at_zero_decays_once_its_rate_is_raised():
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    optimizer = StableAdamW([{"params": [weight], "lr": 0.0}], lr=1e-2, weight_decay=0.1, decouple_lr=True)
+    weight.grad = torch.zeros(2, 2)
+    optimizer.step()
+    assert weight.detach()[0, 0].item() == 1.0
+    optimizer.param_groups[0]["lr"] = 1e-2
+    optimizer.step()
+    assert weight.detach()[0, 0].item() == pytest.approx(0.9)
+
+
 def test_the_state_of_an_earlier_version_goes_on_as_it_was():
     """Its groups were saved with the optimizer's own rate as their peak."""
     weight = torch.nn.Parameter(torch.ones(2, 2))

@@ -91,10 +91,12 @@ class StableAdamW(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; one with a rate of its own decays relative to that peak, unless it names `max_lr` too.
 
+        A group that begins at 0 (frozen for now) has the optimizer's peak.
+
         Args:
             param_group: `params`, and options in place of the optimizer's.
         """
-        if "lr" in param_group:
+        if param_group.get("lr"):
             param_group = {"max_lr": param_group["lr"], **param_group}
         super().add_param_group(param_group)
 
