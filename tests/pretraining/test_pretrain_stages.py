@@ -14,13 +14,14 @@ from pretraining_cases import CONFIGS, MODEL, assert_same_weights, error_line, o
 from pretraining_cases import THREE_STAGES as SMALL
 from pretraining_cases import recipe as run_recipe
 from safetensors.torch import load_file, save_file
-from transformers import RobertaConfig, RobertaForMaskedLM
+from transformers import BertConfig, BertForMaskedLM, RobertaConfig, RobertaForMaskedLM
 
 from rexbert_hf.data.vocabulary import train_tokenizer
 from rexbert_hf.hub import read_run
 from rexbert_hf.models import RexBertForMaskedLM
 from rexbert_hf.pretraining import PretrainSettings, corpora, pretrain
 from rexbert_hf.pretraining.encoder import open_tokenizer
+from rexbert_hf.pretraining.stage_checks import check_stages
 from rexbert_hf.pretraining.stages import StagedSettings, pretrain_stages
 from rexbert_hf.settings import SettingsError, from_dict, load_settings
 from rexbert_hf.training import checkpoint as ckpt
@@ -283,6 +284,31 @@ def test_what_a_roberta_cannot_take_stops_the_first_stage(tmp_path, monkeypatch,
     monkeypatch.setattr("rexbert_hf.pretraining.stages.pretrain", lambda *_, **__: pytest.fail("it has begun"))
     with pytest.raises(ValueError, match=f"^stage 'two': {message}"):
         pretrain_stages(load_settings(StagedSettings, tmp_path / "run.yaml").runs())
+
+
+def test_a_tokenizer_without_padding_stops_a_padded_model_before_the_data(tmp_path, monkeypatch):
+    tokenizer = train_tokenizer(["red lamp"] * 3, 384)
+    tiny = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **tiny)).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path / "later")
+    phase = {"name": "a", "mixture": {"shop": 1}, "max_tokens": 2000, "batch_tokens": 1024, "seq_length": 64}
+    recipe = {
+        "model": {"init_from": str(tmp_path / "base")},
+        "trainer": {"use_cpu": True, "bf16": False},
+        "micro_batch_tokens": 1024,
+        "sources": {"shop": {"sample": "shop_text", "sample_size": 60}},
+        "phases": [phase],
+    }
+    recipe |= {"tokenizer": {"path": str(tmp_path / "later")}, "output_dir": str(tmp_path / "run")}
+    settings = from_dict(PretrainSettings, recipe)
+    for module in ("run", "stage_checks"):
+        monkeypatch.setattr(f"rexbert_hf.pretraining.{module}.prepare", lambda *_, **__: pytest.fail("tokenised"))
+    with pytest.raises(ValueError, match=r"^phase 'a': masking: the tokenizer has no pad token"):
+        pretrain(settings)
+    with pytest.raises(ValueError, match=r"^stage 'two': phase 'a': masking: the tokenizer has no pad token"):
+        check_stages([("two", settings)])
 
 
 def test_what_was_prepared_for_the_checks_is_what_is_trained_on(tmp_path, monkeypatch):

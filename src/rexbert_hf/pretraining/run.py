@@ -36,6 +36,7 @@ from rexbert_hf.training.checkpoint import micro_batches_of
 from rexbert_hf.training.collation import MASKINGS, check_maskings, register_masking
 from rexbert_hf.training.compiling import prepare_layers
 from rexbert_hf.training.cpu import tune_cpu
+from rexbert_hf.training.heldout import accepts_flat
 from rexbert_hf.training.languages import tokens_by_language
 from rexbert_hf.training.resumable import STARTING_WEIGHTS
 
@@ -83,9 +84,9 @@ def pretrain(
     cache = Path(settings.cache_dir).expanduser() if settings.cache_dir else output / "cache"
     with args.main_process_first(desc="the tokenizer"):
         tokenizer = load_tokenizer(settings, cache)
-    check_maskings(settings.phases, tokenizer)
     with args.main_process_first(desc="the model"):  # before the data: what is wrong with it shows at once
         model = make_model(settings, tokenizer)
+    check_maskings(settings.phases, tokenizer, accepts_flat(model))
     with args.main_process_first(desc="the data"):
         corpora = prepare(settings, tokenizer, cache, num_proc=usable_cores())
     if settings.trainer.gradient_checkpointing:

@@ -61,7 +61,7 @@ def check_stages(runs: Sequence[tuple[str, PretrainSettings]]) -> None:
             check_lengths(longest[0], settings.phases, args.eval_seq_length, longest[1])
     for name, settings in runs:
         with _named(name):
-            tokenizer = _prepare(settings, tokenizer)
+            tokenizer = _prepare(settings, tokenizer, config.model_type == "rexbert")
             if settings.tokenizer.path is not None or settings.tokenizer.train:
                 check_padding_of(config, tokenizer.pad_token_id)
                 longest = _longest(config, tokenizer.pad_token_id)
@@ -103,7 +103,7 @@ def _named(stage: str) -> Iterator[None]:
         raise kind(f"stage '{stage}': {error}") from error
 
 
-def _prepare(settings: PretrainSettings, before: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase:
+def _prepare(settings: PretrainSettings, before: PreTrainedTokenizerBase | None, flat: bool) -> PreTrainedTokenizerBase:
     """Tokenizer, data and plan of a stage; without a tokenizer of its own it has that of the stage before."""
     args = make_arguments(settings)
     if args.device.type == "cpu":
@@ -116,7 +116,7 @@ def _prepare(settings: PretrainSettings, before: PreTrainedTokenizerBase | None)
     if tokenizer is None or settings.tokenizer.path is not None or settings.tokenizer.train:
         with args.main_process_first(desc="the tokenizer"):
             tokenizer = load_tokenizer(settings, cache)
-    check_maskings(settings.phases, tokenizer)
+    check_maskings(settings.phases, tokenizer, flat)
     with args.main_process_first(desc="the data"):
         corpora = prepare(settings, tokenizer, cache, num_proc=usable_cores())
     stores = {name: corpus.train for name, corpus in corpora.items()}

@@ -109,20 +109,21 @@ class _Unplanned:
         return 1
 
 
-def check_maskings(phases: Iterable[Phase], tokenizer: PreTrainedTokenizerBase) -> None:
+def check_maskings(phases: Iterable[Phase], tokenizer: PreTrainedTokenizerBase, flat: bool) -> None:
     """Refuse masking that a run would stop at, before any text is tokenised; kinds of one's own are not looked at.
 
     Args:
         phases: to train.
         tokenizer: of the run.
+        flat: whether the model takes flat batches; padded ones need a padding token.
 
     Raises:
-        ValueError: if a value or an option of the masking of a phase cannot be.
+        ValueError: if a value or an option of the masking of a phase cannot be, or the tokenizer lacks a token.
     """
     for phase in phases:
         kind = phase.masking.kind
         if kind in _OWN and MASKINGS[kind] is _OWN[kind]:
-            _collator(phase, cast(PhasePlan, _Unplanned()), tokenizer, True, 0)
+            _collator(phase, cast(PhasePlan, _Unplanned()), tokenizer, flat, 0)
 
 
 def _collator(phase: Phase, plan: PhasePlan, tokenizer: PreTrainedTokenizerBase, flat: bool, seed: int) -> Collator:
