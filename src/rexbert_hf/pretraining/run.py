@@ -85,8 +85,7 @@ def pretrain(
     with args.main_process_first(desc="the tokenizer"):
         tokenizer = load_tokenizer(settings, cache)
     with args.main_process_first(desc="the model"):  # before the data: what is wrong with it shows at once
-        model = make_model(settings, tokenizer)
-    check_maskings(settings.phases, tokenizer, accepts_flat(model))
+        model = _checked_model(make_model, settings, tokenizer)
     with args.main_process_first(desc="the data"):
         corpora = prepare(settings, tokenizer, cache, num_proc=usable_cores())
     if settings.trainer.gradient_checkpointing:
@@ -143,6 +142,19 @@ def associations_of(settings: PretrainSettings, stores: Mapping[str, TokenisedDa
         return None
     assert settings.associations is not None
     return load_associations(settings.associations, stores, settings.data_dir)
+
+
+def _checked_model(
+    make_model: Callable[[PretrainSettings, PreTrainedTokenizerBase], PreTrainedModel],
+    settings: PretrainSettings,
+    tokenizer: PreTrainedTokenizerBase,
+) -> PreTrainedModel:
+    """The model; masking is looked at before it is loaded, and for padded batches once it is known to need them."""
+    check_maskings(settings.phases, tokenizer)
+    model = make_model(settings, tokenizer)
+    if not accepts_flat(model):
+        check_maskings(settings.phases, tokenizer, flat=False)
+    return model
 
 
 def _recompute_activations(model: PreTrainedModel) -> None:

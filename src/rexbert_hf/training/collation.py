@@ -109,7 +109,7 @@ class _Unplanned:
         return 1
 
 
-def check_maskings(phases: Iterable[Phase], tokenizer: PreTrainedTokenizerBase, flat: bool) -> None:
+def check_maskings(phases: Iterable[Phase], tokenizer: PreTrainedTokenizerBase, flat: bool = True) -> None:
     """Refuse masking that a run would stop at, before any text is tokenised; kinds of one's own are not looked at.
 
     Args:
