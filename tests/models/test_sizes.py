@@ -34,3 +34,11 @@ def test_unknown_size_names_the_sizes():
 def test_truncate_dim_out_of_range(dim):
     with pytest.raises(ValueError, match=f"truncate_dim={dim} must be an integer between 1 and hidden_size=32"):
         RexBertConfig(hidden_size=32, num_attention_heads=2, truncate_dim=dim)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_numbers_that_make_every_state_no_number_are_refused_by_their_key(value):
+    with pytest.raises(ValueError, match=f"^norm_eps={value} must not be negative, and must be finite$"):
+        RexBertConfig.from_size("micro", norm_eps=value)
+    with pytest.raises(ValueError, match=f"^the RoPE theta of full_attention layers is {value}: .* and finite$"):
+        RexBertConfig.from_size("micro", global_rope_theta=value)

@@ -41,6 +41,7 @@ def recipe(**model) -> PretrainSettings:
         ({"layer_types": ["full_attention"]}, "layer_types.*1"),
         ({"global_rope_theta": 0.0}, "the RoPE theta of full_attention layers is 0.0: it must be above 0"),
         ({"local_rope_theta": -1.0}, "the RoPE theta of sliding_attention layers is -1.0"),
+        ({"global_rope_theta": "ten"}, "the RoPE theta of full_attention layers is 'ten': it must be above 0"),
         ({"norm_eps": -1.0}, "norm_eps=-1.0 must not be negative"),
         ({"initializer_range": -1.0}, "RuntimeError: normal expects std >= 0.0"),
         ({"pad_token_id": 500}, "Padding_idx must be within num_embeddings"),

@@ -183,10 +183,10 @@ class RexBertConfig(ModernBertConfig):
         """Refuse what would make every state not a number."""
         for kind, values in (self.rope_parameters or {}).items():
             theta = values.get("rope_theta") if isinstance(values, dict) else None
-            if theta is not None and not theta > 0:
-                raise ValueError(f"the RoPE theta of {kind} layers is {theta}: it must be above 0")
-        if not self.norm_eps >= 0:
-            raise ValueError(f"norm_eps={self.norm_eps} must not be negative")
+            if theta is not None and not (isinstance(theta, int | float) and 0 < theta < math.inf):
+                raise ValueError(f"the RoPE theta of {kind} layers is {theta!r}: it must be above 0 and finite")
+        if not 0 <= self.norm_eps < math.inf:
+            raise ValueError(f"norm_eps={self.norm_eps} must not be negative, and must be finite")
 
     def check_truncate_dim(self) -> None:
         """Refuse a `truncate_dim` outside 1 to hidden_size (models ask again: overrides arrive after this class)."""
