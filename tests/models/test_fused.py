@@ -100,19 +100,26 @@ def test_softmax_parts_as_written_out(dtype, bias):
     assert losses_rexbert.softmax_parts(others.clone(), offset, chosen[:, 0].float(), False)[4] is None
 
 
-def test_the_way_back_through_the_kernels_inputs_fills_no_zeros(monkeypatch):
+@pytest.mark.parametrize("path", ["varlen", "dense", "eager", "grouped"])
+def test_the_way_back_through_the_kernels_inputs_fills_no_zeros(path, monkeypatch):
     """The gradient of queries, keys and values is put together once, and is that of indexing, bit for bit."""
-    layout = Layout(torch.arange(6), (1, 6), torch.tensor([0, 4, 6], dtype=torch.int32), 4)
+    flat = Layout(torch.arange(6), (1, 6), torch.tensor([0, 4, 6], dtype=torch.int32), 4, [(1, 4), (1, 2)])
+    layout = Layout(torch.arange(3).repeat(2), (2, 3)) if path == "dense" else flat
     monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", lambda q, k, v, *args, **options: (q * k + v,))
+    rest = (layout, 2, "sdpa", 0.0, False) if path == "varlen" else (layout, 2, 0.0)
+    attention = getattr(attention_rexbert, f"_{path}")
     qkv, (cos, sin) = torch.randn(6, 3, 2, 8), torch.randn(2, 6, 4)
+
+    def indexed(given, cos, sin):
+        pair = attention_rexbert.rotate(given[:, :2], cos, sin)
+        return pair[:, 0], pair[:, 1], given[:, 2]
+
     found, sizes = [], []
-    for indexed in (True, False):
+    for rotated in (indexed, attention_rexbert._rotated):
+        monkeypatch.setattr(attention_rexbert, "_rotated", rotated)
         given = qkv.clone().requires_grad_()
-        if indexed:
-            pair = attention_rexbert.rotate(given[:, :2], cos, sin)
-            out = (pair[:, 0] * pair[:, 1] + given[:, 2]).reshape(6, -1)
-        else:
-            out = attention_rexbert._varlen(given, cos, sin, layout, None, "sdpa", 0.0, False)
+        out = attention(given, cos, sin, *rest)
+        out = out[0] if path == "eager" else out
         with Zeros() as zeros:
             out.square().sum().backward()
         found.append((out.detach(), given.grad))

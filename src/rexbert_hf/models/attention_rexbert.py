@@ -137,9 +137,8 @@ def _dense(
     qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, layout: Layout, window: int | None, dropout: float
 ) -> torch.Tensor:
     batch, length = layout.shape
-    qk = rotate(qkv[:, :2], cos, sin)
-    query, key = (qk[:, i].view(batch, length, *qkv.shape[2:]).transpose(1, 2) for i in (0, 1))
-    value = qkv[:, 2].view(batch, length, *qkv.shape[2:]).transpose(1, 2)
+    states = _rotated(qkv, cos, sin)
+    query, key, value = (x.view(batch, length, *x.shape[1:]).transpose(1, 2) for x in states)
     mask = layout.dense_mask(window)
     if mask is not None and layout.padding_mask is not None:
         # A row without any key would be NaN: padding queries may look at themselves.
@@ -152,7 +151,7 @@ def _eager(
     qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, layout: Layout, window: int | None, dropout: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Softmax attention written out, over padded rows (see `Layout.rows`); weights are zero at padding."""
-    qk = rotate(qkv[:, :2], cos, sin)
+    query, key, value = _rotated(qkv, cos, sin)
     place, valid = layout.rows()
     count, length = valid.shape
 
@@ -165,11 +164,11 @@ def _eager(
         position = torch.arange(length, device=qkv.device)
         mask = mask & ((position[:, None] - position[None, :]).abs() <= window)
     mask = mask | torch.eye(length, dtype=torch.bool, device=qkv.device)
-    scores = pad(qk[:, 0]) @ pad(qk[:, 1]).transpose(-1, -2) * qkv.shape[-1] ** -0.5
+    scores = pad(query) @ pad(key).transpose(-1, -2) * qkv.shape[-1] ** -0.5
     scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype) * valid[:, None, :, None]
     weights = F.dropout(weights, dropout, training=dropout > 0)
-    out = (weights @ pad(qkv[:, 2])).transpose(1, 2).reshape(count * length, qkv.shape[2] * qkv.shape[3])
+    out = (weights @ pad(value)).transpose(1, 2).reshape(count * length, qkv.shape[2] * qkv.shape[3])
     return out.index_select(0, place), weights
 
 
@@ -177,14 +176,12 @@ def _grouped(
     qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, layout: Layout, window: int | None, dropout: float
 ) -> torch.Tensor:
     """The sdpa back-end through autograd: any device, dtype and dropout."""
-    qk = rotate(qkv[:, :2], cos, sin)
     assert layout.groups is not None
     sizes = [count * length for count, length in layout.groups]
     parts = []
-    for (count, length), q_k, v in zip(layout.groups, qk.split(sizes), qkv[:, 2].split(sizes), strict=True):
-        query, key, value = (
-            x.reshape(count, length, *qkv.shape[2:]).transpose(1, 2) for x in (q_k[:, 0], q_k[:, 1], v)
-        )
+    states = (x.split(sizes) for x in _rotated(qkv, cos, sin))
+    for (count, length), *group in zip(layout.groups, *states, strict=True):
+        query, key, value = (x.reshape(count, length, *qkv.shape[2:]).transpose(1, 2) for x in group)
         blocks = []
         for q0, q1, k0, k1 in _blocks(length, window):
             mask = layout.local_mask((q0, q1, k0, k1), window, query)
