@@ -124,6 +124,20 @@ def test_a_run_in_parts_is_the_run_in_one_pass(tmp_path, monkeypatch):
         torch.testing.assert_close(value, found[1][1][name], rtol=1e-3, atol=1e-4)
 
 
+class Rebuilt(CurriculumTrainer):
+    """Replaces inputs, and loses the shapes of their parts."""
+
+    def choose_inputs(self, batches):
+        names = ("input_ids", "attention_mask", "labels")
+        return [{name: batch[name] for name in names} for batch in super().choose_inputs(batches)]
+
+
+def test_documents_that_would_be_read_as_one_are_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("training_cases.CurriculumTrainer", Rebuilt)
+    with pytest.raises(ValueError, match=r"^a micro-batch of \d+ documents lost its 'part_shapes'.*: keep that key"):
+        make_trainer(tmp_path, make_padded_curriculum(), make_bert()).train()
+
+
 def test_stopped_and_resumed_is_never_stopped(tmp_path):
     """With dropout, whose draws go through the parts in turn."""
     models = []

@@ -82,11 +82,15 @@ def cut_by_length(batch: Mapping[str, Any], most: int, left: bool = False, multi
     return out
 
 
-def parts_of(batch: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def parts_of(batch: Mapping[str, Any], documents: int | None = None) -> list[Mapping[str, Any]]:
     """The model's inputs of each part, views of the batch; the batch itself where it was not cut.
 
     Args:
         batch: a collated micro-batch.
+        documents: that it holds, where that is known.
+
+    Raises:
+        ValueError: if its documents lie in one row, and neither shapes nor borders tell them apart.
 
     Example:
         >>> ids = torch.tensor([[1, 2, 3, 4, 5, 6, 7]])
@@ -94,6 +98,11 @@ def parts_of(batch: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         [[[1, 2, 3]], [[4, 5], [6, 7]]]
     """
     if PARTS not in batch:
+        if (documents or 1) > 1 and len(batch.get("input_ids", ())) == 1 and "cu_seq_lens_q" not in batch:
+            raise ValueError(
+                f"a micro-batch of {documents} documents lost its '{PARTS}', and they would be read as one: keep that"
+                " key where inputs are replaced"
+            )
         return [batch]
     shapes = batch[PARTS]
     sizes, rows = [math.prod(shape) for shape in shapes], [shape[0] for shape in shapes]

@@ -221,7 +221,8 @@ class CurriculumTrainer(WatchedTrainer):
         """Choose the masking mode of a step, before its labels are counted; a subclass may replace inputs here.
 
         Args:
-            batches: this rank's collated micro-batches, on the host.
+            batches: this rank's collated micro-batches, on the host; for a padded model in parts, `[1, N]` each with
+                `part_shapes`, which stay: go through `padded_parts.parts_of`.
         """
         return self.pick_adaptive(batches)
 
@@ -229,7 +230,7 @@ class CurriculumTrainer(WatchedTrainer):
         """Counts that divide each loss part, from one micro-batch; a subclass with more objectives adds theirs.
 
         Args:
-            batch: a collated micro-batch.
+            batch: a collated micro-batch; for a padded model in parts, see `choose_inputs`.
         """
         names = {"mlm": "labels", "mlm_phrase": "phrase_labels"}  # the second where both modes run
         counts = {name: int((batch[key] != -100).sum()) for name, key in names.items() if key in batch}
@@ -272,8 +273,8 @@ class CurriculumTrainer(WatchedTrainer):
     ) -> torch.Tensor:
         """Seed the generators for this micro-batch, then forward and backward as the stock Trainer does, by parts."""
         seed_generators(self.plan.seed, self.state.global_step, self._micros[self._micro])
+        *before, last = parts_of(inputs, self._stats[self._micro].get("documents"))
         self._micro += 1
-        *before, last = parts_of(inputs)
         done: Any = 0.0
         for part in before:  # ranks have different numbers of parts, and meet once a step
             with self.accelerator.no_sync(model):
