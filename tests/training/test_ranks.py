@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_cases import make_curriculum, make_model, make_trainer
+from training_cases import make_bert, make_curriculum, make_model, make_padded_curriculum, make_trainer
 
 from rexbert_hf.training import last_complete_checkpoint
+from rexbert_hf.training.padded_parts import PARTS
 
 SCRIPT = Path(__file__).with_name("training_cases.py")
 OPTIONS = '{"micro_batch_tokens": 256, "steps": [3, 3], "save_steps": 3}'
@@ -60,6 +61,23 @@ def test_two_ranks_equal_accumulation(two_ranks, tmp_path):
     trainer = single(tmp_path, 256)
     assert trainer.args.gradient_accumulation_steps == 2
     _, result = two_ranks
+    torch.testing.assert_close(torch.tensor(result["losses"]), logged(trainer, "loss"), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(torch.tensor(result["norms"]), logged(trainer, "grad_norm"), rtol=1e-4, atol=1e-6)
+    for name, value in trainer.model.state_dict().items():
+        torch.testing.assert_close(result["weights"][name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_two_ranks_equal_accumulation_where_batches_come_in_parts(tmp_path):
+    """Ranks have different numbers of parts, and meet once a step all the same."""
+    options = json.dumps({"steps": [2, 2], "save_steps": 100, "padded": True})
+    done = run_two_ranks(tmp_path / "two", options)
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = torch.load(tmp_path / "two" / "final.pt", weights_only=True)
+    trainer = make_trainer(tmp_path / "one", make_padded_curriculum((2, 2)), make_bert(), save_steps=100)
+    rows = trainer.train_dataset
+    parts = [[len(trainer.data_collator(rows[step, i]).get(PARTS, [0])) for i in (0, 1)] for step in range(4)]
+    assert any(first != second for first, second in parts)
+    trainer.train()
     torch.testing.assert_close(torch.tensor(result["losses"]), logged(trainer, "loss"), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(torch.tensor(result["norms"]), logged(trainer, "grad_norm"), rtol=1e-4, atol=1e-6)
     for name, value in trainer.model.state_dict().items():

@@ -205,10 +205,13 @@ def main(output_dir: str, options: str) -> None:
     micro_batch_tokens = chosen.pop("micro_batch_tokens", 256)
     dropout = chosen.pop("dropout", 0.1)
     steps = chosen.pop("steps", [6, 6])
+    make = make_curriculum
     adaptive, model = chosen.pop("adaptive", None), make_model(dropout, **chosen.pop("model", {}))
+    if chosen.pop("padded", False):
+        make, model = make_padded_curriculum, make_bert()
     if pause_at is not None:
         pause_while_saving(pause_at)
-    curriculum = make_curriculum(steps=tuple(steps), micro_batch_tokens=micro_batch_tokens, adaptive=adaptive)
+    curriculum = make(steps=tuple(steps), micro_batch_tokens=micro_batch_tokens, adaptive=adaptive)
     trainer = make_trainer(output_dir, curriculum, model, **chosen)
     if kill_after is not None:
         inner = trainer.finish_step
