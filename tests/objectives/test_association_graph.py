@@ -122,6 +122,17 @@ def test_a_graph_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypa
     assert AssociationGraph.load(tmp_path).product_ids == ["x", "y"]
 
 
+def test_a_graph_with_columns_of_ones_own_is_read_and_its_columns_are_named_before_they_are_lost(tmp_path):
+    AssociationGraph.from_pairs([("a", "b")]).save(tmp_path)
+    (file,) = (tmp_path / "associations").glob("*.parquet")
+    Dataset.from_dict({"product_a": ["a"], "product_b": ["b"], "bought": [3], "seen": [9]}).to_parquet(file)
+    graph = AssociationGraph.load(tmp_path)
+    assert graph.num_pairs == 1
+    with pytest.raises(FileExistsError, match=r"or move it \(its columns bought, seen would be lost\)$"):
+        graph.save(tmp_path)
+    assert AssociationGraph.load(tmp_path).num_pairs == 1
+
+
 @pytest.mark.parametrize("name", ["catalogue.parquet", "train-00000-of-00001.parquet"])
 def test_a_folder_with_parquet_files_of_others_is_refused(tmp_path, name):
     (tmp_path / "products").mkdir()

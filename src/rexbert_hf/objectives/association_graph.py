@@ -382,10 +382,13 @@ def _earlier_files(folder: Path) -> list[Path]:
     """
     found = [path for name in _COLUMNS for path in sorted((folder / name).glob("*.parquet"))]
     for path in found:
+        wanted = _COLUMNS[path.parent.name]
         try:
-            is_graph = pq.read_schema(path).names == _COLUMNS[path.parent.name]
+            columns = pq.read_schema(path).names
         except (pa.ArrowException, OSError):
-            is_graph = True
-        if not is_graph or not _PART.fullmatch(path.name):
-            raise FileExistsError(f"{path} is no file of an association graph: choose another folder, or move it")
+            columns = wanted
+        if columns != wanted or not _PART.fullmatch(path.name):
+            further = ", ".join(name for name in columns if name not in wanted)
+            lost = f" (its columns {further} would be lost)" if further else ""
+            raise FileExistsError(f"{path} is no file of an association graph: choose another folder, or move it{lost}")
     return found
