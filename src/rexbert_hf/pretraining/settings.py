@@ -238,7 +238,8 @@ class PretrainSettings:
         cache_dir: tokenised data; None for `output_dir`/cache.
         scale: multiplies all token budgets, warm-ups and decays.
         seed: of everything.
-        micro_batch_tokens: most tokens of one forward pass on one device, padding counted.
+        micro_batch_tokens: most tokens of one forward pass on one device, padding counted (but in phases with "npr" of
+            models that take padded batches: triplets stay together, so padding comes on top).
         push_to_hub: "user/name" to push the finished run to.
         private: whether a new repository is private.
     """
