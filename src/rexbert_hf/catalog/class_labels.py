@@ -6,10 +6,18 @@ click log. So names are what comes out, wherever the class stands: in a column, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import pyarrow as pa
 from datasets import ClassLabel, Features, LargeList, List, Value
+
+logger = logging.getLogger(__name__)
+
+Readers = Mapping[str, Callable[[Any], Any]]
+"""How values of the columns that hold classes become names."""
 
 
 def named_classes(features: Features) -> tuple[Features, dict[str, Callable[[Any], Any]]]:
@@ -32,6 +40,45 @@ def named_classes(features: Features) -> tuple[Features, dict[str, Callable[[Any
         if read is not None:
             readers[name] = read
     return Features(types), readers
+
+
+def noted_features(schema: pa.Schema) -> Features:
+    """What `datasets` noted in a Parquet file's schema, if it knows any classes: types of columns that are still so.
+
+    Args:
+        schema: of the file.
+
+    Example:
+        >>> noted = Features({"kind": ClassLabel(names=["mug", "pan"])})
+        >>> noted_features(noted.arrow_schema), noted_features(pa.schema({"kind": pa.int64()}))
+        ({'kind': ClassLabel(names=['mug', 'pan'])}, {})
+    """
+    note = (schema.metadata or {}).get(b"huggingface", b"")
+    if b"ClassLabel" not in note:
+        return Features({})
+    try:
+        features = Features.from_dict(json.loads(note)["info"]["features"])
+        kinds = features.arrow_schema
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # of another version, or of somebody's own
+        logger.warning("the names of classes cannot be read (%s: %s): numbers stay", type(error).__name__, error)
+        return Features({})
+    there = {name: schema.field(name).type for name in features if name in schema.names}
+    return Features({name: features[name] for name, kind in there.items() if kinds.field(name).type == kind})
+
+
+def with_names(row: dict[str, Any], readers: Readers) -> dict[str, Any]:
+    """A row with names in place of class numbers.
+
+    Args:
+        row: some columns may be left out.
+        readers: of `named_classes`.
+
+    Example:
+        >>> _, readers = named_classes(Features({"kind": ClassLabel(names=["mug", "pan"])}))
+        >>> with_names({"kind": 1, "text": "pan"}, readers)
+        {'kind': 'pan', 'text': 'pan'}
+    """
+    return row | {name: read(row[name]) for name, read in readers.items() if name in row} if readers else row
 
 
 def _named(feature: Any) -> tuple[Any, Callable[[Any], Any] | None]:

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .class_labels import named_classes, noted_features, with_names
 from .delimited import Located, delimited_rows
 from .sources import FileOptions, Source
 
@@ -93,13 +94,16 @@ def _parquet_rows(stream: io.BufferedReader[Any], needed: Sequence[str] | None) 
     file = pq.ParquetFile(seekable)
     schema = file.schema_arrow
     columns = None if needed is None else [name for name in needed if name in schema.names]
+    types, named = named_classes(noted_features(schema))
+    for name in named:
+        schema = schema.set(schema.get_field_index(name), types.arrow_schema.field(name))
 
     def rows() -> Iterator[Located]:
         number = 0
         for batch in file.iter_batches(batch_size=1024, columns=columns):
             for row in rows_of(batch):
                 number += 1
-                yield number, row
+                yield number, with_names(row, named)
 
     return Rows(list(schema.names), schema, "row", rows())
 

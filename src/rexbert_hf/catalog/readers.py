@@ -26,7 +26,7 @@ from datasets.exceptions import DataFilesNotFoundError, DatasetsError
 from datasets.table import MemoryMappedTable
 
 from .batches import BATCH_ROWS, RowPacker
-from .class_labels import named_classes
+from .class_labels import named_classes, with_names
 from .columns import ColumnSpec
 from .delimited import Located
 from .formats import Rows, open_rows, rows_of
@@ -235,6 +235,6 @@ def _hub_rows(source: str, split: str, needed: Sequence[str] | None) -> Rows:
     def rows() -> Iterator[Located]:
         for start, batch in enumerate(dataset.with_format("arrow").iter(batch_size=BATCH_ROWS)):
             for number, row in enumerate(rows_of(batch), start * BATCH_ROWS + 1):
-                yield number, row | {name: read(row[name]) for name, read in named.items()} if named else row
+                yield number, with_names(row, named)
 
     return Rows(columns, features.arrow_schema, "row", _guarded(source, rows()))

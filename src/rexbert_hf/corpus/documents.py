@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..catalog import load_sample
+from ..catalog.class_labels import named_classes, with_names
 from ..catalog.columns import as_text
 from ..catalog.escapes import listed
 from ..catalog.sources import with_home
@@ -363,14 +364,15 @@ def _dataset_rows(source: DocumentSource) -> Iterable[dict[str, Any]]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
-    def load() -> Iterable[dict[str, Any]]:
-        found: Iterable[dict[str, Any]] = load_dataset(
+    def load() -> Any:
+        return load_dataset(
             source.dataset, source.config, split=source.split, revision=source.revision, streaming=source.streaming
         )
-        return found
 
     try:
-        return read_hub(load, f"dataset '{source.dataset}'")
+        found = read_hub(load, f"dataset '{source.dataset}'")
+        _, named = named_classes(found.features or {})  # a stream may not know its types before its first row
+        return (with_names(row, named) for row in found) if named else found
     except ConnectionError:
         raise
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:

@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..catalog.class_labels import named_classes, noted_features, with_names
 from ..catalog.formats import open_rows
 from ..catalog.sources import COMPRESSED, FORMATS, FileOptions, find_sources
 from ..hub.trouble import explain, is_passing
@@ -197,8 +198,9 @@ def _parquet(path: Path, texts: Sequence[str], others: Sequence[str]) -> Iterato
                 yield number, dict.fromkeys(names)
             return
         wanted = [name for name in dict.fromkeys((*texts, *others)) if name in names]
+        _, named = named_classes(noted_features(file.schema_arrow))
         for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted):
-            yield from enumerate(batch.to_pylist(), number + 1)
+            yield from enumerate((with_names(row, named) for row in batch.to_pylist()), number + 1)
             number += batch.num_rows
 
 

@@ -1,0 +1,65 @@
+"""Class numbers of `datasets` come out as names from every reader."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import ClassLabel, Dataset, Features, List, Value
+
+from rexbert_hf.catalog import read_records
+from rexbert_hf.corpus import DocumentSource, StageReport, read_documents
+
+KIND = ClassLabel(names=["hobby", "shop"])
+FEATURES = Features({"text": Value("string"), "domain": KIND, "tags": List(KIND), "more": {"kind": KIND}})
+ROWS = [
+    {"text": "a", "domain": 1, "tags": [0, 1], "more": {"kind": 0}},
+    {"text": "b", "domain": -1, "tags": None, "more": None},
+]
+NAMED = [
+    {"text": "a", "domain": "shop", "tags": ["hobby", "shop"], "more": {"kind": "hobby"}},
+    {"text": "b", "domain": "", "tags": None, "more": None},
+]
+
+
+@pytest.fixture
+def parquet(tmp_path):
+    """A file that `datasets` wrote, alone in its folder."""
+    path = tmp_path / "data/a.parquet"
+    path.parent.mkdir()
+    Dataset.from_list(ROWS, features=FEATURES).to_parquet(path)
+    return path
+
+
+def domains_of(source: DocumentSource) -> list[str]:
+    return [document.domain for document in read_documents([source], StageReport("test", key=""))]
+
+
+def test_a_parquet_file_of_datasets_is_read_by_name(parquet):
+    assert read_records(parquet).to_list() == NAMED
+    assert read_records(parquet, {"kind": "domain"})["kind"][:] == ["shop"]  # a row without a class is empty
+
+
+def test_domains_of_documents_are_names(parquet):
+    packed = parquet.parent.parent / "b.parquet.gz"
+    packed.write_bytes(gzip.compress(parquet.read_bytes()))
+    for path in (parquet, packed):
+        assert domains_of(DocumentSource(str(path), domain_from_folder=False)) == ["shop", "unknown"]
+    for streaming in (True, False):
+        assert domains_of(DocumentSource(dataset=str(parquet.parent), streaming=streaming)) == ["shop", "unknown"]
+
+
+def test_numbers_of_columns_that_are_no_longer_classes_stay(tmp_path, caplog):
+    note = json.dumps({"info": {"features": FEATURES.to_dict()}})
+    table = pa.table({"text": ["a"], "domain": ["hobby"], "tags": [[1]]})
+    path = tmp_path / "a.parquet"
+    pq.write_table(table.replace_schema_metadata({"huggingface": note}), path)
+    assert read_records(path).to_list() == [{"text": "a", "domain": "hobby", "tags": ["shop"]}]
+    pq.write_table(table.replace_schema_metadata({"huggingface": note.replace("List", "Nested")}), path)
+    with caplog.at_level(logging.WARNING):
+        assert read_records(path).to_list() == [{"text": "a", "domain": "hobby", "tags": [1]}]
+    assert "the names of classes cannot be read (ValueError: Feature type 'Nested' not found" in caplog.text
