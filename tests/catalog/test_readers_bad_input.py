@@ -12,6 +12,7 @@ from datasets import Features, Value
 from datasets.exceptions import DatasetGenerationError
 
 from rexbert_hf.catalog import PRODUCT, ReadReport, read_records
+from rexbert_hf.catalog.delimited import _Lines
 from rexbert_hf.catalog.formats import _array_items
 
 
@@ -171,15 +172,37 @@ def test_quote_that_swallows_lines_and_closes(tmp_path):
 
 def test_quote_is_given_up_after_too_many_lines(tmp_path, monkeypatch):
     monkeypatch.setattr("rexbert_hf.catalog.delimited.MAX_RECORD_CHARS", 40)
+    monkeypatch.setattr("rexbert_hf.catalog.delimited.MAX_RECORD_LINES", 10)
     (tmp_path / "a.csv").write_text('a,b\n1,"2\n' + "3,4\n" * 60 + '5,"6\nseven\nlines"\n')
     table, report = read(tmp_path / "a.csv")
     assert len(table) == 61
     assert table[60] == {"a": "5", "b": "6\nseven\nlines"}
-    assert report.reasons == [f"{tmp_path / 'a.csv'}:2 opens a quote that is never closed"]
+    where = f"{tmp_path / 'a.csv'}:2"
+    assert report.reasons == [f"{where} opens a quote that is not closed within 10 lines and 40 characters"]
 
 
-def test_a_record_of_many_lines_is_one_row(tmp_path):
-    text = "a\n" * 5_000
+def test_stray_quotes_in_every_hundredth_line_cost_a_few_readings_of_the_file(tmp_path, monkeypatch):
+    """A quote that opens again on the line that would close it hides the end from every line before it."""
+    monkeypatch.setattr("rexbert_hf.catalog.delimited._VAIN_CHARS", 1 << 10)
+    taken = 0
+    step = _Lines.__next__
+
+    def counted(self):
+        nonlocal taken
+        taken += 1
+        return step(self)
+
+    monkeypatch.setattr(_Lines, "__next__", counted)
+    stray = '7" lamp,"8\n'
+    (tmp_path / "a.csv").write_text("a,b\n" + ("1,2\n" * 99 + stray) * 200)
+    table, report = read(tmp_path / "a.csv")
+    assert (len(table), report.bad) == (19_800, 200)
+    assert taken < 40 * 20_000  # each to the end of the file would be 100 times
+
+
+@pytest.mark.parametrize(("line", "count"), [("a", 5_000), ("text " * 400, 2_500), ("x" * 100_000, 40)])
+def test_a_record_of_many_lines_is_one_row(tmp_path, line, count):
+    text = (line + "\n") * count
     (tmp_path / "a.csv").write_text(f'a,b\n1,"{text}"\n3,4\n')
     assert read_records(tmp_path / "a.csv", errors="raise")[:] == {"a": ["1", "3"], "b": [text, "4"]}
 

@@ -1,7 +1,8 @@
 """CSV and TSV rows with their line numbers; one stray quote costs one row, never the rest of the file.
 
 `csv.reader` swallows everything from an unbalanced quote on. So a record that never ends, or that spans lines and has
-the wrong number of fields, gives up its first line only, and reading goes on at the second.
+the wrong number of fields, gives up its first line only, and reading goes on at the second. What is read in vain on the
+way is bounded: a file full of stray quotes gets less patience.
 """
 
 from __future__ import annotations
@@ -12,8 +13,13 @@ from typing import Any
 
 from .sources import FileOptions, Source
 
-MAX_RECORD_CHARS = 1 << 21
-"""A CSV record that goes on over lines for more characters than this has a quote that was never closed."""
+MAX_RECORD_LINES, MAX_RECORD_CHARS = 10_000, 1 << 21
+"""A CSV record that goes on for more lines and more characters than these has a quote that was never closed."""
+
+_IMPATIENT = 100, 1 << 13
+"""The same, in a file of which much was read in vain."""
+_VAIN_TIMES, _VAIN_CHARS = 4, 1 << 24
+"""Much: so many times what was read of it, and so many characters."""
 
 _MAX_FIELD = 1 << 30
 
@@ -29,21 +35,26 @@ class _Lines:
         self._again: list[str] = []
         self.number = 0  # lines handed out for good
         self.taken: list[str] = []
-        self._chars = 0
-        self.ran_out = False
+        self._chars = self._read = self._vain = 0
+        self.most = MAX_RECORD_LINES, MAX_RECORD_CHARS
+        self.ran_out = self.gave_up = False
 
     def __iter__(self) -> _Lines:
         return self
 
     def __next__(self) -> str:
-        if self._chars >= MAX_RECORD_CHARS:
-            self.ran_out = True
+        if len(self.taken) >= self.most[0] and self._chars >= self.most[1]:
+            self.ran_out = self.gave_up = True
             raise StopIteration
-        try:
-            line = self._again.pop() if self._again else next(self._lines)
-        except StopIteration:
-            self.ran_out = True
-            raise
+        if self._again:
+            line = self._again.pop()
+        else:
+            try:
+                line = next(self._lines)
+            except StopIteration:
+                self.ran_out = True
+                raise
+            self._read += len(line)
         self.taken.append(line)
         self._chars += len(line)
         return line
@@ -51,11 +62,15 @@ class _Lines:
     def begin(self) -> int:
         """Start a record: its line number."""
         self.number += len(self.taken)
-        self.taken, self.ran_out, self._chars = [], False, 0
+        self.taken, self._chars = [], 0
+        self.ran_out = self.gave_up = False
+        patient = self._vain <= _VAIN_TIMES * self._read + _VAIN_CHARS
+        self.most = (MAX_RECORD_LINES, MAX_RECORD_CHARS) if patient else _IMPATIENT
         return self.number + 1
 
     def give_back(self) -> None:
         """Give up the first line of the record and offer the others again."""
+        self._vain += self._chars
         self._again.extend(reversed(self.taken[1:]))
         del self.taken[1:]
 
@@ -111,8 +126,10 @@ def _delimited_records(feed: _Lines, style: dict[str, Any]) -> Iterator[tuple[in
             yield number, f"is not CSV ({error})"
             continue
         if feed.ran_out:  # a complete record never asks for more lines
+            within = "within {:,} lines and {:,} characters".format(*feed.most)
+            why = f"not closed {within}" if feed.gave_up else "never closed"
             feed.give_back()
-            yield number, "opens a quote that is never closed"
+            yield number, f"opens a quote that is {why}"
         elif fields:
             yield number, fields
 
