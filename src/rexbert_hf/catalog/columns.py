@@ -169,9 +169,9 @@ def _as_bool(text: str) -> bool:
 
 
 def _as_int(text: str) -> int:
-    """A whole number; pandas writes 3 as 3.0 in a column that has gaps."""
+    """A whole number; pandas writes 3 as 3.0 in a column that has gaps, but 3.000 may be three thousand."""
     whole, _, rest = text.partition(".")
-    return int(text if rest.strip("0") else whole)
+    return int(whole if rest in ("", "0", "00") else text)
 
 
 def converter_to(kind: pa.DataType) -> Callable[[Any], Any]:
