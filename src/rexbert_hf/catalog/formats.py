@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .class_labels import named_classes, noted_features, with_names
@@ -120,14 +121,35 @@ def rows_of(table: pa.RecordBatch | pa.Table) -> list[dict[str, Any]]:
         >>> rows_of(pa.table({"price": pa.array([19.99, None], pa.float32())}))
         [{'price': 19.99}, {'price': None}]
     """
-    rows: list[dict[str, Any]] = table.to_pylist()
-    for field in table.schema:
+    whole = table if isinstance(table, pa.Table) else pa.Table.from_batches([table])
+    vectors = [i for i, kind in enumerate(whole.schema.types) if isinstance(kind, _LISTS) and _is_single(kind)]
+    rest = whole
+    for i in vectors:
+        rest = rest.set_column(i, whole.schema.names[i], pa.nulls(len(whole)))
+    rows: list[dict[str, Any]] = rest.to_pylist()
+    for i in vectors:
+        for row, value in zip(rows, _short_lists(whole.column(i)), strict=True):
+            row[whole.schema.names[i]] = value
+    for field in rest.schema:
         shorten = _shortener(field.type)
         if shorten is not None:
             for row in rows:
                 if row[field.name] is not None:
                     row[field.name] = shorten(row[field.name])
     return rows
+
+
+def _is_single(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_float32(kind.value_type))
+
+
+def _short_lists(column: pa.ChunkedArray) -> Iterator[list[float | None] | None]:
+    """Lists of single precision with their shortest decimals, by Arrow: a vector is hundreds of numbers a row."""
+    numbers = pc.list_flatten(column).cast(pa.string()).cast(pa.float64()).to_pylist()
+    start = 0
+    for length in pc.list_value_length(column).to_pylist():
+        yield None if length is None else numbers[start : start + length]
+        start += length or 0
 
 
 def _shortener(kind: pa.DataType) -> Callable[[Any], Any] | None:
