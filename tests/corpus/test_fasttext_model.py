@@ -51,6 +51,14 @@ def test_texts_of_unknown_words_score_nothing_however_short_what_was_trained_on_
     assert (classifier.scores(["qqq basket", "qqq " * 50 + "basket delivery"]) > 0).all()
 
 
+def test_a_text_of_unknown_words_costs_a_call_for_each_unlike_one(monkeypatch):
+    classifier, asked = tiny_classifier(), []
+    ask = FastTextClassifier._is_known
+    monkeypatch.setattr(FastTextClassifier, "_is_known", lambda self, word: asked.append(word) or ask(self, word))
+    assert classifier.scores(["zzz qqq " * 500]).tolist() == [0.0]
+    assert len(asked) == 8 + 2  # the first ones are asked as they come
+
+
 def test_parts_of_words_tell_of_unknown_words(tmp_path):
     texts, labels = labelled_texts(60)
     lines = [f"__label__{label} {text.lower()}" for text, label in zip(texts, labels, strict=True)]

@@ -196,7 +196,9 @@ class FastTextClassifier:
     def _says_something(self, line: str) -> bool:
         if self.file.longest:
             return bool(line) and not line.isspace()
-        return any(map(self._is_known, line.split(None, _FIRST)[:_FIRST])) or any(map(self._is_known, line.split()))
+        # A text in another script repeats its words; a set of the vocabulary would take 100 bytes a word and process.
+        first = line.split(None, _FIRST)[:_FIRST]
+        return any(map(self._is_known, first)) or any(map(self._is_known, set(line.split())))
 
     def _is_known(self, word: str) -> bool:
         number: int = self._model.get_word_id(word)
