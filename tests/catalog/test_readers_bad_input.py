@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Features, Value
-from datasets.exceptions import DatasetGenerationError
 
 from rexbert_hf.catalog import PRODUCT, ReadReport, read_records
 from rexbert_hf.catalog.delimited import _Lines
@@ -228,18 +227,6 @@ def test_dates_that_python_does_not_know_cost_nothing_where_nobody_asks_for_them
     with pytest.raises(ValueError, match=r"a\.parquet: cannot be read \(\w+Error: ") as told:
         read_records(tmp_path / "a.parquet")
     assert "\n" not in str(told.value)
-
-
-@pytest.mark.parametrize(
-    "error", [RuntimeError("Dataset scripts are no longer supported"), DatasetGenerationError("An error occurred")]
-)
-def test_a_hub_dataset_that_cannot_be_made_is_one_line(monkeypatch, error):
-    def load_dataset(*_, **__):
-        raise error
-
-    monkeypatch.setattr("rexbert_hf.catalog.readers.load_dataset", load_dataset)
-    with pytest.raises(FileNotFoundError, match=rf"'shop/offers' is neither .* \({error}"):
-        read_records("shop/offers")
 
 
 def test_line_numbers_count_lines_of_quoted_fields(tmp_path):

@@ -12,6 +12,8 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets.exceptions import DatasetGenerationError
+from huggingface_hub.errors import HTTPError
 
 import rexbert_hf.corpus.documents as documents_module
 import rexbert_hf.corpus.revisions as revisions
@@ -25,6 +27,7 @@ from rexbert_hf.corpus import (
     write_documents,
 )
 from rexbert_hf.corpus.documents import sources_key
+from rexbert_hf.corpus.raw_rows import told_rows
 from rexbert_hf.corpus.stages import stage_key
 from rexbert_hf.corpus.taken_ids import TakenIds
 
@@ -291,6 +294,45 @@ def test_a_dataset_that_breaks_on_the_way_is_one_line(tmp_path, streaming):
         read(DocumentSource(dataset=str(folder), streaming=streaming))
     assert "\n" not in str(told.value)
     assert "An error occurred" not in str(told.value)
+
+
+def of_the_client(name):
+    """An error of the Hub's own HTTP client, which is no `OSError`."""
+    kinds = [HTTPError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return next(kind for kind in kinds if kind.__name__ == name)("lost")
+
+
+def behind(error):
+    """As `datasets` raises it, from what happened."""
+    told = DatasetGenerationError("An error occurred while generating the dataset")
+    told.__cause__ = error
+    return told
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        *((of_the_client(name), ConnectionError, name) for name in ("ConnectError", "ReadTimeout")),
+        (of_the_client("RemoteProtocolError"), ConnectionError, "RemoteProtocolError"),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), ConnectionError, "ConnectionResetError"),
+        (behind(of_the_client("ReadTimeout")), ConnectionError, "ReadTimeout"),
+        (behind(KeyError("words")), ValueError, "DatasetGenerationError: KeyError: 'words'"),
+        (OSError(errno.EIO, "Input/output error"), OSError, "Input/output error"),
+    ],
+)
+def test_what_a_stream_raises_on_the_way_is_told_with_its_row(error, kind, message):
+    def rows():
+        yield {"text": "a"}
+        raise error
+
+    left = told_rows(rows(), "user/web[train]")
+    assert next(left) == (1, {"text": "a"})
+    with pytest.raises(kind, match=message) as told:
+        next(left)
+    assert told.value is error or str(told.value).startswith("user/web[train] row 2 cannot be read")
+    assert (told.value is error) == (message == "Input/output error")
 
 
 def test_a_dataset_that_is_made_by_a_script_is_one_line(tmp_path):

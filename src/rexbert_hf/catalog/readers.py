@@ -22,12 +22,13 @@ from pathlib import Path
 
 import pyarrow as pa
 from datasets import Dataset, DatasetInfo, Features, load_dataset
-from datasets.exceptions import DataFilesNotFoundError, DatasetsError
+from datasets.exceptions import DataFilesNotFoundError
 from datasets.table import MemoryMappedTable
 
 from .batches import BATCH_ROWS, RowPacker
 from .class_labels import named_classes, with_names
 from .columns import ColumnSpec
+from .dataset_errors import DATASET_ERRORS, reason_of
 from .delimited import Located
 from .formats import Rows, open_rows, rows_of
 from .report import ReadReport, Tolerance
@@ -221,11 +222,11 @@ def _hub_rows(source: str, split: str, needed: Sequence[str] | None) -> Rows:
     assert match is not None  # _is_hub_name said so
     try:
         dataset = load_dataset(match["name"], match["config"], revision=match["revision"], split=split)
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+    except DATASET_ERRORS as error:
         advice = f"; it may hold MDS shards, {MDS_ADVICE}" if isinstance(error, DataFilesNotFoundError) else ""
         raise FileNotFoundError(
             f"'{source}' is neither a file or folder here nor a readable Hub dataset with a split '{split}' "
-            f"({_first_line(error)}): check the path, the name and the split{advice}"
+            f"({reason_of(error)}): check the path, the name and the split{advice}"
         ) from error
     columns = list(dataset.column_names)
     dataset = dataset.select_columns([name for name in columns if needed is None or name in needed])

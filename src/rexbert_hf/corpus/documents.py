@@ -19,6 +19,7 @@ from typing import Any
 from ..catalog import load_sample
 from ..catalog.class_labels import named_classes, with_names
 from ..catalog.columns import as_text
+from ..catalog.dataset_errors import DATASET_ERRORS, reason_of
 from ..catalog.escapes import listed
 from ..catalog.sources import with_home
 from ..hub.trouble import read_hub
@@ -362,7 +363,6 @@ def _dataset_rows(source: DocumentSource) -> Iterable[dict[str, Any]]:
     if source.sample:
         return load_sample(source.sample, size=source.sample_size or None)
     from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
 
     def load() -> Any:
         return load_dataset(
@@ -375,10 +375,8 @@ def _dataset_rows(source: DocumentSource) -> Iterable[dict[str, Any]]:
         return (with_names(row, named) for row in found) if named else found
     except ConnectionError:
         raise
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        behind = error.__cause__ if isinstance(error, DatasetsError) else None  # they say only that something is wrong
-        message = next(iter(str(behind or error).splitlines()), "no details")
+    except DATASET_ERRORS as error:
         raise FileNotFoundError(
             f"dataset '{source.dataset}', configuration '{source.config}', split '{source.split}' cannot be read "
-            f"({message}); check the names and the files"
+            f"({reason_of(error)}); check the names and the files"
         ) from error

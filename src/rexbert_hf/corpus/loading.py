@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 
+from ..catalog.dataset_errors import DATASET_ERRORS, reason_of
 from ..catalog.escapes import listed
 from ..catalog.split import SPLITS
 from ..hub.trouble import read_hub
@@ -96,12 +97,14 @@ def _from_hub(
 
     try:
         parts = read_hub(load, name)
-    except (OSError, ValueError) as error:
-        message = " ".join(str(error).split())
+    except DATASET_ERRORS as error:
+        message = reason_of(error)
         if isinstance(error, ConnectionError):
             raise ConnectionError(f"{name}: the Hub cannot be reached ({message}); try again later") from error
         if message.startswith(name):  # says what there is
             raise
+        if not isinstance(error, (OSError, ValueError)):
+            raise ValueError(f"{name} cannot be read ({message}): publish it again, or name another one") from error
         if "split" in message.lower():
             raise ValueError(f"{name} has no split '{split}' ({message})") from error
         raise FileNotFoundError(f"{name}: no such corpus here or on the Hub ({message})") from error

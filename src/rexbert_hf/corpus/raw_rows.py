@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..catalog.class_labels import named_classes, noted_features, with_names
+from ..catalog.dataset_errors import reason_of
 from ..catalog.formats import open_rows
 from ..catalog.sources import COMPRESSED, FORMATS, FileOptions, find_sources
 from ..hub.trouble import explain, is_passing
@@ -137,13 +138,14 @@ def told_rows(rows: Iterable[dict[str, Any]], name: str) -> Iterator[tuple[int, 
             row = next(left)
         except StopIteration:
             return
-        except FILE_ERRORS as error:
-            if is_of_the_machine(error):
-                raise
-            what, reason = f"{name} row {number} cannot be read", next(iter(str(error).splitlines()), "no details")
-            remedy = "correct it, or give the files as `path`, where a broken row costs one"
+        except Exception as error:  # of the file, of the Hub's client, of `datasets`
+            what = f"{name} row {number} cannot be read"
             told = explain(error, what, "start again") if is_passing(error) else None
-            raise told or ValueError(f"{what} ({type(error).__name__}: {reason}); {remedy}") from error
+            if told is None and (is_of_the_machine(error) or isinstance(error, MemoryError)):
+                raise
+            remedy = "correct it, or give the files as `path`, where a broken row costs one"
+            why = f"{type(error).__name__}: {reason_of(error)}"
+            raise told or ValueError(f"{what} ({why}); {remedy}") from error
         yield number, row
 
 

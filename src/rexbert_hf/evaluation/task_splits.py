@@ -11,13 +11,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from textwrap import shorten
 from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, List, load_dataset, load_from_disk
-from datasets.exceptions import DatasetGenerationCastError, DatasetGenerationError
 
+from rexbert_hf.catalog.dataset_errors import DATASET_ERRORS, reason_of
 from rexbert_hf.catalog.split import text_digests
 from rexbert_hf.evaluation.fine_tuning_rows import Row
 from rexbert_hf.evaluation.task import DataMissing, content_hash
@@ -192,8 +191,8 @@ def _loaded(name: str, cache_dir: str) -> Mapping[str, Dataset]:
                 raise ValueError("no name")
             names = match["name"], match["config"]
             found = read_hub(lambda: load_dataset(*names, revision=match["revision"]), name)
-    except (OSError, ValueError, DatasetGenerationError) as error:
-        raise DataMissing(f"the dataset {name} cannot be loaded ({_reason(error)})") from error
+    except DATASET_ERRORS as error:
+        raise DataMissing(f"the dataset {name} cannot be loaded ({reason_of(error)})") from error
     return found if isinstance(found, DatasetDict) else {"train": found}
 
 
@@ -202,16 +201,6 @@ def _saved(name: str) -> Any:
         return load_from_disk(name)
     except IndexError:  # what `datasets` raises for a split that was saved without a row
         raise ValueError("one of its splits is empty: give it rows, or leave it out") from None
-
-
-def _reason(error: Exception) -> str:
-    """The first line of an error, or what lies behind one that says only that files could not be read."""
-    if isinstance(error, DatasetGenerationCastError):  # files of different columns: its own lines say which
-        return " ".join([line for line in str(error).splitlines() if line.strip()][1:-1])
-    behind = error.__cause__ if isinstance(error, DatasetGenerationError) else None
-    if behind is not None:
-        return shorten(f"{type(behind).__name__}: {behind}", 400, placeholder=" ...")
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _plain_rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
