@@ -349,14 +349,21 @@ def test_a_dataset_that_is_made_by_a_script_is_one_line(tmp_path):
     [pa.array([3_000_000] * 2, pa.int32()).cast(pa.date32()), pa.array([0, 1], pa.timestamp("us", tz="Mars/Base"))],
     ids=["year 10183", "time zone"],
 )
-def test_of_parquet_only_the_fields_of_documents_are_read(tmp_path, column):
+@pytest.mark.parametrize("packed", ["", ".gz", ".zip"])
+def test_of_parquet_only_the_fields_of_documents_are_read(tmp_path, column, packed):
     table = pa.table({"seen": column, "topic": ["x", "y"], "body": ["a", "b"], "key": ["1", "2"]})
-    pq.write_table(table, tmp_path / "a.parquet")
-    source = DocumentSource(str(tmp_path / "a.parquet"), text_field="body", domain_field="topic", id_field="key")
+    plain, path = tmp_path / "a.parquet", tmp_path / f"a.parquet{packed}"
+    pq.write_table(table, plain)
+    if packed == ".gz":
+        path.write_bytes(gzip.compress(plain.read_bytes()))
+    elif packed:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(plain, "a.parquet")
+    source = DocumentSource(str(path), text_field="body", domain_field="topic", id_field="key")
     assert read(source)[0] == [Document("1", "a", "", "x"), Document("2", "b", "", "y")]
     with pytest.raises(ValueError, match=r"no row has a field 'text'; the fields are seen, topic, body, key: set"):
-        read(DocumentSource(str(tmp_path / "a.parquet")))
-    documents, report = read(DocumentSource(str(tmp_path / "a.parquet"), text_field="seen", max_bad_share=1.0))
+        read(DocumentSource(str(path)))
+    documents, report = read(DocumentSource(str(path), text_field="seen", max_bad_share=1.0))
     assert (documents, report.reasons) == ([], {"broken_file": 1})
 
 

@@ -140,13 +140,25 @@ def test_ready_labels_of_numbers_with_a_gap(tmp_path):
     assert getattr(found, "label", None) == "recipe"
 
 
+def test_of_ready_labels_only_their_columns_are_read(tmp_path):
+    seen = pa.array([3_000_000], pa.int32()).cast(pa.date32())  # the year 10183, which Python has no date for
+    pq.write_table(pa.table({"id": ["a"], "label": ["recipe"], "seen": seen}), tmp_path / "a.parquet")
+    labeller = ReadyLabels(ReadySettings(str(tmp_path / "a.parquet")), TINY)
+    [found] = labeller.label([Document("a", "soup")])
+    assert getattr(found, "label", None) == "recipe"
+
+
 def test_ready_labels_that_are_of_no_use(tmp_path):
     path = tmp_path / "labels.csv"
     path.write_text("id,label\na,banana\n")
     with pytest.raises(ValueError, match=r"field 'label' holds banana, none of the labels recipe, .*ready.labels"):
         ReadyLabels(ReadySettings(str(path)), TINY)
-    with pytest.raises(ValueError, match="no field 'kind'; it has id, label"):
+    with pytest.raises(ValueError, match="no column 'kind'; it has id, label"):
         ReadyLabels(ReadySettings(str(path), label_field="kind"), TINY)
+    with pytest.raises(ValueError, match=r"no row has a field 'key' or 'text': set ready\.id_field or ready\.text_field"):
+        ReadyLabels(ReadySettings(str(path), id_field="key"), TINY)
+    with pytest.raises(ValueError, match=r"sample crawl: no field 'kind'; it has "):
+        ReadyLabels(ReadySettings(sample="crawl", label_field="kind"), TINY)
     with pytest.raises(FileNotFoundError):
         ReadyLabels(ReadySettings(str(tmp_path / "none.csv")), TINY)
     with pytest.raises(ValueError, match=r"need ready\.path"):

@@ -181,17 +181,25 @@ class ReadyLabels:
 
     def _read(self) -> Iterator[tuple[str, str]]:
         settings = self.settings
+        fields = {"id": settings.id_field, "text": settings.text_field, "label": settings.label_field}
         if settings.sample:
             rows = load_sample(settings.sample, size=settings.sample_size or None)
-        else:
-            rows = read_records(settings.path, errors="skip")
-        by_id = settings.id_field in rows.column_names
-        needed = settings.id_field if by_id else settings.text_field
-        for field in (needed, settings.label_field):
+            by_id = fields["id"] in rows.column_names
+        else:  # a file may hold columns that Python cannot
+            rows = read_records(settings.path, fields, required=["label"], errors="skip")
+            by_id = any(map(as_text, rows["id"]))
+            if not by_id and not any(map(as_text, rows["text"])):
+                raise ValueError(
+                    f"{settings.name}: no row has a field '{fields['id']}' or '{fields['text']}': set ready.id_field or "
+                    "ready.text_field"
+                )
+            fields = dict(zip(fields, fields, strict=True))
+        needed = fields["id" if by_id else "text"]
+        for field in (needed, fields["label"]):
             if field not in rows.column_names:
                 raise ValueError(f"{settings.name}: no field '{field}'; it has {listed(rows.column_names)}")
-        for row in rows.select_columns([needed, settings.label_field]):
-            label = as_text(row[settings.label_field]).strip()
+        for row in rows.select_columns([needed, fields["label"]]):
+            label = as_text(row[fields["label"]]).strip()
             if label:
                 identifier = as_text(row[needed]) if by_id else text_id(as_text(row[needed]))
                 yield identifier, (settings.labels or {}).get(label, label)

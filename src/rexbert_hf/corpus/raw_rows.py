@@ -103,14 +103,14 @@ def raw_rows(path: Path, max_bytes: int, texts: Sequence[str], others: Sequence[
         yield from _parquet(path, texts, others)
         return
     if form not in ("json", "text"):
-        yield from _by_catalog(path)
+        yield from _by_catalog(path, texts, others)
         return
     with _open(path) as stream:
         head = stream.peek(64)[:64]
         if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise ValueError("starts with a UTF-16 mark; store it as UTF-8")
         if form == "json" and head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
-            yield from _by_catalog(path)  # one array of objects
+            yield from _by_catalog(path, texts, others)  # one array of objects
             return
         for number, line in _lines(stream, max_bytes):
             if isinstance(line, Flaw):
@@ -206,8 +206,10 @@ def _parquet(path: Path, texts: Sequence[str], others: Sequence[str]) -> Iterato
             number += batch.num_rows
 
 
-def _by_catalog(path: Path) -> Iterator[tuple[int, Row]]:
+def _by_catalog(path: Path, texts: Sequence[str], others: Sequence[str]) -> Iterator[tuple[int, Row]]:
     for source in find_sources(path, FileOptions()):
-        with open_rows(source, FileOptions(), None) as rows:
+        with open_rows(source, FileOptions(), [*dict.fromkeys((*texts, *others))]) as rows:
+            names = rows.columns if rows.schema is not None else None
+            textless = None if names is None or set(texts) & set(names) else dict.fromkeys(names)
             for number, row in rows.rows:
-                yield number, row if isinstance(row, dict) else Flaw("broken_row", row)
+                yield number, textless or row if isinstance(row, dict) else Flaw("broken_row", row)
