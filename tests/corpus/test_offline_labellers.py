@@ -155,7 +155,7 @@ def test_ready_labels_that_are_of_no_use(tmp_path):
         ReadyLabels(ReadySettings(str(path)), TINY)
     with pytest.raises(ValueError, match="no column 'kind'; it has id, label"):
         ReadyLabels(ReadySettings(str(path), label_field="kind"), TINY)
-    with pytest.raises(ValueError, match=r"no row has a field 'key' or 'text': set ready\.id_field or ready\.text_field"):
+    with pytest.raises(ValueError, match=r"no row has a field 'key' or 'text': set ready\.id_field or ready\.text"):
         ReadyLabels(ReadySettings(str(path), id_field="key"), TINY)
     with pytest.raises(ValueError, match=r"sample crawl: no field 'kind'; it has "):
         ReadyLabels(ReadySettings(sample="crawl", label_field="kind"), TINY)

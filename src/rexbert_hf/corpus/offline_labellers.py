@@ -190,8 +190,8 @@ class ReadyLabels:
             by_id = any(map(as_text, rows["id"]))
             if not by_id and not any(map(as_text, rows["text"])):
                 raise ValueError(
-                    f"{settings.name}: no row has a field '{fields['id']}' or '{fields['text']}': set ready.id_field or "
-                    "ready.text_field"
+                    f"{settings.name}: no row has a field '{fields['id']}' or '{fields['text']}': "
+                    "set ready.id_field or ready.text_field"
                 )
             fields = dict(zip(fields, fields, strict=True))
         needed = fields["id" if by_id else "text"]
