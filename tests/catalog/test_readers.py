@@ -179,6 +179,26 @@ def test_a_key_that_only_a_later_file_has_is_told(tmp_path, caplog):
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+def test_a_column_that_all_later_files_have_is_told_once(tmp_path, caplog, form):
+    for number, columns in enumerate((["id"], ["id", "brand"], ["id", "brand"], ["id", "brand", "size"])):
+        path, row = tmp_path / f"{number}.{form}", dict.fromkeys(columns, "x")
+        if form == "parquet":
+            pq.write_table(pa.Table.from_pylist([row]), path)
+        else:
+            write(path, json.dumps(row) if form == "jsonl" else ",".join(columns) + "\n" + ",".join(row.values()))
+    assert read_records(tmp_path).column_names == ["id"]
+    where, unit = (" row 1", "row") if form == "jsonl" else ("", "file")
+    assert caplog.messages == [
+        f"{tmp_path / f'{number}.{form}'}{where}: no earlier {unit} has {name}, which is left out; name the columns to "
+        "keep"
+        for number, name in ((1, "'brand'"), (3, "'size'"))
+    ]
+    caplog.clear()
+    read_records(tmp_path, {"id": "id"})
+    assert caplog.messages == []
+
+
 def test_json_array_larger_than_the_buffer(tmp_path, monkeypatch):
     monkeypatch.setattr("rexbert_hf.catalog.formats._CHUNK", 7)
     rows = [{"id": str(i), "text": 'a "]" , [{' * (i % 5)} for i in range(40)]

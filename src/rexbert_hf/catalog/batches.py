@@ -7,7 +7,7 @@ Parquet and Hub datasets say, else text.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from itertools import chain
 from typing import Any
 
@@ -69,6 +69,7 @@ class RowPacker:
         self._columns = None if columns is None else ColumnMap(columns)
         self._mapped = columns is not None
         self._rare: set[str] = set()  # keys that some objects of a JSON file have: the next file may have none of them
+        self._told: set[str] = set()  # columns that only later files have, and that a warning has named
         self._features: Features | None = None
         self._keeps_null = features is not None
         if features is not None and self._columns is not None:
@@ -131,11 +132,13 @@ class RowPacker:
         located, columns = rows.rows, rows.columns
         if columns is None:
             if self._columns is None:
-                located, columns, self._rare = _with_first_keys(name, located)
+                located, columns, self._rare = _with_first_keys(name, located, self._told)
             else:
                 located = _watch_columns(name, located, set(self._needed_of(self._columns)))
                 if not self._mapped:
-                    located = _told_of_other_keys(name, located, set(self._columns.needed))
+                    located = _told_of_other_keys(name, located, set(self._columns.needed), self._told)
+        elif self._columns is not None and not self._mapped:
+            _tell(name, "file", set(columns) - set(self._columns.needed), self._told)
         if self._columns is None:
             self._columns = ColumnMap({column: column for column in columns or ()})
         if columns is not None:
@@ -236,7 +239,9 @@ def _require(name: str, missing: list[str], columns: list[str]) -> None:
         raise ValueError(f"{name}: no column '{missing[0]}'; it has {listed}: correct the column mapping")
 
 
-def _with_first_keys(name: str, located: Iterator[Located]) -> tuple[Iterator[Located], list[str], set[str]]:
+def _with_first_keys(
+    name: str, located: Iterator[Located], told: set[str]
+) -> tuple[Iterator[Located], list[str], set[str]]:
     """The columns of JSON rows that nobody mapped, of the first `BATCH_ROWS` objects together, and which some lack."""
     passed: list[Located] = []
     columns: dict[str, int] = {}
@@ -249,23 +254,29 @@ def _with_first_keys(name: str, located: Iterator[Located]) -> tuple[Iterator[Lo
         if objects == BATCH_ROWS or (not objects and number >= _COLUMNS_SEEN_BY):
             break
     if objects:
-        rows = chain(passed, _told_of_other_keys(name, located, set(columns)))
+        rows = chain(passed, _told_of_other_keys(name, located, set(columns), told))
         return rows, list(columns), {key for key, count in columns.items() if count < objects}
     reason = f"; row {passed[0][0]} {passed[0][1]}" if passed else ""
     raise ValueError(f"{name}: holds no JSON objects, one a line or in one array{reason}")
 
 
-def _told_of_other_keys(name: str, located: Iterator[Located], known: set[str]) -> Iterator[Located]:
-    """Warns of the first row with a key that comes up after the columns have been settled."""
+def _told_of_other_keys(name: str, located: Iterator[Located], known: set[str], told: set[str]) -> Iterator[Located]:
+    """Warns of the first row of a file with a key that comes up after the columns have been settled."""
+    known = known | told
     for number, row in located:
         yield number, row
         if isinstance(row, dict) and not row.keys() <= known:
-            more = ", ".join(sorted(map(repr, row.keys() - known)))
-            logger.warning(
-                "%s row %d: no earlier row has %s, which is left out; name the columns to keep", name, number, more
-            )
+            _tell(f"{name} row {number}", "row", row.keys() - known, told)
             break
     yield from located
+
+
+def _tell(where: str, unit: str, more: Set[str], told: set[str]) -> None:
+    """Warn of columns that are left out, of each once: a thousand files may have it."""
+    if new := more - told:
+        names = ", ".join(sorted(map(repr, new)))
+        logger.warning("%s: no earlier %s has %s, which is left out; name the columns to keep", where, unit, names)
+        told.update(new)
 
 
 def _watch_columns(name: str, located: Iterator[Located], missing: set[str]) -> Iterator[Located]:
