@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
-from rexbert_hf.catalog import read_records
+from rexbert_hf.catalog import read_label, read_records
 from rexbert_hf.corpus import DocumentSource, StageReport, read_documents
 
 KIND = ClassLabel(names=["hobby", "shop"])
@@ -42,6 +42,24 @@ def domains_of(source: DocumentSource) -> list[str]:
 def test_a_parquet_file_of_datasets_is_read_by_name(parquet):
     assert read_records(parquet).to_list() == NAMED
     assert read_records(parquet, {"kind": "domain"})["kind"][:] == ["shop"]  # a row without a class is empty
+
+
+def test_who_asks_for_numbers_gets_those_of_the_classes(parquet, caplog):
+    other = parquet.parent / "b.parquet"
+    Dataset.from_list(ROWS, features=FEATURES).to_parquet(other)
+    wanted = Features({"title": Value("string"), "grade": Value("float64"), "kind": Value("string")})
+    with caplog.at_level(logging.WARNING):
+        read = read_records([parquet, other], {"title": "text", "grade": "domain", "kind": "domain"}, features=wanted)
+    assert (read["grade"][:], read["kind"][:]) == ([1.0, None] * 2, ["shop", None] * 2)
+    assert caplog.messages == [
+        f"{parquet}: column 'domain' has classes ('hobby', 'shop') and 'grade' wants numbers: it gets those of the "
+        "classes"
+    ]
+
+
+def test_a_label_that_is_none_says_how_classes_are_read():
+    with pytest.raises(ValueError, match=r"unknown label 'relevant': .* classes of `datasets` are read by name"):
+        read_label("relevant")
 
 
 def test_domains_of_documents_are_names(parquet):

@@ -69,6 +69,7 @@ class RowPacker:
         self._columns = None if columns is None else ColumnMap(columns)
         self._mapped = columns is not None
         self._rare: set[str] = set()  # keys that some objects of a JSON file have: the next file may have none of them
+        self._numbers: dict[str, dict[str, int]] = {}  # of classes, by our column, of the source that is read
         self._told: set[str] = set()  # columns that only later files have, and that a warning has named
         self._features: Features | None = None
         self._keeps_null = features is not None
@@ -147,7 +148,22 @@ class RowPacker:
             if zero := next((column for column in self._columns.ours if "\0" in column), None):
                 raise ValueError(f"{name}: a column's name holds a zero byte ({zero!r:.40}): it is no text file")
             self._settle(_features_of(self._columns, rows.schema, self._mapped, self._types))
+        self._numbers = self._class_numbers(name, rows.classes)
         return located
+
+    def _class_numbers(self, name: str, classes: Mapping[str, Sequence[str]]) -> dict[str, dict[str, int]]:
+        """Of our columns of numbers that classes are mapped to: each class' number by its name."""
+        assert self._columns is not None
+        found = {}
+        for ours, theirs in self._columns.direct.items():
+            if theirs in classes and _is_number(self._schema.field(ours).type):
+                found[ours] = {known: number for number, known in enumerate(classes[theirs])}
+                if theirs not in self._told:
+                    self._told.add(theirs)
+                    listed = ", ".join(map(repr, classes[theirs][:10]))
+                    text = "%s: column '%s' has classes (%s) and '%s' wants numbers: it gets those of the classes"
+                    logger.warning(text, name, theirs, listed, ours)
+        return found
 
     def _needed_of(self, columns: ColumnMap) -> tuple[str, ...]:
         """Their columns that must be there."""
@@ -171,6 +187,8 @@ class RowPacker:
         if all(_is_empty(row.get(name)) for name in self._columns.needed):
             return None
         mapped = self._columns.apply(row)
+        for ours, numbers in self._numbers.items():
+            mapped[ours] = numbers.get(mapped[ours])
         record: dict[str, Any] = {}
         for ours, convert in self._converters.items():
             try:
@@ -208,6 +226,10 @@ class RowPacker:
 
 
 _MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
 def _features_of(columns: ColumnMap, schema: pa.Schema | None, mapped: bool, given: Mapping[str, Any]) -> Features:

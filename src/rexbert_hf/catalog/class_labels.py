@@ -1,7 +1,8 @@
 """Class numbers of `datasets` (`ClassLabel`) as the names that they stand for.
 
 One decision worth knowing: a number without its names means nothing, or worse, something else: 0 and 1 are grades of a
-click log. So names are what comes out, wherever the class stands: in a column, a list or an object.
+click log. So names are what comes out, wherever the class stands: in a column, a list or an object. Only who asks for
+numbers gets those of the classes.
 """
 
 from __future__ import annotations
@@ -64,6 +65,19 @@ def noted_features(schema: pa.Schema) -> Features:
         return Features({})
     there = {name: schema.field(name).type for name in features if name in schema.names}
     return Features({name: features[name] for name, kind in there.items() if kinds.field(name).type == kind})
+
+
+def class_names(features: Features) -> dict[str, list[str]]:
+    """Names of the classes of those columns that are of classes themselves.
+
+    Args:
+        features: of a data set.
+
+    Example:
+        >>> class_names(Features({"kind": ClassLabel(names=["mug", "pan"]), "text": Value("string")}))
+        {'kind': ['mug', 'pan']}
+    """
+    return {name: feature.names for name, feature in features.items() if isinstance(feature, ClassLabel)}
 
 
 def with_names(row: dict[str, Any], readers: Readers) -> dict[str, Any]:

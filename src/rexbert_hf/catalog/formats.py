@@ -8,9 +8,9 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from .class_labels import named_classes, noted_features, with_names
+from .class_labels import class_names, named_classes, noted_features, with_names
 from .delimited import Located, delimited_rows
 from .sources import FileOptions, Source
 
@@ -39,12 +39,14 @@ class Rows:
         schema: types, for formats that have them.
         unit: what the numbers count: "line", "item" or "row".
         rows: the rows with their numbers.
+        classes: names of classes, by column, where a column is of them: its rows have the names.
     """
 
     columns: list[str] | None
     schema: pa.Schema | None
     unit: str
     rows: Iterator[Located]
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @contextmanager
@@ -95,7 +97,8 @@ def _parquet_rows(stream: io.BufferedReader[Any], needed: Sequence[str] | None) 
     file = pq.ParquetFile(seekable)
     schema = file.schema_arrow
     columns = None if needed is None else [name for name in needed if name in schema.names]
-    types, named = named_classes(noted_features(schema))
+    noted = noted_features(schema)
+    types, named = named_classes(noted)
     for name in named:
         schema = schema.set(schema.get_field_index(name), types.arrow_schema.field(name))
 
@@ -106,7 +109,7 @@ def _parquet_rows(stream: io.BufferedReader[Any], needed: Sequence[str] | None) 
                 number += 1
                 yield number, with_names(row, named)
 
-    return Rows(list(schema.names), schema, "row", rows())
+    return Rows(list(schema.names), schema, "row", rows(), class_names(noted))
 
 
 def rows_of(table: pa.RecordBatch | pa.Table) -> list[dict[str, Any]]:
@@ -130,12 +133,12 @@ def rows_of(table: pa.RecordBatch | pa.Table) -> list[dict[str, Any]]:
     for i in vectors:
         for row, value in zip(rows, _short_lists(whole.column(i)), strict=True):
             row[whole.schema.names[i]] = value
-    for field in rest.schema:
-        shorten = _shortener(field.type)
+    for column in rest.schema:
+        shorten = _shortener(column.type)
         if shorten is not None:
             for row in rows:
-                if row[field.name] is not None:
-                    row[field.name] = shorten(row[field.name])
+                if row[column.name] is not None:
+                    row[column.name] = shorten(row[column.name])
     return rows
 
 

@@ -26,7 +26,7 @@ from datasets.exceptions import DataFilesNotFoundError
 from datasets.table import MemoryMappedTable
 
 from .batches import BATCH_ROWS, RowPacker
-from .class_labels import named_classes, with_names
+from .class_labels import class_names, named_classes, with_names
 from .columns import ColumnSpec
 from .dataset_errors import DATASET_ERRORS, reason_of
 from .delimited import Located
@@ -238,4 +238,4 @@ def _hub_rows(source: str, split: str, needed: Sequence[str] | None) -> Rows:
             for number, row in enumerate(rows_of(batch), start * BATCH_ROWS + 1):
                 yield number, with_names(row, named)
 
-    return Rows(columns, features.arrow_schema, "row", _guarded(source, rows()))
+    return Rows(columns, features.arrow_schema, "row", _guarded(source, rows()), class_names(dataset.features))

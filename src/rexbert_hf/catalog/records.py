@@ -147,7 +147,10 @@ def read_label(value: object) -> str | None:
     """
     text = "" if value is None else str(value).strip()
     if text and text.lower() not in _READ:
-        raise ValueError(f"unknown label {value!r}: labels are {', '.join(LABELS)} (or Exact, ...), or 1, 0, -1, -2")
+        raise ValueError(
+            f"unknown label {value!r}: labels are {', '.join(LABELS)} (or Exact, ...), or 1, 0, -1, -2; classes of "
+            "`datasets` are read by name: rename them to these"
+        )
     return _READ[text.lower()] if text else None
 
 
