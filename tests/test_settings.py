@@ -183,6 +183,8 @@ def test_folders_lie_in_the_home_folder(tmp_path, monkeypatch):
     assert parse_args(Run, ["--cache_dir", "~"]).cache_dir is None  # null, as ever
     with pytest.raises(SettingsError, match=r"^root: expected .* got '~nosuchuser/a'; no such user here: write the"):
         parse_args(Run, ["--root", "~nosuchuser/a"])
+    with pytest.raises(SettingsError, match=r"^cache_dir: ~nosuchuser/a: no such user here; write the folder out \("):
+        parse_args(Run, ["--cache_dir", "~nosuchuser/a"])
 
 
 def test_a_run_that_python_starts_lies_in_the_home_folder_whole(tmp_path, monkeypatch):

@@ -50,6 +50,11 @@ def test_what_looks_like_a_path_is_not_asked_from_the_hub(name: str):
         resolve(name, endpoint="http://127.0.0.1:9")
 
 
+def test_the_home_of_an_unknown_user_is_no_folder():
+    with pytest.raises(FileNotFoundError, match=r"^~nosuchuser/index: no such user here; write the folder out$"):
+        resolve("~nosuchuser/index")
+
+
 def test_a_repository_comes_down_whole_or_in_part_or_of_old(hub: HubServer, repo: str, tmp_path: Path):
     assert (pull(hub, repo, tmp_path) / "m.safetensors").read_bytes() == WEIGHTS
     old = pull(hub, repo, tmp_path, revision="v1")

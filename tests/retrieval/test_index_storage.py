@@ -69,6 +69,11 @@ def test_round_trip(index, model, tmp_path):
     assert len(ProductIndex.load(tmp_path / "index", model)) == 299
 
 
+def test_the_home_of_an_unknown_user_is_no_folder(index):
+    with pytest.raises(FileNotFoundError, match=r"^~nosuchuser/index: no such user here; write the folder out$"):
+        index.save("~nosuchuser/index")
+
+
 def test_files_are_safe_to_open(saved):
     """Formats that run no code; numpy arrays without pickled objects."""
     names = {path.suffix for path in current_version(saved).rglob("*") if path.is_file()}

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 
+from rexbert_hf.catalog.sources import with_home
 from rexbert_hf.hub import render_dataset_card, render_model_card
 from rexbert_hf.hub.card import LOSS_PLOT
 from rexbert_hf.hub.evaluated import EVALUATION_FILE, is_of_its_folder, with_evaluation
@@ -113,7 +114,7 @@ def render_cards(settings: RenderCardsSettings) -> list[Path]:
         folder = Path(settings.output_dir) / name
         folder.mkdir(parents=True, exist_ok=True)
         if name in settings.runs:
-            run = Path(settings.runs[name]).expanduser()
+            run = with_home(settings.runs[name])
             if card.kind in OWN_CARD:
                 run, place = card_place(run, card.kind)
                 take_run(run, folder, whole_card=True, place=place)

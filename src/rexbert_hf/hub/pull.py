@@ -72,7 +72,10 @@ def resolve(
         >>> resolve(folder) == Path(folder)
         True
     """
-    path = Path(path_or_repo).expanduser()
+    try:
+        path = Path(path_or_repo).expanduser()
+    except RuntimeError:
+        raise FileNotFoundError(f"{path_or_repo}: no such user here; write the folder out") from None
     if path.is_dir():
         if revision is not None:
             raise ValueError(f"{path} is a local folder and has no revision {revision}: leave the revision out")

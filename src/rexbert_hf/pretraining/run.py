@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rexbert_hf.catalog.sources import with_home
 from rexbert_hf.data import CurriculumDataset, TokenisedDataset
 from rexbert_hf.hub import resolve_model
 from rexbert_hf.hub.run_file import KEPT_STEPS, checksum
@@ -81,7 +82,7 @@ def pretrain(
         tune_cpu()  # before torch starts its threads, which take the setting over
     check_processes(args.world_size, settings.trainer.num_processes)
     make_folder(output)
-    cache = Path(settings.cache_dir).expanduser() if settings.cache_dir else output / "cache"
+    cache = with_home(settings.cache_dir) if settings.cache_dir else output / "cache"
     with args.main_process_first(desc="the tokenizer"):
         tokenizer = load_tokenizer(settings, cache)
     with args.main_process_first(desc="the model"):  # before the data: what is wrong with it shows at once

@@ -97,7 +97,9 @@ def build(cls: type, node: Node, key: str = "", base: Any = None) -> Any:
     for name, kind in kinds.items():
         default = field_default(cls, name, base)
         if name in node.value:
-            values[name] = _at_home(name, convert(node.value[name], kind, join(key, name), default))
+            values[name] = _at_home(
+                convert(node.value[name], kind, join(key, name), default), name, node.value[name], key
+            )
             _check_seed(name, values[name], node.value[name], join(key, name))
         elif default is not MISSING:
             values[name] = default
@@ -113,9 +115,13 @@ def build(cls: type, node: Node, key: str = "", base: Any = None) -> Any:
         raise SettingsError(f"{key}: {one_line(error)} (from {_places(node)})".removeprefix(": ")) from error
 
 
-def _at_home(name: str, value: Any) -> Any:
+def _at_home(value: Any, name: str, node: Node, key: str) -> Any:
     """Write out the `~` of a folder that is text, as a `Path`'s: transformers does, and a run would lie in two."""
-    return os.path.expanduser(value) if name.endswith("_dir") and isinstance(value, str) else value
+    if not (name.endswith("_dir") and isinstance(value, str)):
+        return value
+    if (place := os.path.expanduser(value)).startswith("~"):
+        raise SettingsError(f"{join(key, name)}: {value}: no such user here; write the folder out (from {node.origin})")
+    return place
 
 
 def _check_seed(name: str, value: Any, node: Node, key: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from rexbert_hf.catalog.sources import with_home
 from rexbert_hf.hub import resolve
 from rexbert_hf.retrieval.serving.index_card import push_index
 from rexbert_hf.retrieval.serving.index_folder import INDEX_FILE, current_version, described, read_facts, write_version
@@ -209,7 +210,7 @@ class ProductIndex(SearchIndex):
         Returns:
             The folder of the version.
         """
-        folder = Path(directory).expanduser()
+        folder = with_home(directory)
         version = write_version(folder, self._write)
         self.state.written(version)
         self.folder, self._unsaved = folder, False

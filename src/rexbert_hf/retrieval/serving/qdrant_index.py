@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from rexbert_hf.catalog.sources import with_home
 from rexbert_hf.hub import versions
 from rexbert_hf.retrieval.serving.filters import parse_filter
 from rexbert_hf.retrieval.serving.index_folder import write_version
@@ -390,4 +391,4 @@ class QdrantIndex(SearchIndex):
         facts = {"format": 1, "backend": "qdrant", "place": self.place, "collection": self.collection}
         facts |= {"columns": self.columns, "options": asdict(self.options), "versions": versions()}
         facts["model"] = None if self.identity is None else asdict(self.identity)
-        return write_version(Path(directory).expanduser(), lambda stage: facts)
+        return write_version(with_home(directory), lambda stage: facts)
