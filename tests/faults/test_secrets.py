@@ -166,6 +166,7 @@ def test_a_token_given_as_a_setting_is_not_written(tmp_path):
     others += [f"Authorization: Bearer {secret}", f"https://u:p/{secret}@host", f"--api_key -{secret}"]
     config |= {"others": others, f"hf_{secret}": 1, f"sk-{secret}": 2}
     write_run(tmp_path, config=config, results={"command": f"--token {CANARY}", "told": dict.fromkeys(others, 1)})
+    (tmp_path / "config.json").write_text("{}")  # of a model
     write_card(tmp_path)
     assert not holders(tmp_path, CANARY)
     assert not holders(tmp_path, secret)

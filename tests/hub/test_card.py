@@ -152,6 +152,7 @@ def test_figures_that_an_evaluation_left_in_the_folder_reach_the_card(tmp_path):
 
 def test_a_licence_that_was_said_once_stands_in_metadata_and_text(tmp_path):
     write_run(tmp_path, config={}, results={})
+    (tmp_path / "config.json").write_text("{}")
     write_card(tmp_path, license="apache-2.0", language=["en"])
     text = card_of_run(tmp_path, "user/x")
     card = ModelCard(text)
@@ -421,11 +422,13 @@ def test_odd_readmes_are_read(text: str):
     assert body in (text, "x")
 
 
-def test_the_command_renders_no_models_card_of_a_data_set(tmp_path, caplog):
+def test_no_models_card_is_rendered_of_a_data_set(tmp_path, caplog):
     write_run(tmp_path, config={}, results={})
     (tmp_path / "README.md").write_text("# Phrases\n")
     assert main(["card", str(tmp_path)]) == 1
-    assert f"{tmp_path} holds no model: its recipe renders its card" in caplog.text
+    assert f"{tmp_path} holds no model (no config.json or modules.json) and gets no model's card: its " in caplog.text
+    with pytest.raises(ValueError, match=r"with --push_to_hub USER/NAME$"):
+        write_card(tmp_path)
     assert (tmp_path / "README.md").read_text() == "# Phrases\n"
     (tmp_path / "config.json").write_text("{}")
     assert main(["card", str(tmp_path)]) == 0

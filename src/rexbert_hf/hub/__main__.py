@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from .card import write_card
 from .push import push_run
@@ -35,18 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             wanted = {"private": options.private, "revision": options.revision, "tag": options.tag}
             logger.info("%s", push_run(options.folder, options.repo_id, **wanted))
         else:
-            _check_model(Path(options.folder))
             logger.info("%s", write_card(options.folder, options.repo_id))
     except (OSError, ValueError) as error:
         logger.error("%s", error)
         return 1
     return 0
-
-
-def _check_model(folder: Path) -> None:
-    """Refuse a run of a data set, an index or an evaluation: as a model's card, what is rendered would not be true."""
-    if folder.is_dir() and not any((folder / name).is_file() for name in ("config.json", "modules.json")):
-        raise ValueError(f"{folder} holds no model: its recipe renders its card")
 
 
 if __name__ == "__main__":

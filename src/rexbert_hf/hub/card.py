@@ -203,8 +203,15 @@ def write_card(folder: str | os.PathLike[str], repo_id: str | None = None, **fie
 
     Raises:
         FileNotFoundError: when the folder has no `run.json`.
+        ValueError: when it holds no model.
     """
     read_run(folder)
+    # Of a data set, an index or an evaluation: as a model's card, what is rendered would not be true.
+    if not any((Path(folder) / name).is_file() for name in ("config.json", "modules.json")):
+        raise ValueError(
+            f"{folder} holds no model (no config.json or modules.json) and gets no model's card: its recipe writes "
+            "that of its kind, here or with --push_to_hub USER/NAME"
+        )
     path = Path(folder) / "README.md"
     write_whole(path, card_of_run(folder, repo_id, **fields).encode("utf-8"))
     return path
