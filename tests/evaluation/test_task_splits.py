@@ -86,6 +86,22 @@ def test_datasets_with_class_names_and_split_names(tmp_path):
     assert found["test"][1].row.where == f"{tmp_path / 'kept'} test row 1"
 
 
+def test_rows_without_a_class_and_classes_within_objects(tmp_path):
+    kind = ClassLabel(names=["mug", "desk"])
+    features = Features({"text": Value("string"), "kind": kind, "tags": List(kind), "more": List({"kind": kind})})
+    rows = [
+        {"text": "a", "kind": -1, "tags": [1, None], "more": [{"kind": 0}]},
+        {"text": "b", "kind": 1, "tags": None, "more": None},
+    ]
+    DatasetDict(test=Dataset.from_list(rows, features=features)).save_to_disk(tmp_path / "kept")
+    seen = []
+    dataset_examples(str(tmp_path / "kept"), lambda row, where: seen.append(row) or read(row, where))
+    assert seen == [
+        {"text": "a", "kind": None, "tags": ["desk", None], "more": [{"kind": "mug"}]},
+        {"text": "b", "kind": "desk", "tags": None, "more": None},
+    ]
+
+
 def test_missing_splits_come_from_the_hash(tmp_path):
     made = Dataset.from_dict({"text": [f"t{i}" for i in range(400)], "kind": ["mug"] * 400})
     (tmp_path / "one").mkdir()

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, List, load_dataset, load_from_disk
+from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
+from rexbert_hf.catalog.class_labels import named_classes, with_names
 from rexbert_hf.catalog.dataset_errors import DATASET_ERRORS, reason_of
 from rexbert_hf.catalog.split import text_digests
 from rexbert_hf.evaluation.fine_tuning_rows import Row
@@ -143,7 +144,7 @@ def dataset_examples(
 
     Args:
         name: a Hub name (`name`, `name:config`, `name@revision`), a folder of files, or one of `save_to_disk`.
-        read: makes an example of a row; class numbers come as names.
+        read: makes an example of a row; class numbers come as names, those of no class (-1) as None.
         splits: which of its splits is train, dev or test; others are not read. By default their usual names.
         keyed: gives the examples that are divided keys that need all of them.
 
@@ -160,7 +161,8 @@ def dataset_examples(
             if split in names and not len(dataset):
                 raise ValueError(f"{name}: the {split} split is empty: give it rows, or leave it out")
             if split in names:
-                rows = enumerate(_plain_rows(dataset))
+                _, classes = named_classes(dataset.features)
+                rows = enumerate(with_names(row, classes) for row in dataset)
                 parts[names[split]] += [read(row, f"{name} {split} row {number}") for number, row in rows]
     unread = ", ".join(split for split in loaded if split not in names)
     if unread and any(parts.values()) and not parts["test"]:
@@ -201,15 +203,3 @@ def _saved(name: str) -> Any:
         return load_from_disk(name)
     except IndexError:  # what `datasets` raises for a split that was saved without a row
         raise ValueError("one of its splits is empty: give it rows, or leave it out") from None
-
-
-def _plain_rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
-    """Rows with class names in place of class numbers."""
-    names: dict[str, Callable[[Any], Any]] = {}
-    for column, feature in dataset.features.items():
-        inner = feature.feature if isinstance(feature, List) else feature
-        if isinstance(inner, ClassLabel):
-            names[column] = inner.int2str
-    for row in dataset:
-        yield {column: names[column](value) if column in names and value is not None else value
-               for column, value in row.items()}  # fmt: skip
