@@ -156,9 +156,9 @@ def _collect(
 
 
 def _remove_left(folder: Path) -> None:
-    """Remove what killed processes, of whatever machine, were writing."""
+    """Remove what killed processes, of whatever machine, were writing, as far as it may be removed."""
     for left in folder.glob("records-*.partial"):
-        with suppress(FileNotFoundError):  # somebody else has just removed it
+        with suppress(OSError):  # somebody else has just removed it, or it is somebody else's
             if time.time() - left.stat().st_mtime >= _LEFT_SECONDS:
                 left.unlink()
 
