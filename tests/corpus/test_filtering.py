@@ -211,6 +211,28 @@ def test_another_version_or_language_model_starts_anew(tmp_path, crawl, monkeypa
     assert len(set(keys)) == 3
 
 
+def test_shards_of_other_rules_are_judged_again_and_a_finished_filter_stays(tmp_path, monkeypatch, crawl, classifier):
+    judged, judge_shard, split_shard = [], filtering._Run.judge_shard, filtering._Run.split_shard
+    monkeypatch.setattr(filtering._Run, "judge_shard", lambda *task: judged.append(0) or judge_shard(*task))
+
+    def stop(*_):
+        raise RuntimeError("killed")
+
+    def run(rules, split):
+        judged.clear()
+        monkeypatch.setattr(filtering, "_RULES", rules)
+        monkeypatch.setattr(filtering._Run, "split_shard", split)
+        return filter_corpus(SETTINGS, [crawl], None, classifier, tmp_path)
+
+    for rules, again in ((2, True), (2, False), (3, True)):
+        with pytest.raises(RuntimeError, match="killed"):
+            run(rules, stop)
+        assert bool(judged) == again
+    report = run(3, split_shard)
+    assert run(4, stop) == report
+    assert not judged
+
+
 def test_bad_rows_are_counted_and_the_rest_goes_through(tmp_path, classifier):
     path = tmp_path / "crawl.jsonl"
     good = labelled_texts(6)[0]

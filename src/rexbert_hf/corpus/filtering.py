@@ -43,6 +43,9 @@ _BATCH = 512
 _SHARD_CHARS = 1 << 25
 """A shard ends at so many characters, whatever its documents: what a worker holds in memory."""
 
+_RULES = 2
+"""Goes up when the rules change: shards that other rules judged are judged again. A finished filter stays as it is."""
+
 Shard = tuple[int, list[Document]]
 
 
@@ -190,7 +193,7 @@ class _Run:
 
 def _prepare(output: Path, key: str) -> None:
     """Clear away what another input or a killed process left; finished shards of this one stay."""
-    note = output / WORK / "key.json"
+    note, key = output / WORK / "key.json", stage_key(key, _RULES)
     same = note.is_file() and note.read_text(encoding="utf-8").strip() == f'"{key}"'
     for kind in (KEPT, REJECTED):
         (output / kind).mkdir(parents=True, exist_ok=True)
