@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from filter_cases import labelled_texts, tiny_classifier
 
+from rexbert_hf.corpus.fasttext_file import FastTextFile
 from rexbert_hf.corpus.fasttext_model import METADATA, FastTextClassifier
 from rexbert_hf.corpus.fasttext_train import FastTextOptions
 from rexbert_hf.corpus.normalise import Normaliser
@@ -168,6 +169,14 @@ def test_pickled_it_still_scores(tmp_path):
     classifier = FastTextClassifier.load(tmp_path)
     classifier.scores(["basket"])
     assert pickle.loads(pickle.dumps(classifier)).scores(["basket"]) == classifier.scores(["basket"])
+    assert pickle.loads(pickle.dumps(classifier.file)) == classifier.file
+
+
+def test_a_pickle_of_an_earlier_version_lacks_what_came_later():
+    file = tiny_classifier().file
+    queued = FastTextFile.__new__(FastTextFile)
+    queued.__setstate__(file.__getstate__()[:-1])  # without `longest`
+    assert queued == file
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,13 @@ class FastTextFile:
     buckets: int
     loss: str
     longest: int = 0
+
+    def __setstate__(self, state: Sequence[Any]) -> None:
+        """Values of a pickle in the order of the fields; those of a queued Slurm job may lack `longest`."""
+        for item, value in zip(fields(self), state, strict=False):
+            object.__setattr__(self, item.name, value)
+        if len(state) < len(fields(self)):
+            object.__setattr__(self, "longest", read_layout(self.path).longest)
 
 
 def read_layout(path: str | Path) -> FastTextFile:
