@@ -173,7 +173,8 @@ def test_pickled_it_still_scores(tmp_path):
 
 
 def test_a_pickle_of_an_earlier_version_lacks_what_came_later():
-    file = tiny_classifier().file
+    classifier = tiny_classifier()  # its file goes with it
+    file = classifier.file
     queued = FastTextFile.__new__(FastTextFile)
     queued.__setstate__(file.__getstate__()[:-1])  # without `longest`
     assert queued == file
