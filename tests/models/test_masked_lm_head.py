@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -42,8 +44,9 @@ def test_modes(model):
     assert torch.equal(everything.label_ranks, better.sum(1))
 
 
-def test_an_encoder_of_a_masked_lm_checkpoint_loads_without_a_report(model, tmp_path, caplog):
+def test_an_encoder_of_a_masked_lm_checkpoint_loads_without_a_report(model, tmp_path, caplog, monkeypatch):
     """A key that no class of pre-training has is still reported."""
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     model.save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     for known in (True, False):
