@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import tracemalloc
 
 import numpy as np
 import pytest
+from index_cases import HashModel
 
 from rexbert_hf.retrieval.serving import key_table
+from rexbert_hf.retrieval.serving.embedding_cache import EmbeddingCache
 from rexbert_hf.retrieval.serving.key_table import KEY_BYTES, KeyTable
 
 
@@ -46,3 +49,76 @@ def test_a_key_takes_a_fraction_of_what_it_takes_in_a_dict(monkeypatch):
     tracemalloc.stop()
     assert table.find([data[-KEY_BYTES:], data[:KEY_BYTES]]) == [(79, 499), (0, 0)]
     assert size / 40_000 < 60  # 24 in the arrays; an eighth of 184 in the dict
+
+
+class Meanwhile:
+    """Runs something in another thread, until it is done or waits for a lock that this thread holds."""
+
+    def __init__(self, work):
+        self.found, self.stopped = [], threading.Event()
+        self.thread = threading.Thread(target=self._run, args=(work,))
+
+    def _run(self, work):
+        self.found.append(work())
+        self.stopped.set()
+
+    def start(self):
+        self.thread.start()
+        assert self.stopped.wait(60)
+
+    def lock(self):
+        meanwhile, own = self, threading.Lock()
+
+        class Watched:
+            def __enter__(self):
+                if threading.current_thread() is meanwhile.thread:
+                    meanwhile.stopped.set()
+                own.acquire()
+
+            def __exit__(self, *error):
+                own.release()
+
+        return Watched()
+
+
+def test_a_thread_finds_the_right_places_while_another_sorts(monkeypatch):
+    """Keys were sorted in before their places: vectors of other texts, without an error."""
+    monkeypatch.setattr(key_table, "LEAST_LATEST", 1)
+    keys = [bytes([first]) * KEY_BYTES for first in (9, 8, 7, 1, 2, 3)]
+    table = KeyTable()
+    table.add(keys[:3], 0)
+    meanwhile = Meanwhile(lambda: table.find(keys[:3]))
+    table._changing = meanwhile.lock()
+    insert, calls = np.insert, []
+
+    def slow(*args, **options):
+        calls.append(args)
+        if len(calls) == 2:  # the keys are sorted in, their places not yet
+            meanwhile.start()
+        return insert(*args, **options)
+
+    monkeypatch.setattr(np, "insert", slow)
+    table.add(keys[3:], 1)
+    meanwhile.thread.join()
+    assert len(calls) == 2
+    assert meanwhile.found == [[(0, 0), (0, 1), (0, 2)]]
+
+
+def test_threads_that_write_at_the_same_time_number_their_files_apart(tmp_path):
+    model = HashModel()
+    cache = EmbeddingCache(tmp_path, model)
+    meanwhile = Meanwhile(lambda: cache.encode(["b", "c"]))
+    cache._counting = meanwhile.lock()
+
+    class Files(list):
+        def __len__(self):
+            size = super().__len__()
+            if not meanwhile.thread.ident:
+                meanwhile.start()
+            return size
+
+    cache._shards = Files()
+    cache.encode(["a", "x"])
+    meanwhile.thread.join()
+    np.testing.assert_array_equal(cache.encode(["a", "b", "c", "x"]), model.encode(["a", "b", "c", "x"]))
+    assert (cache.encoded, cache.served) == (4, 4)

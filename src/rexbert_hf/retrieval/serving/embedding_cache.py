@@ -14,6 +14,7 @@ import hashlib
 import json
 import logging
 import os
+import threading
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from rexbert_hf.hub.left_over import remove_left, staged_name
-from rexbert_hf.retrieval.serving.key_table import KEY_BYTES, KeyTable
+from rexbert_hf.retrieval.serving.key_table import KEY_BYTES, KeyTable, Place
 from rexbert_hf.retrieval.serving.query_model import encode, fingerprint
 from rexbert_hf.retrieval.serving.vector_store import read_segment
 
@@ -35,7 +36,7 @@ _OUT_OF = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 class EmbeddingCache:
-    """Vectors of one model, by text.
+    """Vectors of one model, by text. Threads may share one, as far as they may share the model.
 
     Args:
         folder: where caches are kept; each model has a folder of its own inside.
@@ -68,6 +69,7 @@ class EmbeddingCache:
         self._shards: list[str] = []
         self._known = KeyTable()
         self._read: set[str] = set()
+        self._counting = threading.Lock()  # files are numbered, and texts counted, by one thread at a time
         self._look()
 
     def encode(self, texts: Sequence[str], role: str = "document") -> np.ndarray:
@@ -80,9 +82,10 @@ class EmbeddingCache:
             role: "document" or "query".
         """
         keys = [_key(text, role) for text in texts]
-        if None in self._known.find(keys):
-            self._look()  # another process may have written them
-        found = self._stored(keys)
+        places = self._known.find(keys)
+        if None in places and self._look():  # another process may have written them
+            places = self._known.find(keys)
+        found = self._stored(keys, places)
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
         if missing:
             vectors = encode(self.model, list(missing.values()), role, self.batch_size)
@@ -90,14 +93,15 @@ class EmbeddingCache:
             whole = np.isfinite(vectors).all(axis=1)
             if whole.any():
                 self._write([key for key, kept in zip(missing, whole, strict=True) if kept], vectors[whole])
-        self.encoded += len(missing)
-        self.served += len(keys) - len(missing)
+        with self._counting:
+            self.encoded += len(missing)
+            self.served += len(keys) - len(missing)
         return np.stack([found[key] for key in keys])
 
-    def _stored(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
+    def _stored(self, keys: Sequence[bytes], places: Sequence[Place | None]) -> dict[bytes, np.ndarray]:
         """Vectors of those keys that are known; what a file lost since it was read is forgotten."""
         wanted: dict[int, dict[bytes, int]] = {}
-        for key, place in zip(keys, self._known.find(keys), strict=True):
+        for key, place in zip(keys, places, strict=True):
             if place is not None:
                 shard, row = place
                 wanted.setdefault(shard, {})[key] = row
@@ -122,22 +126,27 @@ class EmbeddingCache:
         except BaseException:
             staged.unlink(missing_ok=True)
             raise
-        self._add(name)
+        with self._counting:
+            self._add(name)
 
-    def _look(self) -> None:
-        """Read files that are new in the folder."""
-        for path in sorted(self.folder.glob("vectors-*.safetensors")):
-            if path.name not in self._read:
-                self._add(path.name)
+    def _look(self) -> bool:
+        """Read files that are new in the folder; whether there was one."""
+        with self._counting:
+            new = [path.name for path in self.folder.glob("vectors-*.safetensors") if path.name not in self._read]
+            for name in sorted(new):
+                self._add(name)
+        return bool(new)
 
     def _add(self, name: str) -> None:
+        if name in self._read:  # by another thread, that looked while it was written
+            return
         content = self._read_file(self.folder / name, check=True)
         self._read.add(name)
         if content is None:
             return
         shard = len(self._shards)
         self._shards.append(name)
-        self._known.add([key.tobytes() for key in content[0]], shard)
+        self._known.add(content[0].view(f"V{KEY_BYTES}").ravel().tolist(), shard)
 
     def _read_file(self, path: Path, check: bool = False) -> tuple[np.ndarray, np.ndarray] | None:
         """Keys and vectors of a file, mapped for as long as they are used; None if it is gone or damaged.
