@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from rexbert_hf.catalog import load_sample
@@ -252,3 +254,34 @@ def test_wrong_paths_are_one_line(tmp_path):
     file.write_text("id,title\n1,lamp\n")
     with pytest.raises(ValueError, match=r"no column .product_id.: map it with products\.columns"):
         run_build_index(small_run(tmp_path, products=ProductSource(path=str(file))))
+
+
+def refuse(error):
+    def failing(*args, **options):
+        raise error
+
+    return failing
+
+
+@pytest.mark.parametrize(
+    ("kind", "where", "error", "told"),
+    [
+        ("hnsw", "faiss.read_index", RuntimeError("could not open x: Too many open files"), "Too many open"),
+        ("hnsw", "faiss.read_index", MemoryError("std::bad_alloc"), r"index\.faiss: no memory to read its"),
+        ("binary", "rexbert_hf.retrieval.serving.codes.safe_open", FileNotFoundError("No such file"), "is there and"),
+        ("flat", "bm25s.BM25.load", OSError(errno.EMFILE, "Too many open files", "x"), "Too many open files"),
+        ("flat", "pyarrow.parquet.ParquetFile.read", pa.ArrowMemoryError("malloc of size 8 failed"), "malloc of size"),
+    ],
+)
+def test_an_error_of_the_system_replaces_no_index(tmp_path, monkeypatch, kind, where, error, told):
+    """Files and memory were short for a moment: the whole catalogue was encoded anew."""
+    run = small_run(tmp_path / "index", index=IndexOptions(kind=kind, lexical=True))
+    run_build_index(run)
+    before = current_version(tmp_path / "index")
+    with monkeypatch.context() as short:
+        short.setattr(where, refuse(error))
+        with pytest.raises((OSError, MemoryError), match=told) as caught:
+            run_build_index(run)
+    assert "\n" not in str(caught.value)
+    assert current_version(tmp_path / "index") == before
+    assert run_build_index(run)["updated"] is True

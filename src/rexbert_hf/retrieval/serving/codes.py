@@ -11,7 +11,9 @@ installed).
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,8 @@ _ROWS_A_LIST = 16  # of the sample: fewer teach k-means nothing, and more lists 
 _EF_A_LIST = 8
 _REFINED = 2.0  # candidates by 4 bits for each that 8 bits choose
 _LEAST_FOR_FAST_SCAN = 16  # values of a 4-bit code, each learnt from a row
+_SYSTEM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EACCES)
+"""Errors that say nothing about what is in a file; FAISS's message ends with their text."""
 
 
 def load_faiss() -> Any:
@@ -161,14 +165,22 @@ class FaissCodes:
             rows: their number.
 
         Raises:
-            ValueError: if it was not built from them, or FAISS cannot read it.
+            ValueError: if it was not built from them, or FAISS cannot make anything of it.
+            OSError: if the system cannot read it now.
+            MemoryError: if there is no room for it: its sizes are looked through before.
         """
         faiss, path = load_faiss(), folder / cls.file_name
         check_faiss_file(path, dim, rows)
         try:
             return cls(faiss.read_index(str(path)))
-        except (RuntimeError, MemoryError) as error:
+        except MemoryError:
+            told = f"{path.stat().st_size:,} bytes"
+            raise MemoryError(f"{path}: no memory to read its {told}: close what else needs memory") from None
+        except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1][-160:]
+            for code in _SYSTEM:
+                if os.strerror(code) in reason:
+                    raise OSError(code, os.strerror(code), str(path)) from None
             raise ValueError(f"{path} is damaged ({reason}): build the index again") from None
 
 
@@ -253,11 +265,15 @@ class BinaryCodes:
 
         Raises:
             ValueError: if it is damaged, or was not built from them.
+            OSError: if the system cannot read it now.
         """
         path = folder / cls.file_name
         try:
             with safe_open(path, framework="numpy") as file:
                 mean, bits = file.get_tensor("mean"), file.get_tensor("bits")
+        except FileNotFoundError:  # safetensors says so of any file that it cannot open
+            with path.open("rb"):
+                raise OSError(f"{path} is there and cannot be opened: try again, or raise `ulimit -n`") from None
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged ({error}): build the index again") from None
         found = [(mean.dtype, mean.shape), (bits.dtype, bits.shape)]

@@ -292,12 +292,13 @@ class IndexState:
         Raises:
             FileNotFoundError: if a newer version takes this one's place meanwhile.
             DamagedIndexError: if a file is damaged, or they do not belong together.
+            OSError: if the system cannot read one now, or MemoryError: nothing is wrong with it.
         """
         try:
             return cls._read(version, options, facts)
         except DamagedIndexError:
             raise
-        except ValueError as error:  # what the files hold is all that is looked at
+        except ValueError as error:  # of what they hold: what the system refuses is none
             raise DamagedIndexError(str(error)) from None
         finally:
             # A version is removed file by file: had one been missing above, it still is, whatever came of that.

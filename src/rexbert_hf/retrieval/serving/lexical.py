@@ -163,7 +163,8 @@ class LexicalIndex:
             mapped: map the arrays instead of reading them.
 
         Raises:
-            ValueError: if it cannot be read.
+            ValueError: if it is damaged, or a part of it is missing.
+            OSError: if the system cannot read it now.
         """
         bm25s = load_bm25s()
         try:
@@ -178,6 +179,9 @@ class LexicalIndex:
                 _check_scores(bm25.scores, bm25.vocab_dict)
             return cls(bm25, numbers, rows, stem, Speller.load(folder))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError) as error:
+            # Of what a file holds numpy raises OSError without a number.
+            if isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileNotFoundError):
+                raise
             told = " ".join(str(error).split())[:200]
             raise ValueError(f"{folder} holds no BM25 index ({told}): build the index again") from None
 

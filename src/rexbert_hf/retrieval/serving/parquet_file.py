@@ -26,6 +26,7 @@ def whole(path: Path) -> Iterator[Path]:
     Raises:
         DamagedIndexError: in place of those.
         OSError: the system's own, with the file's name.
+        MemoryError: where there is none for what is read.
     """
     try:
         yield path
@@ -33,6 +34,8 @@ def whole(path: Path) -> Iterator[Path]:
         if error.errno is not None:  # the system's, not the file's: it is missing, or may not be read
             raise type(error)(error.errno, os.strerror(error.errno), str(path)) from None
         raise _damaged(path, error) from None
+    except MemoryError as error:  # of pyarrow's too, which are of both kinds
+        raise MemoryError(f"{path}: {str(error).splitlines()[0]}: close what else needs memory") from None
     except (pa.ArrowException, KeyError, OverflowError, UnicodeDecodeError) as error:
         raise _damaged(path, error) from None
 
