@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -17,6 +19,7 @@ from rexbert_hf.retrieval.serving.vector_store import VectorStore, VectorWriter,
 def test_the_last_row_of_an_id_is_found_whatever_the_hashes(monkeypatch, hashed):
     monkeypatch.setattr(id_lookup, "hash", hashed, raising=False)
     monkeypatch.setattr(id_lookup, "LEAST_TAIL", 8)
+    monkeypatch.setattr(id_lookup, "LOOKS", 3)
     rng = np.random.default_rng(0)
     lookup, names = IdLookup(), []
     for _ in range(60):
@@ -34,10 +37,34 @@ def test_a_few_ids_are_not_looked_up_among_all(monkeypatch):
     monkeypatch.setattr(id_lookup, "_latest_of_all", lambda ids, asked: seen.append(len(ids)) or real(ids, asked))
     ids = pa.array([f"p{i}" for i in range(20_000)], pa.string())
     lookup = IdLookup()
-    assert lookup.latest(ids, ["p7", "none", "p19999"]).tolist() == [7, -1, 19_999]
+    for _ in range(id_lookup.LOOKS + 1):
+        assert lookup.latest(ids, ["p7", "none", "p19999"]).tolist() == [7, -1, 19_999]
     ids = pa.concat_arrays([ids, pa.array(["new", "p7"], pa.string())])
     assert lookup.latest(ids, ["p7", "new"]).tolist() == [20_001, 20_000]
-    assert seen == [0, 2]
+    assert seen == [20_000] * id_lookup.LOOKS + [0, 2]  # to hash them costs as much
+
+
+def test_ids_are_hashed_by_one_thread_while_others_look_through_them(monkeypatch):
+    """Each request after a start or a refresh hashed all ids, for seconds, and none of them was answered."""
+    ids, real, hashed, meanwhile = pa.array([f"p{i}" for i in range(20_000)], pa.string()), id_lookup._hashes_of, [], []
+    lookup = IdLookup()
+
+    def another():
+        meanwhile.append(lookup.latest(ids, ["p7", "none"]).tolist())
+
+    def hashes_of(some):
+        hashed.append(len(some))
+        if hashed.count(len(ids)) == 1 and not meanwhile:
+            thread = threading.Thread(target=another)
+            thread.start()
+            thread.join()
+        return real(some)
+
+    monkeypatch.setattr(id_lookup, "_hashes_of", hashes_of)
+    for _ in range(30):
+        assert lookup.latest(ids, ["p7", "none"]).tolist() == [7, -1]
+    assert meanwhile == [[7, -1]]
+    assert hashed.count(len(ids)) == 1
 
 
 def test_an_empty_index_finds_nothing():

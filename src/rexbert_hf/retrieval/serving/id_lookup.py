@@ -1,12 +1,14 @@
 """Which row of an index a product id has, without looking through all ids.
 
 A sorted array of hashes covers the rows but for the latest ones, which are looked through: so an upsert need not sort
-anew, and the array is made again when these are an eighth of the others. It is not saved: Python's hashes are those of
-one process.
+anew, and the array is made again when these are an eighth of the others. Python's hashes hold its one lock for seconds
+where ids are millions: so they are hashed when looks through them have cost as much, and by one thread, while others
+look through them. The array is not saved: the hashes are those of one process.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +20,9 @@ LEAST_TAIL = 4_096
 
 TAIL_SHARE = 8
 """Or so many times fewer than those that are sorted; and where more ids are asked for, one look through all is less."""
+
+LOOKS = 24
+"""Looks through ids that cost about as much as to hash and sort them."""
 
 _HASHED_AT_ONCE = 65_536  # ids are Python's objects meanwhile
 
@@ -33,6 +38,8 @@ class IdLookup:
     def __init__(self) -> None:
         # One reference, replaced as a whole: threads look up while another sorts.
         self._sorted = np.zeros(0, np.int64), np.zeros(0, np.int32)
+        self._looked_through = 0  # ids since then
+        self._sorting = threading.Lock()
 
     def latest(self, ids: pa.Array, asked: Sequence[str]) -> np.ndarray:
         """The last row of each id, int64 `[N]`, -1 where there is none.
@@ -46,18 +53,32 @@ class IdLookup:
             return _latest_of_all(ids, wanted)
         hashes, order = self._sorted_for(ids)
         found = _latest_sorted(ids, wanted, hashes, order)
-        tail = _latest_of_all(ids.slice(len(order)), wanted)
+        latest = ids.slice(len(order))
+        self._looked_through += len(latest)
+        tail = _latest_of_all(latest, wanted)
         return np.where(tail >= 0, tail + len(order), found)
 
     def _sorted_for(self, ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-        hashes, order = self._sorted
-        if len(ids) - len(order) > max(LEAST_TAIL, len(order) // TAIL_SHARE):
-            hashes = np.concatenate([hashes, _hashes_of(ids.slice(len(order)))])
-            order = np.concatenate([order, np.arange(len(order), len(ids), dtype=np.int32)])
-            places = np.argsort(hashes, kind="stable")  # of equal ones the last row comes last
-            hashes, order = hashes[places], order[places]
-            self._sorted = hashes, order
-        return hashes, order
+        if self._pays(ids) and self._sorting.acquire(blocking=False):
+            try:
+                if self._pays(ids):  # still: another thread may have done it just now
+                    self._sorted, self._looked_through = _sorted_in(ids, *self._sorted), 0
+            finally:
+                self._sorting.release()
+        return self._sorted
+
+    def _pays(self, ids: pa.Array) -> bool:
+        known = len(self._sorted[1])
+        latest = len(ids) - known
+        return latest > max(LEAST_TAIL, known // TAIL_SHARE) and self._looked_through >= LOOKS * latest
+
+
+def _sorted_in(ids: pa.Array, hashes: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes of all ids in order, and the row of each."""
+    hashes = np.concatenate([hashes, _hashes_of(ids.slice(len(order)))])
+    order = np.concatenate([order, np.arange(len(order), len(ids), dtype=np.int32)])
+    places = np.argsort(hashes, kind="stable")  # of equal ones the last row comes last
+    return hashes[places], order[places]
 
 
 def _hashes_of(ids: pa.Array) -> np.ndarray:
