@@ -9,9 +9,11 @@ import pyarrow as pa
 import pytest
 from index_cases import HashModel, clustered, make_products
 
-from rexbert_hf.retrieval.serving import id_lookup
+from rexbert_hf.retrieval.serving import id_lookup, text_column, vector_store
 from rexbert_hf.retrieval.serving.id_lookup import IdLookup
 from rexbert_hf.retrieval.serving.index import ProductIndex
+from rexbert_hf.retrieval.serving.product_rows import batches
+from rexbert_hf.retrieval.serving.text_column import TextColumn
 from rexbert_hf.retrieval.serving.vector_store import VectorStore, VectorWriter, read_segment
 
 
@@ -93,3 +95,45 @@ def test_vectors_that_come_singly_lie_in_few_segments(tmp_path, dtype, first):
     atol = 0 if dtype == "float32" else 2e-2
     np.testing.assert_allclose(store.take(np.arange(1_000)), vectors, atol=atol)
     np.testing.assert_array_equal(np.concatenate([rows for _, rows in store.blocks(64)]), store.take(np.arange(1_000)))
+
+
+@pytest.mark.parametrize("kind", [VectorStore, TextColumn])
+def test_a_large_part_is_copied_no_more(monkeypatch, kind):
+    """128 batches were copied five times as often as they are now, and the last joins took twice the memory."""
+    monkeypatch.setattr(vector_store, "JOINED_ROWS", 16)
+    monkeypatch.setattr(text_column, "JOINED_ROWS", 16)
+    parts = [np.full((5, 2), number, np.float32) for number in range(40)]
+    if kind is VectorStore:
+        store = VectorStore(2)
+        for part in parts:
+            store.append(part)
+        sizes = [len(segment.data) for segment in store.segments]
+        np.testing.assert_array_equal(store.take(np.arange(200)), np.concatenate(parts))
+    else:
+        column, texts = TextColumn(), [str(number) for number in range(200)]
+        for start in range(0, 200, 5):
+            column.append(texts[start : start + 5])
+        sizes = [len(chunk) for chunk in column._chunks]
+        assert column.take(np.arange(200)) == texts
+    assert sizes == [20] * 10
+
+
+def test_an_upsert_that_finds_no_memory_changes_nothing(monkeypatch):
+    """Rows were there, and vectors not: what came later was found under the ids of others."""
+    index = ProductIndex.build(make_products(20), HashModel(), "hnsw")
+    changed = [dict(product, title="another title") for product in make_products(25)[5:]]
+    before, texts = index.search(["thing number 7"], 20), index.texts(["p7", "p24"])
+
+    def none_left(*args):
+        raise MemoryError("Unable to allocate 14.6 GiB")
+
+    for place in ("rexbert_hf.retrieval.serving.vector_store.Segment", "numpy.concatenate"):
+        with monkeypatch.context() as short:
+            short.setattr(place, none_left)
+            with pytest.raises(MemoryError):
+                index.state.upsert(next(batches(changed, index.options)), index._encoded)
+        assert len(index.state.rows) == len(index.state.store) == len(index.state.rows.texts) == len(index) == 20
+        assert index.search(["thing number 7"], 20) == before
+        assert index.texts(["p7", "p24"]) == texts
+    assert index.upsert(changed) == 20
+    assert index.texts(["p7", "p24"]) == ["another title"] * 2

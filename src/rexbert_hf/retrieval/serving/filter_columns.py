@@ -169,9 +169,11 @@ class FilterColumns:
             coded: see `coded`.
             places: of their products in it.
         """
-        for name, (column, codes) in coded.items():
-            kept = self.columns.setdefault(name, column)
-            kept.values = np.concatenate([kept.values, codes[places]])
+        kept = {name: self.columns.get(name, column) for name, (column, _) in coded.items()}
+        values = {name: np.concatenate([kept[name].values, codes[places]]) for name, (_, codes) in coded.items()}
+        for name, column in kept.items():  # nothing fails from here on
+            column.values = values[name]
+        self.columns |= kept
         self.rows += len(places)
 
     @property

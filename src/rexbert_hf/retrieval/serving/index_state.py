@@ -229,13 +229,16 @@ class IndexState:
         vectors = encode([batch.texts[i] for i in new], [batch.ids[i] for i in new]) if len(new) else None
         if vectors is not None and vectors.shape[1] != self.dim:
             raise ValueError(f"the model gives {vectors.shape[1]} dimensions, the index has {self.dim}: use its model")
-        self.kill(np.concatenate([rows[new], self.rows.find(batch.skipped)]))
+        gone = np.concatenate([rows[new], self.rows.find(batch.skipped)])
+        first = not len(self.store)
+        if vectors is not None:
+            segments = self.store.with_rows(vectors)
+            self.rows.append(batch.ids, batch.texts, coded, new)
+            self.store.segments = segments
+        self.kill(gone)
         self.rows.columns.write(rows[old], coded, old)
         if vectors is None:
             return 0
-        self.rows.append(batch.ids, batch.texts, coded, new)
-        first = not len(self.store)
-        self.store.append(vectors)
         if self.codes is not None:
             self.codes.add(vectors)
         elif first:  # all products had gone, and the codes with them

@@ -241,11 +241,13 @@ class ProductRows:
             places: of the products that get a row.
         """
         new, own = [ids[i] for i in places], [texts[i] for i in places]
+        # What may find no memory comes before the first change, what copies all rows first.
+        ids = pa.concat_arrays([self.ids, pa.array(new, pa.string())])
+        alive = np.concatenate([self.alive, np.ones(len(new), dtype=bool)])
+        digests = np.concatenate([self.digests, digests_of(own)])
         self.columns.append(coded, places)
-        self.ids = pa.concat_arrays([self.ids, pa.array(new, pa.string())])
-        self.alive = np.concatenate([self.alive, np.ones(len(new), dtype=bool)])
-        self._digests = np.concatenate([self.digests, digests_of(own)])
         self.texts.append(own)
+        self.ids, self.alive, self._digests = ids, alive, digests
 
     @property
     def digests(self) -> np.ndarray:

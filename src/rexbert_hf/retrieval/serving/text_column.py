@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rexbert_hf.retrieval.serving.parquet_file import AS_WRITTEN, opened, whole
+from rexbert_hf.retrieval.serving.vector_store import JOINED_ROWS
 
 TEXTS_FILE = "texts.parquet"
 SCRATCH_FILE = "texts.arrow"
@@ -67,8 +68,8 @@ class TextColumn:
             self._writer.write_batch(pa.record_batch([last], schema=_SCHEMA))
             self._rows_written += len(last)
             return
-        kept = self._chunks  # joined as segments of vectors are, see `VectorStore.append`
-        while len(kept) > self._mapped and len(kept[-1]) <= len(last):
+        kept = self._chunks  # joined as segments of vectors are, see `VectorStore.with_rows`
+        while len(kept) > self._mapped and len(kept[-1]) <= min(len(last), JOINED_ROWS - 1):
             last = pa.concat_arrays([kept[-1], last])
             kept = kept[:-1]
         self._chunks = [*kept, last]

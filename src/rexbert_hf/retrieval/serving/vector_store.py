@@ -27,6 +27,9 @@ HEADER_BYTES = 512
 DTYPES: dict[str, tuple[np.dtype[Any], str]] = {"float32": (np.dtype("<f4"), "F32"), "int8": (np.dtype("i1"), "I8")}
 """What vectors may be stored as: numpy's type and safetensors' name."""
 
+JOINED_ROWS = 16_384
+"""A segment in memory of so many rows is joined with no other: all that is added would be copied again and again."""
+
 RESIDENT_BYTES = 16 << 20
 """About so much of a mapped file is left in the process by rescoring; the rest stays in the system's cache."""
 
@@ -226,10 +229,19 @@ class VectorStore:
         return sum(len(segment.data) for segment in self.segments)
 
     def append(self, vectors: np.ndarray) -> None:
-        """Add rows in memory.
+        """Add rows in memory, see `with_rows`.
 
-        Segments there that are no longer than the one behind them are joined with it: single rows, one by one, come to
-        as many segments as their number has binary digits, and each is copied as often.
+        Args:
+            vectors: float32 `[N, D]`.
+        """
+        self.segments = self.with_rows(vectors)
+
+    def with_rows(self, vectors: np.ndarray) -> list[Segment]:
+        """The segments with more rows behind them; nothing is changed.
+
+        Segments in memory that are no longer than the one behind them are joined with it: single rows, one by one, come
+        to as many segments as their number has binary digits, and each is copied as often. What has `JOINED_ROWS` stays
+        as it is.
 
         Args:
             vectors: float32 `[N, D]`.
@@ -239,10 +251,10 @@ class VectorStore:
         else:
             last = Segment(np.array(vectors, dtype=np.float32))
         kept = self.segments
-        while kept and kept[-1].mapped is None and len(kept[-1].data) <= len(last.data):
+        while kept and kept[-1].mapped is None and len(kept[-1].data) <= min(len(last.data), JOINED_ROWS - 1):
             last = _joined(kept[-1], last)
             kept = kept[:-1]
-        self.segments = [*kept, last]
+        return [*kept, last]
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Rows in the order asked for, float32 `[n, D]`.
