@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -98,3 +100,21 @@ def test_texts_are_found_in_any_order_wherever_they_lie(tmp_path):
     column.save(tmp_path)
     assert pq.read_table(tmp_path / "texts.parquet").column("text").to_pylist() == texts
     assert pq.ParquetFile(tmp_path / "texts.parquet").num_row_groups == 1
+
+
+def test_texts_are_there_while_they_are_saved(tmp_path, monkeypatch):
+    """A server that saved or pushed its index answered nobody meanwhile."""
+    monkeypatch.setattr(text_column, "COPY_ROWS", 20)
+    products = make_products(100)
+    ProductIndex.build(products, HashModel(), "flat").save(tmp_path)
+    index = ProductIndex.load(tmp_path, HashModel())
+    index.upsert([{"product_id": "new", "title": "a new one"}])
+    parts = index.state.rows.texts.chunks()
+    found = next(parts).to_pylist()
+    asked = threading.Thread(target=lambda: found.append(index.texts(["p5", "new"])), daemon=True)
+    asked.start()
+    asked.join(20)
+    assert not asked.is_alive()
+    assert found.pop() == ["thing number 5", "a new one"]
+    found += [text for part in parts for text in part.to_pylist()]
+    assert found == [product["title"] for product in products] + ["a new one"]

@@ -115,11 +115,14 @@ class TextColumn:
         """
         self.settle()
         with self._reading:  # one reads the file at a time
-            if self._stored is not None:
-                with whole(self._place):
-                    for batch in self._stored.iter_batches(COPY_ROWS, columns=["text"]):
-                        yield batch.column(0).cast(_TEXT)
-            chunks = self._chunks
+            stored, place, chunks = self._stored, self._place, self._chunks
+            parts = None if stored is None else stored.iter_batches(COPY_ROWS, columns=["text"])
+        while parts is not None:
+            with self._reading, whole(place):  # not while a part is used: a server that saves goes on answering
+                part = next(parts, None)
+            if part is None:
+                break
+            yield part.column(0).cast(_TEXT)
         yield from chunks
 
     def save(self, folder: Path) -> None:
