@@ -403,15 +403,26 @@ def test_the_current_version_is_there_whoever_else_saves(saved, model, monkeypat
     """Another writer's two saves, begun between a version's name and `CURRENT`, would remove what that is to name."""
     ours, theirs = ProductIndex.load(saved, model), ProductIndex.load(saved, model)
     theirs.upsert(make_products(5, first=1000))
-    real, others = index_folder.write_whole, []
+    real, lock, others, stopped = index_folder.write_whole, index_folder.fcntl.flock, [], threading.Event()
+
+    def save_thrice():
+        for _ in range(3):
+            theirs.save(saved)
+        stopped.set()
+
+    def told(place, how):
+        if threading.current_thread() in others:
+            stopped.set()  # and waits, if it is locked
+        lock(place, how)
 
     def slow(path, data):
         if not others:
-            others.append(threading.Thread(target=lambda: [theirs.save(saved) for _ in range(3)]))
+            others.append(threading.Thread(target=save_thrice))
             others[0].start()
-            others[0].join(timeout=1)
+            stopped.wait(60)
         real(path, data)
 
+    monkeypatch.setattr(index_folder.fcntl, "flock", told)
     monkeypatch.setattr(index_folder, "write_whole", slow)
     ours.save(saved)
     assert current_version(saved).is_dir()

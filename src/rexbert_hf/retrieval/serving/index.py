@@ -211,8 +211,9 @@ class ProductIndex(SearchIndex):
             The folder of the version.
         """
         folder = with_home(directory)
-        version = write_version(folder, self._write)
-        self.state.written(version)
+        state, use = self.state, []
+        version = write_version(folder, self._write, lambda version: use.append(state.reopened(version)))
+        use[0]()
         self.folder, self._unsaved = folder, False
         return version
 

@@ -50,12 +50,16 @@ class DamagedIndexError(ValueError):
     """A file of an index cannot be what was written; the message names it. Nothing is wrong with any setting."""
 
 
-def write_version(folder: Path, fill: Callable[[Path], dict[str, Any]]) -> Path:
+def write_version(
+    folder: Path, fill: Callable[[Path], dict[str, Any]], reopen: Callable[[Path], None] | None = None
+) -> Path:
     """Write a version and make it the current one; what was there stays until then.
 
     Args:
         folder: of the index; made when missing.
         fill: writes all files but `index.json` into the folder it is given, and returns what `index.json` holds.
+        reopen: opens what it needs of the version before that becomes the current one: afterwards other writers may
+            have removed it already.
 
     Raises:
         OSError: if it cannot be written; the old version is still the current one.
@@ -75,7 +79,15 @@ def write_version(folder: Path, fill: Callable[[Path], dict[str, Any]]) -> Path:
         sync(stage / INDEX_FILE)
         with _alone(versions):
             version = _rename(stage, versions)
-            write_whole(folder / CURRENT_FILE, f"{version.name}\n".encode())
+            try:
+                sync(versions)
+                if reopen is not None:
+                    reopen(version)
+                write_whole(folder / CURRENT_FILE, f"{version.name}\n".encode())
+            except BaseException:
+                if not _is_current(folder, version):
+                    shutil.rmtree(version, ignore_errors=True)
+                raise
             for old in sorted(versions.glob("v[0-9]*"))[:-KEPT_VERSIONS]:
                 shutil.rmtree(old, ignore_errors=True)
     except BaseException:
@@ -234,6 +246,12 @@ def _text_of(facts: Mapping[str, Any]) -> str:
     return json.dumps(facts, indent=1) + "\n"
 
 
+def _is_current(folder: Path, version: Path) -> bool:
+    with suppress(OSError, ValueError):
+        return current_version(folder) == version
+    return False
+
+
 def _files(folder: Path) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
@@ -255,7 +273,6 @@ def _rename(stage: Path, versions: Path) -> Path:
         try:
             if not target.exists():
                 stage.rename(target)
-                sync(versions)
                 return target
         except OSError:
             if not target.exists():

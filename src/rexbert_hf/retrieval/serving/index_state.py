@@ -28,7 +28,7 @@ from rexbert_hf.retrieval.serving.lexical import LexicalIndex, load_bm25s
 from rexbert_hf.retrieval.serving.product_rows import Batch, ProductRows, batches
 from rexbert_hf.retrieval.serving.search_index import Hits, checked_documents
 from rexbert_hf.retrieval.serving.spelling import load_rapidfuzz
-from rexbert_hf.retrieval.serving.text_column import SCRATCH_FILE
+from rexbert_hf.retrieval.serving.text_column import SCRATCH_FILE, saved_texts
 from rexbert_hf.retrieval.serving.vector_store import VECTORS_FILE, VectorStore, VectorWriter, read_segment
 
 logger = logging.getLogger(__name__)
@@ -273,15 +273,22 @@ class IndexState:
         facts = {"format": FORMAT, "products": self.rows.count, "rows": len(self.rows), "dim": self.dim}
         return {**facts, "options": asdict(self.options), "versions": versions()}
 
-    def written(self, version: Path) -> None:
-        """Read vectors and texts from the files of a version from now on, and let the scratch files go.
+    def reopened(self, version: Path) -> Callable[[], None]:
+        """Open vectors and texts of a version; what is returned reads from there from now on, and cannot fail.
+
+        The scratch files are let go then.
 
         Args:
             version: the folder that `write` filled.
         """
-        self.store = VectorStore(self.dim, self.options.storage, [read_segment(version / VECTORS_FILE)])
-        self.rows.texts.use(version, len(self.rows))
-        self.version, self.scratch = version, None
+        store = VectorStore(self.dim, self.options.storage, [read_segment(version / VECTORS_FILE)])
+        texts = saved_texts(version, len(self.rows))
+
+        def use() -> None:
+            self.store, self.version, self.scratch = store, version, None
+            self.rows.texts.use(texts, version)
+
+        return use
 
     @classmethod
     def read(cls, version: Path, options: IndexOptions, facts: Mapping[str, Any]) -> IndexState:

@@ -29,7 +29,7 @@ from rexbert_hf.retrieval.serving.filters import filter_values
 from rexbert_hf.retrieval.serving.id_lookup import IdLookup
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.parquet_file import AS_WRITTEN, opened, whole
-from rexbert_hf.retrieval.serving.text_column import TextColumn
+from rexbert_hf.retrieval.serving.text_column import TextColumn, saved_texts
 from rexbert_hf.retrieval.serving.texts import valid_text
 
 logger = logging.getLogger(__name__)
@@ -319,7 +319,7 @@ class ProductRows:
             rows.ids = table.column("product_id").combine_chunks()
             rows.alive = table.column(_OWN["alive"]).to_numpy().copy()
             rows.columns = FilterColumns.from_arrow(filters, table)
-        rows.texts.use(folder, len(rows))
+        rows.texts.use(saved_texts(folder, len(rows)), folder)
         del table
         pa.default_memory_pool().release_unused()
         return rows

@@ -141,22 +141,15 @@ class TextColumn:
             if group:
                 writer.write_table(_table(group))
 
-    def use(self, folder: Path, rows: int) -> None:
+    def use(self, stored: pq.ParquetFile, folder: Path) -> None:
         """Read texts from a saved file from now on, when they are first asked for.
 
         Args:
-            folder: of the index.
-            rows: that it has.
-
-        Raises:
-            DamagedIndexError: if the file is damaged.
+            stored: see `saved_texts`.
+            folder: that it lies in.
         """
-        with self._reading, whole(folder / TEXTS_FILE) as path:
-            # Open from now on: what is read later is there even when the version has been replaced meanwhile.
-            stored = opened(path)
-            if stored.metadata.num_rows != rows:
-                raise pa.ArrowInvalid(f"{stored.metadata.num_rows} texts for {rows} rows")
-            self._stored, self._rows_stored, self._place = stored, rows, path
+        with self._reading:
+            self._stored, self._rows_stored, self._place = stored, stored.metadata.num_rows, folder / TEXTS_FILE
             self._chunks, self._mapped = [], 0
 
     def _read(self) -> None:
@@ -166,6 +159,23 @@ class TextColumn:
                 chunks = _stored_texts(self._stored)
             self._chunks, self._mapped = [*chunks, *self._chunks], len(chunks)
             self._stored, self._rows_stored = None, 0
+
+
+def saved_texts(folder: Path, rows: int) -> pq.ParquetFile:
+    """The file of texts that an index saved; open, so that it can be read when its version has been replaced.
+
+    Args:
+        folder: of the version.
+        rows: that it has.
+
+    Raises:
+        DamagedIndexError: if the file is damaged.
+    """
+    with whole(folder / TEXTS_FILE) as path:
+        stored = opened(path)
+        if stored.metadata.num_rows != rows:
+            raise pa.ArrowInvalid(f"{stored.metadata.num_rows} texts for {rows} rows")
+        return stored
 
 
 def _table(chunks: Sequence[pa.Array]) -> pa.Table:
