@@ -12,9 +12,10 @@ from index_cases import HashModel, clustered, make_products
 from onnx_cases import TEXTS, small_encoder
 
 from rexbert_hf.hub import pull, trouble
+from rexbert_hf.retrieval.serving import query_model
 from rexbert_hf.retrieval.serving.index import ProductIndex
 from rexbert_hf.retrieval.serving.index_card import index_card
-from rexbert_hf.retrieval.serving.index_folder import read_facts
+from rexbert_hf.retrieval.serving.index_folder import described, read_facts
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
 from rexbert_hf.retrieval.serving.index_recipe import BuildIndexRun, ProductSource, run_build_index
 from rexbert_hf.retrieval.serving.onnx_encoder import OnnxEncoder
@@ -193,7 +194,54 @@ def test_the_card_of_an_index_of_a_local_model_says_what_is_missing(tmp_path):
     index = ProductIndex.build(make_products(5), "hashing", "flat")
     facts = read_facts(index.save(tmp_path))
     assert 'load("me/shop", model="hashing")\n' in index_card(facts, [], "me/shop")
-    facts["model"]["name"] = "my-student"
+    facts["model"] |= {"name": "my-student", "local": True}
     card = index_card(facts, [], "me/shop")
     assert 'load("me/shop", model="...")  # push the encoder first and put its name here\n' in card
     assert "my-student" in card
+
+
+@pytest.mark.parametrize(
+    ("model", "load", "base"),
+    [
+        ({"name": "all-MiniLM-L6-v2", "revision": "a" * 40}, 'model="all-MiniLM-L6-v2")', "all-MiniLM-L6-v2"),
+        ({"name": "bert-base-uncased", "local": False}, 'model="bert-base-uncased")', "bert-base-uncased"),
+        ({"name": "user/student"}, 'model="user/student")', "user/student"),
+        ({"name": "hashing", "local": False}, 'model="hashing")', None),
+        ({"name": "student"}, 'model="...")', None),
+        ({"name": "~/student"}, 'model="...")', None),
+        ({"name": "../student"}, 'model="...")', None),
+        ({"name": "./student", "revision": "a" * 40}, 'model="...")', None),
+        ({"name": "output/student", "local": True}, 'model="...")', None),
+        ({"name": "."}, 'model="...")', None),
+    ],
+)
+def test_a_pushed_index_knows_a_folder_from_a_repository(tmp_path, monkeypatch, model, load, base):
+    """Repositories without a user were taken for folders, and folders named from where the process stood were not."""
+    monkeypatch.chdir(tmp_path)
+
+    def pushed(files, repo_id, card, **options):
+        return json.loads(files["index.json"].read_text())["model"], card
+
+    monkeypatch.setattr("rexbert_hf.retrieval.serving.index_card.push_files", pushed)
+    index = ProductIndex.build(make_products(5), HashModel(), "flat")
+    index.identity.revision, index.identity.local = model.get("revision"), model.get("local")
+    index.identity.name = model["name"]
+    told, card = index.push_to_hub("me/shop")
+    assert load in card
+    assert DatasetCard(card).data.to_dict().get("base_model") == base
+    folder = load == 'model="...")'
+    assert told["name"] == (Path(model["name"]).absolute().name if folder else model["name"])
+    assert told["local"] is (True if folder else model.get("local"))
+
+
+@pytest.mark.parametrize("name", ["hashing", "output/student"])
+def test_an_index_remembers_whether_its_model_was_a_folder(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path(name).mkdir(parents=True)
+    monkeypatch.setattr(query_model, "open_model", lambda model, revision: (HashModel(), None))
+    index = ProductIndex.build(make_products(5), name, "flat")
+    index.save("index")
+    assert ProductIndex.load("index").identity.local is (name != "hashing")
+    facts = read_facts(index.save("index"))
+    del facts["model"]["local"]  # as earlier versions wrote it
+    assert described(tmp_path, facts)[1].local is None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rexbert_hf.hub.push_files import push_files
 from rexbert_hf.hub.readme import BEGIN, END
 from rexbert_hf.retrieval.serving.hashing_encoder import HASHING
 from rexbert_hf.retrieval.serving.index_folder import read_facts, write_version
+from rexbert_hf.retrieval.serving.query_model import is_folder
 
 _OURS = ("index.json", "*.parquet", "*.safetensors", "index.faiss", "bm25/*")
 
@@ -34,19 +36,36 @@ Filter columns: {columns}.
 """
 
 
-def was_folder(model: str) -> bool:
-    """Whether the model that a pushed index names was a folder of the machine that built it, which nobody else has.
+def was_folder(model: Mapping[str, Any]) -> bool:
+    """Whether the model that an index names was a folder of the machine that built it, which nobody else has.
 
     Args:
-        model: its name in `index.json`.
+        model: of `index.json`. Earlier versions did not say so: then its name and commit tell.
 
     Example:
-        >>> [was_folder(name) for name in ("my-student", "user/my-student", "hashing")]
-        [True, False, False]
+        >>> names = ("my-student", "./student", "user/my-student", "hashing")
+        >>> [was_folder({"name": name}) for name in names], was_folder({"name": "output/student", "local": True})
+        ([True, True, False, False], True)
+        >>> was_folder({"name": "bert-base-uncased", "revision": "86b5e0934494bd15c9632b12f734a8a67f723594"})
+        False
     """
+    name, local = str(model.get("name")), model.get("local")
+    if isinstance(local, bool):
+        return local
+    if _is_path(name):
+        return True
+    return name.count("/") == 0 and not model.get("revision") and name not in _ours()
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith((".", "~")) or Path(name).is_absolute() or name.count("/") > 1
+
+
+def _ours() -> tuple[str, str]:
+    """Models that this package finds by their names, and that are no repositories."""
     from rexbert_hf.retrieval.training.biencoder import MINILM
 
-    return model.count("/") != 1 and model not in (HASHING, MINILM)
+    return HASHING, MINILM
 
 
 def index_card(facts: dict[str, Any], columns: list[str], repo_id: str) -> str:
@@ -63,12 +82,12 @@ def index_card(facts: dict[str, Any], columns: list[str], repo_id: str) -> str:
         told = {"encoded": "built from given vectors", "load": "", "query": "vectors", "remark": ""}
         told["answers"] = "No model is known: it answers float32 vectors `[Q, D]` of whatever encoded its products."
     else:
-        if model["name"].count("/") == 1:
+        if not was_folder(model) and model["name"] not in _ours():
             metadata["base_model"] = model["name"]
         revision = f" at {model['revision']}" if model["revision"] else ""
         told = {"encoded": f"encoded with `{model['name']}`{revision}", "load": f', model="{model["name"]}"'}
         told["remark"] = ""
-        if was_folder(model["name"]):
+        if was_folder(model):
             told |= {"load": ', model="..."', "remark": "  # push the encoder first and put its name here"}
         told["query"] = '["..."]'
         told["answers"] = f"It answers queries of that model only (fingerprint `{model['fingerprint'][:16]}`)"
@@ -107,6 +126,10 @@ def push_index(write: Callable[[Path], dict[str, Any]], columns: list[str], repo
 def _portable(facts: dict[str, Any]) -> dict[str, Any]:
     """The facts without this machine's folders."""
     model = facts["model"]
-    if model is not None and (Path(model["name"]).is_absolute() or Path(model["name"]).exists()):
-        facts["model"] = {**model, "name": Path(model["name"]).name}
+    if model is None:
+        return facts
+    unsaid = model.get("local") is None and not model["revision"]
+    if was_folder(model) or (unsaid and is_folder(model["name"])):
+        place = os.path.abspath(os.path.expanduser(model["name"]))
+        facts["model"] = {**model, "name": os.path.basename(place), "local": True}
     return facts

@@ -20,7 +20,7 @@ from rexbert_hf.retrieval.serving.index import COMPACT_SHARE, ProductIndex
 from rexbert_hf.retrieval.serving.index_folder import DamagedIndexError, current_version, read_facts
 from rexbert_hf.retrieval.serving.index_options import MODES, IndexOptions
 from rexbert_hf.retrieval.serving.product_rows import text_of
-from rexbert_hf.retrieval.serving.query_model import fingerprint, open_model
+from rexbert_hf.retrieval.serving.query_model import fingerprint, is_folder, open_model
 from rexbert_hf.settings import sole_run, to_dict
 from rexbert_hf.settings.ranges import check_least
 
@@ -215,7 +215,7 @@ def _built(run: BuildIndexRun, model: Any, commit: str | None, products: Dataset
 
 def _save(index: Any, run: BuildIndexRun, commit: str | None) -> Path:
     if index.identity is not None:
-        index.identity.name, index.identity.revision = run.model, commit
+        index.identity.name, index.identity.revision, index.identity.local = run.model, commit, is_folder(run.model)
     version: Path = index.save(run.output_dir)
     return version
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -46,6 +47,7 @@ class ModelIdentity:
         fingerprint: see the module.
         probes: float32 `[P, D]`, normalised encodings of `PROBES` as queries.
         document_probes: the same as documents, of a model that knows roles; None in what earlier versions saved.
+        local: whether `name` was a folder when the index was built; None: not known, as in what earlier versions saved.
     """
 
     name: str
@@ -53,6 +55,7 @@ class ModelIdentity:
     fingerprint: str
     probes: list[list[float]] = field(repr=False)
     document_probes: list[list[float]] | None = field(default=None, repr=False)
+    local: bool | None = None
 
     @classmethod
     def of(cls, model: Any, name: str | None = None, revision: str | None = None) -> ModelIdentity:
@@ -264,7 +267,20 @@ def opened(model: Any, revision: str | None = None) -> tuple[Any, ModelIdentity 
     if model is None:
         return None, None
     loaded, commit = open_model(model, revision)
-    return loaded, ModelIdentity.of(loaded, str(model) if isinstance(model, (str, Path)) else None, commit)
+    if not isinstance(model, (str, Path)):
+        return loaded, ModelIdentity.of(loaded, None, commit)
+    identity = ModelIdentity.of(loaded, str(model), commit)
+    identity.local = is_folder(model)
+    return loaded, identity
+
+
+def is_folder(model: str | Path) -> bool:
+    """Whether the name of a model is that of a folder here, which counts before a repository of that name.
+
+    Args:
+        model: as for `open_model`.
+    """
+    return str(model) != HASHING and os.path.isdir(os.path.expanduser(model))
 
 
 def _is_export(folder: Path) -> bool:

@@ -84,7 +84,7 @@ def _check_model(index: str, endpoint: str | None, token: str | None) -> None:
         except (OSError, ValueError, AttributeError, HfHubHTTPError) as error:
             logger.warning("index %s: its model is not known here (%s)", index, type(error).__name__)
             return
-    if isinstance(model, dict) and was_folder(str(model.get("name"))):
+    if isinstance(model, dict) and was_folder(model):
         raise ValueError(
             f"index {index} names its model as '{model.get('name')}', a folder of the machine that built it: push the"
             " model, and give its name on the Hub with --model"
