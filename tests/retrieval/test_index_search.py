@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -427,6 +428,9 @@ def test_wrong_options_are_one_line():
         ProductIndex.build(PRODUCTS[:5], None, "flat", vectors=VECTORS[:6])
 
 
+QDRANT = pytest.mark.skipif(find_spec("qdrant_client") is None, reason="qdrant-client is not installed")
+
+
 def test_without_faiss_small_catalogues_are_searched_exactly(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "faiss", None)
     index = ProductIndex.build(PRODUCTS, None, "hnsw", vectors=VECTORS)
@@ -448,6 +452,8 @@ def test_without_faiss_small_catalogues_are_searched_exactly(monkeypatch, caplog
     [
         ("bm25s", {"kind": "flat", "lexical": True}),
         ("rapidfuzz", {"kind": "flat", "lexical": True, "spelling": True}),
+        pytest.param("bm25s", {"kind": "flat", "lexical": True, "backend": "qdrant"}, marks=QDRANT),
+        pytest.param("rapidfuzz", {"lexical": True, "spelling": True, "backend": "qdrant"}, marks=QDRANT),
         ("faiss", {"kind": "hnsw"}),
         ("faiss", {"kind": "int4"}),
     ],

@@ -24,10 +24,9 @@ from rexbert_hf.retrieval.serving.dense import dense_search
 from rexbert_hf.retrieval.serving.filters import parse_filter
 from rexbert_hf.retrieval.serving.index_folder import FORMAT, INDEX_FILE, DamagedIndexError, check_files
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
-from rexbert_hf.retrieval.serving.lexical import LexicalIndex, load_bm25s
+from rexbert_hf.retrieval.serving.lexical import LexicalIndex, check_installed
 from rexbert_hf.retrieval.serving.product_rows import Batch, ProductRows, batches
 from rexbert_hf.retrieval.serving.search_index import Hits, checked_documents
-from rexbert_hf.retrieval.serving.spelling import load_rapidfuzz
 from rexbert_hf.retrieval.serving.text_column import SCRATCH_FILE, saved_texts
 from rexbert_hf.retrieval.serving.vector_store import VECTORS_FILE, VectorStore, VectorWriter, read_segment
 
@@ -100,10 +99,7 @@ class IndexState:
             ValueError: if there is no product, or vectors do not fit them.
             ImportError: if a package is missing; before the encoding that would be lost.
         """
-        if options.lexical:
-            load_bm25s()
-            if options.spelling:
-                load_rapidfuzz()
+        check_installed(options)
         scratch = temporary_folder(work_dir, ".index-")
         rows = ProductRows(options.filters, Path(scratch.name) / SCRATCH_FILE)
         path = Path(scratch.name) / VECTORS_FILE

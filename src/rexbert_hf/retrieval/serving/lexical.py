@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from rexbert_hf.retrieval.serving.exact import best_places
-from rexbert_hf.retrieval.serving.spelling import Speller
+from rexbert_hf.retrieval.serving.index_options import IndexOptions
+from rexbert_hf.retrieval.serving.spelling import Speller, load_rapidfuzz
 from rexbert_hf.retrieval.serving.stemming import porter_stem
 
 FUSION_CONSTANT = 60
@@ -41,6 +42,21 @@ def load_bm25s() -> Any:
     except ImportError:
         raise ImportError("lexical search needs bm25s: pip install rexbert-hf[search]") from None
     return bm25s
+
+
+def check_installed(options: IndexOptions) -> None:
+    """Whether there is what BM25 and spelling of an index need; before the encoding that would be lost.
+
+    Args:
+        options: of the index.
+
+    Raises:
+        ImportError: if there is not.
+    """
+    if options.lexical:
+        load_bm25s()
+        if options.spelling:
+            load_rapidfuzz()
 
 
 def words_of(text: str, stem: bool = True) -> list[str]:

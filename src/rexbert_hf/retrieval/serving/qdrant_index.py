@@ -20,7 +20,7 @@ from rexbert_hf.hub import versions
 from rexbert_hf.retrieval.serving.filters import parse_filter
 from rexbert_hf.retrieval.serving.index_folder import write_version
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
-from rexbert_hf.retrieval.serving.lexical import LexicalIndex
+from rexbert_hf.retrieval.serving.lexical import LexicalIndex, check_installed
 from rexbert_hf.retrieval.serving.product_rows import Batch, batches, digests_of
 from rexbert_hf.retrieval.serving.qdrant_alias import (
     collection_of,
@@ -113,10 +113,12 @@ class QdrantIndex(SearchIndex):
         Raises:
             ConnectionError: if Qdrant cannot be reached.
             ValueError: as for `ProductIndex.build`; kind "int4" is unknown to Qdrant.
+            ImportError: if qdrant-client, or what BM25 and spelling need, is not installed.
         """
         settings = IndexOptions.of(kind=kind, **options)
         if kind == "int4":
             raise ValueError("Qdrant has no 4-bit codes: choose kind int8 or binary")
+        check_installed(settings)
         loaded, identity = opened(model, revision)
         client, place = connect(url, api_key)
         index = cls(client, place, collection, settings, identity, loaded)
