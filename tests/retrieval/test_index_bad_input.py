@@ -6,6 +6,7 @@ import json
 import socket
 from datetime import date
 from decimal import Decimal
+from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,9 @@ from rexbert_hf.retrieval.serving.hashing_encoder import HashingEncoder
 from rexbert_hf.retrieval.serving.index import ProductIndex
 from rexbert_hf.retrieval.serving.index_folder import current_version
 from rexbert_hf.retrieval.serving.index_options import KINDS, MODES
+
+NO_QDRANT = pytest.mark.skipif(find_spec("qdrant_client") is None, reason="qdrant-client is not installed")
+BACKENDS = ["faiss", pytest.param("qdrant", marks=NO_QDRANT)]
 
 HEBREW = "\u05de\u05e0\u05d5\u05e8\u05d4 \u05d0\u05d3\u05d5\u05de\u05d4"
 WOMAN_FARMER = "\U0001f469\u200d\U0001f33e"
@@ -177,10 +181,9 @@ def test_an_id_that_cannot_be_written_names_its_product():
     one_line(error)
 
 
-@pytest.mark.parametrize("backend", ["faiss", "qdrant"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_category_is_asked_for_as_it_is_written_in_the_catalogue(backend):
     """Paths come with or without spaces, and as JSON; a level of a list may hold the mark itself."""
-    pytest.importorskip("qdrant_client")
     paths = {
         "a": "Home>Lamps",
         "b": "Home > Lamps > Desk",
@@ -203,18 +206,18 @@ def test_a_category_is_asked_for_as_it_is_written_in_the_catalogue(backend):
         assert {name for name, _ in index.search("x", 9, filter={"category": wanted})[0]} == set(names), wanted
 
 
-def test_decimal_prices_are_numbers():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_decimal_prices_are_numbers(backend):
     """As databases give them."""
-    pytest.importorskip("qdrant_client")
     products = [{"product_id": text, "title": "x", "price": Decimal(text)} for text in ("1.50", "20", "NaN")]
-    for index in (ProductIndex.build(products, HashModel(), "flat", backend=name) for name in ("faiss", "qdrant")):
-        assert index.facts(["1.50", "20", "NaN"]) == [{"price": 1.5}, {"price": 20.0}, {}]
-        assert [name for name, _ in index.search("x", 5, filter={"price": (Decimal("1.6"), None)})[0]] == ["20"]
+    index = ProductIndex.build(products, HashModel(), "flat", backend=backend)
+    assert index.facts(["1.50", "20", "NaN"]) == [{"price": 1.5}, {"price": 20.0}, {}]
+    assert [name for name, _ in index.search("x", 5, filter={"price": (Decimal("1.6"), None)})[0]] == ["20"]
 
 
-def test_an_object_as_price_or_stock_is_read_as_its_json(tmp_path, caplog):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_object_as_price_or_stock_is_read_as_its_json(tmp_path, caplog, backend):
     """A column of structs in Parquet and objects from Python give the index that the same JSON lines give."""
-    pytest.importorskip("qdrant_client")
     objects = [
         {"price": {"amount": 9.5, "unit": "EUR"}, "in_stock": {"quantity": 3}, "brand": {"name": "Acme"}},
         {"price": {"amount": None, "unit": "EUR"}, "in_stock": {"quantity": 0}, "brand": None},
@@ -226,10 +229,18 @@ def test_an_object_as_price_or_stock_is_read_as_its_json(tmp_path, caplog):
     structs = Dataset.from_parquet(str(tmp_path / "p.parquet"), cache_dir=str(tmp_path / "cache"))
     for products in (rows, structs, *(read_records(str(tmp_path / name)) for name in ("p.parquet", "p.jsonl"))):
         caplog.clear()
-        index = ProductIndex.build(products, HashModel(), "flat")
+        index = ProductIndex.build(products, HashModel(), "flat", backend=backend)
         assert index.facts(["0", "1"]) == wanted
         assert "1 products have a price that is no number" in caplog.text
-    assert ProductIndex.build(rows, HashModel(), "flat", backend="qdrant").facts(["0", "1"]) == wanted
+
+
+def test_an_object_of_several_numbers_is_no_price(caplog):
+    """The first one counted: a number of the price list, or the lower end of a range."""
+    prices = [{"id": 7, "amount": 9.5}, '{"min": 5, "max": 9}', {"amount": "1 299,00", "unit": "EUR"}, '{"amount": 3}']
+    products = [{"product_id": str(number), "title": "x", "price": price} for number, price in enumerate(prices)]
+    index = ProductIndex.build(products, HashModel(), "flat")
+    assert index.facts(["0", "1", "2", "3"]) == [{}, {}, {"price": 1299.0}, {"price": 3.0}]
+    assert "2 products have a price that is no number" in caplog.text
 
 
 def test_what_is_no_price_and_no_stock_is_counted(caplog):

@@ -90,7 +90,8 @@ def _value(product: Mapping[str, Any], name: str, attributes: Mapping[str | None
             value = PATH_SEPARATOR.join(path_levels(value)) or None
         if name == "price" and isinstance(value, str):
             number = number_of(value)
-            value = math.nan if number is None else number
+            several = value.startswith("{") and len(_NUMBER.findall(value)) > 1  # of an object, which of them?
+            value = math.nan if number is None or several else number
         if name in ("price", "in_stock") and not isinstance(value, (str, int, float, type(None))):  # such as a date
             value = math.nan
         if name == "in_stock" and value is not None:

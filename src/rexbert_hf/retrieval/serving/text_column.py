@@ -57,7 +57,7 @@ class TextColumn:
     def __len__(self) -> int:
         return self._rows_written + self._rows_stored + sum(len(chunk) for chunk in self._chunks)
 
-    def append(self, texts: Sequence[str]) -> None:
+    def append(self, texts: Sequence[str] | pa.Array) -> None:
         """Add rows.
 
         Args:
