@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rexbert_hf.hub.redaction import REDACTED, RedactedRecord, looks_secret, redact, redact_logs
+from rexbert_hf.hub.redaction import REDACTED, RedactedRecord, looks_secret, redact, redact_logs, redacted_alike
 
 ROOT = Path(__file__).parents[2]
 SECRET = "Zq7Xw9Lm2Kp4Rt6Vb8Nc1Dg3Hj5"
@@ -118,13 +118,40 @@ def test_ordinary_texts_stay(text):
 def test_figures_under_a_secret_name_stay_and_texts_below_it_go():
     figures = {"masked_accuracy_after_victorias_secret": 0.25, "password": None, "victorias_secret": [1.0, True, 0.5]}
     assert redact(figures) == figures
-    source = {"victorias_secret": {"path": "pw", "weight": 2.0, "columns": {"text": ["pw", 3]}, "limit": None}}
+    source = {"victorias_secret": {"path": "pw", "weight": 2.0, "columns": {"text": ["pw", 3]}, "limit": 3}}
     assert redact(source) == {
         "victorias_secret": {
-            "path": REDACTED, "weight": 2.0, "columns": {"text": [REDACTED, 3]}, "limit": None
+            "path": REDACTED, "weight": 2.0, "columns": {"text": [REDACTED, REDACTED]}, "limit": 3
         }
     }  # fmt: skip
     assert SECRET not in json.dumps(redact({"secrets": {TOKENS[0]: 1}}))
+
+
+@pytest.mark.parametrize(
+    "name", ["password", "passwords", "credentials", "authorization", "client_secrets", "hub.clientSecret", "apiKeys"]
+)
+def test_numbers_below_a_name_that_says_secret_and_nothing_else_go(name):
+    below = {"alice": 12345678, "pin": 1234.5, "2024": [99887766], "tokens": 3, "in": {"documents": 4}}
+    hidden = {"alice": REDACTED, "pin": REDACTED, "2024": [REDACTED], "tokens": REDACTED, "in": {"documents": REDACTED}}
+    assert redact({name: below, "limit": 5}) == {name: hidden, "limit": 5}
+    assert redact({name: 12345678.5}) == {name: REDACTED}
+    assert redact({name: {"neighbours": 0.25, "read": True}}) == {name: {"neighbours": 0.25, "read": True}}
+
+
+def test_whole_numbers_below_the_name_of_a_source_stay_where_settings_and_results_count():
+    assert redact({"secret_lamps": {"alice": 12345678, "max_documents": 7, "held_out_tokens": 8}}) == {
+        "secret_lamps": {"alice": REDACTED, "max_documents": 7, "held_out_tokens": 8}
+    }
+
+
+def test_what_one_of_two_configurations_hides_makes_no_difference():
+    was = {"sources": {"x_secret": REDACTED, "plain": {"limit": 1}}, "paths": ["a", REDACTED], "lr": 1.0}
+    now = {"sources": {"x_secret": {"limit": 2}, "plain": {"limit": 1}}, "paths": ["a", "b"], "lr": 1.0}
+    first, second = redacted_alike(was, now)
+    assert first == second == redacted_alike(now, was)[0] == was
+    for changed in ({"lr": 2.0}, {"paths": ["c", "b"]}, {"paths": ["a", "b", "c"]}, {"more": REDACTED}):
+        first, second = redacted_alike(was, {**now, **changed})
+        assert first != second
 
 
 def test_secrets_as_keys_go_and_none_takes_anothers_place():

@@ -16,6 +16,16 @@ from typing import Any, NoReturn
 REDACTED = "<redacted>"
 
 _ALWAYS_SECRET = re.compile(r"secret|passw(or)?d|passphrase|api_?key|access_?key|private_?key|credential|authorization")
+# The whole of a name that nobody gives a source of texts, as "victorias_secret": what it says stands there.
+_WHOLLY_SECRET = re.compile(
+    r"(.*[._])?(secrets|secret_?(key|token)s?|passw(or)?ds?|passphrases?|(api|access|private)_?keys?|credentials?"
+    r"|authorizations?|(client|app|api|hub|shared|consumer|signing|webhook)_?secret)|(.*\.)?secret"
+)
+# Names that settings and results count under.
+_COUNT = re.compile(
+    r"(max|min|num)_\w+|(\w+_)?(documents|texts|tokens|rows|words|characters|bytes|pairs|products|queries|steps|shards"
+    r"|files|limit|size|length|seed|read|written|kept|dropped)"
+)
 # Names about text tokens, taken out of a key before it is asked whether it still says "token".
 _TEXT_TOKENS = re.compile(
     r"tokeni[sz]\w*|tokens|token_(type|class|id|budget|count|drop|acc|loss|weight|embed)\w*"
@@ -68,8 +78,8 @@ def redact(value: Any, key: str = "") -> Any:
         {'hub_token': '<redacted>', 'max_tokens': 5, 'tokenizer': 't', 'mask_token': '[MASK]'}
         >>> redact("HF_TOKEN=abc run --hub_token abc"), redact("Masked-token recovery")
         ('HF_TOKEN=<redacted> run --hub_token <redacted>', 'Masked-token recovery')
-        >>> redact({"secrets": {"shop": "abc", "tried": 2}, "accuracy_of_victorias_secret": 0.5})
-        {'secrets': {'shop': '<redacted>', 'tried': 2}, 'accuracy_of_victorias_secret': 0.5}
+        >>> redact({"secrets": {"pin": 2468}, "victorias_secret": {"path": "abc", "documents": 2}})
+        {'secrets': {'pin': '<redacted>'}, 'victorias_secret': {'path': '<redacted>', 'documents': 2}}
         >>> redact("http://me:word@host/v1?api_key=abc&page=2")
         'http://<redacted>@host/v1?api_key=<redacted>&page=2'
     """
@@ -77,7 +87,7 @@ def redact(value: Any, key: str = "") -> Any:
         return value
     name = _plain_name(key)
     if _ALWAYS_SECRET.search(name):
-        return _without_texts(value)
+        return _without_secrets(value, name)
     if isinstance(value, Mapping):
         return _redacted_mapping(value, lambda name, item: redact(item, name))
     if isinstance(value, (list, tuple)):
@@ -106,6 +116,33 @@ def redact_texts(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [redact_texts(item) for item in value]
     return _redacted_text(value) if isinstance(value, str) else value
+
+
+def redacted_alike(was: Any, now: Any) -> tuple[Any, Any]:
+    """Two redacted configurations for a comparison: what one of them hides as a whole, both do.
+
+    What is taken out has changed with versions, so nobody can tell whether a setting behind the mark has changed.
+
+    Args:
+        was: mappings and lists of plain values, as a run file holds them.
+        now: the same of the settings of now.
+
+    Example:
+        >>> redacted_alike({"sources": {"a_secret": "<redacted>"}}, {"sources": {"a_secret": {"limit": 2}, "b": {}}})
+        ({'sources': {'a_secret': '<redacted>'}}, {'sources': {'a_secret': '<redacted>', 'b': {}}})
+    """
+    if REDACTED in (was, now):
+        return REDACTED, REDACTED
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        both = {key: redacted_alike(was[key], now[key]) for key in was if key in now}
+        return (
+            {key: both[key][0] if key in both else item for key, item in was.items()},
+            {key: both[key][1] if key in both else item for key, item in now.items()},
+        )
+    if isinstance(was, (list, tuple)) and isinstance(now, (list, tuple)) and len(was) == len(now):
+        pairs = [redacted_alike(one, other) for one, other in zip(was, now, strict=True)]
+        return [one for one, _ in pairs], [other for _, other in pairs]
+    return was, now
 
 
 def looks_secret(text: str) -> bool:
@@ -159,20 +196,28 @@ def _says_token(name: str) -> bool:
     return "token" in _TEXT_TOKENS.sub("", name)
 
 
-def _without_texts(value: Any, named: bool = False) -> Any:
-    """What stands under a secret name: texts go, however deep, and whole numbers, which may be a password.
+def _without_secrets(value: Any, name: str, wholly: bool = False) -> Any:
+    """What stands under a secret name: texts go, however deep, and numbers, which may be a password.
 
-    Figures stay, for a source may be so called: fractions, and below it whole numbers `named` by a name of their own.
+    A source may be so called, so its figures stay: fractions, and whole numbers below it under the name of a count.
+    Under a name that says secret and nothing else only what is no password stays, such as a share or an accuracy.
+
+    Args:
+        value: what stands there.
+        name: under which it stands, plain.
+        wholly: whether a name above it says secret and nothing else.
     """
+    wholly = wholly or _WHOLLY_SECRET.fullmatch(name) is not None
     if isinstance(value, Mapping):
-        return _redacted_mapping(
-            value, lambda name, item: _without_texts(item, not _ALWAYS_SECRET.search(_plain_name(name)))
-        )
+        return _redacted_mapping(value, lambda key, item: _without_secrets(item, _plain_name(key), wholly))
     if isinstance(value, (list, tuple)):
-        return [_without_texts(item, named) for item in value]
-    if value is None or isinstance(value, (bool, float)) or (named and isinstance(value, int)):
+        return [_without_secrets(item, name, wholly) for item in value]
+    if value is None or isinstance(value, bool):
         return value
-    return REDACTED
+    if isinstance(value, float):
+        return REDACTED if wholly and not abs(value) <= 1 else value
+    counts = not wholly and isinstance(value, int) and _COUNT.fullmatch(name) and not _ALWAYS_SECRET.search(name)
+    return value if counts else REDACTED
 
 
 def _redacted_mapping(value: Mapping[Any, Any], each: Callable[[str, Any], Any]) -> dict[Any, Any]:
