@@ -130,6 +130,8 @@ def test_files_of_the_user_stay_and_train_nothing_again(tmp_path, model, monkeyp
     assert {"config.json", "model.safetensors"} <= set(run["files"])
     assert not mine & set(run["files"])
     (tmp_path / "out" / "notes.txt").write_text("mine")
+    run["config"]["tuning"] = "<redacted>"  # by a version that hid more
+    (tmp_path / "out" / "run.json").write_text(json.dumps(run))
     with monkeypatch.context() as patch:
         patch.setattr(QueryCategory, "run", None)
         finetune_task(settings)

@@ -276,12 +276,16 @@ SAME = {"evaluation__baselines": "true", "evaluation__position_edges": "[0, 64, 
 """What `whole_run` says beside its base."""
 
 
-@pytest.mark.parametrize("version", ["this", "older"])
+@pytest.mark.parametrize("version", ["this", "older", "hides more"])
 def test_a_finished_run_without_checkpoints_is_still_finished(without_checkpoints, version):
     folder = without_checkpoints
     if version == "older":
         written = json.loads((folder / "run.json").read_text())
         del written["plan"]
+        (folder / "run.json").write_text(json.dumps(written))
+    if version == "hides more":
+        written = json.loads((folder / "run.json").read_text())
+        written["config"]["sources"] = dict.fromkeys(written["config"]["sources"], "<redacted>")
         (folder / "run.json").write_text(json.dumps(written))
     before = (folder / "model.safetensors").stat().st_mtime_ns
     assert run(folder, **SAME) == read_run(whole_run())["results"]

@@ -157,6 +157,16 @@ def test_what_other_settings_left_before_a_plan_is_made_again(tmp_path, monkeypa
     assert marks == {"tokenizer": [False, True, False], "phrases": [False, True, False]}
 
 
+def test_settings_that_an_earlier_version_hid_are_no_others(tmp_path):
+    drop_others(paper(tmp_path))
+    shared = json.loads((tmp_path / "shared.json").read_text())
+    shared["for"]["base.sources.shop.sample"] = "<redacted>"
+    (tmp_path / "shared.json").write_text(json.dumps(shared))
+    (tmp_path / "tokenizer").mkdir()
+    drop_others(paper(tmp_path))
+    assert (tmp_path / "tokenizer").is_dir(), "not made again"
+
+
 def test_a_folder_with_a_plan_keeps_what_its_runs_began_with(tmp_path):
     pairs = tmp_path / "pairs.parquet"
     pairs.touch()
@@ -171,6 +181,6 @@ def test_a_folder_with_a_plan_keeps_what_its_runs_began_with(tmp_path):
     assert pairs.exists(), "nobody knows whose it is"
     (tmp_path / "shared.json").write_text("{")
     with pytest.raises(
-        ValueError, match=r"shared\.json, line 1: not JSON .*; choose another output_dir, or delete it with tokenizer"
+        ValueError, match=r"shared\.json, line 1: not JSON .*; choose another .* pairs.parquet and cali"
     ):
         drop_others(paper(tmp_path))

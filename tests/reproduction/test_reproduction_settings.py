@@ -227,6 +227,13 @@ def test_plans_and_calibrations_hold_no_secret_and_are_found_again(tmp_path):
         path.write_text(path.read_text().replace("<redacted>@host", f"me:{canary}@host").replace("<redacted>", canary))
     assert load_plan(settings, list(plan.costs)) == plan
     assert load_costs(settings, list(plan.costs), "here") == plan.costs
+    for path in (tmp_path / "plan.json", tmp_path / "calibration.json"):  # of a version that hid more
+        content = json.loads(path.read_text())
+        assert content["for"]["base.sources.shop.sample"]
+        content["for"]["base.sources.shop.sample"] = "<redacted>"
+        path.write_text(json.dumps(content))
+    assert load_plan(settings, list(plan.costs)) == plan
+    assert load_costs(settings, list(plan.costs), "here") == plan.costs
 
 
 @pytest.mark.parametrize(

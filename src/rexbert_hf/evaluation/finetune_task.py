@@ -19,7 +19,7 @@ from rexbert_hf.evaluation.task import DataMissing, Task
 from rexbert_hf.hub import push_run, read_run, write_card, write_run
 from rexbert_hf.hub.evaluated import files_key
 from rexbert_hf.hub.manifest_names import stays_inside
-from rexbert_hf.hub.redaction import redact
+from rexbert_hf.hub.redaction import redact, redacted_alike
 from rexbert_hf.hub.run_file import plain
 from rexbert_hf.pretraining.processes import one_process
 from rexbert_hf.settings import sole_run, to_dict
@@ -103,7 +103,7 @@ def _finished(output: Path, settings: FinetuneTaskSettings, work: _Work) -> dict
             )
         return None
     run = read_run(output)
-    before, config = dict(run.get("config") or {}), redact(plain(to_dict(settings)))
+    before, config = redacted_alike(dict(run.get("config") or {}), redact(plain(to_dict(settings))))
     if {**before, **{name: config[name] for name in _NO_RESULT}} != config:
         changed = [name for name in config if name not in _NO_RESULT and before.get(name) != config[name]]
         names = ", ".join(changed) or "other settings"

@@ -14,7 +14,7 @@ from rexbert_hf.data.languages import UNKNOWN
 from rexbert_hf.data.store import TokenisedDataset
 from rexbert_hf.hub import loss_plot, push_run, write_card, write_run
 from rexbert_hf.hub.finished import run_of_finished, weights_are_whole
-from rexbert_hf.hub.redaction import redact
+from rexbert_hf.hub.redaction import redact, redacted_alike
 from rexbert_hf.hub.run_file import plain, portable
 from rexbert_hf.models.matryoshka_rexbert import Grid
 from rexbert_hf.models.modeling_rexbert import RexBertForMaskedLM, RexBertPreTrainedModel
@@ -59,7 +59,8 @@ def finished_results(settings: PretrainSettings, trainer: CurriculumTrainer) -> 
             _check_recipe(run, settings, trainer)
             done = 1
         else:
-            was, now = (_without(config, _NO_RESULT) for config in (run["config"], redact(plain(to_dict(settings)))))
+            configs = redacted_alike(run["config"], redact(plain(to_dict(settings))))
+            was, now = (_without(config, _NO_RESULT) for config in configs)
             done = int(was == now and trainer.is_finished(found))
     everywhere = int(trainer.sum_over_ranks([float(done)])[0]) == trainer.args.world_size
     return run["results"] if everywhere and run is not None else None
@@ -73,7 +74,8 @@ def _check_recipe(run: Mapping[str, Any], settings: PretrainSettings, trainer: C
     was, now = ({"config": _without(config, apart)} for config in (run["config"], to_dict(settings)))
     if plan:
         was, now = was | {"plan": plan}, now | {"plan": trainer.description()}
-    was, now = (flatten(portable(redact(plain(known)), output)) for known in (was, now))
+    was, now = redacted_alike(*(portable(redact(plain(known)), output) for known in (was, now)))
+    was, now = flatten(was), flatten(now)
     if changed := listed_differences(was, now):
         hint = older_version(plan, trainer.description()) if plan else ""
         raise ValueError(

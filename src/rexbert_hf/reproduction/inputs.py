@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from rexbert_hf.catalog import load_sample, read_records, split_dataset
 from rexbert_hf.hub.json_file import read_json_object
+from rexbert_hf.hub.redaction import redacted_alike
 from rexbert_hf.hub.run_file import write_whole
 from rexbert_hf.phrases import LexiconGuide, PhrasePool
 from rexbert_hf.pretraining import PretrainSettings
@@ -74,9 +75,11 @@ def drop_others(settings: ReproductionSettings) -> None:
         return
     decisive = ("base", "lexicons", "phrases", "pairs", "recipes")
     wanted = {key: value for key, value in identity(settings).items() if key.partition(".")[0] in decisive}
-    way_out = f"choose another output_dir, or delete it with {TOKENIZER}, {PHRASES} and {PAIRS}"
-    if path.exists() and read_json_object(path, way_out, ("for",))["for"] == wanted:
-        return
+    way_out = f"choose another output_dir, or delete it with {TOKENIZER}, {PHRASES}, {PAIRS} and {CALIBRATION}"
+    if path.exists():
+        was, now = redacted_alike(read_json_object(path, way_out, ("for",))["for"], wanted)
+        if was == now:
+            return
     made = [folder / name for name in (TOKENIZER, PHRASES, PAIRS) if (folder / name).exists()]
     if not path.exists():  # it is written before anything is made
         others = [name for name in (TOKENIZER, PHRASES, PAIRS, CALIBRATION) if (folder / name).exists()]

@@ -18,6 +18,7 @@ from typing import Any
 
 from rexbert_hf.hub import redact
 from rexbert_hf.hub.json_file import read_json_object
+from rexbert_hf.hub.redaction import redacted_alike
 from rexbert_hf.hub.run_file import write_whole
 from rexbert_hf.reproduction.budgets import TOKENS, Budget
 from rexbert_hf.reproduction.settings import ReproductionSettings
@@ -257,7 +258,7 @@ def load_plan(settings: ReproductionSettings, names: Sequence[str]) -> RunPlan |
 
 def _changed(content: Mapping[str, Any], settings: ReproductionSettings) -> list[str]:
     """What differs from the settings that a file was written for, a line each."""
-    was, now = redact(content["for"]), identity(settings)
+    was, now = redacted_alike(redact(content["for"]), identity(settings))
     if not content.get(_LABELS) and not any(key.endswith(".label") for key in was):
         now = {key: value for key, value in now.items() if not key.endswith(".label")}
     return differences(was, now)

@@ -15,7 +15,7 @@ from sentence_transformers import SentenceTransformer
 
 from rexbert_hf.hub import read_run, write_card, write_run
 from rexbert_hf.hub.finished import run_of_finished, weights_are_whole
-from rexbert_hf.hub.redaction import redact
+from rexbert_hf.hub.redaction import redact, redacted_alike
 from rexbert_hf.hub.run_file import plain, portable
 from rexbert_hf.models import RexBertModel, to_modernbert, use_onednn
 from rexbert_hf.retrieval.training.best_weights import BEST
@@ -98,7 +98,7 @@ def finished_results(output: Path, settings: Any, contents: Mapping[str, str]) -
         return None
     was, now = (
         {name: value for name, value in in_effect(flatten(config)).items() if name not in INDIFFERENT}
-        for config in (run["config"], redact(plain(to_dict(settings))))
+        for config in redacted_alike(run["config"], redact(plain(to_dict(settings))))
     )
     same = was == now and run["results"].get("made_of") == contents
     if not same and last_complete_checkpoint(output) is None:
@@ -123,7 +123,7 @@ def _check_recipe(output: Path, run: Mapping[str, Any], settings: Any, contents:
 
     was, now = (
         {name: value for name, value in in_effect(flatten(portable(config, output))).items() if decides(name)}
-        for config in (redact(plain(config)) for config in (before, to_dict(settings)))
+        for config in redacted_alike(redact(plain(before)), redact(plain(to_dict(settings))))
     )
     known = made.keys() & contents.keys()
     if changed := listed_differences(was | {k: made[k] for k in known}, now | {k: contents[k] for k in known}):
