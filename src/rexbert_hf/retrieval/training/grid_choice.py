@@ -17,9 +17,10 @@ import numpy as np
 from huggingface_hub.utils import validate_repo_id
 from sentence_transformers import SentenceTransformer
 
-from rexbert_hf.hub import push_run, write_card, write_run
+from rexbert_hf.hub import push_run, read_run, write_card, write_run
+from rexbert_hf.hub.manifest_names import stays_inside
 from rexbert_hf.hub.own_folder import check_own_folder
-from rexbert_hf.hub.run_file import RUN_FILE
+from rexbert_hf.hub.run_file import RUN_FILE, sync
 from rexbert_hf.retrieval.serving.query_model import load_model
 from rexbert_hf.retrieval.training.evaluator import gain_name, validation_queries
 from rexbert_hf.retrieval.training.finetune import finetune_search
@@ -37,7 +38,7 @@ from rexbert_hf.retrieval.training.grid_plot import plot_choice
 from rexbert_hf.retrieval.training.grid_settings import GridSettings
 from rexbert_hf.retrieval.training.grid_submodel import cut_biencoder
 from rexbert_hf.retrieval.training.search_data import TEST, SearchData, SearchDataSettings, load_search_data
-from rexbert_hf.retrieval.training.search_finish import card_metrics, save_biencoder
+from rexbert_hf.retrieval.training.search_finish import STOCK, card_metrics, save_biencoder
 from rexbert_hf.settings import sole_run, to_dict
 from rexbert_hf.settings.ranges import check_least
 
@@ -48,6 +49,8 @@ METRICS = (
     *("condensed_recall@10", "condensed_recall@100", "condensed_ndcg@10"),
 )
 """What `search_metrics` gives without letters of grades."""
+_STAGED, _ONNX = ".choice", "onnx"
+"""Below the run's folder: the chosen model until it has been measured, and its graph."""
 
 
 @dataclass
@@ -108,7 +111,7 @@ class ChooseRun:
         check_least(self, max_queries=1, max_products=1, batch_size=1)
 
 
-@sole_run()
+@sole_run(_STAGED)
 def choose_submodel(run: ChooseRun) -> dict[str, Any]:
     """Measure, choose, save, push as the settings say; what was measured.
 
@@ -118,10 +121,11 @@ def choose_submodel(run: ChooseRun) -> dict[str, Any]:
     Raises:
         NoCellFitsError: if no cell meets the budget (with the one that is nearest); it has what was measured, which is
             written too, unless the folder holds the model of an earlier choice.
-        ValueError: if the model has no grid, or the folder holds another run, or the model itself.
+        ValueError: if the model has no grid, or the folder holds another run, the model itself, or one that was not
+            chosen here.
         FileNotFoundError: for a missing file or model.
     """
-    check_own_folder(run.output_dir, "latency_ms", model=run.model, makes_model=True)
+    check_own_folder(run.output_dir, "latency_ms", model=run.model)
     run.output_dir.mkdir(parents=True, exist_ok=True)
     data = load_search_data(run.data)
     model, source = _model(run)
@@ -142,15 +146,16 @@ def choose_submodel(run: ChooseRun) -> dict[str, Any]:
     try:
         chosen = choose_cell(figures, run.metric, percentile=run.percentile, **limits)
     except NoCellFitsError as error:
-        if (run.output_dir / "modules.json").is_file():
+        files, whole = _earlier(run.output_dir)
+        if whole:
             logger.warning("%s keeps the model of an earlier choice, with its run.json and cells.png", run.output_dir)
         else:
-            _write(run, results, figures, None)
+            _write(run, results, figures, None, files)
         error.results = results
         raise
     results["chosen"] = chosen.name
-    _save(run, model, chosen, data, results)
-    _write(run, results, figures, chosen)
+    files = _save(run, model, chosen, data, results)
+    _write(run, results, figures, chosen, files)
     if run.push_to_hub:
         results["url"] = push_run(run.output_dir, run.push_to_hub, private=run.private)
     return results
@@ -179,18 +184,17 @@ def _queries(run: ChooseRun, data: SearchData) -> np.ndarray:
 
 def _save(
     run: ChooseRun, model: SentenceTransformer, chosen: CellFigures, data: SearchData, results: dict[str, Any]
-) -> None:
-    """Write the chosen model, and its graph where one was measured; measure it on the test queries."""
+) -> list[str]:
+    """Write the chosen model, and its graph where one was measured; measure it on the test queries; its files."""
     cell: Cell = (chosen.layers, chosen.dim)
     cut = cut_biencoder(model, *cell)
-    (run.output_dir / RUN_FILE).unlink(missing_ok=True)  # of an earlier choice, which a kill must not leave beside this
-    save_biencoder(cut, run.output_dir)
-    if run.runtime == "torch":
-        shutil.rmtree(run.output_dir / "onnx", ignore_errors=True)  # of an earlier choice: a push would take it along
-    else:
-        from rexbert_hf.retrieval.serving.onnx_publish import export_in_place
+    staged = run.output_dir / _STAGED
+    staged.mkdir()
+    save_biencoder(cut, staged)
+    if run.runtime != "torch":
+        from rexbert_hf.retrieval.serving import onnx_export
 
-        export_in_place(cut, run.output_dir / "onnx", (run.runtime,), fused=run.fused)
+        onnx_export.export_onnx(cut, staged / _ONNX, (run.runtime,), fused=run.fused)
     results["num_parameters"] = sum(parameter.numel() for parameter in cut.parameters())
     if len(data.of(TEST)):
         results["test"], results["test_runtime"] = _tested(run, model, cell, data), run.runtime
@@ -198,21 +202,71 @@ def _save(
         named = name if run.runtime == "torch" else f"{name} (queries: onnx/{run.runtime}, products: torch)"
         results["ndcg_gain"] = gain_name(data.judged)
         results["metrics"] = card_metrics(results["test"], named, results["ndcg_gain"])
+    return _place(run, staged)
+
+
+def _place(run: ChooseRun, staged: Path) -> list[str]:
+    """Move a staged choice into the run's folder, in the place of an earlier one; names of its files.
+
+    Before the first file a `run.json` without results says whose they are: a kill in between leaves no choice, and a
+    folder that the next start knows for its own.
+    """
+    output = run.output_dir
+    files = sorted(path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file())
+    for name in files:
+        sync(staged / name)
+    earlier, _ = _earlier(output)
+    write_run(output, config=to_dict(run), results={}, files=sorted({*earlier, *files}))
+    for name in {*earlier} - {*files}:
+        (output / name).unlink(missing_ok=True)
+    graphs = [name for name in files if name.startswith(f"{_ONNX}/")]
+    if graphs:
+        from rexbert_hf.retrieval.serving.onnx_publish import publish_export
+
+        (output / _ONNX).mkdir(exist_ok=True)
+        publish_export(staged / _ONNX, output / _ONNX)
+    elif any(name.startswith(f"{_ONNX}/") for name in earlier):
+        shutil.rmtree(output / _ONNX, ignore_errors=True)  # with what a stopped export left: a push would take it along
+    for name in [name for name in files if name not in graphs]:
+        (output / name).parent.mkdir(parents=True, exist_ok=True)
+        (staged / name).replace(output / name)
+    sync(output)
+    shutil.rmtree(staged)
+    return files
+
+
+def _earlier(output: Path) -> tuple[list[str], bool]:
+    """Files of an earlier choice in the folder, and whether all of it is there; what else lies there is the user's."""
+    if not (output / RUN_FILE).is_file():
+        return [], False
+    try:
+        run = read_run(output)
+    except ValueError:  # damaged
+        return [], False
+    files, whole = run.get("files"), "chosen" in run.get("results", {}) and (output / "modules.json").is_file()
+    if isinstance(files, list):
+        return [name for name in files if stays_inside(name)], whole
+    of_graph = [_ONNX] if run.get("config", {}).get("runtime", "torch") != "torch" else []
+    folders = [output / name for name in (STOCK, *of_graph)] if whole else []  # earlier versions did not name them
+    found = (path for folder in folders for path in folder.rglob("*") if path.is_file())
+    return sorted(path.relative_to(output).as_posix() for path in found), whole
 
 
 def _tested(run: ChooseRun, model: SentenceTransformer, cell: Cell, data: SearchData) -> dict[str, float]:
-    """Figures of the test queries, by what was saved to answer them; products are torch's, as an index holds them."""
+    """Figures of the test queries, by what is saved to answer them; products are torch's, as an index holds them."""
     evaluator = GridEvaluator([cell], data, data.of(TEST), run.max_products, run.batch_size)
     queries, products = (vectors[:, 0, : cell[1]] for vectors in evaluator.encoded(model))
     if run.runtime != "torch":
         from rexbert_hf.retrieval.serving.onnx_encoder import OnnxEncoder
 
-        encoder = OnnxEncoder(run.output_dir / "onnx", run.runtime, threads=run.threads)
+        encoder = OnnxEncoder(run.output_dir / _STAGED / _ONNX, run.runtime, threads=run.threads)
         queries = encoder.encode_query([data.queries[i] for i in evaluator.queries])
     return means_of(evaluator.figures(unit(queries), unit(products)))
 
 
-def _write(run: ChooseRun, results: dict[str, Any], figures: list[CellFigures], chosen: CellFigures | None) -> None:
+def _write(
+    run: ChooseRun, results: dict[str, Any], figures: list[CellFigures], chosen: CellFigures | None, files: list[str]
+) -> None:
     """Write plot, `run.json` and, with a chosen model, the card."""
     path = run.output_dir / "cells.png"
     drawn = plot_choice(figures, chosen, path, run.metric, run.percentile, run.latency_ms, run.memory_mb)
@@ -226,6 +280,6 @@ def _write(run: ChooseRun, results: dict[str, Any], figures: list[CellFigures], 
         )
         if "test" in results and run.runtime != "torch":
             card["summary"] += f" The figures are those of its {run.runtime} graph in `onnx`."
-    write_run(run.output_dir, config=to_dict(run), results=results, card=card)
+    write_run(run.output_dir, config=to_dict(run), results=results, card=card, files=files)
     if chosen is not None:
         write_card(run.output_dir)
