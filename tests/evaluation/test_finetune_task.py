@@ -115,7 +115,7 @@ def test_a_changed_model_is_fine_tuned_again_and_another_run_is_refused(tmp_path
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
     with pytest.raises(ValueError, match=r"another run \(task differ\): choose another output_dir"):
         finetune_task(head_settings(tmp_path, model, task="attribute_extraction"))
-    with pytest.raises(ValueError, match="a model that this recipe did not make"):
+    with pytest.raises(ValueError, match="is the folder of the model itself: choose another output_dir"):
         finetune_task(head_settings(tmp_path, model, output_dir=model))
     assert FinetuneTaskSettings(task="review_qa").output_dir == "output/task/review_qa"
 

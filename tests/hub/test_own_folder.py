@@ -56,13 +56,24 @@ def test_a_recipe_knows_its_own_run_and_no_other_recipes(recipe, tmp_path):
             check_own_folder(tmp_path, key)
 
 
-@pytest.mark.parametrize("recipe", sorted(RECIPES.keys() - {"choose"}))
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_a_model_without_a_run_file_is_refused(recipe, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     start, settings = RECIPES[recipe](tmp_path)
-    with pytest.raises(ValueError, match=r"holds a model \(config.json\): choose another output_dir"):
+    with pytest.raises(ValueError, match=r"did not make \(config.json\): choose another output_dir"):
         start(settings)
     assert contents(tmp_path) == {"config.json": b"{}"}
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt", "pytorch_model-00001-of-2.bin", "adapter.safetensors"])
+def test_models_and_tokenizers_of_others_are_known_by_any_of_their_files(name, tmp_path):
+    (tmp_path / name).touch()
+    for recipe in ("tokenizer", "export"):
+        start, settings = RECIPES[recipe](tmp_path)
+        with pytest.raises(ValueError, match=rf"holds a model that this recipe did not make \({name}\): choose"):
+            start(settings)
+    check_own_folder(tmp_path, "ratio", writes=[name])
+    check_own_folder(tmp_path, "ratio", makes_model=True)
 
 
 def test_the_model_that_is_read_is_not_written_over(tmp_path):
@@ -79,6 +90,8 @@ def test_the_model_that_is_read_is_not_written_over(tmp_path):
 def test_what_a_kill_or_an_earlier_version_left_passes(tmp_path):
     check_own_folder(tmp_path / "none", "ratio")
     (tmp_path / "run.json").write_text("{")  # damaged
+    check_own_folder(tmp_path, "ratio")
+    (tmp_path / "loss-step-12-rank-0.safetensors").touch()  # of a step that stopped a run
     check_own_folder(tmp_path, "ratio")
     (tmp_path / "modules.json").write_text("[]")
     check_own_folder(tmp_path, "latency_ms", makes_model=True)

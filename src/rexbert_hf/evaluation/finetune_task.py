@@ -19,6 +19,7 @@ from rexbert_hf.evaluation.task import DataMissing, Task
 from rexbert_hf.hub import push_run, read_run, write_card, write_run
 from rexbert_hf.hub.evaluated import files_key
 from rexbert_hf.hub.manifest_names import stays_inside
+from rexbert_hf.hub.own_folder import check_own_folder
 from rexbert_hf.hub.redaction import redact, redacted_alike
 from rexbert_hf.hub.run_file import plain
 from rexbert_hf.pretraining.processes import one_process
@@ -29,8 +30,6 @@ logger = logging.getLogger(__name__)
 _NO_RESULT = ("push_to_hub", "private", "output_dir")
 _STAGED = "cache/.training-model"
 """Below the run's folder: the fitted model until all of it is there, so that no folder holds parts of two."""
-_OF_A_MODEL = ("config.json", "modules.json", "*.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
-"""Names that a result would replace; where they are without a `run.json`, they are of somebody else."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,7 @@ def finetune_task(settings: FinetuneTaskSettings) -> dict[str, Any]:
     """
     one_process("fine-tuning on a task")
     output = Path(settings.output_dir)
+    check_own_folder(output, "task", model=settings.model)
     work = _work(settings)
     results = _finished(output, settings, work)
     if results is None:
@@ -94,13 +94,9 @@ def _finished(output: Path, settings: FinetuneTaskSettings, work: _Work) -> dict
     """Results of this very run; None where it has to be trained.
 
     Raises:
-        ValueError: if the folder holds another run, or a model of none.
+        ValueError: if the folder holds a run with other settings.
     """
     if not (output / "run.json").is_file():
-        if there := [path.name for pattern in _OF_A_MODEL for path in sorted(output.glob(pattern))]:
-            raise ValueError(
-                f"{output} holds a model that this recipe did not make ({there[0]}): choose another output_dir"
-            )
         return None
     run = read_run(output)
     before, config = redacted_alike(dict(run.get("config") or {}), redact(plain(to_dict(settings))))

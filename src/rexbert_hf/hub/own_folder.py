@@ -7,26 +7,37 @@ versions.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rexbert_hf.hub.run_file import RUN_FILE, read_run
+from rexbert_hf.hub.run_file import KEPT_STEPS, RUN_FILE, read_run
 
-_OF_A_MODEL = ("config.json", "modules.json", "model*.safetensors")
+_OF_A_MODEL = (
+    *("config.json", "modules.json", "adapter_config.json", "*.safetensors", "pytorch_model*.bin"),
+    *("tokenizer.json", "tokenizer_config.json", "vocab.txt", "*.model"),
+)
+"""Names of a model or tokenizer, of this package or of any other."""
 
 
 def check_own_folder(
-    folder: str | os.PathLike[str], key: str, *, model: str | None = None, makes_model: bool = False
+    folder: str | os.PathLike[str],
+    key: str,
+    *,
+    model: str | None = None,
+    makes_model: bool = False,
+    writes: Sequence[str] = (),
 ) -> None:
     """Refuse a folder that holds another recipe's run, a model that the recipe did not make, or the model it reads.
 
-    Without a `run.json` that can be read it may be this recipe's, stopped between two files, so names of its own pass.
+    A recipe that writes a model, and is stopped between two files, leaves a sign that they are its own: a `run.json`
+    that was written before them, or something else by which the caller knows.
 
     Args:
         folder: `output_dir`; it may be missing.
         key: of the recipe's configuration, which no other recipe has.
         model: folder or Hub id of a model that the recipe reads and must not write over.
-        makes_model: whether the recipe writes a model, so that one without `run.json` may be its own.
+        makes_model: whether a model without `run.json` may be the recipe's own, as a sign of it is there.
+        writes: names of a model's files that may be, where others may not.
 
     Raises:
         ValueError: if nothing may be written there.
@@ -54,5 +65,9 @@ def check_own_folder(
         if key not in config:
             raise ValueError(f"{place} holds another run: choose another output_dir")
         return
-    if not makes_model and (found := sorted(path for name in _OF_A_MODEL for path in place.glob(name))):
-        raise ValueError(f"{place} holds a model ({found[0].name}): choose another output_dir")
+    found = {path.name for name in _OF_A_MODEL for path in place.glob(name)} - {*writes}
+    found -= {path.name for path in place.glob(KEPT_STEPS)}
+    if found and not makes_model:
+        raise ValueError(
+            f"{place} holds a model that this recipe did not make ({min(found)}): choose another output_dir"
+        )

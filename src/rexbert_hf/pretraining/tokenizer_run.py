@@ -7,6 +7,7 @@ documents long and its masked tokens easy, and no loss will show it.
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,6 @@ from rexbert_hf.catalog import PRODUCT, load_sample, read_records, split_of
 from rexbert_hf.data.languages import UNKNOWN, balanced_texts, fertility
 from rexbert_hf.data.vocabulary import bytes_per_token, surface_counts, train_tokenizer, with_placeholders
 from rexbert_hf.hub import write_run
-from rexbert_hf.hub.left_over import temporary_folder
 from rexbert_hf.hub.own_folder import check_own_folder
 from rexbert_hf.hub.take_place import take_place
 from rexbert_hf.phrases import LexiconGuide, RegexGuide
@@ -33,7 +33,10 @@ Texts = dict[str, list[str]]
 """Texts by language."""
 
 STAGING = ".tokenizer-"
-"""Beginning of the name of the folder that a tokenizer is written in."""
+"""Beginning of the name of the folder that a tokenizer is written in.
+
+It stays until `run.json` is there, through any number of kills: a tokenizer beside it is this recipe's.
+"""
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +155,7 @@ class TokenizerRun:
         check_least(self, temperature=0, min_frequency=0, model_max_length=8, held_out_documents=1)
 
 
-@sole_run(f"{STAGING}*")
+@sole_run()
 def make_tokenizer(run: TokenizerRun) -> dict[str, Any]:
     """Train a tokenizer, or take one, save it, and measure it beside a plain one of the same size.
 
@@ -167,7 +170,7 @@ def make_tokenizer(run: TokenizerRun) -> dict[str, Any]:
             no mask token, or the folder holds another run or a model.
         FileNotFoundError: if a path does not exist.
     """
-    check_own_folder(run.output_dir, "vocab_size")
+    check_own_folder(run.output_dir, "vocab_size", makes_model=any(run.output_dir.glob(f"{STAGING}*")))
     started = time.perf_counter()
     train, held_out = read_texts(run)
     options: dict[str, Any] = {"min_frequency": run.min_frequency, "model_max_length": run.model_max_length}
@@ -201,12 +204,27 @@ def make_tokenizer(run: TokenizerRun) -> dict[str, Any]:
         },
         "seconds": time.perf_counter() - started,
     }
-    run.output_dir.mkdir(parents=True, exist_ok=True)
-    with temporary_folder(run.output_dir, STAGING) as staged:
-        tokenizer.save_pretrained(staged)
-        take_place(Path(staged), run.output_dir)
+    take_place(_saved(tokenizer, run.output_dir), run.output_dir)
     write_run(run.output_dir, config=to_dict(run), results=results)
+    for left in run.output_dir.glob(f"{STAGING}*"):
+        shutil.rmtree(left)
     return results
+
+
+def _saved(tokenizer: Any, output: Path) -> Path:
+    """A folder in `output` with the files of a tokenizer; of what a stopped run left there the folder itself stays."""
+    staged = output / f"{STAGING}staged"
+    new = not staged.exists()
+    staged.mkdir(parents=True, exist_ok=True)
+    for left in staged.iterdir():
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    try:
+        tokenizer.save_pretrained(staged)
+    except Exception:  # such as a full disk
+        if new:
+            shutil.rmtree(staged)
+        raise
+    return staged
 
 
 def read_texts(run: TokenizerRun) -> tuple[Texts, Texts]:

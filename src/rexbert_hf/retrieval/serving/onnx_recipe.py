@@ -19,7 +19,7 @@ from rexbert_hf.hub.push_files import push_files
 from rexbert_hf.hub.readme import BEGIN, END
 from rexbert_hf.retrieval.serving.exact import exact_search
 from rexbert_hf.retrieval.serving.latency import measure_latency
-from rexbert_hf.retrieval.serving.onnx_encoder import PRECISIONS, OnnxEncoder, read_export
+from rexbert_hf.retrieval.serving.onnx_encoder import ENCODER_FILE, PRECISIONS, TOKENIZER_FILE, OnnxEncoder, read_export
 from rexbert_hf.retrieval.serving.onnx_export import GRAPHS
 from rexbert_hf.retrieval.serving.onnx_publish import STAGING, export_in_place
 from rexbert_hf.retrieval.serving.query_model import encode, load_model, normalised
@@ -106,7 +106,8 @@ def run_export_onnx(run: ExportOnnxRun) -> dict[str, Any]:
     Raises:
         ValueError: if the folder holds another run or a model, or what `export_onnx` and the data raise.
     """
-    check_own_folder(run.output_dir, "precisions", model=run.model)
+    own = [TOKENIZER_FILE] if (run.output_dir / ENCODER_FILE).is_file() else []  # of an export that was stopped
+    check_own_folder(run.output_dir, "precisions", model=run.model, writes=own)
     run.output_dir.mkdir(parents=True, exist_ok=True)
     data = load_search_data(run.data)
     model: Any = _untrained(data) if run.model is None else load_model(run.model)
