@@ -119,7 +119,10 @@ def test_a_kill_while_the_shared_tokenizer_is_saved_is_started_again(tmp_path, m
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize("name", ["tokenizer/tokenizer.json", "phrases/README.md", "pairs.parquet", "calibration/x"])
+@pytest.mark.parametrize(
+    "name",
+    ["tokenizer/tokenizer.json", "phrases/README.md", "pairs.parquet", "calibration/x", "brands.txt", "table.md"],
+)
 def test_what_a_reproduction_did_not_make_is_refused_and_stays(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
@@ -181,6 +184,6 @@ def test_a_folder_with_a_plan_keeps_what_its_runs_began_with(tmp_path):
     assert pairs.exists(), "nobody knows whose it is"
     (tmp_path / "shared.json").write_text("{")
     with pytest.raises(
-        ValueError, match=r"shared\.json, line 1: not JSON .*; choose another .* pairs.parquet and cali"
+        ValueError, match=r"shared\.json, line 1: not JSON .*; choose .*, or delete it with pairs\.parquet$"
     ):
         drop_others(paper(tmp_path))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..hub import write_run
+from ..hub.own_folder import check_own_folder
 from ..hub.run_file import portable
 from ..settings import sole_run, to_dict
 from .audit import audit
@@ -57,9 +58,11 @@ def curate(settings: CurateSettings, on_report: OnReport | None = None) -> dict[
 
     Raises:
         FileNotFoundError: if a source is not there, or a stage that was not asked to run has not run.
-        ValueError: for what a stage refuses, such as an audit below its bar.
+        ValueError: for what a stage refuses, such as an audit below its bar, and for a folder with another run or a
+            model.
         OSError: if the disk is full; finished stages stay.
     """
+    check_own_folder(settings.output_dir, "label")
     run = _Curation(settings)
     results: dict[str, Any] = {"stages": run.reports}
     for name in STAGES:

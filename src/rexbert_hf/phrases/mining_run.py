@@ -20,6 +20,7 @@ from datasets import Dataset, Value
 
 from rexbert_hf.catalog import load_sample, normalize_text, product_text, read_records
 from rexbert_hf.hub import write_run
+from rexbert_hf.hub.own_folder import check_own_folder
 from rexbert_hf.hub.run_file import git_commit, hardware, versions
 from rexbert_hf.phrases.mining import MiningOptions
 from rexbert_hf.phrases.pool import PhrasePool, check_place
@@ -247,10 +248,11 @@ def run_mining(run: MineRun) -> tuple[PhrasePool, dict[str, Any]]:
 
     Raises:
         FileExistsError: if `data` of the output folder holds Parquet files that are no pool's.
-        ValueError: if a source has no text to mine, or no phrase is found.
+        ValueError: if a source has no text to mine, or no phrase is found; if the folder holds another run or a model.
         OSError: if a folder cannot be written.
     """
     begun = time.perf_counter()
+    check_own_folder(run.output_dir, "positives")
     check_place(run.output_dir)
     if run.mining.work_dir is not None:
         make_work_dir(run.mining.work_dir)

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rexbert_hf.catalog.sources import with_home
 from rexbert_hf.data import CurriculumDataset, TokenisedDataset
 from rexbert_hf.hub import resolve_model
+from rexbert_hf.hub.own_folder import check_own_folder
 from rexbert_hf.hub.run_file import KEPT_STEPS, checksum
 from rexbert_hf.masking import GuidedMLMCollator
 from rexbert_hf.phrases import InverseDocumentFrequency
@@ -33,7 +34,7 @@ from rexbert_hf.pretraining.threads import usable_cores
 from rexbert_hf.pretraining.unread import warn_of_unread
 from rexbert_hf.settings import sole_run, to_dict
 from rexbert_hf.training import CurriculumTrainer, NeighborDataset, Plan, resolve
-from rexbert_hf.training.checkpoint import micro_batches_of
+from rexbert_hf.training.checkpoint import MARKER, micro_batches_of
 from rexbert_hf.training.collation import MASKINGS, check_maskings, register_masking
 from rexbert_hf.training.compiling import prepare_layers
 from rexbert_hf.training.cpu import tune_cpu
@@ -68,7 +69,8 @@ def pretrain(
         The `results` of `run.json`: held-out masked accuracy before and after each phase, speed, packing.
 
     Raises:
-        ValueError: for settings that contradict each other or the data; if the folder holds a run with another plan.
+        ValueError: for settings that contradict each other or the data; if the folder holds a run with another plan, a
+            recipe's other than this, or a model of none.
         FileNotFoundError: for a missing file or checkpoint.
         OSError: if something cannot be written; the last checkpoint stays whole.
         NonFiniteLossError: if the loss or a gradient became NaN or infinite.
@@ -81,7 +83,7 @@ def pretrain(
     if args.device.type == "cpu":
         tune_cpu()  # before torch starts its threads, which take the setting over
     check_processes(args.world_size, settings.trainer.num_processes)
-    make_folder(output)
+    make_folder(output, settings.model.init_from or settings.model.grow_from)
     cache = with_home(settings.cache_dir) if settings.cache_dir else output / "cache"
     with args.main_process_first(desc="the tokenizer"):
         tokenizer = load_tokenizer(settings, cache)
@@ -163,15 +165,19 @@ def _recompute_activations(model: PreTrainedModel) -> None:
     getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
 
 
-def make_folder(output: Path) -> None:
-    """Make the folder of a run.
+def make_folder(output: Path, model: str | None = None) -> None:
+    """Make the folder of a run, or take the one that a run of this recipe was stopped in.
 
     Args:
         output: the folder.
+        model: folder or Hub id of the model that the run starts from.
 
     Raises:
+        ValueError: if it holds another recipe's run, a model that is not of this recipe, or the one it starts from.
         OSError: if it cannot be made.
     """
+    stopped = any(output.glob(f"checkpoint-*/{MARKER}"))  # the last one is there before the model is
+    check_own_folder(output, "phases", model=model, makes_model=stopped)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

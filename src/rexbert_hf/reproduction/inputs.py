@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from rexbert_hf.catalog import load_sample, read_records, split_dataset
 from rexbert_hf.hub.json_file import read_json_object
+from rexbert_hf.hub.own_folder import check_own_folder
 from rexbert_hf.hub.redaction import redacted_alike
 from rexbert_hf.hub.run_file import write_whole
 from rexbert_hf.phrases import LexiconGuide, PhrasePool
@@ -38,6 +39,8 @@ SHARED_FILE = "shared.json"
 TOKENIZER, PHRASES, PAIRS = "tokenizer", "phrases", "pairs.parquet"
 CALIBRATION = "calibration"
 """Folder of the runs that measure speed, which goes before and after them."""
+_OWN = (TOKENIZER, PHRASES, PAIRS, CALIBRATION, "brands.txt", "types.txt", "table.md")
+"""What a reproduction writes over, and may do so in its own folder only."""
 
 
 def with_data(settings: ReproductionSettings) -> ReproductionSettings:
@@ -61,31 +64,30 @@ def with_data(settings: ReproductionSettings) -> ReproductionSettings:
 def drop_others(settings: ReproductionSettings) -> None:
     """Remove tokenizer, phrase pool and judged pairs that a start with other settings left before there was a plan.
 
-    With a plan nothing is removed: `load_plan` refuses other settings then.
+    With a plan nothing is removed: `load_plan` refuses other settings then. First of all the folder is looked at.
 
     Args:
         settings: the reproduction, before `with_pairs`.
 
     Raises:
-        ValueError: if the folder's `shared.json` is damaged; if it is missing, and what is there under these names was
-            made by something else.
+        ValueError: if the folder holds another run or a model; if its `shared.json` is damaged; if that is missing, and
+            what is there under a name of a reproduction's was made by something else.
     """
     folder, path = settings.output_dir, settings.output_dir / SHARED_FILE
+    check_own_folder(folder, "claims")
     if (folder / PLAN_FILE).exists():
         return
     decisive = ("base", "lexicons", "phrases", "pairs", "recipes")
     wanted = {key: value for key, value in identity(settings).items() if key.partition(".")[0] in decisive}
-    way_out = f"choose another output_dir, or delete it with {TOKENIZER}, {PHRASES}, {PAIRS} and {CALIBRATION}"
+    there = ", ".join(name for name in _OWN if (folder / name).exists())
+    way_out = "choose another output_dir, or delete it" + (f" with {there}" if there else "")
     if path.exists():
         was, now = redacted_alike(read_json_object(path, way_out, ("for",))["for"], wanted)
         if was == now:
             return
+    elif there:  # it is written before anything is made
+        raise ValueError(f"{folder} holds {there} of something else: choose another output_dir, or delete them")
     made = [folder / name for name in (TOKENIZER, PHRASES, PAIRS) if (folder / name).exists()]
-    if not path.exists():  # it is written before anything is made
-        others = [name for name in (TOKENIZER, PHRASES, PAIRS, CALIBRATION) if (folder / name).exists()]
-        if others:
-            names = ", ".join(others)
-            raise ValueError(f"{folder} holds {names} of something else: choose another output_dir, or delete them")
     if made:
         logger.warning("%s: made for other settings, and made again", ", ".join(map(str, made)))
     for place in made:
