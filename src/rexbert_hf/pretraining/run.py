@@ -69,8 +69,7 @@ def pretrain(
         The `results` of `run.json`: held-out masked accuracy before and after each phase, speed, packing.
 
     Raises:
-        ValueError: for settings that contradict each other or the data; if the folder holds a run with another plan, a
-            recipe's other than this, or a model of none.
+        ValueError: for settings that contradict each other or the data; if the folder holds another run or a model.
         FileNotFoundError: for a missing file or checkpoint.
         OSError: if something cannot be written; the last checkpoint stays whole.
         NonFiniteLossError: if the loss or a gradient became NaN or infinite.
