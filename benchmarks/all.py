@@ -151,7 +151,7 @@ def heading(full: bool) -> str:
 
 def main() -> None:
     """Run, print, write; status 1 if one failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = report.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="the benchmarks' own sizes: hours")
     parser.add_argument("--minutes", type=float, default=None, help="most for one benchmark (15, or 120 with --full)")
     parser.add_argument("--only", nargs="+", help="run these alone")

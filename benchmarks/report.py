@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 DIGITS = 5
 """Figures of a number in the report."""
@@ -71,6 +71,20 @@ class Reading:
         return {"name": self.name, **figures, **rest}
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser of a benchmark's command line whose errors hold no secrets, as those of the package's own parsers."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and message to stderr, then exit with status 2.
+
+        Args:
+            message: in words.
+        """
+        from rexbert_hf.hub.redaction import redact  # here: it loads torch, which some benchmarks set up first
+
+        super().error(str(redact(message)))
+
+
 def parser(description: str | None, quick: str) -> argparse.ArgumentParser:
     """An argument parser with `--quick`.
 
@@ -78,7 +92,7 @@ def parser(description: str | None, quick: str) -> argparse.ArgumentParser:
         description: the benchmark's docstring.
         quick: what is left out then.
     """
-    result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--quick", action="store_true", help=quick)
     return result
 

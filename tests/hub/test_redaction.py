@@ -190,6 +190,17 @@ def test_logs_of_any_logger_and_tracebacks_in_them_hold_no_secret():
     assert isinstance(logging.makeLogRecord({}), RedactedRecord)
 
 
+@pytest.mark.parametrize("name", ["all", "packing"])
+def test_nor_does_that_of_a_benchmark(name, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.setattr(sys, "argv", [name, "--nothing", TOKENS[0]])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "benchmarks" / f"{name}.py"))["main"]()
+    assert ended.value.code == 2
+    assert f"unrecognized arguments: --nothing {REDACTED}" in (told := capsys.readouterr().err)
+    assert SECRET not in told
+
+
 @pytest.mark.parametrize("command", ["hub", "evaluation", "plot_attention", "plot_run", "replay_batch"])
 def test_a_command_line_that_cannot_be_parsed_prints_no_secret(command, monkeypatch, capsys):
     words = ["push", "X", "me/x"] if command == "hub" else ["tasks", "X"] if command == "evaluation" else ["X"]
