@@ -72,10 +72,7 @@ def resolve(
         >>> resolve(folder) == Path(folder)
         True
     """
-    try:
-        path = Path(path_or_repo).expanduser()
-    except RuntimeError:
-        raise FileNotFoundError(f"{path_or_repo}: no such user here; write the folder out") from None
+    path = _with_home(path_or_repo)
     if path.is_dir():
         if revision is not None:
             raise ValueError(f"{path} is a local folder and has no revision {revision}: leave the revision out")
@@ -139,6 +136,13 @@ def resolve_model(
     if any(folder.glob("*.safetensors")):
         return folder
     return resolve(path_or_repo, revision, [*wanted, "pytorch_model*.bin"], **options)
+
+
+def _with_home(path: str | os.PathLike[str]) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise FileNotFoundError(f"{path}: no such user here; write the folder out") from None
 
 
 def _near(path: Path) -> Path | None:
