@@ -118,6 +118,15 @@ def test_a_model_that_is_read_and_another_recipes_run_are_not_written_over(teach
     ):
         with pytest.raises(ValueError, match=f"{output} holds another run: choose another output_dir"):
             start()
+    (output / "run.json").unlink()  # and no checkpoint of a start that was killed: somebody else's model
+    del kept[Path("run.json")]
+    for start in (
+        lambda: finetune_search(settings_of(output, **SHORT)),
+        lambda: distil_search(distil_settings(output, teacher, **SHORT)),
+        lambda: finetune_reranker(reranker_of(output, teacher)),
+    ):
+        with pytest.raises(ValueError, match=rf"{output} holds a model that this recipe did not make \(config.json\)"):
+            start()
     assert content(output) == kept
 
 

@@ -38,6 +38,7 @@ from rexbert_hf.retrieval.training.search_finish import description, finished_re
 from rexbert_hf.retrieval.training.search_trainer import StepTrainer
 from rexbert_hf.settings import sole_run, to_dict
 from rexbert_hf.settings.ranges import check_least
+from rexbert_hf.training.checkpoint import checkpoint_folders
 
 
 @dataclass
@@ -94,7 +95,7 @@ def finetune_reranker(settings: RerankerSettings) -> dict[str, Any]:
         TrainingInterrupted: after a signal, once a checkpoint is written.
     """
     start, output = time.perf_counter(), Path(settings.output_dir)
-    check_own_folder(output, "test_queries", model=settings.base, makes_model=True)
+    check_own_folder(output, "test_queries", model=settings.base, makes_model=bool(checkpoint_folders(output)))
     one_process("the re-ranker")
     prepare_device(settings.trainer)
     data = load_search_data(settings.data)
