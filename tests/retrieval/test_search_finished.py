@@ -130,6 +130,28 @@ def test_a_model_that_is_read_and_another_recipes_run_are_not_written_over(teach
     assert content(output) == kept
 
 
+@pytest.mark.parametrize(
+    "more",
+    [{"trainer__max_minutes": "1e-5"}, {"validation__patience": "1", "validation__every_epochs": "0.01"}],
+    ids=str,
+)
+def test_a_run_that_ended_early_and_was_killed_while_it_finished_goes_on(tmp_path, monkeypatch, more):
+    """It stopped before any checkpoint was due, and the model is there before its run.json."""
+    more = {"validation__test": "false", "trainer__epochs": "3", **more}
+    with monkeypatch.context() as patch:
+        patch.setattr(SearchTrainer, "is_exhausted", lambda self, figures: self.patience is not None)
+        patch.setattr(search_finish, "write_run", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            finetune_search(settings_of(tmp_path, **more))
+        assert (tmp_path / "modules.json").exists()
+        patch.undo()
+        patch.setattr(SearchTrainer, "is_exhausted", lambda self, figures: self.patience is not None)
+        patch.setattr(SearchTrainer, "training_step", lambda *_: pytest.fail("trained on"))
+        results = finetune_search(settings_of(tmp_path, **more))
+    assert results["resumed_from_step"] == results["steps"] > 0
+    assert read_run(tmp_path)["results"]["steps"] == results["steps"]
+
+
 def test_a_finished_run_gives_back_what_a_kill_at_the_very_end_left(teacher, tmp_path, monkeypatch):
     output = copied(teacher, tmp_path)
     (output / "best").mkdir()

@@ -46,12 +46,13 @@ from rexbert_hf.retrieval.training.search_finish import (
     finish,
     finished_results,
     made_of,
+    was_begun,
     with_test_figures,
 )
 from rexbert_hf.retrieval.training.search_trainer import SearchTrainer
 from rexbert_hf.retrieval.training.teacher_scores import TeacherScores, teacher_scores
 from rexbert_hf.settings import sole_run
-from rexbert_hf.training.checkpoint import checkpoint_folders, described
+from rexbert_hf.training.checkpoint import described
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +188,7 @@ def distil_search(settings: DistilSettings) -> dict[str, Any]:
     """
     start, output = time.perf_counter(), Path(settings.output_dir)
     for read in (settings.teacher, settings.student.base):
-        check_own_folder(output, "teacher", model=read, makes_model=bool(checkpoint_folders(output)))
+        check_own_folder(output, "teacher", model=read, makes_model=was_begun(output))
     one_process("distillation")
     prepare_device(settings.trainer)
     data = load_search_data(settings.data)

@@ -49,11 +49,11 @@ from rexbert_hf.retrieval.training.search_finish import (
     finish,
     finished_results,
     made_of,
+    was_begun,
     with_test_figures,
 )
 from rexbert_hf.retrieval.training.search_trainer import SearchTrainer
 from rexbert_hf.settings import sole_run
-from rexbert_hf.training.checkpoint import checkpoint_folders
 from rexbert_hf.training.cpu import tune_cpu
 from rexbert_hf.training.precision import choose_bfloat16
 
@@ -80,7 +80,7 @@ def finetune_search(settings: FinetuneSettings) -> dict[str, Any]:
         TrainingInterrupted: after a signal, once a checkpoint is written.
     """
     start, output = time.perf_counter(), Path(settings.output_dir)
-    check_own_folder(output, "loss", model=settings.model.base, makes_model=bool(checkpoint_folders(output)))
+    check_own_folder(output, "loss", model=settings.model.base, makes_model=was_begun(output))
     check_launcher()
     prepare_device(settings.trainer)
     data = load_search_data(settings.data)

@@ -26,7 +26,7 @@ from rexbert_hf.retrieval.training.in_effect import in_effect
 from rexbert_hf.retrieval.training.mining_callback import NEGATIVES
 from rexbert_hf.retrieval.training.search_data import SearchData
 from rexbert_hf.settings import from_dict, to_dict
-from rexbert_hf.training.checkpoint import last_complete_checkpoint
+from rexbert_hf.training.checkpoint import checkpoint_folders, last_complete_checkpoint
 from rexbert_hf.training.plan import flatten, listed_differences
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,15 @@ _ELSEWHERE = ("output_dir", "cache_dir")
 """Settings that differ where the folder of a run was moved, or came from the Hub."""
 _BY_CONTENT = ("teacher", "base")
 """Settings, beside those of `data`, that name what `made_of` knows by its content."""
+
+
+def was_begun(output: Path) -> bool:
+    """Whether training was begun in a folder and not finished: a model there without a `run.json` is its own.
+
+    Args:
+        output: the folder of a run.
+    """
+    return bool(checkpoint_folders(output)) or (output / BEST).is_dir()
 
 
 def made_of(data: SearchData, model: BiEncoderSettings | None = None, **others: str | None) -> dict[str, str]:

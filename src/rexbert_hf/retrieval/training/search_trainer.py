@@ -203,7 +203,7 @@ class StepTrainer(ResumableTrainer):
         Args:
             found: a complete checkpoint of this run.
         """
-        return False
+        return self.max_seconds is not None and self.seconds_before >= self.max_seconds
 
     def train(self, **kwargs: Any) -> Any:  # type: ignore[override]
         """Train to the end, or on from the last complete checkpoint.
@@ -292,7 +292,7 @@ class SearchTrainer(StepTrainer, SentenceTransformerTrainer):
         """
         state = TrainerState.load_from_json(str(found.path / "trainer_state.json"))
         figures = [figure for _, figure in self.history(state)]
-        return bool(figures) and self.is_exhausted(figures)
+        return super().is_finished(found) or (bool(figures) and self.is_exhausted(figures))
 
     def train_to_best(self, epoch_steps: int) -> dict[str, Any]:
         """Train, and take the weights with the best validation figure; what `run.json` says of the training.
@@ -372,7 +372,7 @@ class _Clock(TrainerCallback):
         trainer.step_ends.append(time.monotonic())
         seconds, signum = trainer.agreed
         if trainer.max_seconds is not None and seconds >= trainer.max_seconds:
-            control.should_training_stop = True
+            control.should_save = control.should_training_stop = True
         if signum:
             control.should_save = control.should_training_stop = True
 
@@ -396,4 +396,4 @@ class _Choice(TrainerCallback):
                 ckpt.replace(self.trainer.output_dir / BEST, self._write_best)
         elif self.trainer.is_exhausted(figures):
             logger.info("no better validation figure for %d times: stopping", self.trainer.patience)
-            control.should_training_stop = True
+            control.should_save = control.should_training_stop = True
