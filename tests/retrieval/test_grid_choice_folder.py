@@ -84,6 +84,14 @@ def test_a_model_that_was_not_chosen_here_is_not_touched(trained, tmp_path):
     assert (tmp_path / "onnx" / "model.onnx").read_text() == "theirs", "no run of this recipe names it"
 
 
+def test_a_choice_that_an_earlier_version_was_killed_in_is_made_again(trained, tmp_path):
+    """It took run.json away first, and wrote the model where it stands."""
+    choose_submodel(choice(trained, tmp_path, 2, 64))
+    (tmp_path / "run.json").unlink()
+    choose_submodel(choice(trained, tmp_path, 1, 8))
+    assert SentenceTransformer(str(tmp_path)).get_embedding_dimension() == 8
+
+
 @pytest.mark.parametrize("moves", [0, 3])
 def test_a_choice_that_is_stopped_between_two_files_is_made_again(trained, tmp_path, monkeypatch, graphs, moves):
     choose_submodel(choice(trained, tmp_path, 2, 64, "int8"))

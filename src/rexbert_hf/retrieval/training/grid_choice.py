@@ -125,7 +125,8 @@ def choose_submodel(run: ChooseRun) -> dict[str, Any]:
             chosen here.
         FileNotFoundError: for a missing file or model.
     """
-    check_own_folder(run.output_dir, "latency_ms", model=run.model)
+    drawn = (run.output_dir / "cells.png").is_file()  # earlier versions took `run.json` away before they wrote a model
+    check_own_folder(run.output_dir, "latency_ms", model=run.model, makes_model=drawn)
     run.output_dir.mkdir(parents=True, exist_ok=True)
     data = load_search_data(run.data)
     model, source = _model(run)
