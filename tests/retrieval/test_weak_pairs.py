@@ -175,9 +175,12 @@ def test_no_answer_to_a_pair_of_several_rows_is_lost(tmp_path):
     for query, product, answer in judged:
         assert csv_judge(path)(query, product) is answer
     for _ in range(2):
-        write_audit_sample(path, [("mug", "a"), ("lamp", "b")], ["Mug", "Lamp"])
-        below = ["lamp,b,Lamp,0,dark", "Pot,c,Pot,1,"]  # of two answers the last one counts, as before
-        assert path.read_text().splitlines() == [header, "mug,a,Mug,0,why?", "lamp,b,Lamp,1,", *below]
+        write_audit_sample(path, [("lamp", "b"), ("mug", "a")], ["New lamp", "Mug"])
+        lamp = [
+            "lamp,b,Lamp,1,",
+            "lamp,b,New lamp,0,dark",
+        ]  # of two answers the last one counts: it is the sample's row
+        assert path.read_text().splitlines() == [header, *lamp, "mug,a,Mug,0,why?", "Pot,c,Pot,1,"]
         for query, product, answer in judged:
             assert csv_judge(path)(query, product) is answer
 

@@ -303,8 +303,8 @@ def write_audit_sample(
 ) -> None:
     """Write a sample for a person to judge, with a column `relevant` to fill in.
 
-    What a person wrote into an earlier file stays: answers to pairs of this sample with them, others below (a second,
-    different one to the same pair too), and the columns that a person added.
+    What a person wrote into an earlier file stays: answers to pairs of this sample with them (one that a later answer
+    to the same pair overrules stands above it), others below, and the columns that a person added.
 
     Args:
         path: of the CSV.
@@ -317,12 +317,11 @@ def write_audit_sample(
     """
     path = Path(path)
     further, written = read_audit_sample(earlier or path)
-    rows, below = [], []
+    rows = []
     for (query, product), title in zip(sample, titles, strict=True):
-        old, *others = written.pop((normalize_text(query), product), [[""] * (len(_COLUMNS) + len(further))])
-        rows.append([as_cell(query), product, as_cell(title), *old[_RELEVANT:]])
-        below += others
-    below += [row for rows_of_pair in written.values() for row in rows_of_pair]
+        *overruled, old = written.pop((normalize_text(query), product), [[""] * (len(_COLUMNS) + len(further))])
+        rows += [*overruled, [as_cell(query), product, as_cell(title), *old[_RELEVANT:]]]  # the last one counts
+    below = [row for rows_of_pair in written.values() for row in rows_of_pair]
     staged = path.with_name(f".{path.name}")
     try:
         with open(staged, "w", encoding="utf-8", newline="") as file:
