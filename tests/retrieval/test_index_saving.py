@@ -11,6 +11,7 @@ from index_cases import HashModel, make_products
 from rexbert_hf.retrieval.serving import index_folder, text_column
 from rexbert_hf.retrieval.serving.index import ProductIndex
 from rexbert_hf.retrieval.serving.index_folder import current_version
+from rexbert_hf.retrieval.serving.parquet_file import whole
 
 
 @pytest.fixture
@@ -80,3 +81,15 @@ def test_a_save_whose_files_cannot_be_opened_changes_nothing(saved, model, monke
     assert index.texts(["p5", "p1003"]) == ["thing number 5", "thing number 1003"]
     index.save(saved)
     assert len(ProductIndex.load(saved, model)) == 305
+
+
+@pytest.mark.parametrize("reason", ["", "malloc of size 64 failed\nhere"])
+def test_a_want_of_memory_stays_one(reason, tmp_path):
+    """Python's own says nothing."""
+    with (
+        pytest.raises(
+            MemoryError, match=rf"texts: {reason.split(chr(10))[0] or 'out of memory'}: close what else needs"
+        ),
+        whole(tmp_path / "texts"),
+    ):
+        raise MemoryError(*filter(None, [reason]))

@@ -35,7 +35,8 @@ def whole(path: Path) -> Iterator[Path]:
             raise type(error)(error.errno, os.strerror(error.errno), str(path)) from None
         raise _damaged(path, error) from None
     except MemoryError as error:  # of pyarrow's too, which are of both kinds
-        raise MemoryError(f"{path}: {str(error).splitlines()[0]}: close what else needs memory") from None
+        reason = next(iter(str(error).splitlines()), "out of memory")  # Python's own says nothing
+        raise MemoryError(f"{path}: {reason}: close what else needs memory") from None
     except (pa.ArrowException, KeyError, OverflowError, UnicodeDecodeError) as error:
         raise _damaged(path, error) from None
 
