@@ -138,6 +138,14 @@ def test_documents_that_would_be_read_as_one_are_an_error(tmp_path, monkeypatch)
         make_trainer(tmp_path, make_padded_curriculum(), make_bert()).train()
 
 
+def test_positions_that_restart_tell_documents_apart():
+    """RexBERT takes flat batches by their positions, too; nothing was lost."""
+    ids, positions = torch.tensor([[1, 2, 3]]), torch.tensor([[0, 1, 0]])
+    assert parts_of({"input_ids": ids, "position_ids": positions}, 2) == [{"input_ids": ids, "position_ids": positions}]
+    with pytest.raises(ValueError, match="a micro-batch of 2 documents lost its 'part_shapes'"):
+        parts_of({"input_ids": ids}, 2)
+
+
 def test_stopped_and_resumed_is_never_stopped(tmp_path):
     """With dropout, whose draws go through the parts in turn."""
     models = []

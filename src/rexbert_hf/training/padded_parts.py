@@ -98,7 +98,8 @@ def parts_of(batch: Mapping[str, Any], documents: int | None = None) -> list[Map
         [[[1, 2, 3]], [[4, 5], [6, 7]]]
     """
     if PARTS not in batch:
-        if (documents or 1) > 1 and len(batch.get("input_ids", ())) == 1 and "cu_seq_lens_q" not in batch:
+        borders = {"cu_seq_lens_q", "position_ids"} & batch.keys()
+        if (documents or 1) > 1 and len(batch.get("input_ids", ())) == 1 and not borders:
             raise ValueError(
                 f"a micro-batch of {documents} documents lost its '{PARTS}', and they would be read as one: keep that"
                 " key where inputs are replaced"
