@@ -131,6 +131,12 @@ def test_models_and_tokenizers_of_others_are_known_by_any_of_their_files(name, t
     check_own_folder(tmp_path, "ratio", makes_model=True)
 
 
+@pytest.mark.parametrize("name", ["lid.model", "embeddings.safetensors", "notes.txt"])
+def test_other_files_of_a_users_are_no_model(name, tmp_path):
+    (tmp_path / name).touch()
+    check_own_folder(tmp_path, "ratio")
+
+
 def test_checkpoints_of_others_do_not_make_a_model_ones_own(tmp_path):
     (tmp_path / "checkpoint-5").mkdir()
     (tmp_path / "config.json").write_text("{}")

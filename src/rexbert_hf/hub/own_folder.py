@@ -13,8 +13,8 @@ from pathlib import Path
 from rexbert_hf.hub.run_file import KEPT_STEPS, RUN_FILE, read_run
 
 _OF_A_MODEL = (
-    *("config.json", "modules.json", "adapter_config.json", "*.safetensors", "pytorch_model*.bin"),
-    *("tokenizer.json", "tokenizer_config.json", "vocab.txt", "*.model"),
+    *("config.json", "modules.json", "adapter_config.json", "model*.safetensors", "adapter*.safetensors"),
+    *("pytorch_model*.bin", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "tokenizer.model", "spiece.model"),
 )
 """Names of a model or tokenizer, of this package or of any other."""
 
