@@ -91,6 +91,13 @@ def test_domains_that_were_not_selected_are_counted_and_not_written(tmp_path, cr
     assert report.lost == 0
 
 
+def test_domains_of_other_names_than_the_selected_are_an_error(tmp_path, crawl):
+    """Those of a data set's classes were their numbers once: nothing would be kept, without a word."""
+    told = r"no document is of a selected domain: selected are 0, 1, the documents are of hobby, news: .* `select`"
+    with pytest.raises(ValueError, match=told):
+        filter_corpus(SETTINGS, [crawl], ["1", "0"], None, tmp_path)
+
+
 def test_a_finished_stage_is_taken_as_it_is_and_another_input_starts_anew(tmp_path, crawl, classifier):
     first = filter_corpus(SETTINGS, [crawl], None, classifier, tmp_path)
     changed = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("part-*")}

@@ -30,6 +30,7 @@ from .documents import Document, DocumentSource, read_documents, sources_key
 from .duplicates import EXACT, NEAR, find_duplicates, sign
 from .fasttext_model import FastTextClassifier
 from .judging import FilterSettings, Judge
+from .sample import none_of_these
 from .stages import StageReport, begin, files_key, stage_key, write_json
 
 logger = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ def filter_corpus(
 
     Raises:
         FileNotFoundError: if a source or the classifier is not there.
+        ValueError: if there are documents, and none is of the selected domains.
         OSError: if the disk is full or a worker was killed; finished shards stay, and the next run goes on from there.
     """
     output, started = Path(output), time.monotonic()
@@ -234,15 +236,19 @@ def _shards(
 ) -> Iterator[Shard]:
     wanted = None if domains is None else set(domains)
     number, chars, documents = 0, 0, list[Document]()
+    others: dict[str, None] = {}
     for document in read_documents(sources, report):
         if wanted is not None and document.domain not in wanted:
             report.drop(_NOT_SELECTED)
+            others[document.domain] = None
             continue
         documents.append(document)
         chars += len(document.text)
         if len(documents) >= rows or chars >= _SHARD_CHARS:
             yield number, documents
             number, chars, documents = number + 1, 0, []
+    if wanted is not None and others and not documents and number == 0:  # a whole crawl would be lost without a word
+        raise none_of_these(wanted, others)
     if documents or number == 0:
         yield number, documents
 

@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..catalog.escapes import listed
 from .document_files import write_documents
 from .documents import Document, DocumentSource, read_documents, sources_key
 from .stages import StageReport, begin, stage_key
@@ -106,18 +107,38 @@ def draw(
         size: documents a domain.
         seed: of the sample.
         domains: only these; None for all.
+
+    Raises:
+        ValueError: if there are documents, and none is of these domains.
     """
     sample, wanted = StratifiedSample(size, seed), None if domains is None else set(domains)
+    others: dict[str, None] = {}
     for document in documents:
         if wanted is not None and document.domain not in wanted:
             report.drop("other_domain")
+            others[document.domain] = None
         else:
             sample.add(document)
+    if wanted is not None and others and not sample.seen:
+        raise none_of_these(wanted, others)
     held = sum(sample.sizes().values())
     for reason, count in (("repeated", sample.repeated), ("not_drawn", sum(sample.seen.values()) - held)):
         if count:
             report.drop(reason, count)
     return sample
+
+
+def none_of_these(domains: Collection[str], others: Collection[str]) -> ValueError:
+    """The error where all documents are of other domains, as after those of a source have got other names.
+
+    Args:
+        domains: that were picked.
+        others: of the documents.
+    """
+    return ValueError(
+        f"no document is of a selected domain: selected are {listed(sorted(domains))}, the documents are of "
+        f"{listed(sorted(others))}: delete the folder of the stage `select` and start again, or correct `domains`"
+    )
 
 
 def sample(
@@ -136,7 +157,7 @@ def sample(
 
     Raises:
         FileNotFoundError: if a source or `domains` is not there.
-        ValueError: if no document is left to draw from.
+        ValueError: if no document is left to draw from, or none is of these domains.
 
     Example:
         >>> import tempfile
