@@ -57,6 +57,14 @@ def test_who_asks_for_numbers_gets_those_of_the_classes(parquet, caplog):
     ]
 
 
+def test_classes_whose_names_are_numbers_are_these_numbers(tmp_path):
+    stars = Features({"stars": ClassLabel(names=["1", "2", "3", "4", "5"])})
+    Dataset.from_dict({"stars": [0, 2, 4]}, features=stars).to_parquet(tmp_path / "a.parquet")
+    for kind in ("float64", "int32"):
+        wanted = Features({"rating": Value(kind)})
+        assert read_records(tmp_path / "a.parquet", {"rating": "stars"}, features=wanted)["rating"][:] == [1, 3, 5]
+
+
 def test_a_label_that_is_none_says_how_classes_are_read():
     with pytest.raises(ValueError, match=r"unknown label 'relevant': .* classes of `datasets` are read by name"):
         read_label("relevant")

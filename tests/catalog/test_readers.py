@@ -344,12 +344,12 @@ def test_a_parquet_file_with_a_map_is_read_without_a_mapping(tmp_path):
 
 
 def test_whole_numbers_that_pandas_wrote_with_a_point(tmp_path):
-    rows = "mug,3.0\npan,\npot,-2.00\nlid,2.5\ncup,12345678901234567.0\njar,1.000\n"
+    rows = "mug,3.0\npan,\npot,-2.00\nlid,2.5\ncup,12345678901234567.0\njar,1.000\nbin,5.0000\nbox,1234.000\n"
     path = write(tmp_path / "q.csv", "query,frequency\n" + rows)
     report = ReadReport()
     mapping = {"query": "query", "frequency": "frequency"}
     read = read_records(path, mapping, features=RECORDS["queries"], report=report, max_bad_share=0.5)
-    assert read["frequency"][:] == [3, None, -2, 12345678901234567]
+    assert read["frequency"][:] == [3, None, -2, 12345678901234567, 5, 1234]
     assert report.bad == 2
     assert "'2.5'" in report.reasons[0]
     assert "'1.000'" in report.reasons[1]  # a thousand, where thousands have points

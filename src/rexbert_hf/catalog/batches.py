@@ -7,6 +7,7 @@ Parquet and Hub datasets say, else text.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from itertools import chain
 from typing import Any
@@ -156,7 +157,9 @@ class RowPacker:
         assert self._columns is not None
         found = {}
         for ours, theirs in self._columns.direct.items():
-            if theirs in classes and _is_number(self._schema.field(ours).type):
+            if not _is_number(self._schema.field(ours).type) or theirs not in classes:
+                continue
+            if not all(map(_names_a_number, classes[theirs])):  # stars from "1" to "5" are numbers as they are
                 found[ours] = {known: number for number, known in enumerate(classes[theirs])}
                 if theirs not in self._told:
                     self._told.add(theirs)
@@ -230,6 +233,13 @@ _MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeEr
 
 def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _names_a_number(name: str) -> bool:
+    try:
+        return math.isfinite(float(name))
+    except ValueError:
+        return False
 
 
 def _features_of(columns: ColumnMap, schema: pa.Schema | None, mapped: bool, given: Mapping[str, Any]) -> Features:

@@ -171,7 +171,8 @@ def _as_bool(text: str) -> bool:
 def _as_int(text: str) -> int:
     """A whole number; pandas writes 3 as 3.0 in a column that has gaps, but 3.000 may be three thousand."""
     whole, _, rest = text.partition(".")
-    return int(whole if rest in ("", "0", "00") else text)
+    thousands = rest == "000" and 1 <= len(whole.lstrip("+-0")) <= 3
+    return int(text if rest.strip("0") or thousands else whole)
 
 
 def converter_to(kind: pa.DataType) -> Callable[[Any], Any]:
