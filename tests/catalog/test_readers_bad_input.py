@@ -196,7 +196,26 @@ def test_stray_quotes_in_every_hundredth_line_cost_a_few_readings_of_the_file(tm
     (tmp_path / "a.csv").write_text("a,b\n" + ("1,2\n" * 99 + stray) * 200)
     table, report = read(tmp_path / "a.csv")
     assert (len(table), report.bad) == (19_800, 200)
-    assert taken < 40 * 20_000  # each to the end of the file would be 100 times
+    assert taken < 50 * 20_000  # each to the end of the file would be 100 times
+
+
+def test_long_records_survive_stray_quotes_in_every_hundredth_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("rexbert_hf.catalog.delimited._VAIN_CHARS", 1 << 10)
+    page = "a line of a page, with words and yet more words, quoted as one does\n" * 300
+    rows = "1,some usual title of a product\n" * 99 + '7" lamp,"8\n'
+    (tmp_path / "a.csv").write_text("a,b\n" + rows * 100 + f'9,"{page}"\n' * 2)
+    table, report = read(tmp_path / "a.csv")
+    assert (len(table), report.bad) == (9_902, 100)
+    assert table["b"][-2:] == [page, page]
+
+
+def test_a_quote_among_long_lines_is_given_up_by_its_characters(tmp_path, monkeypatch):
+    monkeypatch.setattr("rexbert_hf.catalog.delimited._MOST_CHARS", 1_000)
+    page = "x" * 2_000
+    (tmp_path / "a.csv").write_text('a,b\n1,"2\n' + "3,4\n" * 400 + f'5,"{page}"\n')
+    table, report = read(tmp_path / "a.csv")
+    assert (len(table), table["b"][-1]) == (401, page)
+    assert report.reasons == [f"{tmp_path / 'a.csv'}:2 opens a quote that is not closed within 1,000 characters"]
 
 
 @pytest.mark.parametrize(("line", "count"), [("a", 5_000), ("text " * 400, 2_500), ("x" * 100_000, 40)])

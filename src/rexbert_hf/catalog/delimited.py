@@ -16,10 +16,11 @@ from .sources import FileOptions, Source
 MAX_RECORD_LINES, MAX_RECORD_CHARS = 10_000, 1 << 21
 """A CSV record that goes on for more lines and more characters than these has a quote that was never closed."""
 
-_IMPATIENT = 100, 1 << 13
-"""The same, in a file of which much was read in vain."""
-_VAIN_TIMES, _VAIN_CHARS = 4, 1 << 24
-"""Much: so many times what was read of it, and so many characters."""
+_IMPATIENT = ((4, 2_000, 1 << 17), (16, 500, 1 << 15), (32, 100, 1 << 13))
+"""The same, in a file of which more than so many times as much was read in vain as was read, and `_VAIN_CHARS`."""
+_VAIN_CHARS = 1 << 24
+_MOST_CHARS = 1 << 25
+"""No record of several lines is longer: `csv` holds four bytes of memory a character."""
 
 _MAX_FIELD = 1 << 30
 
@@ -43,7 +44,7 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        if len(self.taken) >= self.most[0] and self._chars >= self.most[1]:
+        if (len(self.taken) >= self.most[0] and self._chars >= self.most[1]) or self._chars >= _MOST_CHARS:
             self.ran_out = self.gave_up = True
             raise StopIteration
         if self._again:
@@ -64,8 +65,10 @@ class _Lines:
         self.number += len(self.taken)
         self.taken, self._chars = [], 0
         self.ran_out = self.gave_up = False
-        patient = self._vain <= _VAIN_TIMES * self._read + _VAIN_CHARS
-        self.most = (MAX_RECORD_LINES, MAX_RECORD_CHARS) if patient else _IMPATIENT
+        self.most = MAX_RECORD_LINES, MAX_RECORD_CHARS
+        for times, lines, chars in _IMPATIENT:
+            if self._vain > times * self._read + _VAIN_CHARS:
+                self.most = lines, chars
         return self.number + 1
 
     def give_back(self) -> None:
@@ -126,8 +129,8 @@ def _delimited_records(feed: _Lines, style: dict[str, Any]) -> Iterator[tuple[in
             yield number, f"is not CSV ({error})"
             continue
         if feed.ran_out:  # a complete record never asks for more lines
-            within = "within {:,} lines and {:,} characters".format(*feed.most)
-            why = f"not closed {within}" if feed.gave_up else "never closed"
+            most = "{:,} lines and {:,}".format(*feed.most) if len(feed.taken) >= feed.most[0] else f"{_MOST_CHARS:,}"
+            why = f"not closed within {most} characters" if feed.gave_up else "never closed"
             feed.give_back()
             yield number, f"opens a quote that is {why}"
         elif fields:
