@@ -8,6 +8,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import ClassLabel, Dataset, Features, Value
 
 from rexbert_hf import load_sample
 from rexbert_hf.corpus import (
@@ -138,6 +139,36 @@ def test_ready_labels_of_numbers_with_a_gap(tmp_path):
     labeller = ReadyLabels(ReadySettings(str(tmp_path / "a.parquet")), TINY)
     [found] = labeller.label([Document("12345", "soup")])
     assert getattr(found, "label", None) == "recipe"
+
+
+def test_ready_labels_of_classes_go_by_name_or_by_number(tmp_path):
+    path = tmp_path / "a.parquet"
+    kinds = Features({"id": Value("string"), "label": ClassLabel(names=["cooking", "football"])})
+    Dataset.from_dict({"id": ["a", "b"], "label": [0, 1]}, features=kinds).to_parquet(path)
+    asked = [Document("a", "soup"), Document("b", "goals")]
+    by_name, by_number = {"cooking": "recipe", "football": "sport"}, {"0": "recipe", "1": "sport"}
+    labellers = [ReadyLabels(ReadySettings(str(path), labels=labels), TINY) for labels in (by_name, by_number)]
+    found = [[getattr(one, "label", None) for one in labeller.label(asked)] for labeller in labellers]
+    assert found == [["recipe", "sport"]] * 2
+    plain = pa.table({"id": ["a", "b"], "label": [0, 1]})
+    assert labellers[1].key[2] == labellers[0].key[2]
+    pq.write_table(plain, path)  # as before classes were read by name
+    assert ReadyLabels(ReadySettings(str(path), labels=by_number), TINY).key == labellers[1].key
+    with pytest.raises(ValueError, match="field 'label' holds 0, 1, none of the labels"):
+        ReadyLabels(ReadySettings(str(path), labels=by_name), TINY)
+
+
+def test_ready_labels_of_rows_with_and_without_identifier(tmp_path):
+    """The field's name looks like a template, and one file holds no label at all."""
+    rows = [{"{id}": "a", "label": "recipe"}, {"text": "goals", "label": "sport"}, {"{id}": None, "text": "fog"}]
+    (tmp_path / "1.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "0.jsonl").write_text('{"{id}": "c", "text": "not labelled yet"}\n')
+    labeller = ReadyLabels(ReadySettings(str(tmp_path), id_field="{id}"), TINY)
+    asked = [Document("a", "soup"), Document(text_id("goals"), "goals"), Document(text_id("fog"), "fog")]
+    assert [getattr(one, "label", None) for one in labeller.label(asked)] == ["recipe", "sport", None]
+    (tmp_path / "1.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"0\.jsonl: no column 'label'; it has \{id\}, text"):
+        ReadyLabels(ReadySettings(str(tmp_path), id_field="{id}"), TINY)
 
 
 def test_of_ready_labels_only_their_columns_are_read(tmp_path):

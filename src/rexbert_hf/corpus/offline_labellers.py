@@ -8,8 +8,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from datasets import Dataset, Features, Value
 
 from ..catalog import load_sample, read_records
 from ..catalog.columns import as_text
@@ -128,10 +131,11 @@ class ReadySettings:
         path: CSV, TSV, JSON lines or Parquet; a file, a folder or a pattern.
         sample: a kind of sample data with labels, as "crawl", instead of a path.
         sample_size: products of the sample shop; 0 for the usual number.
-        id_field: the document's identifier; if the file has no such field, the SHA-1 of the text is taken.
-        text_field: the text, for files without identifiers.
+        id_field: the document's identifier; of a row that has none, the SHA-1 of the text is taken.
+        text_field: the text, for rows without identifiers.
         label_field: the label.
-        labels: their label -> ours, where they differ; labels that are not named stay as they are.
+        labels: their label (of a class its name, or its number where no name is given) -> ours, where they differ;
+            labels that are not named stay as they are.
     """
 
     path: str = ""
@@ -180,29 +184,44 @@ class ReadyLabels:
             )
 
     def _read(self) -> Iterator[tuple[str, str]]:
-        settings = self.settings
-        fields = {"id": settings.id_field, "text": settings.text_field, "label": settings.label_field}
+        settings, ours = self.settings, self.settings.labels or {}
         if settings.sample:
             rows = load_sample(settings.sample, size=settings.sample_size or None)
-            by_id = fields["id"] in rows.column_names
-        else:  # a file may hold columns that Python cannot
-            rows = read_records(settings.path, fields, required=["label"], errors="skip")
-            by_id = any(map(as_text, rows["id"]))
-            if not by_id and not any(map(as_text, rows["text"])):
-                raise ValueError(
-                    f"{settings.name}: no row has a field '{fields['id']}' or '{fields['text']}': "
-                    "set ready.id_field or ready.text_field"
-                )
-            fields = dict(zip(fields, fields, strict=True))
-        needed = fields["id" if by_id else "text"]
-        for field in (needed, fields["label"]):
-            if field not in rows.column_names:
-                raise ValueError(f"{settings.name}: no field '{field}'; it has {listed(rows.column_names)}")
-        for row in rows.select_columns([needed, fields["label"]]):
-            label = as_text(row[fields["label"]]).strip()
+            if settings.label_field not in rows.column_names:
+                names = listed(rows.column_names)
+                raise ValueError(f"{settings.name}: no field '{settings.label_field}'; it has {names}")
+            wanted = dict.fromkeys((settings.id_field, settings.text_field, settings.label_field))
+            rows = rows.select_columns([name for name in wanted if name in rows.column_names])
+        else:
+            rows = self._read_file()
+        if not any(as_text(row.get(settings.id_field)) or as_text(row.get(settings.text_field)) for row in rows):
+            raise ValueError(
+                f"{settings.name}: no row has a field '{settings.id_field}' or '{settings.text_field}': "
+                "set ready.id_field or ready.text_field"
+            )
+        for row in rows:
+            label = as_text(row[settings.label_field]).strip()
             if label:
-                identifier = as_text(row[needed]) if by_id else text_id(as_text(row[needed]))
-                yield identifier, (settings.labels or {}).get(label, label)
+                text = as_text(row.get(settings.text_field))
+                identifier = as_text(row.get(settings.id_field)) or (text and text_id(text))
+                yield identifier, ours.get(label, label)
+
+    def _read_file(self) -> Dataset:
+        """Rows of the files, some of which may have no label; classes as numbers, where the settings name only these."""
+        settings, name = self.settings, self.settings.label_field
+        # Named by themselves: a file may hold columns that Python cannot, and names that look like templates.
+        fields = {field: field for field in (settings.id_field, settings.text_field, name)}
+        rows = read_records(settings.path, fields, required=[], errors="skip")
+        found = {as_text(label).strip() for label in rows[name]} - {""}
+        if not found:  # says which fields there are
+            read_records(settings.path, {name: name}, errors="skip")
+        if settings.labels and found.isdisjoint(settings.labels):
+            with suppress(ValueError):  # they are no classes
+                types = Features({name: Value("int64")})
+                numbered = read_records(settings.path, fields, types=types, required=[], errors="skip")
+                if not settings.labels.keys().isdisjoint(map(as_text, numbered[name])):
+                    return numbered
+        return rows
 
     @property
     def key(self) -> Any:
