@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from datasets.exceptions import DatasetGenerationError
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from rexbert_hf.catalog import read_records
 from rexbert_hf.corpus import DocumentSource, StageReport, load_corpus, read_documents
@@ -47,3 +47,14 @@ def test_a_dataset_that_cannot_be_made_is_one_line_with_its_cause(monkeypatch, r
     assert ("Dataset scripts are no longer supported" if scripted else "(TypeError: no words)") in message
     assert "\n" not in message
     assert "An error occurred" not in message
+
+
+@pytest.mark.parametrize("reader", [read_records, read_web, read_task])
+def test_a_dataset_that_is_not_there_says_so_and_not_what_the_server_said(monkeypatch, reader):
+    def load_dataset(*_, **__):
+        raise DatasetNotFoundError("Dataset 'shop/offers' is a gated dataset on the Hub.") from OSError("403 Client")
+
+    monkeypatch.setattr(READERS[reader], load_dataset)
+    with pytest.raises((FileNotFoundError, DataMissing), match="is a gated dataset on the Hub") as told:
+        reader("shop/offers")
+    assert "403" not in str(told.value)
