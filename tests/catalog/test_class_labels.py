@@ -88,4 +88,17 @@ def test_numbers_of_columns_that_are_no_longer_classes_stay(tmp_path, caplog):
     pq.write_table(table.replace_schema_metadata({"huggingface": note.replace("List", "Nested")}), path)
     with caplog.at_level(logging.WARNING):
         assert read_records(path).to_list() == [{"text": "a", "domain": "hobby", "tags": [1]}]
-    assert "the names of classes cannot be read (ValueError: Feature type 'Nested' not found" in caplog.text
+    assert "the names of classes of column 'tags' cannot be read (ValueError: Feature type 'Nested' not found" in caplog.text
+
+
+def test_a_column_that_is_not_understood_leaves_the_names_of_the_others(tmp_path, caplog):
+    columns = {"picture": {"_type": "Hologram"}, "tags": {"_type": "List", "feature": {"_type": "ClassLabel"}}}
+    note = json.dumps({"info": {"features": columns | Features({"domain": KIND}).to_dict()}})
+    table = pa.table({"domain": [1], "tags": [[0]], "picture": ["x"]})
+    for name in ("a", "b"):
+        pq.write_table(table.replace_schema_metadata({"huggingface": note}), tmp_path / f"{name}.parquet")
+    with caplog.at_level(logging.WARNING):
+        assert read_records(tmp_path).to_list() == [{"domain": "shop", "tags": [0], "picture": "x"}] * 2
+    [told] = caplog.messages  # of columns without classes nothing is missed, and two files have one note
+    assert told.startswith("the names of classes of column 'tags' cannot be read (ValueError: ")
+    assert "\n" not in told

@@ -10,12 +10,17 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
 from datasets import ClassLabel, Features, LargeList, List, Value
 
+from .dataset_errors import reason_of
+
 logger = logging.getLogger(__name__)
+
+_UNREADABLE = (LookupError, TypeError, ValueError, AttributeError)
 
 Readers = Mapping[str, Callable[[Any], Any]]
 """How values of the columns that hold classes become names."""
@@ -55,16 +60,33 @@ def noted_features(schema: pa.Schema) -> Features:
         ({'kind': ClassLabel(names=['mug', 'pan'])}, {})
     """
     note = (schema.metadata or {}).get(b"huggingface", b"")
-    if b"ClassLabel" not in note:
-        return Features({})
-    try:
-        features = Features.from_dict(json.loads(note)["info"]["features"])
-        kinds = features.arrow_schema
-    except (LookupError, TypeError, ValueError, AttributeError) as error:  # of another version, or of somebody's own
-        logger.warning("the names of classes cannot be read (%s: %s): numbers stay", type(error).__name__, error)
-        return Features({})
+    features, kinds = _features_of(note) if b"ClassLabel" in note else ({}, {})
     there = {name: schema.field(name).type for name in features if name in schema.names}
-    return Features({name: features[name] for name, kind in there.items() if kinds.field(name).type == kind})
+    return Features({name: features[name] for name, kind in there.items() if kinds[name] == kind})
+
+
+@lru_cache(maxsize=64)  # the files of a data set hold one note: it warns once
+def _features_of(note: bytes) -> tuple[dict[str, Any], dict[str, pa.DataType]]:
+    """Types of a note's columns, and Arrow's; without those of another version, or of somebody's own."""
+    features: dict[str, Any] = {}
+    kinds: dict[str, pa.DataType] = {}
+    failed: dict[str, Exception] = {}
+    try:
+        noted = [*json.loads(note)["info"]["features"].items()]
+    except _UNREADABLE as error:
+        noted, failed = [], {"": error}
+    for name, column in noted:
+        try:
+            feature = Features.from_dict({name: column})
+            kinds[name] = feature.arrow_schema.field(name).type
+            features[name] = feature[name]
+        except _UNREADABLE as error:
+            if "ClassLabel" in json.dumps(column):
+                failed[name] = error
+    for name, first in [*failed.items()][:1]:
+        where, why = f" of column '{name}'" if name else "", f"{type(first).__name__}: {reason_of(first)}"
+        logger.warning("the names of classes%s cannot be read (%s): numbers stay", where, why)
+    return features, kinds
 
 
 def class_names(features: Features) -> dict[str, list[str]]:
