@@ -62,7 +62,7 @@ def curate(settings: CurateSettings, on_report: OnReport | None = None) -> dict[
             model.
         OSError: if the disk is full; finished stages stay.
     """
-    check_own_folder(settings.output_dir, "label")
+    check_own_folder(settings.output_dir, "label", makes_model=_has_worked_in(settings.output_dir))
     run = _Curation(settings)
     results: dict[str, Any] = {"stages": run.reports}
     for name in STAGES:
@@ -76,6 +76,12 @@ def curate(settings: CurateSettings, on_report: OnReport | None = None) -> dict[
     results |= run.push()
     write_run(settings.output_dir, config=to_dict(run.settings), results=results)
     return results
+
+
+def _has_worked_in(folder: Path) -> bool:
+    """Whether a stage has finished there: a curation that was stopped has no `run.json`, and may hold helpers' models."""
+    reports = [read_report(folder / (CORPUS if stage == "build" else stage)) for stage in STAGES]
+    return any(report is not None and report.stage == stage for stage, report in zip(STAGES, reports, strict=True))
 
 
 class _Curation:
