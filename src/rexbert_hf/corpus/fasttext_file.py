@@ -55,12 +55,17 @@ class FastTextFile:
     loss: str
     longest: int = 0
 
-    def __setstate__(self, state: Sequence[Any]) -> None:
-        """Values of a pickle in the order of the fields; those of a queued Slurm job may lack `longest`."""
-        for item, value in zip(fields(self), state, strict=False):
-            object.__setattr__(self, item.name, value)
-        if len(state) < len(fields(self)):
-            object.__setattr__(self, "longest", read_layout(self.path).longest)
+
+def _set_state(file: FastTextFile, state: Sequence[Any]) -> None:
+    """Values of a pickle in the order of the fields; those of a queued Slurm job may lack `longest`."""
+    for item, value in zip(fields(file), state, strict=False):
+        object.__setattr__(file, item.name, value)
+    if len(state) < len(fields(file)):
+        object.__setattr__(file, "longest", read_layout(file.path).longest)
+
+
+# Python up to 3.11.3 puts its own in place of a class' own one, where it is frozen and has slots.
+FastTextFile.__setstate__ = _set_state  # type: ignore[attr-defined]
 
 
 def read_layout(path: str | Path) -> FastTextFile:
