@@ -207,7 +207,7 @@ class ReadyLabels:
                 yield identifier, ours.get(label, label)
 
     def _read_file(self) -> Dataset:
-        """Rows of the files, some of which may have no label; classes as numbers, where the settings name only these."""
+        """Rows of the files, of which some may lack labels; classes as numbers, where the settings name only these."""
         settings, name = self.settings, self.settings.label_field
         # Named by themselves: a file may hold columns that Python cannot, and names that look like templates.
         fields = {field: field for field in (settings.id_field, settings.text_field, name)}

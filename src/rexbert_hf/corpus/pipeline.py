@@ -79,7 +79,7 @@ def curate(settings: CurateSettings, on_report: OnReport | None = None) -> dict[
 
 
 def _has_worked_in(folder: Path) -> bool:
-    """Whether a stage has finished there: a curation that was stopped has no `run.json`, and may hold helpers' models."""
+    """Whether a stage has finished there: a stopped curation has no `run.json`, and may hold a helper's model."""
     reports = [read_report(folder / (CORPUS if stage == "build" else stage)) for stage in STAGES]
     return any(report is not None and report.stage == stage for stage, report in zip(STAGES, reports, strict=True))
 
