@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
-from rexbert_hf.catalog import read_label, read_records
+from rexbert_hf.catalog import read_label, read_records, record_types
 from rexbert_hf.corpus import DocumentSource, StageReport, read_documents
 
 KIND = ClassLabel(names=["hobby", "shop"])
@@ -65,6 +65,21 @@ def test_classes_whose_names_are_numbers_are_these_numbers(tmp_path):
         assert read_records(tmp_path / "a.parquet", {"rating": "stars"}, features=wanted)["rating"][:] == [1, 3, 5]
 
 
+def test_judged_pairs_whose_classes_are_labels_by_number_alone(tmp_path, caplog):
+    def labels_of(*names):
+        text = Value("string")
+        types = Features({"query": text, "product_id": text, "label": ClassLabel(names=names)})
+        pairs = {"query": ["mug"] * 2, "product_id": ["1", "2"], "label": [0, 1]}
+        Dataset.from_dict(pairs, features=types).to_parquet(tmp_path / "a.parquet")
+        return read_records(tmp_path / "a.parquet", types=record_types("query_products"))["label"][:]
+
+    with caplog.at_level(logging.WARNING):
+        assert [read_label(label) for label in labels_of("irrelevant", "relevant")] == ["0", "1"]
+    assert "has classes ('irrelevant', 'relevant') and 'label' wants numbers" in caplog.text
+    assert labels_of("Irrelevant", "Exact") == ["Irrelevant", "Exact"]
+    assert labels_of("relevant", "irrelevant") == ["relevant", "irrelevant"]  # the numbers say the contrary
+
+
 def test_a_label_that_is_none_says_how_classes_are_read():
     with pytest.raises(ValueError, match=r"unknown label 'relevant': .* classes of `datasets` are read by name"):
         read_label("relevant")
@@ -88,7 +103,7 @@ def test_numbers_of_columns_that_are_no_longer_classes_stay(tmp_path, caplog):
     pq.write_table(table.replace_schema_metadata({"huggingface": note.replace("List", "Nested")}), path)
     with caplog.at_level(logging.WARNING):
         assert read_records(path).to_list() == [{"text": "a", "domain": "hobby", "tags": [1]}]
-    assert "the names of classes of column 'tags' cannot be read (ValueError: Feature type 'Nested' not found" in caplog.text
+    assert "of column 'tags' cannot be read (ValueError: Feature type 'Nested' not found" in caplog.text
 
 
 def test_a_column_that_is_not_understood_leaves_the_names_of_the_others(tmp_path, caplog):

@@ -20,7 +20,7 @@ from .columns import ColumnMap, ColumnSpec, converter_to, is_nothing
 from .delimited import Located
 from .formats import Rows
 from .nested import attribute_records, path_levels, product_ids
-from .records import PRODUCT, SEARCH_EVENT
+from .records import PRODUCT, SEARCH_EVENT, labels_by_number
 from .report import ReadReport, Tally, Tolerance
 
 logger = logging.getLogger(__name__)
@@ -153,13 +153,18 @@ class RowPacker:
         return located
 
     def _class_numbers(self, name: str, classes: Mapping[str, Sequence[str]]) -> dict[str, dict[str, int]]:
-        """Of our columns of numbers that classes are mapped to: each class' number by its name."""
+        """Of our columns of numbers, and labels by number, that classes are mapped to: their numbers by their names."""
         assert self._columns is not None
         found = {}
+        judged = {"query", "product_id"} <= {*self._columns.ours}
         for ours, theirs in self._columns.direct.items():
-            if not _is_number(self._schema.field(ours).type) or theirs not in classes:
+            if theirs not in classes:
                 continue
-            if not all(map(_names_a_number, classes[theirs])):  # stars from "1" to "5" are numbers as they are
+            if _is_number(self._schema.field(ours).type):
+                wants = not all(map(_names_a_number, classes[theirs]))  # stars from "1" to "5" are numbers as they are
+            else:
+                wants = judged and ours == "label" and labels_by_number(classes[theirs])
+            if wants:
                 found[ours] = {known: number for number, known in enumerate(classes[theirs])}
                 if theirs not in self._told:
                     self._told.add(theirs)

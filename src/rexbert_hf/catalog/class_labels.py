@@ -2,7 +2,7 @@
 
 One decision worth knowing: a number without its names means nothing, or worse, something else: 0 and 1 are grades of a
 click log. So names are what comes out, wherever the class stands: in a column, a list or an object. Only who asks for
-numbers gets those of the classes.
+numbers gets those of the classes, and judged pairs whose classes are labels by number alone.
 """
 
 from __future__ import annotations

@@ -154,6 +154,20 @@ def read_label(value: object) -> str | None:
     return _READ[text.lower()] if text else None
 
 
+def labels_by_number(names: Sequence[str]) -> bool:
+    """Whether classes of judged pairs are labels by their numbers, the click log's 0 and 1, and not by their names.
+
+    Args:
+        names: of the classes, in the order of their numbers.
+
+    Example:
+        >>> labels_by_number(["irrelevant", "relevant"]), labels_by_number(["relevant", "irrelevant"])
+        (True, False)
+    """
+    known = [name.strip().lower() in _READ for name in names]
+    return not all(known) and not any(known[1:]) and all(str(number) in _READ for number in range(len(names)))
+
+
 def product_text(
     product: Mapping[str, Any],
     fields: Sequence[str] = PRODUCT_FIELDS,
