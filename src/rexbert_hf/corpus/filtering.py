@@ -30,7 +30,7 @@ from .documents import Document, DocumentSource, read_documents, sources_key
 from .duplicates import EXACT, NEAR, find_duplicates, sign
 from .fasttext_model import FastTextClassifier
 from .judging import FilterSettings, Judge
-from .sample import none_of_these
+from .sample import MOST_NAMED, none_of_these
 from .stages import StageReport, begin, files_key, stage_key, write_json
 
 logger = logging.getLogger(__name__)
@@ -240,7 +240,8 @@ def _shards(
     for document in read_documents(sources, report):
         if wanted is not None and document.domain not in wanted:
             report.drop(_NOT_SELECTED)
-            others[document.domain] = None
+            if len(others) < MOST_NAMED:
+                others[document.domain] = None
             continue
         documents.append(document)
         chars += len(document.text)

@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 DOCUMENTS = "documents.parquet"
 
+MOST_NAMED = 100
+"""Domains that are kept for the message: of a crawl they may be millions of hosts."""
+
 
 @dataclass(frozen=True)
 class SampleSettings:
@@ -116,7 +119,8 @@ def draw(
     for document in documents:
         if wanted is not None and document.domain not in wanted:
             report.drop("other_domain")
-            others[document.domain] = None
+            if len(others) < MOST_NAMED:
+                others[document.domain] = None
         else:
             sample.add(document)
     if wanted is not None and others and not sample.seen:
