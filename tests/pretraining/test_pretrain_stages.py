@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -388,6 +389,21 @@ def test_a_stage_added_after_the_last_one_stops_before_anything_trains(tmp_path,
     assert "\n" not in str(caught.value)
     assert not started
     assert not (folder / "stages" / "commercial" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("change", [{}, {"seed": 7}], ids=["same", "another seed"])
+def test_what_an_earlier_version_hid_in_a_stages_run_file_makes_no_run_another_one(tmp_path, whole, change):
+    """It hid shares of a mixture under a source's name, such as `victorias_secret`."""
+    folder = copied(whole, tmp_path / "run")
+    for path in folder.rglob("checkpoint-*"):
+        shutil.rmtree(path)
+    written = json.loads((folder / "run.json").read_text())
+    hidden = {key: "<redacted>" for key in written["plan"] if ".mixture." in key}
+    assert hidden
+    (folder / "run.json").write_text(json.dumps({**written, "plan": written["plan"] | hidden}))
+    runs = [(name, dataclasses.replace(settings, **change)) for name, settings in staged(folder).runs()[-1:]]
+    with pytest.raises(ValueError, match="seed: 0 -> 7") if change else contextlib.nullcontext():
+        check_stages(runs)
 
 
 LAID = """

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedTokenizerBase
 
-from rexbert_hf.hub.redaction import redact
+from rexbert_hf.hub.redaction import redact, redacted_alike
 from rexbert_hf.hub.run_file import plain, portable
 from rexbert_hf.models.padded_positions import check_padding_of, longest_text
 from rexbert_hf.pretraining.arguments import make_arguments
@@ -135,4 +135,4 @@ def _check_folder(output: Path, now: Mapping[str, Any]) -> None:
         parts = {key.partition(".")[0] for key in now}  # optimizer, precision and starting weights show later
         known = {key: value for key, value in before.items() if key.partition(".")[0] in parts}
         known.pop(STARTING_WEIGHTS, None)
-        check_same_run(place, *(portable(redact(plain(one)), output) for one in (known, now)))
+        check_same_run(place, *redacted_alike(*(portable(redact(plain(one)), output) for one in (known, now))))
