@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 import shutil
 
@@ -10,8 +11,9 @@ import pytest
 from pretraining_cases import one_source, tokenizer, whole_run
 
 from rexbert_hf.catalog import split_of
-from rexbert_hf.pretraining import corpora, held_out
+from rexbert_hf.pretraining import AssociationSettings, corpora, held_out
 from rexbert_hf.pretraining.corpora import prepare, tokenizer_key
+from rexbert_hf.pretraining.settings import SourceSettings
 from rexbert_hf.pretraining.sources import source_key
 from rexbert_hf.training import checkpoint as ckpt
 from rexbert_hf.training.phases import Phase
@@ -122,6 +124,25 @@ def test_what_a_source_without_a_phase_repeats_is_still_held_out(tmp_path):
     model = dataclasses.replace(made.model, size=None, init_from=str(whole_run()))
     later = prepare(dataclasses.replace(only, model=model), tokenizer(), tmp_path / "cache")["a"]
     assert texts_in(later.held_out) < held
+
+
+def test_products_that_are_drawn_as_neighbours_are_training_text(tmp_path, caplog):
+    """They come from every source of products, whether a phase mixes it or not."""
+    own = unlike_texts(200)
+    made = several(tmp_path, a=own, b=[f"{text} again" for text in own], c=unlike_texts(10))
+    rows = [{"text": f"{text} again", "id": str(i)} for i, text in enumerate(own)]
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    products = SourceSettings(path=str(tmp_path / "b.jsonl"), columns={"text": "text", "product_id": "id"})
+    made = dataclasses.replace(
+        made, sources={**made.sources, "b": products}, associations=AssociationSettings(sample=True)
+    )
+    held = {text for text in own if split_of(text, 0.2) == "validation"}
+    for objectives, named in ((["mlm"], "b, c"), (["mlm", "npr"], "c")):
+        phase = dataclasses.replace(phase_of("a"), objectives=objectives)
+        with caplog.at_level("INFO", "rexbert_hf"):
+            found = prepare(dataclasses.replace(made, phases=[phase]), tokenizer(), tmp_path / "cache")["a"]
+        assert (texts_in(found.held_out) < held) == ("npr" in objectives)
+        assert f"no phase trains on {named}: evaluated only" in caplog.text
 
 
 def test_training_text_is_signed_once_whatever_is_added(tmp_path, monkeypatch):

@@ -165,10 +165,19 @@ def load_associations(
     return Associations(contents, report)
 
 
+def has_products(store: TokenisedDataset) -> bool:
+    """Whether the source of a store was read with a `product_id`: any of its documents may be drawn as a neighbour.
+
+    Args:
+        store: the tokens that a prepared source trains on.
+    """
+    return store.path is not None and (store.path.parent / _FILE).exists()
+
+
 def _places(store: TokenisedDataset) -> dict[str, int] | None:
-    path = store.path.parent / _FILE if store.path is not None else None
-    if path is None or not path.exists():
+    if store.path is None or not has_products(store):
         return None
+    path = store.path.parent / _FILE
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:  # of a cache of an earlier version, whose report says nothing of it

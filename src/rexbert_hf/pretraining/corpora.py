@@ -34,7 +34,7 @@ from rexbert_hf.data.encode_pairs import PairEncoder
 from rexbert_hf.data.tokenise import NoTextLeftError, tokenise
 from rexbert_hf.hub.run_file import write_whole
 from rexbert_hf.phrases import Guide
-from rexbert_hf.pretraining.associations import check_product_rows, save_product_rows
+from rexbert_hf.pretraining.associations import check_product_rows, has_products, save_product_rows
 from rexbert_hf.pretraining.baselines import batches_of
 from rexbert_hf.pretraining.curated import with_held_out
 from rexbert_hf.pretraining.guides import make_guides
@@ -97,10 +97,6 @@ def prepare(
         OSError: if there is no room for the tokens.
     """
     guides = make_guides(settings.guides, settings.data_dir) if settings.needs_guides else []
-    used = {name for phase in settings.phases for name in phase.mixture}
-    unused = sorted(set(settings.sources) - used)
-    if unused:
-        logger.info("no phase mixes %s: evaluated only", ", ".join(unused))
     corpora: dict[str, Corpus] = {}
     for name, source in settings.sources.items():
         parts = (tokenizer_key(tokenizer), [guide.fingerprint for guide in guides])
@@ -179,15 +175,12 @@ def _without_copies_of_others(
 ) -> dict[str, Corpus]:
     """The corpora, without held-out documents that are near copies of what another one trains on.
 
-    A source that is only evaluated is no training text. Pairs are split by query: the same products stand on both
-    sides.
+    Pairs are split by query: the same products stand on both sides.
     """
     pairs = {name for name, source in settings.sources.items() if source.pairs is not None}
     held = {name: of.held_out for name, of in corpora.items() if of.held_out is not None and name not in pairs}
-    mixed = {name for phase in settings.phases for name in phase.mixture}
-    if settings.model.init_from is not None or settings.model.grow_from is not None:
-        mixed = set(settings.sources)  # what the model starts from, as the stage before, may have been trained on any
-    training = {name: of.train for name, of in corpora.items() if of.report.get("source", name) in mixed}
+    trained = _trained(settings, corpora)
+    training = {name: of.train for name, of in corpora.items() if of.report.get("source", name) in trained}
     found = without_copies(training, held, tokenizer, cache_dir)
     for name, (left, lost) in found.items():
         said = "it is not evaluated" if left is None else f"{len(left)} are left"
@@ -205,6 +198,18 @@ def _without_copies_of_others(
         }
         corpora[name] = dataclasses.replace(corpora[name], held_out=left, report=report | counts)
     return corpora
+
+
+def _trained(settings: PretrainSettings, corpora: Mapping[str, Corpus]) -> set[str]:
+    """Names of the sources that are training text: not of those that are only evaluated."""
+    trained = {name for phase in settings.phases for name in phase.mixture}
+    if settings.needs_associations:  # neighbours come from all sources of products, whatever is mixed
+        trained |= {of.report.get("source", name) for name, of in corpora.items() if has_products(of.train)}
+    if unused := sorted(set(settings.sources) - trained):
+        logger.info("no phase trains on %s: evaluated only", ", ".join(unused))
+    if settings.model.init_from is not None or settings.model.grow_from is not None:
+        return set(settings.sources)  # what the model starts from, as the stage before, may have been trained on any
+    return trained
 
 
 def _opened(folder: Path, report: dict[str, Any]) -> Corpus:
