@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 from pathlib import Path
 
 import pytest
 from reproduction_cases import paper, plan_ahead
 from transformers import PreTrainedTokenizerBase
 
+from rexbert_hf.catalog import split_of
+from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM
 from rexbert_hf.phrases import PhrasePool
 from rexbert_hf.pretraining.encoder import load_tokenizer
-from rexbert_hf.reproduction import reproduce
+from rexbert_hf.reproduction import grid_cells, jobs, reproduce
 from rexbert_hf.reproduction.budgets import stage_recipe
 from rexbert_hf.reproduction.inputs import (
     SHARED_GUIDES,
@@ -117,6 +120,38 @@ def test_a_kill_while_the_shared_tokenizer_is_saved_is_started_again(tmp_path, m
     assert path.read_bytes() == whole
     assert load_tokenizer(shared, tmp_path / "cache").get_vocab() == load.get_vocab()
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(("kind", "options"), [("spans", {}), ("masked_cells", {"layers": [1], "dims": [8]})])
+def test_rows_are_measured_on_nothing_that_any_source_repeats(tmp_path, monkeypatch, kind, options):
+    """A row may mix a source that the base recipe does not mix."""
+    words, rng = [a + b for a in ("ka", "lo", "mi", "tu", "re") for b in ("b", "nd", "st", "p")], random.Random(3)
+    own = [" ".join(rng.choices(words, k=40)) for _ in range(200)]
+    files = {"general": words, "shop": own, "extra": [f"{text} again" for text in own[:100]]}
+    for name, texts in files.items():
+        (tmp_path / f"{name}.txt").write_text("".join(text + "\n" for text in texts))
+    changes = {f"base.sources.{name}": {"path": str(tmp_path / f"{name}.txt")} for name in files}
+    changes["stages.2.settings"] = {"phases.anneal.mixture": {"extra": 1}}
+    settings = paper(tmp_path / "out", **changes)
+    recipe = stage_recipe(settings, settings.stages[2])
+    shared = prepare_shared(settings)
+    kept = sorted(path.name for path in Path(shared.cache_dir).iterdir())
+    seen: list[str] = []
+
+    def look(_, held_out, tokenizer, *__):
+        seen.extend(tokenizer.decode(held_out.take([i]).input_ids[1:-1]) for i in range(len(held_out)))
+        return {}
+
+    shape = {"num_hidden_layers": 1, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1}
+    model, tokenizer = RexBertForMaskedLM(RexBertConfig(**shape)), load_tokenizer(shared, tmp_path)
+    for module in (jobs, grid_cells):
+        monkeypatch.setattr(module, "load_job_model", lambda _: (model, tokenizer))
+    monkeypatch.setattr(jobs, "evaluate_spans", look)
+    monkeypatch.setattr(grid_cells, "evaluate_cells", look)
+    monkeypatch.setattr(grid_cells, "named", dict)
+    assert jobs.MEASURES[kind](jobs.Job(settings.stages[2], 0, recipe, shared), **options) == {}
+    assert set(seen) == {text for text in own[100:] if split_of(text, 0.1) == "validation"}
+    assert sorted(path.name for path in Path(shared.cache_dir).iterdir()) == kept, "compared before rows are measured"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,11 @@ class Corpus:
 
 
 def prepare(
-    settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase, cache_dir: Path, num_proc: int = 1
+    settings: PretrainSettings,
+    tokenizer: PreTrainedTokenizerBase,
+    cache_dir: Path,
+    num_proc: int = 1,
+    also_trained: Collection[str] = (),
 ) -> dict[str, Corpus]:
     """Prepare all sources of a recipe; those in several languages by language, as SOURCE.LANGUAGE.
 
@@ -90,6 +94,7 @@ def prepare(
         tokenizer: of the run.
         cache_dir: where prepared sources are kept.
         num_proc: processes that tokenise.
+        also_trained: names of sources that another run may train on: nothing is held out that they nearly repeat.
 
     Raises:
         FileNotFoundError: if a path does not exist.
@@ -110,7 +115,7 @@ def prepare(
         corpora |= _found(name, folder, earlier, Path(settings.output_dir)) or _prepare(
             name, source, settings.data_dir, settings.held_out, tokenizer, guides, folder, key, num_proc
         )
-    return _without_copies_of_others(settings, corpora, tokenizer, cache_dir)
+    return _without_copies_of_others(settings, corpora, tokenizer, cache_dir, also_trained)
 
 
 def tokenizer_key(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -171,7 +176,11 @@ def _trained_on(corpora: Mapping[str, Corpus], description: Mapping[str, Any]) -
 
 
 def _without_copies_of_others(
-    settings: PretrainSettings, corpora: dict[str, Corpus], tokenizer: PreTrainedTokenizerBase, cache_dir: Path
+    settings: PretrainSettings,
+    corpora: dict[str, Corpus],
+    tokenizer: PreTrainedTokenizerBase,
+    cache_dir: Path,
+    also_trained: Collection[str],
 ) -> dict[str, Corpus]:
     """The corpora, without held-out documents that are near copies of what another one trains on.
 
@@ -179,7 +188,7 @@ def _without_copies_of_others(
     """
     pairs = {name for name, source in settings.sources.items() if source.pairs is not None}
     held = {name: of.held_out for name, of in corpora.items() if of.held_out is not None and name not in pairs}
-    trained = _trained(settings, corpora)
+    trained = _trained(settings, corpora, also_trained)
     training = {name: of.train for name, of in corpora.items() if of.report.get("source", name) in trained}
     found = without_copies(training, held, tokenizer, cache_dir)
     for name, (left, lost) in found.items():
@@ -200,9 +209,9 @@ def _without_copies_of_others(
     return corpora
 
 
-def _trained(settings: PretrainSettings, corpora: Mapping[str, Corpus]) -> set[str]:
+def _trained(settings: PretrainSettings, corpora: Mapping[str, Corpus], also_trained: Collection[str]) -> set[str]:
     """Names of the sources that are training text: not of those that are only evaluated."""
-    trained = {name for phase in settings.phases for name in phase.mixture}
+    trained = {name for phase in settings.phases for name in phase.mixture} | set(also_trained)
     if settings.needs_associations:  # neighbours come from all sources of products, whatever is mixed
         trained |= {of.report.get("source", name) for name, of in corpora.items() if has_products(of.train)}
     if unused := sorted(set(settings.sources) - trained):

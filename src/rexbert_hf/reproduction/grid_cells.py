@@ -18,7 +18,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from rexbert_hf.models import RexBertForMaskedLM
-from rexbert_hf.reproduction.jobs import Job, corpora_of, load_job_model
+from rexbert_hf.reproduction.jobs import Job, load_job_model, measured_corpora
 from rexbert_hf.reproduction.settings import ReproductionSettings
 from rexbert_hf.retrieval.training.finetune import prepare_device
 from rexbert_hf.retrieval.training.finetune_settings import SearchTrainerSettings
@@ -48,7 +48,7 @@ def measure_masked_cells(
     Raises:
         ValueError: if the source has no held-out documents, or the model is no RexBERT.
     """
-    held_out = corpora_of(job.measured or job.recipe)[source].held_out
+    held_out = measured_corpora(job)[source].held_out
     model, tokenizer = load_job_model(job)
     if held_out is None or not isinstance(model, RexBertForMaskedLM):
         raise ValueError(f"masked_cells needs a RexBERT, and held-out documents of '{source}': see evaluation.held_out")

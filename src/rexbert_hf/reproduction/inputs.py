@@ -114,7 +114,7 @@ def prepare_shared(settings: ReproductionSettings) -> PretrainSettings:
         made = load_tokenizer(base, cache)
         replace(folder, made.save_pretrained)
     base = dataclasses.replace(base, tokenizer=dataclasses.replace(base.tokenizer, path=str(folder)))
-    prepare(base, load_tokenizer(base, cache), cache)
+    prepare(base, load_tokenizer(base, cache), cache, also_trained=base.sources)  # as rows are measured
     return base
 
 

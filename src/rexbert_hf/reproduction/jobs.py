@@ -7,7 +7,7 @@ import json
 import logging
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,10 +122,25 @@ def _logged_speed(folder: Path) -> float:
     return statistics.median(speeds[len(speeds) // 2 :]) if speeds else 0.0
 
 
-def corpora_of(recipe: PretrainSettings) -> dict[str, Corpus]:
-    """The tokenised sources of a recipe; found in its cache after the first time."""
+def corpora_of(recipe: PretrainSettings, also_trained: Collection[str] = ()) -> dict[str, Corpus]:
+    """The tokenised sources of a recipe; found in its cache after the first time.
+
+    Args:
+        recipe: whose.
+        also_trained: names of sources that another recipe may train on.
+    """
     cache = Path(recipe.cache_dir or recipe.output_dir)
-    return prepare(recipe, load_tokenizer(recipe, cache), cache)
+    return prepare(recipe, load_tokenizer(recipe, cache), cache, also_trained=also_trained)
+
+
+def measured_corpora(job: Job) -> dict[str, Corpus]:
+    """The sources that a job is measured on; what they hold out no source nearly repeats, since a row may mix any.
+
+    Args:
+        job: a finished run.
+    """
+    recipe = job.measured or job.recipe
+    return corpora_of(recipe, recipe.sources)
 
 
 def count_tokens(recipe: PretrainSettings, stores: Mapping[str, TokenisedDataset]) -> tuple[int, int]:
@@ -186,7 +201,7 @@ def measure_spans(job: Job, source: str = "shop", **options: Any) -> dict[str, f
     Raises:
         ValueError: if the source has no held-out documents.
     """
-    held_out = corpora_of(job.measured or job.recipe)[source].held_out
+    held_out = measured_corpora(job)[source].held_out
     if held_out is None:
         raise ValueError(f"source '{source}' has no held-out documents: raise evaluation.held_out")
     model, tokenizer = load_job_model(job)
