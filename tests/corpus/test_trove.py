@@ -17,7 +17,9 @@ pytest.importorskip("fasttext")
 pytest.importorskip("datatrove")
 
 import dill
+from datasets import ClassLabel, Dataset, Features, Value
 from datatrove.data import Document
+from datatrove.utils.logging import logger
 
 from rexbert_hf.corpus.documents import DocumentSource, read_documents
 from rexbert_hf.corpus.filtering import filter_corpus
@@ -130,6 +132,44 @@ def test_a_document_has_the_domain_that_it_has_on_one_machine(tmp_path, kind, fi
     found = [(d.text, d.metadata["domain"], d.metadata["url"]) for d in reader.run()]
     assert sorted(found) == sorted(alone)
     assert len(found) == 4
+
+
+def test_classes_of_parquet_have_their_names_as_on_one_machine(tmp_path):
+    """Their numbers are no domain that anybody selects."""
+    sites = ClassLabel(names=["shop.example", "news.example"])
+    features = Features({"text": Value("string"), "id": sites, "site": sites, "url": sites})
+    rows = {"text": ["a mug", "a lamp", "a pan"], "id": [1, 0, 0], "site": [0, 1, -1], "url": [1, -1, None]}
+    (tmp_path / "in").mkdir()
+    Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "in" / "1.parquet")
+    pq.write_table(pa.Table.from_pylist([{"text": "a cup", "id": "4", "site": "0"}]), tmp_path / "in" / "2.parquet")
+    source = DocumentSource(str(tmp_path / "in"), domain_field="site", id_field="id")
+    alone = [(d.text, d.domain, d.url) for d in read_documents([source], StageReport("sample", key=""))]
+    made = {"glob_pattern": "**/*.parquet", "domain_field": "site"}
+    reader, select, *_ = pipeline(
+        TroveJob(str(tmp_path / "in"), str(tmp_path / "out"), None, domains=("shop.example",), **made)
+    )
+    found = list(dill.loads(dill.dumps(reader)).run())
+    assert [(d.text, d.metadata["domain"], d.metadata["url"]) for d in found] == alone
+    assert [d.metadata["domain"] for d in found] == ["shop.example", "news.example", "in", "0"]
+    assert [d.id for d in found] == ["news.example", "shop.example", "shop.example", "4"]
+    assert [d.text for d in select.run(found)] == ["a mug"]
+
+
+def test_a_share_without_a_selected_domain_warns(job):
+    """The whole crawl would be lost without a word; a share alone may well hold other domains only."""
+    told: list[str] = []
+    sink = logger.add(lambda line: told.append(line.record["message"]), level="WARNING")
+    try:
+        for domains in (("hobby", "0"), ("1", "0")):
+            select = dill.loads(dill.dumps(pipeline(replace(job, domains=domains))[1]))
+            for names in (["hobby", "news", "hobby"], []):
+                list(select.run((Document("a mug", "1", metadata={"domain": name}) for name in names), 3, 8))
+    finally:
+        logger.remove(sink)
+    (line,) = told
+    assert "share 3 of 8 keeps nothing, no document is of a selected domain: selected are 0, 1, the doc" in line
+    assert "the documents are of hobby, news: " in line
+    assert "\n" not in line
 
 
 def test_selected_folders_are_kept_as_on_one_machine(tmp_path, classifier):

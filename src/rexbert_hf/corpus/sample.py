@@ -140,9 +140,23 @@ def none_of_these(domains: Collection[str], others: Collection[str]) -> ValueErr
         others: of the documents.
     """
     return ValueError(
-        f"no document is of a selected domain: selected are {listed(sorted(domains))}, the documents are of "
-        f"{listed(sorted(others))}: delete the folder of the stage `select` and start again, or correct `domains`"
+        f"no document is of a selected domain: {other_domains(domains, others)}: delete the folder of the stage "
+        "`select` and start again, or correct `domains`"
     )
+
+
+def other_domains(domains: Collection[str], others: Collection[str]) -> str:
+    """Words of a message where all documents are of other domains.
+
+    Args:
+        domains: that were picked.
+        others: of the documents.
+
+    Example:
+        >>> other_domains({"hobby"}, ["news", "0"])
+        'selected are hobby, the documents are of 0, news'
+    """
+    return f"selected are {listed(sorted(domains))}, the documents are of {listed(sorted(others))}"
 
 
 def sample(

@@ -11,17 +11,14 @@ words like others, and equal texts are among them.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ..catalog.columns import as_text
 from .fasttext_model import FastTextClassifier
 from .filtering import KEPT_SCHEMA
 from .judging import FilterSettings, Judge
 from .near_duplicates import NearDuplicateSettings
-from .raw_rows import folder_of
 from .stages import files_key, stage_key
 
 try:
@@ -42,11 +39,12 @@ try:
     from datatrove.pipeline.writers.disk_base import DiskWriter
     from datatrove.utils.hashing import HashConfig
     from datatrove.utils.text import TextNormConfig
+
+    from .trove_rows import UNKNOWN, FieldsOfRow, NamedParquetReader, SelectDomains
 except ImportError as error:
     raise ImportError(f"datatrove is needed for these blocks ({error}): pip install rexbert-hf[corpus]") from None
 
 _BATCH = 512
-_UNKNOWN = "unknown"
 JOB_FILE = "job.json"
 _NOT_DECISIVE = ("input_folder", "output_folder", "classifier", "cluster")  # folders may move with what they hold
 
@@ -122,58 +120,6 @@ class DomainFilter(BaseFilter):
 
 
 @dataclass(frozen=True)
-class FieldsOfRow:
-    """What a reader makes of a row: datatrove's own document, with domain and address as one machine sees them.
-
-    Attributes:
-        root: folder of the input, as the job names it.
-        domain: of all documents, whatever the fields say.
-        domain_field: name of the domain's field.
-        domain_from_folder: a file's folder is its domain where the field does not say it.
-        url_field: name of the address' field.
-    """
-
-    root: str
-    domain: str = ""
-    domain_field: str = "domain"
-    domain_from_folder: bool = True
-    url_field: str = "url"
-
-    def __call__(self, reader: Any, row: dict[str, Any], path: str, place: int | str) -> dict[str, Any]:
-        """The arguments of a `Document`; a field may also lie in `metadata`, where datatrove's writers put it.
-
-        Args:
-            reader: that read the row.
-            row: its fields.
-            path: of its file, in the folder of the input.
-            place: of the row in the file.
-        """
-        found: dict[str, Any] = reader._default_adapter(dict(row), path, place)
-        metadata, root = found["metadata"], PurePosixPath(self.root)
-        folder = folder_of(root / path, root) if self.domain_from_folder else ""
-        said, url = (as_text(metadata.get(name)).strip() for name in (self.domain_field, self.url_field))
-        return {**found, "metadata": {**metadata, "domain": self.domain or said or folder or _UNKNOWN, "url": url}}
-
-
-class SelectDomains(BaseFilter):
-    """Keep documents of the selected domains.
-
-    Args:
-        domains: their names, in `metadata["domain"]`.
-    """
-
-    name = "select domains"
-
-    def __init__(self, domains: Sequence[str]) -> None:
-        super().__init__()
-        self.domains = frozenset(domains)
-
-    def filter(self, doc: Document) -> bool | tuple[bool, str]:
-        """Whether the document's domain is one of them."""
-        return doc.metadata.get("domain") in self.domains or (False, "domain_not_selected")
-
-
-@dataclass(frozen=True)
 class TroveJob:
     """What is filtered, and where it goes.
 
@@ -240,7 +186,7 @@ def pipeline(job: TroveJob) -> list[PipelineStep]:
     Args:
         job: what is filtered.
     """
-    reader = ParquetReader if job.glob_pattern.endswith(".parquet") else JsonlReader
+    reader = NamedParquetReader if job.glob_pattern.endswith(".parquet") else JsonlReader
     adapter = FieldsOfRow(job.input_folder, job.domain, job.domain_field, job.domain_from_folder, job.url_field)
     steps: list[PipelineStep] = [
         reader(
@@ -344,7 +290,7 @@ def _row(_writer: DiskWriter, document: Document) -> dict[str, Any]:
     """The row of a kept document, as `filter_corpus` writes it."""
     found = document.metadata
     row = {"id": document.id, "text": document.text, "url": found.get("url") or ""}
-    return {**row, "domain": found.get("domain") or _UNKNOWN, "score": found.get("score")}
+    return {**row, "domain": found.get("domain") or UNKNOWN, "score": found.get("score")}
 
 
 def _executor(job: TroveJob, name: str, steps: list[Any], tasks: int, depends: Any) -> Any:
