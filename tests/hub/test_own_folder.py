@@ -25,11 +25,14 @@ from rexbert_hf.retrieval.pairs.run import build_pairs
 from rexbert_hf.retrieval.pairs.settings import BuildPairsRun
 from rexbert_hf.retrieval.serving.index_recipe import BuildIndexRun, run_build_index
 from rexbert_hf.retrieval.serving.onnx_recipe import ExportOnnxRun, run_export_onnx
+from rexbert_hf.retrieval.training.distil import distil_search
 from rexbert_hf.retrieval.training.distil_settings import DistilSettings
+from rexbert_hf.retrieval.training.finetune import finetune_search
 from rexbert_hf.retrieval.training.finetune_settings import FinetuneSettings
 from rexbert_hf.retrieval.training.grid_choice import ChooseRun, choose_submodel
+from rexbert_hf.retrieval.training.qpi import run_qpi
 from rexbert_hf.retrieval.training.qpi_settings import QPISettings
-from rexbert_hf.retrieval.training.reranker import RerankerSettings
+from rexbert_hf.retrieval.training.reranker import RerankerSettings, finetune_reranker
 from rexbert_hf.settings import load_settings, to_dict
 from rexbert_hf.training import checkpoint as ckpt
 
@@ -67,7 +70,15 @@ KEYS = {
     "tokenizer": "vocab_size",
 }
 FURTHER = (DistilSettings, FinetuneSettings, QPISettings, RerankerSettings, StagedSettings)
-"""Settings of the recipes that are not started here."""
+"""Settings of the recipes that are not started with `RECIPES`."""
+TRAINING = {
+    "quickstart": (pretrain, PretrainSettings),
+    "qpi": (run_qpi, QPISettings),
+    "finetune_search": (finetune_search, FinetuneSettings),
+    "distil_search": (distil_search, DistilSettings),
+    "finetune_reranker": (finetune_reranker, RerankerSettings),
+}
+"""Start and settings of recipes that train, by their configurations."""
 
 
 def contents(folder):
@@ -144,6 +155,26 @@ def test_checkpoints_of_others_do_not_make_a_model_ones_own(tmp_path):
     with pytest.raises(ValueError, match=r"did not make \(config.json\)"):
         start(settings)
     ckpt.seal(tmp_path / "checkpoint-5", 5)
+    make_folder(tmp_path)
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin", "0_Transformer/model.safetensors"])
+def test_a_folder_with_checkpoints_of_another_trainer_only_is_refused(weights, tmp_path):
+    for step in (500, 1000):
+        file = tmp_path / f"checkpoint-{step}" / weights
+        file.parent.mkdir(parents=True)
+        file.write_text("theirs")
+    told = (
+        rf"{tmp_path} holds a checkpoint that this recipe did not write \(checkpoint-1000 has no {ckpt.MARKER}\):"
+        " choose another output_dir, or move it away$"
+    )
+    for name, (start, kind) in TRAINING.items():
+        with pytest.raises(ValueError, match=told):
+            start(configured(kind, name, tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-500", "checkpoint-1000"}
+    own = tmp_path / "checkpoint-3"
+    own.mkdir()
+    (own / ckpt.MARKER).write_text("{")  # torn
     make_folder(tmp_path)
 
 

@@ -98,6 +98,20 @@ def test_a_damaged_checkpoint_takes_no_whole_ones_place(tmp_path, limit, left):
     assert ckpt.last_complete_checkpoint(tmp_path).step == 25
 
 
+def test_rotation_deletes_no_checkpoint_of_another_trainer(tmp_path):
+    for step in (500, 1000):
+        theirs = tmp_path / f"checkpoint-{step}"
+        theirs.mkdir()
+        (theirs / "model.safetensors").write_text("theirs")
+    damage_json(write(tmp_path, 1))
+    for step in (2, 3, 4):
+        write(tmp_path, step)
+    assert ckpt.rotate(tmp_path, 2, written=4) == ["checkpoint-2", "checkpoint-1"]
+    assert ckpt.rotate(tmp_path, 1) == ["checkpoint-3"]
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["checkpoint-1000", "checkpoint-4", "checkpoint-500"]
+
+
 def test_leftovers_of_a_killed_run_are_removed_and_nothing_else(tmp_path, caplog):
     write(ckpt.staging_folder(tmp_path, 10), 10)
     write(tmp_path, 5).rename(tmp_path / f"{ckpt.DOOMED}checkpoint-5")

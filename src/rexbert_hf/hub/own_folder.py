@@ -7,6 +7,7 @@ versions.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,20 @@ _OF_A_MODEL = (
     *("pytorch_model*.bin", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "tokenizer.model", "spiece.model"),
 )
 """Names of a model or tokenizer, of this package or of any other."""
+MARKER = "checkpoint_complete.json"
+"""The file that makes a folder a checkpoint of this package; no other trainer writes it."""
+_CHECKPOINT = re.compile(r"checkpoint-\d+")
+_WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".distcp"})
+"""Endings of files of weights, or of an optimizer's state, as trainers write them."""
+
+
+def has_own_checkpoint(folder: str | os.PathLike[str]) -> bool:
+    """Whether a run of this package left a checkpoint in a folder; one that is torn has its marker too.
+
+    Args:
+        folder: of a run; it may be missing.
+    """
+    return any(Path(folder).glob(f"checkpoint-*/{MARKER}"))
 
 
 def check_own_folder(
@@ -27,7 +42,7 @@ def check_own_folder(
     makes_model: bool = False,
     writes: Sequence[str] = (),
 ) -> None:
-    """Refuse a folder that holds another recipe's run, a model that the recipe did not make, or the model it reads.
+    """Refuse a folder that holds another recipe's run, the model it reads, or a model or checkpoints of somebody else.
 
     A recipe that writes a model, and is stopped between two files, leaves a sign that they are its own: a `run.json`
     that was written before them, or something else by which the caller knows.
@@ -71,3 +86,17 @@ def check_own_folder(
         raise ValueError(
             f"{place} holds a model that this recipe did not make ({min(found)}): choose another output_dir"
         )
+    if theirs := _checkpoint_of_others(place):
+        raise ValueError(
+            f"{place} holds a checkpoint that this recipe did not write ({theirs} has no {MARKER}): choose another"
+            " output_dir, or move it away"
+        )
+
+
+def _checkpoint_of_others(place: Path) -> str | None:
+    """Name of a checkpoint with weights, in a folder where none has the marker of this package; None without one."""
+    if has_own_checkpoint(place):
+        return None  # the marker of the others was lost: a run passes over them, and never deletes one
+    folders = sorted(path for path in place.glob("checkpoint-*") if _CHECKPOINT.fullmatch(path.name))
+    inside = ((folder.name, path) for folder in folders for path in folder.rglob("*"))
+    return next((name for name, path in inside if path.suffix in _WEIGHTS), None)

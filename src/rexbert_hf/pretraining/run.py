@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rexbert_hf.catalog.sources import with_home
 from rexbert_hf.data import CurriculumDataset, TokenisedDataset
 from rexbert_hf.hub import resolve_model
-from rexbert_hf.hub.own_folder import check_own_folder
+from rexbert_hf.hub.own_folder import check_own_folder, has_own_checkpoint
 from rexbert_hf.hub.run_file import KEPT_STEPS, checksum
 from rexbert_hf.masking import GuidedMLMCollator
 from rexbert_hf.phrases import InverseDocumentFrequency
@@ -34,7 +34,7 @@ from rexbert_hf.pretraining.threads import usable_cores
 from rexbert_hf.pretraining.unread import warn_of_unread
 from rexbert_hf.settings import sole_run, to_dict
 from rexbert_hf.training import CurriculumTrainer, NeighborDataset, Plan, resolve
-from rexbert_hf.training.checkpoint import MARKER, micro_batches_of
+from rexbert_hf.training.checkpoint import micro_batches_of
 from rexbert_hf.training.collation import MASKINGS, check_maskings, register_masking
 from rexbert_hf.training.compiling import prepare_layers
 from rexbert_hf.training.cpu import tune_cpu
@@ -172,10 +172,11 @@ def make_folder(output: Path, model: str | None = None) -> None:
         model: folder or Hub id of the model that the run starts from.
 
     Raises:
-        ValueError: if it holds another recipe's run, a model that is not of this recipe, or the one it starts from.
+        ValueError: if it holds another recipe's run, a model or checkpoints that are not of this recipe, or the model
+            that the run starts from.
         OSError: if it cannot be made.
     """
-    stopped = any(output.glob(f"checkpoint-*/{MARKER}"))  # the last one is there before the model is
+    stopped = has_own_checkpoint(output)  # the last one is there before the model is
     check_own_folder(output, "phases", model=model, makes_model=stopped)
     try:
         output.mkdir(parents=True, exist_ok=True)

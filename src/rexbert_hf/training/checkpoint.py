@@ -21,12 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rexbert_hf.hub.own_folder import MARKER
 from rexbert_hf.hub.run_file import checksum, read_run, sync
 
 logger = logging.getLogger(__name__)
 
-MARKER = "checkpoint_complete.json"
-"""The file that makes a folder a checkpoint."""
 FORMAT_VERSION = 1
 OWN_SUM = "marker_crc32"
 """Key of the marker's own checksum, which those of the first version lack."""
@@ -246,6 +245,9 @@ def last_complete_checkpoint(output_dir: str | Path) -> Checkpoint | None:
 def rotate(output_dir: Path, limit: int | None, keep: str | None = None, written: int | None = None) -> list[str]:
     """Delete checkpoints beyond `limit`, call it after a new one is in place: damaged ones first, then the oldest.
 
+    One without a marker is not counted and not deleted: no run of this package leaves such a one, so it is somebody
+    else's.
+
     Args:
         output_dir: the run's folder.
         limit: checkpoints that may stay; None or 0 keeps all.
@@ -258,7 +260,8 @@ def rotate(output_dir: Path, limit: int | None, keep: str | None = None, written
     """
     if not limit or limit < 1:
         return []
-    folders = [folder for folder in checkpoint_folders(output_dir) if not _kept(folder, keep)]
+    own = (folder for folder in checkpoint_folders(output_dir) if (folder / MARKER).is_file())
+    folders = [folder for folder in own if not _kept(folder, keep)]
     last = max((_step(folder) for folder in folders), default=0) if written is None else written
     # A stable sort: of equals the newest stay.
     counted = sorted(folders, key=lambda f: (_step(f) != last, _step(f) > last or _is_torn(f)))
