@@ -130,6 +130,37 @@ def test_a_model_that_is_read_and_another_recipes_run_are_not_written_over(teach
     assert content(output) == kept
 
 
+@pytest.mark.parametrize("beside", ["checkpoint-500/model.safetensors", "best/model.safetensors", "best alone"])
+def test_a_training_folder_of_another_trainer_is_refused_and_untouched(tmp_path, beside):
+    """Its checkpoints and its best model have the names that this package's have."""
+    output, base = tmp_path / "run", str(tmp_path / "base")
+    theirs = output / ("best/model.safetensors" if beside == "best alone" else beside)
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("theirs")
+    told = rf"{output / 'best'} is not of this recipe: choose another output_dir, or move it away$"
+    if beside != "best alone":
+        for name in ("config.json", "model.safetensors"):
+            (output / name).write_text("theirs")
+        told = rf"{output} holds a model that this recipe did not make \(config.json\): choose another output_dir$"
+    kept = content(output)
+    for start in (
+        lambda: finetune_search(settings_of(output, **SHORT)),
+        lambda: distil_search(distil_settings(output, base, **SHORT)),
+        lambda: finetune_reranker(reranker_of(output, base)),
+    ):
+        with pytest.raises(ValueError, match=told):
+            start()
+    assert content(output) == kept
+
+
+@pytest.mark.parametrize("sign", ["checkpoint-2/checkpoint_complete.json", "best/figure.json"])
+def test_a_stopped_run_is_known_by_what_this_package_alone_writes(tmp_path, sign):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / sign).parent.mkdir()
+    (tmp_path / sign).write_text("{")  # torn
+    search_finish.check_folder(tmp_path, "loss", None)
+
+
 @pytest.mark.parametrize(
     "more",
     [{"trainer__max_minutes": "1e-5"}, {"validation__patience": "1", "validation__every_epochs": "0.01"}],

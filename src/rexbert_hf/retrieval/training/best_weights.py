@@ -13,6 +13,15 @@ _FIGURE = "figure.json"
 """In that folder: its step and its figure. A run that was killed may have kept a model that it did not resume with."""
 
 
+def is_own(folder: Path) -> bool:
+    """Whether a search training of this package wrote a folder of best weights: one of another trainer has no figure.
+
+    Args:
+        folder: of the best model; it may be missing.
+    """
+    return (folder / _FIGURE).is_file()
+
+
 def note_figure(folder: Path, step: int, figure: float) -> None:
     """Write step and figure beside the weights.
 

@@ -24,7 +24,6 @@ from transformers import set_seed
 
 from rexbert_hf.hub import push_run
 from rexbert_hf.hub.loading import loading
-from rexbert_hf.hub.own_folder import check_own_folder
 from rexbert_hf.metrics import Judgements
 from rexbert_hf.models import use_onednn
 from rexbert_hf.pretraining.processes import one_process
@@ -42,11 +41,11 @@ from rexbert_hf.retrieval.training.losses import embedded_loss
 from rexbert_hf.retrieval.training.search_batches import Rows, SearchCollator, Shuffled, made_up_query
 from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, SearchData, load_search_data
 from rexbert_hf.retrieval.training.search_finish import (
+    check_folder,
     description,
     finish,
     finished_results,
     made_of,
-    was_begun,
     with_test_figures,
 )
 from rexbert_hf.retrieval.training.search_trainer import SearchTrainer
@@ -188,7 +187,7 @@ def distil_search(settings: DistilSettings) -> dict[str, Any]:
     """
     start, output = time.perf_counter(), Path(settings.output_dir)
     for read in (settings.teacher, settings.student.base):
-        check_own_folder(output, "teacher", model=read, makes_model=was_begun(output))
+        check_folder(output, "teacher", read)
     one_process("distillation")
     prepare_device(settings.trainer)
     data = load_search_data(settings.data)

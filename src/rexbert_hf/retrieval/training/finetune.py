@@ -23,7 +23,6 @@ from torch import nn
 from transformers import set_seed
 
 from rexbert_hf.hub import push_run
-from rexbert_hf.hub.own_folder import check_own_folder
 from rexbert_hf.models.matryoshka_rexbert import Grid
 from rexbert_hf.pretraining.arguments import trackers
 from rexbert_hf.pretraining.processes import check_launcher, check_processes, fast_bfloat16
@@ -45,11 +44,11 @@ from rexbert_hf.retrieval.training.mining_callback import Mining
 from rexbert_hf.retrieval.training.search_batches import SearchBatches, SearchCollator
 from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, SearchData, load_search_data
 from rexbert_hf.retrieval.training.search_finish import (
+    check_folder,
     description,
     finish,
     finished_results,
     made_of,
-    was_begun,
     with_test_figures,
 )
 from rexbert_hf.retrieval.training.search_trainer import SearchTrainer
@@ -80,7 +79,7 @@ def finetune_search(settings: FinetuneSettings) -> dict[str, Any]:
         TrainingInterrupted: after a signal, once a checkpoint is written.
     """
     start, output = time.perf_counter(), Path(settings.output_dir)
-    check_own_folder(output, "loss", model=settings.model.base, makes_model=was_begun(output))
+    check_folder(output, "loss", settings.model.base)
     check_launcher()
     prepare_device(settings.trainer)
     data = load_search_data(settings.data)

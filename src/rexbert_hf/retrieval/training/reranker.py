@@ -24,7 +24,6 @@ from transformers import set_seed
 
 from rexbert_hf.hub import push_run, write_card, write_run
 from rexbert_hf.hub.loading import loading
-from rexbert_hf.hub.own_folder import check_own_folder
 from rexbert_hf.metrics import Judgements
 from rexbert_hf.pretraining.arguments import trackers
 from rexbert_hf.pretraining.processes import one_process
@@ -34,7 +33,7 @@ from rexbert_hf.retrieval.training.finetune import prepare_device, uses_bf16
 from rexbert_hf.retrieval.training.finetune_settings import SearchTrainerSettings, card_fields
 from rexbert_hf.retrieval.training.search_batches import Shuffled
 from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, SearchData, SearchDataSettings, load_search_data
-from rexbert_hf.retrieval.training.search_finish import description, finished_results, made_of, was_begun
+from rexbert_hf.retrieval.training.search_finish import check_folder, description, finished_results, made_of
 from rexbert_hf.retrieval.training.search_trainer import StepTrainer
 from rexbert_hf.settings import sole_run, to_dict
 from rexbert_hf.settings.ranges import check_least
@@ -94,7 +93,7 @@ def finetune_reranker(settings: RerankerSettings) -> dict[str, Any]:
         TrainingInterrupted: after a signal, once a checkpoint is written.
     """
     start, output = time.perf_counter(), Path(settings.output_dir)
-    check_own_folder(output, "test_queries", model=settings.base, makes_model=was_begun(output))
+    check_folder(output, "test_queries", settings.base)
     one_process("the re-ranker")
     prepare_device(settings.trainer)
     data = load_search_data(settings.data)

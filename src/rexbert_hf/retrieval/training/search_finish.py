@@ -15,10 +15,11 @@ from sentence_transformers import SentenceTransformer
 
 from rexbert_hf.hub import read_run, write_card, write_run
 from rexbert_hf.hub.finished import run_of_finished, weights_are_whole
+from rexbert_hf.hub.own_folder import check_own_folder, has_own_checkpoint
 from rexbert_hf.hub.redaction import redact, redacted_alike
-from rexbert_hf.hub.run_file import plain, portable
+from rexbert_hf.hub.run_file import RUN_FILE, plain, portable
 from rexbert_hf.models import RexBertModel, to_modernbert, use_onednn
-from rexbert_hf.retrieval.training.best_weights import BEST
+from rexbert_hf.retrieval.training.best_weights import BEST, is_own
 from rexbert_hf.retrieval.training.biencoder import BiEncoderSettings, find_base, model_fingerprint
 from rexbert_hf.retrieval.training.dssm import fold_dssm
 from rexbert_hf.retrieval.training.evaluator import gain_name
@@ -26,7 +27,7 @@ from rexbert_hf.retrieval.training.in_effect import in_effect
 from rexbert_hf.retrieval.training.mining_callback import NEGATIVES
 from rexbert_hf.retrieval.training.search_data import SearchData
 from rexbert_hf.settings import from_dict, to_dict
-from rexbert_hf.training.checkpoint import checkpoint_folders, last_complete_checkpoint
+from rexbert_hf.training.checkpoint import last_complete_checkpoint
 from rexbert_hf.training.plan import flatten, listed_differences
 
 logger = logging.getLogger(__name__)
@@ -45,13 +46,25 @@ _BY_CONTENT = ("teacher", "base")
 """Settings, beside those of `data`, that name what `made_of` knows by its content."""
 
 
-def was_begun(output: Path) -> bool:
-    """Whether training was begun in a folder and not finished: a model there without a `run.json` is its own.
+def check_folder(output: Path, key: str, model: str | None) -> None:
+    """Refuse a folder where a search run would write over what it did not make, as `check_own_folder` does.
+
+    A model without a `run.json` is a stopped run's own where checkpoints or best weights of this package lie beside it:
+    names alone (`checkpoint-500`, `best`) are those of many trainers.
 
     Args:
-        output: the folder of a run.
+        output: the folder of the run.
+        key: of the recipe's configuration, which no other recipe has.
+        model: folder or Hub id of a model that the recipe reads.
+
+    Raises:
+        ValueError: if nothing may be written there.
     """
-    return bool(checkpoint_folders(output)) or (output / BEST).is_dir()
+    best = output / BEST
+    begun = has_own_checkpoint(output) or is_own(best)
+    check_own_folder(output, key, model=model, makes_model=begun)
+    if not begun and not (output / RUN_FILE).exists() and best.is_dir() and any(best.iterdir()):
+        raise ValueError(f"{best} is not of this recipe: choose another output_dir, or move it away")
 
 
 def made_of(data: SearchData, model: BiEncoderSettings | None = None, **others: str | None) -> dict[str, str]:
