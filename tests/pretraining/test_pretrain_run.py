@@ -293,6 +293,24 @@ def test_a_finished_run_without_checkpoints_is_still_finished(without_checkpoint
     assert not list(folder.glob("checkpoint-*"))
 
 
+@pytest.mark.parametrize("checkpoints", ["kept", "removed"])
+def test_a_finished_run_whose_card_is_gone_gets_it_again(tmp_path, checkpoints):
+    folder = copy_of_whole_run(tmp_path / "out")
+    for path in folder.glob("checkpoint-*") if checkpoints == "removed" else ():
+        shutil.rmtree(path)
+    written = (folder / "run.json").read_text()
+    (folder / "run.json").write_text(written.replace(str(whole_run()), str(folder)))  # as if made here
+    (folder / "README.md").unlink()
+    before = (folder / "model.safetensors").stat().st_mtime_ns
+    refused = "finished run of another recipe" if checkpoints == "removed" else "a run with another plan"
+    with pytest.raises(ValueError, match=refused):
+        run(folder, **SAME, seed=7)
+    assert not (folder / "README.md").exists()
+    assert run(folder, **SAME) == read_run(whole_run())["results"]
+    assert (folder / "README.md").read_text() == (whole_run() / "README.md").read_text()
+    assert (folder / "model.safetensors").stat().st_mtime_ns == before
+
+
 def test_a_finished_run_without_checkpoints_may_be_started_on_fewer_processes(tmp_path, monkeypatch):
     """Four of them would have made four micro-batches a step, of which this one would make two."""
     with monkeypatch.context() as four:

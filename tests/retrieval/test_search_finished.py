@@ -130,6 +130,22 @@ def test_a_model_that_is_read_and_another_recipes_run_are_not_written_over(teach
     assert content(output) == kept
 
 
+@pytest.mark.parametrize("checkpoints", ["kept", "removed"])
+def test_a_finished_run_whose_card_is_gone_gets_it_again(teacher, tmp_path, monkeypatch, checkpoints):
+    output = copied(teacher, tmp_path)
+    for checkpoint in output.glob("checkpoint-*") if checkpoints == "removed" else ():
+        shutil.rmtree(checkpoint)
+    kept = content(output)
+    (output / "README.md").unlink()
+    refused = "finished run of another recipe" if checkpoints == "removed" else "a run with another plan"
+    with pytest.raises(ValueError, match=refused):
+        finetune_search(settings_of(output, **SHORT, loss__scale="30"))
+    assert not (output / "README.md").exists()
+    monkeypatch.setattr(StepTrainer, "train", lambda self: pytest.fail("trained again"))
+    assert finetune_search(settings_of(output, **SHORT)) == read_run(output)["results"]
+    assert content(output) == kept
+
+
 @pytest.mark.parametrize("beside", ["checkpoint-500/model.safetensors", "best/model.safetensors", "best alone"])
 def test_a_training_folder_of_another_trainer_is_refused_and_untouched(tmp_path, beside):
     """Its checkpoints and its best model have the names that this package's have."""

@@ -39,6 +39,8 @@ _ELSEWHERE = ("push_to_hub", "private", "cache_dir", "output_dir", "data_dir")
 def finished_results(settings: PretrainSettings, trainer: CurriculumTrainer) -> dict[str, Any] | None:
     """The results of a run that `output_dir` holds finished, with these settings; else None.
 
+    A card that is gone is written again: it is a person's file too, and says nothing of the weights.
+
     Args:
         settings: the recipe.
         trainer: before training.
@@ -48,7 +50,7 @@ def finished_results(settings: PretrainSettings, trainer: CurriculumTrainer) -> 
             checkpoint left.
     """
     output = Path(settings.output_dir)
-    needed = [output / name for name in ("run.json", "README.md", "config.json", "tokenizer_config.json")]
+    needed = [output / name for name in ("run.json", "config.json", "tokenizer_config.json")]
     done = 0
     run: dict[str, Any] | None = None
     if all(path.exists() for path in needed) and weights_are_whole(output):
@@ -63,7 +65,11 @@ def finished_results(settings: PretrainSettings, trainer: CurriculumTrainer) -> 
             was, now = (_without(config, _NO_RESULT) for config in configs)
             done = int(was == now and trainer.is_finished(found))
     everywhere = int(trainer.sum_over_ranks([float(done)])[0]) == trainer.args.world_size
-    return run["results"] if everywhere and run is not None else None
+    if not everywhere or run is None:
+        return None
+    if trainer.is_world_process_zero() and not (output / "README.md").exists():
+        write_card(output)
+    return run["results"]
 
 
 def _check_recipe(run: Mapping[str, Any], settings: PretrainSettings, trainer: CurriculumTrainer) -> None:

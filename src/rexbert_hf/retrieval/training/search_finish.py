@@ -103,7 +103,7 @@ def finished_results(output: Path, settings: Any, contents: Mapping[str, str]) -
     """The results of a run that a folder holds finished, with these settings and contents; else None.
 
     One whose weights or `run.json` were damaged is not finished: its end is done again. Of a finished one, what only
-    the training needs is removed, which a kill at the very end may have left.
+    the training needs is removed, which a kill at the very end may have left, and a card that is gone is written again.
 
     Args:
         output: the folder.
@@ -113,7 +113,7 @@ def finished_results(output: Path, settings: Any, contents: Mapping[str, str]) -
     Raises:
         ValueError: if it holds a finished run with others, and no checkpoint that could say so.
     """
-    if not all((output / name).exists() for name in ("run.json", "modules.json", "README.md")):
+    if not all((output / name).exists() for name in (RUN_FILE, "modules.json")):
         return None
     run = run_of_finished(output) if weights_are_whole(output) else None
     if run is None:
@@ -129,6 +129,8 @@ def finished_results(output: Path, settings: Any, contents: Mapping[str, str]) -
     if same:
         logger.info("%s holds this run, finished: nothing to train", output)
         if os.environ.get("RANK", "0") == "0":
+            if not (output / "README.md").exists():
+                write_card(output)
             remove_working_files(output)
     return run["results"] if same else None
 
