@@ -148,6 +148,19 @@ def test_other_files_of_a_users_are_no_model(name, tmp_path):
     check_own_folder(tmp_path, "ratio")
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("", r", line 1: not JSON \(.*\)"), ('{"conf', r", line 1: not JSON \(.*\)"), ("{}", ": no 'config' in it")],
+)
+def test_a_model_whose_run_file_is_damaged_is_refused_by_that_name(text, told, tmp_path):
+    (tmp_path / "run.json").write_text(text)
+    (tmp_path / "model.safetensors").touch()
+    ending = rf"holds a model \(model.safetensors\) and nothing says whose it is: {tmp_path / 'run.json'}{told}"
+    with pytest.raises(ValueError, match=rf"{ending}; restore it, or choose another output_dir$"):
+        make_folder(tmp_path)
+    check_own_folder(tmp_path, "phases", makes_model=True)
+
+
 def test_checkpoints_of_others_do_not_make_a_model_ones_own(tmp_path):
     (tmp_path / "checkpoint-5").mkdir()
     (tmp_path / "config.json").write_text("{}")

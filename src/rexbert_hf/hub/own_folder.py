@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rexbert_hf.hub.run_file import KEPT_STEPS, RUN_FILE, read_run
+from rexbert_hf.hub.json_file import read_json_object
+from rexbert_hf.hub.run_file import KEPT_STEPS, RUN_FILE
 
 _OF_A_MODEL = (
     *("config.json", "modules.json", "adapter_config.json", "model*.safetensors", "adapter*.safetensors"),
@@ -55,7 +56,7 @@ def check_own_folder(
         writes: names of a model's files that may be, where others may not.
 
     Raises:
-        ValueError: if nothing may be written there.
+        ValueError: if nothing may be written there; a damaged `run.json` is named.
 
     Example:
         >>> import tempfile
@@ -70,18 +71,21 @@ def check_own_folder(
     place = Path(folder)
     if model is not None and Path(model).is_dir() and place.is_dir() and os.path.samefile(model, place):
         raise ValueError(f"{place} is the folder of the model itself: choose another output_dir")
-    config = None
+    config, damage = None, ""
     if (place / RUN_FILE).is_file():
+        way_out = "restore it, or choose another output_dir"
         try:
-            config = read_run(place).get("config")
-        except ValueError:
-            config = None  # damaged: it says nothing
+            config = read_json_object(place / RUN_FILE, way_out, ("config",))["config"]
+        except ValueError as error:
+            damage = str(error)  # it says nothing of whose the rest is
     if isinstance(config, Mapping) and config:
         if key not in config:
             raise ValueError(f"{place} holds another run: choose another output_dir")
         return
     found = {path.name for name in _OF_A_MODEL for path in place.glob(name)} - {*writes}
     found -= {path.name for path in place.glob(KEPT_STEPS)}
+    if found and not makes_model and damage:
+        raise ValueError(f"{place} holds a model ({min(found)}) and nothing says whose it is: {damage}")
     if found and not makes_model:
         raise ValueError(
             f"{place} holds a model that this recipe did not make ({min(found)}): choose another output_dir"
