@@ -185,6 +185,17 @@ def test_no_answer_to_a_pair_of_several_rows_is_lost(tmp_path):
             assert csv_judge(path)(query, product) is answer
 
 
+def test_a_remark_below_an_answer_does_not_take_its_place(tmp_path):
+    path = tmp_path / "audit_sample.csv"
+    header = "query,product_id,title,relevant,remark"
+    path.write_text("\n".join([header, "mug,a,Mug,1,sure", "mug,a,Mug,,later", "pot,c,Pot,,one", "pot,c,Pot,,two"]))
+    for _ in range(2):
+        write_audit_sample(path, [("mug", "a"), ("pot", "c")], ["New mug", "New pot"])
+        rows = ["mug,a,Mug,,later", "mug,a,New mug,1,sure", "pot,c,Pot,,one", "pot,c,New pot,,two"]
+        assert path.read_text().splitlines() == [header, *rows]
+        assert csv_judge(path)("mug", "a") is True
+
+
 HOME_DEPOT = [
     {"query": "angle bracket", "product_id": "a", "relevance": 3.0},
     {"query": "Angle  bracket", "product_id": "b", "relevance": 2.33},

@@ -304,7 +304,8 @@ def write_audit_sample(
     """Write a sample for a person to judge, with a column `relevant` to fill in.
 
     What a person wrote into an earlier file stays: answers to pairs of this sample with them (one that a later answer
-    to the same pair overrules stands above it), others below, and the columns that a person added.
+    to the same pair overrules stands above it, as does a remark without an answer), others below, and the columns that a
+    person added.
 
     Args:
         path: of the CSV.
@@ -319,8 +320,10 @@ def write_audit_sample(
     further, written = read_audit_sample(earlier or path)
     rows = []
     for (query, product), title in zip(sample, titles, strict=True):
-        *overruled, old = written.pop((normalize_text(query), product), [[""] * (len(_COLUMNS) + len(further))])
-        rows += [*overruled, [as_cell(query), product, as_cell(title), *old[_RELEVANT:]]]  # the last one counts
+        of_pair = written.pop((normalize_text(query), product), [[""] * (len(_COLUMNS) + len(further))])
+        answered = (place for place, row in enumerate(of_pair) if row[_RELEVANT].strip())
+        old = of_pair.pop(max(answered, default=-1))  # the last answer counts, also with a remark of its own below
+        rows += [*of_pair, [as_cell(query), product, as_cell(title), *old[_RELEVANT:]]]
     below = [row for rows_of_pair in written.values() for row in rows_of_pair]
     staged = path.with_name(f".{path.name}")
     try:
