@@ -304,8 +304,8 @@ def write_audit_sample(
     """Write a sample for a person to judge, with a column `relevant` to fill in.
 
     What a person wrote into an earlier file stays: answers to pairs of this sample with them (one that a later answer
-    to the same pair overrules stands above it, as does a remark without an answer), others below, and the columns that a
-    person added.
+    to the same pair overrules stands above it, as does a remark without an answer), others below, and the columns that
+    a person added.
 
     Args:
         path: of the CSV.
