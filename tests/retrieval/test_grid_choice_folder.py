@@ -6,10 +6,12 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
 from rexbert_hf.hub import read_run
+from rexbert_hf.retrieval.serving import onnx_publish
 from rexbert_hf.retrieval.training.finetune import finetune_search
 from rexbert_hf.retrieval.training.finetune_settings import FinetuneSettings
 from rexbert_hf.retrieval.training.grid_choice import ChooseRun, choose_submodel
@@ -134,6 +136,36 @@ def test_an_earlier_choice_is_whole_while_the_new_one_is_measured(trained, tmp_p
     assert before.items() <= {name: (tmp_path / name).read_bytes() for name in names(tmp_path)}.items()
     choose_submodel(choice(trained, tmp_path, 1, 8, "int8"))
     assert names(tmp_path) == before.keys()
+
+
+def test_an_earlier_graph_is_there_until_the_new_one_takes_its_place(trained, tmp_path, monkeypatch, graphs):
+    """`encoder.json` names it until then, and the new one has another name where the precision is another."""
+
+    def export(model, folder, precisions, texts=None, fused=True):
+        Path(folder).mkdir(exist_ok=True)
+        (Path(folder) / "model.onnx").write_bytes(b"graph")
+        (Path(folder) / "encoder.json").write_text('{"graphs": {"fp32": "model.onnx"}}')
+
+    class Encoder:
+        def __init__(self, folder, precision, threads):
+            pass
+
+        def encode_query(self, texts):
+            return np.ones((len(texts), 8), np.float32)
+
+    choose_submodel(choice(trained, tmp_path, 2, 64, "int8"))
+    monkeypatch.setattr("rexbert_hf.retrieval.serving.onnx_export.export_onnx", export)
+    monkeypatch.setattr("rexbert_hf.retrieval.serving.onnx_encoder.OnnxEncoder", Encoder)
+    publish, seen = onnx_publish.publish_export, []
+
+    def published(staged, folder):
+        seen.append({path.name for path in folder.glob("*.onnx")})
+        publish(staged, folder)
+
+    monkeypatch.setattr(onnx_publish, "publish_export", published)
+    choose_submodel(choice(trained, tmp_path, 1, 8, "fp32"))
+    assert seen == [{"model_int8.onnx"}]
+    assert {path.name for path in (tmp_path / "onnx").glob("*.onnx")} == {"model.onnx"}
 
 
 def test_a_choice_of_an_earlier_version_leaves_no_graph_either(trained, tmp_path, graphs):

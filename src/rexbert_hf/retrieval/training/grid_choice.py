@@ -218,8 +218,6 @@ def _place(run: ChooseRun, staged: Path) -> list[str]:
         sync(staged / name)
     earlier, _ = _earlier(output)
     write_run(output, config=to_dict(run), results={}, files=sorted({*earlier, *files}))
-    for name in {*earlier} - {*files}:
-        (output / name).unlink(missing_ok=True)
     graphs = [name for name in files if name.startswith(f"{_ONNX}/")]
     if graphs:
         from rexbert_hf.retrieval.serving.onnx_publish import publish_export
@@ -228,6 +226,8 @@ def _place(run: ChooseRun, staged: Path) -> list[str]:
         publish_export(staged / _ONNX, output / _ONNX)
     elif any(name.startswith(f"{_ONNX}/") for name in earlier):
         shutil.rmtree(output / _ONNX, ignore_errors=True)  # with what a stopped export left: a push would take it along
+    for name in {*earlier} - {*files}:  # not before: an earlier graph is served until the new one has its place
+        (output / name).unlink(missing_ok=True)
     for name in [name for name in files if name not in graphs]:
         (output / name).parent.mkdir(parents=True, exist_ok=True)
         (staged / name).replace(output / name)
