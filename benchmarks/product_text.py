@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import importlib
+import importlib.util
 import random
+import sys
+import types
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
 DATA_DIR = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+SAMPLE = "_sample_shop"
+"""Name that the modules of the sample shop are imported under, without the package around them."""
+SAMPLE_SIZE = 2_400
+"""Products in it."""
 
 
 def documents(count: int, data_dir: Path = DATA_DIR, seed: int = 0) -> tuple[list[str], str]:
@@ -17,15 +25,9 @@ def documents(count: int, data_dir: Path = DATA_DIR, seed: int = 0) -> tuple[lis
     Without the folder they come from the built-in sample shop.
     """
     rng = random.Random(seed)
-    files = sorted((data_dir / "text" / "shop").glob("*.txt.gz"))
+    files = text_files(data_dir)
     if not files:
-        try:
-            from rexbert_hf.catalog import load_sample
-        except ModuleNotFoundError as error:
-            raise SystemExit(
-                f"error: no texts in {data_dir}/text/shop, and the sample shop needs {error.name}"
-            ) from None
-        texts = list(load_sample("shop_text")["text"])
+        texts = sample_texts()
         rng.shuffle(texts)
         return (texts * (count // len(texts) + 1))[:count], "built-in sample shop"
     share = -(-count // len(files))
@@ -36,6 +38,35 @@ def documents(count: int, data_dir: Path = DATA_DIR, seed: int = 0) -> tuple[lis
         texts += rng.sample(lines, min(share, len(lines)))
     rng.shuffle(texts)
     return texts[:count], f"{len(files)} files of text/shop"
+
+
+def text_files(data_dir: Path) -> list[Path]:
+    """The files of texts in a data folder, none if it has none."""
+    return sorted((data_dir / "text" / "shop").glob("*.txt.gz"))
+
+
+def sample_texts(seed: int = 0, size: int = SAMPLE_SIZE) -> list[str]:
+    """The column `text` of `load_sample("shop_text", seed, size)`, without `datasets`, which a bare machine lacks.
+
+    The shop's modules import only one another; what needs `datasets` is the package around them, left out here.
+    """
+    if SAMPLE not in sys.modules:
+        (source,) = importlib.util.find_spec("rexbert_hf").submodule_search_locations
+        package = types.ModuleType(SAMPLE)
+        package.__path__ = [str(Path(source, "catalog", "sample"))]
+        sys.modules[SAMPLE] = package
+    behaviour, opinions, products, web = (
+        importlib.import_module(f"{SAMPLE}.{name}") for name in ("behaviour", "opinions", "products", "web")
+    )
+    shop = products.make_products(seed, size)
+    texts = [product.title for product in shop]
+    texts += [product.description for product in shop]
+    texts += [row["text"] for row in opinions.make_reviews(seed, shop)]
+    texts += [f"{row['question']} {row['context']}" for row in opinions.make_questions(seed, shop)]
+    texts += [intent.query for intent in behaviour.make_queries(seed, shop)]
+    texts += [page["text"] for page in web.make_pages(seed, shop) if page["label"] == "shop"]
+    random.Random(f"shop text {seed}").shuffle(texts)
+    return texts
 
 
 def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
