@@ -31,7 +31,7 @@ class Reading:
 
     Attributes:
         name: "benchmark/what/of which".
-        ours: our figure.
+        ours: our figure; None where a script that printed it had none that is finite.
         peer: the stock way's; None where there is none.
         goal: None where none is set; then `holds` is None too.
         unit: of `ours` and `peer`.
@@ -40,7 +40,7 @@ class Reading:
     """
 
     name: str
-    ours: float
+    ours: float | None
     peer: float | None = None
     goal: float | None = None
     unit: str = ""
@@ -49,8 +49,8 @@ class Reading:
 
     @property
     def ratio(self) -> float | None:
-        """Ours over the peer's, also where less is better."""
-        return self.ours / self.peer if self.peer else None
+        """Ours over the peer's, also where less is better; None where one of them is missing."""
+        return self.ours / self.peer if self.peer and self.ours is not None else None
 
     @property
     def holds(self) -> bool | None:
