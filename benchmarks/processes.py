@@ -6,8 +6,13 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TextIO
+
+GRACE = 10.0
+"""Seconds for a killed command to be gone; one that hangs in a driver for longer is left behind."""
 
 
 @dataclass(frozen=True)
@@ -25,26 +30,38 @@ class Ended:
     complaint: str
 
 
-def run_group(command: Sequence[str], seconds: float) -> Ended:
+def run_group(command: Sequence[str], seconds: float, env: Mapping[str, str] | None = None) -> Ended:
     """Run a command in a process group of its own, which ends with it.
+
+    It stays in this script's session: whoever ends that ends the command too. What it says goes to files, so that no
+    worker that it left can keep this function waiting.
 
     Args:
         command: the program and its words.
         seconds: after which it is stopped, its workers too.
+        env: its environment; by default this script's.
     """
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    status = None
-    try:
-        said, complaint = process.communicate(timeout=seconds)
-        status = process.returncode
-    except BaseException as error:  # an interruption of this script ends the command too
-        os.killpg(process.pid, signal.SIGKILL)
-        said, complaint = process.communicate()
-        if not isinstance(error, subprocess.TimeoutExpired):
-            raise
-    finally:
-        with contextlib.suppress(ProcessLookupError):  # workers that do not hold its outputs
-            os.killpg(process.pid, signal.SIGKILL)
-    return Ended(status, said, complaint)
+    with _text_file() as said, _text_file() as complaint:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=said, stderr=complaint, env=env, process_group=0
+        )
+        status = None
+        try:
+            status = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:  # also where this script is interrupted
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
+        return Ended(status, _read(said), _read(complaint))
+
+
+def _text_file() -> TextIO:
+    return tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+
+
+def _read(file: TextIO) -> str:
+    file.seek(0)
+    return file.read()
