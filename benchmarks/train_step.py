@@ -8,10 +8,12 @@ A step is: collate 64 documents of up to 1,024 tokens (mask .30), forward, backw
 * flash: padded, with flash attention 2; on CUDA where flash-attn is installed.
 
 Each peer runs in a process of its own beside one of ours, and the two take turns step by step, so that both see the
-same machine. On CPU the micro size in float32, on CUDA the base size in bfloat16 (`--size`, `--dtype`). The useful
-FLOPs are those of `rexbert_hf.training.flops`. `--profile` prints where a step of ours goes, and measures nothing else.
-With `--whole` every document has `--max_tokens` tokens, so that nothing is padded: what the kernels themselves bring,
-and, beside it, what the FLOPs of both say it should be (stock sdpa looks at whole documents in local layers too).
+same machine. On CUDA all batches are collated before the first step, as loader workers have them ready, and each one is
+stepped over once before it is timed: its count of tokens is its own, and its memory comes from the system. On CPU the
+micro size in float32, on CUDA the base size in bfloat16 (`--size`, `--dtype`). The useful FLOPs are those of
+`rexbert_hf.training.flops`. `--profile` prints where a step of ours goes, and measures nothing else. With `--whole`
+every document has `--max_tokens` tokens, so that nothing is padded: what the kernels themselves bring, and, beside it,
+what the FLOPs of both say it should be (stock sdpa looks at whole documents in local layers too).
 
     python benchmarks/train_step.py [--quick] [--size micro] [--dtype float32|bfloat16] [--min_tokens 0] [--profile]
 """
@@ -27,7 +29,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ from rexbert_hf.training.flops import FlopCounter, measure_matmul_peak, visible_
 
 VOCABULARY, MAX_TOKENS, BATCH, MASK = 50_368, 1_024, 64, 0.30
 WARM_UP = 2
-"""Steps that do not count: kernels are chosen, and memory is got from the system."""
+"""Steps that do not count: kernels are chosen, and memory is got from the system; on CUDA all batches once."""
 PEERS = {"padded": 5.0, "grouped": 2.5, "chunked": None}
 GPU_PEERS = {"padded": 3.0, "flash": 1.6, "grouped": None, "chunked": None}
 WHOLE_GOAL = 0.9
@@ -190,10 +191,21 @@ def _start(args: argparse.Namespace, name: str) -> subprocess.Popen[str]:
 
 def serve(worker: Worker) -> None:
     """Make one step for each line that comes in; after the last one print the result."""
-    for number in range(worker.steps):
+    for turn in range(len(worker.turns)):
         input()
-        worker.step(number)
-        print(json.dumps(worker.result()) if number == worker.steps - 1 else "done", flush=True)
+        worker.step(turn)
+        print(json.dumps(worker.result()) if turn == len(worker.turns) - 1 else "done", flush=True)
+
+
+def turns(steps: int, device: str) -> tuple[list[int], int]:
+    """Numbers of the batches in the order of their steps, and how many of these warm up.
+
+    Args:
+        steps: batches that there are, the first `WARM_UP` never timed.
+        device: type; "cuda" steps over all batches before it times any.
+    """
+    once = list(range(steps))
+    return (once + once[WARM_UP:], steps) if device == "cuda" else (once, WARM_UP)
 
 
 def profile(args: argparse.Namespace, name: str) -> profiling.Profile:
@@ -205,11 +217,11 @@ def profile(args: argparse.Namespace, name: str) -> profiling.Profile:
     """
     args.worker = "ours"
     worker = Worker(args)
-    for number in range(WARM_UP):
-        worker.step(number)
-    repeats = worker.steps - WARM_UP
+    for turn in range(worker.uncounted):
+        worker.step(turn)
+    repeats = len(worker.turns) - worker.uncounted
     unit = f"a step over {args.batch} documents, {args.size}, {args.dtype}"
-    return profiling.of_torch(name, unit, lambda i: worker.step(WARM_UP + i), repeats, worker.device.type)
+    return profiling.of_torch(name, unit, lambda i: worker.step(worker.uncounted + i), repeats, worker.device.type)
 
 
 class Worker:
@@ -231,7 +243,8 @@ class Worker:
         self.optimizer = self._optimizer()
         self.collator = self._collator()
         self.batches = self._batches()
-        self.loader, self.ready = ThreadPoolExecutor(1), dict[int, Future]()
+        self.turns, self.uncounted = turns(self.steps, self.device.type)
+        self.ready = [self._collate(rows) for rows in self.batches] if self.device.type == "cuda" else []
         self.seconds: list[float] = []
         self.tokens: list[int] = []
         self.useful: list[float] = []
@@ -297,15 +310,15 @@ class Worker:
         per_step = max(sum(map(len, self.rows[:size])) // most, 1)
         return [chunks[i * per_step : (i + 1) * per_step] for i in range(count)]
 
-    def step(self, number: int) -> None:
-        """Make a step and note its time, unless it warms up."""
+    def step(self, turn: int) -> None:
+        """Make the step of a turn and note its time, unless it warms up."""
+        number = self.turns[turn]
         rows = self.batches[number]
-        self._ahead(number)
         start = time.perf_counter()
         labelled, slots = self._train(rows, number)
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-        if number < WARM_UP:
+        if turn < self.uncounted:
             return
         lengths = np.array([len(row) for row in rows])
         self.seconds.append(time.perf_counter() - start)
@@ -315,21 +328,13 @@ class Worker:
         pairs = visible_pairs(lengths), visible_pairs(lengths, self.flops.window)
         self.useful.append(self.flops.step(self.tokens[-1], *pairs, labelled))
 
-    def _ahead(self, number: int) -> None:
-        """On CUDA batches are made beside the step, as a loader's workers do; on CPU they take its time."""
-        if self.device.type == "cuda":
-            for later in (number, number + 1):
-                if later < self.steps and later not in self.ready:
-                    self.ready[later] = self.loader.submit(self._collate, self.batches[later])
-            self.ready[number].result()
-
     def _collate(self, rows: list[list[int]]) -> dict[str, Any]:
         with torch.profiler.record_function("collate"):
             batch: dict[str, Any] = self.collator([{"input_ids": row} for row in rows])
         return batch
 
     def _train(self, rows: list[list[int]], number: int) -> tuple[int, int]:
-        batch = self.ready.pop(number).result() if number in self.ready else self._collate(rows)
+        batch = self.ready[number] if self.ready else self._collate(rows)  # on CPU it takes the step's time
         batch = {k: v.to(self.device, non_blocking=True) if hasattr(v, "to") else v for k, v in batch.items()}
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
             loss = self.model(**batch).loss
