@@ -59,8 +59,8 @@ bench-full: $(STAMP)  ## the same at the sizes that the goals are for: hours
 	$(BIN)/pip install -q -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/all.py --full
 
-bench-gpu:  ## checks, training steps of all sizes, long documents and encoding on a GPU, in one call of minutes
-	PYTHONPATH=$(CURDIR)/src:$$PYTHONPATH $(PYTHON) benchmarks/gpu.py
+bench-gpu:  ## checks, training steps of all sizes, long documents, encoding on a GPU: 9 minutes; GPU_OPTIONS for more
+	PYTHONPATH=$(CURDIR)/src:$$PYTHONPATH $(PYTHON) benchmarks/gpu.py $(GPU_OPTIONS)
 
 faults: $(STAMP)  ## kill every kind of long job twice, fill disks, damage files; under 20 minutes on 2 cores
 	REXBERT_FAULTS=2 $(BIN)/python -m pytest tests/faults -rfEs -n 2 --dist loadgroup --timeout 1800

@@ -28,8 +28,8 @@ INSIDE_OTHERS = {"phrase_mining": "phrases", "ahm_collate": "phrases"}
 """Benchmarks that another one runs and reports."""
 PLOTTED = ("cost_curves",)
 """Benchmarks that draw their readings with `--plot`; the pictures lie beside the table."""
-ON_GPUS = ("gpu",)
-"""Benchmarks that measure nothing without a GPU, and run the others there: `make bench-gpu`."""
+ON_GPUS = ("gpu", "gpu_checks")
+"""What measures nothing without a GPU: `make bench-gpu` runs it there, and others with it."""
 
 
 @dataclass

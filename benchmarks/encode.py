@@ -5,7 +5,7 @@ alone. The stock side sorts by characters and pads batches of 32 (its default; `
 counts). Beside it stands what the RexBERT does when sentence-transformers itself encodes with it. On CPU in float32 and
 one thread, on CUDA in bfloat16.
 
-    python benchmarks/encode.py [--quick] [--size mini] [--texts 2000]
+    python benchmarks/encode.py [--quick] [--size mini] [--texts 2000] [--rounds 5]
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def main() -> None:
     parser = report.parser(__doc__, "160 texts")
     parser.add_argument("--size", help="of the model: mini on CPU, base on CUDA")
     parser.add_argument("--texts", type=int)
+    parser.add_argument("--rounds", type=int, help="in which each way takes its turn: 5, or 1 with --quick")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[32])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data_dir", type=Path, default=product_text.DATA_DIR)
@@ -50,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         ours, stock = models(size, texts, Path(folder), cuda)
         goal = GOAL_GPU if cuda else GOAL_CPU
-        rounds = 1 if args.quick else 5
+        rounds = args.rounds or (1 if args.quick else 5)
         found = measure("encode/mixed", ours, stock, texts, args.batch_sizes, rounds, goal)
         found += measure("encode/titles", ours, stock, titles, args.batch_sizes, rounds, None)
     report.finish(found)

@@ -1,17 +1,21 @@
 """What must hold before a rate counts: gradients on the device, the trainer's resume, the tests that need CUDA.
 
-Used by `gpu.py`. On the CPU the checks themselves are tried, at toy sizes; the fused functions are then those that the
-eager attention and a small vocabulary run, because the CPU has code of its own in their place.
+One check a process, which `gpu.py` starts: an error on the device spoils everything later in the same process. On the
+CPU the checks themselves are tried, at toy sizes; the fused functions are then those that the eager attention and a
+small vocabulary run, because the CPU has code of its own in their place.
+
+    PYTHONPATH=src python benchmarks/gpu_checks.py gradients|fused|trainer|tests [--cpu]
 """
 
 from __future__ import annotations
 
+import argparse
 import functools
 import importlib.util
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +27,11 @@ from rexbert_hf.models.fused_rexbert import fuse
 
 ROOT = Path(__file__).resolve().parents[1]
 CUDA_TESTS = ("tests/models/test_packed_equals_padded.py", "-k", "cuda")
+CUDA_TEST_TAIL = 4_000
+"""Characters of what failed tests said that are shown."""
 COSINE, LOSS = 0.99, 0.01
 """Least cosine of the gradients, and largest relative difference of the losses, in bfloat16."""
-LENGTHS = (1, 7, 64, 65, 129, 200, 513, 1024)
+LENGTHS = {"cuda": (1, 7, 64, 65, 129, 200, 513, 1024), "cpu": (1, 7, 64, 65, 129, 200)}
 IDS = {"pad_token_id": 0, "bos_token_id": 1, "cls_token_id": 1, "eos_token_id": 2, "sep_token_id": 2}
 STEPS, RESUMED = 20, 10
 """Steps of the trainer, and the one after which its second run starts anew."""
@@ -33,17 +39,13 @@ SAME_LOSS = 0.02
 """Largest difference of a loss after the resume, on a device whose sums come in another order each time."""
 
 
-def checks(device: str) -> Iterator[tuple[str, Callable[[], list[report.Reading]]]]:
-    """Names and checks; each gives readings, or raises.
-
-    Args:
-        device: "cuda", or "cpu" to try the checks themselves.
-    """
-    yield "gradients", lambda: same_gradients(device, False)
-    yield "fused gradients", lambda: same_gradients(device, True)
-    yield "trainer", lambda: same_losses(device)
-    if device == "cuda":
-        yield "tests", cuda_tests
+def main() -> None:
+    """Make one check; the last line is its readings as JSON, an error ends with a traceback."""
+    parser = report.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("check", choices=list(CHECKS))
+    parser.add_argument("--cpu", action="store_true", help="toy sizes without a GPU")
+    args = parser.parse_args()
+    report.finish(CHECKS[args.check]("cpu" if args.cpu else "cuda"))
 
 
 def same_gradients(device: str, fused: bool) -> list[report.Reading]:
@@ -56,7 +58,7 @@ def same_gradients(device: str, fused: bool) -> list[report.Reading]:
     Raises:
         AssertionError: if a fused function was not called.
     """
-    model, batch = flat_model(device), flat_batch()
+    model, batch = flat_model(device), flat_batch(device)
     expected, gradient = loss_and_gradient(model, batch, torch.float32)
     moved = {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in batch.items()}
     fuse(fused, backend="aot_eager" if device == "cpu" else "inductor")
@@ -67,7 +69,7 @@ def same_gradients(device: str, fused: bool) -> list[report.Reading]:
         fuse(False)
     if idle := [name for name, count in calls.items() if not count]:
         raise AssertionError(f"{idle[0]} was fused and not called: the check says nothing of it")
-    cosine = float(torch.nn.functional.cosine_similarity(found, gradient, dim=0))
+    cosine = float(torch.nn.functional.cosine_similarity(found.double(), gradient.double(), dim=0))
     name = "gpu/check/" + ("fused" if fused else "plain")
     return [
         report.Reading(f"{name}/gradient", cosine, None, COSINE, "cosine with float32 on the CPU", "ours"),
@@ -76,9 +78,13 @@ def same_gradients(device: str, fused: bool) -> list[report.Reading]:
 
 
 def flat_model(device: str) -> RexBertForMaskedLM:
-    """A micro model; off a GPU one that runs the functions that a GPU runs: whole rows of logits, plain rotation."""
+    """A micro model; off a GPU one that runs the functions that a GPU runs: whole rows of logits, plain rotation.
+
+    Args:
+        device: on "cpu" the vocabulary is within one tile of the loss in bfloat16, which is then whole rows.
+    """
     torch.manual_seed(0)
-    vocabulary, kernel = (5_003, "sdpa") if device == "cuda" else (4_003, "eager")
+    vocabulary, kernel = (5_003, "sdpa") if device == "cuda" else (1_003, "eager")
     config = RexBertConfig.from_size("micro", vocab_size=vocabulary, attn_implementation=kernel, **IDS)
     return RexBertForMaskedLM(config)
 
@@ -96,16 +102,21 @@ def counted() -> dict[str, int]:
     return calls
 
 
-def flat_batch() -> dict[str, torch.Tensor | int]:
-    """Documents of all kinds of lengths, three tenths of the tokens labelled."""
+def flat_batch(device: str) -> dict[str, torch.Tensor | int]:
+    """Documents of all kinds of lengths, three tenths of the tokens labelled, on the CPU.
+
+    Args:
+        device: a key of `LENGTHS`.
+    """
     generator = torch.Generator().manual_seed(1)
-    total = sum(LENGTHS)
-    ids = torch.randint(5, 4_000, (1, total), generator=generator)
+    lengths = LENGTHS[device]
+    total = sum(lengths)
+    ids = torch.randint(5, 1_000, (1, total), generator=generator)
     labels = torch.where(torch.rand(1, total, generator=generator) < 0.3, ids, -100)
-    borders = torch.tensor([0, *LENGTHS]).cumsum(0).to(torch.int32)
-    positions = torch.cat([torch.arange(length) for length in LENGTHS])[None]
+    borders = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+    positions = torch.cat([torch.arange(length) for length in lengths])[None]
     flat = {"input_ids": ids, "labels": labels, "position_ids": positions, "cu_seq_lens_q": borders}
-    return {**flat, "max_length_q": max(LENGTHS)}
+    return {**flat, "max_length_q": max(lengths)}
 
 
 def loss_and_gradient(
@@ -166,7 +177,7 @@ def losses_of(folder: Path, device: str, **arguments: int) -> tuple[list[float],
         rows.append({"input_ids": [1, *words.tolist(), 2]})
     stores = {"words": TokenisedDataset.from_rows(rows)}
     phase = Phase("words", {"words": 1.0}, max_tokens=STEPS * tokens - tokens // 2, seq_length=longest,
-                  batch_tokens=tokens, learning_rate=3e-3)  # fmt: skip
+                  batch_tokens=tokens, learning_rate=3e-3 if cuda else 1e-2)  # fmt: skip
     common = {"disable_tqdm": True, "measure_mfu": False, "logging_steps": 1, "save_steps": RESUMED}
     common |= {"bf16": True, "dataloader_num_workers": 2} if cuda else {"use_cpu": True}
     args = CurriculumArguments(output_dir=str(folder), **common, **arguments)
@@ -193,18 +204,31 @@ def words_only() -> object:
 
 
 def cuda_tests() -> list[report.Reading]:
-    """The project's tests that need CUDA, where pytest is installed.
+    """The project's tests that need CUDA, where pytest and hypothesis are installed.
 
     Raises:
         RuntimeError: if one of them fails.
     """
-    if importlib.util.find_spec("pytest") is None:
-        print("pytest is not installed: the tests that need CUDA were left out")
+    if missing := [name for name in ("pytest", "hypothesis") if importlib.util.find_spec(name) is None]:
+        print(f"{missing[0]} is not installed: the tests that need CUDA were left out")
         return []
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *CUDA_TESTS]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     said = (done.stdout.strip() or done.stderr.strip() or "no word").splitlines()[-1]
     print(f"tests that need CUDA: {said}")
     if done.returncode:
+        print(done.stdout[-CUDA_TEST_TAIL:])
         raise RuntimeError(said)
     return []
+
+
+CHECKS: dict[str, Callable[[str], list[report.Reading]]] = {
+    "gradients": lambda device: same_gradients(device, False),
+    "fused": lambda device: same_gradients(device, True),
+    "trainer": same_losses,
+    "tests": lambda device: cuda_tests(),
+}
+"""Each takes "cuda", or "cpu" to try the check itself, and gives readings or raises."""
+
+if __name__ == "__main__":
+    main()
