@@ -46,6 +46,7 @@ REMOTE_FILES = (
     "flat_attention_rexbert.py",
     "attention_rexbert.py",
     "losses_rexbert.py",
+    "logits_rexbert.py",
     "reconstruction_rexbert.py",
     "matryoshka_rexbert.py",
     "modernbert.py",
@@ -255,13 +256,12 @@ class RexBertModel(RexBertPreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Embedding:
+    def get_input_embeddings(self) -> nn.Module:
         """Return the token embedding."""
         return self.embeddings.tok_embeddings
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the token embedding."""
-        assert isinstance(value, nn.Embedding)
+        """Replace the token embedding by any module from ids `[..., S]` to `[..., S, H]`."""
         self.embeddings.tok_embeddings = value
 
     def forward(

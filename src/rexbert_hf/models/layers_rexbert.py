@@ -21,7 +21,7 @@ from .attention_rexbert import attend, turns_pairs
 from .configuration_rexbert import RexBertConfig
 from .flat_attention_rexbert import pair_rows
 from .layout_rexbert import Layout
-from .products_rexbert import is_plain, linear, project
+from .products_rexbert import is_plain, linear, project, project_cut
 
 LayerT = TypeVar("LayerT", nn.Linear, nn.Embedding)
 
@@ -49,7 +49,7 @@ class RexBertEmbeddings(nn.Module):
     def __init__(self, config: RexBertConfig) -> None:
         super().__init__()
         embedding = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
-        self.tok_embeddings = drawn(embedding, config.initializer_range)
+        self.tok_embeddings: nn.Module = drawn(embedding, config.initializer_range)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
         self.drop = nn.Dropout(config.embedding_dropout)
 
@@ -58,16 +58,19 @@ class RexBertEmbeddings(nn.Module):
         if inputs_embeds is None:
             assert input_ids is not None
             if input_ids.device.type == "cpu" and not torch.compiler.is_compiling():
-                check_ids(input_ids, self.tok_embeddings.num_embeddings, "input_ids")
+                check_ids(input_ids, getattr(self.tok_embeddings, "num_embeddings", None), "input_ids")
             # As one row: transformers' hooks on embeddings (NEFTune) count rows, tokens and width. Both are views, also
             # on the way back.
             inputs_embeds = self.tok_embeddings(input_ids.unsqueeze(0)).squeeze(0)
         return self.drop(self.norm(inputs_embeds))
 
 
-def check_ids(ids: torch.Tensor, size: int, name: str) -> None:
-    """Name the token that the vocabulary lacks; on CPU only: an accelerator would have to be waited for."""
-    if ids.numel() == 0:
+def check_ids(ids: torch.Tensor, size: int | None, name: str) -> None:
+    """Name the token that the vocabulary lacks; on CPU only: an accelerator would have to be waited for.
+
+    A layer in an adapter does not tell its `size`: what is in it refuses such ids in its own words.
+    """
+    if size is None or ids.numel() == 0:
         return
     low, high = (int(x) for x in ids.aminmax())
     if low < 0 or high >= size:
@@ -183,8 +186,12 @@ class RexBertPredictionHead(nn.Module):
         d = self.config.truncate_dim if dim is None else dim
         if d is None or d == self.config.hidden_size:
             return self.norm(self.act(project(self.dense, hidden)))
-        bias = None if self.dense.bias is None else self.dense.bias[:d]
-        hidden = self.act(linear(hidden[..., :d], self.dense.weight[:d, :d], bias))
+        if is_plain(self.dense):
+            bias = None if self.dense.bias is None else self.dense.bias[:d]
+            dense = linear(hidden[..., :d], self.dense.weight[:d, :d], bias)
+        else:
+            dense = project_cut(self.dense, hidden[..., :d], self.config.hidden_size)[..., :d]
+        hidden = self.act(dense)
         norm_bias = None if self.norm.bias is None else self.norm.bias[:d]
         return F.layer_norm(hidden, (d,), self.norm.weight[:d], norm_bias, self.norm.eps)
 

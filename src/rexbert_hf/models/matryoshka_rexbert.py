@@ -19,8 +19,9 @@ import torch.nn.functional as F
 
 from .configuration_rexbert import RexBertConfig
 from .layout_rexbert import Layout
+from .logits_rexbert import grid_logits_cross_entropy, is_its_weight
 from .losses_rexbert import VocabularyWalk, widened
-from .products_rexbert import linear
+from .products_rexbert import linear, project_cut
 
 TEACHER_ELEMENTS = 1 << 24
 """Logits of the teacher held at once (rows x vocabulary): 64 MiB in float32."""
@@ -152,6 +153,9 @@ def grid_loss(
         hidden.append(model.head(torch.cat([states[grid.cells[i][0]] for i in cells]), dim))
         weights.append([grid.weights[i] for i in cells])
     decoder, kl_weight = model.decoder, float(config.matryoshka_kl_weight)
+    if not is_its_weight(decoder):
+        logits = [project_cut(decoder, part, config.hidden_size) for part in hidden]
+        return grid_logits_cross_entropy(logits, targets, weights, kl_weight)
     return grid_cross_entropy(hidden, decoder.weight, decoder.bias, targets, weights, kl_weight)
 
 

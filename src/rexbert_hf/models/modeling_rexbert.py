@@ -35,9 +35,10 @@ from .encoder_rexbert import (
     compute_dtype,
 )
 from .layers_rexbert import RexBertPredictionHead, check_ids, drawn, residual_std
+from .logits_rexbert import is_its_weight, logits_cross_entropy
 from .losses_rexbert import masked_cross_entropy
 from .matryoshka_rexbert import Grid, LabelledStates, grid_loss
-from .products_rexbert import linear
+from .products_rexbert import project_cut
 from .reconstruction_rexbert import named_documents, neighbor_reconstruction_loss
 
 
@@ -105,11 +106,15 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
         self.decoder = new_embeddings
 
     def _decode(self, hidden: torch.Tensor) -> torch.Tensor:
-        return linear(self.head(hidden), self._decoder_weight(), self.decoder.bias)
+        return project_cut(self.decoder, hidden, self.config.hidden_size)
 
-    def _decoder_weight(self) -> torch.Tensor:
-        d = self.config.truncate_dim
-        return self.decoder.weight if d is None else self.decoder.weight[:, :d]
+    def _cross_entropy(
+        self, hidden: torch.Tensor, targets: torch.Tensor, return_ranks: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        if not is_its_weight(self.decoder):
+            return logits_cross_entropy(self._decode(hidden), targets, return_ranks)
+        weight = self.decoder.weight[:, : hidden.shape[1]]
+        return masked_cross_entropy(hidden, weight, self.decoder.bias, targets, return_ranks=return_ranks)
 
     @can_return_tuple
     def forward(
@@ -184,7 +189,7 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
         """Fields of the output: loss, logits and counts."""
         fields: dict[str, Any] = {}
         if labels is None or return_logits == "all":
-            fields["logits"] = flat.layout.restore(self._decode(flat.hidden))
+            fields["logits"] = flat.layout.restore(self._decode(self.head(flat.hidden)))
         if labels is None or places is None:
             return fields
         if tuple(labels.shape) != tuple(flat.layout.shape):
@@ -195,7 +200,7 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
         index = flat.layout.flat_index(places)
         targets = labels.reshape(-1)[places]
         if targets.device.type == "cpu" and not torch.compiler.is_compiling():
-            check_ids(targets, self.decoder.out_features, "labels")
+            check_ids(targets, getattr(self.decoder, "out_features", None), "labels")
             if bool((index < 0).any()):
                 row, column = divmod(int(places[index < 0][0]), labels.shape[1])
                 raise ValueError(f"row {row} has a label at position {column}, which is padding: set it to -100")
@@ -209,15 +214,13 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
         ranks = None
         if trained is None or return_ranks:
             with torch.set_grad_enabled(trained is None and torch.is_grad_enabled()):
-                total, correct, ranks = masked_cross_entropy(
-                    hidden, self._decoder_weight(), self.decoder.bias, targets, return_ranks=return_ranks
-                )
+                total, correct, ranks = self._cross_entropy(hidden, targets, return_ranks)
         total, correct = (total, correct) if trained is None else trained
         hidden, ranks = hidden[:labelled], None if ranks is None else ranks[:labelled]
         count = torch.full((), labelled, device=total.device)  # filled there: a copy would wait for the device
         divisor = count.clamp_min(1) if num_items is None else torch.as_tensor(num_items, device=total.device)
         if return_logits == "masked":
-            fields["logits"] = linear(hidden, self._decoder_weight(), self.decoder.bias)
+            fields["logits"] = self._decode(hidden)
         return {**fields, "loss": total / divisor, "correct": correct, "num_labels": count, "label_ranks": ranks}
 
 
@@ -343,9 +346,7 @@ class _RexBertForClassification(RexBertPreTrainedModel):
         self.post_init()
 
     def _classify(self, hidden: torch.Tensor) -> torch.Tensor:
-        d = self.config.truncate_dim
-        weight = self.classifier.weight if d is None else self.classifier.weight[:, :d]
-        return linear(self.drop(self.head(hidden)), weight, self.classifier.bias)
+        return project_cut(self.classifier, self.drop(self.head(hidden)), self.config.hidden_size)
 
     def _encode(self, kwargs: dict[str, Any]) -> FlatOutput:
         kwargs.pop("return_dict", None)

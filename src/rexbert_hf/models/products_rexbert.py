@@ -54,10 +54,37 @@ def project(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return layer(x)
 
 
+def project_cut(layer: nn.Module, x: torch.Tensor, full: int) -> torch.Tensor:
+    """`layer` of the first of its `full` inputs, as if the others were zero.
+
+    A plain layer is sliced. Any other (see `project`) is called, with the zeros: an adapter is cut with its layer.
+
+    Args:
+        layer: from `[..., full]` to `[..., N]`.
+        x: `[..., d]`, the first d inputs.
+        full: inputs that the layer takes.
+
+    Returns:
+        `[..., N]`.
+    """
+    width = x.shape[-1]
+    if width == full:
+        return project(layer, x)
+    if is_plain(layer):
+        assert isinstance(layer, nn.Linear)
+        return linear(x, layer.weight[:, :width], layer.bias)
+    return layer(F.pad(x, (0, full - width)))
+
+
 def is_plain(layer: nn.Module) -> bool:
     """Whether a linear layer is only that: no adapter, quantised form, hook or offloading that its call would meet."""
     hooked = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or "forward" in vars(layer)
     return type(layer) is nn.Linear and not hooked
+
+
+def is_transformed() -> bool:
+    """Whether torch.func (grad, vmap, jvp) looks on, to which gradients written by hand are closed."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
 
 
 @functools.cache

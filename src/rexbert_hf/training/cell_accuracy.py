@@ -18,6 +18,7 @@ from rexbert_hf.data.store import TokenisedDataset
 from rexbert_hf.masking import MLMCollator
 from rexbert_hf.models import RexBertForMaskedLM
 from rexbert_hf.models.matryoshka_rexbert import LabelledStates
+from rexbert_hf.models.products_rexbert import is_plain, project_cut
 from rexbert_hf.training.heldout import held_out_pieces, length_batches
 
 LOGITS = 1 << 24
@@ -96,9 +97,14 @@ def _add(model: RexBertForMaskedLM, batch: dict[str, Any], right: dict[Cell, int
 
 
 def _hits(model: RexBertForMaskedLM, states: Tensor, targets: Tensor, dim: int) -> int:
-    weight, bias = model.decoder.weight[:, :dim], model.decoder.bias
-    hidden, step, hits = model.head(states, dim), max(1, LOGITS // len(weight)), 0
+    decoder = model.decoder
+    hidden, step, hits = model.head(states, dim), max(1, LOGITS // model.config.vocab_size), 0
     for start in range(0, len(targets), step):
-        guesses = F.linear(hidden[start : start + step], weight, bias).argmax(dim=1)
+        part = hidden[start : start + step]
+        if is_plain(decoder):
+            logits = F.linear(part, decoder.weight[:, :dim], decoder.bias)
+        else:
+            logits = project_cut(decoder, part, model.config.hidden_size)
+        guesses = logits.argmax(dim=1)
         hits += int((guesses == targets[start : start + step]).sum())
     return hits
