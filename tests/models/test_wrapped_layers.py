@@ -126,3 +126,15 @@ def test_any_module_may_be_the_token_embedding():
     expected = model(IDS).logits
     model.set_input_embeddings(torch.nn.Sequential(model.get_input_embeddings(), torch.nn.Identity()))
     assert torch.equal(model(IDS).logits, expected)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_offloaded_models_give_the_same(head):
+    accelerate = pytest.importorskip("accelerate")
+    model_class, extra = HEADS[head]
+    model = build(model_class, tie_word_embeddings=False)
+    expected = outputs(model, head, extra)
+    accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+    assert model.model.embeddings.norm.weight.device.type == "meta"
+    for mine, plain in zip(outputs(model, head, extra), expected, strict=True):
+        torch.testing.assert_close(mine, plain, atol=1e-5, rtol=1e-5)

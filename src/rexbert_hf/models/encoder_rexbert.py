@@ -164,11 +164,10 @@ class RexBertPreTrainedModel(PreTrainedModel):
 
     def _save_code(self, save_directory: Any) -> None:
         save_sentence_form(save_directory, self.config.hidden_size, self.config.truncate_dim)
-        here = Path(__file__).resolve().parent
         for name in REMOTE_FILES:
-            target = Path(save_directory) / name
-            if not (target.exists() and target.samefile(here / name)):
-                shutil.copyfile(here / name, target)
+            source, target = Path(__file__).resolve().with_name(name), Path(save_directory) / name
+            if not (target.exists() and target.samefile(source)):
+                shutil.copyfile(source, target)
 
     def set_rope_theta(self, global_theta: float | None = None, local_theta: float | None = None) -> None:
         """Change the base of the rotary embedding (context extension); takes effect with the next forward pass.
@@ -334,7 +333,7 @@ class RexBertModel(RexBertPreTrainedModel):
         self, source: torch.Tensor, attention_mask: torch.Tensor | None, position_ids: torch.Tensor | None,
         cu_seqlens: torch.Tensor | None, max_length: int | None,
     ) -> Layout:  # fmt: skip
-        dtype = compute_dtype(self.embeddings.norm.weight)
+        dtype = compute_dtype(self.embeddings.norm.weight, source.device)  # an offloaded weight is not there
         head_dim = self.config.hidden_size // self.config.num_attention_heads
         implementation = self.config._attn_implementation or "sdpa"
         # Eager keeps the caller's order too: its maps are returned document by document.
@@ -374,9 +373,10 @@ class RexBertModel(RexBertPreTrainedModel):
         )
 
 
-def compute_dtype(x: torch.Tensor) -> torch.dtype:
-    """Dtype of a product with `x`, autocast considered."""
-    return torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+def compute_dtype(x: torch.Tensor, device: torch.device | None = None) -> torch.dtype:
+    """Dtype of a product with `x` on its or another device, autocast considered."""
+    kind = (x.device if device is None else device).type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def _kept_states(wanted: bool | int | list[int] | None, layers: int) -> set[int] | None:
