@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from tiny_models import LENGTHS, SHORT_LENGTHS, build, documents, flat_batch, padded_batch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.integrations.neftune import neftune_post_forward_hook
@@ -263,3 +264,30 @@ def test_noise_on_embeddings_is_bounded_and_in_training_only(make):
             assert not noise.any()
         assert torch.isfinite(loss)
         assert gradients["model.embeddings.tok_embeddings.weight"].abs().sum() > 0
+
+
+GRID = {"matryoshka_layers": [2, 4], "matryoshka_dims": [16, 32]}
+
+
+@pytest.mark.parametrize("fields", [{}, GRID], ids=["plain", "grid"])
+def test_a_second_derivative_of_the_masked_lm_loss_is_refused(fields):
+    """Its first one is a constant for autograd: what goes through the softmax would be missing without a word."""
+    model = build(RexBertForMaskedLM, attn_implementation="eager", **fields).train()
+    weight, batch = model.head.dense.weight, labelled(flat_batch(documents([9, 5])))
+    with pytest.raises(RuntimeError, match=r"no second derivative \(create_graph=True\): take it from the logits$"):
+        torch.autograd.grad(model(**batch).loss, [weight], create_graph=True)
+    (first,) = torch.autograd.grad(model(**batch).loss, [weight])
+    assert first.any()
+
+
+def test_the_loss_inside_a_reentrant_checkpoint_is_no_second_derivative():
+    model = build(RexBertForMaskedLM).train()
+    batch = labelled(padded_batch(documents([9, 5])))
+    expected = loss_and_gradients(model, batch)
+    model.zero_grad()
+    embedded = model.get_input_embeddings()(batch.pop("input_ids"))
+    inside = torch.utils.checkpoint.checkpoint(
+        lambda states: model(inputs_embeds=states, **batch).loss, embedded, use_reentrant=True
+    )
+    inside.backward()
+    same((inside.detach(), {name: p.grad for name, p in model.named_parameters()}), expected, 1e-5)

@@ -82,27 +82,26 @@ class _LinearCrossEntropy(torch.autograd.Function):
         walk = VocabularyWalk(hidden, weight, bias, labels, needs_grad, return_ranks)
         walk.run()
         if needs_grad:
-            grad_weight = walk.grad_weight.to(weight.dtype)
             grad_bias = None if bias is None else walk.grad_bias.to(bias.dtype)
-            ctx.save_for_backward(walk.grad_hidden, grad_weight, grad_bias)
-        ranks = walk.ranks if return_ranks else None
-        correct = walk.hits.sum()
-        ctx.mark_non_differentiable(correct)
-        if ranks is not None:
-            ctx.mark_non_differentiable(ranks)
+            ctx.save_for_backward(walk.grad_hidden, walk.grad_weight.to(weight.dtype), grad_bias)
+        correct, ranks = walk.hits.sum(), walk.ranks
+        ctx.mark_non_differentiable(*(found for found in (correct, ranks) if found is not None))
         return walk.loss, correct, ranks
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
-        scale = grads[0]
-        return (
-            grad_hidden.mul_(scale.to(grad_hidden.dtype)),
-            grad_weight.mul_(scale.to(grad_weight.dtype)),
-            None if grad_bias is None else grad_bias.mul_(scale.to(grad_bias.dtype)),
-            None,
-            None,
-        )
+        return (*scaled_gradients(ctx, grads[0]), None, None)
+
+
+def scaled_gradients(ctx: Any, scale: torch.Tensor) -> list[torch.Tensor | None]:
+    """The gradients that forward computed times the loss's own; autograd takes them for constants.
+
+    Raises:
+        RuntimeError: if they are to be differentiated again, with `create_graph=True`.
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError("the masked-LM loss has no second derivative (create_graph=True): take it from the logits")
+    return [None if saved is None else saved.mul_(scale.to(saved.dtype)) for saved in ctx.saved_tensors]
 
 
 class VocabularyWalk:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from .configuration_rexbert import RexBertConfig
 from .layout_rexbert import Layout
 from .logits_rexbert import grid_logits_cross_entropy, is_its_weight
-from .losses_rexbert import VocabularyWalk, widened
+from .losses_rexbert import VocabularyWalk, scaled_gradients, widened
 from .products_rexbert import linear, project_cut
 
 TEACHER_ELEMENTS = 1 << 24
@@ -244,8 +244,7 @@ class _GridCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        scaled = [None if saved is None else saved.mul_(grads[0].to(saved.dtype)) for saved in ctx.saved_tensors]
-        return (None, *scaled)
+        return (None, *scaled_gradients(ctx, grads[0]))
 
 
 @dataclass
