@@ -291,3 +291,23 @@ def test_the_loss_inside_a_reentrant_checkpoint_is_no_second_derivative():
     )
     inside.backward()
     same((inside.detach(), {name: p.grad for name, p in model.named_parameters()}), expected, 1e-5)
+
+
+@pytest.mark.parametrize("head", [RexBertModel, RexBertForMaskedLM])
+def test_functional_gradients_are_those_of_autograd(head):
+    model = build(head, tie_word_embeddings=False)
+    batch = padded_batch(DOCS)
+    if head is RexBertForMaskedLM:
+        batch = labelled(batch)
+
+    def value(parameters):
+        out = torch.func.functional_call(model, parameters, (), batch)
+        return out.loss if head is RexBertForMaskedLM else out.last_hidden_state.square().sum()
+
+    parameters = dict(model.named_parameters())
+    found = torch.func.grad(value)({name: p.detach() for name, p in parameters.items()})
+    for (name, parameter), grad in zip(
+        parameters.items(), torch.autograd.grad(value(parameters), list(parameters.values())), strict=True
+    ):
+        scale = max(float(grad.abs().max()), 1e-3)
+        torch.testing.assert_close(found[name], grad, atol=1e-5 * scale, rtol=1e-4, msg=f"{name} {parameter.shape}")

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from .flat_attention_rexbert import DENSE_LOCAL_LENGTH, flat_attention
 from .fused_rexbert import fusable
 from .layout_rexbert import Layout
+from .products_rexbert import is_transformed
 
 LOCAL_BLOCK = 128
 """Queries a block in local layers: each reads LOCAL_BLOCK + 2 * window keys."""
@@ -74,7 +75,7 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
 def turns_pairs(implementation: str, layout: Layout, device: torch.device, dtype: torch.dtype, dropout: float) -> bool:
     """Whether `attend` takes queries and keys with the elements of each rotated pair side by side (`pair_rows`)."""
     fast = device.type == "cpu" and dtype != torch.float64 and dropout == 0.0
-    return fast and implementation == "sdpa" and not layout.is_dense
+    return fast and implementation == "sdpa" and not layout.is_dense and not is_transformed()
 
 
 def spare_rows(total: int, device: torch.device, dtype: torch.dtype) -> int:
