@@ -168,6 +168,7 @@ def test_rows_without_any_phrase_are_word_masking_and_warned_about_once(tokenize
             assert (masked_of(out) == phrase_masked(out)).all()
             assert out["phrase_fallback"].all()
     assert caplog.text.count("no text of a batch has a phrase (spans of kind phrase, noun_phrase)") == 1
+    assert "the stock Trainer removes spans unless remove_unused_columns=False" in caplog.text
     plain = AdaptiveHybridMaskingCollator(tokenizer, flat=True)([{"input_ids": row["input_ids"]} for row in rows])
     assert (masked_of(plain) == phrase_masked(plain)).all()
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import pickle
 
 import numpy as np
@@ -19,7 +20,7 @@ from masking_cases import (
 )
 
 from rexbert_hf.data.rows import RowBatch
-from rexbert_hf.masking import MaskingCollator, MLMCollator, Selection
+from rexbert_hf.masking import GuidedMLMCollator, MaskingCollator, MLMCollator, Selection, SpanMaskingCollator
 
 ROWS = [
     {"input_ids": [2, 10, 11, 12, 3], "word_ids": [-1, 0, 0, 1, -1]},
@@ -285,3 +286,22 @@ def test_empty_rows(tokenizer):
     assert out["position_ids"].tolist() == [[0, 1, 2, 0, 1]]
     padded = MLMCollator(tokenizer)(rows)
     assert padded["attention_mask"].sum(1).tolist() == [0, 3, 0, 2, 0]
+
+
+@pytest.mark.parametrize("collator", [GuidedMLMCollator, SpanMaskingCollator])
+def test_rows_without_words_and_spans_are_warned_about_once(tokenizer, collator, caplog):
+    """The stock Trainer takes both columns away by default, and the batches look as ever."""
+    rows = random_rows(6, words=False)
+    empty = {"span_start": [], "span_end": [], "span_score": [], "span_kind": []}
+    with caplog.at_level(logging.WARNING):
+        collate = collator(tokenizer)
+        collate(random_rows(6))
+        collate([row | empty for row in rows])
+        assert not caplog.records
+        collate(rows)
+        collate(rows)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "rows have no word_ids and no spans, so tokens are masked one by one (said once; tokenise with them; the stock "
+        "Trainer removes them unless remove_unused_columns=False)"
+    )

@@ -79,7 +79,7 @@ def test_whole_word_equals_tokens_where_words_are_tokens(tokenizer):
 
 
 def test_whole_word_needs_word_ids(tokenizer):
-    with pytest.raises(ValueError, match=r"whole_word=True needs 'word_ids'.*whole_word=False"):
+    with pytest.raises(ValueError, match=r"needs 'word_ids'.*remove_unused_columns=False.*whole_word=False"):
         MLMCollator(tokenizer, whole_word=True)([{"input_ids": [2, 9, 3]}])
 
 

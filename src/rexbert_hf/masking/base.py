@@ -182,6 +182,11 @@ class MaskingCollator:
             self._said.add(message)
             logger.warning(message, *args)
 
+    def warn_without_words(self, batch: RowBatch) -> None:
+        """Say once that rows bring neither words nor spans, which nobody sees from the batches."""
+        if batch.word_ids is None and batch.span_start is None:
+            self.warn_once(_NO_WORDS)
+
     def eligible(self, batch: RowBatch, input_ids: np.ndarray) -> np.ndarray:
         """Tokens that may be masked, bool `[T]`: all but the special ones.
 
@@ -250,6 +255,12 @@ class MaskingCollator:
             attention_mask=torch.from_numpy(real).long(),
             labels=_scatter(labels, real, IGNORED),
         )
+
+
+_NO_WORDS = (
+    "rows have no word_ids and no spans, so tokens are masked one by one (said once; tokenise with them; the stock "
+    "Trainer removes them unless remove_unused_columns=False)"
+)
 
 
 def _scatter(values: np.ndarray, real: np.ndarray, fill: int) -> torch.Tensor:

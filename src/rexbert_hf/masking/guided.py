@@ -44,7 +44,9 @@ class GuidedMLMCollator(MaskingCollator):
     """Mask whole spans and words, spans more often than words, at an unchanged budget.
 
     Overlapping spans: the higher score is kept, then the longer, then the earlier. A span that cuts a word grows to
-    the word's border. A span over a special token or a row's border is left out (and warned about once).
+    the word's border. A span over a special token or a row's border is left out (and warned about once). Rows with
+    neither `word_ids` nor spans are masked by tokens, with one warning: the stock Trainer takes both away unless
+    `remove_unused_columns=False`.
 
     Args:
         tokenizer: as in `MaskingCollator`.
@@ -131,6 +133,7 @@ class GuidedMLMCollator(MaskingCollator):
         return self._guide(batch, self.eligible(batch, batch.input_ids.astype(np.int64)))
 
     def _guide(self, batch: RowBatch, eligible: np.ndarray) -> GuidedUnits:
+        self.warn_without_words(batch)
         starts = word_starts(batch, eligible)
         spans = self._spans(batch, starts, eligible)
         if self._token_weights is None and not len(spans.start):

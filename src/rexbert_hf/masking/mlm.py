@@ -59,7 +59,8 @@ class MLMCollator(MaskingCollator):
             return Selection(bernoulli(rng, self.mlm_probability, len(eligible)) & eligible)
         if batch.word_ids is None:
             raise ValueError(
-                "whole_word=True needs 'word_ids' in the rows: tokenise with them, or set whole_word=False"
+                "whole_word=True needs 'word_ids' in the rows: tokenise with them (the stock Trainer removes them "
+                "unless remove_unused_columns=False), or set whole_word=False"
             )
         return draw_units(number_units(word_starts(batch, eligible)), self.mlm_probability, eligible, rng)
 

@@ -129,7 +129,7 @@ class PhraseMaskingCollator(MaskingCollator):
 
 _NO_PHRASES = (
     "no text of a batch has a phrase (spans of kind %s): all are masked by whole words (said once; tokenise the text "
-    "with a phrase pool)"
+    "with a phrase pool; the stock Trainer removes spans unless remove_unused_columns=False)"
 )
 
 

@@ -23,6 +23,9 @@ from rexbert_hf.masking.units import number_units, row_starts, word_starts
 class SpanMaskingCollator(MaskingCollator):
     """Mask random spans of whole words; spans of the rows are not looked at.
 
+    Rows without `word_ids` are masked by spans of tokens, which is warned about once where they have no spans either:
+    the stock Trainer takes both away unless `remove_unused_columns=False`.
+
     Args:
         tokenizer: as in `MaskingCollator`.
         mlm_probability: expected share of the non-special tokens that is masked.
@@ -76,6 +79,7 @@ class SpanMaskingCollator(MaskingCollator):
 
     def select(self, batch: RowBatch, eligible: np.ndarray, rng: np.random.Generator) -> Selection:
         """Choose the words inside the spans of a walk along the batch."""
+        self.warn_without_words(batch)
         starts = word_starts(batch, eligible)
         first = np.flatnonzero(starts & eligible)  # of each word
         inside = self._walk(len(first), rng)
