@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rexbert_hf.models import RexBertConfig, RexBertForMaskedLM, attention_rexbert, fused_rexbert, losses_rexbert
@@ -25,7 +26,7 @@ def test_only_what_was_asked_for_is_compiled(monkeypatch):
     rotate(torch.ones(2, 3, 4), torch.ones(2, 2), torch.ones(2, 2))
     assert compiled == []
     names = fuse()
-    assert set(names) >= {"rotate", "softmax_parts"}
+    assert set(names) >= {"rotate", "softmax_parts", "sum_and_norm"}
     assert len(compiled) == len(names)
     assert all(options == {"dynamic": True, "backend": "inductor"} for _, options in compiled)
 
@@ -64,8 +65,81 @@ def test_fused_functions_run_in_a_model_and_give_its_gradients(monkeypatch):
         loss.backward()
         found.append([loss.detach(), *(p.grad.clone() for p in model.parameters())])
         assert {"rotate", "softmax_parts"} <= set(calls) if fused else not calls
+        assert calls.count("sum_and_norm") == (3 if fused else 0)  # before each MLP, and before the second attention
     for plain, mine in zip(*found, strict=True):
         torch.testing.assert_close(mine, plain, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("backend", [None, "aot_eager"])
+def test_sum_and_norm_has_the_gradients_of_its_parts(backend, bias):
+    torch.manual_seed(0)
+    fuse(backend is not None, backend=backend or "")
+    norm = torch.nn.LayerNorm(6, eps=1e-3, bias=bias, dtype=torch.float64)
+    for parameter in norm.parameters():
+        torch.nn.init.normal_(parameter)
+    hidden, added = (torch.randn(5, 6, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    weight, offset = norm.weight, norm.bias
+
+    def both(hidden, added, weight):
+        return fused_rexbert.sum_and_norm(hidden, added, weight, offset, norm.eps, torch.float64)
+
+    expected = hidden + added
+    torch.compiler.reset()
+    with torch._functorch.config.patch(donated_buffer=False):  # gradcheck goes back more than once
+        torch.testing.assert_close(both(hidden, added, weight), (expected, norm(expected)))
+        assert torch.autograd.gradcheck(both, (hidden, added, weight))
+
+
+def flat(lengths):
+    ids = torch.arange(sum(lengths))[None] % 59 + 5
+    positions = torch.cat([torch.arange(length) for length in lengths])[None]
+    return {"input_ids": ids, "position_ids": positions, "labels": ids.where(ids % 3 == 0, -100)}
+
+
+def layers_of(**options):
+    torch.manual_seed(0)
+    config = RexBertConfig.from_size("micro", vocab_size=64, num_hidden_layers=3, pad_token_id=0, **options)
+    return RexBertForMaskedLM(config)
+
+
+@pytest.mark.parametrize("checkpointing", [None, True, False], ids=["kept", "reentrant", "not_reentrant"])
+@pytest.mark.parametrize("states", [None, [1]])
+def test_fused_norms_in_bfloat16_give_the_gradients_of_plain_ones(checkpointing, states):
+    """Bit for bit: without a compiler behind it, the fused sum rounds where autocast does."""
+    model, batch, found = layers_of(), flat([9, 4, 1]), []
+    if checkpointing is not None:
+        model.gradient_checkpointing_enable({"use_reentrant": checkpointing})
+        model.train()
+    for fused in (False, True):
+        fuse(fused, backend="eager")
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(**batch, output_hidden_states=states).loss
+        loss.backward()
+        found.append([loss.detach(), *(p.grad.clone() for p in model.parameters())])
+    assert all(torch.equal(mine, plain) for plain, mine in zip(*found, strict=True))
+
+
+def test_a_norm_that_is_more_than_a_norm_is_called_as_it_is():
+    model, seen = layers_of(), []
+    model.model.layers[1].attn_norm.register_forward_hook(lambda *_: seen.append("attention"))
+    model.model.layers[2].mlp_norm = torch.nn.Identity()
+    fuse(backend="eager")
+    model(**flat([5, 3])).loss.backward()
+    assert seen == ["attention"]
+
+
+def test_one_compilation_serves_batches_of_every_size():
+    torch.compiler.reset()
+    counters["stats"].clear()
+    model, graphs = layers_of(attn_implementation="eager"), []
+    fuse(backend="aot_eager")
+    for lengths in ([9, 4], [30], [5, 5, 7, 2], [12, 1], [64, 31]):
+        model(**flat(lengths)).loss.backward()
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs == [graphs[0]] * len(graphs)
+    assert not counters["graph_break"]
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])

@@ -27,6 +27,7 @@ from transformers.utils import logging
 
 from .attention_rexbert import spare_rows, uses_varlen
 from .configuration_rexbert import AUTO_MAP, RexBertConfig, is_count
+from .fused_rexbert import is_fused
 from .layers_rexbert import (
     RexBertAttention,
     RexBertEmbeddings,
@@ -36,6 +37,7 @@ from .layers_rexbert import (
 )
 from .layout_rexbert import Layout, make_layout
 from .modernbert import save_modernbert, save_sentence_form
+from .products_rexbert import compute_dtype
 
 logger = logging.get_logger(__name__)
 
@@ -356,11 +358,14 @@ class RexBertModel(RexBertPreTrainedModel):
         tokens, dtype = hidden.shape[0], compute_dtype(hidden)
         if keep is None and not torch.compiler.is_compiling():
             hidden = F.pad(hidden, (0, 0, 0, spare_rows(tokens, hidden.device, dtype)))
+        normed, ahead = None, keep is None and is_fused()  # a kept state has a gradient of its own
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, RexBertEncoderLayer)
+            following = self.layers[index + 1].attn_norm if ahead and index + 1 < len(self.layers) else None
             if keep is not None:
                 hidden = _keep(states, hidden, layout, index in keep)
-            hidden, weights = layer(hidden, rope=ropes[layer.attention_type], layout=layout)
+            rope = ropes[layer.attention_type]
+            hidden, weights, normed = layer(hidden, normed, rope=rope, layout=layout, following=following)
             if on_layer is not None:
                 on_layer(index + 1, hidden[:tokens], layout)
             if keep_attentions and weights is not None:
@@ -371,12 +376,6 @@ class RexBertModel(RexBertPreTrainedModel):
         return FlatOutput(
             hidden, layout, None if keep is None else tuple(states), tuple(maps) if keep_attentions else None
         )
-
-
-def compute_dtype(x: torch.Tensor, device: torch.device | None = None) -> torch.dtype:
-    """Dtype of a product with `x` on its or another device, autocast considered."""
-    kind = (x.device if device is None else device).type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def _kept_states(wanted: bool | int | list[int] | None, layers: int) -> set[int] | None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -52,6 +53,37 @@ def fuse(on: bool = True, backend: str = "inductor") -> tuple[str, ...]:
         compiled = {n: torch.compile(function, dynamic=True, backend=backend) for n, function in _FUSABLE.items()}
         _COMPILED.update(compiled)
     return tuple(_FUSABLE)
+
+
+def is_fused() -> bool:
+    """Whether `fuse` is on, and this call is not itself being compiled."""
+    return bool(_COMPILED) and not torch.compiler.is_compiling()
+
+
+@fusable
+def sum_and_norm(
+    hidden: torch.Tensor,
+    added: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    eps: float,
+    dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A residual sum and its layer norm, the latter in the dtype of the product that reads it.
+
+    Args:
+        hidden: `[T, H]`.
+        added: `[T, H]`, in its own dtype.
+        weight: `[H]` of the norm.
+        bias: `[H]` or None.
+        eps: of the norm.
+        dtype: of the normed states.
+
+    Returns:
+        The sum `[T, H]`, and its norm `[T, H]` in `dtype`.
+    """
+    hidden = hidden + added
+    return hidden, F.layer_norm(hidden, hidden.shape[-1:], weight, bias, eps).to(dtype)
 
 
 @fusable

@@ -20,8 +20,9 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from .attention_rexbert import attend, turns_pairs
 from .configuration_rexbert import RexBertConfig
 from .flat_attention_rexbert import pair_rows
+from .fused_rexbert import is_fused, sum_and_norm
 from .layout_rexbert import Layout
-from .products_rexbert import is_plain, linear, project, project_cut
+from .products_rexbert import compute_dtype, is_plain, linear, project, project_cut
 
 LayerT = TypeVar("LayerT", nn.Linear, nn.Embedding)
 
@@ -162,12 +163,44 @@ class RexBertEncoderLayer(GradientCheckpointingLayer):
         self.attention_type: str = layer_types(config)[layer_idx]
 
     def forward(
-        self, hidden: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor], layout: Layout
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Hidden states `[T, H]` to `[T, H]`, and attention maps where the back-end has them."""
-        attended, weights = self.attn(self.attn_norm(hidden), rope, layout)
-        hidden = hidden + attended
-        return hidden + self.mlp(self.mlp_norm(hidden)), weights
+        self,
+        hidden: torch.Tensor,
+        normed: torch.Tensor | None = None,
+        *,
+        rope: tuple[torch.Tensor, torch.Tensor],
+        layout: Layout,
+        following: nn.Module | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Attend, then transform each token.
+
+        Args:
+            hidden: `[T, H]`.
+            normed: `attn_norm(hidden)`, where the layer before has it already.
+            rope: rotary tables of the layer's type.
+            layout: of the batch.
+            following: the next layer's `attn_norm`, to be taken together with the last sum of this one.
+
+        Returns:
+            Hidden states `[T, H]`, attention maps where the back-end has them, `following(hidden)` where it was given.
+        """
+        normed = self.attn_norm(hidden) if normed is None else normed
+        attended, weights = self.attn(normed, rope, layout)
+        hidden, normed = _add_and_norm(hidden, attended, self.mlp_norm)
+        changed = self.mlp(normed)
+        if following is None:
+            return hidden + changed, weights, None
+        hidden, normed = _add_and_norm(hidden, changed, following)
+        return hidden, weights, normed
+
+
+def _add_and_norm(hidden: torch.Tensor, added: torch.Tensor, norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    """The residual sum and its norm; one kernel where functions are fused, and the norm is only that and lies here."""
+    if is_fused() and is_plain(norm, nn.LayerNorm):
+        assert isinstance(norm, nn.LayerNorm)
+        if norm.weight.device == hidden.device:
+            return sum_and_norm(hidden, added, norm.weight, norm.bias, norm.eps, compute_dtype(hidden))
+    hidden = hidden + added
+    return hidden, norm(hidden)
 
 
 class RexBertPredictionHead(nn.Module):

@@ -32,13 +32,12 @@ from .encoder_rexbert import (
     FlatOutput,
     RexBertModel,
     RexBertPreTrainedModel,
-    compute_dtype,
 )
 from .layers_rexbert import RexBertPredictionHead, check_ids, drawn, residual_std
 from .logits_rexbert import is_its_weight, logits_cross_entropy
 from .losses_rexbert import masked_cross_entropy
 from .matryoshka_rexbert import Grid, LabelledStates, grid_loss
-from .products_rexbert import project_cut
+from .products_rexbert import compute_dtype, project_cut
 from .reconstruction_rexbert import named_documents, neighbor_reconstruction_loss
 
 

@@ -76,10 +76,16 @@ def project_cut(layer: nn.Module, x: torch.Tensor, full: int) -> torch.Tensor:
     return layer(F.pad(x, (0, full - width)))
 
 
-def is_plain(layer: nn.Module) -> bool:
-    """Whether a linear layer is only that: no adapter, quantised form, hook or offloading that its call would meet."""
+def is_plain(layer: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:
+    """Whether a layer is only that kind: no adapter, quantised form, hook or offloading that its call would meet."""
     hooked = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or "forward" in vars(layer)
-    return type(layer) is nn.Linear and not hooked
+    return type(layer) is kind and not hooked
+
+
+def compute_dtype(x: torch.Tensor, device: torch.device | None = None) -> torch.dtype:
+    """Dtype of a product with `x` on its or another device, autocast considered."""
+    kind = (x.device if device is None else device).type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def is_transformed() -> bool:

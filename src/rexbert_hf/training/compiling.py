@@ -2,7 +2,8 @@
 
 The blocks depend on the number of tokens alone, so one compilation with free shapes serves the whole run. Attention
 depends on the documents of the batch: compiled, it is compiled again until torch's limit is reached. On an accelerator
-its rotation and the softmax of the head are fused too; on CPU both have code of their own.
+its rotation, the softmax of the head (on CPU both have code of their own) and residual sums with the norms after them
+are fused too.
 """
 
 from __future__ import annotations
