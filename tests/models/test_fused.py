@@ -174,6 +174,18 @@ def test_softmax_parts_as_written_out(dtype, bias):
     assert losses_rexbert.softmax_parts(others.clone(), offset, chosen[:, 0].float(), False)[4] is None
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_softmax_parts_write_over_no_argument(dtype):
+    """A compiler for GPUs copies them there from a buffer of the same size: two passes more, and its memory."""
+    logits, own = torch.randn(5, 11).to(dtype), torch.randn(5)
+    given, bias = logits.clone(), torch.randn(11)
+    expected = losses_rexbert.softmax_parts(logits.clone(), bias, own, True)
+    fuse(backend="aot_eager")
+    found = losses_rexbert.softmax_parts(given, bias, own, True)
+    assert torch.equal(given, logits)
+    assert all(torch.equal(mine, plain) for mine, plain in zip(found, expected, strict=True))
+
+
 @pytest.mark.parametrize("path", ["varlen", "dense", "eager", "grouped"])
 def test_the_way_back_through_the_kernels_inputs_fills_no_zeros(path, monkeypatch):
     """The gradient of queries, keys and values is put together once, and is that of indexing, bit for bit."""

@@ -90,7 +90,7 @@ def sum_and_norm(
 def softmax_parts(
     logits: torch.Tensor, bias: torch.Tensor | None, own: torch.Tensor, return_ranks: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """What a softmax over whole rows is made of; `logits` `[R, V]` may be written over.
+    """What a softmax over whole rows is made of; `logits` `[R, V]` are written over where nothing is compiled.
 
     Args:
         logits: in the dtype of the product; minus infinity at each row's label.
@@ -102,7 +102,9 @@ def softmax_parts(
         Exponentials of the logits less their row's peak, in the dtype of `logits`; their sums without the label's, the
         shifted logit of the label and the highest of the others, `[R]` in the dtype of `own`; the ranks `[R]` or None.
     """
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    # Compiled for a GPU, what is written over an argument is written to a buffer of its own first, and copied.
+    compiled = torch.compiler.is_compiling()
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32), copy=compiled)
     if bias is not None:
         wide = wide.add_(bias)
     highest = wide.amax(1)
@@ -113,4 +115,5 @@ def softmax_parts(
     ranks = (last + 1 - (wide < target[:, None]).sum(1)).clamp_max(last) if return_ranks else None
     wide = wide.exp_()
     others = wide.sum(1)
-    return wide if wide.dtype == logits.dtype else logits.copy_(wide), others, target, highest - peak, ranks
+    part = wide.to(logits.dtype) if compiled or wide.dtype == logits.dtype else logits.copy_(wide)
+    return part, others, target, highest - peak, ranks
