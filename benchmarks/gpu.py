@@ -45,7 +45,7 @@ KINDS = ("checks", "steps", "text", "long", "encode")
 """What can be chosen with `--only`, in order of what matters most."""
 CHECKS = ("gradients", "fused", "trainer")
 """Of `gpu_checks.py`, wherever they run; "tests" too on a GPU."""
-BATCHES = {"micro": 64, "mini": 32, "base": 16, "large": 8}
+BATCHES = {"micro": 64, "mini": 32, "base": 32, "large": 16}
 """Documents of 1,024 tokens a batch."""
 ENCODE = ("--texts", "3000", "--rounds", "3")
 """Fewer than that benchmark's own 20,000 and 5, which would take minutes: stock goes through batches of 32."""

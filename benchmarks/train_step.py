@@ -50,7 +50,11 @@ GPU_PEERS = {"padded": 3.0, "flash": 1.6, "grouped": None, "chunked": None}
 WHOLE_GOAL = 0.9
 """Of the ratio that the FLOPs predict for documents of equal length."""
 H100_RATES = {"micro": 2.0e6, "mini": 0.93e6, "base": 0.55e6, "large": 0.22e6}
-"""Goals for an H100 in bfloat16, documents of 1,024 tokens, real tokens a second."""
+"""Goals for an H100 in bfloat16, documents of 1,024 tokens in the batches of `gpu.py`, real tokens a second.
+
+Clipping and StableAdamW pass over each parameter, gradient and moment several times, whatever the batch: counted, 51 GB
+a step for large and 19 GB for base, 17 and 6 ms at 3 TB/s. With half as many documents a step large could not reach it.
+"""
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
