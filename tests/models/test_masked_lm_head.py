@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from tiny_models import VOCABULARY, build, documents, flat_batch, padded_batch
+from transformers.utils import find_labels
 
-from rexbert_hf import RexBertForMaskedLM, RexBertModel
+from rexbert_hf import RexBertForMaskedLM, RexBertForPreTraining, RexBertModel
 
 DOCS = documents([9, 70, 17])
 LABELS = torch.cat([torch.where(torch.arange(len(d)) % 3 == 1, d.flip(0), -100) for d in DOCS])[None]
@@ -42,6 +43,19 @@ def test_modes(model):
     assert int(loss.correct) == int((full.logits[chosen].argmax(1) == LABELS[chosen]).sum())
     better = full.logits[chosen] > full.logits[chosen].gather(1, LABELS[chosen][:, None])
     assert torch.equal(everything.label_ranks, better.sum(1))
+
+
+def test_a_known_number_of_targets_asks_nobody_for_it(model, monkeypatch):
+    batch = flat_batch(DOCS) | {"labels": LABELS}
+    expected = model(**batch, return_ranks=True)
+    monkeypatch.setattr(torch.Tensor, "nonzero", None)
+    found = model(**batch, return_ranks=True, num_targets=int((LABELS != -100).sum()))
+    assert torch.equal(found.loss, expected.loss)
+    assert torch.equal(found.label_ranks, expected.label_ranks)
+
+
+def test_the_argument_is_no_label_to_the_stock_trainer():
+    assert find_labels(RexBertForMaskedLM) == find_labels(RexBertForPreTraining) == ["labels"]
 
 
 def test_an_encoder_of_a_masked_lm_checkpoint_loads_without_a_report(model, tmp_path, caplog, monkeypatch):

@@ -28,6 +28,7 @@ from rexbert_hf.training import (
     NonFiniteLossError,
     TrainingInterrupted,
     last_complete_checkpoint,
+    masked_loss,
 )
 from rexbert_hf.training.arguments import stay_on_one_gpu
 from rexbert_hf.training.callbacks import progress_line
@@ -520,3 +521,35 @@ def test_pinned_batches_do_not_wait_for_their_copy(tmp_path, monkeypatch, pinned
     batch = trainer._prepare_inputs({"input_ids": torch.ones(1, 3, dtype=torch.int64), "max_length_q": 3})
     assert batch["max_length_q"] == 3
     assert [options.get("non_blocking", False) for options in copies] == [pinned]
+
+
+def test_a_model_on_an_accelerator_is_told_its_number_of_labels(tmp_path, monkeypatch):
+    """Counted on the host, so that the device need not be waited for; nothing else changes."""
+    found = []
+    for told in (False, True):
+        monkeypatch.setattr(masked_loss, "_waits", lambda model, told=told: told)
+        trainer, seen = make_trainer(tmp_path / str(told), make_curriculum(steps=(2, 1))), []
+
+        def see(module, args, options, seen=seen):
+            seen.append((options.get("num_targets"), int((options["labels"] != -100).sum())))
+
+        trainer.model.register_forward_pre_hook(see, with_kwargs=True)
+        trainer.train()
+        assert seen
+        assert all(given == (count if told else None) for given, count in seen)
+        found.append(trainer.model.state_dict())
+    assert all(torch.equal(found[0][name], weight) for name, weight in found[1].items())
+
+
+@pytest.mark.parametrize(
+    ("model", "batch"),
+    [
+        (make_bert, {"labels": torch.tensor([[-100, 5]])}),
+        (make_model, {"labels": torch.tensor([[-100, 5]]), "phrase_labels": torch.tensor([[4, 5]])}),
+        (make_model, {"input_ids": torch.tensor([[4, 5]])}),
+    ],
+    ids=["takes_no_number", "two_maskings", "no_labels"],
+)
+def test_who_is_told_no_number_of_labels(monkeypatch, model, batch):
+    monkeypatch.setattr(masked_loss, "_waits", lambda model: True)
+    assert masked_loss.with_label_count(model(), batch) == batch

@@ -68,9 +68,17 @@ class RexBertForPreTrainingOutput(RexBertMaskedLMOutput):
     npr_loss: torch.Tensor | None = None
 
 
-def label_places(labels: torch.Tensor | None) -> torch.Tensor | None:
-    """Places `[M]` of the labels in `[B * S]`: their number comes from the device, so ask before the encoder runs."""
-    return None if labels is None else (labels.reshape(-1) != -100).nonzero().squeeze(1)
+def label_places(labels: torch.Tensor | None, count: int | None = None) -> torch.Tensor | None:
+    """Places `[M]` of the labels in `[B * S]`.
+
+    Args:
+        labels: `[B, S]`, -100 where nothing is predicted.
+        count: M, where the caller knows it; else it comes from the device, so ask before the encoder runs.
+    """
+    if labels is None:
+        return None
+    labelled = labels.reshape(-1) != -100
+    return (labelled.nonzero() if count is None else torch.nonzero_static(labelled, size=count)).squeeze(1)
 
 
 class RexBertForMaskedLM(RexBertPreTrainedModel):
@@ -128,6 +136,7 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
         num_items_in_batch: torch.Tensor | int | None = None,
         output_hidden_states: bool | int | list[int] | None = None,
         output_attentions: bool | None = None,
+        num_targets: int | None = None,
         **kwargs: Any,
     ) -> RexBertMaskedLMOutput:
         """Loss or logits.
@@ -143,6 +152,8 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
             num_items_in_batch: labelled tokens of the whole global step; the loss is divided by it.
             output_hidden_states: see `RexBertModel.forward`.
             output_attentions: see `RexBertModel.forward`.
+            num_targets: labels of this batch that are not -100, exactly, where the host knows: the device is then not
+                waited for.
             kwargs: keys of a flat batch.
 
         Raises:
@@ -151,7 +162,7 @@ class RexBertForMaskedLM(RexBertPreTrainedModel):
         if return_logits not in (None, "masked", "all"):
             raise ValueError(f"return_logits={return_logits!r} must be None, 'masked' or 'all'")
         kwargs.pop("return_dict", None)
-        places = label_places(labels)
+        places = label_places(labels, num_targets)
         cells = self._cells(places)
         flat: FlatOutput = self.model(
             input_ids=input_ids,
@@ -245,6 +256,7 @@ class RexBertForPreTraining(RexBertForMaskedLM):
         num_items_in_batch: torch.Tensor | int | None = None,
         output_hidden_states: bool | int | list[int] | None = None,
         output_attentions: bool | None = None,
+        num_targets: int | None = None,
         **kwargs: Any,
     ) -> RexBertForPreTrainingOutput:
         """Masked-LM loss, neighbour reconstruction loss, or both.
@@ -264,13 +276,14 @@ class RexBertForPreTraining(RexBertForMaskedLM):
             num_items_in_batch: likewise; the reconstruction loss is a mean over the triplets.
             output_hidden_states: likewise.
             output_attentions: likewise.
+            num_targets: likewise.
             kwargs: likewise.
 
         Raises:
             ValueError: if `triplets` is given without `input_ids` or `content_mask`.
         """
         kwargs.pop("return_dict", None)
-        places = label_places(labels)
+        places = label_places(labels, num_targets)
         cells = self._cells(places)
         flat: FlatOutput = self.model(
             input_ids=input_ids,

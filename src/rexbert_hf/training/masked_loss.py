@@ -6,6 +6,8 @@ micro-batch, so what they return cannot be summed over a step.
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -28,6 +30,24 @@ def masked_lm_loss(
     picked = labels != -100
     total = cross_entropy(outputs.logits[picked].float(), labels[picked], reduction="sum")
     return total / (picked.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
+
+
+def with_label_count(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The batch, and the number of its labels for a model that would wait for its device to learn it.
+
+    Args:
+        model: without a wrapper.
+        batch: on the host, as the collator made it; of one masking.
+    """
+    out, labels = dict(batch), batch.get("labels")
+    waits = "num_targets" in inspect.signature(model.forward).parameters and _waits(model)
+    if waits and isinstance(labels, torch.Tensor) and labels.device.type == "cpu" and "phrase_labels" not in batch:
+        out["num_targets"] = int((labels != -100).sum())
+    return out
+
+
+def _waits(model: nn.Module) -> bool:
+    return next(model.parameters()).device.type == "cuda"
 
 
 def forward_with_loss(

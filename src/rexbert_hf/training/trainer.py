@@ -32,7 +32,7 @@ from rexbert_hf.training.cpu import tune_cpu
 from rexbert_hf.training.flops import FlopCounter, measure_matmul_peak
 from rexbert_hf.training.heldout import accepts_flat
 from rexbert_hf.training.interruption import SIGNALS, StopSignal, TrainingInterrupted, WorkerSignals
-from rexbert_hf.training.masked_loss import masked_lm_loss
+from rexbert_hf.training.masked_loss import masked_lm_loss, with_label_count
 from rexbert_hf.training.meter import StepMeter
 from rexbert_hf.training.neighbors import TRIPLETS
 from rexbert_hf.training.optimizer import StableAdamW, parameter_groups
@@ -279,7 +279,7 @@ class CurriculumTrainer(WatchedTrainer):
         for part in before:  # ranks have different numbers of parts, and meet once a step
             with self.accelerator.no_sync(model):
                 done = done + super().training_step(model, dict(part), num_items_in_batch)
-        loss: torch.Tensor = done + super().training_step(model, dict(last), num_items_in_batch)
+        loss: torch.Tensor = done + super().training_step(model, with_label_count(self.model, last), num_items_in_batch)
         self._step_loss = loss if self._step_loss is None else self._step_loss + loss
         return loss
 
