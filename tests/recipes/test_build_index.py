@@ -15,6 +15,7 @@ import pytest
 
 from rexbert_hf.catalog import load_sample
 from rexbert_hf.hub import read_run
+from rexbert_hf.retrieval.serving import search_index
 from rexbert_hf.retrieval.serving.index import ProductIndex
 from rexbert_hf.retrieval.serving.index_folder import current_version
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
@@ -63,6 +64,23 @@ def test_again_it_encodes_what_has_changed(tmp_path):
     run.index = IndexOptions(kind="flat", fields=["title", "brand"])
     results = run_build_index(run)  # other settings: all of it
     assert (results["updated"], results["encoded"]) == (False, 199)
+
+
+@pytest.mark.parametrize("backend", ["faiss", "qdrant"])
+def test_the_type_that_texts_are_encoded_in_reaches_the_index(tmp_path, monkeypatch, backend):
+    """When it is built and when it is brought up to date: it is no setting of the index, which may go on in another."""
+    seen, encode = [], search_index.encode
+    monkeypatch.setattr(
+        search_index, "encode", lambda *args, bf16, **options: seen.append(bf16) or encode(*args, bf16=bf16, **options)
+    )
+    run = small_run(tmp_path / "index", products=ProductSource(sample_size=20), backend=backend)
+    run.bf16 = True
+    run_build_index(run)
+    assert set(seen) == {True}
+    seen.clear()
+    run.bf16, run.products = False, ProductSource(sample_size=30)
+    assert run_build_index(run)["updated"] is (backend == "faiss")
+    assert set(seen) == {False}
 
 
 def test_an_index_whose_push_fails_keeps_what_was_measured(tmp_path, monkeypatch):

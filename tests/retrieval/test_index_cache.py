@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from index_cases import HashModel, make_products
+from onnx_cases import small_encoder
 
 from rexbert_hf.retrieval.serving.embedding_cache import EmbeddingCache
 from rexbert_hf.retrieval.serving.index import ProductIndex
+from rexbert_hf.retrieval.serving.query_model import encode, fingerprint
 
 
 def test_one_changed_product_in_a_hundred_encodes_one_per_cent(tmp_path):
@@ -55,6 +57,20 @@ def test_another_model_does_not_see_them(tmp_path):
     other = HashModel("another")
     np.testing.assert_array_equal(EmbeddingCache(tmp_path, other).encode(["a"]), HashModel("another").encode(["a"]))
     assert "a" in other.seen
+
+
+def test_vectors_in_bfloat16_have_a_cache_of_their_own(tmp_path):
+    """Those in float32 lie where earlier versions of this package kept them."""
+    model = small_encoder()
+    products = make_products(3)
+    built = [ProductIndex.build(products, model, "flat", cache_dir=tmp_path, bf16=wanted) for wanted in (False, True)]
+    for index, name in zip(built, ("", "-bfloat16"), strict=True):
+        assert index.cache.folder.name == fingerprint(model)[:32] + name
+        assert (index.cache.encoded, index.cache.served) == (3, 0)
+    assert ProductIndex.build(products, model, "flat", cache_dir=tmp_path).cache.served == 3
+    assert built[0].search(["thing"], 3) == built[0].search(encode(model, ["thing"], "query"), 3)
+    assert built[1].search(["thing"], 3) == built[1].search(encode(model, ["thing"], "query", bf16=True), 3)
+    assert EmbeddingCache(tmp_path, HashModel(), bf16=True).folder.name == fingerprint(HashModel())[:32]
 
 
 def test_processes_share_a_cache(tmp_path):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from onnx_cases import TEXTS, small_encoder
 
-from rexbert_hf.retrieval.serving.encoding import encode_flat, takes_flat_batches
+from rexbert_hf.retrieval.serving.encoding import encode_flat, runs_bfloat16, takes_flat_batches
 from rexbert_hf.retrieval.serving.hashing_encoder import HashingEncoder
 from rexbert_hf.retrieval.serving.query_model import encode, fingerprint, load_model
 
@@ -53,6 +56,29 @@ def test_fewer_dimensions_and_training_mode():
     assert model.training
     np.testing.assert_allclose(found, model.encode(MIXED), atol=1e-5)
     assert found.shape[1] == 16
+
+
+def test_bfloat16_is_asked_for_on_cpu_and_rounds():
+    model = small_encoder()
+    exact = encode_flat(model, MIXED, bf16=False)
+    assert np.array_equal(encode_flat(model, MIXED), exact)
+    found = encode_flat(model, MIXED, bf16=True)
+    assert found.dtype == np.float32
+    assert 0 < np.abs(found - exact).max() < 0.05
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_bfloat16_by_itself_is_for_fast_gpus_and_float32(monkeypatch, fast):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: fast and not including_emulation)
+
+    def model(device, dtype=torch.float32):
+        return SimpleNamespace(parameters=lambda: iter([SimpleNamespace(device=torch.device(device), dtype=dtype)]))
+
+    assert runs_bfloat16(model("cuda"), "auto") is fast
+    assert not runs_bfloat16(model("cpu"), "auto")
+    assert not runs_bfloat16(model("cuda", torch.float16), "auto")
+    assert not runs_bfloat16(model("cuda", torch.bfloat16), True)
+    assert not runs_bfloat16(model("cuda"), False)
 
 
 def test_an_index_uses_flat_batches(monkeypatch):

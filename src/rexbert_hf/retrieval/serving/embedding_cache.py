@@ -1,7 +1,8 @@
 """Vectors of texts that were encoded before, on disk: a catalogue of which 1 % has changed encodes 1 %.
 
-An entry belongs to a model's fingerprint, to its precision where it is an export, and to the text (its role included):
-a changed model or text is never served an old vector, nor a model in float32 that of its int8 form. Each batch of new
+An entry belongs to a model's fingerprint, to its precision where it is an export or runs in bfloat16, and to the text
+(its role included): a changed model or text is never served an old vector, nor a model in float32 that of its int8
+form. Each batch of new
 texts becomes one more safetensors file, written aside and renamed: several processes may share a cache, and one that is
 killed leaves nothing behind that could be read. Files are open while they are read only: there may be more of them than
 a process may have open at a time. In memory are the keys and where their vectors lie, see `key_table.py`.
@@ -24,6 +25,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from rexbert_hf.hub.left_over import remove_left, staged_name
+from rexbert_hf.retrieval.serving.encoding import Bfloat16, runs_bfloat16, takes_flat_batches
 from rexbert_hf.retrieval.serving.key_table import KEY_BYTES, KeyTable, Place
 from rexbert_hf.retrieval.serving.query_model import encode, fingerprint
 from rexbert_hf.retrieval.serving.vector_store import read_segment
@@ -42,6 +44,7 @@ class EmbeddingCache:
         folder: where caches are kept; each model has a folder of its own inside.
         model: anything with `encode`.
         batch_size: of the model's `encode`.
+        bf16: as for `encode`; decided here, for all texts.
 
     Attributes:
         encoded: texts that had to be encoded so far.
@@ -58,9 +61,10 @@ class EmbeddingCache:
         ([[2.0, 2.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]], 3)
     """
 
-    def __init__(self, folder: str | Path, model: Any, batch_size: int = 32) -> None:
+    def __init__(self, folder: str | Path, model: Any, batch_size: int = 32, bf16: Bfloat16 = False) -> None:
         self.model, self.batch_size = model, batch_size
-        precision = getattr(model, "precision", None)
+        self.bf16 = takes_flat_batches(model) and runs_bfloat16(model, bf16)
+        precision = "bfloat16" if self.bf16 else getattr(model, "precision", None)
         own = f"-{precision}" if isinstance(precision, str) else ""
         self.folder = Path(folder) / f"{fingerprint(model)[:32]}{own}"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +92,7 @@ class EmbeddingCache:
         found = self._stored(keys, places)
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
         if missing:
-            vectors = encode(self.model, list(missing.values()), role, self.batch_size)
+            vectors = encode(self.model, list(missing.values()), role, self.batch_size, self.bf16)
             found |= dict(zip(missing, vectors, strict=True))
             whole = np.isfinite(vectors).all(axis=1)
             if whole.any():

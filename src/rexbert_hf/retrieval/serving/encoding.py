@@ -9,7 +9,8 @@ those of `model.encode`, to rounding.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,6 +21,9 @@ GPU_BATCH_TOKENS = 65_536
 
 TOKENISE_ROWS = 4_096
 """Texts tokenised at a time."""
+
+Bfloat16 = bool | Literal["auto"]
+"""Whether to run in bfloat16; "auto" where a GPU multiplies it fast."""
 
 _ROLE_PROMPTS = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
@@ -37,8 +41,28 @@ def takes_flat_batches(model: Any) -> bool:
     return type(encoder).__name__ == "RexBertModel" and hasattr(model, "tokenizer")
 
 
+def runs_bfloat16(model: Any, wanted: Bfloat16) -> bool:
+    """Whether `encode_flat` runs a model under bfloat16 autocast; one in half precision stays as it is.
+
+    Args:
+        model: a SentenceTransformer.
+        wanted: "auto" takes it on a GPU that multiplies it fast: only there flat batches reach the flash kernel.
+    """
+    import torch
+
+    weight = next(model.parameters())
+    if weight.dtype != torch.float32:
+        return False
+    on_gpu = weight.device.type == "cuda"
+    return on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) if wanted == "auto" else wanted
+
+
 def encode_flat(
-    model: Any, texts: Sequence[str], role: str | None = None, batch_tokens: int | None = None
+    model: Any,
+    texts: Sequence[str],
+    role: str | None = None,
+    batch_tokens: int | None = None,
+    bf16: Bfloat16 = "auto",
 ) -> np.ndarray:
     """Encode texts in flat batches; float32 `[N, D]`, in the order of the texts.
 
@@ -47,6 +71,7 @@ def encode_flat(
         texts: at least one.
         role: "query" or "document" puts the model's prompt of that name first.
         batch_tokens: tokens a batch; by default what suits the device.
+        bf16: see `runs_bfloat16`.
 
     Raises:
         ValueError: if the model is another one.
@@ -57,15 +82,17 @@ def encode_flat(
         raise ValueError("encode_flat takes a SentenceTransformer with a RexBERT encoder and pooling; use model.encode")
     device = next(model.parameters()).device
     budget = batch_tokens or (BATCH_TOKENS if device.type == "cpu" else GPU_BATCH_TOKENS)
+    autocast = torch.autocast(device.type, torch.bfloat16) if runs_bfloat16(model, bf16) else nullcontext()
     prompt = _prompt(model, role)
     if prompt and not model[1].include_prompt:
-        return np.asarray(model.encode(list(texts), prompt=prompt, show_progress_bar=False), dtype=np.float32)
+        with autocast:
+            return np.asarray(model.encode(list(texts), prompt=prompt, show_progress_bar=False), dtype=np.float32)
     rows = _token_ids(model, [prompt + text for text in texts])
     lengths = np.array([len(row) for row in rows])
     vectors: np.ndarray | None = None
     training = model.training
     model.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), autocast:
         for batch in _batches(lengths, budget):
             out = model(_features([rows[i] for i in batch], device))["sentence_embedding"]
             if model.truncate_dim is not None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from rexbert_hf.catalog.sources import with_home
 from rexbert_hf.hub import resolve
+from rexbert_hf.retrieval.serving.encoding import Bfloat16
 from rexbert_hf.retrieval.serving.index_card import push_index
 from rexbert_hf.retrieval.serving.index_folder import INDEX_FILE, current_version, described, read_facts, write_version
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
@@ -81,6 +82,7 @@ class ProductIndex(SearchIndex):
         cache_dir: str | Path | None = None,
         work_dir: str | Path | None = None,
         vectors: np.ndarray | None = None,
+        bf16: Bfloat16 = "auto",
         **options: Any,
     ) -> Any:
         """Encode a catalogue and index it, in batches: memory holds codes, ids, columns and one batch.
@@ -99,6 +101,7 @@ class ProductIndex(SearchIndex):
             cache_dir: an embedding cache: texts encoded before with this model are not encoded again.
             work_dir: where vectors and texts lie until the index is saved; the system's temporary folder by default.
             vectors: `[N, D]` of the products, in place of encoding them.
+            bf16: whether a RexBERT encoder in float32 runs in bfloat16; "auto" on a GPU that multiplies it fast.
             options: further fields of `IndexOptions`, such as `fields`, `filters`, `metric`, `lexical`.
 
         Returns:
@@ -113,11 +116,13 @@ class ProductIndex(SearchIndex):
 
             if vectors is not None or work_dir is not None:
                 raise ValueError("backend 'qdrant' keeps vectors in Qdrant and encodes them: no vectors=, no work_dir=")
-            return QdrantIndex.build(products, model, kind, revision=revision, cache_dir=cache_dir, **options)
+            places: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "bf16": bf16}
+            return QdrantIndex.build(products, model, kind, **places, **options)
         if backend != "faiss":
             raise ValueError(f"index backend {backend!r} is unknown: faiss or qdrant")
         loaded, identity = opened(model, revision)
         index = cls(IndexOptions.of(kind=kind, **options), identity, loaded)
+        index.bf16 = bf16
         if loaded is not None:
             index.use_cache(cache_dir)
         index.state = IndexState.filled(index.options, products, index._encoded, vectors, work_dir)

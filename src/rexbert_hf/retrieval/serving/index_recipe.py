@@ -99,6 +99,8 @@ class BuildIndexRun:
         backend: faiss (files in `output_dir`) or qdrant.
         qdrant: where, for that.
         cache_dir: an embedding cache, shared by indexes and kept between runs.
+        bf16: run a RexBERT encoder in bfloat16; "auto" on a GPU that multiplies it fast. What an index holds
+            already is not encoded again for it.
         update: where `output_dir` holds an index of the same model and settings, encode only what has changed.
         queries: example searches to print.
         modes: of those: dense, lexical, hybrid.
@@ -116,6 +118,7 @@ class BuildIndexRun:
     backend: Literal["faiss", "qdrant"] = "faiss"
     qdrant: QdrantSettings = field(default_factory=QdrantSettings)
     cache_dir: Path | None = None
+    bf16: bool | Literal["auto"] = "auto"
     update: bool = True
     queries: list[str] = field(default_factory=list)
     modes: list[str] = field(default_factory=lambda: list(MODES))
@@ -198,6 +201,7 @@ def _updated(run: BuildIndexRun, model: Any, commit: str | None, products: Datas
         index = _existing(run, model)
         if index is None:
             return None
+        index.bf16 = run.bf16
         index.use_cache(run.cache_dir)
         results = _update(index, products, run.output_dir)
         return index, results, _save(index, run, commit)
@@ -208,7 +212,8 @@ def _updated(run: BuildIndexRun, model: Any, commit: str | None, products: Datas
 
 def _built(run: BuildIndexRun, model: Any, commit: str | None, products: Dataset) -> Made:
     options = asdict(run.index) | (asdict(run.qdrant) if run.backend == "qdrant" else {"work_dir": run.output_dir})
-    index = ProductIndex.build(products, model, backend=run.backend, cache_dir=run.cache_dir, **options)
+    how: dict[str, Any] = {"backend": run.backend, "cache_dir": run.cache_dir, "bf16": run.bf16}
+    index = ProductIndex.build(products, model, **how, **options)
     encoded = len(index) if index.cache is None else index.cache.encoded
     return index, {"updated": False, "encoded": encoded, "deleted": 0}, _save(index, run, commit)
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from rexbert_hf.catalog.sources import with_home
 from rexbert_hf.hub import versions
+from rexbert_hf.retrieval.serving.encoding import Bfloat16
 from rexbert_hf.retrieval.serving.filters import parse_filter
 from rexbert_hf.retrieval.serving.index_folder import write_version
 from rexbert_hf.retrieval.serving.index_options import IndexOptions
@@ -94,6 +95,7 @@ class QdrantIndex(SearchIndex):
         collection: str = "products",
         api_key: str | None = None,
         cache_dir: str | Path | None = None,
+        bf16: Bfloat16 = "auto",
         **options: Any,
     ) -> QdrantIndex:
         """Encode a catalogue into a new collection, then let the alias point there.
@@ -108,6 +110,7 @@ class QdrantIndex(SearchIndex):
             collection: name that searches use.
             api_key: of the server; by default the environment's QDRANT_API_KEY. Never saved.
             cache_dir: an embedding cache.
+            bf16: as for `ProductIndex.build`.
             options: further fields of `IndexOptions`.
 
         Raises:
@@ -122,6 +125,7 @@ class QdrantIndex(SearchIndex):
         loaded, identity = opened(model, revision)
         client, place = connect(url, api_key)
         index = cls(client, place, collection, settings, identity, loaded)
+        index.bf16 = bf16
         index.use_cache(cache_dir)
         try:
             with explained(place):

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from rexbert_hf.hub.loading import loading
+from rexbert_hf.retrieval.serving.encoding import Bfloat16, encode_flat, takes_flat_batches
 from rexbert_hf.retrieval.serving.hashing_encoder import HASHING, HashingEncoder
 
 PROBES = ("red running shoes size 42", "usb c cable 2 m", "stainless steel tea pot", "garden hose 1/2 in.")
@@ -106,7 +107,13 @@ def _probes(model: Any, role: str) -> np.ndarray:
     return normalised(encode(model, PROBES, role))
 
 
-def encode(model: Any, texts: Sequence[str], role: str = "document", batch_size: int = 32) -> np.ndarray:
+def encode(
+    model: Any,
+    texts: Sequence[str],
+    role: str = "document",
+    batch_size: int = 32,
+    bf16: Bfloat16 = False,
+) -> np.ndarray:
     """Encode with whatever the model offers; float32 `[N, D]`.
 
     `encode_query` and `encode_document` are used where the model has them (prompts, separate encoders). RexBERT
@@ -117,15 +124,14 @@ def encode(model: Any, texts: Sequence[str], role: str = "document", batch_size:
         texts: at least one.
         role: "query" or "document".
         batch_size: for models that take one.
+        bf16: whether RexBERT encoders run in bfloat16, see `runs_bfloat16`; others run as they are.
 
     Raises:
         TypeError: if the model has no `encode`.
         ValueError: if it does not give one vector a text.
     """
-    from rexbert_hf.retrieval.serving.encoding import encode_flat, takes_flat_batches
-
     if takes_flat_batches(model):
-        vectors: Any = encode_flat(model, texts, role=role)
+        vectors: Any = encode_flat(model, texts, role=role, bf16=bf16)
     else:
         method = getattr(model, f"encode_{role}", None) or getattr(model, "encode", None)
         if method is None:

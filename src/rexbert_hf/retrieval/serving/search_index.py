@@ -11,6 +11,7 @@ import numpy as np
 
 from rexbert_hf.hub.loading import first_line
 from rexbert_hf.retrieval.serving.embedding_cache import EmbeddingCache
+from rexbert_hf.retrieval.serving.encoding import Bfloat16
 from rexbert_hf.retrieval.serving.index_options import MODES, IndexOptions
 from rexbert_hf.retrieval.serving.lexical import LexicalIndex, fuse
 from rexbert_hf.retrieval.serving.query_model import ModelIdentity, encode, load_model, normalised
@@ -51,11 +52,13 @@ class SearchIndex(abc.ABC):
 
     Attributes:
         cache: of embeddings, if there is one.
+        bf16: whether texts are encoded in bfloat16, see `encode`; a cache keeps to what it began with.
     """
 
     def __init__(self, options: IndexOptions, identity: ModelIdentity | None, model: Any = None) -> None:
         self.options, self.identity = options, identity
         self.cache: EmbeddingCache | None = None
+        self.bf16: Bfloat16 = "auto"
         self._model = model
 
     @property
@@ -146,7 +149,7 @@ class SearchIndex(abc.ABC):
     ) -> list[Hits]:
         if mode == "lexical":
             return searched.search_words(texts, k, filter)
-        vectors = _checked(searched, encode(self.model, texts, "query"))
+        vectors = _checked(searched, encode(self.model, texts, "query", bf16=self.bf16))
         if mode == "dense":
             return _nearest(searched, vectors, k, filter)
         depth = max(FUSED_A_HIT * k, FUSION_DEPTH)
@@ -161,11 +164,11 @@ class SearchIndex(abc.ABC):
             folder: of the cache; None leaves it.
         """
         if folder is not None:
-            self.cache = EmbeddingCache(folder, self.model)
+            self.cache = EmbeddingCache(folder, self.model, bf16=self.bf16)
 
     def _encoded(self, texts: list[str], ids: list[str]) -> np.ndarray:
         """Vectors of products as the index keeps them, from the cache where there is one."""
-        found = encode(self.model, texts) if self.cache is None else self.cache.encode(texts)
+        found = encode(self.model, texts, bf16=self.bf16) if self.cache is None else self.cache.encode(texts)
         return checked_documents(found, ids, self.options.metric)
 
     @abc.abstractmethod
