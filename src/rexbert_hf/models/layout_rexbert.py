@@ -286,3 +286,16 @@ def _ragged(
     groups = list(zip(counts.tolist(), values.tolist(), strict=True))
     cu = F.pad(ordered.cumsum(0), (1, 0)).to(torch.int32)
     return Layout(position_ids, shape, cu, groups[-1][1] if groups else 0, groups=groups, token_index=token_index)
+
+
+def label_places(labels: torch.Tensor | None, count: int | None = None) -> torch.Tensor | None:
+    """Places `[M]` of the labels in `[B * S]`.
+
+    Args:
+        labels: `[B, S]`, -100 where nothing is predicted.
+        count: M, where the caller knows it; else it comes from the device, so ask before the encoder runs.
+    """
+    if labels is None:
+        return None
+    labelled = labels.reshape(-1) != -100
+    return (labelled.nonzero() if count is None else torch.nonzero_static(labelled, size=count)).squeeze(1)

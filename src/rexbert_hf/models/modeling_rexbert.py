@@ -34,6 +34,7 @@ from .encoder_rexbert import (
     RexBertPreTrainedModel,
 )
 from .layers_rexbert import RexBertPredictionHead, check_ids, drawn, residual_std
+from .layout_rexbert import label_places
 from .logits_rexbert import is_its_weight, logits_cross_entropy
 from .losses_rexbert import masked_cross_entropy
 from .matryoshka_rexbert import Grid, LabelledStates, grid_loss
@@ -66,19 +67,6 @@ class RexBertForPreTrainingOutput(RexBertMaskedLMOutput):
 
     mlm_loss: torch.Tensor | None = None
     npr_loss: torch.Tensor | None = None
-
-
-def label_places(labels: torch.Tensor | None, count: int | None = None) -> torch.Tensor | None:
-    """Places `[M]` of the labels in `[B * S]`.
-
-    Args:
-        labels: `[B, S]`, -100 where nothing is predicted.
-        count: M, where the caller knows it; else it comes from the device, so ask before the encoder runs.
-    """
-    if labels is None:
-        return None
-    labelled = labels.reshape(-1) != -100
-    return (labelled.nonzero() if count is None else torch.nonzero_static(labelled, size=count)).squeeze(1)
 
 
 class RexBertForMaskedLM(RexBertPreTrainedModel):
