@@ -8,6 +8,8 @@ import csv
 import io
 import json
 import re
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +25,9 @@ from rexbert_hf.evaluation.query_category import QueryCategory
 from rexbert_hf.evaluation.settings import FinetuneTaskSettings, GridSettings
 from rexbert_hf.hub import card_of_run, read_run
 from rexbert_hf.hub.evaluated import files_key
+from rexbert_hf.settings import parse_args
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "finetune_task.py"
 
 
 @pytest.fixture
@@ -183,3 +188,21 @@ def test_what_cannot_be_kept(tmp_path, model, monkeypatch):
         FinetuneTaskSettings(task="x")
     with pytest.raises(ValueError, match="one task"):
         FinetuneTaskSettings(task="all")
+
+
+@pytest.mark.parametrize(
+    ("words", "by_protocol"),
+    [
+        ([], False),
+        (["--model", "bert", "--output_dir=out"], False),
+        (["--task", "attribute_extraction"], True),
+        (["--task=product_search_tuned", "--budget", "full"], True),
+        (["--data-dir", "data"], True),
+        (["--datasets.product_search_tuned", "pairs.csv"], True),
+        ([str(RECIPE.parent / "configs" / "finetune_task.yaml")], True),
+    ],
+)
+def test_a_task_that_is_named_keeps_its_protocol(words, by_protocol):
+    config = runpy.run_path(str(RECIPE))["default_config"](words)
+    settings = parse_args(FinetuneTaskSettings, words, config)
+    assert (settings.max_length is None, settings.tuning is None) == (by_protocol, by_protocol)
