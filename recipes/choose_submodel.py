@@ -39,7 +39,8 @@ def main() -> None:
 def report(results: dict[str, Any], run: ChooseRun) -> None:
     """Print the cells, and of the chosen one its mark and its test figure."""
     median = results["query_tokens"]["median"]
-    print(f"{results['queries']} validation queries (median {median:.0f} tokens), {results['products']} products")
+    searched = f"{results['products']} products ({run.data.name})"
+    print(f"{results['queries']} validation queries (median {median:.0f} tokens), {searched}")
     print(
         f"one query on {run.threads} thread, {run.runtime}, tokenising included; the vectors of all products in float32"
     )

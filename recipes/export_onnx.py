@@ -32,7 +32,7 @@ def main() -> None:
     print("one query at a time, one thread, tokenising included:")
     for name, latency in results["latency_ms"].items():
         print(f"  {name:6} p50 {latency['p50']:.2f} ms, p99 {latency['p99']:.2f} ms")
-    report(results.get("quality", {}))
+    report(results.get("quality", {}), run.data.name)
     if run.model is None:
         print("no model was given: an untrained one was exported, its quality means nothing")
     print(f"graphs, tokenizer and run.json in {run.output_dir}")
@@ -40,12 +40,12 @@ def main() -> None:
         print(f"pushed to {results['url']}")
 
 
-def report(quality: dict[str, Any]) -> None:
-    """Print what each precision finds, and what that is beside torch."""
+def report(quality: dict[str, Any], data: str) -> None:
+    """Print what each precision finds in which data, and what that is beside torch."""
     for name in [key for key, found in quality.items() if isinstance(found, dict)]:
         figures = {figure.replace("_at_", "@"): value for figure, value in quality[name].items()}
         said = ", ".join(figure_text(figures, figure, quality["ndcg_gain"]) for figure in ("recall@100", "ndcg@10"))
-        print(f"  {name:6} {said} among {quality['products']:,} products", end="")
+        print(f"  {name:6} {said} among {quality['products']:,} products ({data})", end="")
         if name == "torch":
             print()
             continue

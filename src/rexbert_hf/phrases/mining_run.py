@@ -6,7 +6,6 @@ Repeated texts are mined once (equal after `normalize_text`): an offer that stan
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
 import tempfile
 import time
@@ -19,6 +18,7 @@ from typing import Any
 from datasets import Dataset, Value
 
 from rexbert_hf.catalog import load_sample, normalize_text, product_text, read_records
+from rexbert_hf.catalog.mixed_sample import warn_of_sample
 from rexbert_hf.hub import write_run
 from rexbert_hf.hub.own_folder import check_own_folder
 from rexbert_hf.hub.run_file import git_commit, hardware, versions
@@ -28,8 +28,6 @@ from rexbert_hf.phrases.pool_card import noun_phrase_overlap, top_phrases
 from rexbert_hf.phrases.spool import make_work_dir
 from rexbert_hf.settings import sole_run, to_dict
 from rexbert_hf.settings.ranges import check_least
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -257,10 +255,8 @@ def run_mining(run: MineRun) -> tuple[PhrasePool, dict[str, Any]]:
     if run.mining.work_dir is not None:
         make_work_dir(run.mining.work_dir)
     if any(source.path is not None for source in run.texts) and all(source.sample for source in run.positives):
-        logger.warning(
-            "positives are those of the sample shop, and texts your own: set --positives to your own categories"
-            " and brands, which teach what a phrase is"
-        )
+        way_out = "set --positives to your own categories and brands, which teach what a phrase is"
+        warn_of_sample("positives", "texts", way_out)
     run.output_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=run.output_dir, prefix=".rows-") as folder:
         cache = Path(folder)

@@ -31,6 +31,7 @@ from rexbert_hf.retrieval.training.evaluator import (
     searched_products,
     validation_queries,
 )
+from rexbert_hf.retrieval.training.learned_pairs import warn_of_sample_pairs
 from rexbert_hf.retrieval.training.search_data import TEST, SearchData, SearchDataSettings, load_search_data
 from rexbert_hf.settings import sole_run, to_dict
 from rexbert_hf.settings.ranges import check_least
@@ -109,6 +110,7 @@ def run_export_onnx(run: ExportOnnxRun) -> dict[str, Any]:
     own = [TOKENIZER_FILE] if (run.output_dir / ENCODER_FILE).is_file() else []  # of an export that was stopped
     check_own_folder(run.output_dir, "precisions", model=run.model, writes=own)
     run.output_dir.mkdir(parents=True, exist_ok=True)
+    warn_of_sample_pairs(run.model, run.data)
     data = load_search_data(run.data)
     model: Any = _untrained(data) if run.model is None else load_model(run.model)
     numbers = validation_queries(data, run.max_queries, TEST)

@@ -37,6 +37,7 @@ from rexbert_hf.retrieval.training.finetune import prepare_device, training_argu
 from rexbert_hf.retrieval.training.grid_encoder import GridEncoder, shape_of
 from rexbert_hf.retrieval.training.grid_settings import leave_cells, own_dim
 from rexbert_hf.retrieval.training.grid_submodel import keep_layers
+from rexbert_hf.retrieval.training.learned_pairs import warn_of_sample_pairs
 from rexbert_hf.retrieval.training.losses import embedded_loss
 from rexbert_hf.retrieval.training.search_batches import Rows, SearchCollator, Shuffled, made_up_query
 from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, SearchData, load_search_data
@@ -190,6 +191,7 @@ def distil_search(settings: DistilSettings) -> dict[str, Any]:
         check_folder(output, "teacher", read)
     one_process("distillation")
     prepare_device(settings.trainer)
+    warn_of_sample_pairs(settings.teacher, settings.data)
     data = load_search_data(settings.data)
     _find_student(settings)
     contents = made_of(data, settings.student, teacher=settings.teacher)

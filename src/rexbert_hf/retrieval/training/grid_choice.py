@@ -37,6 +37,7 @@ from rexbert_hf.retrieval.training.grid_measure import (
 from rexbert_hf.retrieval.training.grid_plot import plot_choice
 from rexbert_hf.retrieval.training.grid_settings import GridSettings
 from rexbert_hf.retrieval.training.grid_submodel import cut_biencoder
+from rexbert_hf.retrieval.training.learned_pairs import warn_of_sample_pairs
 from rexbert_hf.retrieval.training.search_data import TEST, SearchData, SearchDataSettings, load_search_data
 from rexbert_hf.retrieval.training.search_finish import STOCK, card_metrics, save_biencoder
 from rexbert_hf.settings import sole_run, to_dict
@@ -128,6 +129,7 @@ def choose_submodel(run: ChooseRun) -> dict[str, Any]:
     drawn = (run.output_dir / "cells.png").is_file()  # earlier versions took `run.json` away before they wrote a model
     check_own_folder(run.output_dir, "latency_ms", model=run.model, makes_model=drawn)
     run.output_dir.mkdir(parents=True, exist_ok=True)
+    warn_of_sample_pairs(run.model, run.data)
     data = load_search_data(run.data)
     model, source = _model(run)
     cells = list((run.cells or GridSettings()).grid(model).cells)

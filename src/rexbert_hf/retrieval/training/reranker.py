@@ -31,6 +31,7 @@ from rexbert_hf.retrieval.training.biencoder import find_base
 from rexbert_hf.retrieval.training.evaluator import gain_name, search_metrics, validation_queries
 from rexbert_hf.retrieval.training.finetune import prepare_device, uses_bf16
 from rexbert_hf.retrieval.training.finetune_settings import SearchTrainerSettings, card_fields
+from rexbert_hf.retrieval.training.learned_pairs import warn_of_sample_pairs
 from rexbert_hf.retrieval.training.search_batches import Shuffled
 from rexbert_hf.retrieval.training.search_data import TEST, TRAIN, SearchData, SearchDataSettings, load_search_data
 from rexbert_hf.retrieval.training.search_finish import check_folder, description, finished_results, made_of
@@ -96,6 +97,7 @@ def finetune_reranker(settings: RerankerSettings) -> dict[str, Any]:
     check_folder(output, "test_queries", settings.base)
     one_process("the re-ranker")
     prepare_device(settings.trainer)
+    warn_of_sample_pairs(settings.base, settings.data)
     data = load_search_data(settings.data)
     contents = made_of(data, base=settings.base)
     results = finished_results(output, settings, contents)
