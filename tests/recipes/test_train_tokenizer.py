@@ -61,6 +61,20 @@ def test_a_missing_column_is_status_one(run, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_own_texts_with_names_of_the_sample_are_told(tmp_path, caplog):
+    (tmp_path / "own.txt").write_text("\n".join(f"a red lamp of {i} watts" for i in range(600)))
+    own, shop = TextSource(path=str(tmp_path / "own.txt")), TextSource(sample="products", limit=50)
+    for texts, products, told in (
+        ([own], shop, True),
+        ([own], None, False),
+        ([TextSource(sample="shop_text", limit=600)], shop, False),
+    ):
+        caplog.clear()
+        make_tokenizer(TokenizerRun(texts, products=products, output_dir=tmp_path / "out", vocab_size=384))
+        said = "brands and types are those of the sample shop, and texts your own: set --products to your own catalogue"
+        assert (said in caplog.text) == told
+
+
 def test_a_source_is_a_sample_or_a_path(run):
     status, _, err = run("--texts.0.path", "x.csv")
     assert status == 2

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rexbert_hf.catalog import PRODUCT, load_sample, read_records, split_of
+from rexbert_hf.catalog.mixed_sample import warn_of_sample
 from rexbert_hf.data.languages import UNKNOWN, balanced_texts, fertility
 from rexbert_hf.data.vocabulary import bytes_per_token, surface_counts, train_tokenizer, with_placeholders
 from rexbert_hf.hub import write_run
@@ -172,6 +173,9 @@ def make_tokenizer(run: TokenizerRun) -> dict[str, Any]:
     """
     check_own_folder(run.output_dir, "vocab_size", makes_model=any(run.output_dir.glob(f"{STAGING}*")))
     started = time.perf_counter()
+    if any(source.path is not None for source in run.texts) and run.products is not None and run.products.sample:
+        way_out = "set --products to your own catalogue, or --products null for no brands and types as tokens"
+        warn_of_sample("brands and types", "texts", way_out)
     train, held_out = read_texts(run)
     options: dict[str, Any] = {"min_frequency": run.min_frequency, "model_max_length": run.model_max_length}
     brands: list[str] = []
