@@ -15,6 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rexbert_hf.pretraining.chosen_sources import warn_of_sample_sources
 from rexbert_hf.pretraining.stages import StagedSettings, pretrain_stages
 from rexbert_hf.settings import parse_args, run_recipe, start_logging
 
@@ -25,6 +26,8 @@ def main() -> None:
     """Parse, run, print."""
     first = start_logging()
     runs = parse_args(StagedSettings, default_config=DEFAULT).runs()
+    if first:
+        warn_of_sample_sources(settings for _, settings in runs)
     results = pretrain_stages(runs)
     if first:
         report(results, runs[-1][1].output_dir)

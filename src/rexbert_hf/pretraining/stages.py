@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rexbert_hf.pretraining.chosen_sources import without_null_sources
 from rexbert_hf.pretraining.encoder import positions_for
 from rexbert_hf.pretraining.run import pretrain
 from rexbert_hf.pretraining.settings import ModelSettings, PretrainSettings
@@ -100,7 +101,7 @@ class StagedSettings(PretrainSettings):
 
     @staticmethod
     def arrange_tree(root: Node) -> Node:
-        """Lay each stage over what stands beside `stages`, before types are looked at.
+        """Lay each stage over what stands beside `stages`, before types are looked at; sources that are null go.
 
         Args:
             root: the configuration as written.
@@ -108,10 +109,10 @@ class StagedSettings(PretrainSettings):
         assert isinstance(root.value, dict)
         stages = structured(root.value[STAGES]) if STAGES in root.value else None
         if stages is None or not isinstance(stages.value, list) or not stages.value:
-            return root
+            return without_null_sources([root])[0]
         common = Node({key: node for key, node in root.value.items() if key != STAGES}, root.origin)
         merged = [_laid_over(common, stage) if isinstance(stage.value, dict) else stage for stage in stages.value]
-        return Node({STAGES: Node(list(merged), stages.origin)}, root.origin)
+        return Node({STAGES: Node([*without_null_sources(merged)], stages.origin)}, root.origin)
 
     def runs(self) -> list[tuple[str, PretrainSettings]]:
         """Name and recipe of each run, in order: one without a name where there are no stages."""
