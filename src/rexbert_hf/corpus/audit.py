@@ -203,7 +203,10 @@ def _pairs(drawn: Sequence[Document], labels: dict[str, Label], second: Labeller
             report.drop(outcome.reason)
     report.written = len(pairs)
     if not pairs and second.trouble is None:
-        raise ValueError(f"{second.name} labelled none of {len(drawn)} documents: {report.reasons}")
+        raise ValueError(
+            f"audit.labeller: {second.name} labelled none of {len(drawn)} documents ({report.reasons}): set one that"
+            " knows these documents"
+        )
     return pairs
 
 

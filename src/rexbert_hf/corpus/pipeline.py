@@ -24,6 +24,7 @@ from .fasttext_model import FastTextClassifier
 from .filtering import KEPT, filter_corpus
 from .label import ANSWERS, LABELS, label, make_labeller
 from .manifest import read_json
+from .own_sources import check_audit_labels
 from .publish import push_corpus
 from .revisions import REVISIONS, held_sources
 from .sample import DOCUMENTS, picked_domains, sample
@@ -58,11 +59,13 @@ def curate(settings: CurateSettings, on_report: OnReport | None = None) -> dict[
 
     Raises:
         FileNotFoundError: if a source is not there, or a stage that was not asked to run has not run.
-        ValueError: for what a stage refuses, such as an audit below its bar, and for a folder with another run or a
-            model.
+        ValueError: for what a stage refuses, such as an audit below its bar, for an audit of one's own documents by
+            the sample's labels, and for a folder with another run or a model.
         OSError: if the disk is full; finished stages stay.
     """
     check_own_folder(settings.output_dir, "label", makes_model=_has_worked_in(settings.output_dir))
+    if "audit" in settings.stages:
+        check_audit_labels(settings.audit, settings.sources, settings.output_dir / "audit")
     run = _Curation(settings)
     results: dict[str, Any] = {"stages": run.reports}
     for name in STAGES:

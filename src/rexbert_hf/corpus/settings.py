@@ -9,6 +9,7 @@ from typing import Literal
 
 from huggingface_hub.utils import validate_repo_id
 
+from ..settings.tree import Node
 from .audit import AuditSettings
 from .build import BuildSettings
 from .distil import DistilSettings
@@ -16,6 +17,7 @@ from .documents import DocumentSource
 from .ecommerce import ECOMMERCE
 from .judging import FilterSettings
 from .label import LabelSettings
+from .own_sources import without_sample_card
 from .sample import SampleSettings
 from .select import SelectSettings
 from .vertical import Vertical
@@ -62,6 +64,15 @@ class CurateSettings:
     push_to_hub: str | None = None
     push_classifier_to_hub: str | None = None
     private: bool | None = None
+
+    @staticmethod
+    def arrange_tree(root: Node) -> Node:
+        """Leave the sample web's card out, where documents are the user's own.
+
+        Args:
+            root: the configuration as written.
+        """
+        return without_sample_card(root)
 
     def __post_init__(self) -> None:
         if not self.sources:
