@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
 
 import pytest
+from datasets import Dataset
 from pretraining_cases import one_source, tokenizer
 
 from rexbert_hf.catalog import split_of
@@ -139,6 +141,19 @@ def test_the_tokenizer_sees_no_held_out_text(tmp_path, text_file, monkeypatch):
     encoder.load_tokenizer(one_source(tmp_path, text_file), tmp_path / "cache")
     assert set(seen) == {text for text in TEXTS if split_of(text, 0.2) == "train"}
     assert 0 < len(seen) < len(TEXTS)
+
+
+def test_documents_for_the_tokenizer_are_chosen_without_a_word_of_datasets(tmp_path, text_file, monkeypatch):
+    """It hashes what it selects by, and of what cannot be pickled it warns."""
+    chosen, select = [], Dataset.select
+
+    def spy(self, indices, **options):
+        chosen.append(pickle.dumps(indices))
+        return select(self, indices, **options)
+
+    monkeypatch.setattr(Dataset, "select", spy)
+    encoder.load_tokenizer(one_source(tmp_path, text_file), tmp_path / "cache")
+    assert chosen
 
 
 def test_text_is_mapped_and_not_held(tmp_path, text_file):

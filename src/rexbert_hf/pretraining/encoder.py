@@ -151,7 +151,8 @@ def _texts_by_language(settings: PretrainSettings, work_dir: Path) -> Iterator[t
         parts = split_languages(name, source, dataset) if by_language else {source.language or UNKNOWN: dataset}
         for code, part in parts.items():
             count = min(most, len(part))
-            chosen = part.select(number * len(part) // count for number in range(count))
+            # No generator: `datasets` cannot hash one for its cache, and says so in three lines.
+            chosen = part.select([number * len(part) // count for number in range(count)])
             yield code, _on_training_side(chosen, settings.held_out)
 
 
