@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from rexbert_hf.phrases import MiningOptions, PhrasePool
 from rexbert_hf.phrases.candidates import count_candidates
 from rexbert_hf.phrases.features import count_contexts, make_features
-from rexbert_hf.phrases.mining import mine_phrases
+from rexbert_hf.phrases.mining import FEW_KNOWN, mine_phrases
 from rexbert_hf.phrases.quality import known_phrases, score_candidates
 from rexbert_hf.phrases.spool import Spool
 
@@ -178,6 +179,19 @@ def test_categories_are_where_a_phrase_is_typical():
     assert found["tea pot"] == "Kitchen"
     assert found["table lamp"] == "Lighting"
     assert found["desk chair"] is None
+
+
+def test_a_handful_of_known_phrases_is_told(caplog):
+    colours = ["red", "green", "blue", "black", "white"]
+    things = ["lamp", "chair", "table", "stool", "shelf"]
+    names = [f"{colour} {thing}" for colour in colours for thing in things]
+    texts = [f"a {name}, so they say" for name in names] * 3
+    options = MiningOptions(trees=5, min_count=3, min_score=0.0)
+    mine_phrases(texts, names[:FEW_KNOWN], options)
+    assert not [one for one in caplog.records if one.levelname == "WARNING"]
+    mine_phrases(texts, names[:1], options)
+    (said,) = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert re.match(r"only 1 of \d+ candidates are known phrases, too few to learn from .*: give positives of", said)
 
 
 @pytest.mark.parametrize(

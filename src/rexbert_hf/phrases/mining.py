@@ -22,6 +22,9 @@ from rexbert_hf.phrases.spool import TEXT_END, Spool, Texts
 
 logger = logging.getLogger(__name__)
 
+FEW_KNOWN = 20
+"""Fewer known phrases among the candidates than this are warned of: all trees learn from the same few."""
+
 
 @dataclass(frozen=True)
 class MiningOptions:
@@ -159,10 +162,18 @@ class _Scoring:
             np.fromiter((text in known for text in candidates.texts(size)), dtype=bool, count=length)
             for size, length in zip(self.sizes, self.lengths, strict=True)
         ]
-        if not any(part.any() for part in self.known):
+        count = sum(int(part.sum()) for part in self.known)
+        if not count:
             raise ValueError(
                 f"none of the {len(known)} known phrases is among the {sum(self.lengths)} candidates: "
                 "give positives of this kind of text, or lower min_count"
+            )
+        if count < FEW_KNOWN:
+            logger.warning(
+                "only %d of %d candidates are known phrases, too few to learn from what a phrase is: give positives of"
+                " this kind of text, in its own forms (as 'table lamp' beside 'table lamps'), or lower min_count",
+                count,
+                sum(self.lengths),
             )
 
     def run(self) -> _Scored:
