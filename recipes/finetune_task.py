@@ -38,9 +38,8 @@ def default_config(words: Sequence[str]) -> Path:
 def main() -> None:
     """Parse, run, print."""
     start_logging()
-    config = default_config(sys.argv[1:])
-    settings = parse_args(FinetuneTaskSettings, default_config=config)
-    if config == SAMPLE:
+    settings = parse_args(FinetuneTaskSettings, default_config=default_config(sys.argv[1:]))
+    if default_config(sys.argv[1:]) == SAMPLE:
         logger.info("a short run of the sample shop (%s): a task that --task names has its protocol", SAMPLE.name)
     results = finetune_task(settings)
     for name, value in results["test"].items():
