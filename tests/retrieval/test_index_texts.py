@@ -118,3 +118,30 @@ def test_texts_are_there_while_they_are_saved(tmp_path, monkeypatch):
     assert found.pop() == ["thing number 5", "a new one"]
     found += [text for part in parts for text in part.to_pylist()]
     assert found == [product["title"] for product in products] + ["a new one"]
+
+
+def test_fields_that_no_product_has_are_refused_when_an_index_is_built():
+    rows = [{"product_id": f"p{n}", "name": f"thing {n}", "brand": "Acme", "description": "of tin"} for n in range(3)]
+    for fields in (["title"], ["titel", "brnad"]):
+        with pytest.raises(ValueError, match="all 3 products have none of the index's fields") as error:
+            ProductIndex.build(rows, HashModel(), "flat", fields=fields)
+        told = str(error.value)
+        assert f"({', '.join(fields)}); the first has name, brand, description: " in told
+        assert "\n" not in told
+    index = ProductIndex.build(rows, HashModel(), "flat", fields=["name", "brand"])
+    assert index.texts(["p1"]) == ["thing 1 . Acme"]
+    # With vectors given nothing is encoded: the texts are for BM25 alone.
+    assert len(ProductIndex.build(rows, None, "flat", vectors=np.eye(3, dtype=np.float32))) == 3
+
+
+def test_products_without_the_fields_of_an_index_are_counted_once(caplog):
+    rows = [{"product_id": f"p{n}", "title": f"thing {n}"} for n in range(3)]
+    index = ProductIndex.build([*rows, {"product_id": "p9", "brand": "Acme"}], HashModel(), "flat")
+    assert caplog.text.count("1 products of 4 have none of the index's fields (title): all else that they have") == 1
+    caplog.clear()
+    index.upsert([{"product_id": "p8", "brand": "Bolt"}])  # an upsert of a few may be of none but such
+    assert "1 products of 1 have none of the index's fields (title)" in caplog.text
+    assert index.texts(["p8", "p9"]) == ["Bolt", "Acme"]
+    caplog.clear()
+    index.upsert(rows)
+    assert "none of the index's fields" not in caplog.text

@@ -108,7 +108,8 @@ class ProductIndex(SearchIndex):
             A `ProductIndex`, or a `QdrantIndex`.
 
         Raises:
-            ValueError: for a product without id, a vector that is not finite, an empty catalogue.
+            ValueError: for a product without id, a vector that is not finite, an empty catalogue, or one in which no
+                product has one of the fields.
             ImportError: if FAISS, or what BM25 and spelling need, is not installed.
         """
         if backend == "qdrant":

@@ -96,7 +96,7 @@ class IndexState:
             work_dir: where the scratch files lie.
 
         Raises:
-            ValueError: if there is no product, or vectors do not fit them.
+            ValueError: if there is no product, none has one of the fields, or vectors do not fit them.
             ImportError: if a package is missing; before the encoding that would be lost.
         """
         check_installed(options)
@@ -106,7 +106,7 @@ class IndexState:
         writer: VectorWriter | None = None
         skipped = 0
         try:
-            for batch in batches(products, options):
+            for batch in batches(products, options, fresh=vectors is None):
                 skipped += len(batch.skipped)
                 batch.repeated += rows.kill(rows.find([*batch.ids, *batch.skipped]))
                 if not batch.ids:

@@ -51,6 +51,8 @@ class Batch:
         values: of the filter columns, by name.
         skipped: ids of products without any text; an index does not hold them, or no longer.
         repeated: products whose id came again.
+        others: products that have none of the index's fields; what else they have is encoded.
+        named: what the first of these has.
     """
 
     ids: list[str]
@@ -58,22 +60,27 @@ class Batch:
     values: list[dict[str, Any]]
     skipped: list[str] = field(default_factory=list)
     repeated: int = 0
+    others: int = 0
+    named: list[str] = field(default_factory=list)
 
 
-def batches(products: Any, options: IndexOptions) -> Iterator[Batch]:
-    """Cut products into batches; says at the end how many were left out, replaced, or had a price or stock unread.
+def batches(products: Any, options: IndexOptions, fresh: bool = False) -> Iterator[Batch]:
+    """Cut products into batches; says at the end how many were left out, replaced, or lack what is looked for.
 
     Args:
         products: a data set, a data frame of pandas, a list or a generator of `PRODUCT` rows or mappings with some of
             their fields.
         options: of the index.
+        fresh: whether the index is to be encoded from these products alone.
 
     Raises:
-        ValueError: for a product without id; its place is named.
+        ValueError: for a product without id; its place is named. At the end, if no product of a fresh index has one of
+            its fields: another index than the one described would come of it.
         TypeError: for what is no mapping, and for a path or one product alone.
     """
     rows = _rows(products)
-    first = skipped = repeated = unread = unknown = 0
+    first = skipped = repeated = unread = unknown = texts = others = 0
+    named: list[str] = []
     while part := list(islice(rows, BATCH_PRODUCTS)):
         batch = _batch(part, first, options)
         unread += sum(math.isnan(values.get("price", 0)) for values in batch.values)
@@ -82,9 +89,17 @@ def batches(products: Any, options: IndexOptions) -> Iterator[Batch]:
         first += len(part)
         skipped += len(batch.skipped)
         repeated += batch.repeated  # who takes the batch may have added those of earlier ones
+        texts, others, named = texts + len(batch.ids), others + batch.others, named or batch.named
+    lack = f"none of the index's fields ({', '.join(options.fields)})"
+    if fresh and others and others == texts:
+        raise ValueError(
+            f"all {others} products have {lack}; the first has {', '.join(named)}: "
+            "name some of these in fields (index.fields), or map one to title"
+        )
     for count, what in (
         (skipped, "without any text left out"),
         (repeated, "replaced by a later one of their id"),
+        (others, f"of {texts} have {lack}: all else that they have is encoded"),
         (unread, "have a price that is no number: they are kept without one"),
         (unknown, "have a stock that says neither yes nor no: they are kept without one"),
     ):
@@ -119,6 +134,7 @@ def _dataset_rows(products: Dataset) -> Iterator[Mapping[str, Any]]:
 
 def _batch(part: Sequence[Mapping[str, Any]], first: int, options: IndexOptions) -> Batch:
     found: dict[str, tuple[str, dict[str, Any]]] = {}
+    others: dict[str, int] = {}
     skipped: dict[str, None] = {}
     repeated = 0
     for place, product in enumerate(part, start=first):
@@ -130,14 +146,24 @@ def _batch(part: Sequence[Mapping[str, Any]], first: int, options: IndexOptions)
         if valid_text(name) != name:
             raise ValueError(f"product {place}: its product_id {name[:40]!r} is not valid text: mend it")
         repeated += name in found or name in skipped
-        found.pop(name, None)
-        skipped.pop(name, None)
-        if text := text_of(product, options):
+        for earlier in (found, skipped, others):
+            earlier.pop(name, None)
+        text, chosen = _text_of(product, options)
+        if text:
             found[name] = text, filter_values(product, options.filters)
+            if not chosen:
+                others[name] = place - first
         else:
             skipped[name] = None
     texts, values = [text for text, _ in found.values()], [values for _, values in found.values()]
-    return Batch(list(found), texts, values, list(skipped), repeated)
+    named = _filled(part[next(iter(others.values()))]) if others else []
+    return Batch(list(found), texts, values, list(skipped), repeated, len(others), named)
+
+
+def _filled(product: Mapping[str, Any]) -> list[str]:
+    """Names of what a product has, for a message."""
+    names = [str(name) for name, value in product.items() if as_text(value).strip() not in ("", "[]")]
+    return [name for name in names if name != "product_id"][:20]
 
 
 def text_of(product: Mapping[str, Any], options: IndexOptions) -> str:
@@ -151,8 +177,14 @@ def text_of(product: Mapping[str, Any], options: IndexOptions) -> str:
         >>> text_of({"title": "Mug", "brand": "Ostwick"}, IndexOptions()), text_of({"brand": "Ostwick"}, IndexOptions())
         ('Mug', 'Ostwick')
     """
+    return _text_of(product, options)[0]
+
+
+def _text_of(product: Mapping[str, Any], options: IndexOptions) -> tuple[str, bool]:
+    """A product's text, and whether it is of the chosen fields."""
     text = product_text(product, options.fields, options.field_names).strip()
-    return valid_text(text or product_text(product, PRODUCT_FIELDS, options.field_names).strip())
+    whole = text or product_text(product, PRODUCT_FIELDS, options.field_names).strip()
+    return valid_text(whole), bool(text)
 
 
 def digests_of(texts: Iterable[str]) -> np.ndarray:

@@ -182,7 +182,7 @@ class QdrantIndex(SearchIndex):
         try:
             self.client.create_collection(name, **collection_settings(self.options, self._dim))
             self._behind = name
-            written = sum(self._write(batch) for batch in batches(products, self.options))
+            written = sum(self._write(batch) for batch in batches(products, self.options, fresh=True))
             if not written:
                 raise ValueError("no product to index: give products with a title")
             if "://" in self.place:  # in memory there are no such indexes
