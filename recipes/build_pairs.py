@@ -41,6 +41,8 @@ def main() -> None:
     print(f"pairs, products, card and run.json in {run.output_dir}")
     if "url" in results:
         print(f"pushed to {results['url']}")
+    if not any(counts.get("positives") for counts in results["pairs"].values()):
+        print("no query has a positive (a purchase of a known product): stage 3 has nothing to be trained on")
 
 
 if __name__ == "__main__":

@@ -348,3 +348,14 @@ def test_a_finished_folder_stays_whole_while_new_pairs_are_made(tmp_path, monkey
     build("300")
     assert files().keys() == before.keys()
     assert files() != before
+
+
+def test_a_log_without_purchases_ends_with_a_line_that_there_is_nothing_to_train_on(run, tmp_path, caplog):
+    rows = [{"query": f"mug {n}", "shown": ["1", "2", "3"], "clicked": ["2"], "bought": ["12.5"]} for n in range(30)]
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "shop.csv").write_text("product_id,title\n1,Mug\n2,Red mug\n3,Lamp\n")
+    words = ("--events", f"{{path: {tmp_path}/log.jsonl}}", "--products", f"{{path: {tmp_path}/shop.csv}}")
+    status, out, err = run(*words, "--audit.size", "0", "--output_dir", str(tmp_path / "out"))
+    assert status == 0, err
+    assert "such as '12.5' where the catalogue has '1'" in caplog.text
+    assert out.splitlines()[-1].startswith("no query has a positive (a purchase of a known product): stage 3 has noth")

@@ -9,6 +9,7 @@ from datasets import Dataset
 
 from rexbert_hf.catalog import SEARCH_EVENT, load_sample, split_of
 from rexbert_hf.retrieval.pairs.events import _Counter, count_events
+from rexbert_hf.retrieval.pairs.graded import Grades, read_grades
 from rexbert_hf.retrieval.pairs.query_split import QuerySplit, moment_of
 from rexbert_hf.retrieval.pairs.settings import RecordSource, SplitSettings
 from rexbert_hf.retrieval.pairs.weak import Rule, label_weakly
@@ -283,7 +284,7 @@ def test_the_sample_log_against_plain_python():
 @pytest.mark.parametrize(
     ("log", "ids", "problem"),
     [
-        ([event("mug", "xy")], PRODUCTS, r"no pair .* \(1 events, 2 unknown mentions, 2 unknown products\)"),
+        ([event("mug", "xy")], PRODUCTS, r"no pair .* \(1 events, 2 unknown mentions, 2 unknown products such as 'x'"),
         ([], PRODUCTS, "no pair of a query and a known product"),
         ([{"query": "mug", "shown": 3}], PRODUCTS, "event 0: TypeError"),
         ([event("mug", "a"), {"query": "mug"}], PRODUCTS, "event 1: KeyError: 'shown'"),
@@ -298,3 +299,32 @@ def test_bad_logs(log, ids, problem):
 def test_bad_split():
     with pytest.raises(ValueError, match="held_out is a share"):
         QuerySplit(held_out=1.0)
+
+
+def test_ids_that_pandas_wrote_as_floats_meet_those_of_the_catalogue(caplog):
+    log = [
+        {"query": "mug", "shown": ["1", "2", "3"], "clicked": ["2.0"], "bought": ["2.0"]},
+        {"query": "mug", "shown": ["2.0", "9.0", "4.0"], "clicked": [], "bought": []},
+    ]
+    counts = count_events(log, ["1", "2", "3", "4", "4.0"], ALL)
+    assert list(zip(counts.product, counts.shown, counts.clicks, counts.purchases, strict=True)) == [
+        (0, 1, 0, 0),
+        (1, 2, 1, 1),
+        (2, 1, 0, 0),
+        (4, 1, 0, 0),  # an id of the catalogue stays what it is
+    ]
+    assert counts.position.tolist() == [1, 1, 3, 3]
+    assert "1 unknown products such as '9.0' where the catalogue has '1'" in caplog.text
+
+
+def test_unknown_ids_are_named_beside_one_of_the_catalogue():
+    log = [{"query": "mug", "shown": ["116309", "116310", "116311"], "clicked": [], "bought": []}]
+    with pytest.raises(ValueError, match="no pair of a query and a known product") as error:
+        count_events(log, ["00116309", "00116310"], ALL)
+    assert "3 unknown products such as '116309', '116310' where the catalogue has '00116309')" in str(error.value)
+    judged = [{"query": "mug", "product_id": name, "relevance": 3.0} for name in ("7.0", "8", "9", "10")]
+    with pytest.raises(ValueError, match="no judgement") as error:
+        read_grades(judged, ["007", "008"], Grades(), ALL)
+    assert "products such as '7.0', '8' where the catalogue has '007'" in str(error.value)
+    pairs, _ = read_grades(judged, ["7"], Grades(), ALL)
+    assert [pair.product for pair in pairs] == [0]

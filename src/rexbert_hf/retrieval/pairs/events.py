@@ -22,6 +22,7 @@ import numpy as np
 from datasets import Dataset
 
 from rexbert_hf.catalog import SPLITS, normalize_text
+from rexbert_hf.catalog.columns import as_text
 from rexbert_hf.retrieval.pairs.query_split import QuerySplit
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,9 @@ CONTEXT = ("language", "country")
 """What of an event may be a field of its query, beside the text."""
 _BUFFERED = 1 << 20
 _NEVER = np.iinfo(np.int32).max
+_LISTS = ("shown", "clicked", "bought")
+NAMED = 2
+"""Unknown products that a message names."""
 
 
 @dataclass
@@ -178,6 +182,38 @@ def index_products(product_ids: Iterable[str]) -> dict[str, int]:
     return index
 
 
+def known_id(products: Mapping[str, int], name: Any) -> Any:
+    """An id that the catalogue lacks, in the form that it has: a whole number of a column with gaps gets a ".0".
+
+    Args:
+        products: of `index_products`.
+        name: the id.
+
+    Example:
+        >>> known_id({"7": 0, "8": 1, "8.0": 2}, "7.0"), known_id({"8": 0, "8.0": 1}, "8.0"), known_id({}, "7.0")
+        ('7', '8.0', '7.0')
+    """
+    if name in products:
+        return name
+    whole = as_text(name).removesuffix(".0")
+    return whole if whole in products else name
+
+
+def unlike(products: Mapping[str, int], unknown: Sequence[Any]) -> str:
+    """Ids that the catalogue lacks beside one of its own, for a message: their forms may differ.
+
+    Args:
+        products: of `index_products`.
+        unknown: a few ids.
+
+    Example:
+        >>> unlike({"007": 0}, ["7", "8"])
+        "such as '7', '8' where the catalogue has '007'"
+    """
+    own = next((f" where the catalogue has {name!r:.42}" for name in products), "")
+    return f"such as {', '.join(f'{name!r:.42}' for name in unknown)}{own}"
+
+
 class _Counter:
     """Buffers single counts and adds them up in arrays when there are enough of them."""
 
@@ -195,6 +231,7 @@ class _Counter:
         self.early, self.late = array("q"), array("q")
         self.seen: Counter[str] = Counter()
         self.unknown: set[bytes] = set()
+        self.named: list[Any] = []  # the first of them, for messages
 
     def _empty(self) -> None:
         """A new buffer, in arrays: 13 bytes a count, where a list of tuples takes over a hundred."""
@@ -239,10 +276,17 @@ class _Counter:
         positions: dict[str, int] = {}
         for position, product in enumerate(shown, 1):
             positions.setdefault(product, position)
-        for product in [*positions, *sorted((clicked | bought) - positions.keys())]:
-            index = self.products.get(product)
+        mentioned = [*positions, *sorted((clicked | bought) - positions.keys())]
+        indexes = [self.products.get(product) for product in mentioned]
+        if None in indexes and any(known_id(self.products, product) != product for product in mentioned):
+            lists = {name: [known_id(self.products, one) for one in event.get(name) or ()] for name in _LISTS}
+            self._add_products(query, lists, counts, period)
+            return
+        for product, index in zip(mentioned, indexes, strict=True):
             if index is None:
                 self.seen["unknown_mentions"] += 1
+                if len(self.named) < NAMED and product not in self.named:
+                    self.named.append(product)
                 digest = hashlib.sha1(str(product).encode("utf-8", "surrogatepass"), usedforsecurity=False)
                 self.unknown.add(digest.digest()[:8])
                 continue
@@ -307,6 +351,7 @@ class _Counter:
         self.seen["queries"], self.seen["pairs"] = len(self.texts), 0 if self.held is None else len(self.held[0])
         left_out = {name: count for name, count in self.seen.items() if count and name not in ("queries", "pairs")}
         text = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in left_out.items())
+        text += f" {unlike(self.products, self.named)}" if self.named else ""  # unknown products come last
         if len(left_out) > 1:
             logger.warning("the log has %s: what cannot be used is left out", text)
         return text

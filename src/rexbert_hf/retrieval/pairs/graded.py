@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rexbert_hf.catalog import LABELS, SPLITS, normalize_text, read_label
-from rexbert_hf.retrieval.pairs.events import QueryGroup, index_products
+from rexbert_hf.retrieval.pairs.events import NAMED, QueryGroup, index_products, known_id, unlike
 from rexbert_hf.retrieval.pairs.query_split import QuerySplit
 
 logger = logging.getLogger(__name__)
@@ -127,13 +127,16 @@ def read_grades(
     texts: dict[str, str] = {}
     splits: dict[str, int] = {}
     found: dict[tuple[str, int], GradedPair] = {}
+    unknown: list[Any] = []
     for number, row in enumerate(rows):
         report["judgements"] += 1
         query = normalize_text(row["query"] or "")
-        product = index.get(row["product_id"])
+        product = index.get(known_id(index, row["product_id"]))
         too_long = len(query.split()) > max_query_words
         if not query or too_long or product is None:
             report["without_query" if not query else "too_long" if too_long else "unknown_mentions"] += 1
+            if product is None and len(unknown) < NAMED and row["product_id"] not in unknown:
+                unknown.append(row["product_id"])
             continue
         text = texts.setdefault(query, " ".join(row["query"].split()))
         splits[query] = split.further(splits.get(query, 0), row["query"])
@@ -142,12 +145,11 @@ def read_grades(
             found[query, product] = GradedPair(text, "", product, grades.label(row), grades.is_relevant(row))
         except ValueError as error:
             raise ValueError(f"judgement {number} (query {row['query']!r}): {error}") from None
+    named = f"{dict(report)}" + (f", products {unlike(index, unknown)}" if unknown else "")
     if not found:
-        raise ValueError(f"no judgement names a query and a known product ({dict(report)}): check columns and products")
+        raise ValueError(f"no judgement names a query and a known product ({named}): check columns and products")
     if report["without_query"] or report["too_long"] or report["unknown_mentions"]:
-        logger.warning(
-            "judgements without query, of too long ones or of unknown products are left out: %s", dict(report)
-        )
+        logger.warning("judgements without query, of too long ones or of unknown products are left out: %s", named)
     pairs = [replace(pair, split=SPLITS[splits[query]]) for (query, _), pair in found.items()]
     return pairs, {**report, "queries": len(texts), "pairs": len(found)}
 
