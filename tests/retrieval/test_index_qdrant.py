@@ -107,7 +107,8 @@ def test_a_wrong_value_is_refused_before_anything_changes(qdrant, caplog):
     assert qdrant.search(QUERIES[:1], 5, filter={"price": (9_000, None)}) == [[]]
     assert qdrant.upsert([dict(PRODUCTS[2], price="on request"), {"product_id": "p3", "title": ""}]) == 0
     assert "1 products have a price that is no number" in caplog.text
-    assert "1 products without any text left out" in caplog.text
+    assert "1 products have no text any more and were removed from the index" in caplog.text
+    assert "left out" not in caplog.text
     assert "price" not in qdrant.facts(["p2"])[0]
     assert (qdrant.texts(["p3"]), len(qdrant)) == ([None], 299)
 

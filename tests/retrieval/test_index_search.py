@@ -279,7 +279,9 @@ def test_an_upsert_with_a_wrong_value_changes_no_product_of_its_batch():
 
 def test_a_product_without_text_any_more_is_removed(caplog):
     index = ProductIndex.build(PRODUCTS[:20], HashModel(), "flat")
-    assert index.upsert([{"product_id": "p3", "title": " "}, dict(PRODUCTS[4], price=1.5)]) == 0
+    changed = [{"product_id": "p3", "price": 3}, dict(PRODUCTS[4], price=1.5), {"product_id": "new", "title": " "}]
+    assert index.upsert(changed) == 0
+    assert "1 products have no text any more and were removed from the index: an upsert takes whole" in caplog.text
     assert "1 products without any text left out" in caplog.text
     assert index.texts(["p3", "p4"]) == [None, "thing number 4"]
     assert len(index.search("thing number 3", 30)[0]) == len(index) == 19

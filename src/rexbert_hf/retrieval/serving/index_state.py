@@ -225,7 +225,9 @@ class IndexState:
         vectors = encode([batch.texts[i] for i in new], [batch.ids[i] for i in new]) if len(new) else None
         if vectors is not None and vectors.shape[1] != self.dim:
             raise ValueError(f"the model gives {vectors.shape[1]} dimensions, the index has {self.dim}: use its model")
-        gone = np.concatenate([rows[new], self.rows.find(batch.skipped)])
+        emptied = self.rows.find(batch.skipped)
+        batch.removed = int((emptied >= 0).sum())
+        gone = np.concatenate([rows[new], emptied])
         first = not len(self.store)
         if vectors is not None:
             segments = self.store.with_rows(vectors)

@@ -51,6 +51,7 @@ class Batch:
         values: of the filter columns, by name.
         skipped: ids of products without any text; an index does not hold them, or no longer.
         repeated: products whose id came again.
+        removed: of the skipped those that an upsert took out of the index; set by what takes the batch.
         others: products that have none of the index's fields; what else they have is encoded.
         named: what the first of these has.
     """
@@ -62,6 +63,7 @@ class Batch:
     repeated: int = 0
     others: int = 0
     named: list[str] = field(default_factory=list)
+    removed: int = 0
 
 
 def batches(products: Any, options: IndexOptions, fresh: bool = False) -> Iterator[Batch]:
@@ -79,7 +81,7 @@ def batches(products: Any, options: IndexOptions, fresh: bool = False) -> Iterat
         TypeError: for what is no mapping, and for a path or one product alone.
     """
     rows = _rows(products)
-    first = skipped = repeated = unread = unknown = texts = others = 0
+    first = skipped = removed = repeated = unread = unknown = texts = others = 0
     named: list[str] = []
     while part := list(islice(rows, BATCH_PRODUCTS)):
         batch = _batch(part, first, options)
@@ -87,7 +89,7 @@ def batches(products: Any, options: IndexOptions, fresh: bool = False) -> Iterat
         unknown += sum(math.isnan(values.get("in_stock", 0)) for values in batch.values)
         yield batch
         first += len(part)
-        skipped += len(batch.skipped)
+        skipped, removed = skipped + len(batch.skipped), removed + batch.removed
         repeated += batch.repeated  # who takes the batch may have added those of earlier ones
         texts, others, named = texts + len(batch.ids), others + batch.others, named or batch.named
     lack = f"none of the index's fields ({', '.join(options.fields)})"
@@ -97,7 +99,8 @@ def batches(products: Any, options: IndexOptions, fresh: bool = False) -> Iterat
             "name some of these in fields (index.fields), or map one to title"
         )
     for count, what in (
-        (skipped, "without any text left out"),
+        (skipped - removed, "without any text left out"),
+        (removed, "have no text any more and were removed from the index: an upsert takes whole records"),
         (repeated, "replaced by a later one of their id"),
         (others, f"of {texts} have {lack}: all else that they have is encoded"),
         (unread, "have a price that is no number: they are kept without one"),

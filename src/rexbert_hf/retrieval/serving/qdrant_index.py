@@ -223,7 +223,7 @@ class QdrantIndex(SearchIndex):
     def _write(self, batch: Batch, known: bool = False) -> int:
         """Send a batch; returns how many of its products were encoded."""
         if not batch.ids:
-            self._remove(batch.skipped)
+            batch.removed = self._remove(batch.skipped)
             return 0
         points = [point_id(name) for name in batch.ids]
         digests = [f"{digest:016x}" for digest in digests_of(batch.texts)]
@@ -246,7 +246,7 @@ class QdrantIndex(SearchIndex):
         columns = dict(self.columns)
         payloads = [payload_of(batch, i, digests[i], columns) for i in range(len(points))]
         self.columns = columns
-        self._remove(batch.skipped)
+        batch.removed = self._remove(batch.skipped)
         send(self.client, str(self._behind), points, vectors, payloads)
         self._words = None
         return len(places)

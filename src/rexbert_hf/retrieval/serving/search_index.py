@@ -229,7 +229,7 @@ class SearchIndex(abc.ABC):
         """Add products, or replace those of the same id; returns how many had to be encoded.
 
         A product whose text is the same keeps its vector; its filter columns are written anew. One that has no text any
-        more is removed, and counted in the log. A batch with an error in it changes nothing.
+        more is removed, and counted in the log: whole records are due. A batch with an error in it changes nothing.
 
         Args:
             products: as for `ProductIndex.build`.
