@@ -331,3 +331,9 @@ def test_a_server_is_asked_for_as_many_candidates_as_wanted(model, monkeypatch):
     )
     index.search(QUERIES[:1], 3)
     assert (asked[0].params.quantization.oversampling, asked[0].params.quantization.rescore) == (7, True)
+
+
+def test_ids_of_a_column_with_a_gap_are_those_of_qdrant(qdrant):
+    qdrant.upsert([{"product_id": 100_001.0, "title": "thing"}])
+    assert qdrant.texts([100_001.0]) == ["thing"]
+    assert qdrant.delete([100_001.0, 100_002.0]) == 1

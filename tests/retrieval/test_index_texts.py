@@ -145,3 +145,13 @@ def test_products_without_the_fields_of_an_index_are_counted_once(caplog):
     caplog.clear()
     index.upsert(rows)
     assert "none of the index's fields" not in caplog.text
+
+
+def test_ids_of_a_column_with_a_gap_are_those_of_the_index():
+    frame = [{"product_id": float(n), "title": f"thing {n}", "brand": "Acme"} for n in range(100_001, 100_005)]
+    index = ProductIndex.build(frame, HashModel(), "flat")
+    assert index.ids()[0] == "100001"
+    assert index.texts([100_001.0, 100_002, "100003"]) == ["thing 100001", "thing 100002", "thing 100003"]
+    assert index.facts([100_001.0, 100_009.0]) == [{"brand": "Acme"}, {}]
+    assert index.delete([100_001.0, np.int64(100_002), "100003", None, float("nan")]) == 3
+    assert index.ids() == ["100004"]

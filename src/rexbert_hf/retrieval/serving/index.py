@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from rexbert_hf.catalog.columns import as_text
 from rexbert_hf.catalog.sources import with_home
 from rexbert_hf.hub import resolve
 from rexbert_hf.retrieval.serving.encoding import Bfloat16
@@ -149,14 +150,14 @@ class ProductIndex(SearchIndex):
     def texts(self, ids: Sequence[str]) -> list[str | None]:
         """See `SearchIndex.texts`."""
         all_rows = self.state.rows
-        rows = all_rows.find(list(ids))
+        rows = all_rows.find([as_text(name) for name in ids])
         there = iter(all_rows.texts.take(rows[rows >= 0]))
         return [next(there) if row >= 0 else None for row in rows]
 
     def facts(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """See `SearchIndex.facts`."""
         rows = self.state.rows
-        return [rows.columns.at(int(row)) if row >= 0 else {} for row in rows.find(list(ids))]
+        return [rows.columns.at(int(row)) if row >= 0 else {} for row in rows.find([as_text(name) for name in ids])]
 
     def choices(self, column: str) -> list[str]:
         """See `SearchIndex.choices`."""
@@ -183,7 +184,7 @@ class ProductIndex(SearchIndex):
         if isinstance(ids, str):
             raise TypeError(f"delete takes a list of product ids, not the text {ids!r}")
         self._unsaved = True
-        killed = self.state.kill(np.unique(self.state.rows.find([str(name) for name in ids])))
+        killed = self.state.kill(np.unique(self.state.rows.find([as_text(name) for name in ids])))
         self._say_if_sparse()
         return killed
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from rexbert_hf.catalog.columns import as_text
 from rexbert_hf.catalog.sources import with_home
 from rexbert_hf.hub import versions
 from rexbert_hf.retrieval.serving.encoding import Bfloat16
@@ -269,7 +270,7 @@ class QdrantIndex(SearchIndex):
             raise TypeError(f"delete takes a list of product ids, not the text {ids!r}")
         with explained(self.place):
             self._look()
-            return self._remove([str(name) for name in ids])
+            return self._remove([as_text(name) for name in ids])
 
     # Searching
 
@@ -319,7 +320,7 @@ class QdrantIndex(SearchIndex):
         return [facts_of(payload) for payload in self._payloads(ids, self.filter_columns)]
 
     def _payloads(self, ids: Sequence[str], fields: list[str]) -> list[dict[str, Any]]:
-        points = [point_id(str(name)) for name in ids]
+        points = [point_id(as_text(name)) for name in ids]
         with explained(self.place):
             found = self._ask("retrieve", points, with_payload=fields) if points else []
         there = {str(point.id): point.payload or {} for point in found}

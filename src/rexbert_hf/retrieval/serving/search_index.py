@@ -240,7 +240,7 @@ class SearchIndex(abc.ABC):
         """Remove products; returns how many were there.
 
         Args:
-            ids: product ids; unknown ones are passed over.
+            ids: product ids, read as those of products are (7.0 is "7"); unknown ones are passed over.
         """
 
 
