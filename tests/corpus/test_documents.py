@@ -437,3 +437,32 @@ def test_what_is_not_a_file_of_documents(tmp_path):
         list(read_parquet(tmp_path))
     with pytest.raises(FileNotFoundError, match="no Parquet file of documents"):
         list(read_parquet(tmp_path / "missing"))
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", "csv"])
+@pytest.mark.parametrize("setting", ["domain_field", "url_field", "id_field"])
+def test_a_named_field_that_no_row_has_is_refused(tmp_path, suffix, setting):
+    path, rows = tmp_path / f"a.{suffix}", [{"text": f"text {n}", "site": "shop"} for n in range(3)]
+    if suffix == "jsonl":
+        lines(path, *rows)
+    elif suffix == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_text("text,site\n" + "".join(f"{row['text']},{row['site']}\n" for row in rows))
+    with pytest.raises(
+        ValueError, match=f"no row has a field 'sitee', the first has text.*: correct or omit {setting}$"
+    ):
+        read(DocumentSource(str(path), **{setting: "sitee"}))
+    assert len(read(DocumentSource(str(path), **{setting: "site"}))[0]) == 3
+    assert len(read(DocumentSource(str(path)))[0]) == 3  # the usual names may be missing
+    assert len(read(DocumentSource(str(path), domain_field="sitee", domain="x"))[0]) == 3  # nor does anybody look
+
+
+def test_a_named_field_of_few_rows_is_one_and_its_absence_is_told_early(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(documents_module, "_JUDGED_AFTER", 2)
+    path = lines(tmp_path / "a.jsonl", {"text": "a"}, {"text": "b"}, {"text": "c", "site": "shop"})
+    documents, _ = read(DocumentSource(path, domain_field="site"))
+    assert [document.domain for document in documents] == ["unknown", "unknown", "shop"]
+    assert (
+        caplog.text.count("no row has a field 'site', the first has text: correct or omit domain_field (so far)") == 1
+    )

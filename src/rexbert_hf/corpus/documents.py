@@ -218,6 +218,7 @@ class _SourceReader:
     def __init__(self, source: DocumentSource, report: StageReport, ids: TakenIds) -> None:
         self.source, self.report, self._ids = source, report, ids
         self._fields: dict[str, None] = {}
+        self._absent = _named_fields(source)  # those of them that no row has had so far
         self._rows = self._parsed = self._with_text = self._files = 0
         self._broken = {"rows": 0, "files": 0}
         self._example = ""
@@ -289,6 +290,11 @@ class _SourceReader:
             wanted = "', '".join(source.text_fields)
             return Flaw("no_text_field", f"no field '{wanted}'; it has {', '.join(map(str, row))[:200]}")
         self._with_text += 1
+        if self._absent:
+            self._absent = {name: said for name, said in self._absent.items() if name not in row}
+            self._fields = self._fields or dict.fromkeys(row)
+            if self._with_text == _JUDGED_AFTER and self._absent:
+                logger.warning("%s (so far)", self._absence())
         text = row[fields[0]] if len(fields) == 1 else "\n".join(filter(None, (_plain(row[name]) for name in fields)))
         if isinstance(text, bytes):  # Parquet of writers that know no text
             text = as_text(text)
@@ -317,11 +323,17 @@ class _SourceReader:
 
     def _judge(self) -> None:
         if self._parsed and not self._with_text:
-            wanted = "', '".join(self.source.text_fields)
+            wanted, there = "', '".join(self.source.text_fields), listed(self._fields)
             raise ValueError(
-                f"{self.source.name}: no row has a field '{wanted}'; the fields are "
-                f"{listed(self._fields)}: set text_field"
+                f"{self.source.name}: no row has a field '{wanted}'; the fields are {there}: set text_field"
             )
+        if self._with_text and self._absent:
+            raise ValueError(self._absence())
+
+    def _absence(self) -> str:
+        name, said = next(iter(self._absent.items()))
+        there = listed(self._fields)  # of Parquet only what is read
+        return f"{self.source.name}: no row has a field '{name}', the first has {there}: correct or omit {said}"
 
     def _judge_breakage(self) -> None:
         share = self.source.max_bad_share
@@ -331,6 +343,12 @@ class _SourceReader:
                     f"{self.source.name}: {bad:,} of {of:,} {what} are broken ({self._example}): fetch or write them "
                     f"again (as UTF-8), or raise max_bad_share={share:g}"
                 )
+
+
+def _named_fields(source: DocumentSource) -> dict[str, str]:
+    """Fields beside the text's that a source names itself, with the settings that name them."""
+    said = ("url_field", "id_field", *(() if source.domain else ("domain_field",)))
+    return {name: key for key in said if (name := getattr(source, key)) not in ("", "url", "domain")}
 
 
 def _flaw_of(text: Any, max_chars: int) -> Flaw | None:
