@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -114,6 +115,46 @@ def test_a_folder_of_nearly_that_name_is_named_before_the_hub_is_asked(
     with pytest.raises(FileNotFoundError, match=r"no such repository; .*private$"):
         pull(hub, "output/another", tmp_path / "cache")
     assert "did you mean" not in caplog.text
+
+
+def test_a_folder_that_is_not_there_is_told_at_once_without_a_hub(
+    hub: HubServer, repo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Where its parent is a folder; a repository of a user of that name is pulled all the same."""
+    for name in ("output", "tester"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    first = pull(hub, repo, tmp_path / "full")
+    assert (first / "m.safetensors").read_bytes() == WEIGHTS
+    hub.fail(status=503, path="/api/models/")
+    assert pull(hub, repo, tmp_path / "other"), "a Hub that answers is asked again"
+    with pytest.raises(FileNotFoundError, match=r"^output/my run does not exist, and is no name that the Hub allows: "):
+        pull(hub, "output/my run", tmp_path / "cache")
+    hub.close()
+    caplog.clear()
+    for _ in range(2):  # the first try leaves nothing that the second could take for a repository
+        with pytest.raises(FileNotFoundError, match=r"^output/nope does not exist, and the Hub cannot be reached:"):
+            pull(hub, "output/nope", tmp_path / "cache")
+    assert "trying again" not in caplog.text
+    assert pull(hub, repo, tmp_path / "full") == first
+    with pytest.raises(ConnectionError, match="cannot get model none/nope"):
+        pull(hub, "none/nope", tmp_path / "cache")
+    assert caplog.text.count("trying again") == 1
+
+
+@pytest.mark.parametrize(("number", "times"), [(socket.EAI_NONAME, 2), (socket.EAI_AGAIN, 4)])
+def test_an_unknown_host_is_asked_for_once_more(monkeypatch: pytest.MonkeyPatch, number: int, times: int):
+    monkeypatch.setattr(trouble, "WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(trouble, "RETRIES", 3)
+    asked = []
+
+    def ask() -> None:
+        asked.append(1)
+        raise ConnectionError("no way") from socket.gaierror(number, "as told")
+
+    with pytest.raises(ConnectionError):
+        trouble.with_retries(ask, "asking")
+    assert len(asked) == times
 
 
 def test_a_hub_in_trouble_is_asked_again_and_then_named(hub: HubServer, repo: str, tmp_path: Path):

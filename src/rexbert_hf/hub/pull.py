@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, constants, snapshot_download
-from huggingface_hub.errors import RevisionNotFoundError
+from huggingface_hub.errors import HFValidationError, RevisionNotFoundError
 
 from .run_file import KEPT_STEPS
-from .trouble import chain, explain, patience, with_retries
+from .trouble import chain, explain, is_passing, is_unreachable, patience, with_retries
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def resolve(
         cache_dir: where downloads are kept; huggingface_hub's cache by default.
 
     Raises:
-        FileNotFoundError: no such folder, repository or revision.
+        FileNotFoundError: no such folder, repository or revision; no such folder in one here, and the Hub is not there.
         NotADirectoryError: the path is a file.
         ValueError: a revision of a local folder, a name that the Hub does not allow.
         PermissionError: private or gated.
@@ -103,11 +103,14 @@ def resolve(
         )
 
     try:
-        found = with_retries(download, f"pulling {name}")
+        found = with_retries(download, f"pulling {name}", lambda e: is_passing(e) and not _not_asked(e, path, folder))
     except Exception as error:
+        if why := _not_asked(error, path, folder):
+            raise FileNotFoundError(f"{path} does not exist, {why}: check the path{meant}") from None
         _remove_damaged(folder, _blobs(folder) - known, name)
-        wanted = f"{repo_type} {name}{f' at {revision}' if revision else ''}"
-        what = f"cannot get {wanted} from {endpoint or constants.ENDPOINT}"
+        what = (
+            f"cannot get {repo_type} {name}{f' at {revision}' * bool(revision)} from {endpoint or constants.ENDPOINT}"
+        )
         explained = explain(error, what, _remedy(error, HfApi(endpoint=endpoint, token=token), name, repo_type))
         if explained is None:
             raise
@@ -153,6 +156,15 @@ def _near(path: Path) -> Path | None:
         return None
     found = difflib.get_close_matches(path.name, beside, 1, 0.7)
     return path.with_name(found[0]) if found else None
+
+
+def _not_asked(error: BaseException, path: Path, cached: Path) -> str:
+    """Why the Hub has no say in a name whose parent is a folder here; "" where it has, or has had before."""
+    if len(path.parts) < 2 or not path.parent.is_dir() or cached.exists():
+        return ""
+    if any(isinstance(cause, HFValidationError) for cause in chain(error)):
+        return "and is no name that the Hub allows"
+    return "and the Hub cannot be reached" if is_unreachable(error) else ""
 
 
 def _remedy(error: Exception, api: HfApi, name: str, repo_type: str) -> str:

@@ -7,6 +7,7 @@ causes is looked at.
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,10 @@ LONGEST_WAIT_SECONDS = 60.0
 REQUEST_TIMEOUT_SECONDS = 300.0
 PASSING_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 REFUSED_STATUS = frozenset({400, 413, 422})
+UNKNOWN_HOST_RETRIES = 1
+"""A name server that knows no such host seldom changes its mind; one that does not answer is another matter."""
+_NO_SUCH_HOST = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
+_NOT_CONNECTED = {"ConnectError", "ConnectTimeout"}  # of the client that huggingface_hub has, whichever it is
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -69,6 +74,21 @@ def is_passing(error: BaseException) -> bool:
     if status is not None:
         return status in PASSING_STATUS
     return any(isinstance(cause, (HTTPError, ConnectionError, TimeoutError)) for cause in chain(error))
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Whether no connection came about, so that nothing was asked; what breaks off later is none of these.
+
+    Example:
+        >>> is_unreachable(ConnectionRefusedError()), is_unreachable(ConnectionResetError())
+        (True, False)
+    """
+    kinds = (socket.gaierror, ConnectionRefusedError)
+    return any(isinstance(cause, kinds) or type(cause).__name__ in _NOT_CONNECTED for cause in chain(error))
+
+
+def _is_unknown_host(error: BaseException) -> bool:
+    return any(isinstance(cause, socket.gaierror) and cause.errno in _NO_SUCH_HOST for cause in chain(error))
 
 
 def retry_after(error: BaseException) -> float | None:
@@ -136,14 +156,23 @@ def _first_line(error: BaseException) -> str:
     return str(redact(text.splitlines()[0])) if text else "no details"
 
 
-def with_retries(action: Callable[[], Result], what: str) -> Result:
-    """Call until it works, at most RETRIES times more, waiting twice as long each time (or as the Hub asks)."""
+def with_retries(
+    action: Callable[[], Result], what: str, retried: Callable[[BaseException], bool] = is_passing
+) -> Result:
+    """Call until it works, at most RETRIES times more, waiting twice as long each time (or as the Hub asks).
+
+    Args:
+        action: what is called.
+        what: it does, for messages.
+        retried: the errors after which it is called again; of an unknown host at most UNKNOWN_HOST_RETRIES times.
+    """
     for attempt in range(RETRIES + 1):
         try:
             with patience():
                 return action()
         except Exception as error:
-            if attempt == RETRIES or not is_passing(error):
+            most = min(RETRIES, UNKNOWN_HOST_RETRIES) if _is_unknown_host(error) else RETRIES
+            if attempt >= most or not retried(error):
                 raise
             wait = min(LONGEST_WAIT_SECONDS, retry_after(error) or WAIT_SECONDS * 2**attempt)
             logger.warning("%s: %s; trying again in %.0f s", what, type(error).__name__, wait)
