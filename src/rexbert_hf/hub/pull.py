@@ -68,8 +68,7 @@ def resolve(
 
     Example:
         >>> import tempfile
-        >>> folder = tempfile.mkdtemp()
-        >>> resolve(folder) == Path(folder)
+        >>> resolve(tempfile.gettempdir()) == Path(tempfile.gettempdir())
         True
     """
     path = _with_home(path_or_repo)
@@ -108,9 +107,8 @@ def resolve(
         if why := _not_asked(error, path, folder):
             raise FileNotFoundError(f"{path} does not exist, {why}: check the path{meant}") from None
         _remove_damaged(folder, _blobs(folder) - known, name)
-        what = (
-            f"cannot get {repo_type} {name}{f' at {revision}' * bool(revision)} from {endpoint or constants.ENDPOINT}"
-        )
+        wanted = f"{repo_type} {name}{f' at {revision}' if revision else ''}"
+        what = f"cannot get {wanted} from {endpoint or constants.ENDPOINT}"
         explained = explain(error, what, _remedy(error, HfApi(endpoint=endpoint, token=token), name, repo_type))
         if explained is None:
             raise
