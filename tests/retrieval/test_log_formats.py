@@ -88,3 +88,16 @@ def test_what_is_no_list_names_file_line_column_and_forms(tmp_path, mapped):
 def test_the_counter_takes_no_text_for_a_list(name):
     with pytest.raises(ValueError, match=f"event 0: TypeError: '{name}' is text .'12'.*lists of product ids"):
         count_events([{**LOG[0], name: "12"}], CATALOGUE, ALL)
+
+
+def test_columns_beside_those_of_a_product_may_be_mapped(tmp_path):
+    rows = [{"sku": 7, "name": "Mug", "cost": 3.5, "stock": True, "colour": "red"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet")
+    columns = {"product_id": "sku", "title": "name", "price": "cost", "in_stock": "stock", "colour": "colour"}
+    source = RecordSource(path=str(tmp_path / "c.parquet"), columns=columns)
+    found = source.read("products", ("product_id",), tmp_path / "rows")
+    assert found[0] == {"product_id": "7", "title": "Mug", "price": 3.5, "in_stock": True, "colour": "red"}
+    for wrong in ({**columns, "titel": "name"}, {"product_id": "sku", "titel": "name"}):
+        source.columns = wrong
+        with pytest.raises(ValueError, match=r"column 'titel' is not one of the record's: product_id, .*, price"):
+            source.read("products", ("product_id",), tmp_path / "rows")

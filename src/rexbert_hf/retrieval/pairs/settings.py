@@ -19,6 +19,7 @@ from rexbert_hf.retrieval.pairs.draw import Ratio
 from rexbert_hf.retrieval.pairs.graded import Grades
 from rexbert_hf.retrieval.pairs.query_split import QuerySplit
 from rexbert_hf.retrieval.pairs.weak import RELEVANT_SHARE, Rule
+from rexbert_hf.retrieval.serving.filters import FILTER_COLUMNS
 from rexbert_hf.settings.ranges import check_least, check_share
 from rexbert_hf.settings.tree import Node
 
@@ -31,7 +32,8 @@ class RecordSource:
         sample: kind of the sample shop: events, query_products or products.
         sample_size: products of the sample shop.
         path: file, folder, glob or Hub data set; several are a list.
-        columns: our column names and theirs, such as {query: search_term}.
+        columns: our column names and theirs, such as {query: search_term}; of products also those that a search may be
+            filtered by, as price, and any under its own name ({colour: colour}).
         format: of files whose name does not say it.
         encoding: of text formats.
         delimiter: of CSV and TSV.
@@ -84,8 +86,8 @@ class RecordSource:
             dataset = dataset if self.limit is None else dataset.select(range(min(self.limit, len(dataset))))
         else:
             options: dict[str, Any] = {"format": self.format, "encoding": self.encoding, "delimiter": self.delimiter}
-            if self.columns is None:
-                options["types"] = record_types(kind)
+            if self.columns is None or (kind == "products" and _keeps_more(self.columns)):
+                options["types"] = record_types(kind)  # the others stay as they are
             else:  # a time stays as it was written: `moment_of` reads what logs have
                 time = {"time": Value("string")} if kind == "events" else {}
                 options["features"] = Features({**RECORDS[kind], **time})
@@ -96,6 +98,16 @@ class RecordSource:
         if missing:
             raise ValueError(f"{self.name}: no column '{missing[0]}' for {kind}: map it with 'columns'")
         return dataset
+
+
+def _keeps_more(columns: dict[str, str | list[str]]) -> bool:
+    """Whether a mapping names columns beside those of a product; one that may be a slip of the pen is refused."""
+    more = [ours for ours in columns if ours not in RECORDS["products"]]
+    for ours in more:
+        if ours not in FILTER_COLUMNS and columns[ours] != ours:
+            known = ", ".join(dict.fromkeys((*RECORDS["products"], *FILTER_COLUMNS)))
+            raise ValueError(f"column '{ours}' is not one of the record's: {known}; others keep their own name")
+    return bool(more)
 
 
 @dataclass
