@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from index_cases import HashModel, make_products
 
-from rexbert_hf.retrieval.serving import product_rows, text_column
+from rexbert_hf.retrieval.serving import filters, product_rows, text_column
 from rexbert_hf.retrieval.serving.index import ProductIndex
 from rexbert_hf.retrieval.serving.index_folder import DamagedIndexError, current_version
 from rexbert_hf.retrieval.serving.text_column import TextColumn
@@ -155,3 +155,15 @@ def test_ids_of_a_column_with_a_gap_are_those_of_the_index():
     assert index.facts([100_001.0, 100_009.0]) == [{"brand": "Acme"}, {}]
     assert index.delete([100_001.0, np.int64(100_002), "100003", None, float("nan")]) == 3
     assert index.ids() == ["100004"]
+
+
+def test_a_list_of_two_prices_is_no_range_and_says_so_once(caplog):
+    filters._tell_of_ranges.cache_clear()
+    rows = [{"product_id": f"p{n}", "title": f"thing {n}", "price": n, "in_stock": True} for n in range(5)]
+    index = ProductIndex.build(rows, HashModel(), "flat")
+    for _ in range(2):
+        assert [name for name, _ in index.search("thing", 5, filter={"price": [1, 9]})[0]] == ["p1"]
+    assert caplog.text.count("a list is these prices alone; a range is a tuple, or {'min': .., 'max': ..} in JSON") == 1
+    assert len(index.search("thing", 5, filter={"price": {"min": 1, "max": 9}})[0]) == 4
+    with pytest.raises(ValueError, match="filter in_stock: the column holds True and False, not 'yes'"):
+        index.search("thing", 5, filter={"in_stock": "yes"})

@@ -4,7 +4,7 @@ A filter is a mapping of column to what passes, all of which must hold:
 
     {"category": "Shoes"}                   a level of the path; "Sport > Shoes" or "Sport>Shoes" is how one begins
     {"brand": ["Acme", "Bolt"]}             any of a list
-    {"price": (10, 50)}, {"price": (None, 50)}   a range, borders included
+    {"price": (10, 50)}, {"price": {"max": 50}}  a range, borders included; JSON has the second form only
     {"in_stock": True}, {"locale": "en"}    equal
 
 A product that lacks the value does not pass. What a filter says and what a product's values are is decided here for
@@ -13,6 +13,8 @@ every back-end; `filter_columns.py` and `qdrant_points.py` keep the values and c
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -25,6 +27,8 @@ import numpy as np
 from rexbert_hf.catalog.columns import as_text, is_missing
 from rexbert_hf.catalog.nested import PATH_SEPARATOR, attribute_pairs, path_levels
 from rexbert_hf.retrieval.serving.texts import valid_text
+
+logger = logging.getLogger(__name__)
 
 FILTER_COLUMNS = ("category_path", "brand", "price", "in_stock", "locale")
 """Columns that an index keeps unless told otherwise; those that no product has are left out."""
@@ -202,6 +206,8 @@ def _condition(name: str, wanted: Any, texts: bool) -> Condition:
         return Condition(None, -math.inf if low is None else low, math.inf if high is None else high)
     choices = list(wanted) if isinstance(wanted, (list, set, frozenset, np.ndarray)) else [wanted]
     if not texts:
+        if name == "price" and isinstance(wanted, list) and len(wanted) == 2:
+            _tell_of_ranges()
         return Condition(tuple(_number(name, choice) for choice in choices))
     if wrong := [choice for choice in choices if not isinstance(choice, str)]:
         raise ValueError(f"filter {name}: the column holds texts, not {wrong[0]!r}")
@@ -211,7 +217,14 @@ def _condition(name: str, wanted: Any, texts: bool) -> Condition:
     return Condition(tuple(dict.fromkeys(given)))
 
 
+@functools.cache
+def _tell_of_ranges() -> None:
+    """Once: where a request's JSON meant a range, nothing at all would be found, and no search tells why."""
+    logger.warning("filter price: a list is these prices alone; a range is a tuple, or {'min': .., 'max': ..} in JSON")
+
+
 def _number(name: str, value: Any) -> float:
     if not isinstance(value, (bool, int, float, Decimal, np.number, np.bool_)) or math.isnan(value):
-        raise ValueError(f"filter {name}: the column holds numbers, not {value!r}")
+        due = "True and False" if name == "in_stock" else "numbers"
+        raise ValueError(f"filter {name}: the column holds {due}, not {value!r}")
     return float(value)
