@@ -359,3 +359,13 @@ def test_a_log_without_purchases_ends_with_a_line_that_there_is_nothing_to_train
     assert status == 0, err
     assert "such as '12.5' where the catalogue has '1'" in caplog.text
     assert out.splitlines()[-1].startswith("no query has a positive (a purchase of a known product): stage 3 has noth")
+
+
+def test_a_time_that_is_none_names_the_file(run, tmp_path):
+    row = {"query": "mug", "shown": ["1"], "clicked": [], "bought": ["1"], "time": "12/25/2026 10:00"}
+    (tmp_path / "log.jsonl").write_text(json.dumps(row))
+    (tmp_path / "shop.csv").write_text("product_id,title\n1,Mug\n")
+    words = ("--events", f"{{path: {tmp_path}/log.jsonl}}", "--products", f"{{path: {tmp_path}/shop.csv}}")
+    status, _, err = run(*words, "--split.train_until", "2026-01-01", "--output_dir", str(tmp_path / "out"))
+    assert status == 1
+    assert f"{tmp_path}/log.jsonl: event 0: time '12/25/2026 10:00' is no moment: give ISO text" in err

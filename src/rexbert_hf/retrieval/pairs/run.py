@@ -72,7 +72,10 @@ def build_pairs(run: BuildPairsRun) -> dict[str, Any]:
         ids: list[str] = products["product_id"][:]
         if run.events is not None:
             events = run.events.read("events", ("query", "shown", "clicked", "bought"), cache)
-            counts = count_events(events, ids, run.split.resolved(), run.max_query_words)
+            try:
+                counts = count_events(events, ids, run.split.resolved(), run.max_query_words)
+            except ValueError as error:
+                raise ValueError(f"{run.events.name}: {error}") from None
             results: dict[str, Any] = {**read, "log": counts.report, "count_bytes": counts.nbytes}
             groups: Any = counts.groups()
             known = _graded_judge(run, cache)
