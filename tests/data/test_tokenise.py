@@ -382,6 +382,8 @@ def test_a_failing_run_cleans_up(tokenizers, tmp_path: Path) -> None:
         tokenise(_texts(5), tokenizers["bpe"], tmp_path, guides=[Marks(["lamp"], score=1.5)])
     with pytest.raises(ValueError, match=r"no text left to tokenise \(skipped: 2 empty\)"):
         tokenise(["", " "], tokenizers["bpe"], tmp_path)
+    with pytest.raises(ValueError, match=r"skipped: 2 not text\): give texts, or a data set with a column of them$"):
+        tokenise([{"text": "a lamp"}] * 2, tokenizers["bpe"], tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -183,7 +183,8 @@ def _gather(results: Iterable[Result], skipped: Counter[str], spans: SpanCounts)
 def _check_and_report(rows: int, skipped: Counter[str], spans: SpanCounts) -> None:
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
     if not rows:
-        raise NoTextLeftError(f"no text left to tokenise (skipped: {reasons or 'none, the source is empty'})")
+        due = ": give texts, or a data set with a column of them" if set(skipped) == {"not text"} else ""
+        raise NoTextLeftError(f"no text left to tokenise (skipped: {reasons or 'none, the source is empty'}){due}")
     if skipped:
         logger.warning("skipped %d of %d texts: %s", skipped.total(), rows + skipped.total(), reasons)
     if unknown := spans["left out", "unknown tokens"]:
