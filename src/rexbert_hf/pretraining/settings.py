@@ -14,7 +14,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from rexbert_hf.pretraining.association_settings import AssociationSettings
 from rexbert_hf.pretraining.source_settings import SourceSettings, TokenizerSettings
-from rexbert_hf.settings.ranges import check_least
+from rexbert_hf.settings.ranges import check_least, check_vocab_size
 from rexbert_hf.training.collation import MASKINGS
 from rexbert_hf.training.phases import Curriculum, Phase
 from rexbert_hf.training.spikes import SPIKE_FACTOR, SpikeWatch
@@ -265,6 +265,8 @@ class PretrainSettings:
         for name in self.sources:
             if name in ("", "..") or name != Path(name).name:
                 raise ValueError(f"sources: '{name}' is the name of a folder in the cache too: choose one without '/'")
+        if self.tokenizer.train or not (self.tokenizer.path or self.model.init_from or self.model.grow_from):
+            check_vocab_size(self.tokenizer.vocab_size, "tokenizer.vocab_size")
         for phase in self.phases:
             for source in phase.mixture:
                 if source not in self.sources:

@@ -28,7 +28,7 @@ from rexbert_hf.pretraining.languages import split_languages
 from rexbert_hf.pretraining.source_settings import SourceSettings
 from rexbert_hf.pretraining.sources import read_source, texts_of
 from rexbert_hf.settings import sole_run, to_dict
-from rexbert_hf.settings.ranges import check_least
+from rexbert_hf.settings.ranges import check_least, check_vocab_size
 
 Texts = dict[str, list[str]]
 """Texts by language."""
@@ -153,6 +153,8 @@ class TokenizerRun:
             raise ValueError(f"temperature must be at least 0; got {self.temperature:g}")
         if self.path is not None and (self.class_tokens or self.split_digits or self.products is not None):
             raise ValueError("path takes a tokenizer as it is: drop class_tokens, split_digits and products")
+        if self.path is None:
+            check_vocab_size(self.vocab_size)
         check_least(self, temperature=0, min_frequency=0, model_max_length=8, held_out_documents=1)
 
 

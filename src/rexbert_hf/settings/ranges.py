@@ -33,6 +33,24 @@ def check_least(record: Any, **least: float) -> None:
             raise ValueError(f"{name} must be at least {low:g}{_finite(value)}; got {value}")
 
 
+def check_vocab_size(size: int, name: str = "vocab_size") -> None:
+    """Refuse a size that no tokenizer is trained to.
+
+    Args:
+        size: entries in all.
+        name: of the setting.
+
+    Raises:
+        ValueError: unless it is a multiple of 64, at least 384.
+
+    >>> check_vocab_size(1000, "tokenizer.vocab_size")
+    Traceback (most recent call last):
+    ValueError: tokenizer.vocab_size must be a multiple of 64 and at least 384; got 1000
+    """
+    if size % 64 or size < 384:
+        raise ValueError(f"{name} must be a multiple of 64 and at least 384; got {size}")
+
+
 def check_above_zero(record: Any, *names: str) -> None:
     """Refuse numbers of a record that are not above zero.
 

@@ -30,7 +30,7 @@ from rexbert_hf.hub.run_file import KEPT_STEPS
 from rexbert_hf.models import SIZES, RexBertConfig, RexBertModel
 from rexbert_hf.retrieval.training.dssm import DSSM
 from rexbert_hf.retrieval.training.grid_submodel import cut_biencoder
-from rexbert_hf.settings.ranges import check_least, check_share
+from rexbert_hf.settings.ranges import check_least, check_share, check_vocab_size
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +83,8 @@ class BiEncoderSettings:
         known = (*SIZES, *PRESETS, "dssm")
         if self.base is None and self.preset not in known:
             raise ValueError(f"no preset '{self.preset}': choose one of {', '.join(known)}")
+        if self.base is None and self.tokenizer is None:
+            check_vocab_size(self.vocab_size)
         if self.base is not None and (self.overrides or self.tokenizer):
             raise ValueError("overrides and tokenizer are for a new model: base brings its own")
         if self.base is None and self.is_cut:
