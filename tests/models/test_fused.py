@@ -103,6 +103,44 @@ def layers_of(**options):
     return RexBertForMaskedLM(config)
 
 
+@pytest.mark.parametrize("before", [False, True], ids=["after", "before"])
+def test_what_a_hook_of_a_layer_changes_reaches_fused_norms(before):
+    model, batch = layers_of().eval(), flat([9, 4])
+    change = torch.randn(model.config.hidden_size)
+    if before:
+        model.model.layers[1].register_forward_pre_hook(lambda _, inputs: (inputs[0] + change, *inputs[1:]))
+    else:
+        # A pair, as a layer has always returned.
+        model.model.layers[0].register_forward_hook(lambda _, inputs, out: (out[0] + change, out[1]))
+    found = []
+    for fused in (False, True):
+        fuse(fused, backend="eager")
+        with torch.no_grad():
+            found.append(model(**batch).loss)
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_a_checkpoint_holds_no_norm_of_the_layer_before(monkeypatch):
+    model, batch, given = layers_of().train(), flat([9, 4]), []
+    kind = type(model.model.layers[0])
+    plain = kind.forward
+    monkeypatch.setattr(kind, "forward", lambda *args, **options: given.append(options) or plain(*args, **options))
+    fuse(backend="eager")
+    model.gradient_checkpointing_enable()
+    model(**batch).loss.backward()
+    assert len(given) >= 3
+    assert not any({"normed", "following"} & set(options) for options in given)
+
+
+def test_a_double_precision_model_is_fused_under_autocast_as_it_runs_plain():
+    model, batch, found = layers_of(attn_implementation="eager").double(), flat([9, 4]), []
+    for fused in (False, True):
+        fuse(fused, backend="eager")
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found.append(model(**batch).loss.detach())
+    torch.testing.assert_close(found[1], found[0])
+
+
 @pytest.mark.parametrize("checkpointing", [None, True, False], ids=["kept", "reentrant", "not_reentrant"])
 @pytest.mark.parametrize("states", [None, [1]])
 def test_fused_norms_in_bfloat16_give_the_gradients_of_plain_ones(checkpointing, states):

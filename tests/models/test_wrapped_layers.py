@@ -80,6 +80,13 @@ def test_a_decoder_with_a_hook_gives_the_same_loss_gradients_and_ranks(grid):
         torch.testing.assert_close(gradients[name], grad, atol=1e-5, rtol=1e-4, msg=name)
 
 
+def test_a_hook_before_the_gradient_of_a_decoder_is_met():
+    model, calls = build(RexBertForMaskedLM), []
+    model.decoder.register_full_backward_pre_hook(lambda *_: calls.append(1))
+    model(input_ids=IDS, labels=LABELS).loss.backward()
+    assert calls == [1]
+
+
 @pytest.mark.parametrize("broken", [0.0, torch.nan])
 def test_ties_and_what_is_no_number_count_against_the_label_of_a_called_decoder(broken):
     model = build(RexBertForMaskedLM)

@@ -27,12 +27,12 @@ from transformers.utils import logging
 
 from .attention_rexbert import spare_rows, uses_varlen
 from .configuration_rexbert import AUTO_MAP, RexBertConfig, is_count
-from .fused_rexbert import is_fused
 from .layers_rexbert import (
     RexBertAttention,
     RexBertEmbeddings,
     RexBertEncoderLayer,
     RexBertRotaryEmbedding,
+    hands_norms_on,
     layer_types,
 )
 from .layout_rexbert import Layout, make_layout
@@ -353,19 +353,20 @@ class RexBertModel(RexBertPreTrainedModel):
     ) -> FlatOutput:
         """Run the layers; the states that `keep` names come back in the caller's shape, None for the others."""
         ropes = {name: self.rotary_emb(hidden, layout.position_ids, name) for name in set(layer_types(self.config))}
-        states: list[torch.Tensor | None] = []
-        maps = []
+        states, maps = list[torch.Tensor | None](), list[torch.Tensor]()
         tokens, dtype = hidden.shape[0], compute_dtype(hidden)
         if keep is None and not torch.compiler.is_compiling():
             hidden = F.pad(hidden, (0, 0, 0, spare_rows(tokens, hidden.device, dtype)))
-        normed, ahead = None, keep is None and is_fused()  # a kept state has a gradient of its own
+        ahead: dict[str, Any] = {}
+        hands_on = keep is None and hands_norms_on(self.layers)  # a kept state has a gradient of its own
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, RexBertEncoderLayer)
-            following = self.layers[index + 1].attn_norm if ahead and index + 1 < len(self.layers) else None
             if keep is not None:
                 hidden = _keep(states, hidden, layout, index in keep)
-            rope = ropes[layer.attention_type]
-            hidden, weights, normed = layer(hidden, normed, rope=rope, layout=layout, following=following)
+            if hands_on:
+                ahead["following"] = self.layers[index + 1].attn_norm if index + 1 < len(self.layers) else None
+            hidden, weights, *normed = layer(hidden, rope=ropes[layer.attention_type], layout=layout, **ahead)
+            ahead = {"normed": normed[0]} if normed else {}
             if on_layer is not None:
                 on_layer(index + 1, hidden[:tokens], layout)
             if keep_attentions and weights is not None:

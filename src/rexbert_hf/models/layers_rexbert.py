@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import torch
@@ -165,37 +166,46 @@ class RexBertEncoderLayer(GradientCheckpointingLayer):
     def forward(
         self,
         hidden: torch.Tensor,
-        normed: torch.Tensor | None = None,
-        *,
         rope: tuple[torch.Tensor, torch.Tensor],
         layout: Layout,
+        *,
+        normed: torch.Tensor | None = None,
         following: nn.Module | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    ) -> tuple[torch.Tensor | None, ...]:
         """Attend, then transform each token.
 
         Args:
             hidden: `[T, H]`.
-            normed: `attn_norm(hidden)`, where the layer before has it already.
             rope: rotary tables of the layer's type.
             layout: of the batch.
+            normed: `attn_norm(hidden)`, where the layer before has it already.
             following: the next layer's `attn_norm`, to be taken together with the last sum of this one.
 
         Returns:
-            Hidden states `[T, H]`, attention maps where the back-end has them, `following(hidden)` where it was given.
+            Hidden states `[T, H]`, attention maps where the back-end has them; with `following` also its output.
         """
         normed = self.attn_norm(hidden) if normed is None else normed
         attended, weights = self.attn(normed, rope, layout)
         hidden, normed = _add_and_norm(hidden, attended, self.mlp_norm)
         changed = self.mlp(normed)
         if following is None:
-            return hidden + changed, weights, None
+            return hidden + changed, weights
         hidden, normed = _add_and_norm(hidden, changed, following)
         return hidden, weights, normed
 
 
+def hands_norms_on(layers: Iterable[nn.Module]) -> bool:
+    """Whether layers take the next one's norm along: not past hooks, nor where a checkpoint would hold it."""
+    return is_fused() and all(is_plain(one, RexBertEncoderLayer) and not _is_checkpointed(one) for one in layers)
+
+
+def _is_checkpointed(layer: nn.Module) -> bool:
+    return layer.training and bool(getattr(layer, "gradient_checkpointing", False))
+
+
 def _add_and_norm(hidden: torch.Tensor, added: torch.Tensor, norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     """The residual sum and its norm; one kernel where functions are fused, and the norm is only that and lies here."""
-    if is_fused() and is_plain(norm, nn.LayerNorm):
+    if is_fused() and is_plain(norm, nn.LayerNorm) and hidden.dtype != torch.float64:  # autocast leaves that alone
         assert isinstance(norm, nn.LayerNorm)
         if norm.weight.device == hidden.device:
             return sum_and_norm(hidden, added, norm.weight, norm.bias, norm.eps, compute_dtype(hidden))

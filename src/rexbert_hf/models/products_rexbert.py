@@ -78,8 +78,8 @@ def project_cut(layer: nn.Module, x: torch.Tensor, full: int) -> torch.Tensor:
 
 def is_plain(layer: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:
     """Whether a layer is only that kind: no adapter, quantised form, hook or offloading that its call would meet."""
-    hooked = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or "forward" in vars(layer)
-    return type(layer) is kind and not hooked
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return type(layer) is kind and not any(hooks) and "forward" not in vars(layer)
 
 
 def compute_dtype(x: torch.Tensor, device: torch.device | None = None) -> torch.dtype:
