@@ -238,9 +238,8 @@ class QdrantIndex(SearchIndex):
         ]
         places = [i for i, unchanged in enumerate(same) if not unchanged]
         vectors = np.empty((len(points), self._dim), dtype=np.float32)
-        for i, unchanged in enumerate(same):
-            if unchanged:
-                vectors[i] = kept[points[i]].vector
+        for i in np.flatnonzero(same):
+            vectors[i] = kept[points[i]].vector
         if places:
             vectors[places] = self._encoded([batch.texts[i] for i in places], [batch.ids[i] for i in places])
         # All that may fail of this catalogue comes before the first change.
