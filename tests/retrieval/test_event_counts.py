@@ -317,6 +317,13 @@ def test_ids_that_pandas_wrote_as_floats_meet_those_of_the_catalogue(caplog):
     assert "1 unknown products such as '9.0' where the catalogue has '1'" in caplog.text
 
 
+def test_an_id_that_is_no_number_is_an_unknown_product():
+    log = [{"query": "mug", "shown": ["1", math.nan, "2.0"], "clicked": [], "bought": []}]
+    counts = count_events(log, ["1", "2"], ALL)
+    assert counts.product.tolist() == [0, 1]
+    assert counts.report["unknown_mentions"] == 1
+
+
 def test_unknown_ids_are_named_beside_one_of_the_catalogue():
     log = [{"query": "mug", "shown": ["116309", "116310", "116311"], "clicked": [], "bought": []}]
     with pytest.raises(ValueError, match="no pair of a query and a known product") as error:

@@ -278,7 +278,7 @@ class _Counter:
             positions.setdefault(product, position)
         mentioned = [*positions, *sorted((clicked | bought) - positions.keys())]
         indexes = [self.products.get(product) for product in mentioned]
-        if None in indexes and any(known_id(self.products, product) != product for product in mentioned):
+        if None in indexes and any(known_id(self.products, one) is not one for one in mentioned):  # not `!=`: NaN
             lists = {name: [known_id(self.products, one) for one in event.get(name) or ()] for name in _LISTS}
             self._add_products(query, lists, counts, period)
             return
