@@ -324,6 +324,13 @@ def test_an_id_that_is_no_number_is_an_unknown_product():
     assert counts.report["unknown_mentions"] == 1
 
 
+def test_only_a_number_loses_the_end_that_pandas_wrote():
+    log = [{"query": "mug", "shown": ["2.0", "v1.0", "MODEL-2.0"], "clicked": [], "bought": []}]
+    counts = count_events(log, ["2", "v1", "MODEL-2"], ALL)
+    assert counts.product.tolist() == [0]
+    assert counts.report["unknown_products"] == 2
+
+
 def test_unknown_ids_are_named_beside_one_of_the_catalogue():
     log = [{"query": "mug", "shown": ["116309", "116310", "116311"], "clicked": [], "bought": []}]
     with pytest.raises(ValueError, match="no pair of a query and a known product") as error:

@@ -195,7 +195,10 @@ def known_id(products: Mapping[str, int], name: Any) -> Any:
     """
     if name in products:
         return name
-    whole = as_text(name).removesuffix(".0")
+    text = as_text(name)
+    whole = text.removesuffix(".0")
+    if not whole.isdecimal():
+        whole = text  # "v1.0" is another article than "v1"
     return whole if whole in products else name
 
 
