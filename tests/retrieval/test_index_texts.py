@@ -147,6 +147,19 @@ def test_products_without_the_fields_of_an_index_are_counted_once(caplog):
     assert "none of the index's fields" not in caplog.text
 
 
+def test_a_column_that_no_index_looks_at_may_hold_what_is_no_text():
+    class Image:
+        def __bool__(self):
+            raise RuntimeError("ambiguous")
+
+    others = {"crops": {(1, 2): 3}, "image": Image(), "price": 3, "sku": " ", "category_path": ["Home", "Mugs"]}
+    row = {"product_id": "p1", "maker": "Bolt", **others, "brand": "Acme"}
+    index = ProductIndex.build([{"product_id": "p0", "title": "mug"}, row], HashModel(), "flat")
+    assert index.texts(["p1"]) == ["Acme . Home > Mugs"]
+    with pytest.raises(ValueError, match="; the first has maker, category_path, brand: name some of these"):
+        ProductIndex.build([row], HashModel(), "flat")
+
+
 def test_ids_of_a_column_with_a_gap_are_those_of_the_index():
     frame = [{"product_id": float(n), "title": f"thing {n}", "brand": "Acme"} for n in range(100_001, 100_005)]
     index = ProductIndex.build(frame, HashModel(), "flat")

@@ -164,9 +164,10 @@ def _batch(part: Sequence[Mapping[str, Any]], first: int, options: IndexOptions)
 
 
 def _filled(product: Mapping[str, Any]) -> list[str]:
-    """Names of what a product has, for a message."""
-    names = [str(name) for name, value in product.items() if as_text(value).strip() not in ("", "[]")]
-    return [name for name in names if name != "product_id"][:20]
+    """Names of what a product has, for a message: texts, and what was encoded; others may hold what is no text."""
+    texts = {name for name, value in product.items() if isinstance(value, str) and value.strip()} - {"product_id"}
+    encoded = {name for name in PRODUCT_FIELDS if product_text(product, (name,))}
+    return [str(name) for name in product if name in texts | encoded][:20]
 
 
 def text_of(product: Mapping[str, Any], options: IndexOptions) -> str:
