@@ -191,6 +191,14 @@ def test_a_folder_with_checkpoints_of_another_trainer_only_is_refused(weights, t
     make_folder(tmp_path)
 
 
+def test_checkpoints_of_another_trainer_stay_beside_what_writes_none(tmp_path):
+    theirs = tmp_path / "checkpoint-500"
+    theirs.mkdir()
+    (theirs / "model.safetensors").write_text("theirs")
+    for key in {*KEYS.values()} - {"phases"}:
+        check_own_folder(tmp_path, key)
+
+
 def test_the_model_that_is_read_is_not_written_over(tmp_path):
     (tmp_path / "modules.json").write_text("[]")
     _, own = RECIPES["pretrain"](tmp_path)

@@ -42,6 +42,7 @@ def check_own_folder(
     model: str | None = None,
     makes_model: bool = False,
     writes: Sequence[str] = (),
+    checkpoints: bool = False,
 ) -> None:
     """Refuse a folder that holds another recipe's run, the model it reads, or a model or checkpoints of somebody else.
 
@@ -54,6 +55,7 @@ def check_own_folder(
         model: folder or Hub id of a model that the recipe reads and must not write over.
         makes_model: whether a model without `run.json` may be the recipe's own, as a sign of it is there.
         writes: names of a model's files that may be, where others may not.
+        checkpoints: whether the recipe writes checkpoints, so that those of another trainer may not be there.
 
     Raises:
         ValueError: if nothing may be written there; a damaged `run.json` is named.
@@ -90,7 +92,7 @@ def check_own_folder(
         raise ValueError(
             f"{place} holds a model that this recipe did not make ({min(found)}): choose another output_dir"
         )
-    if theirs := _checkpoint_of_others(place):
+    if checkpoints and (theirs := _checkpoint_of_others(place)):
         raise ValueError(
             f"{place} holds a checkpoint that this recipe did not write ({theirs} has no {MARKER}): choose another"
             " output_dir, or move it away"

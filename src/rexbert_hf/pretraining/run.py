@@ -177,7 +177,7 @@ def make_folder(output: Path, model: str | None = None) -> None:
         OSError: if it cannot be made.
     """
     stopped = has_own_checkpoint(output)  # the last one is there before the model is
-    check_own_folder(output, "phases", model=model, makes_model=stopped)
+    check_own_folder(output, "phases", model=model, makes_model=stopped, checkpoints=True)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
