@@ -1,4 +1,4 @@
-"""A model of the user's own pairs that is about to be measured or trained on those of the sample shop."""
+"""A model of pairs that somebody named that is about to be measured or trained on those of the sample shop."""
 
 from __future__ import annotations
 
@@ -36,11 +36,12 @@ RECIPES = {
 @pytest.mark.parametrize(
     ("config", "pairs", "told"),
     [
-        ({"data": {"pairs": "output/pairs/pairs"}}, None, True),
-        ({"data": {"pairs": "output/pairs/pairs"}}, "pairs.csv", False),
-        ({"data": {"pairs": None}}, None, False),
-        ({"phases": []}, None, False),
-        (None, None, False),
+        ({"data": {"pairs": "output/pairs/pairs"}}, None, ["output/pairs/pairs"]),
+        ({"data": {"pairs": ["a.csv", "b.csv"]}}, None, ["a.csv, b.csv"]),
+        ({"data": {"pairs": "output/pairs/pairs"}}, "pairs.csv", []),
+        ({"data": {"pairs": None}}, None, []),
+        ({"phases": []}, None, []),
+        (None, None, []),
     ],
 )
 def test_pairs_of_the_sample_for_a_model_of_ones_own(tmp_path, monkeypatch, caplog, recipe, config, pairs, told):
@@ -56,7 +57,8 @@ def test_pairs_of_the_sample_for_a_model_of_ones_own(tmp_path, monkeypatch, capl
     with caplog.at_level(logging.WARNING), pytest.raises(LoadedError):
         run(settings)
     said = [message for message in caplog.messages if "the sample shop" in message]
-    assert said == told * [
-        f"queries and products are those of the sample shop, and those of {model} your own:"
+    assert said == [
+        f"queries and products are the built-in ones of the sample shop, and {model} was trained on {pairs_before}:"
         " set --data.pairs and --data.products as its run.json has them"
+        for pairs_before in told
     ]
