@@ -134,6 +134,25 @@ def test_fields_that_no_product_has_are_refused_when_an_index_is_built():
     assert len(ProductIndex.build(rows, None, "flat", vectors=np.eye(3, dtype=np.float32))) == 3
 
 
+def test_a_first_batch_without_the_fields_is_told_of_before_anything_is_encoded(monkeypatch, caplog):
+    class Encoding(HashModel):
+        def encode(self, texts, **options):
+            if "Acme" in texts:
+                told.append(caplog.text.count("have none of the index's fields"))
+            return super().encode(texts, **options)
+
+    monkeypatch.setattr(product_rows, "BATCH_PRODUCTS", 3)
+    told, rows = [], [{"product_id": f"p{n}", "name": f"thing {n}", "brand": "Acme"} for n in range(7)]
+    with pytest.raises(ValueError, match="all 7 products have none of the index's fields"):
+        ProductIndex.build(rows, Encoding(), "flat")
+    assert set(told) == {1}
+    so_far = "all 3 products so far have none of the index's fields (title); the first has name, brand: name some"
+    assert so_far in caplog.text
+    caplog.clear()
+    ProductIndex.build([*rows[:2], {"product_id": "p9", "title": "mug"}, *rows[3:]], HashModel(), "flat")
+    assert "so far" not in caplog.text
+
+
 def test_products_without_the_fields_of_an_index_are_counted_once(caplog):
     rows = [{"product_id": f"p{n}", "title": f"thing {n}"} for n in range(3)]
     index = ProductIndex.build([*rows, {"product_id": "p9", "brand": "Acme"}], HashModel(), "flat")

@@ -69,6 +69,8 @@ class Batch:
 def batches(products: Any, options: IndexOptions, fresh: bool = False) -> Iterator[Batch]:
     """Cut products into batches; says at the end how many were left out, replaced, or lack what is looked for.
 
+    Where the whole first batch of a fresh index lacks it, that is said before anything is encoded.
+
     Args:
         products: a data set, a data frame of pandas, a list or a generator of `PRODUCT` rows or mappings with some of
             their fields.
@@ -83,21 +85,22 @@ def batches(products: Any, options: IndexOptions, fresh: bool = False) -> Iterat
     rows = _rows(products)
     first = skipped = removed = repeated = unread = unknown = texts = others = 0
     named: list[str] = []
+    lack = f"none of the index's fields ({', '.join(options.fields)})"
+    way_out = "the first has {}: name some of these in fields (index.fields), or map one to title"
     while part := list(islice(rows, BATCH_PRODUCTS)):
         batch = _batch(part, first, options)
         unread += sum(math.isnan(values.get("price", 0)) for values in batch.values)
         unknown += sum(math.isnan(values.get("in_stock", 0)) for values in batch.values)
+        if fresh and first == 0 and len(part) == BATCH_PRODUCTS and 0 < batch.others == len(batch.ids):
+            said = way_out.format(", ".join(batch.named))
+            logger.warning("all %d products so far have %s; %s", batch.others, lack, said)
         yield batch
         first += len(part)
         skipped, removed = skipped + len(batch.skipped), removed + batch.removed
         repeated += batch.repeated  # who takes the batch may have added those of earlier ones
         texts, others, named = texts + len(batch.ids), others + batch.others, named or batch.named
-    lack = f"none of the index's fields ({', '.join(options.fields)})"
     if fresh and others and others == texts:
-        raise ValueError(
-            f"all {others} products have {lack}; the first has {', '.join(named)}: "
-            "name some of these in fields (index.fields), or map one to title"
-        )
+        raise ValueError(f"all {others} products have {lack}; {way_out.format(', '.join(named))}")
     for count, what in (
         (skipped - removed, "without any text left out"),
         (removed, "have no text any more and were removed from the index: an upsert takes whole records"),
