@@ -153,7 +153,7 @@ def test_a_training_folder_of_another_trainer_is_refused_and_untouched(tmp_path,
     theirs = output / ("best/model.safetensors" if beside == "best alone" else beside)
     theirs.parent.mkdir(parents=True)
     theirs.write_text("theirs")
-    told = rf"{output / 'best'} is not of this recipe: choose another output_dir, or move it away$"
+    told = rf"{output / 'best'} is not of this recipe, or an earlier version began it: choose another output_dir, or"
     if beside != "best alone":
         for name in ("config.json", "model.safetensors"):
             (output / name).write_text("theirs")

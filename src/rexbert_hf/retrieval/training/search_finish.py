@@ -64,7 +64,9 @@ def check_folder(output: Path, key: str, model: str | None) -> None:
     begun = has_own_checkpoint(output) or is_own(best)
     check_own_folder(output, key, model=model, makes_model=begun, checkpoints=True)
     if not begun and not (output / RUN_FILE).exists() and best.is_dir() and any(best.iterdir()):
-        raise ValueError(f"{best} is not of this recipe: choose another output_dir, or move it away")
+        raise ValueError(
+            f"{best} is not of this recipe, or an earlier version began it: choose another output_dir, or move it away"
+        )
 
 
 def made_of(data: SearchData, model: BiEncoderSettings | None = None, **others: str | None) -> dict[str, str]:
