@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rexbert_hf.evaluation.finetune_task import finetune_task
 from rexbert_hf.evaluation.settings import FinetuneTaskSettings
-from rexbert_hf.settings import parse_args, run_recipe, start_logging
+from rexbert_hf.settings import named_config, parse_args, run_recipe, start_logging
 
 PROTOCOL = Path(__file__).parent / "configs" / "finetune_task.yaml"
 SAMPLE = PROTOCOL.with_name("finetune_task_sample.yaml")
@@ -29,9 +29,12 @@ def default_config(words: Sequence[str]) -> Path:
 
     Args:
         words: of the command line, after the program's name.
+
+    Raises:
+        SettingsError: as `parse_args`.
     """
     keys = {word[2:].partition("=")[0].partition(".")[0].replace("-", "_") for word in words if word.startswith("--")}
-    named = keys & {"task", "data_dir", "datasets"} or any(word.endswith((".yaml", ".yml")) for word in words)
+    named = keys & {"task", "data_dir", "datasets"} or named_config(FinetuneTaskSettings, words) is not None
     return PROTOCOL if named else SAMPLE
 
 

@@ -200,9 +200,17 @@ def test_what_cannot_be_kept(tmp_path, model, monkeypatch):
         (["--data-dir", "data"], True),
         (["--datasets.product_search_tuned", "pairs.csv"], True),
         ([str(RECIPE.parent / "configs" / "finetune_task.yaml")], True),
+        (["--output_dir", "of.yaml"], False),
     ],
 )
 def test_a_task_that_is_named_keeps_its_protocol(words, by_protocol):
     config = runpy.run_path(str(RECIPE))["default_config"](words)
     settings = parse_args(FinetuneTaskSettings, words, config)
     assert (settings.max_length is None, settings.tuning is None) == (by_protocol, by_protocol)
+
+
+@pytest.mark.parametrize("before", [[], ["--model", "bert"], ["--tuning.learning_rates=1e-5"]])
+def test_a_configuration_of_any_name_is_no_short_run(tmp_path, before):
+    (tmp_path / "mine.conf").write_text("task: query_category\n")
+    config = runpy.run_path(str(RECIPE))["default_config"]([*before, str(tmp_path / "mine.conf")])
+    assert config.name == "finetune_task.yaml"

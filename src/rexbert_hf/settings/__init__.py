@@ -7,7 +7,7 @@ Unknown keys, wrong types and missing files are one-line errors that name the ke
 
 from __future__ import annotations
 
-from rexbert_hf.settings.command_line import from_dict, load_settings, parse_args
+from rexbert_hf.settings.command_line import from_dict, load_settings, named_config, parse_args
 from rexbert_hf.settings.convert import to_dict
 from rexbert_hf.settings.kinds import parse_number
 from rexbert_hf.settings.running import run_recipe, start_logging
@@ -20,6 +20,7 @@ __all__ = [
     "from_dict",
     "hold_folder",
     "load_settings",
+    "named_config",
     "parse_args",
     "parse_number",
     "run_recipe",

@@ -234,6 +234,23 @@ def from_dict(cls: type[T], values: Mapping[str, Any], source: str = "the given 
     return build(cls, from_value(values, source))
 
 
+def named_config(cls: type, words: Sequence[str]) -> Path | None:
+    """The configuration that a recipe's command line names; None without one, and where it asks for help.
+
+    Args:
+        cls: the dataclass of the recipe, whose types say which words are values.
+        words: after the program's name.
+
+    Raises:
+        SettingsError: if there is no such key, a value is missing, or two configurations are named.
+    """
+    return None if _asks_for_help(words) else _split(cls, words)[0]
+
+
+def _asks_for_help(words: Sequence[str]) -> bool:
+    return "--help" in words or "-h" in words
+
+
 def parse_args(cls: type[T], argv: Sequence[str] | None = None, default_config: Path | None = None) -> T:
     """Read a recipe's command line into a dataclass.
 
@@ -258,7 +275,7 @@ def parse_args(cls: type[T], argv: Sequence[str] | None = None, default_config: 
     Run(learning_rate=0.0008, max_tokens={'general': 10, 'anneal': 350000000000})
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    if "--help" in words or "-h" in words:
+    if _asks_for_help(words):
         sys.stdout.write(help_text(cls, Path(sys.argv[0]), default_config))
         raise SystemExit(0)
     config, overrides = _split(cls, words)
