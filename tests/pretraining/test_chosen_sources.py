@@ -52,6 +52,25 @@ def test_nulls_that_cannot_be_are_one_line(change, message):
 
 
 @pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ([], "^sources.shop: phase 'anneal' mixes nothing but shop at its end, .*from command line --sources.shop"),
+        ([("phases.anneal.mixture.general", "0,1"), ("phases.anneal.mixture.long", "0")],
+         "^sources.shop: phase 'anneal' mixes nothing but shop at its start, "),
+        ([("phases.anneal.mixture.shop", "0")], "^phases.2: phase 'anneal': mixture needs a source with a positive"),
+        ([("phases.anneal.mixture.long", "[0, 0.1]")], ""),
+    ],
+)  # fmt: skip
+def test_a_source_that_a_phase_starts_or_ends_with_alone_stays(changes, message):
+    words = [*changes, ("sources.shop", "null")]
+    if not message:
+        assert list(runs("quickstart.yaml", *words)[0].sources) == ["general", "long"]
+        return
+    with pytest.raises(SettingsError, match=message):
+        runs("quickstart.yaml", *words)
+
+
+@pytest.mark.parametrize(
     ("name", "changes", "said"),
     [
         ("ebert.yaml", [OWN], "texts of sources.reviews are those of the sample shop, and those of sources.products"),
@@ -67,3 +86,15 @@ def test_what_stays_of_the_sample_is_told_once(caplog, name, changes, said):
     warn_of_sample_sources(runs(name, *changes))
     assert len(caplog.messages) == bool(said)
     assert said in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "advice"),
+    [
+        ("m3bert.yaml", "shop", "give --sources.others '{path: ...}', or leave it out by --sources.others null"),
+        ("quickstart.yaml", "general", "give --sources.long '{path: ...}'"),
+    ],
+)
+def test_only_a_source_that_can_go_is_advised_to_be_left_out(caplog, name, own, advice):
+    warn_of_sample_sources(iter(runs(name, (f"sources.{own}", "{path: mine.txt, language: en}"))))
+    assert caplog.messages[0].endswith(f": {advice}")

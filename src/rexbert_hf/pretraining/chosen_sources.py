@@ -9,9 +9,12 @@ from rexbert_hf.catalog.mixed_sample import warn_of_sample
 from rexbert_hf.pretraining.settings import PretrainSettings
 from rexbert_hf.pretraining.source_settings import SourceSettings
 from rexbert_hf.settings.convert import NULL_WORDS, structured
+from rexbert_hf.settings.kinds import parse_number
 from rexbert_hf.settings.tree import Node, SettingsError, closest
 
 _SAMPLE = "sample"
+_ENDS = (0, "start"), (-1, "end")
+"""Of a phase: index into a weight [start, end], and its name."""
 
 
 def without_null_sources(runs: Sequence[Node]) -> list[Node]:
@@ -21,7 +24,7 @@ def without_null_sources(runs: Sequence[Node]) -> list[Node]:
         runs: each a mapping with `sources` and `phases`.
 
     Raises:
-        SettingsError: if a phase mixes nothing else, or a null names no source but something like one.
+        SettingsError: if a phase mixes nothing else at its start or its end, or a null names no source but one like it.
     """
     mixed = {name for run in runs for mixture in _mixtures(run) for name in mixture}
     return [_without_null(run, mixed) for run in runs]
@@ -50,14 +53,24 @@ def _unmixed(phase: Node, out: dict[str, Node]) -> Node:
     if not gone:
         return phase
     assert isinstance(phase.value, dict)
-    if len(gone) == len(mixture):
-        name, first = getattr(phase.value.get("name"), "value", ""), gone[0]
-        raise SettingsError(
-            f"sources.{first}: phase '{name}' mixes nothing but {', '.join(gone)}, which cannot be taken out then: give"
-            f" another text in its place, or another mixture (from {out[first].origin})"
-        )
     left = {name: node for name, node in mixture.items() if name not in out}
+    for end, where in _ENDS:
+        needed = [name for name in gone if not left or _weighs(mixture[name], end)]
+        if needed and not any(_weighs(node, end) for node in left.values()):
+            name, at = getattr(phase.value.get("name"), "value", ""), f" at its {where}" if left else ""
+            raise SettingsError(
+                f"sources.{needed[0]}: phase '{name}' mixes nothing but {', '.join(needed)}{at}, which cannot be taken"
+                f" out then: give another text in its place, or another mixture (from {out[needed[0]].origin})"
+            )
     return dataclasses.replace(phase, value={**phase.value, "mixture": Node(left, phase.value["mixture"].origin)})
+
+
+def _weighs(node: Node, end: int) -> bool:
+    """Whether a weight, or a [start, end] of weights, is above zero at an end; what is none is refused later."""
+    value = structured(node, commas=True).value
+    weight = value[end].value if isinstance(value, list) and value else value
+    number = parse_number(weight) if isinstance(weight, str) else None
+    return number is None or number > 0
 
 
 def _mixtures(run: Node) -> Iterator[Iterable[str]]:
@@ -83,9 +96,19 @@ def warn_of_sample_sources(runs: Iterable[PretrainSettings]) -> None:
     Args:
         runs: the recipe, or its stages.
     """
+    runs = list(runs)
     sources: dict[str, SourceSettings] = {name: source for run in runs for name, source in run.sources.items()}
     sample = [name for name, one in sources.items() if one.sample is not None or one.corpus == _SAMPLE]
     own = [name for name in sources if name not in sample]
     if sample and own:
-        way_out = f"give --sources.{sample[0]} '{{path: ...}}', or leave it out by --sources.{sample[0]} null"
+        free = [name for name in sample if not any(_needs(run, name) for run in runs)]
+        name = (free or sample)[0]
+        leave_out = f", or leave it out by --sources.{name} null" if free else ""
+        way_out = f"give --sources.{name} '{{path: ...}}'{leave_out}"
         warn_of_sample(f"texts of sources.{', '.join(sample)}", f"those of sources.{', '.join(own)}", way_out)
+
+
+def _needs(run: PretrainSettings, name: str) -> bool:
+    """Whether a phase has no other source at its start or at its end."""
+    others = [[pair for other, pair in phase.weights().items() if other != name] for phase in run.phases]
+    return any(not any(pair[end] > 0 for pair in pairs) for pairs in others for end, _ in _ENDS)
