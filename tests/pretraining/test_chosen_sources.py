@@ -30,6 +30,21 @@ def test_a_file_may_take_a_source_out(tmp_path):
     assert list(load_settings(StagedSettings, tmp_path / "mine.yaml").sources) == ["products"]
 
 
+def test_a_source_that_is_only_evaluated_goes_too(tmp_path):
+    (tmp_path / "more.yaml").write_text(
+        f"extends: {CONFIGS / 'ebert.yaml'}\nsources: {{review: {{sample: reviews, columns: {{text: text}}}}}}\n"
+    )
+    (tmp_path / "less.yaml").write_text("extends: more.yaml\nsources: {review: null}\n")
+    for name, changes in (("more.yaml", [("sources.review", "null")]), ("less.yaml", [])):
+        assert list(runs(tmp_path / name, *changes)[0].sources) == ["products", "reviews"]
+
+
+def test_one_stage_does_without_a_source_that_is_only_evaluated():
+    added = ("sources.other", "{sample: multilingual_text, columns: {text: text, language: language}}")
+    stages = runs("m3bert.yaml", added, ("stages.commercial.sources.other", "null"))
+    assert ["other" in run.sources for run in stages] == [True, True, False]
+
+
 def test_a_null_holds_in_every_stage():
     stages = runs("m3bert.yaml", ("sources.others", "null"))
     assert [list(run.sources) for run in stages] == [["english"], ["english"], ["english", "shop"]]

@@ -26,16 +26,18 @@ def without_null_sources(runs: Sequence[Node]) -> list[Node]:
     Raises:
         SettingsError: if a phase mixes nothing else at its start or its end, or a null names no source but one like it.
     """
-    mixed = {name for run in runs for mixture in _mixtures(run) for name in mixture}
-    return [_without_null(run, mixed) for run in runs]
+    known = {name for run in runs for mixture in _mixtures(run) for name in mixture}
+    # A stage's null may be of a source that is only evaluated, and that another stage still has.
+    known |= {name for run in runs for name, node in _part(run, "sources").items() if not _is_null(node)}
+    return [_without_null(run, known) for run in runs]
 
 
-def _without_null(run: Node, mixed: set[str]) -> Node:
+def _without_null(run: Node, known: set[str]) -> Node:
     sources = _part(run, "sources")
     out = {name: node for name, node in sources.items() if _is_null(node)}
     for name, node in out.items():
-        near = closest(name, mixed | set(sources) - set(out))
-        if name not in mixed and near:
+        near = closest(name, known)
+        if name not in known and not node.laid_over and near:
             raise SettingsError(f"unknown key 'sources.{name}' (from {node.origin}); did you mean 'sources.{near}'?")
     if not out:
         return run

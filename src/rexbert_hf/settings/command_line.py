@@ -120,7 +120,7 @@ def override(root: Node, cls: type, dotted: str, text: str) -> None:
         else:
             default = default.get(name, MISSING) if isinstance(default, Mapping) else MISSING
         if depth == len(parts) - 1:
-            child = Node(text, origin, raw=True)
+            child = Node(text, origin, raw=True, laid_over=_get(node, slot) is not None)
         else:
             child = _materialise(_get(node, slot), child_kind, default)
         _put(node, slot, child)

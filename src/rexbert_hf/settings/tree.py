@@ -6,6 +6,7 @@ Scalars stay text until a dataclass says what they should be. So YAML's own gues
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
@@ -37,6 +38,7 @@ class Node:
         quoted: the scalar is a string for certain (written in quotes).
         raw: a command-line text; it is read as YAML only if its type is a list or a mapping.
         replaces: a list or mapping tagged `!replace`: it does not merge with the one it extends.
+        laid_over: it took the place of a value that was written before, so its key is no misspelling.
     """
 
     value: dict[str, Node] | list[Node] | str | None
@@ -44,6 +46,7 @@ class Node:
     quoted: bool = False
     raw: bool = False
     replaces: bool = False
+    laid_over: bool = False
 
 
 def closest(name: str, options: Iterable[str]) -> str | None:
@@ -198,7 +201,7 @@ def merge(base: Node, over: Node) -> Node:
         return Node(items, over.origin)
     if isinstance(base.value, list) and isinstance(over.value, list):
         return _merge_lists(base.value, over)
-    return over
+    return dataclasses.replace(over, laid_over=True)
 
 
 def read_file(path: Path, chain: tuple[Path, ...] = ()) -> Node:
