@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,6 +35,15 @@ def repo(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def pull(hub: HubServer, name: str, cache: Path, **options: object) -> Path:
     return resolve(name, **{"token": TOKEN, "endpoint": hub.endpoint, "cache_dir": cache, **options})
+
+
+def no_such_host(number: int) -> Callable[..., None]:
+    """A name server that knows no host, or does not answer."""
+
+    def look_up(*_: object, **__: object) -> None:
+        raise socket.gaierror(number, "as told")
+
+    return look_up
 
 
 def test_a_folder_is_returned_as_it_is(tmp_path: Path):
@@ -131,14 +141,40 @@ def test_a_folder_that_is_not_there_is_told_at_once_without_a_hub(
     with pytest.raises(FileNotFoundError, match=r"^output/my run does not exist, and is no name that the Hub allows: "):
         pull(hub, "output/my run", tmp_path / "cache")
     hub.close()
+    monkeypatch.setattr(socket, "getaddrinfo", no_such_host(socket.EAI_NONAME))
     caplog.clear()
+    nowhere = {"endpoint": "http://me:secret@hub.invalid"}
+    told = (
+        r"^output/nope does not exist, and the host of the Hub \(http://.*@hub.invalid\), or its .* is unknown: check"
+    )
     for _ in range(2):  # the first try leaves nothing that the second could take for a repository
-        with pytest.raises(FileNotFoundError, match=r"^output/nope does not exist, and the Hub cannot be reached:"):
-            pull(hub, "output/nope", tmp_path / "cache")
+        with pytest.raises(FileNotFoundError, match=told) as caught:
+            pull(hub, "output/nope", tmp_path / "cache", **nowhere)
+    assert "secret" not in str(caught.value)
     assert "trying again" not in caplog.text
-    assert pull(hub, repo, tmp_path / "full") == first
+    assert pull(hub, repo, tmp_path / "full", **nowhere) == first
     with pytest.raises(ConnectionError, match="cannot get model none/nope"):
-        pull(hub, "none/nope", tmp_path / "cache")
+        pull(hub, "none/nope", tmp_path / "cache", **nowhere)
+    assert caplog.text.count("trying again") == 1
+
+
+@pytest.mark.parametrize("number", [None, socket.EAI_AGAIN])
+def test_a_known_hub_that_cannot_be_reached_is_asked_again_and_named(
+    hub: HubServer,
+    repo: str,
+    number: int | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    """Beside a folder of the user's name too: a refused connection, or a name server that is silent, may pass."""
+    (tmp_path / "tester").mkdir()
+    monkeypatch.chdir(tmp_path)
+    hub.close()
+    if number is not None:
+        monkeypatch.setattr(socket, "getaddrinfo", no_such_host(number))
+    with pytest.raises(ConnectionError, match=rf"^cannot get model {repo} from {hub.endpoint}: ConnectError \(.*Errno"):
+        pull(hub, repo, tmp_path / "cache")
     assert caplog.text.count("trying again") == 1
 
 

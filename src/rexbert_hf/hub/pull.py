@@ -20,8 +20,9 @@ from typing import Any
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import HFValidationError, RevisionNotFoundError
 
+from .redaction import redact
 from .run_file import KEPT_STEPS
-from .trouble import chain, explain, is_passing, is_unreachable, patience, with_retries
+from .trouble import chain, explain, is_passing, is_unknown_host, patience, with_retries
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def resolve(
         cache_dir: where downloads are kept; huggingface_hub's cache by default.
 
     Raises:
-        FileNotFoundError: no such folder, repository or revision; no such folder in one here, and the Hub is not there.
+        FileNotFoundError: no such folder, repository or revision; no such folder in one here, and no host of the Hub.
         NotADirectoryError: the path is a file.
         ValueError: a revision of a local folder, a name that the Hub does not allow.
         PermissionError: private or gated.
@@ -84,7 +85,7 @@ def resolve(
         raise FileNotFoundError(f"{path} does not exist{meant}")
     if near:  # a Hub that cannot be reached is asked for a minute
         logger.warning("there is no folder %s, so the Hub is asked for it%s", name, meant)
-    cache = Path(cache_dir or constants.HF_HUB_CACHE)
+    cache, hub = Path(cache_dir or constants.HF_HUB_CACHE), endpoint or constants.ENDPOINT
     folder = cache / f"{repo_type}s--{name.replace('/', '--')}"
     known = _blobs(folder)
     patterns = [allow_patterns] if isinstance(allow_patterns, str) else allow_patterns
@@ -102,13 +103,13 @@ def resolve(
         )
 
     try:
-        found = with_retries(download, f"pulling {name}", lambda e: is_passing(e) and not _not_asked(e, path, folder))
+        found = with_retries(download, f"pulling {name}", lambda e: is_passing(e) and not _no_say(e, path, folder, hub))
     except Exception as error:
-        if why := _not_asked(error, path, folder):
+        if why := _no_say(error, path, folder, hub):
             raise FileNotFoundError(f"{path} does not exist, {why}: check the path{meant}") from None
         _remove_damaged(folder, _blobs(folder) - known, name)
         wanted = f"{repo_type} {name}{f' at {revision}' if revision else ''}"
-        what = f"cannot get {wanted} from {endpoint or constants.ENDPOINT}"
+        what = f"cannot get {wanted} from {hub}"
         explained = explain(error, what, _remedy(error, HfApi(endpoint=endpoint, token=token), name, repo_type))
         if explained is None:
             raise
@@ -156,13 +157,13 @@ def _near(path: Path) -> Path | None:
     return path.with_name(found[0]) if found else None
 
 
-def _not_asked(error: BaseException, path: Path, cached: Path) -> str:
+def _no_say(error: BaseException, path: Path, cached: Path, hub: str) -> str:
     """Why the Hub has no say in a name whose parent is a folder here; "" where it has, or has had before."""
     if len(path.parts) < 2 or not path.parent.is_dir() or cached.exists():
         return ""
     if any(isinstance(cause, HFValidationError) for cause in chain(error)):
         return "and is no name that the Hub allows"
-    return "and the Hub cannot be reached" if is_unreachable(error) else ""
+    return f"and the host of the Hub ({redact(hub)}), or its proxy's, is unknown" if is_unknown_host(error) else ""
 
 
 def _remedy(error: Exception, api: HfApi, name: str, repo_type: str) -> str:

@@ -39,7 +39,6 @@ REFUSED_STATUS = frozenset({400, 413, 422})
 UNKNOWN_HOST_RETRIES = 1
 """A name server that knows no such host seldom changes its mind; one that does not answer is another matter."""
 _NO_SUCH_HOST = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
-_NOT_CONNECTED = {"ConnectError", "ConnectTimeout"}  # of the client that huggingface_hub has, whichever it is
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -76,18 +75,13 @@ def is_passing(error: BaseException) -> bool:
     return any(isinstance(cause, (HTTPError, ConnectionError, TimeoutError)) for cause in chain(error))
 
 
-def is_unreachable(error: BaseException) -> bool:
-    """Whether no connection came about, so that nothing was asked; what breaks off later is none of these.
+def is_unknown_host(error: BaseException) -> bool:
+    """Whether a name server answered that there is no such host; one that did not answer may do so later.
 
     Example:
-        >>> is_unreachable(ConnectionRefusedError()), is_unreachable(ConnectionResetError())
+        >>> is_unknown_host(socket.gaierror(socket.EAI_NONAME, "not known")), is_unknown_host(ConnectionRefusedError())
         (True, False)
     """
-    kinds = (socket.gaierror, ConnectionRefusedError)
-    return any(isinstance(cause, kinds) or type(cause).__name__ in _NOT_CONNECTED for cause in chain(error))
-
-
-def _is_unknown_host(error: BaseException) -> bool:
     return any(isinstance(cause, socket.gaierror) and cause.errno in _NO_SUCH_HOST for cause in chain(error))
 
 
@@ -171,7 +165,7 @@ def with_retries(
             with patience():
                 return action()
         except Exception as error:
-            most = min(RETRIES, UNKNOWN_HOST_RETRIES) if _is_unknown_host(error) else RETRIES
+            most = min(RETRIES, UNKNOWN_HOST_RETRIES) if is_unknown_host(error) else RETRIES
             if attempt >= most or not retried(error):
                 raise
             wait = min(LONGEST_WAIT_SECONDS, retry_after(error) or WAIT_SECONDS * 2**attempt)
