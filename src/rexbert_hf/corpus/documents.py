@@ -24,7 +24,7 @@ from ..catalog.escapes import listed
 from ..catalog.sources import with_home
 from ..hub.trouble import read_hub
 from ..settings.ranges import check_least
-from .raw_rows import FILE_ERRORS, Flaw, Row, folder_of, format_of, is_of_the_machine, raw_rows, told_rows
+from .raw_rows import FILE_ERRORS, Flaw, Row, folder_of, format_of, is_of_the_machine, raw_rows, text_flaw, told_rows
 from .stages import StageReport, files_key
 from .taken_ids import TakenIds
 
@@ -188,7 +188,8 @@ def read_documents(sources: Sequence[DocumentSource], report: StageReport) -> It
 
     Raises:
         FileNotFoundError: if a path or dataset is not there; before anything is read.
-        ValueError: if no row of a source has the text field, or too much of it is broken.
+        ValueError: if no row of a source has a field that it names (of one that ends at its limit only the text field),
+            or too much of it is broken.
         OSError: if a disk fails.
 
     Example:
@@ -238,6 +239,10 @@ class _SourceReader:
                 if passed == self.source.limit:
                     break
         self._judge()
+        if self._with_text and self._absent:
+            if not 0 < passed == self.source.limit:
+                raise ValueError(self._absence())
+            logger.warning("%s (so far)", self._absence())  # rows behind the limit may have it
         self._judge_breakage()
 
     def reject(self, flaw: Flaw, place: str) -> None:
@@ -266,6 +271,8 @@ class _SourceReader:
         for path in self.source.files():
             folder = folder_of(path, root)
             self._files += 1
+            if folder and self.source.domain_from_folder:  # it says what no field has to
+                self._absent.pop(self.source.domain_field, None)
             try:
                 for number, row in raw_rows(path, self._max_bytes, self.source.text_fields, others):
                     yield f"{path}:{number}", folder, row
@@ -282,6 +289,7 @@ class _SourceReader:
             return row
         self._parsed += 1
         source = self.source
+        self._absent = {name: said for name, said in self._absent.items() if name not in row}
         fields = [name for name in source.text_fields if name in row]
         if not fields:
             self._fields.update(dict.fromkeys(row))
@@ -291,14 +299,13 @@ class _SourceReader:
             return Flaw("no_text_field", f"no field '{wanted}'; it has {', '.join(map(str, row))[:200]}")
         self._with_text += 1
         if self._absent:
-            self._absent = {name: said for name, said in self._absent.items() if name not in row}
             self._fields = self._fields or dict.fromkeys(row)
             if self._with_text == _JUDGED_AFTER and self._absent:
                 logger.warning("%s (so far)", self._absence())
         text = row[fields[0]] if len(fields) == 1 else "\n".join(filter(None, (_plain(row[name]) for name in fields)))
         if isinstance(text, bytes):  # Parquet of writers that know no text
             text = as_text(text)
-        flaw = _flaw_of(text, source.max_chars)
+        flaw = text_flaw(text, source.max_chars)
         if flaw is not None:
             return flaw
         domain = source.domain or _plain(row.get(source.domain_field)) or (folder if source.domain_from_folder else "")
@@ -327,8 +334,6 @@ class _SourceReader:
             raise ValueError(
                 f"{self.source.name}: no row has a field '{wanted}'; the fields are {there}: set text_field"
             )
-        if self._with_text and self._absent:
-            raise ValueError(self._absence())
 
     def _absence(self) -> str:
         name, said = next(iter(self._absent.items()))
@@ -349,23 +354,6 @@ def _named_fields(source: DocumentSource) -> dict[str, str]:
     """Fields beside the text's that a source names itself, with the settings that name them."""
     said = ("url_field", "id_field", *(() if source.domain else ("domain_field",)))
     return {name: key for key in said if (name := getattr(source, key)) not in ("", "url", "domain")}
-
-
-def _flaw_of(text: Any, max_chars: int) -> Flaw | None:
-    if not isinstance(text, str):
-        return Flaw("no_text", f"the text is {type(text).__name__}")
-    if not text or text.isspace():
-        return Flaw("empty", "no text")
-    if len(text) > max_chars:
-        return Flaw("too_long", f"{len(text):,} characters, at most {max_chars:,}")
-    if "\0" in text:
-        return Flaw("nul", f"a NUL at character {text.index(chr(0)) + 1:,}")
-    if not text.isascii():
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            return Flaw("wrong_encoding", f"half a surrogate pair at character {error.start + 1:,}")
-    return None
 
 
 def _plain(value: Any) -> str:

@@ -149,6 +149,33 @@ def told_rows(rows: Iterable[dict[str, Any]], name: str) -> Iterator[tuple[int, 
         yield number, row
 
 
+def text_flaw(text: Any, max_chars: int) -> Flaw | None:
+    """What keeps a row's text from being a document's; None if nothing does.
+
+    Args:
+        text: as the row has it.
+        max_chars: longer texts are left out.
+
+    Example:
+        >>> text_flaw(" ", 10)
+        Flaw(reason='empty', message='no text')
+    """
+    if not isinstance(text, str):
+        return Flaw("no_text", f"the text is {type(text).__name__}")
+    if not text or text.isspace():
+        return Flaw("empty", "no text")
+    if len(text) > max_chars:
+        return Flaw("too_long", f"{len(text):,} characters, at most {max_chars:,}")
+    if "\0" in text:
+        return Flaw("nul", f"a NUL at character {text.index(chr(0)) + 1:,}")
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            return Flaw("wrong_encoding", f"half a surrogate pair at character {error.start + 1:,}")
+    return None
+
+
 def _open(path: Path) -> Any:
     """A stream with `readline` and `peek`. Its buffer is what is lost of a compressed file that breaks off."""
     if path.suffix.lower() == ".gz":
