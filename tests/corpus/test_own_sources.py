@@ -78,9 +78,13 @@ def test_labels_of_the_sample_audit_nothing_of_ones_own(tmp_path, monkeypatch):
         [("stages", "[select, sample, label]")],
         [("sources", "[{path: crawl.jsonl}, {sample: crawl}]")],
         [("audit.labeller.ready", "{path: labels.csv}")],
+        [("audit.labeller.ready.path", "labels.csv"), ("audit.labeller.ready.sample", "")],
     ):
         with pytest.raises(TypeError):  # it goes on to its stages
             curate(settings("curate_sample", OWN, output, *changes))
+    told = r"^audit.labeller.ready has a path \(labels.csv\) and a sample \(crawl\): leave the sample out, --audit"
+    with pytest.raises(ValueError, match=told):
+        curate(settings("curate_sample", OWN, output, ("audit.labeller.ready.path", "labels.csv")))
     (tmp_path / "out" / "audit").mkdir(parents=True)
     (tmp_path / "out" / "audit" / AUDIT).write_text("{}")
     StageReport("audit", "key").save(tmp_path / "out" / "audit", [AUDIT])

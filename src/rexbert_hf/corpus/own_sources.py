@@ -45,12 +45,18 @@ def check_audit_labels(settings: AuditSettings, sources: list[DocumentSource], o
         output: the audit's folder; an audit that has passed there is left alone.
 
     Raises:
-        ValueError: if the second labeller has labels of the sample only, and no source is a sample.
+        ValueError: if the second labeller has labels of the sample, and no source is a sample.
     """
-    ready = settings.labeller.kind == "ready" and settings.by == "labeller" and settings.labeller.ready.sample
-    if ready and not any(source.sample for source in sources) and read_report(output) is None:
+    ready = settings.labeller.ready
+    asked = settings.labeller.kind == "ready" and settings.by == "labeller" and ready.sample
+    if asked and not any(source.sample for source in sources) and read_report(output) is None:
+        if ready.path:
+            raise ValueError(
+                f"audit.labeller.ready has a path ({ready.path}) and a sample ({ready.sample}): leave the sample out,"
+                " --audit.labeller.ready.sample ''"
+            )
         raise ValueError(
-            f"audit.labeller: the ready labels are those of the sample ({ready}), and sources your own: set"
+            f"audit.labeller: the ready labels are those of the sample ({ready.sample}), and sources your own: set"
             " --audit.labeller.kind to another labeller than label.kind, --audit.labeller.ready '{path: ...}' to labels"
             " of yours, --audit.by person, or leave audit out of --stages"
         )
