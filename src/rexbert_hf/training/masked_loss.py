@@ -40,7 +40,7 @@ def with_label_count(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, An
         batch: on the host, as the collator made it; of one masking.
     """
     out, labels = dict(batch), batch.get("labels")
-    waits = "num_targets" in inspect.signature(model.forward).parameters and _waits(model)
+    waits = _waits(model) and "num_targets" in inspect.signature(model.forward).parameters
     if waits and isinstance(labels, torch.Tensor) and labels.device.type == "cpu" and "phrase_labels" not in batch:
         out["num_targets"] = int((labels != -100).sum())
     return out
