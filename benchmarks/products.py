@@ -4,7 +4,7 @@
 
 Products of RexBERT's sizes at several numbers of rows (tokens), forward and with both gradients, the two ways in turns;
 through a part of a weight; then an encoder of MiniLM's shape, stock and after `use_onednn`. Where torch's own is
-taken (Intel's processors, no AVX-512) both ways are the same, and the ratios are 1. Products of fewer rows than
+taken (Zen 4, Intel's processors, no AVX-512) both ways are the same, and the ratios are 1. Products of fewer rows than
 `FEWEST_ROWS` are always torch's.
 """
 

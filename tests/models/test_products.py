@@ -229,16 +229,11 @@ def test_a_layer_that_became_something_else_is_called(products):
 
 
 @pytest.mark.parametrize(
-    ("maker", "capability", "there"),
-    [
-        ("AuthenticAMD", "AVX512", True),
-        ("AuthenticAMD", "AVX2", False),
-        ("GenuineIntel", "AVX512", False),
-        ("", "AVX512", False),
-    ],
+    ("family", "capability", "there"),
+    [(26, "AVX512", True), (27, "AVX512", True), (26, "AVX2", False), (25, "AVX512", False), (0, "AVX512", False)],
 )
-def test_only_where_it_is_known_to_gain(monkeypatch, maker, capability, there):
-    monkeypatch.setattr(products_rexbert, "_maker", lambda: maker)
+def test_only_where_it_is_known_to_gain(monkeypatch, family, capability, there):
+    monkeypatch.setattr(products_rexbert, "_amd_family", lambda: family)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
     assert products_rexbert.prefers_onednn.__wrapped__() is there
@@ -246,16 +241,39 @@ def test_only_where_it_is_known_to_gain(monkeypatch, maker, capability, there):
     assert products_rexbert.prefers_onednn.__wrapped__() is False
 
 
-def test_the_maker_is_read_from_the_system(tmp_path, monkeypatch):
-    told = tmp_path / "cpuinfo"
-    told.write_text("processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 26\n", encoding="utf-8")
-    assert products_rexbert._maker(told) == "AuthenticAMD"
-    told.write_text("processor: 0\n", encoding="utf-8")
-    assert products_rexbert._maker(told) == ""
-    monkeypatch.setattr("platform.processor", lambda: "AMD64 Family 26 Model 2 Stepping 1, AuthenticAMD")
-    assert products_rexbert._maker(tmp_path / "none") == "AuthenticAMD"
-    monkeypatch.setattr("platform.processor", lambda: "Intel64 Family 6, GenuineIntel")
-    assert products_rexbert._maker(tmp_path / "none") == ""
+AMD = "vendor_id\t: AuthenticAMD\ncpu family\t: 26\nmodel\t\t: 2\n"
+INTEL = "vendor_id\t: GenuineIntel\ncpu family\t: 6\n"
+
+
+@pytest.mark.parametrize(
+    ("told", "family"),
+    [
+        (AMD, 26),
+        (AMD.replace("26", "25"), 25),
+        (INTEL, 0),
+        (INTEL.replace("6", "30"), 0),
+        ("vendor_id\t: AuthenticAMD\n", 0),
+        ("processor: 0\n", 0),
+        ("", 0),
+    ],
+)
+def test_the_family_is_read_from_linux(tmp_path, told, family):
+    (tmp_path / "cpuinfo").write_text(told, encoding="utf-8")
+    assert products_rexbert._amd_family(tmp_path / "cpuinfo") == family
+
+
+@pytest.mark.parametrize(
+    ("told", "family"),
+    [
+        ("AMD64 Family 26 Model 2 Stepping 1, AuthenticAMD", 26),
+        ("Intel64 Family 6 Model 143 Stepping 8, GenuineIntel", 0),
+        ("arm", 0),
+        ("", 0),
+    ],
+)
+def test_elsewhere_the_family_is_read_from_the_processors_name(tmp_path, monkeypatch, told, family):
+    monkeypatch.setattr("platform.processor", lambda: told)
+    assert products_rexbert._amd_family(tmp_path / "none") == family
 
 
 @pytest.mark.parametrize("bias", [True, False])

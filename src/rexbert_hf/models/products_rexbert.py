@@ -1,8 +1,10 @@
 """Linear layers in float32 on CPU, by the faster of the two libraries that torch brings.
 
-torch hands float32 products to MKL. On AMD's processors MKL leaves AVX-512 alone, and oneDNN, which torch uses for
-bfloat16 and convolutions, takes about half the time (`benchmarks/products.py`). On Intel's, and without AVX-512, on
-other devices, in other types, under autocast, compilation, export or tracing, everything stays torch's own.
+torch hands float32 products to MKL. On AMD's processors MKL leaves AVX-512 alone. From Zen 5 on, whose units are as
+wide as its registers, oneDNN, which torch uses for bfloat16 and convolutions, takes about half the time
+(`benchmarks/products.py`); Zen 4 does AVX-512 in two halves, so oneDNN gains a tenth at best there, and loses in small
+steps. On Zen 4 and Intel's, and without AVX-512, on other devices, in other types, under autocast, compilation, export
+or tracing, everything stays torch's own.
 `torch.backends.mkldnn.flags(enabled=False)` turns it off.
 
 Travels to the Hub as remote code: imports torch only.
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,8 @@ from torch.utils import _python_dispatch
 
 FEWEST_ROWS, FEWEST_COLUMNS = 64, 64
 """Smaller products gain nothing: what the call costs is as much as what it saves."""
+ZEN_5 = 26
+"""Family of AMD's processors; Zen 4 is of 25."""
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -95,22 +100,23 @@ def is_transformed() -> bool:
 
 @functools.cache
 def prefers_onednn() -> bool:
-    """Whether oneDNN multiplies float32 faster here than what torch uses: an AMD processor with AVX-512.
+    """Whether oneDNN multiplies float32 faster here than what torch uses: an AMD processor of Zen 5 or later.
 
     It does not time the two: the same machine shall compute the same numbers each time.
     """
     both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
     there = both and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return there and torch.backends.cpu.get_cpu_capability() == "AVX512" and _maker() == "AuthenticAMD"
+    return there and torch.backends.cpu.get_cpu_capability() == "AVX512" and _amd_family() >= ZEN_5
 
 
-def _maker(told_in: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's maker in its own words; empty where the system does not tell."""
+def _amd_family(told_in: Path = Path("/proc/cpuinfo")) -> int:
+    """Family of AMD's processor; 0 of another maker's, and where the system does not tell."""
     try:
-        lines = told_in.read_text(encoding="utf-8", errors="replace").splitlines()
+        told = told_in.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return "AuthenticAMD" if "AuthenticAMD" in platform.processor() else ""  # Windows tells it there
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")
+        told = platform.processor()  # of Windows: AMD64 Family 26 Model 2 Stepping 1, AuthenticAMD
+    family = re.search(r"\bfamily[\s:]+(\d+)", told, re.IGNORECASE)
+    return int(family[1]) if family and "AuthenticAMD" in told else 0
 
 
 def _needs_grad(bias: torch.Tensor | None) -> bool:

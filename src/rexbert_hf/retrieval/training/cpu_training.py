@@ -9,7 +9,7 @@ Four things, the first three of which `benchmarks/finetune_step.py` measures tog
   so that a mask costs a fifth.
 - Embeddings: each block of a batch makes a gradient of the whole vocabulary, nearly all of it zeros that are written,
   added up and thrown away. Here blocks give the rows that they have, and the batch makes the gradient once.
-- Linear layers in float32 on AMD's processors: see `rexbert_hf.models.products_rexbert`.
+- Linear layers in float32 on AMD's processors since Zen 5: see `rexbert_hf.models.products_rexbert`.
 """
 
 from __future__ import annotations
